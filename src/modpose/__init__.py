@@ -1,0 +1,1 @@
+"""modpose: images modulo pose."""
