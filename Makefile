@@ -1,0 +1,46 @@
+# Everything from a clean clone: needs Python 3.11, pip and make, nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch==2.13.0
+DEMO := demo
+
+.PHONY: help env demo test check bench docs clean
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/'
+
+env: $(STAMP)  ## set up .venv (once; again when pyproject.toml or constraints.txt changes)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[test,lint,docs]'
+	touch $@
+
+demo: env  ## simulate a hinged macromolecule, fit it, and print what was recovered (~5 minutes)
+	$(BIN)/modpose simulate particles -o $(DEMO) --images 3000 --box 40 --seed 0 --overwrite
+	$(BIN)/modpose fit $(DEMO)/particles.star -o $(DEMO)/run --recipe spatial-vae --z-dim 1 \
+		--max-minutes 3.5 --seed 0 --overwrite
+	$(BIN)/modpose report $(DEMO)/run
+
+test: env  ## the whole suite, in under ten minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+check: env  ## lint, formatting, types, documentation (warnings are errors)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+docs: env  ## the documentation, in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html
+
+bench: env  ## the textbook training step against ours, on this machine
+	$(BIN)/python -m benchmarks.step
+
+clean:  ## remove what the commands above made, except .venv
+	rm -rf $(DEMO) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
