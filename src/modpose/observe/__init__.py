@@ -1,0 +1,1 @@
+"""The physics between the signal and the recorded pixel."""

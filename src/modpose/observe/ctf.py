@@ -1,0 +1,139 @@
+r"""The contrast transfer function (CTF) of the electron microscope.
+
+With spatial frequency s (1/Å), wavelength λ (Å), defocus z along the direction of s (Å, positive
+when underfocused), spherical aberration Cs (Å), phase shift φ of a phase plate and amplitude
+contrast w, the phase is
+
+.. math:: \gamma(s) = 2\pi\left(-\tfrac12 z λ s^2 + \tfrac14 C_s λ^3 s^4\right) - φ
+
+and the function, with the envelope of a B factor (Å²),
+
+.. math:: CTF(s) = -\left[\sqrt{1-w^2}\,\sin γ - w \cos γ\right] e^{-B s^2/4}.
+
+**Sign.**  The leading minus is RELION's convention: CTF(0) = +w and low frequencies of an
+underfocused image are positive, so that a bright (positive) particle stays bright.  This is how
+RELION, cryoSPARC and torch-ctf treat stacks whose contrast was inverted at extraction (protein
+white); cryoDRGN's function has the opposite sign.  It was checked against a ``relion_project``
+image of a point mass, sign and astigmatism axis included.
+
+**Astigmatism.**  Defocus U applies along the direction at ``defocus angle`` from the x axis
+towards y (x along columns, y along rows, both increasing with the index), V across it:
+z(α) = ½ [U + V + (U − V) cos 2(α − α₀)].
+
+References: Rohou & Grigorieff 2015 (doi:10.1016/j.jsb.2015.08.008), equations 2-5; Mindell &
+Grigorieff 2003 (doi:10.1016/S1047-8477(03)00069-8).
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modpose.errors import InputError
+
+
+class CtfColumn(IntEnum):
+    """Columns of a (N, 9) array of CTF parameters."""
+
+    PIXEL_SIZE = 0
+    """Å per pixel."""
+    DEFOCUS_U = 1
+    """Å, positive when underfocused."""
+    DEFOCUS_V = 2
+    """Å."""
+    DEFOCUS_ANGLE = 3
+    """Degrees from x towards y, direction of defocus U."""
+    VOLTAGE = 4
+    """kV."""
+    CS = 5
+    """Spherical aberration, mm."""
+    AMPLITUDE_CONTRAST = 6
+    """Fraction, 0 to 1."""
+    PHASE_SHIFT = 7
+    """Degrees."""
+    B_FACTOR = 8
+    """Å²; the envelope is exp(-B s²/4)."""
+
+
+def electron_wavelength(voltage_kv: Tensor) -> Tensor:
+    """Return the relativistic wavelength in Å of electrons accelerated by ``voltage_kv`` kV."""
+    volts = voltage_kv * 1e3
+    return 12.2639 / torch.sqrt(volts + 0.97845e-6 * volts**2)
+
+
+def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tensor:
+    """Evaluate the CTF on the lattice of an unshifted FFT.
+
+    Parameters
+    ----------
+    params
+        (B, 9) floating, columns as in :class:`CtfColumn`.
+    shape
+        (H, W) of the images in pixels; frequencies are those of ``torch.fft`` over the pixel size.
+    rfft
+        Half plane, as ``torch.fft.rfft2`` has it, or the whole plane.
+
+    Returns
+    -------
+    Tensor
+        (B, H, W // 2 + 1), or (B, H, W) with ``rfft=False``, in the type of ``params``.
+
+    Raises
+    ------
+    InputError
+        If ``params`` is not (B, 9).
+    """
+    if params.ndim != 2 or params.shape[1] != len(CtfColumn):
+        raise InputError.of("CTF", "the parameter array", tuple(params.shape), "shape (images, 9)")
+    column = [params[:, c, None, None] for c in CtfColumn]
+    pixel_size, defocus_u, defocus_v, axis_deg, voltage, cs_mm, contrast, phase_deg, b = column
+
+    height, width = shape
+    frequencies = torch.fft.rfftfreq if rfft else torch.fft.fftfreq
+    kx = frequencies(width, dtype=params.dtype, device=params.device)
+    ky = torch.fft.fftfreq(height, dtype=params.dtype, device=params.device)[:, None]
+    s2 = (kx**2 + ky**2) / pixel_size**2
+    azimuth = torch.atan2(ky, kx)
+
+    wavelength = electron_wavelength(voltage)
+    spread = (defocus_u - defocus_v) * torch.cos(2 * (azimuth - torch.deg2rad(axis_deg)))
+    defocus = (defocus_u + defocus_v + spread) / 2
+    aberration = cs_mm * 1e7 * wavelength**3 * s2**2 / 4 - defocus * wavelength * s2 / 2
+    gamma = 2 * math.pi * aberration - torch.deg2rad(phase_deg)
+    transfer = contrast * torch.cos(gamma) - torch.sqrt(1 - contrast**2) * torch.sin(gamma)
+    return transfer * torch.exp(-b * s2 / 4)
+
+
+def apply_ctf(images: Tensor, params: Tensor) -> Tensor:
+    """Filter images with their CTF, as the microscope does to the projected density.
+
+    The CTF spreads a point over λ·defocus·s (tens of pixels at high frequency), so a periodic
+    FFT of the box itself would bring what leaves one side back at the other.  The box is
+    therefore doubled before the transform and cropped after it.  The padding repeats the edge
+    pixels: unlike zeros it makes no step at the border of an image with a background level,
+    which the CTF would turn into fringes, and it is the same as zeros where the particle has
+    faded out before the edge.  What really lies outside the box is unknown either way.
+
+    Parameters
+    ----------
+    images
+        (B, C, H, W) floating; every channel of an image gets the same CTF.
+    params
+        (B, 9), columns as in :class:`CtfColumn`.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W); differentiable in both arguments.
+    """
+    height, width = images.shape[-2:]
+    top, left = height // 2, width // 2
+    padded = F.pad(images, (left, width - left, top, height - top), mode="replicate")
+    transfer = ctf_2d(params, (2 * height, 2 * width)).to(images.dtype)
+    spectrum = torch.fft.rfft2(padded) * transfer[:, None]
+    filtered = torch.fft.irfft2(spectrum, s=(2 * height, 2 * width))
+    return filtered[..., top : top + height, left : left + width]
