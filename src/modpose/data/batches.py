@@ -30,6 +30,10 @@ class Batch:
     def __len__(self) -> int:
         return int(self.index.shape[0])
 
+    def with_image(self, image: Tensor) -> Batch:
+        """Return the same batch with other pixels."""
+        return replace(self, image=image)
+
     def to(self, device: torch.device) -> Batch:
         """Move every tensor to ``device``."""
         return replace(

@@ -1,0 +1,24 @@
+"""Fields decode: what the object looks like at coordinates of its own upright frame.
+
+Contract: ``field(u, z)`` with u (B, P, d) network coordinates (about [-1, 1]) and z (B, z_dim)
+gives (B, P, n_outputs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from modpose.config import FieldConfig, ImplicitFieldConfig
+from modpose.fields.dense import DenseField
+from modpose.fields.implicit import ImplicitField
+
+
+def build_field(
+    config: FieldConfig, *, z_dim: int, n_outputs: int, shape: Sequence[int]
+) -> nn.Module:
+    """Make the field that ``config`` names."""
+    if isinstance(config, ImplicitFieldConfig):
+        return ImplicitField(config, z_dim, n_outputs, len(shape))
+    return DenseField(config, z_dim, n_outputs, shape)

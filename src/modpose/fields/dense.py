@@ -1,0 +1,37 @@
+"""The usual VAE decoder: one upright picture a z, read at posed coordinates by interpolation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from modpose.config import DenseFieldConfig
+from modpose.geometry.grids import half_box
+from modpose.geometry.pose import sample_images
+from modpose.perceptron import perceptron
+
+
+class DenseField(nn.Module):
+    """A perceptron from content to every pixel at once."""
+
+    def __init__(
+        self, config: DenseFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.n_outputs = n_outputs
+        self.network = perceptron(
+            z_dim,
+            n_outputs * math.prod(shape),
+            config.hidden,
+            config.depth,
+            config.activation,
+            config.residual,
+        )
+
+    def forward(self, u: Tensor, z: Tensor) -> Tensor:
+        """Values (B, P, n_outputs) at network coordinates u (B, P, d) for content z (B, z_dim)."""
+        picture = self.network(z).reshape(len(z), self.n_outputs, *self.shape)
+        return sample_images(picture.float(), u * half_box(self.shape), padding="border")

@@ -1,0 +1,39 @@
+"""Pixel lattices: where the centre is, and what unit the networks see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def lattice(shape: Sequence[int]) -> Tensor:
+    """Coordinates of every pixel, relative to the box centre.
+
+    The centre is the FFT's, index n//2 on each axis.
+
+    Parameters
+    ----------
+    shape
+        Array shape, (H, W) or (D, H, W).
+
+    Returns
+    -------
+    Tensor
+        (P, d) float32 in pixels, in the array's own (row-major) order; the last dimension is
+        (x, y[, z]), x along the last array axis, each increasing with its array index.
+    """
+    axes = [torch.arange(n, dtype=torch.float32) - n // 2 for n in shape]
+    mesh = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([axis.reshape(-1) for axis in reversed(mesh)], dim=-1)
+
+
+def half_box(shape: Sequence[int]) -> float:
+    """Pixels a network unit: coordinates over this are about [-1, 1] along the longest side."""
+    return max(shape) / 2
+
+
+def disc(shape: Sequence[int], radius: float) -> Tensor:
+    """Return indices into the flattened array of the pixels within ``radius`` of the centre."""
+    return torch.nonzero(lattice(shape).norm(dim=-1) <= radius).squeeze(-1)

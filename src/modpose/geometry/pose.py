@@ -1,0 +1,81 @@
+"""A pose carries the upright object into the image: signal(x) = f(R^T (x - t))."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.geometry.rotations import rotation_2d
+
+
+class Pose(NamedTuple):
+    """Rotation and shift, active: an object point u appears at R u + t.
+
+    Attributes
+    ----------
+    rotation
+        (..., d, d) rotation matrices.
+    shift
+        (..., d) pixels, ordered (x, y[, z]).
+    """
+
+    rotation: Tensor
+    shift: Tensor
+
+    def to_object(self, x: Tensor) -> Tensor:
+        """Carry image coordinates into the object's frame, u = R^T (x - t).
+
+        Parameters
+        ----------
+        x
+            (P, d) pixels, relative to the box centre.
+
+        Returns
+        -------
+        Tensor
+            (..., P, d) pixels.
+        """
+        return (x - self.shift.unsqueeze(-2)) @ self.rotation
+
+    def to_image(self, u: Tensor) -> Tensor:
+        """Carry object coordinates (P, d) into the image, x = R u + t; (..., P, d)."""
+        return u @ self.rotation.transpose(-1, -2) + self.shift.unsqueeze(-2)
+
+
+def sample_images(images: Tensor, x: Tensor, padding: str = "zeros") -> Tensor:
+    """Read images at real-valued coordinates by (bi-, tri-) linear interpolation.
+
+    Parameters
+    ----------
+    images
+        (B, C, H, W) or (B, C, D, H, W).
+    x
+        (B, P, d) pixels relative to the centre n//2, ordered (x, y[, z]).
+    padding
+        ``zeros`` or ``border``: what lies outside.
+
+    Returns
+    -------
+    Tensor
+        (B, P, C).
+    """
+    sizes = torch.tensor(images.shape[:1:-1], dtype=x.dtype, device=x.device)
+    centre = torch.div(sizes, 2, rounding_mode="floor")
+    unit = 2 * (x + centre) / (sizes - 1).clamp(min=1) - 1
+    grid = unit.reshape(x.shape[0], *([1] * (x.shape[-1] - 1)), x.shape[1], x.shape[-1])
+    values = torch.nn.functional.grid_sample(
+        images, grid.to(images.dtype), padding_mode=padding, align_corners=True
+    )
+    return values.flatten(2).transpose(1, 2)
+
+
+def rotate_images(images: Tensor, angle: Tensor, x: Tensor) -> Tensor:
+    """Turn pictures (B, C, H, W) about their centre by ``angle`` (B,) radians; ``x`` the lattice.
+
+    A picture of pose (theta, t) becomes one of pose (theta + angle, R(angle) t).
+    """
+    pose = Pose(rotation_2d(angle), torch.zeros(len(angle), 2, device=angle.device))
+    turned = sample_images(images, pose.to_object(x))
+    return turned.transpose(1, 2).reshape(images.shape)

@@ -1,0 +1,1 @@
+"""The posterior over content and pose: its sampling, its KL, its density."""

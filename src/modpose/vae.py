@@ -1,0 +1,216 @@
+"""The composition: a batch goes in, its evidence lower bound comes out.
+
+encoder -> posterior -> pose on coordinates -> field -> observation -> likelihood -> Elbo
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modpose.config import Config
+from modpose.data.batches import Batch
+from modpose.encoders import build_encoder
+from modpose.errors import InputError
+from modpose.fields import build_field
+from modpose.geometry.grids import disc, half_box, lattice
+from modpose.geometry.pose import Pose, rotate_images
+from modpose.likelihoods import Bernoulli, Prediction, build_likelihood
+from modpose.observe.ctf import apply_ctf
+from modpose.posterior.posterior import LatentLayout, Latents, Posterior
+
+
+class Elbo(NamedTuple):
+    """The bound and its parts, nats an image: (B,) each."""
+
+    recon: Tensor
+    kl_pose: Tensor
+    kl_content: Tensor
+
+    def value(self, beta: float = 1.0) -> Tensor:
+        """Return recon - kl_pose - beta kl_content; with beta 1 the evidence lower bound."""
+        return self.recon - self.kl_pose - beta * self.kl_content
+
+
+class Vae(nn.Module):
+    """One generative story and one proposer of its posterior.
+
+    Parameters
+    ----------
+    config
+        The run's configuration (``model``, and the mask of ``data``).
+    shape, channels
+        Of the preprocessed images.
+    n_images
+        Size of the stack (rows of a lookup table).
+    """
+
+    coordinates: Tensor
+    pixels: Tensor
+
+    def __init__(
+        self, config: Config, *, shape: Sequence[int], channels: int, n_images: int
+    ) -> None:
+        super().__init__()
+        model = config.model
+        self.shape, self.channels = tuple(shape), channels
+        self.layout = LatentLayout(model, len(shape))
+        self.encoder = build_encoder(
+            model.encoder,
+            n_params=self.layout.n_params,
+            channels=channels,
+            shape=shape,
+            n_images=n_images,
+        )
+        self.likelihood = build_likelihood(model.likelihood)
+        self.field = build_field(
+            model.field,
+            z_dim=model.z_dim,
+            n_outputs=channels * self.likelihood.outputs_per_channel,
+            shape=shape,
+        )
+        mask = config.data.mask
+        counted = (
+            torch.arange(math.prod(shape)) if mask is None else disc(shape, mask * min(shape) / 2)
+        )
+        self.register_buffer("coordinates", lattice(shape), persistent=False)
+        self.register_buffer("pixels", counted, persistent=False)
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        pixels: float = 1.0,
+        augment: bool = False,
+        hold_content: bool = False,
+    ) -> Elbo:
+        """Single-sample estimate of the evidence lower bound (Bepler et al. 2019, equation 4).
+
+        Parameters
+        ----------
+        batch
+            B images.
+        generator
+            Source of all randomness.
+        pixels
+            Fraction of the pixels that estimates the reconstruction term without bias.
+        augment
+            Turn the encoder's input by a random angle and take it off the inferred one.
+        hold_content
+            Decode with z = 0 and leave its KL out.
+        """
+        posterior = self.posterior(batch, generator if augment else None)
+        latents = posterior.sample(1, generator)
+        kl = posterior.kl(exact=not self.training)
+        if hold_content:
+            latents = latents._replace(z=torch.zeros_like(latents.z))
+            kl = kl._replace(content=torch.zeros_like(kl.content))
+        recon = self.log_likelihood(batch, latents, generator, pixels)
+        return Elbo(recon.squeeze(1), kl.pose, kl.content)
+
+    def importance_bound(
+        self, batch: Batch, samples: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Importance-weighted bound (Burda et al. 2016), (B,) nats, at least the ELBO on average.
+
+        Parameters
+        ----------
+        batch
+            B images.
+        samples
+            K, importance samples an image.
+        generator
+            Source of all randomness.
+        """
+        posterior = self.posterior(batch)
+        latents = posterior.sample(samples, generator)
+        recon = torch.cat(
+            [
+                self.log_likelihood(batch, Latents(*(part[:, k : k + 1] for part in latents)))
+                for k in range(samples)
+            ],
+            dim=1,
+        )
+        weight = recon + posterior.log_prior_over_posterior(latents)
+        return weight.logsumexp(-1) - math.log(samples)
+
+    def posterior(self, batch: Batch, augment: torch.Generator | None = None) -> Posterior:
+        """q(content, pose | image); ``augment`` gives the angles of the encoder's input."""
+        if augment is None:
+            return self.layout.posterior(*self.encoder(batch))
+        angle = torch.rand(len(batch), generator=augment, device=batch.image.device)
+        angle = 2 * math.pi * angle
+        turned = rotate_images(batch.image, angle, self.coordinates)
+        posterior = self.layout.posterior(*self.encoder(batch.with_image(turned)))
+        return posterior.turned_back(angle)
+
+    def log_likelihood(
+        self,
+        batch: Batch,
+        latents: Latents,
+        generator: torch.Generator | None = None,
+        pixels: float = 1.0,
+    ) -> Tensor:
+        """Return log p(image | latents) in nats, (B, K), summed over pixels and channels."""
+        chosen = self.pixels if batch.ctf is not None else self._subset(pixels, generator)
+        prediction = self.predict(latents, batch.ctf, chosen)
+        target = batch.image.flatten(2)[:, :, chosen].transpose(1, 2).unsqueeze(1)
+        log_prob = self.likelihood.log_prob(prediction, target)
+        return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
+
+    def predict(
+        self, latents: Latents, ctf: Tensor | None = None, pixels: Tensor | None = None
+    ) -> Prediction:
+        """Posed prediction at ``pixels`` (all when None), after the observation; (B, K, P, C).
+
+        With a CTF (B, 9) the field is evaluated on the whole box and filtered there.
+        """
+        pose, z = latents.pose(), latents.z
+        whole = pixels is None or ctf is not None
+        x = self.coordinates if whole else self.coordinates[pixels]
+        u = Pose(*(part.flatten(0, 1) for part in pose)).to_object(x) / half_box(self.shape)
+        outputs = self.field(u, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        prediction = self.likelihood.read(outputs)
+        if ctf is None:
+            return prediction
+        chosen = slice(None) if pixels is None else pixels
+        signal = self._observe(prediction.signal, ctf)[:, :, chosen]
+        log_std = prediction.log_std
+        if log_std is not None and log_std.dim():
+            log_std = log_std[:, :, chosen]
+        return Prediction(signal, log_std)
+
+    def _observe(self, signal: Tensor, ctf: Tensor) -> Tensor:
+        """Apply each image's CTF (B, 9) to its K signals (B, K, P, C)."""
+        pictures = signal.transpose(-1, -2).reshape(len(ctf), -1, *self.shape)
+        filtered = apply_ctf(pictures, ctf)
+        return filtered.reshape(*signal.shape[:2], self.channels, -1).transpose(-1, -2)
+
+    def _subset(self, fraction: float, generator: torch.Generator | None) -> Tensor:
+        """Draw a fraction of the counted pixels, the same for the whole batch."""
+        count = max(1, round(fraction * len(self.pixels)))
+        if count == len(self.pixels):
+            return self.pixels
+        order = torch.rand(len(self.pixels), generator=generator, device=self.pixels.device)
+        return self.pixels[order.topk(count, sorted=False).indices]
+
+
+def build_vae(config: Config, *, shape: Sequence[int], channels: int, n_images: int) -> Vae:
+    """Make a model, seeded by ``config.seed``, after checking that its parts agree."""
+    model = config.model
+    if len(shape) != 2 and model.rotation.prior != "none":
+        raise InputError.of(
+            f"recipe {config.recipe}", "the data", f"{len(shape)}-D", "images: its angle is 2-D"
+        )
+    if model.ctf == "auto" and isinstance(build_likelihood(model.likelihood), Bernoulli):
+        raise InputError.of(
+            f"recipe {config.recipe}", "model.likelihood", "bernoulli", "gaussian, to apply a CTF"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Vae(config, shape=shape, channels=channels, n_images=n_images)
