@@ -1,0 +1,229 @@
+"""Pictures as arrays: grey scales, mosaics, walks through content, alignment by a known pose.
+
+Everything here takes and gives plain numpy arrays.  A *picture* is (H, W) or (H, W, 3); poses are
+those of the whole program: an image is ``signal(x) = f(R(angle)^T (x - shift))`` with coordinates
+(x, y) counted from the pixel ``n // 2`` of each side, so ``aligned(u) = image(R u + shift)``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Origin = Literal["upper", "lower"]
+"""Where row 0 of a picture is drawn: natural images at the top, EM images at the bottom."""
+
+_CHUNK = 256
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+def as_pictures(images: Floats) -> Floats:
+    """Turn preprocessed images into pictures.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W) with C = 1 or 3, or volumes (N, 1, D, H, W).
+
+    Returns
+    -------
+    (N, H, W) or (N, H, W, 3); of volumes the three mean projections side by side.
+    """
+    if images.ndim == 5:
+        return volume_pictures(images[:, 0])
+    return images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1)
+
+
+def volume_pictures(volumes: Floats) -> Floats:
+    """Mean projections of (N, D, H, W) along z, y and x, side by side: (N, max(D, H), ...)."""
+    projections = [volumes.mean(axis) for axis in (1, 2, 3)]
+    height = max(p.shape[1] for p in projections)
+    padded = [np.pad(p, ((0, 0), (0, height - p.shape[1]), (0, 0))) for p in projections]
+    return np.concatenate(padded, axis=2)
+
+
+def grey_range(pictures: Floats, percent: float = 0.5) -> tuple[float, float]:
+    """Black and white level of a set: its extreme percentiles, never equal, NaN left out."""
+    finite = pictures[np.isfinite(pictures)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(finite, [percent, 100 - percent]))
+    if high <= low:
+        low, high = float(finite.min()), float(finite.max())
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def to_unit(pictures: Floats, levels: tuple[float, float]) -> Floats:
+    """Map ``levels`` (black, white) to 0 and 1, and clip."""
+    low, high = levels
+    return np.clip((np.nan_to_num(pictures, nan=low) - low) / (high - low), 0.0, 1.0)
+
+
+def drawn(pictures: Floats, origin: Origin) -> Floats:
+    """Turn (..., N, H, W[, 3]) over, where row 0 belongs at the bottom, for drawing from the top.
+
+    The first axis counts pictures.
+    """
+    return pictures if origin == "upper" else np.flip(pictures, axis=1)
+
+
+def mosaic(tiles: Floats, columns: int, gap: int = 1, fill: float = 1.0) -> Floats:
+    """Lay (N, H, W[, 3]) tiles out in reading order, ``gap`` pixels of ``fill`` between them."""
+    n, height, width = tiles.shape[:3]
+    rows = -(-n // columns)
+    channels = tiles.shape[3:]
+    sheet = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, *channels), fill, tiles.dtype
+    )
+    for k in range(n):
+        y, x = (k // columns) * (height + gap), (k % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = tiles[k]
+    return sheet
+
+
+# --- walks through content --------------------------------------------------------------------
+
+
+def normal_quantiles(n: int) -> Floats:
+    """(n,) ascending points that cut N(0, 1) into equal probability: inverse CDF of (i+½)/n."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri((np.arange(n) + 0.5) / n))
+
+
+def principal_axes(z: Floats) -> tuple[Floats, Floats, Floats]:
+    """Principal components of content.
+
+    Parameters
+    ----------
+    z
+        (N, k) posterior means.
+
+    Returns
+    -------
+    mean (k,), unit axes (k, k) as rows by falling spread, and the standard deviation (k,) along
+    each.  The sign is fixed: the largest entry of an axis is positive.
+    """
+    mean = z.mean(0)
+    _, singular, axes = np.linalg.svd(z - mean, full_matrices=True)
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+    spread = np.zeros(z.shape[1])
+    spread[: len(singular)] = singular / np.sqrt(max(len(z) - 1, 1))
+    return mean, axes, spread
+
+
+def manifold_codes(z: Floats, n: int) -> Floats:
+    """Content on a regular walk through the prior, ready to decode.
+
+    With one latent, ``n`` quantiles of N(0, 1) from left to right: (n, 1).  With two, their
+    product in reading order, the first latent rising to the right and the second upwards:
+    (n*n, 2).  With more, the same walk over the first two principal components of the posterior
+    means ``z`` (N, k), in units of their standard deviation: (n*n, k).
+    """
+    steps = normal_quantiles(n)
+    k = z.shape[1]
+    if k == 1:
+        return steps[:, None]
+    first, second = np.meshgrid(steps, steps[::-1])
+    plane = np.stack([first.ravel(), second.ravel()], axis=1)
+    if k == 2:
+        return plane
+    mean, axes, spread = principal_axes(z)
+    return np.asarray(mean + (plane * spread[:2]) @ axes[:2])
+
+
+def traversal_codes(z: Floats, dimension: int, n: int) -> Floats:
+    """(n, k): one latent from its 2nd to its 98th percentile, the others at their median."""
+    codes = np.repeat(np.median(z, axis=0)[None], n, axis=0)
+    low, high = np.percentile(z[:, dimension], [2, 98])
+    codes[:, dimension] = np.linspace(low, high, n)
+    return codes
+
+
+def busiest_latents(z: Floats, most: int = 12) -> list[int]:
+    """Up to ``most`` latents with the widest spread of posterior means, in their own order."""
+    order = np.argsort(-z.std(0), kind="stable")[:most]
+    return sorted(int(i) for i in order)
+
+
+def distant_pairs(z: Floats, count: int, seed: int, candidates: int = 20) -> list[tuple[int, int]]:
+    """Pairs of images to interpolate: each a random one and the farthest of some random others."""
+    rng = np.random.default_rng(seed)
+    count = min(count, len(z) // 2)
+    starts = rng.choice(len(z), count, replace=False)
+    pairs = []
+    for start in starts:
+        others = rng.choice(len(z), min(candidates, len(z)), replace=False)
+        distance = np.linalg.norm(z[others] - z[start], axis=1)
+        pairs.append((int(start), int(others[int(distance.argmax())])))
+    return pairs
+
+
+def interpolation_codes(start: Floats, end: Floats, n: int) -> Floats:
+    """(n, k) points on the straight line from ``start`` (k,) to ``end`` (k,), both included."""
+    fraction = np.linspace(0, 1, n)[:, None]
+    return np.asarray((1 - fraction) * start + fraction * end)
+
+
+# --- alignment --------------------------------------------------------------------------------
+
+
+def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats, Floats]:
+    """Undo known poses by bilinear interpolation: ``aligned(u) = image(R(angle) u + shift)``.
+
+    Parameters
+    ----------
+    pictures
+        (N, H, W) or (N, H, W, C).
+    angle_deg
+        (N,) angles, degrees.
+    shift_px
+        (N, 2) shifts (x, y), pixels.
+
+    Returns
+    -------
+    aligned, of the pictures' shape, and inside (N, H, W): 1 where the value comes from within
+    the image, 0 where it would come from beyond its edge (there ``aligned`` is 0).
+    """
+    image = torch.as_tensor(np.ascontiguousarray(pictures), dtype=torch.float32)
+    image = image[:, None] if image.ndim == 3 else image.movedim(-1, 1)
+    _, _, height, width = image.shape
+    x = torch.arange(width, dtype=torch.float64) - width // 2
+    y = torch.arange(height, dtype=torch.float64) - height // 2
+    theta = torch.deg2rad(torch.as_tensor(np.asarray(angle_deg, float)))[:, None, None]
+    shift = torch.as_tensor(np.asarray(shift_px, float))
+    column = theta.cos() * x - theta.sin() * y[:, None] + shift[:, 0, None, None] + width // 2
+    row = theta.sin() * x + theta.cos() * y[:, None] + shift[:, 1, None, None] + height // 2
+    edge = 1e-6  # rounding must not put the border pixels of an unturned image outside
+    inside = (column >= -edge) & (column <= width - 1 + edge)
+    inside &= (row >= -edge) & (row <= height - 1 + edge)
+    place = torch.stack([2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1], dim=-1)
+    turned = torch.nn.functional.grid_sample(
+        image, place.float(), mode="bilinear", padding_mode="border", align_corners=True
+    )
+    turned = turned * inside[:, None]
+    out = turned[:, 0] if pictures.ndim == 3 else turned.movedim(1, -1)
+    return out.numpy(), inside.numpy().astype(np.float32)
+
+
+def aligned_average(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> Floats:
+    """Mean of the images turned and shifted upright, each pixel over the images that reach it.
+
+    Parameters are those of :func:`align`; the result is one picture (float64; 0 where no image
+    reaches).
+    """
+    total = np.zeros(pictures.shape[1:])
+    weight = np.zeros(pictures.shape[1:3])
+    for start in range(0, len(pictures), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        upright, inside = align(pictures[part], angle_deg[part], shift_px[part])
+        total += upright.sum(0, dtype=np.float64)
+        weight += inside.sum(0, dtype=np.float64)
+    weight = np.maximum(weight, 1.0)
+    return total / (weight if total.ndim == 2 else weight[..., None])
