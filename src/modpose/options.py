@@ -1,0 +1,106 @@
+"""From a recipe, a file and the command line's flags to one complete configuration.
+
+The order of precedence is recipe < ``--config`` file < flags < ``--set``; each layer is validated
+as it is laid on, so that an error names the layer it came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+
+from modpose.config import Config, merge, parse_config, read_yaml, set_option
+from modpose.errors import InputError
+
+
+def resolve(
+    base: Mapping[str, Any],
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, tuple[str, object]] | None = None,
+    assignments: Sequence[str] = (),
+) -> Config:
+    """Lay a file, flags and assignments on ``base`` and return the validated whole.
+
+    Parameters
+    ----------
+    base
+        Nested values of a recipe.
+    file
+        A YAML file of options; its ``recipe`` is a name only and changes nothing here.
+    flags
+        Name of each flag with the dotted option that it sets and the value; None leaves it.
+    assignments
+        ``section.option=value`` texts, in order.
+
+    Raises
+    ------
+    InputError
+        An option does not exist (near ones are listed) or a value is out of range.
+    """
+    config = parse_config(dict(base), "the recipe")
+    values = config.model_dump(mode="json")
+    if file is not None:
+        values = merge(values, {**read_yaml(file), "recipe": config.recipe})
+        config = _parse(values, str(file))
+    for flag, (option, value) in (flags or {}).items():
+        if value is not None:
+            values = merge(values, nest(option, value))
+            config = _parse(values, flag)
+    for assignment in assignments:
+        where = f"--set {assignment}"
+        try:
+            values = set_option(values, assignment)
+        except yaml.YAMLError:
+            expected = "YAML such as 3, 0.5, true or gaussian"
+            raise InputError.of(where, "the value", "not readable", expected) from None
+        config = _parse(values, where)
+    return config
+
+
+def nest(option: str, value: object) -> dict[str, Any]:
+    """Turn ``section.option`` and its value into nested mappings."""
+    nested: Any = value
+    for part in reversed(option.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _parse(values: dict[str, Any], where: str) -> Config:
+    """Validate, and name the near options when one does not exist."""
+    try:
+        return parse_config(values, where)
+    except InputError as error:
+        message = str(error)
+    if "there is no option" in message:
+        unknown = message.rpartition("option '")[2].rstrip("'")
+        names = sorted(set(option_names()))
+        near = difflib.get_close_matches(unknown, names, n=3, cutoff=0.6)
+        last = unknown.rpartition(".")[2]
+        near = near or [name for name in names if name.rpartition(".")[2] == last]
+        if near:
+            message += f", did you mean {' or '.join(near)}?"
+    raise InputError(message)
+
+
+def option_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every option, those of every kind of a section included."""
+    for name, field in model.model_fields.items():
+        sections = [part for part in _parts(field.annotation) if issubclass(part, BaseModel)]
+        for section in sections:
+            yield from option_names(section, f"{prefix}{name}.")
+        if not sections:
+            yield prefix + name
+
+
+def _parts(annotation: Any) -> Iterator[type]:
+    """Yield the classes that an annotation is made of."""
+    if isinstance(annotation, type):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
