@@ -135,5 +135,5 @@ def apply_ctf(images: Tensor, params: Tensor) -> Tensor:
     padded = F.pad(images, (left, width - left, top, height - top), mode="replicate")
     transfer = ctf_2d(params, (2 * height, 2 * width)).to(images.dtype)
     spectrum = torch.fft.rfft2(padded) * transfer[:, None]
-    filtered = torch.fft.irfft2(spectrum, s=(2 * height, 2 * width))
+    filtered: Tensor = torch.fft.irfft2(spectrum, s=(2 * height, 2 * width))
     return filtered[..., top : top + height, left : left + width]

@@ -1,0 +1,249 @@
+"""Simulated particle images of a hinged macromolecule, with their truth."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+from modpose.simulate import microscope
+from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEAM = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class HingeSettings:
+    """A data set of hinged particles.
+
+    The default hinge range is that of the 5HDB set of Bepler et al. 2019: 20 steps of about 2°.
+    """
+
+    n: int = 3000
+    """Number of images."""
+    box: int = 40
+    """Side of the images, pixels."""
+    pixel_size: float = 4.0
+    """Å per pixel."""
+    snr: float = 0.5
+    """var(signal) / var(noise) inside the box, after the CTF; one noise variance for the set."""
+    hinge_range_deg: tuple[float, float] = (-20.0, 20.0)
+    """The hinge angle is uniform between these."""
+    shift_std_px: float = 1.0
+    """Standard deviation of the shift on each axis, pixels."""
+    ctf: bool = False
+    """Whether the microscope's contrast transfer function filters the images."""
+    defocus_range: tuple[float, float] = (8000.0, 20000.0)
+    """Smallest and largest mean defocus with ``ctf``, Å."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated."""
+        expectations = (
+            ("n", self.n, self.n >= 1, "at least 1"),
+            ("box", self.box, self.box >= 8, "at least 8 pixels"),
+            ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
+            ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
+            ("shift_std_px", self.shift_std_px, 0 <= self.shift_std_px < math.inf, "0 or more"),
+            ("hinge_range_deg", self.hinge_range_deg, *_ordered(self.hinge_range_deg)),
+            ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+        )
+        for name, value, good, expected in expectations:
+            if not good:
+                raise InputError.of("simulate", name, value, expected)
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
+    good = len(limits) == 2 and all(map(math.isfinite, limits)) and limits[0] <= limits[1]
+    return good, "two finite numbers, the smaller first"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Images and what is true of them.
+
+    Attributes
+    ----------
+    images
+        (N, H, W) float32, signal plus noise; the noise has unit variance.
+    clean
+        (N, H, W) float32, the signal alone (after the CTF).
+    truth
+        One row an image: ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels),
+        ``hinge_deg``.
+    ctf
+        (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
+    pixel_size
+        Å per pixel.
+    """
+
+    images: NDArray[np.float32]
+    clean: NDArray[np.float32]
+    truth: pd.DataFrame
+    ctf: NDArray[np.float64] | None
+    pixel_size: float
+
+
+def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None) -> Simulated:
+    """Simulate a fixed view of a hinged molecule, turned and shifted in the plane.
+
+    signal(x) = CTF * f(Rᵀ(x − t); hinge), evaluated at the pixels without interpolation.
+
+    Parameters
+    ----------
+    settings
+        What to simulate.
+    molecule
+        The molecule; the built-in one by default.
+
+    Returns
+    -------
+    Simulated
+        The same for the same settings, bit for bit on one machine.
+
+    Raises
+    ------
+    InputError
+        If the molecule does not fit into the box.
+    """
+    import pandas as pd
+
+    molecule = hinged_molecule() if molecule is None else molecule
+    _check_fit(settings, molecule)
+    rng = np.random.default_rng(settings.seed)
+    n = settings.n
+    hinge = rng.uniform(*settings.hinge_range_deg, size=n)
+    angle = 180.0 - rng.uniform(0.0, 360.0, size=n)
+    shift = settings.shift_std_px * rng.standard_normal((n, 2))
+    clean = project(
+        molecule.conformations(hinge),
+        molecule.sigmas,
+        molecule.masses,
+        axis_rotations(BEAM, angle),
+        shift,
+        settings.box,
+        settings.pixel_size,
+    )
+    ctf = None
+    if settings.ctf:
+        ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
+        clean = microscope.filter_by_ctf(clean, ctf)
+    clean = microscope.scale_to_snr(clean, settings.snr)
+    truth = pd.DataFrame(
+        {"angle_deg": angle, "shift_x": shift[:, 0], "shift_y": shift[:, 1], "hinge_deg": hinge}
+    )
+    images = microscope.add_unit_noise(clean, rng)
+    return Simulated(images, clean, truth, ctf, settings.pixel_size)
+
+
+def _check_fit(settings: HingeSettings, molecule: Molecule) -> None:
+    low, high = settings.hinge_range_deg
+    diameter = 2 * molecule.radius(np.linspace(low, high, 21))
+    if settings.box * settings.pixel_size < diameter:
+        raise InputError.of(
+            "simulate",
+            "box times pixel_size",
+            f"{settings.box * settings.pixel_size:g} Å",
+            f"at least {diameter:.0f} Å, the diameter of the molecule"
+            f" (a pixel size of {math.ceil(10 * diameter / settings.box) / 10} Å would do)",
+        )
+
+
+# --- writing what a user would bring ----------------------------------------------------------
+
+
+def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False) -> Path:
+    """Write ``particles.mrcs`` and ``particles.star`` (RELION 3.1), as a user would bring them.
+
+    The truth goes into columns of its own (``_modposeTruth…``), never into the pose columns.
+
+    Parameters
+    ----------
+    simulated
+        The data set.
+    folder
+        Made when missing.
+    overwrite
+        Replace files of these names.
+
+    Returns
+    -------
+    Path
+        The STAR file.
+
+    Raises
+    ------
+    InputError
+        If a file exists and ``overwrite`` is false.
+    """
+    import mrcfile
+    import starfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stack, star = folder / "particles.mrcs", folder / "particles.star"
+    for path in (stack, star):
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: exists already, and would not be overwritten")
+    partial = [path.with_name(f".partial-{path.name}") for path in (stack, star)]
+    try:
+        with mrcfile.new(partial[0], overwrite=True) as mrc:
+            mrc.set_data(simulated.images)
+            mrc.set_image_stack()
+            mrc.voxel_size = simulated.pixel_size
+        starfile.write(_star_tables(simulated, stack.name), partial[1], overwrite=True)
+        for made, path in zip(partial, (stack, star), strict=True):
+            os.replace(made, path)
+    finally:
+        for made in partial:
+            made.unlink(missing_ok=True)
+    return star
+
+
+def _star_tables(simulated: Simulated, stack_name: str) -> dict[str, pd.DataFrame]:
+    """Build the optics and particles tables of RELION 3.1."""
+    import pandas as pd
+
+    from modpose.observe.ctf import CtfColumn
+
+    n, box, _ = simulated.images.shape
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["simulated"],
+        "rlnVoltage": [microscope.VOLTAGE_KV],
+        "rlnSphericalAberration": [microscope.CS_MM],
+        "rlnAmplitudeContrast": [microscope.AMPLITUDE_CONTRAST],
+        "rlnImagePixelSize": [simulated.pixel_size],
+        "rlnImageSize": [box],
+        "rlnImageDimensionality": [2],
+    }
+    particles = {
+        "rlnImageName": [f"{number:06d}@{stack_name}" for number in range(1, n + 1)],
+        "rlnOpticsGroup": np.ones(n, int),
+    }
+    if simulated.ctf is not None:
+        particles["rlnDefocusU"] = simulated.ctf[:, CtfColumn.DEFOCUS_U]
+        particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
+        particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
+        particles["rlnPhaseShift"] = simulated.ctf[:, CtfColumn.PHASE_SHIFT]
+    for column, name in TRUTH_COLUMNS.items():
+        particles[name] = simulated.truth[column].to_numpy()
+    return {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)}
+
+
+TRUTH_COLUMNS = {
+    "angle_deg": "modposeTruthAngle",
+    "shift_x": "modposeTruthShiftX",
+    "shift_y": "modposeTruthShiftY",
+    "hinge_deg": "modposeTruthHinge",
+}
+"""Columns of ``Simulated.truth``, and their names in a STAR file."""
