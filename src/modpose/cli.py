@@ -25,12 +25,11 @@ app = typer.Typer(
     name="modpose",
     help="Images modulo pose: learn what an object is, apart from its rotation and shift.",
     epilog="A first run:  modpose fit particles.star -o run && modpose report run",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-simulate_app = typer.Typer(help="Make data with known truth.", no_args_is_help=True)
+simulate_app = typer.Typer(help="Make data with known truth.")
 app.add_typer(simulate_app, name="simulate")
 
 EXPERIMENTS = {"spatial-vae": "spatial_vae"}
@@ -387,6 +386,46 @@ def select(
 # --- simulating and measuring -----------------------------------------------------------------
 
 
+@simulate_app.command()
+def particles(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    images: Annotated[int, typer.Option(help="Number of images.")] = 3000,
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 40,
+    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = 4.0,
+    snr: Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")] = 0.5,
+    hinge: Annotated[
+        tuple[float, float], typer.Option(help="Smallest and largest hinge angle, degrees.")
+    ] = (-20.0, 20.0),
+    shift: Annotated[
+        float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
+    ] = 1.0,
+    ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    r"""Draw a hinged macromolecule in random poses: particles.mrcs and particles.star.
+
+    The truth is kept in STAR columns of its own (modposeTruthAngle, ...Hinge, ...ShiftX/Y).
+
+    \b
+    modpose simulate particles -o demo --images 3000 --box 40 --snr 0.5
+    """
+    from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
+
+    settings = HingeSettings(
+        n=images,
+        box=box,
+        pixel_size=pixel_size,
+        snr=snr,
+        hinge_range_deg=hinge,
+        shift_std_px=shift,
+        ctf=ctf,
+        seed=seed,
+    )
+    star = write_particles(simulate_particles(settings), out, overwrite)
+    typer.echo(f"wrote {images} images to {star}")
+
+
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join(EXPERIMENTS)}.")],
@@ -413,8 +452,9 @@ def experiment(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="modpose", standalone_mode=False)
     except Exception as error:
         code, sentence = _explain(error)
         if sentence is None:
