@@ -1,0 +1,288 @@
+"""MRC, MRCS, ST, MAP: the header checked against the file, pixels read lazily.
+
+The format is MRC2014 (Cheng et al. 2015, J. Struct. Biol. 192, 146-150).
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import logging
+import math
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.files import replace_atomically
+from modpose.data.stack import Kind, Layout, SlicedStack, Stack, file_reader
+from modpose.errors import InputError
+
+logger = logging.getLogger("modpose")
+
+HEADER_BYTES = 1024
+MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+SUFFIXES = (".mrc", ".mrcs", ".st", ".map", ".ccp4", ".ali", ".rec")
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What the header of an MRC file says.
+
+    Attributes
+    ----------
+    sections, rows, columns
+        Extent of the array as stored: nz, ny, nx.
+    dtype
+        Type of the numbers, with the byte order.
+    offset
+        Where the numbers begin, bytes.
+    pixel_size
+        (x, y, z) angstrom; 0 where the header does not say.
+    space_group
+        0 for image stacks, 1 for volumes, from 401 for stacks of volumes.
+    depth
+        Sections a volume (the word mz).
+    axes
+        Which of x, y, z (1, 2, 3) the columns, rows and sections run along.
+    """
+
+    sections: int
+    rows: int
+    columns: int
+    dtype: np.dtype[Any]
+    offset: int
+    pixel_size: tuple[float, float, float]
+    space_group: int
+    depth: int
+    axes: tuple[int, int, int]
+
+    @property
+    def payload(self) -> int:
+        """Bytes that the numbers take."""
+        return self.sections * self.rows * self.columns * self.dtype.itemsize
+
+
+def is_mrc(path: Path) -> bool:
+    """Tell by the name, with or without .gz or .bz2."""
+    stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
+    return stem.suffix.lower() in SUFFIXES
+
+
+def open_mrc(path: Path, kind: Kind = "auto") -> Stack:
+    """Open an MRC file as a stack.
+
+    Parameters
+    ----------
+    path
+        May end in .gz or .bz2; such a file is unpacked into memory once, and that is logged.
+    kind
+        ``images``: each section is an image; ``volumes``: one volume, or several where the
+        header says so; ``auto``: by the header, the name and whether the array is a cube.
+
+    Raises
+    ------
+    InputError
+        Where the header is not that of an MRC file or disagrees with the size of the file.
+    """
+    header, stored = _open(path)
+    if kind == "rgb":
+        raise InputError.of(path, "the kind", "'rgb'", "'images' or 'volumes' for an MRC file")
+    if kind == "volumes" or (kind == "auto" and _is_volume(path, header)):
+        return _volumes(path, header, stored)
+    if header.axes != (1, 2, 3):
+        raise InputError.of(path, "the axis order (MAPC, MAPR, MAPS)", header.axes, "(1, 2, 3)")
+    item = (header.rows, header.columns)
+    layout = Layout(header.sections, item, 1, item)
+    reader = stored(item)
+    return SlicedStack(reader, layout, header.dtype, str(path), pixel_size_of(path, header))
+
+
+def read_header(path: Path) -> MrcHeader:
+    """Read the header and check it against the size of the file."""
+    return _open(path)[0]
+
+
+def pixel_size_of(path: Path, header: MrcHeader) -> float | None:
+    """Take the pixel size along x; None where the header has none (0)."""
+    x, y, _ = header.pixel_size
+    if not (math.isfinite(x) and x > 0):
+        return None
+    if math.isfinite(y) and abs(y - x) > 0.01 * x:
+        logger.warning("%s: pixels are %.4g by %.4g A; x is used", path, x, y)
+    return x
+
+
+Stored = Callable[[tuple[int, ...]], Callable[[int, int], NDArray[Any]]]
+
+
+def _open(path: Path) -> tuple[MrcHeader, Stored]:
+    """Return the checked header and a maker of readers for items of a given shape."""
+    if path.suffix.lower() in (".gz", ".bz2"):
+        data = _unpack(path)
+        header = _parse(path, data[:HEADER_BYTES])
+        _check_size(path, header, len(data))
+
+        def in_memory(item: tuple[int, ...]) -> Callable[[int, int], NDArray[Any]]:
+            array = np.frombuffer(
+                data, header.dtype, header.payload // header.dtype.itemsize, header.offset
+            )
+            items = array.reshape(-1, *item)
+            return lambda start, stop: items[start:stop]
+
+        return header, in_memory
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror})") from None
+    header = _parse(path, start)
+    _check_size(path, header, size)
+    return header, lambda item: file_reader(path, header.offset, header.dtype, item)
+
+
+def _unpack(path: Path) -> bytes:
+    logger.info("%s: compressed, unpacked into memory once", path)
+    opener = gzip.open if path.suffix.lower() == ".gz" else bz2.open
+    try:
+        with opener(path, "rb") as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not readable as {path.suffix[1:]} ({error})") from None
+
+
+def _parse(path: Path, raw: bytes) -> MrcHeader:
+    if len(raw) < HEADER_BYTES:
+        raise InputError.of(path, "the file", f"{len(raw)} bytes long", "an MRC header of 1024")
+    if raw[208:211] != b"MAP":
+        raise InputError.of(path, "the word at byte 208", repr(raw[208:212]), "'MAP ' (MRC2014)")
+    order = _byte_order(raw)
+    words = np.frombuffer(raw, dtype=f"{order}i4", count=256)
+    reals = np.frombuffer(raw, dtype=f"{order}f4", count=256)
+    columns, rows, sections, mode = (int(w) for w in words[:4])
+    if mode not in MODES:
+        raise InputError.of(path, "the mode", mode, "one of 0, 1, 2, 6, 12")
+    if min(columns, rows, sections) < 1:
+        found = f"{sections} x {rows} x {columns}"
+        raise InputError.of(path, "the size (sections x rows x columns)", found, "positive numbers")
+    extended = int(words[23])
+    if extended < 0:
+        raise InputError.of(path, "the length of the extended header", extended, "at least 0")
+    cell = [float(c) / m if m > 0 else 0.0 for c, m in zip(reals[10:13], words[7:10], strict=True)]
+    axes = tuple(int(w) for w in words[16:19])
+    return MrcHeader(
+        sections=sections,
+        rows=rows,
+        columns=columns,
+        dtype=np.dtype(f"{order}{MODES[mode]}"),
+        offset=HEADER_BYTES + extended,
+        pixel_size=(cell[0], cell[1], cell[2]),
+        space_group=int(words[22]),
+        depth=int(words[9]),
+        axes=(axes[0], axes[1], axes[2]) if sorted(axes) == [1, 2, 3] else (1, 2, 3),
+    )
+
+
+def _byte_order(raw: bytes) -> str:
+    """Take the machine stamp, or, where it says nothing, the order that gives a known mode."""
+    if raw[212:213] in (b"\x44", b"\x11"):
+        return "<" if raw[212:213] == b"\x44" else ">"
+    return "<" if int.from_bytes(raw[12:16], "little") in MODES else ">"
+
+
+def _check_size(path: Path, header: MrcHeader, size: int) -> None:
+    expected = header.offset + header.payload
+    if size == expected:
+        return
+    what = "truncated" if size < expected else "longer than its header says"
+    shape = f"{header.sections} x {header.rows} x {header.columns} {header.dtype.name}"
+    raise InputError(
+        f"{path}: the file is {what}: {size} bytes, expected {expected} for {shape} "
+        f"after {header.offset} bytes of header"
+    )
+
+
+def _is_volume(path: Path, header: MrcHeader) -> bool:
+    stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
+    if header.space_group > 400:
+        return True
+    if stem.suffix.lower() in (".mrcs", ".st") or header.sections == 1:
+        return False
+    cube = header.sections == header.rows == header.columns
+    return cube or stem.suffix.lower() in (".map", ".ccp4")
+
+
+def _volumes(path: Path, header: MrcHeader, stored: Stored) -> Stack:
+    depth = header.sections
+    if header.space_group > 400 and header.depth > 0 and header.sections % header.depth == 0:
+        depth = header.depth
+    item = (depth, header.rows, header.columns)
+    # MAPC/R/S say along which of x, y, z the columns, rows, sections run; wanted: z, y, x.
+    stored_axes = header.axes[::-1]
+    order = tuple(stored_axes.index(axis) for axis in (3, 2, 1))
+    shape = tuple(item[i] for i in order)
+    reader = stored(item)
+
+    def turned(start: int, stop: int) -> NDArray[Any]:
+        return reader(start, stop).transpose(0, *(i + 1 for i in order))
+
+    layout = Layout(header.sections // depth, shape, 1, shape)
+    return SlicedStack(turned, layout, header.dtype, str(path), pixel_size_of(path, header))
+
+
+def write_mrcs(
+    path: Path,
+    images: NDArray[np.floating[Any]],
+    pixel_size: float | None,
+    overwrite: bool = False,
+) -> None:
+    """Write images as a mode-2 MRC stack, or volumes as a map or a stack of maps.
+
+    Parameters
+    ----------
+    path
+        Written whole or not at all.
+    images
+        (N, H, W) images, or (N, D, D, D) volumes (one volume is written as a plain map).
+    pixel_size
+        Angstrom a pixel; None is written as 0, which readers take as unknown.
+    overwrite
+        Replace a file that is there.
+
+    Raises
+    ------
+    InputError
+        Where the file is there already or cannot be written.
+    """
+    if images.ndim not in (3, 4) or images.size == 0:
+        raise InputError.of(path, "the array to write", images.shape, "(N, H, W) or (N, D, H, W)")
+    *_, rows, columns = images.shape
+    sections = images.size // (rows * columns)
+    words = np.zeros(256, dtype="<i4")
+    reals = words.view("<f4")
+    volumes = images.ndim == 4
+    depth = images.shape[1] if volumes else 1
+    words[:4] = columns, rows, sections, 2
+    words[7:10] = columns, rows, depth
+    reals[10:13] = np.array([columns, rows, depth]) * (pixel_size or 0.0)
+    reals[13:16] = 90.0
+    words[16:19] = 1, 2, 3
+    reals[19:22] = images.min(), images.max(), images.mean(dtype=np.float64)
+    words[22] = (1 if len(images) == 1 else 401) if volumes else 0
+    words[27] = 20140
+    reals[54] = images.std(dtype=np.float64)
+    raw = bytearray(words.tobytes())
+    raw[208:216] = b"MAP \x44\x44\x00\x00"
+    replace_atomically(path, lambda file: _write(file, bytes(raw), images), overwrite)
+
+
+def _write(file: BinaryIO, header: bytes, images: NDArray[np.floating[Any]]) -> None:
+    file.write(header)
+    for image in images:
+        file.write(np.ascontiguousarray(image, dtype="<f4").data)

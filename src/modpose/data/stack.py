@@ -1,0 +1,334 @@
+"""Stacks: images or volumes that are read a few at a time.
+
+A stack knows how many images it holds and how large they are; pixels are read only when asked
+for, by seeking and reading, never by mapping the file, so that resident memory stays small
+whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+
+Kind = Literal["auto", "images", "rgb", "volumes"]
+
+RUN_BYTES = 64 * 2**20
+"""Most bytes that one read asks for."""
+
+
+class Stack(ABC):
+    """Images or volumes of one size, read lazily.
+
+    Attributes
+    ----------
+    n
+        How many images (or volumes).
+    shape
+        Spatial shape of one, (H, W) or (D, H, W).
+    channels
+        Numbers a pixel: 1, or 3 for colour.
+    pixel_size
+        Angstrom a pixel, None where it is not known.
+    name
+        What messages call it, usually the path.
+    dtype
+        Type of the numbers as stored.
+    """
+
+    n: int
+    shape: tuple[int, ...]
+    channels: int
+    pixel_size: float | None
+    name: str
+    dtype: np.dtype[Any]
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read the images at ``index``, in that order.
+
+        Parameters
+        ----------
+        index
+            (B,) positions from 0; repeats are allowed.
+
+        Returns
+        -------
+        images
+            (B, channels, *shape) float32.
+
+        Raises
+        ------
+        InputError
+            Where a position lies outside the stack or the file cannot be read.
+        """
+        index = np.asarray(index, dtype=np.int64).reshape(-1)
+        bad = index[(index < 0) | (index >= self.n)]
+        if bad.size:
+            raise InputError.of(self.name, "an image index", int(bad[0]), f"0 to {self.n - 1}")
+        rows, inverse = np.unique(index, return_inverse=True)
+        images = np.empty((len(rows), self.channels, *self.shape), dtype=np.float32)
+        self._read_into(rows, images)
+        in_order = len(rows) == len(index) and bool(np.all(index[1:] > index[:-1]))
+        return images if in_order else images[inverse]
+
+    @abstractmethod
+    def _read_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Fill ``out`` (B, channels, *shape) with the images at ``rows`` (sorted, unique)."""
+
+    def where(self, row: int) -> str:
+        """Name one image in a message: file and number (counted from 1, as RELION does)."""
+        return f"{self.name}, image {row + 1}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How stored items become (channels, *shape): what the axes of an array mean."""
+
+    n: int
+    shape: tuple[int, ...]
+    channels: int
+    item: tuple[int, ...]
+    """Shape of one stored item; channels, where there are any, are last."""
+
+    def arrange(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Turn (B, *item) into (B, channels, *shape), dropping an alpha channel."""
+        block = block.reshape(-1, *self.item)
+        if len(self.item) == len(self.shape):
+            return block[:, None]
+        return np.moveaxis(block, -1, 1)[:, : self.channels]
+
+
+def layout_of(shape: tuple[int, ...], kind: Kind, name: str) -> Layout:
+    """Decide what the axes of an array are.
+
+    Parameters
+    ----------
+    shape
+        (N, H, W), (N, H, W, 1|3|4) or (N, D, H, W); also a single (H, W), (H, W, 3|4) or
+        (D, H, W) where ``kind`` says so.
+    kind
+        Settles what is ambiguous.
+    name
+        What an error calls the array.
+    """
+    wanted = {
+        "auto": "(N, H, W), (N, H, W, 3) or cubic (N, D, D, D)",
+        "images": "(H, W) or (N, H, W)",
+        "rgb": "(N, H, W, 3) or (N, H, W, 4), channels last",
+        "volumes": "(D, D, D) or (N, D, D, D)",
+    }[kind]
+    layout = _as_volumes(shape, kind) or _as_rgb(shape, kind) or _as_images(shape, kind)
+    if layout is None or min(layout.shape) < 1:
+        raise InputError.of(name, f"the shape (kind '{kind}')", shape, wanted)
+    if layout.n < 1:
+        raise InputError.of(name, "the number of images", 0, "at least one")
+    return layout
+
+
+def _as_images(shape: tuple[int, ...], kind: Kind) -> Layout | None:
+    if kind not in ("auto", "images"):
+        return None
+    if len(shape) == 4 and shape[-1] == 1:
+        return Layout(shape[0], shape[1:3], 1, shape[1:3])
+    if len(shape) == 3:
+        return Layout(shape[0], shape[1:], 1, shape[1:])
+    return Layout(1, shape, 1, shape) if len(shape) == 2 else None
+
+
+def _as_rgb(shape: tuple[int, ...], kind: Kind) -> Layout | None:
+    if kind not in ("auto", "rgb") or len(shape) < 3 or shape[-1] not in (3, 4):
+        return None
+    if len(shape) == 4:
+        return Layout(shape[0], shape[1:3], 3, shape[1:])
+    return Layout(1, shape[:2], 3, shape) if kind == "rgb" and len(shape) == 3 else None
+
+
+def _as_volumes(shape: tuple[int, ...], kind: Kind) -> Layout | None:
+    cubic = len(shape) >= 3 and len(set(shape[-3:])) == 1
+    if kind not in ("auto", "volumes") or not cubic:
+        return None
+    if len(shape) == 4:
+        return Layout(shape[0], shape[1:], 1, shape[1:])
+    return Layout(1, shape, 1, shape) if kind == "volumes" and len(shape) == 3 else None
+
+
+def runs(rows: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int, int]]:
+    """Split sorted, unique rows into runs of neighbours.
+
+    Yields
+    ------
+    position, start, stop
+        ``rows[position : position + stop - start]`` is ``start, ..., stop - 1``.
+    """
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    for first, last in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+        for position in range(int(first), int(last), longest):
+            length = min(longest, int(last) - position)
+            start = int(rows[position])
+            yield position, start, start + length
+
+
+class SlicedStack(Stack):
+    """A stack over anything that gives ``stored(start, stop)``: (stop - start, *item) numbers.
+
+    Parameters
+    ----------
+    stored
+        Reads a run of items, in any type.
+    layout
+        What the axes mean.
+    dtype
+        Type of the stored numbers; real.
+    name
+        What messages call the stack.
+    pixel_size
+        Angstrom a pixel, None where it is not known.
+    """
+
+    def __init__(
+        self,
+        stored: Callable[[int, int], NDArray[Any]],
+        layout: Layout,
+        dtype: np.dtype[Any],
+        name: str,
+        pixel_size: float | None = None,
+    ) -> None:
+        if dtype.kind not in "biuf":
+            raise InputError.of(name, "the type of the numbers", dtype, "integers or reals")
+        self._stored = stored
+        self._layout = layout
+        self.n, self.shape, self.channels = layout.n, layout.shape, layout.channels
+        self.dtype, self.name, self.pixel_size = dtype, name, pixel_size
+        self._longest = max(1, RUN_BYTES // max(1, dtype.itemsize * int(np.prod(layout.item))))
+
+    def _read_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        for position, start, stop in runs(rows, self._longest):
+            block = self._layout.arrange(self._stored(start, stop))
+            out[position : position + stop - start] = block
+
+
+class ArrayStack(SlicedStack):
+    """A stack that lies in memory already.
+
+    Parameters
+    ----------
+    array
+        See :func:`layout_of`.
+    kind
+        How to read the axes.
+    name
+        What messages call the stack.
+    pixel_size
+        Angstrom a pixel, None where it is not known.
+    """
+
+    def __init__(
+        self,
+        array: NDArray[Any],
+        kind: Kind = "auto",
+        name: str = "array",
+        pixel_size: float | None = None,
+    ) -> None:
+        layout = layout_of(array.shape, kind, name)
+        items = array.reshape(layout.n, *layout.item)
+        super().__init__(lambda a, b: items[a:b], layout, array.dtype, name, pixel_size)
+
+
+def file_reader(
+    path: Path, offset: int, dtype: np.dtype[Any], item: tuple[int, ...]
+) -> Callable[[int, int], NDArray[Any]]:
+    """Make ``stored(start, stop)`` for items that lie one after another in a file."""
+    size = dtype.itemsize * int(np.prod(item))
+
+    def stored(start: int, stop: int) -> NDArray[Any]:
+        block = np.empty((stop - start, *item), dtype=dtype)
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset + start * size)
+                read_fully(file.readinto, block.reshape(-1).view(np.uint8).data, path)
+        except OSError as error:
+            raise InputError(f"{path}: not readable ({error.strerror})") from None
+        return block
+
+    return stored
+
+
+def read_fully(readinto: Callable[[memoryview], int | None], view: memoryview, path: Path) -> None:
+    """Fill ``view``; an unbuffered read may give less than was asked, 2 GiB at the most."""
+    done = 0
+    while done < len(view):
+        got = readinto(view[done:])
+        if not got:
+            raise InputError(f"{path}: the file ended {len(view) - done} bytes early")
+        done += got
+
+
+class RowsStack(Stack):
+    """Rows drawn from several stacks of one image size, in any order.
+
+    Parameters
+    ----------
+    parts
+        The stacks.
+    part
+        (N,) which of ``parts`` each row comes from.
+    row
+        (N,) position in that part, from 0.
+    name
+        What messages call the whole.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Stack],
+        part: NDArray[np.int64],
+        row: NDArray[np.int64],
+        name: str,
+    ) -> None:
+        first = parts[0]
+        for other in parts[1:]:
+            if (other.channels, other.shape) != (first.channels, first.shape):
+                found = f"{_size(first)} in {first.name} and {_size(other)} in {other.name}"
+                raise InputError(f"{name}: the box is {found}, expected one box size throughout")
+        self._parts, self._part, self._row = tuple(parts), part, row
+        self.n, self.shape, self.channels = len(row), first.shape, first.channels
+        sizes = {p.pixel_size for p in parts}
+        self.pixel_size = first.pixel_size if len(sizes) == 1 else None
+        self.dtype, self.name = first.dtype, name
+        for i, member in enumerate(parts):
+            bad = np.flatnonzero((part == i) & ((row < 0) | (row >= member.n)))
+            if bad.size:
+                raise InputError(
+                    f"{name}: row {bad[0] + 1} asks for image {row[bad[0]] + 1} of {member.name}, "
+                    f"which holds {member.n}"
+                )
+
+    def _read_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        part = self._part[rows]
+        for i in np.unique(part):
+            mine = np.flatnonzero(part == i)
+            out[mine] = self._parts[i].read(self._row[rows[mine]])
+
+    def where(self, row: int) -> str:
+        """Name one image by the file it lies in and its number there."""
+        return self._parts[int(self._part[row])].where(int(self._row[row]))
+
+
+def subset(stack: Stack, index: NDArray[np.int64]) -> Stack:
+    """Keep the images at ``index``, in that order."""
+    if isinstance(stack, RowsStack):
+        part, row = stack._part[index], stack._row[index]
+        return RowsStack(stack._parts, part, row, stack.name)
+    return RowsStack([stack], np.zeros(len(index), dtype=np.int64), index, stack.name)
+
+
+def _size(stack: Stack) -> str:
+    text = "x".join(str(side) for side in stack.shape)
+    return text if stack.channels == 1 else f"{text} with {stack.channels} channels"
