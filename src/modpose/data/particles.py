@@ -1,0 +1,464 @@
+"""Particles: the table beside a stack, and what can be read from it.
+
+One row an image, in the order of the input, columns as the user's program wrote them (STAR tags
+without the leading underscore; cryoSPARC fields, vectors as ``field_0``, ``field_1``, ...).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.star import (
+    StarBlocks,
+    columns_of,
+    other_kind,
+    particle_blocks,
+    tilt_stack_reason,
+)
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("modpose")
+
+Format = Literal["star", "cs", "csv", "none"]
+Floats = NDArray[np.float64]
+
+DEFAULT_MAGNIFICATION = 10_000.0
+"""With it, RELION 3.0's rlnDetectorPixelSize (micrometre) is the pixel size in angstrom."""
+
+TRUTH = {
+    "modposeTruthAngle": "angle_deg",
+    **{f"modposeTruthR{i}{j}": f"r{i}{j}" for i in range(3) for j in range(3)},
+    "modposeTruthShiftX": "shift_x",
+    "modposeTruthShiftY": "shift_y",
+    "modposeTruthShiftZ": "shift_z",
+    "modposeTruthClass": "class",
+    "modposeTruthHinge": "hinge_deg",
+    "modposeTruthTemplate": "template",
+}
+"""STAR column of a simulated truth to its short name."""
+
+
+@dataclass(frozen=True)
+class Particles:
+    """A table with one row an image.
+
+    Attributes
+    ----------
+    table
+        The columns as read, row order as in the input.
+    optics
+        One row an optics group (RELION 3.1 and later), or None.
+    format
+        What was read; ``none`` for images that came without a table.
+    name
+        What messages call the table.
+    """
+
+    table: pd.DataFrame
+    optics: pd.DataFrame | None = None
+    format: Format = "none"
+    name: str = "particles"
+    _notes: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    @property
+    def n(self) -> int:
+        """How many particles."""
+        return len(self.table)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column of the table, or of the optics groups repeated a particle.
+
+        Parameters
+        ----------
+        name
+            With or without the leading underscore of STAR files.
+
+        Raises
+        ------
+        InputError
+            Where there is no such column; the sentence lists near names.
+        """
+        name = name.removeprefix("_")
+        if name in self.table.columns:
+            return np.asarray(self.table[name])
+        groups = self._optics_rows() if self._in_optics(name) else None
+        if groups is not None and self.optics is not None:
+            return np.asarray(self.optics[name])[groups]
+        known = [*map(str, self.table.columns), *self._optics_columns()]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        listed = f"near names are {', '.join(near)}" if near else f"there are {_listed(known)}"
+        raise InputError(f"{self.name}: there is no column '{name}'; {listed}")
+
+    def has(self, name: str) -> bool:
+        """Tell whether :meth:`column` would find ``name``."""
+        return name in self.table.columns or self._in_optics(name)
+
+    def subset(self, index: NDArray[np.int64]) -> Particles:
+        """Keep the rows at ``index``, in that order; optics groups stay."""
+        table = self.table.iloc[np.asarray(index)].reset_index(drop=True)
+        return Particles(table, self.optics, self.format, self.name)
+
+    # --- what the columns mean ----------------------------------------------------------------
+
+    def pixel_sizes(self) -> Floats | None:
+        """Return the pixel size of each particle, (N,) angstrom; None where it is not known.
+
+        RELION 3.1 and later: rlnImagePixelSize; 3.0: 10,000 rlnDetectorPixelSize /
+        rlnMagnification; cryoSPARC: blob/psize_A.
+        """
+        for name in ("rlnImagePixelSize", "rlnPixelSize", "blob/psize_A"):
+            if self.has(name):
+                return self._positive(name)
+        if self.has("rlnDetectorPixelSize"):
+            detector = self._positive("rlnDetectorPixelSize")
+            if not self.has("rlnMagnification"):
+                return detector
+            return detector * DEFAULT_MAGNIFICATION / self._positive("rlnMagnification")
+        if self.has("rlnTomoTiltSeriesPixelSize") and self.has("rlnTomoSubtomogramBinning"):
+            binning = self._positive("rlnTomoSubtomogramBinning")
+            return self._positive("rlnTomoTiltSeriesPixelSize") * binning
+        return None
+
+    def pixel_size(self) -> float | None:
+        """Return the pixel size of all particles, angstrom; None where it is not known.
+
+        Raises
+        ------
+        InputError
+            Where it is not positive or differs between particles by more than 1 %.
+        """
+        sizes = self.pixel_sizes()
+        if sizes is None or not sizes.size:
+            return None
+        low, high = float(sizes.min()), float(sizes.max())
+        if high > 1.01 * low:
+            raise InputError(
+                f"{self.name}: the pixel size is {low:g} A for some particles and {high:g} A for "
+                "others, expected one"
+            )
+        return low if low == high else float(np.median(sizes))
+
+    def ctf(self) -> NDArray[np.float32] | None:
+        """Return the parameters of the contrast transfer function.
+
+        Returns
+        -------
+        parameters
+            (N, 9): pixel size (A), defocus U (A), defocus V (A), defocus angle (degrees),
+            voltage (kV), spherical aberration (mm), amplitude contrast, phase shift (degrees),
+            B factor (A²; 0 when absent).  None where the table has no defocus.
+
+        Raises
+        ------
+        InputError
+            Where the table has a defocus but lacks another parameter.
+        """
+        if self.has("ctf/df1_A"):
+            columns = self._ctf_cryosparc()
+        elif self.has("rlnDefocusU"):
+            columns = self._ctf_relion()
+        else:
+            return None
+        pixel_size = self.pixel_sizes()
+        if pixel_size is None:
+            raise InputError(f"{self.name}: there is a defocus but no pixel size (angstrom)")
+        return np.stack([pixel_size, *columns], axis=1).astype(np.float32)
+
+    def _ctf_relion(self) -> list[Floats]:
+        defocus_u = self._numbers("rlnDefocusU")
+        zero = np.zeros_like(defocus_u)
+        bfactor = self._numbers("rlnCtfBfactor") if self.has("rlnCtfBfactor") else zero
+        if (bfactor < 0).any():
+            self._once(
+                "rlnCtfBfactor is negative, as Warp and M write it; it is read as a damping of "
+                "the same size"
+            )
+        return [
+            defocus_u,
+            self._numbers("rlnDefocusV") if self.has("rlnDefocusV") else defocus_u,
+            self._numbers("rlnDefocusAngle") if self.has("rlnDefocusAngle") else zero,
+            self._positive("rlnVoltage"),
+            self._numbers("rlnSphericalAberration"),
+            self._numbers("rlnAmplitudeContrast"),
+            self._numbers("rlnPhaseShift") if self.has("rlnPhaseShift") else zero,
+            np.abs(bfactor),
+        ]
+
+    def _ctf_cryosparc(self) -> list[Floats]:
+        defocus_u = self._numbers("ctf/df1_A")
+        zero = np.zeros_like(defocus_u)
+        phase = self._numbers("ctf/phase_shift_rad") if self.has("ctf/phase_shift_rad") else zero
+        return [
+            defocus_u,
+            self._numbers("ctf/df2_A"),
+            np.rad2deg(self._numbers("ctf/df_angle_rad")),
+            self._positive("ctf/accel_kv"),
+            self._numbers("ctf/cs_mm"),
+            self._numbers("ctf/amp_contrast"),
+            np.rad2deg(phase),
+            self._numbers("ctf/bfactor") if self.has("ctf/bfactor") else zero,
+        ]
+
+    def poses(self) -> tuple[Floats, Floats] | None:
+        """Return the poses that carry the upright object into each image.
+
+        RELION: R = Rz(psi) Ry(tilt) Rz(rot) (its Euler matrix, angles that are absent are 0) and
+        t = -origin / pixel size.  cryoSPARC: R is the transpose of the matrix of the rotation
+        vector and t = -shift, which is the same convention.
+
+        Returns
+        -------
+        rotation, shift
+            (N, 3, 3), and (N, 2) or, for volumes, (N, 3), pixels, order x, y[, z].  None where
+            the table has no angles.
+        """
+        if self.has("alignments3D/pose_0"):
+            return self._poses_cryosparc()
+        if not any(self.has(name) for name in ("rlnAnglePsi", "rlnAngleRot", "rlnAngleTilt")):
+            return None
+        angles = [
+            self._numbers(name) if self.has(name) else np.zeros(self.n)
+            for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        ]
+        axes = "XYZ" if self._is_3d() else "XY"
+        shift = np.stack([-self._origin_px(axis) for axis in axes], axis=1)
+        return relion_rotation(*angles), shift
+
+    def _poses_cryosparc(self) -> tuple[Floats, Floats]:
+        vector = np.stack([self._numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
+        shift = np.zeros((self.n, 2))
+        if self.has("alignments3D/shift_0"):
+            shift = np.stack([self._numbers(f"alignments3D/shift_{i}") for i in (0, 1)], axis=1)
+        if self.has("alignments3D/psize_A") and self.has("blob/psize_A"):
+            shift *= (self._positive("alignments3D/psize_A") / self._positive("blob/psize_A"))[
+                :, None
+            ]
+        return rotation_of_vector(vector).transpose(0, 2, 1), -shift
+
+    def _is_3d(self) -> bool:
+        if self.has("rlnImageDimensionality"):
+            return bool((self._numbers("rlnImageDimensionality") == 3).any())
+        return self.has("rlnOriginZAngst") or self.has("rlnOriginZ")
+
+    def _origin_px(self, axis: str) -> Floats:
+        """Read rlnOrigin<axis>Angst, else rlnOrigin<axis>, else 0, as pixels."""
+        if self.has(f"rlnOrigin{axis}Angst"):
+            origin = self._numbers(f"rlnOrigin{axis}Angst")
+            pixel_size = self.pixel_sizes()
+            if pixel_size is None and origin.any():
+                raise InputError(
+                    f"{self.name}: rlnOrigin{axis}Angst needs a pixel size (rlnImagePixelSize), "
+                    "which the table lacks"
+                )
+            return origin if pixel_size is None else origin / pixel_size
+        name = f"rlnOrigin{axis}"
+        return self._numbers(name) if self.has(name) else np.zeros(self.n)
+
+    def truth(self) -> pd.DataFrame | None:
+        """Return what a simulation says is true, a row an image; None where nothing is.
+
+        Columns (those that are there): angle_deg, r00 ... r22, shift_x, shift_y, shift_z
+        (pixels), class, hinge_deg, template.
+        """
+        present = {tag: short for tag, short in TRUTH.items() if tag in self.table.columns}
+        if not present:
+            return None
+        return self.table[list(present)].rename(columns=present)
+
+    # --- reading a column -----------------------------------------------------------------------
+
+    def _numbers(self, name: str) -> Floats:
+        values = self.column(name)
+        try:
+            numbers = values.astype(np.float64)
+        except (ValueError, TypeError):
+            bad = next(v for v in values if not _is_number(v))
+            raise InputError.of(self.name, name, repr(bad), "a number") from None
+        finite = np.isfinite(numbers)
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            raise InputError.of(self.name, f"{name} in row {row + 1}", numbers[row], "a number")
+        return numbers
+
+    def _positive(self, name: str) -> Floats:
+        numbers = self._numbers(name)
+        bad = np.flatnonzero(numbers <= 0)
+        if bad.size:
+            found = f"{numbers[bad[0]]:g}"
+            raise InputError.of(
+                self.name, f"{name} in row {bad[0] + 1}", found, "a positive number"
+            )
+        return numbers
+
+    def _optics_columns(self) -> list[str]:
+        return [] if self.optics is None else [str(c) for c in self.optics.columns]
+
+    def _in_optics(self, name: str) -> bool:
+        return name in self._optics_columns()
+
+    def _optics_rows(self) -> NDArray[np.int64]:
+        """Return the row of the optics table that each particle belongs to."""
+        assert self.optics is not None
+        if "rlnOpticsGroup" not in self.table.columns or "rlnOpticsGroup" not in self.optics:
+            if len(self.optics) == 1:
+                return np.zeros(self.n, dtype=np.int64)
+            raise InputError(f"{self.name}: there is no column rlnOpticsGroup in both tables")
+        known = {group: row for row, group in enumerate(self.optics["rlnOpticsGroup"].tolist())}
+        groups = self.table["rlnOpticsGroup"].tolist()
+        missing = next((group for group in groups if group not in known), None)
+        if missing is not None:
+            raise InputError.of(
+                self.name, "rlnOpticsGroup", missing, f"one of data_optics ({_listed(known)})"
+            )
+        return np.array([known[group] for group in groups], dtype=np.int64)
+
+    def _once(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.add(note)
+            logger.warning("%s: %s", self.name, note)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def particles_of_star(blocks: StarBlocks, name: str) -> Particles:
+    """Take the particles from the blocks of a STAR file.
+
+    Raises
+    ------
+    InputError
+        Where the file lists no particle images, lists them twice, or lists 2-D tilt stacks.
+    """
+    import pandas as pd
+
+    found = particle_blocks(blocks)
+    if not found:
+        if "particles" in blocks:
+            have = _listed(columns_of(blocks["particles"]))
+            raise InputError(f"{name}: data_particles has no column rlnImageName, only {have}")
+        raise InputError(f"{name}: this is {other_kind(blocks)}; it lists no particle images")
+    if len(found) > 1:
+        listed = " and ".join(f"data_{block}" for block in found)
+        raise InputError(f"{name}: both {listed} list particles, expected one such block")
+    content = blocks[found[0]]
+    table = pd.DataFrame([content]) if isinstance(content, dict) else content
+    if not len(table):
+        raise InputError.of(name, "the number of particles", 0, "at least one")
+    optics = blocks.get("optics")
+    if isinstance(optics, dict):
+        optics = pd.DataFrame([optics])
+    return Particles(table, optics, "star", name)
+
+
+def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
+    """Raise InputError where the particles are 2-D tilt-series stacks."""
+    reason = tilt_stack_reason(blocks)
+    if reason:
+        raise InputError(
+            f"{name}: the particles are 2-D tilt-series stacks, many images a particle ({reason}), "
+            "which cannot be fitted yet; expected one image or one volume a particle"
+        )
+
+
+def read_cs(path: Path) -> Particles:
+    """Read a cryoSPARC table (a NumPy structured array; nothing pickled is loaded)."""
+    import pandas as pd
+
+    try:
+        with path.open("rb") as file:
+            records = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise InputError(f"{path}: not readable as a cryoSPARC table ({reason})") from None
+    if records.dtype.names is None:
+        raise InputError.of(path, "the array", f"of plain {records.dtype}", "named fields")
+    columns: dict[str, NDArray[Any]] = {}
+    for name in records.dtype.names:
+        values = records[name]
+        if values.dtype.kind == "S":
+            values = np.char.decode(values, "utf-8", "replace").astype(object)
+        if values.ndim == 1:
+            columns[name] = values
+            continue
+        flat = values.reshape(len(values), -1)
+        columns.update({f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])})
+    if not len(records):
+        raise InputError.of(path, "the number of particles", 0, "at least one")
+    return Particles(pd.DataFrame(columns), None, "cs", str(path))
+
+
+def read_csv(path: Path) -> Particles:
+    """Read a CSV table with a header line."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as CSV ({str(error).splitlines()[0]})") from None
+    return Particles(table, None, "csv", str(path))
+
+
+# --- rotations in file formats ----------------------------------------------------------------
+
+
+def relion_rotation(rot: Floats, tilt: Floats, psi: Floats) -> Floats:
+    """Build R = Rz(psi) Ry(tilt) Rz(rot), RELION's Euler matrix.
+
+    Rz(a) = [[cos a, sin a, 0], [-sin a, cos a, 0], [0, 0, 1]] and
+    Ry(a) = [[cos a, 0, -sin a], [0, 1, 0], [sin a, 0, cos a]].
+
+    Parameters
+    ----------
+    rot, tilt, psi
+        (N,) degrees.
+
+    Returns
+    -------
+    rotation
+        (N, 3, 3).
+    """
+
+    def turn(angle: Floats, axes: tuple[int, int], sign: int) -> Floats:
+        cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle)) * sign
+        matrix = np.tile(np.eye(3), (len(angle), 1, 1))
+        i, j = axes
+        matrix[:, i, i], matrix[:, j, j] = cos, cos
+        matrix[:, i, j], matrix[:, j, i] = sin, -sin
+        return matrix
+
+    return turn(psi, (0, 1), 1) @ turn(tilt, (0, 2), -1) @ turn(rot, (0, 1), 1)
+
+
+def rotation_of_vector(vector: Floats) -> Floats:
+    """Turn rotation vectors (N, 3), radians, into matrices (N, 3, 3) (Rodrigues' formula)."""
+    angle = np.linalg.norm(vector, axis=1)[:, None, None]
+    x, y, z = vector.T
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
+    sinc = np.sinc(angle / np.pi)
+    cosc = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    turned: Floats = np.eye(3) + sinc * cross + cosc * (cross @ cross)
+    return turned
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _listed(names: Any) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
