@@ -1,0 +1,28 @@
+"""Configuration of the documentation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "modpose"
+author = "The modpose developers"
+copyright = "The modpose developers"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "reference",
+]
+myst_enable_extensions = ["dollarmath", "deflist"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "modpose"
+autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"
+autodoc_default_options = {"exclude-members": "__init__, __new__, model_config"}
+napoleon_google_docstring = False
