@@ -44,9 +44,8 @@ class Molecule:
 
     def conformations(self, hinge_deg: Array) -> Array:
         """Turn the arm by each angle (right-handed about the axis) → (N, M, 3) centres, Å."""
-        turned = self.hinge + (self.centers - self.hinge) @ axis_rotations(
-            self.axis, hinge_deg
-        ).transpose(0, 2, 1)
+        turns = axis_rotations(self.axis, hinge_deg).transpose(0, 2, 1)
+        turned = self.hinge + (self.centers - self.hinge) @ turns
         return np.where(self.arm[:, None], turned, self.centers)
 
     def radius(self, hinge_deg: Array) -> float:
@@ -60,7 +59,8 @@ def axis_rotations(axis: Array, angles_deg: Array) -> Array:
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     radians = np.deg2rad(angles_deg)[:, None, None]
-    return np.eye(3) + np.sin(radians) * cross + (1 - np.cos(radians)) * (cross @ cross)
+    rotations: Array = np.eye(3) + np.sin(radians) * cross + (1 - np.cos(radians)) * (cross @ cross)
+    return rotations
 
 
 def project(
@@ -96,13 +96,10 @@ def project(
     """
     posed = np.einsum("nij,nmj->nmi", rotations[:, :2], centers) + pixel_size * shifts_px[:, None]
     grid = pixel_size * (np.arange(box) - box // 2)
-    images = np.empty((len(centers), box, box), np.float32)
-    for start in range(0, len(centers), 256):  # blobs are separable: a product of two profiles
-        offsets = grid - posed[start : start + 256, :, :, None]
-        profiles = np.exp(-0.5 * (offsets / sigmas[:, None, None]) ** 2)
-        rows = profiles[:, :, 1] * (masses / (2 * np.pi * sigmas**2))[:, None]
-        images[start : start + 256] = rows.transpose(0, 2, 1) @ profiles[:, :, 0]
-    return images
+    offsets = grid - posed[..., None]
+    profiles = np.exp(-0.5 * (offsets / sigmas[:, None, None]) ** 2)  # a blob is separable
+    rows = profiles[:, :, 1] * (masses / (2 * np.pi * sigmas**2))[:, None]
+    return np.asarray(rows.transpose(0, 2, 1) @ profiles[:, :, 0], np.float32)
 
 
 # Lobes of the built-in molecule: centre (Å), semi-axes (Å), blobs, whether part of the arm.

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from modpose.errors import InputError
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
+from modpose.simulate.truth import TRUTH_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BEAM = np.array([0.0, 0.0, 1.0])
+CHUNK = 256
+"""Images simulated at a time."""
 
 
 @dataclass(frozen=True)
@@ -125,19 +128,25 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     hinge = rng.uniform(*settings.hinge_range_deg, size=n)
     angle = 180.0 - rng.uniform(0.0, 360.0, size=n)
     shift = settings.shift_std_px * rng.standard_normal((n, 2))
-    clean = project(
-        molecule.conformations(hinge),
-        molecule.sigmas,
-        molecule.masses,
-        axis_rotations(BEAM, angle),
-        shift,
-        settings.box,
-        settings.pixel_size,
-    )
     ctf = None
     if settings.ctf:
         ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
-        clean = microscope.filter_by_ctf(clean, ctf)
+    clean = np.empty((n, settings.box, settings.box), np.float32)
+    with tqdm(total=n, desc="simulating", unit="img", delay=1.0) as progress:
+        for start in range(0, n, CHUNK):
+            part = slice(start, start + CHUNK)
+            clean[part] = project(
+                molecule.conformations(hinge[part]),
+                molecule.sigmas,
+                molecule.masses,
+                axis_rotations(BEAM, angle[part]),
+                shift[part],
+                settings.box,
+                settings.pixel_size,
+            )
+            if ctf is not None:
+                clean[part] = microscope.filter_by_ctf(clean[part], ctf[part])
+            progress.update(len(clean[part]))
     clean = microscope.scale_to_snr(clean, settings.snr)
     truth = pd.DataFrame(
         {"angle_deg": angle, "shift_x": shift[:, 0], "shift_y": shift[:, 1], "hinge_deg": hinge}
@@ -184,33 +193,27 @@ def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False)
     Raises
     ------
     InputError
-        If a file exists and ``overwrite`` is false.
+        If a file exists and ``overwrite`` is false, or the folder cannot be written.
     """
-    import mrcfile
-    import starfile
+    from modpose.data.mrc import write_mrcs
+    from modpose.data.star import write_star
 
-    folder.mkdir(parents=True, exist_ok=True)
     stack, star = folder / "particles.mrcs", folder / "particles.star"
     for path in (stack, star):
         if path.exists() and not overwrite:
-            raise InputError(f"{path}: exists already, and would not be overwritten")
-    partial = [path.with_name(f".partial-{path.name}") for path in (stack, star)]
+            raise InputError(f"{path}: is there already; ask to overwrite it")
     try:
-        with mrcfile.new(partial[0], overwrite=True) as mrc:
-            mrc.set_data(simulated.images)
-            mrc.set_image_stack()
-            mrc.voxel_size = simulated.pixel_size
-        starfile.write(_star_tables(simulated, stack.name), partial[1], overwrite=True)
-        for made, path in zip(partial, (stack, star), strict=True):
-            os.replace(made, path)
-    finally:
-        for made in partial:
-            made.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    particles, optics = _star_tables(simulated, stack.name)
+    write_mrcs(stack, simulated.images, simulated.pixel_size, overwrite)
+    write_star(star, particles, optics, overwrite)
     return star
 
 
-def _star_tables(simulated: Simulated, stack_name: str) -> dict[str, pd.DataFrame]:
-    """Build the optics and particles tables of RELION 3.1."""
+def _star_tables(simulated: Simulated, stack_name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Build the particles and optics tables of RELION 3.1."""
     import pandas as pd
 
     from modpose.observe.ctf import CtfColumn
@@ -237,13 +240,4 @@ def _star_tables(simulated: Simulated, stack_name: str) -> dict[str, pd.DataFram
         particles["rlnPhaseShift"] = simulated.ctf[:, CtfColumn.PHASE_SHIFT]
     for column, name in TRUTH_COLUMNS.items():
         particles[name] = simulated.truth[column].to_numpy()
-    return {"optics": pd.DataFrame(optics), "particles": pd.DataFrame(particles)}
-
-
-TRUTH_COLUMNS = {
-    "angle_deg": "modposeTruthAngle",
-    "shift_x": "modposeTruthShiftX",
-    "shift_y": "modposeTruthShiftY",
-    "hinge_deg": "modposeTruthHinge",
-}
-"""Columns of ``Simulated.truth``, and their names in a STAR file."""
+    return pd.DataFrame(particles), pd.DataFrame(optics)

@@ -1,0 +1,1 @@
+"""How good a fit is: metrics against the truth, clusters, experiments."""

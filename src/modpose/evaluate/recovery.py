@@ -1,0 +1,172 @@
+"""How well a fit recovered a truth that is known."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+from modpose.evaluate import metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Figures against the truth; None where the truth or the model lacks the quantity."""
+
+    images: int
+    """Number of images compared."""
+    hinge_pearson: float | None = None
+    """|r| of the hinge angle with the z component that has the largest."""
+    hinge_component: str | None = None
+    """That component."""
+    hinge_pearson_linear: float | None = None
+    """r of the hinge angle with its best linear fit by all of z (the same as
+    ``hinge_pearson`` for one component)."""
+    hinge_spearman: float | None = None
+    """|rank correlation| of the hinge angle with that component."""
+    rotation_resultant: float | None = None
+    """Mean resultant length of the angular errors."""
+    rotation_rmse_deg: float | None = None
+    """Circular RMSE of the angular errors after the one global rotation."""
+    rotation_rmse_given_hinge_deg: float | None = None
+    """The same after regressing out a dependence of the upright frame on the hinge (the model may
+    let its frame turn with the arm; at most as far as the arm itself does)."""
+    rotation_circular_correlation: float | None = None
+    """Jammalamadaka-SenGupta coefficient; ill-conditioned for uniform angles."""
+    shift_rmse_px: float | None = None
+    """RMS length of the shift errors after the one offset of the content frame."""
+    shift_pearson: float | None = None
+    """Mean over x and y of Pearson's r of the shifts, after that offset."""
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """Return the figures that apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def lines(self) -> list[str]:
+        """Say the figures in words, a line each."""
+        out = [f"recovery of the truth on {self.images} images"]
+        if self.hinge_pearson is not None:
+            out.append(
+                f"hinge angle: |r| {self.hinge_pearson:.3f} with {self.hinge_component}"
+                f" (rank correlation {self.hinge_spearman:.3f},"
+                f" all components together {self.hinge_pearson_linear:.3f})"
+            )
+        if self.rotation_rmse_deg is not None:
+            given = self.rotation_rmse_given_hinge_deg
+            out.append(
+                f"rotation: RMS error {self.rotation_rmse_deg:.1f}°"
+                + ("" if given is None else f" ({given:.1f}° given the hinge angle)")
+                + f", resultant length {self.rotation_resultant:.3f}"
+            )
+        if self.rotation_circular_correlation is not None:
+            out.append(
+                f"rotation: circular correlation {self.rotation_circular_correlation:.2f}"
+                " (ill-conditioned for uniform angles)"
+            )
+        if self.shift_rmse_px is not None:
+            r = "" if self.shift_pearson is None else f", correlation {self.shift_pearson:.3f}"
+            out.append(f"shift: RMS error {self.shift_rmse_px:.2f} px{r}")
+        return out
+
+
+def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
+    """Compare inferred latents with the truth.
+
+    Parameters
+    ----------
+    latents
+        One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, as far as the
+        model has them; ``index``, where present, says which row of ``truth`` each belongs to.
+    truth
+        Columns ``hinge_deg``, ``angle_deg``, ``shift_x``, ``shift_y``, as far as known.
+
+    Returns
+    -------
+    Recovery
+        The figures that both tables allow.
+
+    Raises
+    ------
+    InputError
+        If the tables do not belong together.
+    """
+    truth = _matched(latents, truth)
+    figures: dict[str, float | str | None] = {}
+    if "hinge_deg" in truth:
+        figures |= _hinge_figures(latents, _values(truth, "hinge_deg"))
+    if "angle_deg" in truth and "angle_deg" in latents:
+        figures |= _rotation_figures(latents, truth)
+    shift = ["shift_x", "shift_y"]
+    if "angle_deg" in truth and set(shift) <= set(truth) & set(latents):
+        figures |= _shift_figures(latents, truth)
+    return Recovery(images=len(latents), **figures)  # type: ignore[arg-type]
+
+
+def _matched(latents: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    if "index" in latents:
+        rows = latents["index"].to_numpy()
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(truth)):
+            raise InputError.of(
+                "latents", "the largest index", rows.max(), f"less than {len(truth)} rows of truth"
+            )
+        truth = truth.iloc[rows]
+    if len(latents) != len(truth) or len(truth) == 0:
+        raise InputError.of("latents", "the number of rows", len(latents), f"{len(truth)} of truth")
+    return truth.reset_index(drop=True)
+
+
+def _values(table: pd.DataFrame, *columns: str) -> NDArray[np.float64]:
+    wanted = columns[0] if len(columns) == 1 else list(columns)
+    return table[wanted].to_numpy(dtype=float)
+
+
+def _hinge_figures(
+    latents: pd.DataFrame, hinge: NDArray[np.float64]
+) -> dict[str, float | str | None]:
+    columns = [c for c in latents.columns if c.startswith("z_") and c[2:].isdigit()]
+    columns = [c for c in columns if latents[c].nunique() > 1]
+    if not columns or np.ptp(hinge) == 0:
+        return {}
+    correlations = [abs(metrics.pearson(_values(latents, c), hinge)) for c in columns]
+    best = int(np.argmax(correlations))
+    return {
+        "hinge_pearson": correlations[best],
+        "hinge_component": columns[best],
+        "hinge_pearson_linear": metrics.multiple_correlation(
+            latents[columns].to_numpy(dtype=float), hinge
+        ),
+        "hinge_spearman": abs(metrics.spearman(_values(latents, columns[best]), hinge)),
+    }
+
+
+def _rotation_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
+    predicted, true = _values(latents, "angle_deg"), _values(truth, "angle_deg")
+    errors, _ = metrics.align_angles(predicted, true)
+    correlation = metrics.circular_correlation(predicted, true)
+    given = None
+    if "hinge_deg" in truth and np.ptp(_values(truth, "hinge_deg")) > 0:
+        residuals = metrics.remove_linear_drift(errors, _values(truth, "hinge_deg"))[0]
+        given = metrics.circular_rmse_deg(residuals)
+    return {
+        "rotation_resultant": metrics.resultant_length(errors),
+        "rotation_rmse_deg": metrics.circular_rmse_deg(errors),
+        "rotation_rmse_given_hinge_deg": given,
+        "rotation_circular_correlation": correlation if np.isfinite(correlation) else None,
+    }
+
+
+def _shift_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
+    predicted, true = _values(latents, "shift_x", "shift_y"), _values(truth, "shift_x", "shift_y")
+    residuals, _ = metrics.align_shifts(predicted, true, _values(truth, "angle_deg"))
+    aligned = residuals + true
+    correlation = np.mean([metrics.pearson(aligned[:, i], true[:, i]) for i in range(2)])
+    return {
+        "shift_rmse_px": metrics.shift_rmse_px(residuals),
+        "shift_pearson": float(correlation) if np.isfinite(correlation) else None,
+    }
