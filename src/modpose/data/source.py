@@ -1,0 +1,383 @@
+"""Sources: whatever a user has, opened as a stack with its particles beside it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data import formats
+from modpose.data.mrc import is_mrc, open_mrc
+from modpose.data.particles import (
+    Particles,
+    particles_of_star,
+    read_cs,
+    read_csv,
+    refuse_tilt_stacks,
+)
+from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
+from modpose.data.star import read_star
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("modpose")
+
+TABLES = (".star", ".cs", ".csv")
+IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path")
+"""Columns of a CSV table that may name the images."""
+STACK_REFERENCE = re.compile(r"(\d+)@(.+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and what is known of each.
+
+    Attributes
+    ----------
+    stack
+        The images, one for each row of ``particles``.
+    particles
+        The table, in the same order.
+    path
+        What was opened; None for an array.
+    selection
+        (N,) rows of the whole input that were kept, from 0; None where all were.
+    """
+
+    stack: Stack
+    particles: Particles
+    path: Path | None = None
+    selection: NDArray[np.int64] | None = None
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return self.stack.n
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Angstrom a pixel, from the table, else from the stack; None where it is not known."""
+        of_table = self.particles.pixel_size()
+        return self.stack.pixel_size if of_table is None else of_table
+
+    def subset(self, index: NDArray[np.int64]) -> Source:
+        """Keep the images at ``index``, in that order, and remember which they were."""
+        index = np.asarray(index, dtype=np.int64)
+        kept = index if self.selection is None else self.selection[index]
+        return Source(subset(self.stack, index), self.particles.subset(index), self.path, kept)
+
+
+def open_source(
+    input: str | Path | NDArray[Any] | torch.Tensor | Stack,
+    *,
+    kind: Kind = "auto",
+    datadir: Path | None = None,
+    index: Path | NDArray[Any] | None = None,
+) -> Source:
+    """Open what a user has.
+
+    Parameters
+    ----------
+    input
+        A path (STAR, .cs, CSV, MRC, NPY, ``stack.npz:name``, TIFF, Zarr, HDF5, a folder of
+        pictures or of MRC files), an array, a tensor, or a stack.
+    kind
+        Settles what an array's axes are.
+    datadir
+        Where the images that a table names are looked for first.
+    index
+        Rows to keep, from 0, in order: an array, or a file (.npy, .txt, .csv).
+
+    Raises
+    ------
+    InputError
+        Where the input cannot be used; one sentence says why.
+    """
+    source = _open_whole(input, kind, datadir)
+    if index is None:
+        return source
+    rows = read_index(index) if isinstance(index, str | Path) else np.asarray(index)
+    name = str(index) if isinstance(index, str | Path) else "index"
+    return source.subset(check_index(rows, source.n, name))
+
+
+def _open_whole(
+    input: str | Path | NDArray[Any] | torch.Tensor | Stack, kind: Kind, datadir: Path | None
+) -> Source:
+    if isinstance(input, Stack):
+        return Source(input, _no_table(input))
+    if isinstance(input, str | Path):
+        path, array = split_array_name(Path(input))
+        if path.suffix.lower() in TABLES:
+            return _open_table(path, datadir)
+        if path.is_dir() and path.suffix.lower() != ".zarr":
+            return _open_folder(path, kind)
+        stack = open_stack(path, array, kind)
+        return Source(stack, _no_table(stack), Path(input))
+    if "torch" in sys.modules and isinstance(input, sys.modules["torch"].Tensor):
+        input = input.detach().cpu().numpy()
+    if not isinstance(input, np.ndarray):
+        raise InputError.of("the input", "its type", type(input).__name__, "a path or an array")
+    stack = ArrayStack(input, kind)
+    return Source(stack, _no_table(stack))
+
+
+def split_array_name(path: Path) -> tuple[Path, str | None]:
+    """Split ``stack.npz:name`` into file and array, and check that the file is there."""
+    text = str(path)
+    if not path.exists() and ":" in text:
+        file, _, array = text.rpartition(":")
+        if Path(file).suffix.lower() in formats.CONTAINERS:
+            return split_array_name(Path(file))[0], array
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return path, None
+
+
+def open_stack(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
+    """Open one file of pixels by its extension."""
+    suffix = path.suffix.lower()
+    if suffix == ".zarr":
+        return formats.open_zarr(path, array, kind)
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, expected a file of images")
+    if is_mrc(path):
+        return open_mrc(path, kind)
+    if suffix == ".npy":
+        return formats.open_npy(path, kind)
+    if suffix == ".npz":
+        return formats.open_npz(path, array, kind)
+    if suffix in (".h5", ".hdf5"):
+        return formats.open_hdf5(path, array, kind)
+    if suffix in formats.TIFFS:
+        return formats.open_tiff(path, kind)
+    if suffix in formats.PICTURES:
+        return formats.PictureStack([path], str(path))
+    raise InputError.of(
+        path,
+        "the extension",
+        f"'{suffix}'",
+        "star, cs, csv, mrc, mrcs, map, st, npy, npz, tif, png, jpg, zarr or h5",
+    )
+
+
+def _no_table(stack: Stack) -> Particles:
+    import pandas as pd
+
+    return Particles(pd.DataFrame(index=pd.RangeIndex(stack.n)), name=stack.name)
+
+
+def _open_folder(path: Path, kind: Kind) -> Source:
+    import pandas as pd
+
+    files = formats.picture_files(path)
+    stack: Stack
+    if files:
+        stack = formats.PictureStack(files, str(path))
+    else:
+        files = sorted((p for p in path.iterdir() if is_mrc(p)), key=lambda p: p.name)
+        if not files:
+            expected = "PNG, TIFF, JPEG or MRC files"
+            raise InputError.of(path, "the folder", "without images", expected)
+        stack = _joined([open_mrc(file, kind) for file in files], str(path))
+        files = [Path(stack.where(row).partition(", image ")[0]) for row in range(stack.n)]
+    table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
+    if any(file.parent != path for file in files):
+        table["folder"] = [str(file.parent.relative_to(path)) for file in files]
+    return Source(stack, Particles(table, name=str(path)), path)
+
+
+def _joined(parts: list[Stack], name: str) -> Stack:
+    part = np.repeat(np.arange(len(parts)), [p.n for p in parts])
+    row = np.concatenate([np.arange(p.n) for p in parts])
+    return RowsStack(parts, part, row, name)
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def _open_table(path: Path, datadir: Path | None) -> Source:
+    particles = read_particles(path)
+    stack = RowsStack(*_parts(particles, path, datadir), name=str(path))
+    particles.pixel_size()  # a pixel size of zero is an error now, not later
+    return Source(stack, particles, path)
+
+
+def read_particles(path: Path) -> Particles:
+    """Read the table of a .star, .cs or .csv file; 2-D tilt stacks are refused."""
+    suffix = path.suffix.lower()
+    if suffix == ".cs":
+        return read_cs(path)
+    if suffix == ".csv":
+        return read_csv(path)
+    blocks = read_star(path)
+    particles = particles_of_star(blocks, str(path))
+    refuse_tilt_stacks(blocks, str(path))
+    return particles
+
+
+def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]]:
+    """Say where each image lies.
+
+    Returns
+    -------
+    files, rows
+        N file names as written, and (N,) positions in them from 0; -1 means the whole file
+        (a volume, or a file of one image).
+    """
+    if particles.format == "cs":
+        names = [str(name).lstrip(">") for name in particles.column("blob/path")]
+        return names, particles.column("blob/idx").astype(np.int64)
+    column = "rlnImageName"
+    if particles.format == "csv":
+        column = next((c for c in IMAGE_COLUMNS if particles.has(c)), IMAGE_COLUMNS[1])
+    files: list[str] = []
+    rows = np.full(particles.n, -1, dtype=np.int64)
+    for i, name in enumerate(particles.column(column)):
+        match = STACK_REFERENCE.fullmatch(str(name))
+        files.append(match[2] if match else str(name))
+        if match:
+            rows[i] = int(match[1]) - 1
+            if rows[i] < 0:
+                where = f"{particles.name}: {column} in row {i + 1}"
+                raise InputError(f"{where} is '{name}', expected image numbers from 1")
+    return files, rows
+
+
+def candidates(name: str, table: Path, datadir: Path | None) -> Iterator[Path]:
+    """Yield where an image file may lie.
+
+    The data folder (as written, then by bare name), the table's folder, that folder's parents
+    (RELION's paths start at the project), and last the bare name beside the table.
+    """
+    written = Path(name)
+    if datadir is not None:
+        yield datadir / written
+        yield datadir / written.name
+    folder = table.absolute().parent
+    yield folder / written
+    if not written.is_absolute():
+        for parent in folder.parents:
+            yield parent / written
+    yield folder / written.name
+
+
+def find_files(
+    names: list[str], table: Path, datadir: Path | None
+) -> tuple[dict[str, Path], list[str]]:
+    """Find the image files that a table names; return those found and the names of the others."""
+    found: dict[str, Path] = {}
+    missing: list[str] = []
+    guessed: list[str] = []
+    for name in dict.fromkeys(names):
+        path = next((p for p in candidates(name, table, datadir) if p.is_file()), None)
+        if path is None:
+            missing.append(name)
+            continue
+        found[name] = path
+        beside = table.absolute().parent / Path(name).name
+        if path == beside and Path(name).name != name:
+            guessed.append(name)
+    if guessed:
+        logger.warning(
+            "%s: %s is not where the table says; the file of that name beside the table is used%s",
+            table,
+            guessed[0],
+            f" (and so for {len(guessed) - 1} more)" if len(guessed) > 1 else "",
+        )
+    return found, missing
+
+
+def _parts(
+    particles: Particles, path: Path, datadir: Path | None
+) -> tuple[list[Stack], NDArray[np.int64], NDArray[np.int64]]:
+    """Open the files that the table names: the stacks, and for each row which and where."""
+    names, rows = image_references(particles)
+    found, missing = find_files(names, path, datadir)
+    if missing:
+        others = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
+        raise InputError(
+            f"{path}: the image file {missing[0]}{others} cannot be found beside the table, in "
+            f"its parent folders or in --datadir ({datadir or 'not given'})"
+        )
+    files = list(found)
+    number = {name: i for i, name in enumerate(files)}
+    part = np.array([number[name] for name in names], dtype=np.int64)
+    whole = {names[i] for i in np.flatnonzero(rows < 0)}
+    parts = [_open_part(found[name], name in whole, path) for name in files]
+    return parts, part, np.maximum(rows, 0)
+
+
+def _open_part(file: Path, whole: bool, table: Path) -> Stack:
+    """Open one image file; ``whole`` where the table names it without an image number."""
+    suffix = file.suffix.lower()
+    if not whole:
+        return open_mrc(file, "images") if is_mrc(file) else open_stack(file)
+    if not is_mrc(file):
+        stack = formats.PictureStack([file], str(file)) if _flat(suffix) else open_stack(file)
+    else:
+        stack = open_mrc(file)
+        if len(stack.shape) == 3 and len(set(stack.shape)) != 1:
+            stack = open_mrc(file, "images")
+    if stack.n != 1:
+        raise InputError(
+            f"{table}: {file.name} is named without an image number but holds {stack.n} images "
+            "(a 2-D tilt-series stack?), expected one image or one cubic volume"
+        )
+    return stack
+
+
+def _flat(suffix: str) -> bool:
+    return suffix in formats.PICTURES and suffix not in formats.TIFFS
+
+
+# --- selections -------------------------------------------------------------------------------
+
+
+def read_index(path: str | Path) -> NDArray[np.int64]:
+    """Read rows to keep, from 0: .npy, or numbers in a .txt or .csv file (a header is skipped)."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such index file")
+    if path.suffix.lower() == ".npy":
+        try:
+            with path.open("rb") as file:
+                return np.asarray(np.load(file, allow_pickle=False))
+        except (ValueError, EOFError, OSError) as error:
+            reason = (str(error).splitlines() or ["it is empty"])[0]
+            raise InputError(f"{path}: not readable as NPY ({reason})") from None
+    words = re.split(r"[\s,;]+", path.read_text(errors="replace").strip())
+    if words and not _is_integer(words[0]):
+        words = words[1:]
+    bad = next((word for word in words if not _is_integer(word)), None)
+    if bad is not None:
+        raise InputError.of(path, "an entry", f"'{bad}'", "a row number from 0")
+    return np.array([int(word) for word in words], dtype=np.int64)
+
+
+def check_index(rows: NDArray[Any], n: int, name: str) -> NDArray[np.int64]:
+    """Check rows to keep (or a mask, (n,) of booleans) against the number of images."""
+    if rows.dtype == np.bool_ and rows.shape == (n,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        found = f"{rows.dtype} of shape {rows.shape}"
+        raise InputError.of(name, "the index", found, "a list of row numbers from 0")
+    if not rows.size:
+        raise InputError.of(name, "the number of rows", 0, "at least one")
+    bad = rows[(rows < 0) | (rows >= n)]
+    if bad.size:
+        raise InputError.of(name, "a row number", int(bad[0]), f"0 to {n - 1}")
+    return rows.astype(np.int64)
+
+
+def _is_integer(word: str) -> bool:
+    return re.fullmatch(r"-?\d+", word) is not None
