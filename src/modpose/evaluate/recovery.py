@@ -43,6 +43,10 @@ class Recovery:
     """RMS length of the shift errors after the one offset of the content frame."""
     shift_pearson: float | None = None
     """Mean over x and y of Pearson's r of the shifts, after that offset."""
+    cluster_accuracy: float | None = None
+    """Fraction of images whose cluster, matched one to one, is their class."""
+    cluster_ari: float | None = None
+    """Adjusted Rand index of clusters and classes."""
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Return the figures that apply."""
@@ -72,6 +76,11 @@ class Recovery:
         if self.shift_rmse_px is not None:
             r = "" if self.shift_pearson is None else f", correlation {self.shift_pearson:.3f}"
             out.append(f"shift: RMS error {self.shift_rmse_px:.2f} px{r}")
+        if self.cluster_accuracy is not None:
+            out.append(
+                f"classes: {100 * self.cluster_accuracy:.1f} % of the images in the cluster matched"
+                f" with their class, adjusted Rand index {self.cluster_ari:.3f}"
+            )
         return out
 
 
@@ -81,10 +90,12 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     Parameters
     ----------
     latents
-        One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, as far as the
-        model has them; ``index``, where present, says which row of ``truth`` each belongs to.
+        One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, ``cluster``,
+        as far as the model has them; ``index``, where present, says which row of ``truth`` each
+        belongs to.
     truth
-        Columns ``hinge_deg``, ``angle_deg``, ``shift_x``, ``shift_y``, as far as known.
+        Columns ``hinge_deg``, ``angle_deg``, ``shift_x``, ``shift_y``, ``class``, as far as known
+        (see :meth:`modpose.data.particles.Particles.truth`).
 
     Returns
     -------
@@ -105,6 +116,10 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     shift = ["shift_x", "shift_y"]
     if "angle_deg" in truth and set(shift) <= set(truth) & set(latents):
         figures |= _shift_figures(latents, truth)
+    if "class" in truth and "cluster" in latents:
+        classes, clusters = truth["class"].to_numpy(), latents["cluster"].to_numpy()
+        figures["cluster_accuracy"] = metrics.hungarian_accuracy(classes, clusters)[0]
+        figures["cluster_ari"] = metrics.ari(classes, clusters)
     return Recovery(images=len(latents), **figures)  # type: ignore[arg-type]
 
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from modpose.errors import InputError
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
-from modpose.simulate.truth import TRUTH_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,6 +215,7 @@ def _star_tables(simulated: Simulated, stack_name: str) -> tuple[pd.DataFrame, p
     """Build the particles and optics tables of RELION 3.1."""
     import pandas as pd
 
+    from modpose.data.particles import TRUTH
     from modpose.observe.ctf import CtfColumn
 
     n, box, _ = simulated.images.shape
@@ -238,6 +238,7 @@ def _star_tables(simulated: Simulated, stack_name: str) -> tuple[pd.DataFrame, p
         particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
         particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
         particles["rlnPhaseShift"] = simulated.ctf[:, CtfColumn.PHASE_SHIFT]
-    for column, name in TRUTH_COLUMNS.items():
-        particles[name] = simulated.truth[column].to_numpy()
+    for name, column in TRUTH.items():
+        if column in simulated.truth:
+            particles[name] = simulated.truth[column].to_numpy()
     return pd.DataFrame(particles), pd.DataFrame(optics)
