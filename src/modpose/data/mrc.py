@@ -50,6 +50,8 @@ class MrcHeader:
         Sections a volume (the word mz).
     axes
         Which of x, y, z (1, 2, 3) the columns, rows and sections run along.
+    stamped
+        Whether the word 'MAP ' is there; some programs leave it out.
     """
 
     sections: int
@@ -61,6 +63,7 @@ class MrcHeader:
     space_group: int
     depth: int
     axes: tuple[int, int, int]
+    stamped: bool
 
     @property
     def payload(self) -> int:
@@ -160,13 +163,14 @@ def _unpack(path: Path) -> bytes:
 def _parse(path: Path, raw: bytes) -> MrcHeader:
     if len(raw) < HEADER_BYTES:
         raise InputError.of(path, "the file", f"{len(raw)} bytes long", "an MRC header of 1024")
-    if raw[208:211] != b"MAP":
-        raise InputError.of(path, "the word at byte 208", repr(raw[208:212]), "'MAP ' (MRC2014)")
     order = _byte_order(raw)
     words = np.frombuffer(raw, dtype=f"{order}i4", count=256)
     reals = np.frombuffer(raw, dtype=f"{order}f4", count=256)
     columns, rows, sections, mode = (int(w) for w in words[:4])
     if mode not in MODES:
+        if raw[208:211] != b"MAP":
+            found = repr(raw[208:212])
+            raise InputError.of(path, "the word at byte 208", found, "'MAP ' as in MRC files")
         raise InputError.of(path, "the mode", mode, "one of 0, 1, 2, 6, 12")
     if min(columns, rows, sections) < 1:
         found = f"{sections} x {rows} x {columns}"
@@ -186,6 +190,7 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
         space_group=int(words[22]),
         depth=int(words[9]),
         axes=(axes[0], axes[1], axes[2]) if sorted(axes) == [1, 2, 3] else (1, 2, 3),
+        stamped=raw[208:211] == b"MAP",
     )
 
 
@@ -199,12 +204,14 @@ def _byte_order(raw: bytes) -> str:
 def _check_size(path: Path, header: MrcHeader, size: int) -> None:
     expected = header.offset + header.payload
     if size == expected:
+        if not header.stamped:
+            logger.info("%s: there is no word 'MAP '; read as MRC, as its size fits", path)
         return
     what = "truncated" if size < expected else "longer than its header says"
     shape = f"{header.sections} x {header.rows} x {header.columns} {header.dtype.name}"
     raise InputError(
         f"{path}: the file is {what}: {size} bytes, expected {expected} for {shape} "
-        f"after {header.offset} bytes of header"
+        f"after {header.offset} bytes of header{'' if header.stamped else ' (no word MAP)'}"
     )
 
 

@@ -304,7 +304,7 @@ def _parts(
     names, rows = image_references(particles)
     found, missing = find_files(names, path, datadir)
     if missing:
-        others = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
             f"{path}: the image file {missing[0]}{others} cannot be found beside the table, in "
             f"its parent folders or in --datadir ({datadir or 'not given'})"

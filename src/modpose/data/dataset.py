@@ -1,0 +1,227 @@
+"""Data sets: a source, preprocessed, split and given out in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.config import DataConfig
+from modpose.data import preprocess
+from modpose.data.batches import Batch
+from modpose.data.source import Source
+from modpose.errors import InputError
+
+CACHE_BYTES = 2**30
+"""A preprocessed stack below this size is kept in memory once read."""
+SAMPLE_IMAGES = 1000
+SAMPLE_BYTES = 2**28
+"""Limits of the sample that statistics are taken from."""
+CHUNK_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean, s.d., smallest and largest value of a sample of preprocessed images."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+class Dataset:
+    """Images as the model sees them.
+
+    Parameters
+    ----------
+    source
+        Stack and particles.
+    config
+        Preprocessing and the fraction held out.
+    seed
+        Decides which images are held out.
+    ctf
+        Give the CTF parameters of each image along.
+    value_range
+        With ``normalize: range``, the values that become 0 and 1; None takes them from the data.
+        New images for a trained model need those of the images that it was trained on.
+
+    Attributes
+    ----------
+    n, shape, channels
+        Number of images, spatial shape after cropping, numbers a pixel.
+    pixel_size
+        Angstrom a pixel after Fourier cropping, None where it is not known.
+    train, val
+        Sorted positions of the images to train on and of those held out.
+    ctf
+        (N, 9) float32 CTF parameters with the pixel size after Fourier cropping, or None.
+    mask
+        Boolean, of ``shape``: pixels that count; None where all do.
+    value_range
+        See above; None unless ``normalize`` is ``range``.
+
+    Raises
+    ------
+    InputError
+        Where the sizes do not fit the configuration or the CTF parameters are incomplete; later,
+        when read, where an image is constant or holds a value that is not finite.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: DataConfig,
+        *,
+        seed: int,
+        ctf: bool = False,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.source, self.config = source, config
+        sizes = preprocess.geometry(source.stack.shape, config, source.stack.name)
+        self.n, self.shape, self.channels = source.n, sizes.shape, source.stack.channels
+        stored = source.pixel_size
+        self.pixel_size = None if stored is None else stored * sizes.pixel_size_factor
+        self.ctf = source.particles.ctf() if ctf else None
+        if self.ctf is not None:
+            self.ctf[:, 0] *= sizes.pixel_size_factor
+        self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)
+        self.train, self.val = split(self.n, config.val_fraction, seed)
+        self._image_bytes = 4 * self.channels * int(np.prod(self.shape))
+        self._cache: NDArray[np.float32] | None = None
+        if self.n * self._image_bytes < CACHE_BYTES:
+            self._cache = np.empty((self.n, self.channels, *self.shape), dtype=np.float32)
+            self._cached = np.zeros(self.n, dtype=bool)
+        self.value_range: tuple[float, float] | None = None
+        if config.normalize == "range":
+            self.value_range = value_range or self._find_range()
+
+    def batch(self, index: NDArray[np.int64]) -> Batch:
+        """Read and preprocess the images at ``index``, in that order."""
+        index = np.asarray(index, dtype=np.int64)
+        return Batch(
+            index=torch.from_numpy(index.copy()),
+            image=torch.from_numpy(self._images(index)),
+            ctf=None if self.ctf is None else torch.from_numpy(self.ctf[index]),
+        )
+
+    def batches(
+        self,
+        index: NDArray[np.int64],
+        batch_size: int,
+        *,
+        generator: np.random.Generator | None = None,
+    ) -> Iterator[Batch]:
+        """Go through the images at ``index`` once; the next batch is read in the background.
+
+        Parameters
+        ----------
+        index
+            Positions.
+        batch_size
+            Images a batch; the last one may be shorter.
+        generator
+            Shuffles; None keeps the order.
+        """
+        order = np.asarray(index) if generator is None else generator.permutation(index)
+        parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        if not parts:
+            return
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
+            coming = reader.submit(self.batch, parts[0])
+            for part in parts[1:]:
+                batch = coming.result()
+                coming = reader.submit(self.batch, part)
+                yield batch
+            yield coming.result()
+
+    def statistics(self) -> Statistics:
+        """Measure a sample of at most 1,000 preprocessed images, evenly spread."""
+        return _measure(self._images(rows) for rows in self._sample())
+
+    def _images(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self._cache is None:
+            return self._preprocess(index)
+        missing = np.unique(index[~self._cached[index]])
+        if missing.size:
+            for rows in self._chunks(missing):
+                self._cache[rows] = self._preprocess(rows)
+                self._cached[rows] = True
+        return self._cache[index]
+
+    def _preprocess(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        images = self._resized(index)
+        how = self.config.normalize
+        if how == "range" and self.value_range is not None:
+            images = preprocess.to_unit_range(images, *self.value_range)
+        elif how in ("image", "background"):
+            outside = ~preprocess.disc(self.shape, 1.0) if how == "background" else None
+            images, std = preprocess.standardize(images, outside)
+            flat = np.flatnonzero(std == 0)
+            if flat.size:
+                where = self.source.stack.where(int(index[flat[0]]))
+                part = "background is" if how == "background" else "pixels that are left are"
+                raise InputError(f"{where}: its {part} constant, expected noise to normalise by")
+        if self.mask is not None:
+            images = images * self.mask
+        return np.ascontiguousarray(images, dtype=np.float32)
+
+    def _resized(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read, check, crop, invert."""
+        images = self.source.stack.read(index)
+        flat = images.reshape(len(images), -1)
+        low, high = flat.min(axis=1, initial=np.inf), flat.max(axis=1, initial=-np.inf)
+        for bad, found in (
+            (~np.isfinite(low) | ~np.isfinite(high), "holds a value that is NaN or infinite"),
+            (low == high, f"is constant ({low[0] if len(low) else 0:g} throughout)"),
+        ):
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                where = self.source.stack.where(int(index[row]))
+                raise InputError(f"{where}: the image {found}, expected finite, varying numbers")
+        return preprocess.resize(images, self.config)
+
+    def _find_range(self) -> tuple[float, float]:
+        by_type = preprocess.stored_range(self.source.stack.dtype, self.config.invert)
+        if by_type is not None:
+            return by_type
+        found = _measure(self._resized(rows) for rows in self._sample())
+        return (0.0, 1.0) if found.min >= 0 and found.max <= 1 else (found.min, found.max)
+
+    def _sample(self) -> Iterator[NDArray[np.int64]]:
+        count = min(self.n, SAMPLE_IMAGES, max(1, SAMPLE_BYTES // self._image_bytes))
+        return self._chunks(np.linspace(0, self.n - 1, count).round().astype(np.int64))
+
+    def _chunks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        size = max(1, CHUNK_BYTES // self._image_bytes)
+        return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def split(n: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold out a fraction of the images, at least one and never all.
+
+    Returns
+    -------
+    train, val
+        Sorted positions; ``val`` is empty where ``fraction`` is 0 or there is one image only.
+    """
+    held = 0 if fraction == 0 or n < 2 else min(n - 1, max(1, round(n * fraction)))
+    order = np.random.default_rng(seed).permutation(n).astype(np.int64)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _measure(parts: Iterator[NDArray[np.float32]]) -> Statistics:
+    count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+    for images in parts:
+        values = images.astype(np.float64)
+        count += values.size
+        total += float(values.sum())
+        squares += float((values**2).sum())
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    mean = total / count
+    return Statistics(mean, max(squares / count - mean**2, 0.0) ** 0.5, low, high)
