@@ -87,7 +87,7 @@ class Dataset:
         self.n, self.shape, self.channels = source.n, sizes.shape, source.stack.channels
         stored = source.pixel_size
         self.pixel_size = None if stored is None else stored * sizes.pixel_size_factor
-        self.ctf = source.particles.ctf() if ctf else None
+        self.ctf = source.particles.ctf(source.stack.pixel_size) if ctf else None
         if self.ctf is not None:
             self.ctf[:, 0] *= sizes.pixel_size_factor
         self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)

@@ -7,7 +7,7 @@ import logging
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,7 @@ def open_npy(path: Path, kind: Kind = "auto") -> Stack:
     """Open a NumPy array file; the header is read now, pixels when asked for."""
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read(file)
+            shape, fortran, dtype = _npy_header(file)
             offset = file.tell()
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not readable as NPY ({_first_line(error)})") from None
@@ -70,6 +64,28 @@ def open_npz(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
         raise InputError(f"{name}: not readable as NPZ ({_first_line(error)})") from None
     logger.info("%s: unpacked into memory once", name)
     return ArrayStack(pixels, kind, name)
+
+
+def npz_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """List the arrays of an NPZ archive with shape and type, from their headers."""
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    shape, _, dtype = _npy_header(file)
+                arrays[member.removesuffix(".npy")] = (shape, dtype)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not readable as NPZ ({_first_line(error)})") from None
+    return arrays
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, whether the order is Fortran's, and type."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
 
 
 def open_tiff(path: Path, kind: Kind = "auto") -> Stack:

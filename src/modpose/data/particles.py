@@ -148,8 +148,13 @@ class Particles:
             )
         return low if low == high else float(np.median(sizes))
 
-    def ctf(self) -> NDArray[np.float32] | None:
+    def ctf(self, pixel_size: float | None = None) -> NDArray[np.float32] | None:
         """Return the parameters of the contrast transfer function.
+
+        Parameters
+        ----------
+        pixel_size
+            Angstrom, used where the table has none (that of the stack, say).
 
         Returns
         -------
@@ -169,10 +174,10 @@ class Particles:
             columns = self._ctf_relion()
         else:
             return None
-        pixel_size = self.pixel_sizes()
-        if pixel_size is None:
+        sizes = self._sizes_or(pixel_size)
+        if sizes is None:
             raise InputError(f"{self.name}: there is a defocus but no pixel size (angstrom)")
-        return np.stack([pixel_size, *columns], axis=1).astype(np.float32)
+        return np.stack([sizes, *columns], axis=1).astype(np.float32)
 
     def _ctf_relion(self) -> list[Floats]:
         defocus_u = self._numbers("rlnDefocusU")
@@ -209,7 +214,7 @@ class Particles:
             self._numbers("ctf/bfactor") if self.has("ctf/bfactor") else zero,
         ]
 
-    def poses(self) -> tuple[Floats, Floats] | None:
+    def poses(self, pixel_size: float | None = None) -> tuple[Floats, Floats] | None:
         """Return the poses that carry the upright object into each image.
 
         RELION: R = Rz(psi) Ry(tilt) Rz(rot) (its Euler matrix, angles that are absent are 0) and
@@ -231,7 +236,7 @@ class Particles:
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
         ]
         axes = "XYZ" if self._is_3d() else "XY"
-        shift = np.stack([-self._origin_px(axis) for axis in axes], axis=1)
+        shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
         return relion_rotation(*angles), shift
 
     def _poses_cryosparc(self) -> tuple[Floats, Floats]:
@@ -250,17 +255,23 @@ class Particles:
             return bool((self._numbers("rlnImageDimensionality") == 3).any())
         return self.has("rlnOriginZAngst") or self.has("rlnOriginZ")
 
-    def _origin_px(self, axis: str) -> Floats:
+    def _sizes_or(self, pixel_size: float | None) -> Floats | None:
+        sizes = self.pixel_sizes()
+        if sizes is None and pixel_size is not None:
+            return np.full(self.n, pixel_size)
+        return sizes
+
+    def _origin_px(self, axis: str, pixel_size: float | None) -> Floats:
         """Read rlnOrigin<axis>Angst, else rlnOrigin<axis>, else 0, as pixels."""
         if self.has(f"rlnOrigin{axis}Angst"):
             origin = self._numbers(f"rlnOrigin{axis}Angst")
-            pixel_size = self.pixel_sizes()
-            if pixel_size is None and origin.any():
+            sizes = self._sizes_or(pixel_size)
+            if sizes is None and origin.any():
                 raise InputError(
                     f"{self.name}: rlnOrigin{axis}Angst needs a pixel size (rlnImagePixelSize), "
                     "which the table lacks"
                 )
-            return origin if pixel_size is None else origin / pixel_size
+            return origin if sizes is None else origin / sizes
         name = f"rlnOrigin{axis}"
         return self._numbers(name) if self.has(name) else np.zeros(self.n)
 

@@ -277,24 +277,27 @@ def find_files(
     """Find the image files that a table names; return those found and the names of the others."""
     found: dict[str, Path] = {}
     missing: list[str] = []
-    guessed: list[str] = []
     for name in dict.fromkeys(names):
         path = next((p for p in candidates(name, table, datadir) if p.is_file()), None)
         if path is None:
             missing.append(name)
-            continue
-        found[name] = path
-        beside = table.absolute().parent / Path(name).name
-        if path == beside and Path(name).name != name:
-            guessed.append(name)
+        else:
+            found[name] = path
+    return found, missing
+
+
+def _warn_of_guesses(found: dict[str, Path], table: Path) -> None:
+    """Say which files were found by their bare name only."""
+    folder = table.absolute().parent
+    guessed = [n for n, p in found.items() if p == folder / Path(n).name and Path(n).name != n]
     if guessed:
+        more = f" (and so for {len(guessed) - 1} more)" if len(guessed) > 1 else ""
         logger.warning(
             "%s: %s is not where the table says; the file of that name beside the table is used%s",
             table,
             guessed[0],
-            f" (and so for {len(guessed) - 1} more)" if len(guessed) > 1 else "",
+            more,
         )
-    return found, missing
 
 
 def _parts(
@@ -309,6 +312,7 @@ def _parts(
             f"{path}: the image file {missing[0]}{others} cannot be found beside the table, in "
             f"its parent folders or in --datadir ({datadir or 'not given'})"
         )
+    _warn_of_guesses(found, path)
     files = list(found)
     number = {name: i for i, name in enumerate(files)}
     part = np.array([number[name] for name in names], dtype=np.int64)

@@ -1,0 +1,286 @@
+"""Describe a file: what it is, what it holds, what is missing.
+
+Reads headers and tables only, no pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data import formats
+from modpose.data.mrc import is_mrc, read_header
+from modpose.data.particles import Particles, particles_of_star, read_cs, read_csv
+from modpose.data.source import (
+    IMAGE_COLUMNS,
+    TABLES,
+    find_files,
+    image_references,
+    open_source,
+    open_stack,
+    split_array_name,
+)
+from modpose.data.stack import Stack
+from modpose.data.star import (
+    StarBlocks,
+    columns_of,
+    other_kind,
+    particle_blocks,
+    read_star,
+    tilt_stack_reason,
+)
+from modpose.errors import InputError
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file is.
+
+    Attributes
+    ----------
+    path
+        What was described.
+    kind
+        What it is, in a few words.
+    facts
+        What it holds: a word for each thing, in order of reading.
+    problems
+        What is missing or cannot be used, a sentence each.
+    """
+
+    path: str
+    kind: str
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Lay everything out as lines of text."""
+        width = max((len(name) for name in self.facts), default=0)
+        lines = [f"{self.path}: {self.kind}"]
+        lines += [f"  {name.ljust(width)}  {fact}" for name, fact in self.facts.items()]
+        lines += [f"  problem: {problem}" for problem in self.problems]
+        return "\n".join(lines)
+
+
+def describe(path: str | Path, datadir: Path | None = None) -> Description:
+    """Say what a file is: kind, particles, optics groups, box, pixel size, poses, CTF.
+
+    Parameters
+    ----------
+    path
+        A file, a folder, or ``stack.npz:name``.
+    datadir
+        Where the images that a table names are looked for first.
+
+    Raises
+    ------
+    InputError
+        Where the file is malformed or of no kind known here.
+    """
+    file, array = split_array_name(Path(path))
+    suffix = file.suffix.lower()
+    if suffix == ".star":
+        return _star(file, datadir)
+    if suffix in TABLES:
+        particles = read_cs(file) if suffix == ".cs" else read_csv(file)
+        kind = "a cryoSPARC table of particles" if suffix == ".cs" else "a CSV table"
+        return _particles(file, kind, particles, datadir)
+    if file.is_dir() and suffix != ".zarr":
+        return _folder(file)
+    if suffix == ".npz" and array is None:
+        return _archive(file)
+    stack = open_stack(file, array)
+    facts = _stack_facts(stack)
+    if is_mrc(file):
+        header = read_header(file)
+        facts["space group"] = str(header.space_group)
+        if header.axes != (1, 2, 3):
+            facts["axis order"] = f"MAPC, MAPR, MAPS = {header.axes}; turned to z, y, x"
+    return Description(str(path), _stack_kind(stack), facts, _stack_problems(stack))
+
+
+# --- stacks -----------------------------------------------------------------------------------
+
+
+def _stack_kind(stack: Stack) -> str:
+    what = "volume" if len(stack.shape) == 3 else "colour image" if stack.channels == 3 else "image"
+    single = f"an {what}" if what == "image" else f"a {what}"
+    return single if stack.n == 1 else f"a stack of {what}s"
+
+
+def _stack_facts(stack: Stack) -> dict[str, str]:
+    size = stack.pixel_size
+    facts = {
+        "images" if len(stack.shape) == 2 else "volumes": f"{stack.n:,}",
+        "box": " x ".join(str(side) for side in stack.shape) + " px",
+        "pixel size": "unknown" if size is None else f"{size:.4g} A",
+        "type": stack.dtype.name,
+    }
+    if stack.channels > 1:
+        facts["channels"] = str(stack.channels)
+    return facts
+
+
+def _stack_problems(stack: Stack) -> list[str]:
+    if len(stack.shape) == 3 and len(set(stack.shape)) != 1:
+        return ["the volumes are not cubes; crop them to fit (data.crop)"]
+    return []
+
+
+def _folder(path: Path) -> Description:
+    source = open_source(path)
+    facts = _stack_facts(source.stack)
+    if source.particles.has("folder"):
+        folders = np.unique(source.particles.column("folder").astype(str))
+        facts["sub-folders"] = ", ".join(folders[:8].tolist())
+    pictures = isinstance(source.stack, formats.PictureStack)
+    kind = "a folder of pictures" if pictures else "a folder of MRC files"
+    return Description(str(path), kind, facts, _stack_problems(source.stack))
+
+
+def _archive(path: Path) -> Description:
+    facts = {
+        name: f"{dtype} {' x '.join(str(side) for side in shape) or 'single value'}"
+        for name, (shape, dtype) in formats.npz_arrays(path).items()
+    }
+    return Description(str(path), f"a NumPy archive; name an array, as in {path.name}:NAME", facts)
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def _star(path: Path, datadir: Path | None) -> Description:
+    blocks = read_star(path)
+    found = particle_blocks(blocks)
+    if not found:
+        problems = ["it lists no particle images, so nothing can be fitted to it"]
+        return Description(str(path), other_kind(blocks), _block_facts(blocks), problems)
+    if len(found) > 1:
+        listed = " and ".join(f"data_{block}" for block in found)
+        problems = [f"both {listed} list particles, so it is unclear which to fit"]
+        kind = "a STAR file with several tables of particles"
+        return Description(str(path), kind, _block_facts(blocks), problems)
+    particles = particles_of_star(blocks, str(path))
+    tilt = tilt_stack_reason(blocks)
+    if tilt is None:
+        return _particles(path, _star_kind(particles), particles, datadir)
+    kind = f"subtomograms as 2-D tilt-series stacks, RELION 5 or WarpTools ({tilt})"
+    description = _particles(path, kind, particles, datadir)
+    problem = "2-D tilt-series stacks, many images a particle, cannot be fitted yet"
+    return Description(str(path), kind, description.facts, [problem, *description.problems])
+
+
+def _star_kind(particles: Particles) -> str:
+    of = "particles"
+    if particles.has("rlnImageDimensionality"):
+        if str(particles.column("rlnImageDimensionality")[0]) == "3":
+            of = "subtomograms"
+    elif particles.has("rlnCtfImage") or particles.has("rlnCoordinateZ"):
+        of = "subtomograms"
+    version = "3.1 or later" if particles.has("rlnOpticsGroup") else "3.0 or earlier"
+    return f"a RELION table of {of} (as of version {version})"
+
+
+def _block_facts(blocks: StarBlocks) -> dict[str, str]:
+    facts = {}
+    for name, block in blocks.items():
+        columns = columns_of(block)
+        listed = ", ".join(columns[:6]) + (" ..." if len(columns) > 6 else "")
+        size = "" if isinstance(block, dict) else f"{len(block):,} rows of "
+        facts[f"data_{name}"] = f"{size}{listed}"
+    return facts
+
+
+def _particles(path: Path, kind: str, particles: Particles, datadir: Path | None) -> Description:
+    facts = {"particles": f"{particles.n:,}", "columns": str(particles.table.shape[1])}
+    problems: list[str] = []
+    if particles.optics is not None:
+        facts["optics groups"] = str(len(particles.optics))
+    stack = _image_facts(path, kind, particles, datadir, facts, problems)
+    of_stack = None if stack is None else stack.pixel_size
+    facts["pixel size"] = _try(lambda: _pixel_size(particles, of_stack), problems)
+    facts["poses"] = _try(lambda: _poses(particles, of_stack), problems)
+    facts["CTF"] = _try(lambda: _ctf(particles, of_stack), problems)
+    truth = particles.truth()
+    if truth is not None:
+        facts["simulated truth"] = ", ".join(map(str, truth.columns))
+    return Description(str(path), kind, facts, list(dict.fromkeys(problems)))
+
+
+def _image_facts(
+    path: Path,
+    kind: str,
+    particles: Particles,
+    datadir: Path | None,
+    facts: dict[str, str],
+    problems: list[str],
+) -> Stack | None:
+    """Look for the images that a table names; add what was found, and open them if all were."""
+    if particles.format == "csv" and not any(particles.has(c) for c in IMAGE_COLUMNS):
+        problems.append(f"it names no images (a column {', '.join(IMAGE_COLUMNS)})")
+        return None
+    names, _ = image_references(particles)
+    found, missing = find_files(names, path, datadir)
+    facts["image files"] = f"{len(found) + len(missing):,}, {len(missing):,} of them not found"
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        problems.append(f"the image file {missing[0]}{more} cannot be found; see --datadir")
+        return None
+    if kind.startswith("subtomograms as 2-D"):
+        return None
+    try:
+        stack = open_source(path, datadir=datadir).stack
+    except InputError as error:
+        problems.append(str(error))
+        return None
+    facts |= {k: v for k, v in _stack_facts(stack).items() if k in ("box", "type")}
+    problems += _stack_problems(stack)
+    return stack
+
+
+def _try(fact: Callable[[], str], problems: list[str]) -> str:
+    """Evaluate a fact; what goes wrong becomes a problem."""
+    try:
+        return fact()
+    except InputError as error:
+        problems.append(str(error))
+        return "incomplete"
+
+
+def _pixel_size(particles: Particles, of_stack: float | None) -> str:
+    if particles.pixel_size() is not None:  # raises where particles differ
+        return f"{particles.pixel_size():.4g} A"
+    return "unknown" if of_stack is None else f"{of_stack:.4g} A (from the stack)"
+
+
+def _poses(particles: Particles, of_stack: float | None) -> str:
+    poses = particles.poses(of_stack)
+    if poses is None:
+        return "none"
+    rotation, shift = poses
+    origins = [c for c in map(str, particles.table.columns) if c.startswith("rlnOrigin")]
+    origins += ["alignments3D/shift"] if particles.has("alignments3D/shift_0") else []
+    text = "in-plane angles" if _in_plane(rotation) else "3-D rotations"
+    largest = float(np.abs(shift).max())
+    return f"{text}, {f'shifts up to {largest:.3g} px' if origins else 'no shifts'}"
+
+
+def _in_plane(rotation: NDArray[Any]) -> bool:
+    return bool(np.allclose(rotation[:, 2, 2], 1.0))
+
+
+def _ctf(particles: Particles, of_stack: float | None) -> str:
+    ctf = particles.ctf(of_stack)
+    if ctf is None:
+        return "none"
+    defocus = ctf[:, 1:3].mean(axis=1) / 1e4
+    voltages = ", ".join(f"{v:g}" for v in np.unique(ctf[:, 4])[:3])
+    return (
+        f"defocus {defocus.min():.3g} to {defocus.max():.3g} um, {voltages} kV, "
+        f"Cs {ctf[0, 5]:g} mm, amplitude contrast {ctf[0, 6]:.3g}"
+    )
