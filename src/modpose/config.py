@@ -198,7 +198,6 @@ class TrainConfig(Frozen):
     max_grad_norm: float | None = Field(None, gt=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int = Field(1, ge=1)
 
 
 class Config(Frozen):
@@ -263,6 +262,6 @@ def set_option(values: dict[str, Any], assignment: str) -> dict[str, Any]:
     return merge(values, nested)
 
 
-def write_config(config: Config, path: Path) -> None:
-    """Write the complete, resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+def dump_config(config: Config) -> str:
+    """Return the complete, resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -105,6 +105,18 @@ class Vae(nn.Module):
             Decode with z = 0 and leave its KL out.
         """
         posterior = self.posterior(batch, generator if augment else None)
+        return self.elbo(batch, posterior, generator, pixels=pixels, hold_content=hold_content)
+
+    def elbo(
+        self,
+        batch: Batch,
+        posterior: Posterior,
+        generator: torch.Generator | None,
+        *,
+        pixels: float = 1.0,
+        hold_content: bool = False,
+    ) -> Elbo:
+        """Return the bound that ``posterior`` gives; parameters as in :meth:`forward`."""
         latents = posterior.sample(1, generator)
         kl = posterior.kl(exact=not self.training)
         if hold_content:

@@ -61,8 +61,7 @@ class ImplicitField(nn.Module):
             u = u.float()
             if self.squared:
                 row, column = torch.triu_indices(u.shape[-1], u.shape[-1], device=u.device)
-                u = torch.cat([u, u[..., row] * u[..., column]], dim=-1)
-                return u
+                return torch.cat([u, u[..., row] * u[..., column]], dim=-1)
             return u if self.fourier is None else self.fourier(u)
 
     @torch.no_grad()

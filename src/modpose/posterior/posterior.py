@@ -7,6 +7,7 @@ All tensors carry the image first and the cell second, (B, C, ...).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ class LatentLayout:
         self.shift_std = config.shift.std_px if config.shift.prior == "gaussian" else None
         angle = {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3}[config.rotation.prior]
         shift = 0 if self.shift_std is None else 2 * dim
-        self.sizes = (2 * self.z_dim, angle, shift)
+        self.sizes = [2 * self.z_dim, angle, shift]
 
     @property
     def n_params(self) -> int:
@@ -135,24 +136,25 @@ class Posterior(NamedTuple):
     def sample(self, count: int, generator: torch.Generator | None) -> Latents:
         """Draw ``count`` independent samples an image, reparametrised within each cell."""
         cell = torch.multinomial(self.cell_log_q.exp(), count, True, generator=generator)
-        zero = self.content.mean.new_zeros(*cell.shape, self.layout.dim)
-        return Latents(
-            z=_at(self.content, cell).rsample(generator),
-            angle=zero[..., 0]
-            if self.angle is None
-            else _at(self.angle, cell).rsample(generator).squeeze(-1),
-            shift=zero if self.shift is None else _at(self.shift, cell).rsample(generator),
-            cell=cell,
-        )
+        return self._read(cell, lambda gaussian: gaussian.rsample(generator))
 
     def best(self) -> Latents:
         """Return the mean of the most probable cell, K = 1."""
         cell = self.cell_log_q.argmax(-1, keepdim=True)
-        zero = self.content.mean.new_zeros(len(cell), 1, self.layout.dim)
+        means = self._read(cell, lambda gaussian: gaussian.mean)
+        return means._replace(angle=wrap(means.angle))
+
+    def spread(self, cell: Tensor) -> Latents:
+        """Posterior standard deviations within cells (B, K), named as the latents are."""
+        return self._read(cell, lambda gaussian: gaussian.log_std.exp())
+
+    def _read(self, cell: Tensor, number: Callable[[Gaussian], Tensor]) -> Latents:
+        """Collect one ``number`` of each Gaussian at ``cell`` (B, K); zero where there is none."""
+        zero = self.content.mean.new_zeros(*cell.shape, self.layout.dim)
         return Latents(
-            z=_at(self.content, cell).mean,
-            angle=zero[..., 0] if self.angle is None else wrap(_at(self.angle, cell).mean[..., 0]),
-            shift=zero if self.shift is None else _at(self.shift, cell).mean,
+            z=number(_at(self.content, cell)),
+            angle=zero[..., 0] if self.angle is None else number(_at(self.angle, cell))[..., 0],
+            shift=zero if self.shift is None else number(_at(self.shift, cell)),
             cell=cell,
         )
 

@@ -1,0 +1,316 @@
+"""From data and a configuration to a finished run: start, resume, and finish."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from modpose.config import Config
+from modpose.data.dataset import Dataset
+from modpose.data.labels import read_labels
+from modpose.encoded import Encoded, encode_dataset
+from modpose.errors import InputError, TrainingError
+from modpose.progress import Progress
+from modpose.run import Run
+from modpose.train.checkpoint import newest_checkpoint, read_weights, save_checkpoint
+from modpose.train.loop import Learner, run_epochs, set_up
+from modpose.vae import Vae, build_vae
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.source import Source
+
+
+def fit_run(
+    source: Source,
+    config: Config,
+    out: str | Path,
+    *,
+    datadir: Path | None = None,
+    index: Path | None = None,
+    labels: str | Path | ArrayLike | None = None,
+    clusters: int | None = None,
+    max_minutes: float | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Fit a model and leave everything about it in a run folder.
+
+    Parameters
+    ----------
+    source
+        The opened input (:func:`modpose.data.source.open_source`).
+    config
+        The complete configuration.
+    out
+        The run folder to make.
+    datadir, index
+        How the input was opened, remembered so that it can be opened again.
+    labels
+        (N,) known classes, a column or a file; kept in ``latents.parquet`` to colour and score,
+        never trained on.
+    clusters
+        Number of clusters of content to find, kept there too.
+    max_minutes
+        Stop training after this long; the run is then a finished one.
+    overwrite
+        Replace a run that is there already.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        If the data or the folder cannot be used.
+    TrainingError
+        If the loss is not finite.
+    """
+    known = None if labels is None else read_labels(labels, source)
+    dataset = _open_dataset(source, config)
+    environment = describe_fit(dataset, config, known, clusters) | {
+        "command": sys.argv[1:],
+        "datadir": None if datadir is None else os.fspath(datadir.absolute()),
+        "index": None if index is None else os.fspath(index.absolute()),
+    }
+    run = Run.create(out, config, environment, overwrite)
+    learner = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
+    return _go_on(run, learner, dataset, [], max_minutes=max_minutes, quiet=quiet)
+
+
+def resume_run(
+    path: str | Path,
+    *,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Go on with a run from its last completed epoch, to the numbers that it would have had.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    epochs
+        New total of epochs; with it a finished run, too, can go on.
+    max_minutes
+        Stop once the run has trained for so long in all, what is done included.
+    quiet
+        No progress bar.
+    """
+    run = Run.open(path)
+    if run.finished and epochs is None:
+        raise InputError(f"{path}: the run is finished; give --epochs N to train it for longer")
+    if epochs is not None:
+        train = run.config.train.model_copy(update={"epochs": epochs})
+        run = run.reconfigured(run.config.model_copy(update={"train": train}))
+    dataset = run.dataset()
+    if fingerprint(dataset.source) != run.environment["fingerprint"]:
+        raise InputError(f"{run.environment['input']}: the images are not those of the run {path}")
+    saved = newest_checkpoint(run.path / "checkpoints")
+    if saved is None:
+        learner = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
+        return _go_on(run, learner, dataset, [], max_minutes=max_minutes, quiet=quiet)
+    learner = set_up(_build(dataset, run.config), run.config)
+    learner.vae.load_state_dict(saved[0])
+    learner.load_training_state(saved[1])
+    learner.state.stopped = ""
+    rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]
+    return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+
+
+def start(
+    dataset: Dataset, config: Config, *, max_minutes: float | None, quiet: bool = False
+) -> Learner:
+    """Make a learner; of several restarts, the one with the best validation ELBO."""
+    train = config.train
+    if train.restarts == 1:
+        return set_up(_build(dataset, config), config)
+    best: Learner | None = None
+    spent = 0.0
+    images = train.restarts * train.restart_epochs * len(dataset.train)
+    with Progress("restarts", images, quiet=quiet) as progress:
+        for k in range(train.restarts):
+            seeded = config.model_copy(update={"seed": config.seed + 7919 * k})
+            learner = set_up(_build(dataset, seeded), seeded)
+            run_epochs(
+                learner,
+                dataset,
+                seeded,
+                epochs=train.restart_epochs,
+                max_minutes=None if max_minutes is None else max_minutes / train.restarts,
+                progress=progress,
+                record=lambda metrics: None,
+            )
+            spent += learner.state.seconds
+            if best is None or learner.state.best_elbo > best.state.best_elbo:
+                best = learner
+    assert best is not None
+    best.state.seconds, best.state.stopped = spent, ""
+    return best
+
+
+def train_model(
+    learner: Learner,
+    dataset: Dataset,
+    config: Config,
+    *,
+    run: Run | None,
+    rows: list[dict[str, float]],
+    max_minutes: float | None,
+    quiet: bool,
+) -> None:
+    """Train to the end; leaves the weights of the best validation ELBO in the learner."""
+    best_weights: dict[str, torch.Tensor] = {}
+
+    def record(metrics: dict[str, float]) -> None:
+        rows.append(metrics)
+        is_best = learner.state.best_epoch == learner.state.epoch
+        if run is not None:
+            run.write_metrics(rows)
+            save_checkpoint(
+                run.path / "checkpoints",
+                learner.state.epoch,
+                learner.vae.state_dict(),
+                learner.training_state(),
+                best=is_best,
+            )
+        elif is_best:
+            best_weights.update(copy.deepcopy(learner.vae.state_dict()))
+
+    images = (config.train.epochs - learner.state.epoch) * len(dataset.train)
+    seconds = None if max_minutes is None else 60 * max_minutes
+    try:
+        with Progress("fit", images, seconds=seconds, quiet=quiet) as progress:
+            run_epochs(
+                learner,
+                dataset,
+                config,
+                epochs=config.train.epochs,
+                max_minutes=max_minutes,
+                progress=progress,
+                record=record,
+            )
+    except TrainingError as error:
+        kept = "" if run is None else f"; the last good checkpoint is in {run.path}/checkpoints"
+        raise TrainingError(f"{error}{kept}") from None
+    if run is not None and (run.path / "checkpoints" / "best.safetensors").is_file():
+        best_weights = read_weights(run.path / "checkpoints" / "best.safetensors")
+    if best_weights:
+        learner.vae.load_state_dict(best_weights)
+
+
+def latents_table(
+    encoded: Encoded, dataset: Dataset, labels: NDArray[Any] | None, clusters: int | None, seed: int
+) -> pd.DataFrame:
+    """Lay out ``latents.parquet``: inference, then split, cluster and label."""
+    from modpose.evaluate.clustering import cluster
+
+    table = encoded.to_dataframe()
+    split = np.full(dataset.n, "train", dtype=object)
+    split[dataset.val] = "val"
+    table["split"] = split
+    if clusters is not None:
+        table["cluster"] = cluster(
+            encoded.z, clusters, "ward" if dataset.n <= 10_000 else "kmeans", seed
+        )
+    if labels is not None:
+        table["label"] = labels
+    return table
+
+
+def _go_on(
+    run: Run,
+    learner: Learner,
+    dataset: Dataset,
+    rows: list[dict[str, float]],
+    *,
+    max_minutes: float | None,
+    quiet: bool,
+) -> Run:
+    config = run.config
+    train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
+    device = learner.fabric.device
+    encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
+    environment = run.environment
+    labels = None if environment["labels"] is None else np.asarray(environment["labels"])
+    table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed)
+    run.update_environment(
+        finished=_now(),
+        stopped=learner.state.stopped,
+        device=str(device),
+        training_seconds=learner.state.seconds,
+        best_epoch=learner.state.best_epoch,
+    )
+    run.write_latents(table)
+    return run
+
+
+def describe_fit(
+    dataset: Dataset, config: Config, labels: NDArray[Any] | None, clusters: int | None
+) -> dict[str, Any]:
+    """Collect what ``environment.json`` says of a fit: versions, seed, data."""
+    source = dataset.source
+    return {
+        "modpose": version("modpose"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "input": None if source.path is None else os.fspath(source.path.absolute()),
+        "fingerprint": fingerprint(source),
+        "n": dataset.n,
+        "shape": list(dataset.shape),
+        "channels": dataset.channels,
+        "pixel_size": dataset.pixel_size,
+        "value_range": dataset.value_range,
+        "labels": None if labels is None else labels.tolist(),
+        "clusters": clusters,
+        "started": _now(),
+    }
+
+
+def _open_dataset(source: Source, config: Config) -> Dataset:
+    table = config.model.encoder.kind == "table"
+    if table and config.data.val_fraction > 0:
+        raise InputError.of(
+            f"recipe {config.recipe}",
+            "data.val_fraction",
+            config.data.val_fraction,
+            "0 with a lookup table, which has nothing to say of images it was not fitted to",
+        )
+    dataset = Dataset(source, config.data, seed=config.seed, ctf=config.model.ctf == "auto")
+    if not len(dataset.train):
+        raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
+    dataset.batch(dataset.train[:1])
+    return dataset
+
+
+def _build(dataset: Dataset, config: Config) -> Vae:
+    return build_vae(config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n)
+
+
+def fingerprint(source: Source) -> str:
+    """Hash the number of images, their shape and up to 16 of them."""
+    stack = source.stack
+    few = np.linspace(0, stack.n - 1, min(stack.n, 16)).astype(np.int64)
+    digest = hashlib.sha256(repr((stack.n, stack.shape, stack.channels)).encode())
+    digest.update(np.ascontiguousarray(stack.read(few)).tobytes())
+    return digest.hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,320 @@
+"""PoseModel: fit, encode, decode, reconstruct, sample, save, load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from modpose.config import Config, merge, parse_config
+from modpose.data.dataset import Dataset
+from modpose.data.labels import read_labels
+from modpose.data.source import Source, open_source
+from modpose.data.stack import Stack
+from modpose.encoded import Encoded, encode_dataset
+from modpose.errors import InputError
+from modpose.fit import describe_fit, latents_table, start, train_model
+from modpose.posterior.posterior import Latents
+from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
+from modpose.run import Run
+from modpose.train.checkpoint import read_weights, save_weights
+from modpose.vae import Vae, build_vae
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float32]
+Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
+
+DECODE_BATCH = 64
+
+
+class PoseModel:
+    """A model of images modulo pose, with the manners of a scikit-learn estimator.
+
+    Parameters
+    ----------
+    recipe
+        A named configuration (:data:`modpose.recipes.RECIPES`).
+    z_dim
+        Dimensions of content; None takes the recipe's.
+    options
+        Any other options, nested as in ``config.yaml`` (``{"train": {"lr": 1e-3}}``).
+    max_minutes
+        Stop training after this long; None trains for the configured epochs.
+    seed
+        Seed of everything random.
+    quiet
+        No progress bars.
+
+    Examples
+    --------
+    >>> from modpose import PoseModel
+    >>> model = PoseModel("spatial-vae", z_dim=1, max_minutes=1, quiet=True)  # doctest: +SKIP
+    >>> found = model.fit(images).encode(images)  # doctest: +SKIP
+    >>> found.z, found.rotation, found.shift  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        recipe: str = DEFAULT_RECIPE,
+        *,
+        z_dim: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        max_minutes: float | None = None,
+        seed: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self.z_dim = z_dim
+        self.options = options
+        self.max_minutes = max_minutes
+        self.seed = seed
+        self.quiet = quiet
+        self._vae: Vae | None = None
+        self._config: Config | None = None
+        self._environment: dict[str, Any] = {}
+        self._metrics: list[dict[str, float]] = []
+        self._latents: pd.DataFrame | None = None
+
+    @classmethod
+    def from_recipe(
+        cls, name: str, *, z_dim: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Make an untrained model of a named recipe."""
+        recipe_config(name)
+        return cls(name, z_dim=z_dim, options=options)
+
+    # --- fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Images,
+        labels: str | Path | ArrayLike | None = None,
+        *,
+        clusters: int | None = None,
+        max_minutes: float | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Learn from images.
+
+        Parameters
+        ----------
+        x
+            (N, H, W) or (N, H, W, 3) array or tensor, a stack, or a path.
+        labels
+            (N,) known classes, a column or a file; kept to colour and score, never trained on.
+        clusters
+            Number of clusters of content to find at the end.
+        max_minutes, seed
+            Override those of the constructor.
+        """
+        source = x if isinstance(x, Source) else open_source(x)
+        config = self._resolve(source, self.seed if seed is None else seed)
+        known = None if labels is None else read_labels(labels, source)
+        dataset = Dataset(source, config.data, seed=config.seed, ctf=config.model.ctf == "auto")
+        minutes = self.max_minutes if max_minutes is None else max_minutes
+        learner = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
+        rows: list[dict[str, float]] = []
+        train_model(
+            learner, dataset, config, run=None, rows=rows, max_minutes=minutes, quiet=self.quiet
+        )
+        self._config, self._vae, self._metrics = config, learner.vae, rows
+        self._environment = describe_fit(dataset, config, known, clusters) | {
+            "stopped": learner.state.stopped
+        }
+        encoded = self._encode(dataset)
+        self._latents = latents_table(encoded, dataset, known, clusters, config.seed)
+        return self
+
+    def _resolve(self, source: Source, seed: int) -> Config:
+        values = merge(recipe_config(self.recipe), suggest(source)[1])
+        values = merge(values, dict(self.options or {}))
+        if self.z_dim is not None:
+            values = merge(values, {"model": {"z_dim": self.z_dim}})
+        return parse_config(values | {"seed": seed}, f"recipe {self.recipe}")
+
+    # --- what a trained model knows -----------------------------------------------------------
+
+    @property
+    def vae(self) -> Vae:
+        """The network, in evaluation mode."""
+        if self._vae is None:
+            raise InputError("the model is not fitted yet: call fit, or load one")
+        return self._vae.eval()
+
+    @property
+    def config(self) -> Config:
+        """The complete configuration that the model was fitted with."""
+        if self._config is None:
+            raise InputError("the model is not fitted yet: call fit, or load one")
+        return self._config
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, seed, data, and how the fit ended."""
+        return self._environment
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.vae.coordinates.device
+
+    def metrics(self) -> pd.DataFrame:
+        """One row an epoch of the fit."""
+        import pandas as pd
+
+        return pd.DataFrame(self._metrics)
+
+    def latents(self) -> pd.DataFrame:
+        """Content and pose of the images that the model was fitted to."""
+        if self._latents is None:
+            raise InputError("the model is not fitted yet: call fit, or load one")
+        return self._latents
+
+    # --- inference ----------------------------------------------------------------------------
+
+    def dataset(self, x: Images) -> Dataset:
+        """Images prepared as those that the model was fitted to were."""
+        source = x if isinstance(x, Source) else open_source(x, kind=self.config.data.kind)
+        data = self.config.data.model_copy(update={"val_fraction": 0.0})
+        value_range = self._environment.get("value_range")
+        dataset = Dataset(
+            source,
+            data,
+            seed=self.config.seed,
+            ctf=self.config.model.ctf == "auto",
+            value_range=None if value_range is None else (value_range[0], value_range[1]),
+        )
+        found, expected = (dataset.channels, *dataset.shape), (self.vae.channels, *self.vae.shape)
+        if found != expected:
+            raise InputError.of(
+                source.stack.name, "the image (channels, rows, columns)", found, f"{expected}"
+            )
+        return dataset
+
+    def encode(self, x: Images) -> Encoded:
+        """Infer content and pose of each image."""
+        if self.config.model.encoder.kind == "table":
+            raise InputError(
+                "the model has a lookup table in place of an encoder: it knows only the images "
+                "that it was fitted to (see latents)"
+            )
+        return self._encode(self.dataset(x))
+
+    def decode(self, z: ArrayLike) -> Floats:
+        """Draw the objects upright and centred, without noise.
+
+        Parameters
+        ----------
+        z
+            (N, z_dim) content.
+
+        Returns
+        -------
+        NDArray
+            (N, H, W), (N, H, W, 3) or (N, D, H, W), in the units of the prepared images.
+        """
+        content = torch.as_tensor(np.asarray(z, dtype=np.float32), device=self.device)
+        if content.dim() != 2 or content.shape[1] != self.config.model.z_dim:
+            raise InputError.of(
+                "decode", "the shape of z", tuple(content.shape), f"(N, {self.config.model.z_dim})"
+            )
+        still = torch.zeros(len(content), 1, len(self.vae.shape), device=self.device)
+        cell = torch.zeros(len(content), 1, dtype=torch.int64, device=self.device)
+        return self._draw(Latents(content.unsqueeze(1), still[..., 0], still, cell))
+
+    def reconstruct(self, x: Images) -> Floats:
+        """Draw what the model believes is under the noise, in each image's own pose."""
+        dataset = self.dataset(x)
+        pictures = []
+        with torch.no_grad():
+            for batch in dataset.batches(np.arange(dataset.n), DECODE_BATCH):
+                ready = batch.to(self.device)
+                best = self.vae.posterior(ready).best()
+                pictures.append(self._draw(best, ready.ctf))
+        return np.concatenate(pictures)
+
+    def sample(self, n: int, seed: int = 0) -> Floats:
+        """Draw ``n`` upright objects with content from the prior N(0, I)."""
+        z = np.random.default_rng(seed).standard_normal((n, self.config.model.z_dim))
+        return self.decode(z)
+
+    @torch.no_grad()
+    def _draw(self, latents: Latents, ctf: torch.Tensor | None = None) -> Floats:
+        vae, parts = self.vae, []
+        for i in range(0, len(latents.z), DECODE_BATCH):
+            few = Latents(*(part[i : i + DECODE_BATCH] for part in latents))
+            prediction = vae.predict(few, None if ctf is None else ctf[i : i + DECODE_BATCH])
+            parts.append(vae.likelihood.mean(prediction)[:, 0].cpu())
+        pictures = torch.cat(parts).reshape(-1, *vae.shape, vae.channels)
+        drawn: Floats = (pictures[..., 0] if vae.channels == 1 else pictures).numpy()
+        return drawn
+
+    def _encode(self, dataset: Dataset) -> Encoded:
+        return encode_dataset(
+            self.vae, dataset, device=self.device, seed=self.config.seed, quiet=self.quiet
+        )
+
+    # --- scikit-learn's manners ---------------------------------------------------------------
+
+    def transform(self, x: Images) -> Floats:
+        """Return the posterior mean of content, (N, z_dim)."""
+        return self.encode(x).z
+
+    def fit_transform(self, x: Images, y: str | Path | ArrayLike | None = None) -> Floats:
+        """Fit, then return the posterior mean of content, (N, z_dim)."""
+        columns = self.fit(x, y).latents()
+        return columns[[f"z_{k}" for k in range(self.config.model.z_dim)]].to_numpy(np.float32)
+
+    def inverse_transform(self, z: ArrayLike) -> Floats:
+        """Draw the objects upright and centred: :meth:`decode`."""
+        return self.decode(z)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's parameters."""
+        names = ("recipe", "z_dim", "options", "max_minutes", "seed", "quiet")
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **params: Any) -> Self:  # scikit-learn's protocol fixes this signature
+        """Set constructor parameters."""
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise InputError(
+                    f"set_params: there is no parameter '{name}', expected one of "
+                    f"{', '.join(self.get_params())}"
+                )
+            setattr(self, name, value)
+        return self
+
+    # --- files --------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Run:
+        """Write the model as a run folder (plain files; nothing pickled)."""
+        run = Run.create(path, self.config, self._environment, overwrite)
+        save_weights(run.path / "checkpoints" / "best.safetensors", self.vae.state_dict())
+        run.write_metrics(self._metrics)
+        run.write_latents(self.latents())
+        return run
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Self:
+        """Read a trained model from its run folder."""
+        run = Run.open(path)
+        config, environment = run.config, run.environment
+        model = cls(config.recipe, z_dim=config.model.z_dim, seed=config.seed)
+        vae = build_vae(
+            config,
+            shape=environment["shape"],
+            channels=environment["channels"],
+            n_images=environment["n"],
+        )
+        vae.load_state_dict(read_weights(run.path / "checkpoints" / "best.safetensors"))
+        model._vae, model._config, model._environment = vae.to(device), config, environment
+        model._metrics = run.epochs()
+        model._latents = run.latents() if run.finished else None
+        return model

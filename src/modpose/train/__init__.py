@@ -1,0 +1,1 @@
+"""Climbing the ELBO: the loop, its schedules, its checkpoints."""

@@ -1,0 +1,243 @@
+"""The visible loop: set up, then epochs of training and validation, each recorded.
+
+All randomness of epoch n comes from generators seeded by (seed, n), so a run that is resumed
+after epoch n continues with the numbers that it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+from torch import Tensor
+
+from modpose.config import Config
+from modpose.data.dataset import Dataset
+from modpose.encoders.table import TableEncoder
+from modpose.errors import TrainingError
+from modpose.progress import Progress
+from modpose.train.schedules import beta_at, rate_factor
+from modpose.vae import Elbo, Vae
+
+VALIDATION_STREAM = 1 << 31
+
+
+@dataclass
+class TrainState:
+    """Where a run stands; saved with every checkpoint."""
+
+    epoch: int = 0
+    best_elbo: float = -math.inf
+    best_epoch: int = 0
+    halvings: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+
+
+@dataclass
+class Learner:
+    """A model with its optimisers, on its device."""
+
+    fabric: Fabric
+    vae: Vae
+    module: _FabricModule
+    optimizers: list[_FabricOptimizer]
+    state: TrainState
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything beside the weights that resuming needs."""
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return {"state": asdict(self.state), "optimizers": optimizers}
+
+    def load_training_state(self, saved: dict[str, Any]) -> None:
+        """Continue from what :meth:`training_state` gave."""
+        self.state = TrainState(**saved["state"])
+        for optimizer, values in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+
+
+def set_up(vae: Vae, config: Config) -> Learner:
+    """Put a model on its device, with Adam for networks and sparse Adam for a lookup table."""
+    train = config.train
+    fabric = Fabric(accelerator=train.accelerator, devices=1, precision=train.precision)
+    table = vae.encoder if isinstance(vae.encoder, TableEncoder) else None
+    rows = set() if table is None else set(table.parameters())
+    networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr)]
+    if config.model.encoder.kind == "table":
+        optimizers.append(torch.optim.SparseAdam(list(rows), lr=config.model.encoder.lr))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    module, *wrapped = fabric.setup(vae, *optimizers)
+    return Learner(fabric, vae, module, list(wrapped), TrainState())
+
+
+def run_epochs(
+    learner: Learner,
+    dataset: Dataset,
+    config: Config,
+    *,
+    epochs: int,
+    max_minutes: float | None,
+    progress: Progress,
+    record: Callable[[dict[str, float]], None],
+) -> None:
+    """Train until ``epochs`` are done, time is up, or the validation ELBO no longer rises.
+
+    Parameters
+    ----------
+    learner
+        Changed in place; ``learner.state.stopped`` says why training ended.
+    dataset
+        Its ``train`` and ``val`` halves are used as their names say.
+    config
+        The run's configuration.
+    epochs
+        Total number of epochs, those already done included.
+    max_minutes
+        Stop at the next step after this much training time.
+    progress
+        Shows how far it is.
+    record
+        Called with the metrics of each epoch, after ``learner.state`` has been updated.
+    """
+    state = learner.state
+    budget = math.inf if max_minutes is None else 60 * max_minutes
+    while state.epoch < epochs and not state.stopped:
+        start = time.perf_counter()
+        metrics = _train_epoch(learner, dataset, config, epochs, budget, progress)
+        metrics |= _validate(learner, dataset, config)
+        state.seconds += time.perf_counter() - start
+        state.epoch += 1
+        judged = metrics.get("val_elbo", metrics["elbo"])
+        if judged > state.best_elbo and not _holding(config, state.epoch - 1):
+            state.best_elbo, state.best_epoch = judged, state.epoch
+        metrics["seconds"] = state.seconds
+        state.stopped = _why_stop(config, state, budget)
+        progress.show(val_elbo=judged)
+        record({"epoch": state.epoch} | metrics)
+    state.stopped = state.stopped or "epochs"
+
+
+def _train_epoch(
+    learner: Learner,
+    dataset: Dataset,
+    config: Config,
+    epochs: int,
+    budget: float,
+    progress: Progress,
+) -> dict[str, float]:
+    train, state = config.train, learner.state
+    learner.module.train()
+    generator = _generator(learner.fabric.device, config.seed, state.epoch)
+    order = np.random.default_rng([config.seed, state.epoch])
+    totals = Totals()
+    start, n = time.perf_counter(), len(dataset.train)
+    for batch in dataset.batches(dataset.train, train.batch_size, generator=order):
+        seconds = state.seconds + time.perf_counter() - start
+        if seconds >= budget and totals.count:
+            break
+        epoch = state.epoch + totals.count / n
+        beta = beta_at(train.beta, epoch)
+        done = max(epoch / epochs, seconds / budget)
+        _set_rate(learner, rate_factor(train, done, state.halvings))
+        elbo: Elbo = learner.module(
+            batch.to(learner.fabric.device),
+            generator=generator,
+            pixels=train.pixels,
+            augment=train.augment_rotation,
+            hold_content=_holding(config, state.epoch),
+        )
+        _step(learner, -elbo.value(beta).mean(), train.max_grad_norm)
+        totals.add(elbo)
+        progress.advance(len(batch), seconds)
+    metrics = totals.means()
+    metrics["images_per_second"] = totals.count / (time.perf_counter() - start)
+    return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
+
+
+def _step(learner: Learner, loss: Tensor, max_grad_norm: float | None) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"the loss became {loss.item()} in epoch {learner.state.epoch + 1}: a smaller "
+            "train.lr or train.max_grad_norm=10 usually helps"
+        )
+    for optimizer in learner.optimizers:
+        optimizer.zero_grad()
+    learner.fabric.backward(loss)
+    if max_grad_norm is not None:
+        dense = [p for p in learner.vae.parameters() if p.grad is not None and not p.grad.is_sparse]
+        torch.nn.utils.clip_grad_norm_(dense, max_grad_norm)
+    for optimizer in learner.optimizers:
+        optimizer.step()
+
+
+@torch.no_grad()
+def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
+    """Single-sample ELBO of the validation images, with the same noise every epoch."""
+    if not len(dataset.val):
+        return {}
+    learner.module.eval()
+    generator = _generator(learner.fabric.device, config.seed, VALIDATION_STREAM)
+    totals = Totals()
+    for batch in dataset.batches(dataset.val, config.train.batch_size):
+        totals.add(learner.module(batch.to(learner.fabric.device), generator=generator))
+    return {f"val_{name}": value for name, value in totals.means().items()}
+
+
+class Totals:
+    """Sums of the parts of the ELBO over an epoch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums = torch.zeros(3, dtype=torch.float64)
+
+    def add(self, elbo: Elbo) -> None:
+        """Count one batch."""
+        self.count += len(elbo.recon)
+        self.sums += torch.stack([part.detach().double().sum().cpu() for part in elbo])
+
+    def means(self) -> dict[str, float]:
+        """Nats an image."""
+        recon, kl_pose, kl_content = (self.sums / self.count).tolist()
+        return {
+            "elbo": recon - kl_pose - kl_content,
+            "recon": recon,
+            "kl_pose": kl_pose,
+            "kl_content": kl_content,
+        }
+
+
+def _holding(config: Config, epoch: int) -> bool:
+    return epoch < config.train.delay_z_epochs
+
+
+def _why_stop(config: Config, state: TrainState, budget: float) -> str:
+    train = config.train
+    stale = state.epoch - max(state.best_epoch, train.delay_z_epochs)
+    if train.schedule == "plateau" and stale and stale % train.plateau_epochs == 0:
+        state.halvings += 1
+    if state.seconds >= budget:
+        return "max-minutes"
+    if train.stop_epochs is not None and stale >= train.stop_epochs:
+        return "validation"
+    return ""
+
+
+def _set_rate(learner: Learner, factor: float) -> None:
+    for optimizer in learner.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+
+def _generator(device: torch.device, seed: int, stream: int) -> torch.Generator:
+    mixed = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed >> np.uint64(1)))
