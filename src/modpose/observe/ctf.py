@@ -60,9 +60,12 @@ class CtfColumn(IntEnum):
 
 
 def electron_wavelength(voltage_kv: Tensor) -> Tensor:
-    """Return the relativistic wavelength in Å of electrons accelerated by ``voltage_kv`` kV."""
+    """Return the relativistic wavelength in Å of electrons accelerated by ``voltage_kv`` kV.
+
+    λ = h / √(2 m e V (1 + e V / 2 m c²)), constants of nature as of CODATA 2018.
+    """
     volts = voltage_kv * 1e3
-    return 12.2639 / torch.sqrt(volts + 0.97845e-6 * volts**2)
+    return 12.264259 / torch.sqrt(volts + 0.9784756e-6 * volts**2)
 
 
 def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tensor:
