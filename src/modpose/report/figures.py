@@ -54,12 +54,14 @@ class Look:
 
 
 def new_figure(height: float, width: float = WIDTH, constrained: bool = True) -> Figure:
+    """Return an empty figure (inches) that belongs to no global state."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=150, layout="constrained" if constrained else None)
 
 
 def style(ax: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
+    """Name and dress axes in the report's style."""
     ax.set_xlabel(x, fontsize=TEXT, color=INK)
     ax.set_ylabel(y, fontsize=TEXT, color=INK)
     ax.set_title(title, fontsize=TEXT + 1, color=INK, loc="left")
@@ -172,7 +174,7 @@ def comparison(images: Floats, posed: Floats, upright: Floats, look: Look, block
     fig, ax = _sheet(np.stack(columns), len(columns), space, margins=(0, 0, 0, 0.3))
     for block in range(len(columns)):
         start = block * (columns[0].shape[1] + space)
-        for k, title in enumerate(("image", "model, posed", "model, upright")):
+        for k, title in enumerate(("image", "posed", "upright")):
             x = start + k * (width + gap) + width / 2
             _say(ax, x, -height * 0.06 - 0.5, title, fontsize=SMALL)
     return fig
@@ -253,7 +255,7 @@ def titled_pictures(
     rows = -(-len(pictures) // columns)
     aspect = pictures[0].shape[0] / pictures[0].shape[1]
     cell = min(2.9, WIDTH / columns)
-    fig = new_figure(rows * (cell * aspect + 0.42), cell * columns)
+    fig = new_figure(rows * (cell * aspect + 0.3), cell * columns)
     axes = np.atleast_1d(fig.subplots(rows, columns)).ravel()
     for ax in axes[len(pictures) :]:
         ax.set_axis_off()
@@ -285,6 +287,8 @@ def angle_histogram(angle_deg: Floats, std_deg: Floats | None, origin: Origin) -
     style(polar, title="Inferred angle (dashed: uniform)")
     polar.grid(color=RULE, linewidth=0.6)
     polar.set_yticks([])
+    ticks = np.arange(-135, 181, 45)
+    polar.set_xticks(np.deg2rad(ticks), [f"{t}°".replace("-", "−") for t in ticks])
     if std_deg is not None:
         ax = style(fig.add_subplot(1, 2, 2), "s.d. of the angle (degrees)", "images")
         ax.set_title("How sure the model is", fontsize=TEXT + 1, color=INK, loc="left")

@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose.geometry.grids import lattice
+from modpose.geometry.pose import Pose, sample_images
+from modpose.geometry.rotations import rotation_2d
+
 Floats = NDArray[np.floating]
 Origin = Literal["upper", "lower"]
 """Where row 0 of a picture is drawn: natural images at the top, EM images at the bottom."""
@@ -62,7 +66,8 @@ def grey_range(pictures: Floats, percent: float = 0.5) -> tuple[float, float]:
 def to_unit(pictures: Floats, levels: tuple[float, float]) -> Floats:
     """Map ``levels`` (black, white) to 0 and 1, and clip."""
     low, high = levels
-    return np.clip((np.nan_to_num(pictures, nan=low) - low) / (high - low), 0.0, 1.0)
+    filled = np.nan_to_num(pictures, nan=low)
+    return np.asarray(np.clip((filled - low) / (high - low), 0.0, 1.0))
 
 
 def drawn(pictures: Floats, origin: Origin) -> Floats:
@@ -193,22 +198,19 @@ def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats
     """
     image = torch.as_tensor(np.ascontiguousarray(pictures), dtype=torch.float32)
     image = image[:, None] if image.ndim == 3 else image.movedim(-1, 1)
-    _, _, height, width = image.shape
-    x = torch.arange(width, dtype=torch.float64) - width // 2
-    y = torch.arange(height, dtype=torch.float64) - height // 2
-    theta = torch.deg2rad(torch.as_tensor(np.asarray(angle_deg, float)))[:, None, None]
-    shift = torch.as_tensor(np.asarray(shift_px, float))
-    column = theta.cos() * x - theta.sin() * y[:, None] + shift[:, 0, None, None] + width // 2
-    row = theta.sin() * x + theta.cos() * y[:, None] + shift[:, 1, None, None] + height // 2
-    edge = 1e-6  # rounding must not put the border pixels of an unturned image outside
-    inside = (column >= -edge) & (column <= width - 1 + edge)
-    inside &= (row >= -edge) & (row <= height - 1 + edge)
-    place = torch.stack([2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1], dim=-1)
-    turned = torch.nn.functional.grid_sample(
-        image, place.float(), mode="bilinear", padding_mode="border", align_corners=True
-    )
-    turned = turned * inside[:, None]
-    out = turned[:, 0] if pictures.ndim == 3 else turned.movedim(1, -1)
+    height, width = image.shape[2:]
+    angle = torch.deg2rad(torch.as_tensor(np.asarray(angle_deg), dtype=torch.float32))
+    shift = torch.as_tensor(np.asarray(shift_px), dtype=torch.float32)
+    place = Pose(rotation_2d(angle), shift).to_image(lattice((height, width)))
+    upright = sample_images(image, place, padding="border").reshape(len(image), height, width, -1)
+    centre = torch.tensor([width // 2, height // 2])
+    corner = place + centre
+    edge = 1e-3  # rounding must not put the border pixels of an unturned image outside
+    last = torch.tensor([width - 1, height - 1])
+    inside = ((corner >= -edge) & (corner <= last + edge)).all(-1)
+    inside = inside.reshape(len(image), height, width)
+    upright = upright * inside[..., None]
+    out = upright[..., 0] if pictures.ndim == 3 else upright
     return out.numpy(), inside.numpy().astype(np.float32)
 
 

@@ -196,8 +196,7 @@ def interactive(
     views: Sequence[View],
     colourings: Sequence[Colouring],
     index: NDArray[np.integer],
-    images: Floats,
-    predictions: Floats,
+    thumbnails: Sequence[Floats],
     side: int = 48,
 ) -> dict[str, Any]:
     """Everything that the page's script needs, as JSON-ready values.
@@ -206,10 +205,12 @@ def interactive(
     ----------
     index
         (N,) position of each point's image in the stack.
-    images, predictions
-        (M, H, W[, 3]) in [0, 1], thumbnails of the first M points: image and upright model.
+    thumbnails
+        Image and upright prediction of the first M points, (M, H, W[, 3]) each, in [0, 1]; none
+        where there are no images.
     """
-    columns = max(1, int(np.ceil(np.sqrt(len(images)))))
+    count = len(thumbnails[0]) if thumbnails else 0
+    columns = max(1, int(np.ceil(np.sqrt(count))))
     return {
         "index": [int(i) for i in index],
         "views": [
@@ -235,10 +236,10 @@ def interactive(
         ],
         "colours": list(CATEGORY_COLOURS),
         "thumbnails": {
-            "count": len(images),
+            "count": count,
             "columns": columns,
             "side": side,
-            "sheets": [thumbnail_sheet(tiles, columns, side) for tiles in (images, predictions)],
+            "sheets": [thumbnail_sheet(tiles, columns, side) for tiles in thumbnails],
             "titles": ["image", "model, upright"],
         },
     }

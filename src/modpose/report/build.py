@@ -1,0 +1,271 @@
+"""From a run folder to its report, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+from modpose.report import grids, sections, summary
+from modpose.report.figures import Look
+from modpose.report.html import Section, render
+from modpose.report.material import Material
+from modpose.report.truth import truth
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.config import Config
+    from modpose.data.dataset import Dataset
+    from modpose.model import PoseModel
+    from modpose.run import Run
+
+Integers = NDArray[np.integer]
+Floats = NDArray[np.floating]
+
+SCATTER_POINTS = 5000
+"""Points of the scatter, and images that t-SNE sees."""
+MOST_IMAGES = 4000
+MOST_BYTES = 256 * 2**20
+"""Images to read for averages and thumbnails, and their memory as float32."""
+THUMBNAILS = 2000
+THUMBNAIL_PIXELS = 1_500_000
+"""Thumbnails, and pixels to decode for them: enough for 900 of 40 x 40."""
+COMPARED = 16
+"""Images shown beside their reconstruction."""
+
+
+def build_report(run: str | Path, *, overwrite: bool = True, quiet: bool = False) -> Path:
+    """Draw the report of a finished run into its folder ``report/``.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    overwrite
+        Replace a report that is there already.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    The page, ``RUN/report/index.html``; the figures stand beside it as PNG files.
+
+    Raises
+    ------
+    InputError
+        If the folder is no finished run, its images are gone, or something that is no report
+        stands in the way.
+    """
+    from modpose.run import Run
+
+    opened = Run.open(run)
+    folder = opened.path / "report"
+    _check_target(folder, overwrite)
+    latents = opened.latents()
+    material = gather(opened, latents)
+    rng = np.random.default_rng(opened.config.seed)
+    points = _scatter_points(len(latents), material.rows, rng)
+    made = make_sections(material, points, quiet)
+    page = _page(opened, material, latents, made)
+    _write(folder, page, made)
+    return folder / "index.html"
+
+
+def make_sections(material: Material, points: Integers, quiet: bool) -> list[Section]:
+    """Make every section that the run has something for, with a progress bar."""
+    from tqdm import tqdm
+
+    height, width = material.shape
+    thumbnails = min(len(material.rows), THUMBNAILS, max(25, THUMBNAIL_PIXELS // (height * width)))
+    makers: dict[str, Callable[[], Section | None]] = {
+        "reconstructions": lambda: sections.reconstructions(material),
+        "average": lambda: sections.average(material),
+        "truth": lambda: truth(material),
+        "manifold": lambda: sections.manifold(material),
+        "content": lambda: sections.content(material, points, thumbnails),
+        "clusters": lambda: sections.clusters(material),
+        "traversals": lambda: sections.traversals(material),
+        "interpolations": lambda: sections.interpolations(material),
+        "samples": lambda: sections.samples(material),
+        "poses": lambda: sections.pose(material),
+        "learning curves": lambda: sections.learning(material),
+    }
+    made = []
+    with tqdm(makers.items(), desc="report", unit="section", disable=quiet) as bar:
+        for name, make in bar:
+            bar.set_postfix_str(name)
+            made.append(make())
+    return [section for section in made if section is not None]
+
+
+# --- what the run holds -----------------------------------------------------------------------
+
+
+def gather(run: Run, latents: pd.DataFrame) -> Material:
+    """Collect the arrays that the sections draw from."""
+    config, environment = run.config, run.environment
+    model = run.model()
+    decode = _decoder(model, volumes=len(environment["shape"]) == 3)
+    content = [name for name in latents if name.startswith("z_") and name[2:].isdigit()]
+    z = latents[content].to_numpy(float).reshape(len(latents), len(content))
+    rows, images, posed, known = _images(run, model, len(latents))
+    predicted = decode(z[rows[:200]] if len(rows) else z[:200])
+    turned = config.model.rotation.prior != "none" and "angle_deg" in latents
+    shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= set(latents)
+    return Material(
+        look=_look(config, images, predicted),
+        decode=decode,
+        z=z,
+        elbo=latents["elbo"].to_numpy(float),
+        index=latents["index"].to_numpy(),
+        rows=rows,
+        images=images if len(rows) else predicted[:0],
+        posed=posed,
+        metrics={str(name): column.to_numpy() for name, column in run.metrics().items()},
+        angle_deg=latents["angle_deg"].to_numpy(float) if turned else None,
+        angle_std_deg=latents["angle_std_deg"].to_numpy(float) if turned else None,
+        shift_px=latents[["shift_x", "shift_y"]].to_numpy(float) if shifted else None,
+        columns={k: latents[k].to_numpy() for k in ("label", "cluster") if k in latents},
+        truth=None if known is None else {k: known[k].to_numpy() for k in known},
+        recovery=() if known is None else _recovery(latents, known),
+        shift_prior_px=config.model.shift.std_px if shifted else None,
+        pixel_size=environment.get("pixel_size"),
+        flat=len(environment["shape"]) == 2,
+        seed=config.seed,
+    )
+
+
+def _decoder(model: PoseModel, volumes: bool) -> Callable[[Floats], Floats]:
+    def decode(z: Floats) -> Floats:
+        pictures = np.asarray(model.decode(z.astype(np.float32)))
+        return grids.volume_pictures(pictures) if volumes else pictures
+
+    return decode
+
+
+def _images(
+    run: Run, model: PoseModel, n: int
+) -> tuple[Integers, Floats, Floats, pd.DataFrame | None]:
+    """Read a random sample: rows, pictures, posed predictions of the first, and the truth."""
+    if run.environment.get("input") is None:
+        nothing = np.empty((0, 1, 1), np.float32)
+        return np.empty(0, int), nothing, nothing, None
+    dataset = run.dataset()
+    size = 4 * dataset.channels * int(np.prod(dataset.shape))
+    count = min(n, MOST_IMAGES, max(100, MOST_BYTES // size))
+    rows = np.random.default_rng(run.config.seed).permutation(n)[:count]
+    images = read_pictures(dataset, rows)
+    return rows, images, _posed(model, dataset, rows[:COMPARED]), _truth(dataset)
+
+
+def read_pictures(dataset: Dataset, rows: Integers, chunk: int = 256) -> Floats:
+    """Read images in the order of the stack, and give them as pictures in the order of rows."""
+    order = np.argsort(rows, kind="stable")
+    parts = []
+    for start in range(0, len(rows), chunk):
+        batch = dataset.batch(rows[order[start : start + chunk]])
+        parts.append(grids.as_pictures(batch.image.numpy()))
+    pictures = np.concatenate(parts)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return np.asarray(pictures[back])
+
+
+def _truth(dataset: Dataset) -> pd.DataFrame | None:
+    """Return what is true of each image, shifts in pixels of the box that the model sees."""
+    from modpose.data import preprocess
+
+    known = dataset.source.particles.truth()
+    if known is None:
+        return None
+    stack = dataset.source.stack
+    sizes = preprocess.geometry(stack.shape, dataset.config, stack.name)
+    shifts = [name for name in ("shift_x", "shift_y", "shift_z") if name in known]
+    known[shifts] = known[shifts] / sizes.pixel_size_factor
+    return known
+
+
+def _recovery(latents: pd.DataFrame, known: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """Split the sentences about recovery into what was compared and how well it went."""
+    from modpose.evaluate.recovery import recover
+
+    lines = (line.partition(": ") for line in recover(latents, known).lines()[1:])
+    return tuple((name, value) for name, _, value in lines)
+
+
+def _look(config: Config, images: Floats, predicted: Floats) -> Look:
+    """Choose levels and the way up: natural images are those scaled to [0, 1]."""
+    natural = config.data.normalize == "range" or images.ndim == 4
+    origin: grids.Origin = "upper" if natural else "lower"
+    if config.data.normalize == "range" or config.model.likelihood.kind == "bernoulli":
+        return Look((0.0, 1.0), (0.0, 1.0), origin)
+    return Look(grids.grey_range(images), grids.grey_range(predicted, 0.1), origin)
+
+
+def _scatter_points(n: int, rows: Integers, rng: np.random.Generator) -> Integers:
+    """Choose the points of the scatter: first the images that were read, then others."""
+    others = np.setdiff1d(np.arange(n), rows)
+    return np.concatenate([rows, rng.permutation(others)])[:SCATTER_POINTS]
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def _page(run: Run, material: Material, latents: pd.DataFrame, made: list[Section]) -> str:
+    """Render the page."""
+    from modpose import __version__
+
+    environment = run.environment
+    counts = latents["split"].value_counts()
+    names = {"train": "for training", "val": "held out"}
+    split = {text: int(counts[name]) for name, text in names.items() if name in counts}
+    source = environment.get("input")
+    title = Path(source).name if source else run.path.resolve().name
+    subtitle = f"What {run.config.recipe} of modpose {__version__} made of it."
+    facts = summary.facts(run.config, environment, material.metrics, split)
+    notes = summary.notes(
+        material.metrics,
+        material.z,
+        material.angle_std_deg,
+        material.shift_px,
+        min(environment["shape"]),
+    )
+    if not source:
+        notes.append("The run was fitted to an array in memory, so no real image is shown.")
+    return render(title, subtitle, facts, notes, made)
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{folder}: there is a report here already; ask to overwrite it")
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "index.html").is_file()):
+        raise InputError(f"{folder}: something that is no report stands where the report should go")
+
+
+def _write(folder: Path, page: str, made: list[Section]) -> None:
+    """Write page and figures beside their place, then swap them in."""
+    try:
+        place = Path(tempfile.mkdtemp(prefix=".report-", dir=folder.parent))
+        try:
+            fresh = place / "report"
+            fresh.mkdir()
+            (fresh / "index.html").write_text(page, encoding="utf-8")
+            for section in made:
+                for picture in section.pictures:
+                    (fresh / picture.name).write_bytes(picture.png)
+            if folder.exists():
+                folder.rename(place / "replaced")
+            fresh.rename(folder)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{folder}: not writable ({error.strerror})") from None

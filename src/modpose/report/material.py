@@ -1,0 +1,115 @@
+"""What a report is made of: arrays, and a function that draws content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.report import grids
+from modpose.report.figures import Look
+from modpose.report.grids import Floats
+
+Integers = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a report is made of.
+
+    Attributes
+    ----------
+    look
+        How pictures are drawn.
+    decode
+        From content (n, k) to upright pictures (n, H, W[, 3]).
+    z, elbo
+        (N, k) posterior means and (N,) nats of every image.
+    angle_deg, angle_std_deg, shift_px
+        (N,), (N,) and (N, 2); None where the model has no such pose.
+    columns
+        Further columns (N,) to colour by: label, cluster.
+    rows
+        (M,) positions in these arrays, in random order, of the images that were read.
+    images
+        (M, H, W[, 3]) those images, preprocessed.
+    posed
+        (m, H, W[, 3]) the model's posed reconstruction of the first m of them.
+    index
+        (N,) position in the stack.
+    metrics
+        Columns of the learning curves.
+    truth
+        What is true of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``hinge_deg``.
+    recovery
+        Lines of name and value: how well the truth was recovered.
+    flat
+        Whether pose turns pictures in the plane (images, not volumes).
+    """
+
+    look: Look
+    decode: Callable[[Floats], Floats]
+    z: Floats
+    elbo: Floats
+    index: Integers
+    rows: Integers
+    images: Floats
+    posed: Floats
+    metrics: Mapping[str, Floats]
+    angle_deg: Floats | None = None
+    angle_std_deg: Floats | None = None
+    shift_px: Floats | None = None
+    columns: Mapping[str, NDArray[Any]] | None = None
+    truth: Mapping[str, Floats] | None = None
+    recovery: tuple[tuple[str, str], ...] = ()
+    shift_prior_px: float | None = None
+    pixel_size: float | None = None
+    flat: bool = True
+    seed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a picture."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def wide(self) -> bool:
+        """Whether pictures are much wider than high (the projections of volumes)."""
+        return self.shape[1] > 1.6 * self.shape[0]
+
+    @property
+    def z_dim(self) -> int:
+        """Number of latents."""
+        return int(self.z.shape[1])
+
+    def pose_of(self, rows: Integers) -> tuple[Floats, Floats]:
+        """Angles (n,) and shifts (n, 2) of some images, zero where the model has none."""
+        angle = np.zeros(len(rows)) if self.angle_deg is None else self.angle_deg[rows]
+        shift = np.zeros((len(rows), 2)) if self.shift_px is None else self.shift_px[rows]
+        return angle, shift
+
+    @property
+    def has_pose(self) -> bool:
+        """Whether the model turns or shifts pictures."""
+        return self.flat and (self.angle_deg is not None or self.shift_px is not None)
+
+
+def sense_of_angle(origin: grids.Origin) -> str:
+    """Say which way up pictures are drawn and which way a positive angle turns them."""
+    if origin == "lower":
+        return (
+            "Pictures are drawn as EM viewers do, row 0 at the bottom; a positive angle turns the "
+            "object counter-clockwise."
+        )
+    return (
+        "Pictures are drawn as photographs are, row 0 at the top; a positive angle turns the "
+        "object clockwise."
+    )
+
+
+def subscript(number: int) -> str:
+    """Write a number in subscript digits."""
+    return "".join("₀₁₂₃₄₅₆₇₈₉"[int(digit)] for digit in str(number))

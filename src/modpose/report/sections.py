@@ -1,0 +1,296 @@
+"""The sections of the report: what each shows, and what a good and a bad one look like.
+
+A section is made from :class:`Material`, which holds arrays and a function that draws content;
+one that a run has nothing for (no pose, no labels, no truth) is None.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.report import figures, grids, scatter
+from modpose.report.html import Picture, Section
+from modpose.report.material import Material, sense_of_angle, subscript
+
+Integers = NDArray[np.integer]
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+def learning(m: Material) -> Section | None:
+    """Learning curves."""
+    if len(m.metrics.get("epoch", [])) == 0:
+        return None
+    fig = figures.learning_curves(m.metrics)
+    return Section(
+        "learning",
+        "Learning curves",
+        "The evidence lower bound (ELBO) is how well the model explains an image, in nats: the "
+        "reconstruction term less what it costs to say which pose (KL of pose) and which content "
+        "(KL of content) the image has. Validation images were never trained on.",
+        "both ELBO curves flatten out close together, and the KL of content stays above zero.",
+        "the validation curve turns down (the model memorises noise), still rises steeply (stop "
+        "later), or the KL of content is zero (content is not used).",
+        [Picture.of(fig, "learning-curves.png", "ELBO, reconstruction and KL terms by epoch")],
+    )
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+def reconstructions(m: Material) -> Section | None:
+    """Images beside posed and upright predictions."""
+    count = len(m.posed)
+    if count == 0:
+        return None
+    upright = m.decode(m.z[m.rows[:count]])
+    fig = figures.comparison(m.images[:count], m.posed, upright, m.look, 1 if m.wide else 4)
+    return Section(
+        "reconstructions",
+        "Images and reconstructions",
+        "Particles chosen at random. From left to right: the image as the model sees it, the "
+        "model's noise-free version in the pose that it inferred, and the same object upright. "
+        "All images share one grey scale, and so do all predictions. "
+        + sense_of_angle(m.look.origin),
+        "the posed version lies on the object in the image, and the upright versions all face the "
+        "same way and differ only where the objects differ.",
+        "blurred blobs or rings (the pose was not found), upright versions that face several ways, "
+        "or speckle (noise was learned).",
+        [Picture.of(fig, "reconstructions.png", "Images, posed and upright reconstructions")],
+    )
+
+
+def average(m: Material) -> Section | None:
+    """Mean image before and after alignment."""
+    if not m.has_pose or len(m.rows) == 0:
+        return None
+    before = m.images.mean(0, dtype=np.float64)
+    after = grids.aligned_average(m.images, *m.pose_of(m.rows))
+    typical = m.decode(m.z[m.rows[:100]]).mean(0) if m.z_dim else m.decode(m.z[:1])[0]
+    fig = figures.titled_pictures(
+        [before, after, typical],
+        ["before alignment", "after alignment", "model, mean of upright"],
+        m.look.origin,
+        3,
+    )
+    return Section(
+        "average",
+        "Average before and after alignment",
+        f"The mean of {len(m.rows):,} images as they are, and after each was turned and shifted "
+        "upright by its inferred pose. No model enters the second picture but through the poses, "
+        "so detail in it is detail in the data. Each picture has its own grey scale.",
+        "a round blur on the left, a sharp object in the middle.",
+        "the middle is as round and blurred as the left (poses not found), or shows an object "
+        "with rings or several copies of itself (poses found only up to a symmetry).",
+        [Picture.of(fig, "average.png", "Average before alignment, after it, and of the model")],
+    )
+
+
+def clusters(m: Material) -> Section | None:
+    """Aligned average of each cluster."""
+    names = None if m.columns is None else m.columns.get("cluster")
+    if names is None or not m.flat or len(m.rows) == 0:
+        return None
+    own = names[m.rows]
+    found = [k for k in np.unique(own) if k == k and str(k) != "-1"][:24]
+    if len(found) < 2:
+        return None
+    averages, titles = [], []
+    for k in found:
+        chosen = np.flatnonzero(own == k)
+        pose = m.pose_of(m.rows[chosen])
+        averages.append(grids.aligned_average(m.images[chosen], *pose))
+        total = int((names == k).sum())
+        titles.append(f"cluster {k:g}: {total:,}" if np.isreal(k) else f"{k}: {total:,}")
+    fig = figures.titled_pictures(averages, titles, m.look.origin, min(6, len(found)))
+    return Section(
+        "clusters",
+        "Clusters",
+        "Images of like content, each cluster averaged after alignment, with its number of "
+        "images. These are the model's counterpart of 2-D class averages; each has its own grey "
+        "scale.",
+        "each average is sharp and differs from the others in what the object is.",
+        "averages that differ only in rotation or position (pose has leaked into content), or "
+        "clusters of a few odd images (junk; set them aside with 'modpose select').",
+        [Picture.of(fig, "clusters.png", "Aligned average of each cluster")],
+    )
+
+
+# --- walks through content --------------------------------------------------------------------
+
+
+def manifold(m: Material) -> Section | None:
+    """Predictions on a regular walk through content."""
+    if m.z_dim == 0:
+        return None
+    n = 4 if m.wide else 12
+    pictures = m.decode(grids.manifold_codes(m.z, n))
+    names = ["z₁ (quantiles of the prior)", "z₂ (quantiles of the prior)"][: m.z_dim]
+    what = "content" if m.z_dim <= 2 else "the first two principal components of content"
+    if m.z_dim > 2:
+        names = ["first principal component (s.d.)", "second principal component (s.d.)"]
+    fig = figures.manifold(pictures, n, m.look, names)
+    return Section(
+        "manifold",
+        "The manifold of content",
+        f"What the model draws, upright, as {what} changes in equal steps of probability (the "
+        "inverse of the normal distribution function), so every step stands for as many objects. "
+        "Follow a row or a column to watch the object change.",
+        "one object that changes smoothly and in a way that makes sense: a hinge that closes, a "
+        "subunit that comes and goes.",
+        "the object turns or drifts as a whole (pose has leaked into content), or nothing changes "
+        "(content is not used).",
+        [Picture.of(fig, "manifold.png", f"Predictions as {what} changes")],
+    )
+
+
+def traversals(m: Material) -> Section | None:
+    """One row a latent."""
+    if m.z_dim < 2:
+        return None
+    chosen, n = grids.busiest_latents(m.z), 3 if m.wide else 9
+    pictures = np.stack([m.decode(grids.traversal_codes(m.z, d, n)) for d in chosen])
+    names = [f"z{subscript(d + 1)}  (s.d. {m.z[:, d].std():.2f})" for d in chosen]
+    fig = figures.traversals(pictures, names, m.look)
+    some = "" if len(chosen) == m.z_dim else f" The {len(chosen)} with the widest spread are shown."
+    return Section(
+        "traversals",
+        "One latent at a time",
+        "Each row changes one latent from the 2nd to the 98th percentile of the data and holds the "
+        "others at their median. Beside its name stands the spread of that latent over the data: "
+        "near 1 it is used in full, near 0 not at all." + some,
+        "rows differ from one another, and a latent of small spread changes nothing.",
+        "all rows look alike, or a latent turns or moves the object as a whole.",
+        [Picture.of(fig, "traversals.png", "Predictions as each latent changes alone")],
+    )
+
+
+def interpolations(m: Material) -> Section | None:
+    """From one particle's content to another's."""
+    if m.z_dim == 0 or len(m.rows) < 4:
+        return None
+    pairs = grids.distant_pairs(m.z[m.rows], 5, m.seed)
+    n = 2 if m.wide else 8
+    codes = [grids.interpolation_codes(m.z[m.rows[a]], m.z[m.rows[b]], n) for a, b in pairs]
+    paths = m.decode(np.concatenate(codes)).reshape(len(pairs), n, *m.images.shape[1:])
+    first, last = (m.images[[pair[k] for pair in pairs]] for k in (0, 1))
+    fig = figures.interpolations(first, paths, last, m.look)
+    return Section(
+        "interpolations",
+        "From one particle to another",
+        "Each row starts at one real image and ends at another of distant content; between them, "
+        "the model draws the straight line from the one's content to the other's, upright.",
+        "every step looks like a real object, and the change is gradual.",
+        "the middle is a blend of the two ends that no object could be: content between the two "
+        "is empty (they are classes rather than a continuum) or the latent space has holes.",
+        [Picture.of(fig, "interpolations.png", "Predictions between pairs of images")],
+    )
+
+
+def samples(m: Material) -> Section | None:
+    """Draws from the prior."""
+    if m.z_dim == 0:
+        return None
+    rng = np.random.default_rng(m.seed)
+    columns = 4 if m.wide else 12
+    pictures = m.decode(rng.standard_normal((4 * columns, m.z_dim)))
+    fig = figures.sheet(pictures, columns, m.look)
+    return Section(
+        "samples",
+        "Samples from the model",
+        "Upright objects that the model draws from content taken at random from its prior; no data "
+        "enters.",
+        "samples look like the upright versions of real images, with the same variety.",
+        "samples that no image resembles: content of the data fills only part of the prior.",
+        [Picture.of(fig, "samples.png", "Predictions for random content")],
+    )
+
+
+# --- content ----------------------------------------------------------------------------------
+
+
+def content(m: Material, points: Integers, thumbnails: int) -> Section | None:
+    """Scatter of content; ``points`` are rows of the arrays, the first ones those of ``rows``."""
+    if m.z_dim == 0 or len(points) < 3:
+        return None
+    angle = None if m.angle_deg is None else m.angle_deg[points]
+    views = scatter.content_views(m.z[points], m.seed, angle, m.elbo[points])
+    colourings = _colourings(m, points)
+    first = m.rows[:thumbnails]
+    thumbs = [m.look.image(m.images[:thumbnails]), m.look.prediction(m.decode(m.z[first]))]
+    data = scatter.interactive(views, colourings, m.index[points], thumbs if thumbnails else [])
+    stills = [
+        Picture.of(
+            scatter.still(view, colourings[0]),
+            f"content-{k + 1}.png",
+            f"{view.name}, coloured by {colourings[0].name}",
+        )
+        for k, view in enumerate(views)
+    ]
+    shown = f"{len(points):,} of {len(m.z):,} images" if len(points) < len(m.z) else "all images"
+    return Section(
+        "content",
+        "Content of every image",
+        f"A point an image ({shown}). Choose what to see and what to colour by; rest on a point "
+        f"to see its image and the model's upright version (for {len(first):,} of the points)."
+        + (
+            " t-SNE keeps neighbours together and shows groups; its distances and areas mean "
+            "little."
+            if any(view.name == "t-SNE" for view in views)
+            else ""
+        ),
+        "labels or clusters form groups or a gradient, while the colour of the inferred angle "
+        "looks like confetti: content knows nothing of pose.",
+        "the angle's colour forms sectors or bands (pose has leaked into content), or a far "
+        "island of odd images (junk).",
+        stills,
+        scatter=data,
+    )
+
+
+def _colourings(m: Material, points: Integers) -> list[scatter.Colouring]:
+    """Return every column to colour by, the most telling first."""
+    found: list[scatter.Colouring | None] = []
+    for name, column in (m.columns or {}).items():
+        found.append(scatter.categories(name, column[points]))
+    if m.truth is not None and "hinge_deg" in m.truth:
+        hinge = m.truth["hinge_deg"][points]
+        found.append(scatter.Colouring("true hinge (degrees)", "number", hinge))
+    if m.angle_deg is not None:
+        angle = m.angle_deg[points]
+        found.append(scatter.Colouring("inferred angle (degrees)", "cyclic", angle))
+    if m.shift_px is not None:
+        length = np.linalg.norm(m.shift_px[points], axis=1)
+        found.append(scatter.Colouring("length of the shift (px)", "number", length))
+    found.append(scatter.Colouring("ELBO (nats)", "number", m.elbo[points]))
+    return [colouring for colouring in found if colouring is not None]
+
+
+# --- pose -------------------------------------------------------------------------------------
+
+
+def pose(m: Material) -> Section | None:
+    """Histograms of angle and shift."""
+    pictures = []
+    if m.angle_deg is not None:
+        fig = figures.angle_histogram(m.angle_deg, m.angle_std_deg, m.look.origin)
+        pictures.append(Picture.of(fig, "angles.png", "Histogram of the inferred angles"))
+    if m.shift_px is not None:
+        fig = figures.shift_histograms(m.shift_px, m.shift_prior_px, m.look.origin, m.pixel_size)
+        pictures.append(Picture.of(fig, "shifts.png", "Histogram of the inferred shifts"))
+    if not pictures:
+        return None
+    return Section(
+        "pose",
+        "Inferred poses",
+        "Where the model finds the objects and how they are turned. "
+        + sense_of_angle(m.look.origin),
+        "in-plane angles of particles are spread evenly round the circle, with an uncertainty of "
+        "a few degrees, and shifts form one spot about the centre.",
+        "spikes of the angle (a preferred way of lying on the grid of pixels, or a local "
+        "optimum), an uncertainty of tens of degrees, or shifts far from the centre (neighbours "
+        "in the box were taken for the object, or the box is too small).",
+        pictures,
+    )

@@ -1,0 +1,70 @@
+"""The section on simulated data: what the model found against what is true."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modpose.evaluate.metrics import align_angles, align_shifts, spearman
+from modpose.report import figures
+from modpose.report.grids import Floats
+from modpose.report.html import Picture, Section
+from modpose.report.material import Material, subscript
+
+
+def truth(m: Material) -> Section | None:
+    """How well known answers were recovered."""
+    if m.truth is None:
+        return None
+    pictures = [*_hinge_pictures(m), *_pose_pictures(m)]
+    if not pictures and not m.recovery:
+        return None
+    return Section(
+        "truth",
+        "Recovery of the truth",
+        "These images are simulated, so what they show is known; it was used for nothing but this "
+        "section. The model chooses its own upright frame, so the one rotation and the one offset "
+        "of that frame are taken off before poses are compared.",
+        "content follows the hinge along one curve, angle errors form one narrow peak about zero, "
+        "and shifts lie on the line.",
+        "two branches or two peaks (a local optimum: part of the images were taken for their "
+        "half-turned likeness), or a cloud.",
+        pictures,
+        ("quantity", "value"),
+        list(m.recovery),
+    )
+
+
+def _hinge_pictures(m: Material) -> list[Picture]:
+    if m.truth is None or "hinge_deg" not in m.truth or m.z_dim == 0:
+        return []
+    hinge = m.truth["hinge_deg"]
+    best = strongest_latent(m.z, hinge)
+    name = f"content z{subscript(best + 1)}"
+    axes = [("true hinge (degrees)", name)]
+    fig = figures.truth_scatter([hinge], [m.z[:, best]], axes, equal=False)
+    return [Picture.of(fig, "truth-hinge.png", f"{name} against the true hinge angle")]
+
+
+def strongest_latent(z: Floats, values: Floats) -> int:
+    """Return the latent of (N, k) whose rank correlation with ``values`` (N,) is largest."""
+    strength = [abs(spearman(column, values)) if np.ptp(column) > 0 else 0.0 for column in z.T]
+    return int(np.argmax(strength))
+
+
+def _pose_pictures(m: Material) -> list[Picture]:
+    pictures = []
+    if m.truth is None:
+        return []
+    if m.angle_deg is not None and "angle_deg" in m.truth:
+        error, _ = align_angles(m.angle_deg, m.truth["angle_deg"])
+        fig = figures.error_histogram(error, "error of the angle", "degrees")
+        pictures.append(Picture.of(fig, "truth-angle.png", "Histogram of the error of the angle"))
+    if m.shift_px is not None and {"shift_x", "shift_y"} <= m.truth.keys():
+        true = np.column_stack([m.truth["shift_x"], m.truth["shift_y"]])
+        turned = m.truth.get("angle_deg", np.zeros(len(true)))
+        residual, _ = align_shifts(m.shift_px, true, turned)
+        names = [(f"true shift along {a} (px)", f"inferred shift along {a} (px)") for a in "xy"]
+        fig = figures.truth_scatter(list(true.T), list((true + residual).T), names, equal=True)
+        alt = "Inferred against true shift along x and y"
+        pictures.append(Picture.of(fig, "truth-shift.png", alt))
+    return pictures
