@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from modpose.errors import InputError, TrainingError
-
-if TYPE_CHECKING:
-    from modpose.config import Config
-    from modpose.data.source import Source
 
 app = typer.Typer(
     name="modpose",
@@ -52,6 +49,9 @@ Index = Annotated[
     Path | None,
     typer.Option("--index", help="Use these images only: a .txt or .npy of 0-based positions."),
 ]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Stop at the first step after so many minutes of training.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 
 
@@ -69,9 +69,7 @@ def fit(
     ] = None,
     z_dim: Annotated[int | None, typer.Option(help="Number of content dimensions.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
-    max_minutes: Annotated[
-        float | None, typer.Option(help="Stop at the first step after so many minutes.")
-    ] = None,
+    max_minutes: MaxMinutes = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
@@ -124,41 +122,43 @@ def fit(
         "--box": ("data.box", box),
     }
     if resume is not None:
-        fixed = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
-        fixed |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
-        fixed |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
-        fixed |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
-        for flag, value in fixed.items():
+        given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
+        given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
+        given |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
+        given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
+        for flag, value in given.items():
             if value is not None:
-                raise InputError.of(
-                    "--resume", flag, "given too", "only --epochs or --max-minutes beside it"
-                )
+                expected = "only --epochs or --max-minutes beside it"
+                raise InputError.of("--resume", flag, "given too", expected)
         resume_verb(resume, epochs=epochs, max_minutes=max_minutes)
         return
     if source is None or out is None:
         missing = "INPUT" if source is None else "-o RUN"
         raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
-    if max_minutes is not None and not max_minutes > 0:
-        raise InputError.of("--max-minutes", "the time", max_minutes, "more than zero")
-    from modpose.model import fit_run
+    from modpose.fit import fit_run
+    from modpose.options import configure
 
-    opened, config = _open_and_configure(
-        source, recipe, flags, config_file, assignments or [], datadir, index
+    opened, config, sentence = configure(
+        source,
+        recipe=recipe,
+        file=config_file,
+        flags=flags,
+        assignments=assignments or [],
+        datadir=datadir,
+        index=index,
     )
+    typer.echo(sentence, err=True)
     with _resumable(out):
         run = fit_run(
             opened,
             config,
             out,
-            max_minutes=max_minutes,
-            overwrite=overwrite,
+            datadir=datadir,
+            index=index,
             labels=labels,
             clusters=clusters,
-            input_info={
-                "input": source,
-                "datadir": None if datadir is None else str(datadir),
-                "index": None if index is None else str(index),
-            },
+            max_minutes=_positive(max_minutes),
+            overwrite=overwrite,
         )
     typer.echo(f"saved {run.path}; next: modpose report {run.path}")
 
@@ -169,47 +169,28 @@ def resume_verb(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="New total of passes over the images.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     r"""Go on with a run from its last completed epoch, to the numbers it would have had.
+
+    With --epochs a finished run, too, is trained for longer.
 
     \b
     modpose resume run
     modpose resume run --epochs 200
     """
-    from modpose.model import resume_run
+    from modpose.fit import resume_run
 
     with _resumable(run):
-        resumed = resume_run(run, max_minutes=max_minutes, epochs=epochs)
+        resumed = resume_run(run, epochs=epochs, max_minutes=_positive(max_minutes))
     typer.echo(f"saved {resumed.path}; next: modpose report {resumed.path}")
 
 
-def _open_and_configure(
-    source: str,
-    recipe: str | None,
-    flags: dict[str, tuple[str, object]],
-    config_file: Path | None,
-    assignments: list[str],
-    datadir: Path | None,
-    index: Path | None,
-) -> tuple[Source, Config]:
-    """Open the images and resolve the options, with defaults that suit the kind of data."""
-    from modpose.config import merge, read_yaml
-    from modpose.data.source import open_source
-    from modpose.options import resolve
-    from modpose.recipes import recipe_config, suggest
-
-    if recipe is None and config_file is not None:
-        recipe = read_yaml(config_file).get("recipe")
-    base = recipe_config(recipe or "spatial-vae")
-    layers: dict[str, Any] = {"file": config_file, "flags": flags, "assignments": assignments}
-    kind = resolve(base, **layers).data.kind
-    opened = open_source(source, kind=kind, datadir=datadir, index=index)
-    if recipe is None:
-        name, overrides, sentence = suggest(opened)
-        typer.echo(sentence, err=True)
-        base = merge(recipe_config(name), overrides)
-    return opened, resolve(base, **layers)
+def _positive(minutes: float | None) -> float | None:
+    """Refuse a time that is not one."""
+    if minutes is not None and not minutes > 0:
+        raise InputError.of("--max-minutes", "the time", minutes, "more than zero")
+    return minutes
 
 
 @contextmanager
@@ -237,7 +218,7 @@ def inspect(
     """
     from modpose.data.inspect import describe
 
-    typer.echo(describe(file, datadir))
+    typer.echo(str(describe(file, datadir)))
 
 
 @app.command()
@@ -252,7 +233,28 @@ def report(run: RunFolder) -> None:
     from modpose.report.build import build_report
 
     page = build_report(run)
+    for line in _recovery(run):
+        typer.echo(line)
     typer.echo(f"report: {page}")
+
+
+def _recovery(run: Path) -> list[str]:
+    """Say how well a known truth was recovered; nothing where none is known."""
+    from modpose.data.preprocess import geometry
+    from modpose.evaluate.recovery import recover
+    from modpose.run import Run
+
+    opened = Run.open(run)
+    if opened.environment.get("input") is None:
+        return []
+    source = opened.dataset().source
+    truth = source.particles.truth()
+    if truth is None:
+        return []
+    factor = geometry(source.stack.shape, opened.config.data, source.stack.name).pixel_size_factor
+    shifts = [name for name in ("shift_x", "shift_y", "shift_z") if name in truth]
+    truth[shifts] = truth[shifts] / factor
+    return recover(opened.latents(), truth).lines()
 
 
 @app.command()
@@ -267,9 +269,8 @@ def recipes(
     modpose recipes
     modpose recipes spatial-vae > my.yaml
     """
-    import yaml
-
-    from modpose.config import parse_config
+    from modpose.config import dump_config
+    from modpose.options import resolve
     from modpose.recipes import RECIPES, recipe_config
 
     if name is None:
@@ -277,8 +278,7 @@ def recipes(
         for key, recipe in RECIPES.items():
             typer.echo(f"{key:{width}}  {recipe.title}")
         return
-    config = parse_config(recipe_config(name), f"recipe {name}")
-    typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
+    typer.echo(dump_config(resolve(recipe_config(name))), nl=False)
 
 
 # --- using a run ------------------------------------------------------------------------------
@@ -379,7 +379,8 @@ def select(
 
     opened = Run.open(run)
     mask = choose(opened, cluster=cluster, where=where, region=region)
-    export_selection(opened, mask, out, overwrite=overwrite)
+    for note in export_selection(opened, mask, out, overwrite=overwrite):
+        typer.echo(note, err=True)
     typer.echo(f"kept {int(mask.sum())} of {len(mask)} images; wrote {out}")
 
 
@@ -454,13 +455,28 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments or ["--help"], prog_name="modpose", standalone_mode=False)
+        with _notes_on_stderr():
+            code = app(arguments or ["--help"], prog_name="modpose", standalone_mode=False)
     except Exception as error:
         code, sentence = _explain(error)
         if sentence is None:
             raise
         print(f"modpose: {sentence}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    """Show what the library has to say (a file unpacked, a path guessed)."""
+    logger, handler = logging.getLogger("modpose"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _explain(error: Exception) -> tuple[int, str | None]:

@@ -9,13 +9,63 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel
 
 from modpose.config import Config, merge, parse_config, read_yaml, set_option
 from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.data.source import Source
+
+
+def configure(
+    source: str,
+    *,
+    recipe: str | None = None,
+    file: Path | None = None,
+    flags: Mapping[str, tuple[str, object]] | None = None,
+    assignments: Sequence[str] = (),
+    datadir: Path | None = None,
+    index: Path | None = None,
+) -> tuple[Source, Config, str]:
+    """Open images and resolve the options for them.
+
+    Parameters
+    ----------
+    source, datadir, index
+        See :func:`modpose.data.source.open_source`.
+    recipe
+        Its name; else the one that ``file`` names, else the default.
+    file, flags, assignments
+        See :func:`resolve`.  What suits the kind of data lies between the recipe and these.
+
+    Returns
+    -------
+    source, config, sentence
+        The opened images, the complete configuration, and a sentence that says which recipe and
+        which options for the kind of data were taken.
+    """
+    from modpose.data.source import open_source
+    from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
+
+    name = recipe
+    if name is None and file is not None:
+        name = read_yaml(file).get("recipe")
+    base = recipe_config(DEFAULT_RECIPE if name is None else str(name))
+
+    def resolved(options: Mapping[str, Any]) -> Config:
+        return resolve(options, file=file, flags=flags, assignments=assignments)
+
+    kind = resolved(base).data.kind
+    opened = open_source(source, kind=kind, datadir=datadir, index=index)
+    best, for_data, meaning = suggest(opened)
+    if name is None:
+        base = recipe_config(best)
+    chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")
+    return opened, resolved(merge(base, for_data)), f"{chosen}; {meaning}, unless set otherwise"
 
 
 def resolve(

@@ -22,6 +22,8 @@ from modpose.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from modpose.run import Run
+
 Mask = NDArray[np.bool_]
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -32,6 +34,46 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+
+
+def choose(
+    run: Run, *, cluster: str | None = None, where: str | None = None, region: str | None = None
+) -> Mask:
+    """Mark the images of a run that meet every condition given.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    cluster
+        See :func:`in_clusters`.
+    where
+        See :func:`evaluate_where`; columns of the latents, and of the particles table.
+    region
+        See :func:`in_region`.
+
+    Returns
+    -------
+    (N,) bool, in input order.
+
+    Raises
+    ------
+    InputError
+        No condition is given, or one is not as it should be.
+    """
+    if cluster is None and where is None and region is None:
+        raise InputError("select: no condition is given, expected --cluster, --where or --region")
+    latents = run.latents()
+    mask = np.ones(len(latents), dtype=bool)
+    if cluster is not None:
+        mask &= in_clusters(latents, cluster)
+    if where is not None:
+        known = run.dataset().source.particles.table
+        fresh = known[[column for column in known if column not in latents]]
+        mask &= evaluate_where(where, latents.join(fresh))
+    if region is not None:
+        mask &= in_region(latents, region)
+    return mask
 
 
 # --- by cluster -------------------------------------------------------------------------------

@@ -1,0 +1,419 @@
+"""Hand a run to other programs: poses as STAR, latents as CSV, upright images as MRCS.
+
+RELION writes the inverse of our poses, an image read at R u + t being upright: rlnAnglePsi is
+−angle_deg, and the origin is the shift with its sign changed.  Shifts in the latents are in pixels
+of the box that the model saw; a STAR file speaks of the images as they were before cropping.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data import preprocess
+from modpose.data.files import replace_atomically
+from modpose.data.mrc import is_mrc, write_mrcs
+from modpose.data.particles import Particles
+from modpose.data.source import image_references
+from modpose.data.star import write_star
+from modpose.errors import InputError
+from modpose.observe.ctf import CtfColumn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.dataset import Dataset
+    from modpose.data.source import Source
+    from modpose.run import Run
+
+FORMATS = ("star", "csv", "mrcs")
+CHUNK = 256
+
+
+def export_run(
+    run: Run, out: Path, formats: Sequence[str] | None = None, *, overwrite: bool = False
+) -> tuple[list[Path], list[str]]:
+    """Write a run's results for other programs.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    out
+        A file ending in .star, .csv or .mrcs (the noise-free images then go beside the upright
+        ones, in ``NAME_denoised.mrcs``), or a folder, made when missing.
+    formats
+        With a folder: any of ``star``, ``csv``, ``mrcs``; all that apply when None.
+    overwrite
+        Replace files that are there.
+
+    Returns
+    -------
+    written, notes
+        The files, and sentences about what could not be written or should be known.
+
+    Raises
+    ------
+    InputError
+        A format is unknown or does not apply to the data, or a file is there already.
+    """
+    targets = _targets(out, formats)
+    _refuse_existing((path for paths in targets.values() for path in paths), overwrite)
+    latents, dataset = run.latents(), run.dataset()
+    if len(latents) != dataset.n:
+        found = f"{dataset.n} images"
+        raise InputError.of(dataset.source.stack.name, "the input", found, f"{len(latents)}")
+    reasons = {name: reason for name in targets if (reason := _why_not(name, dataset)) is not None}
+    asked = bool(out.suffix) or formats is not None
+    if reasons and asked:
+        raise InputError(next(iter(reasons.values())))
+    targets = {name: paths for name, paths in targets.items() if name not in reasons}
+    next(iter(targets.values()))[0].parent.mkdir(parents=True, exist_ok=True)
+    notes = list(reasons.values())
+    for name, paths in targets.items():
+        if name == "csv":
+            write_latents(latents, paths[0], overwrite=overwrite)
+        elif name == "star":
+            notes += _write_poses(run, dataset, latents, paths[0], overwrite)
+        else:
+            _write_pictures(run, dataset, latents, paths, overwrite)
+    return [path for paths in targets.values() for path in paths], notes
+
+
+def _targets(out: Path, formats: Sequence[str] | None) -> dict[str, list[Path]]:
+    """Say which files each format fills."""
+    if out.suffix and not out.is_dir():
+        name = out.suffix.lower().removeprefix(".")
+        if name not in FORMATS or (formats is not None and list(formats) != [name]):
+            expected = ".star, .csv or .mrcs, or a folder" if formats is None else formats[0]
+            raise InputError.of("export", f"the type of {out}", out.suffix, expected)
+        denoised = out.with_name(f"{out.stem}_denoised.mrcs")
+        return {name: [out, denoised] if name == "mrcs" else [out]}
+    for name in formats or ():
+        if name not in FORMATS:
+            raise InputError.of("export", "--format", name, "star, csv or mrcs")
+    files = {
+        "star": [out / "particles.star"],
+        "csv": [out / "latents.csv"],
+        "mrcs": [out / "aligned.mrcs", out / "denoised.mrcs"],
+    }
+    return {name: paths for name, paths in files.items() if name in (formats or FORMATS)}
+
+
+def _refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: is there already; --overwrite replaces it")
+
+
+def _why_not(name: str, dataset: Dataset) -> str | None:
+    """Say why a format cannot hold these data; None where it can."""
+    stack = dataset.source.stack
+    if name == "star" and not _has_image_names(dataset.source):
+        return f"{stack.name}: no STAR is written, for its images have no names that RELION reads"
+    if name == "mrcs" and (stack.channels != 1 or len(dataset.shape) != 2):
+        found = f"{stack.channels} channels" if stack.channels != 1 else "volumes"
+        return f"{stack.name}: no MRCS is written, the images are {found}, expected grey images"
+    return None
+
+
+# --- latents ----------------------------------------------------------------------------------
+
+
+def write_latents(table: pd.DataFrame, out: Path, *, overwrite: bool = False) -> None:
+    """Write a table of latents as ``.csv`` or ``.parquet``, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        Another extension, or the file is there and ``overwrite`` is false.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise InputError.of(out, "the extension", repr(suffix), ".parquet or .csv")
+    _refuse_existing([out], overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == ".csv":
+        text = table.to_csv(index=False)
+        replace_atomically(out, lambda file: file.write(text.encode()), overwrite)
+    else:
+        replace_atomically(out, lambda file: table.to_parquet(file, index=False), overwrite)
+
+
+# --- STAR -------------------------------------------------------------------------------------
+
+
+def with_poses(
+    particles: Particles,
+    latents: pd.DataFrame,
+    *,
+    pixels_per_model_pixel: float = 1.0,
+    pixel_size: float | None = None,
+) -> pd.DataFrame:
+    """Put poses, classes and content into a particles table.
+
+    Parameters
+    ----------
+    particles
+        The table as read; every other column stays, in its place.
+    latents
+        One row an image, in the same order.
+    pixels_per_model_pixel
+        Side of a pixel that the model saw, in pixels of the images that the table names.
+    pixel_size
+        Å a pixel of those images, where the table does not say.
+
+    Returns
+    -------
+    The table with ``rlnAnglePsi`` (degrees), ``rlnOriginXAngst``/``rlnOriginYAngst`` (Å),
+    ``rlnOriginX``/``rlnOriginY`` (pixels; in files of RELION 3.0 and where no pixel size is
+    known), ``rlnClassNumber`` (from 1) and ``modposeZ0``….  Poses are left alone where the model
+    infers none.
+    """
+    table = particles.table.copy()
+    posed = "angle_deg" in latents or "shift_x" in latents
+    if posed:
+        angle = latents.get("angle_deg", 0.0)
+        table["rlnAnglePsi"] = _rounded(-angle, len(table))
+    sizes = particles.pixel_sizes()
+    if sizes is None and pixel_size is not None:
+        sizes = np.full(len(table), pixel_size)
+    for axis in ("X", "Y") if posed else ():
+        shift = latents.get(f"shift_{axis.lower()}", 0.0)
+        origin = _rounded(-shift * pixels_per_model_pixel, len(table))
+        if sizes is not None:
+            table[f"rlnOrigin{axis}Angst"] = _rounded(origin * sizes, len(table))
+        if sizes is None or particles.optics is None or f"rlnOrigin{axis}" in table:
+            table[f"rlnOrigin{axis}"] = origin
+    if "cluster" in latents:
+        table["rlnClassNumber"] = latents["cluster"].to_numpy() + 1
+    old = [c for c in table if str(c).startswith("modposeZ") and str(c)[8:].isdigit()]
+    table = table.drop(columns=old)
+    for name in _content_columns(latents):
+        table[f"modposeZ{name[2:]}"] = _rounded(latents[name], len(table))
+    return table
+
+
+def _content_columns(latents: pd.DataFrame) -> list[str]:
+    names = map(str, latents.columns)
+    return [name for name in names if name.startswith("z_") and name[2:].isdigit()]
+
+
+def _rounded(values: Any, n: int) -> NDArray[np.float64]:
+    """Round to six decimals, one value a row, no negative zeros."""
+    return np.broadcast_to(np.asarray(values, np.float64).round(6) + 0.0, n).copy()
+
+
+def _write_poses(
+    run: Run, dataset: Dataset, latents: pd.DataFrame, out: Path, overwrite: bool
+) -> list[str]:
+    source = dataset.source
+    particles = source.particles
+    if particles.format != "star":
+        particles = _fresh_particles(source, out)
+    sizes = preprocess.geometry(source.stack.shape, run.config.data, source.stack.name)
+    table = with_poses(
+        particles,
+        latents,
+        pixels_per_model_pixel=sizes.pixel_size_factor,
+        pixel_size=source.pixel_size,
+    )
+    write_star(out, table, particles.optics, overwrite)
+    return _pose_notes(particles, latents) + _path_notes(source, out)
+
+
+def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
+    """Tell of angles out of the plane, which a pose in the plane does not go with."""
+    posed = "angle_deg" in latents or "shift_x" in latents
+    columns = [c for c in ("rlnAngleRot", "rlnAngleTilt") if c in particles.table]
+    if posed and any((particles.table[column] != 0).any() for column in columns):
+        return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]
+    return []
+
+
+def _path_notes(source: Source, out: Path) -> list[str]:
+    """Tell where image paths start from when the new file lies elsewhere."""
+    if source.particles.format == "none" or source.path is None:
+        return []
+    folder = source.path.absolute().parent
+    if out.absolute().parent == folder:
+        return []
+    return [f"image paths in {out} start where those of {source.path} do; give it as --datadir"]
+
+
+def _has_image_names(source: Source) -> bool:
+    table = source.particles.format in ("star", "cs")
+    return table or (source.path is not None and source.path.is_file() and is_mrc(source.path))
+
+
+def _fresh_particles(source: Source, out: Path) -> Particles:
+    """Make a RELION 3.1 table for images that came without one."""
+    import pandas as pd
+
+    if source.particles.format == "cs":
+        files, rows = image_references(source.particles)
+    else:
+        assert source.path is not None
+        kept = source.selection
+        rows = np.arange(source.n) if kept is None else kept
+        files = [os.path.relpath(source.path.absolute(), out.absolute().parent)] * source.n
+    names = [f"{row + 1:06d}@{file}" for file, row in zip(files, rows, strict=True)]
+    ctf = source.particles.ctf()
+    table = pd.DataFrame({"rlnImageName": names})
+    optics = pd.DataFrame({"rlnImagePixelSize": [source.pixel_size or np.nan]})
+    group = np.zeros(source.n, dtype=np.int64)
+    if ctf is not None:
+        for column, name in _CTF_OF_PARTICLE.items():
+            table[name] = ctf[:, column].astype(np.float64)
+        kinds, group = np.unique(ctf[:, list(_CTF_OF_GROUP)], axis=0, return_inverse=True)
+        optics = pd.DataFrame(kinds.astype(np.float64), columns=list(_CTF_OF_GROUP.values()))
+    optics = optics.dropna(axis=1).round(6)
+    count = len(optics)
+    optics.insert(0, "rlnOpticsGroup", np.arange(1, count + 1))
+    optics.insert(1, "rlnOpticsGroupName", [f"opticsGroup{i + 1}" for i in range(count)])
+    optics["rlnImageSize"] = source.stack.shape[-1]
+    optics["rlnImageDimensionality"] = len(source.stack.shape)
+    table["rlnOpticsGroup"] = group.reshape(-1) + 1
+    return Particles(table, optics, "star", str(out))
+
+
+_CTF_OF_PARTICLE = {
+    CtfColumn.DEFOCUS_U: "rlnDefocusU",
+    CtfColumn.DEFOCUS_V: "rlnDefocusV",
+    CtfColumn.DEFOCUS_ANGLE: "rlnDefocusAngle",
+    CtfColumn.PHASE_SHIFT: "rlnPhaseShift",
+    CtfColumn.B_FACTOR: "rlnCtfBfactor",
+}
+_CTF_OF_GROUP = {
+    CtfColumn.PIXEL_SIZE: "rlnImagePixelSize",
+    CtfColumn.VOLTAGE: "rlnVoltage",
+    CtfColumn.CS: "rlnSphericalAberration",
+    CtfColumn.AMPLITUDE_CONTRAST: "rlnAmplitudeContrast",
+}
+
+
+# --- MRCS -------------------------------------------------------------------------------------
+
+
+def turn_upright(
+    images: NDArray[np.float32], angle_deg: NDArray[np.float64], shift: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Read each image at its posed coordinates, aligned(u) = image(R u + t), by cubic splines.
+
+    Parameters
+    ----------
+    images
+        (N, H, W).
+    angle_deg
+        (N,) degrees.
+    shift
+        (N, 2) pixels, (x, y).
+
+    Returns
+    -------
+    (N, H, W) float32; what lies outside an image takes the mean of its border.
+    """
+    from scipy.ndimage import affine_transform
+
+    center = np.array([side // 2 for side in images.shape[1:]])
+    upright = np.empty(images.shape, np.float32)
+    for i, image in enumerate(images):
+        cos, sin = np.cos(np.deg2rad(angle_deg[i])), np.sin(np.deg2rad(angle_deg[i]))
+        rotation = np.array([[cos, sin], [-sin, cos]])  # on (row, column) = (y, x)
+        offset = center + shift[i, ::-1] - rotation @ center
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean()
+        upright[i] = affine_transform(image, rotation, offset, order=3, cval=float(edge))
+    return upright
+
+
+def _write_pictures(
+    run: Run, dataset: Dataset, latents: pd.DataFrame, paths: list[Path], overwrite: bool
+) -> None:
+    """Write the images turned upright, and the model's noise-free version of each."""
+    n, model = dataset.n, run.model()
+    angle = np.broadcast_to(latents.get("angle_deg", 0.0), n).astype(np.float64)
+    shift = np.stack([np.broadcast_to(latents.get(f"shift_{a}", 0.0), n) for a in "xy"], axis=1)
+    content = _content_columns(latents)
+    z = latents[content].to_numpy(np.float32).reshape(n, len(content))
+    rows = [np.arange(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
+    upright = (turn_upright(dataset.batch(r).image[:, 0].numpy(), angle[r], shift[r]) for r in rows)
+    denoised = (
+        np.asarray(model.decode(z[r]), np.float32).reshape(-1, *dataset.shape) for r in rows
+    )
+    for path, chunks in zip(paths, (upright, denoised), strict=True):
+        with tempfile.TemporaryFile(dir=path.parent) as scratch:
+            stack = _gathered(chunks, (n, *dataset.shape), scratch)
+            write_mrcs(path, stack, dataset.pixel_size, overwrite)
+
+
+def _gathered(
+    chunks: Iterable[NDArray[np.float32]], shape: tuple[int, ...], scratch: Any
+) -> NDArray[np.float32]:
+    """Lay chunks one after another in a scratch file, so that memory does not grow with them."""
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error now rather than a crash later
+        os.posix_fallocate(scratch.fileno(), 0, 4 * int(np.prod(shape)))
+    stack = np.memmap(scratch, np.float32, "w+", shape=shape)
+    start = 0
+    for chunk in chunks:
+        stack[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return stack
+
+
+# --- selections -------------------------------------------------------------------------------
+
+
+def export_selection(
+    run: Run, mask: NDArray[np.bool_], out: Path, *, overwrite: bool = False
+) -> list[str]:
+    """Write the chosen images: a STAR with their rows, or a list of positions.
+
+    Parameters
+    ----------
+    run
+        The run that was fitted to the images.
+    mask
+        (N,) which to keep.
+    out
+        ``.star``: the input's own rows, in its order, with every column and optics group; or
+        ``.txt``: positions in the input from 0, one a line, as ``--index`` takes them.
+    overwrite
+        Replace a file that is there.
+
+    Returns
+    -------
+    Sentences about what should be known.
+
+    Raises
+    ------
+    InputError
+        Nothing is left, the input had no STAR file, or ``out`` is neither or is there already.
+    """
+    _refuse_existing([out], overwrite)
+    if not mask.any():
+        raise InputError.of("select", "the number of images left", 0, "at least one")
+    source = run.dataset().source
+    rows = np.flatnonzero(mask)
+    suffix = out.suffix.lower()
+    if suffix not in (".star", ".txt"):
+        raise InputError.of(out, "the extension", repr(suffix), ".star or .txt")
+    if suffix == ".star" and source.particles.format != "star":
+        raise InputError(
+            f"{out}: the run's input {source.stack.name} is no STAR file; write a list of "
+            "positions with -o selected.txt, which --index takes"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == ".star":
+        kept = source.subset(rows).particles
+        write_star(out, kept.table, kept.optics, overwrite)
+        return _path_notes(source, out)
+    positions = rows if source.selection is None else source.selection[rows]
+    text = "".join(f"{row}\n" for row in positions)
+    replace_atomically(out, lambda file: file.write(text.encode()), overwrite)
+    return []
