@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.mrc import is_mrc, read_header
-from modpose.data.particles import Particles, particles_of_star, read_cs, read_csv
+from modpose.data.particles import Particles
 from modpose.data.source import (
     IMAGE_COLUMNS,
-    TABLES,
     find_files,
     image_references,
     open_source,
@@ -34,6 +33,7 @@ from modpose.data.star import (
     read_star,
     tilt_stack_reason,
 )
+from modpose.data.tables import TABLES, particles_of_star, read_cs, read_csv
 from modpose.errors import InputError
 
 

@@ -9,19 +9,11 @@ from __future__ import annotations
 import difflib
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.star import (
-    StarBlocks,
-    columns_of,
-    other_kind,
-    particle_blocks,
-    tilt_stack_reason,
-)
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,8 +88,8 @@ class Particles:
             return np.asarray(self.optics[name])[groups]
         known = [*map(str, self.table.columns), *self._optics_columns()]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        listed = f"near names are {', '.join(near)}" if near else f"there are {_listed(known)}"
-        raise InputError(f"{self.name}: there is no column '{name}'; {listed}")
+        listing = f"near names are {', '.join(near)}" if near else f"there are {listed(known)}"
+        raise InputError(f"{self.name}: there is no column '{name}'; {listing}")
 
     def has(self, name: str) -> bool:
         """Tell whether :meth:`column` would find ``name``."""
@@ -329,7 +321,7 @@ class Particles:
         missing = next((group for group in groups if group not in known), None)
         if missing is not None:
             raise InputError.of(
-                self.name, "rlnOpticsGroup", missing, f"one of data_optics ({_listed(known)})"
+                self.name, "rlnOpticsGroup", missing, f"one of data_optics ({listed(known)})"
             )
         return np.array([known[group] for group in groups], dtype=np.int64)
 
@@ -337,86 +329,6 @@ class Particles:
         if note not in self._notes:
             self._notes.add(note)
             logger.warning("%s: %s", self.name, note)
-
-
-# --- reading ----------------------------------------------------------------------------------
-
-
-def particles_of_star(blocks: StarBlocks, name: str) -> Particles:
-    """Take the particles from the blocks of a STAR file.
-
-    Raises
-    ------
-    InputError
-        Where the file lists no particle images, lists them twice, or lists 2-D tilt stacks.
-    """
-    import pandas as pd
-
-    found = particle_blocks(blocks)
-    if not found:
-        if "particles" in blocks:
-            have = _listed(columns_of(blocks["particles"]))
-            raise InputError(f"{name}: data_particles has no column rlnImageName, only {have}")
-        raise InputError(f"{name}: this is {other_kind(blocks)}; it lists no particle images")
-    if len(found) > 1:
-        listed = " and ".join(f"data_{block}" for block in found)
-        raise InputError(f"{name}: both {listed} list particles, expected one such block")
-    content = blocks[found[0]]
-    table = pd.DataFrame([content]) if isinstance(content, dict) else content
-    if not len(table):
-        raise InputError.of(name, "the number of particles", 0, "at least one")
-    optics = blocks.get("optics")
-    if isinstance(optics, dict):
-        optics = pd.DataFrame([optics])
-    return Particles(table, optics, "star", name)
-
-
-def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
-    """Raise InputError where the particles are 2-D tilt-series stacks."""
-    reason = tilt_stack_reason(blocks)
-    if reason:
-        raise InputError(
-            f"{name}: the particles are 2-D tilt-series stacks, many images a particle ({reason}), "
-            "which cannot be fitted yet; expected one image or one volume a particle"
-        )
-
-
-def read_cs(path: Path) -> Particles:
-    """Read a cryoSPARC table (a NumPy structured array; nothing pickled is loaded)."""
-    import pandas as pd
-
-    try:
-        with path.open("rb") as file:
-            records = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise InputError(f"{path}: not readable as a cryoSPARC table ({reason})") from None
-    if records.dtype.names is None:
-        raise InputError.of(path, "the array", f"of plain {records.dtype}", "named fields")
-    columns: dict[str, NDArray[Any]] = {}
-    for name in records.dtype.names:
-        values = records[name]
-        if values.dtype.kind == "S":
-            values = np.char.decode(values, "utf-8", "replace").astype(object)
-        if values.ndim == 1:
-            columns[name] = values
-            continue
-        flat = values.reshape(len(values), -1)
-        columns.update({f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])})
-    if not len(records):
-        raise InputError.of(path, "the number of particles", 0, "at least one")
-    return Particles(pd.DataFrame(columns), None, "cs", str(path))
-
-
-def read_csv(path: Path) -> Particles:
-    """Read a CSV table with a header line."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as CSV ({str(error).splitlines()[0]})") from None
-    return Particles(table, None, "csv", str(path))
 
 
 # --- rotations in file formats ----------------------------------------------------------------
@@ -470,6 +382,7 @@ def _is_number(value: object) -> bool:
     return True
 
 
-def _listed(names: Any) -> str:
+def listed(names: Any) -> str:
+    """Write out the first few of many names."""
     names = [str(name) for name in names]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.mrc import is_mrc, open_mrc
-from modpose.data.particles import (
-    Particles,
-    particles_of_star,
-    read_cs,
-    read_csv,
-    refuse_tilt_stacks,
-)
+from modpose.data.particles import Particles
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
-from modpose.data.star import read_star
+from modpose.data.tables import TABLES, read_particles
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modpose")
 
-TABLES = (".star", ".cs", ".csv")
 IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path")
 """Columns of a CSV table that may name the images."""
 STACK_REFERENCE = re.compile(r"(\d+)@(.+)")
@@ -210,19 +203,6 @@ def _open_table(path: Path, datadir: Path | None) -> Source:
     stack = RowsStack(*_parts(particles, path, datadir), name=str(path))
     particles.pixel_size()  # a pixel size of zero is an error now, not later
     return Source(stack, particles, path)
-
-
-def read_particles(path: Path) -> Particles:
-    """Read the table of a .star, .cs or .csv file; 2-D tilt stacks are refused."""
-    suffix = path.suffix.lower()
-    if suffix == ".cs":
-        return read_cs(path)
-    if suffix == ".csv":
-        return read_csv(path)
-    blocks = read_star(path)
-    particles = particles_of_star(blocks, str(path))
-    refuse_tilt_stacks(blocks, str(path))
-    return particles
 
 
 def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]]:

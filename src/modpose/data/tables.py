@@ -1,0 +1,112 @@
+"""Reading particle tables: STAR, cryoSPARC's .cs, CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.particles import Particles, listed
+from modpose.data.star import (
+    StarBlocks,
+    columns_of,
+    other_kind,
+    particle_blocks,
+    read_star,
+    tilt_stack_reason,
+)
+from modpose.errors import InputError
+
+TABLES = (".star", ".cs", ".csv")
+
+
+def read_particles(path: Path) -> Particles:
+    """Read the table of a .star, .cs or .csv file; 2-D tilt stacks are refused."""
+    suffix = path.suffix.lower()
+    if suffix == ".cs":
+        return read_cs(path)
+    if suffix == ".csv":
+        return read_csv(path)
+    blocks = read_star(path)
+    particles = particles_of_star(blocks, str(path))
+    refuse_tilt_stacks(blocks, str(path))
+    return particles
+
+
+def particles_of_star(blocks: StarBlocks, name: str) -> Particles:
+    """Take the particles from the blocks of a STAR file.
+
+    Raises
+    ------
+    InputError
+        Where the file lists no particle images, lists them twice, or lists 2-D tilt stacks.
+    """
+    import pandas as pd
+
+    found = particle_blocks(blocks)
+    if not found:
+        if "particles" in blocks:
+            have = listed(columns_of(blocks["particles"]))
+            raise InputError(f"{name}: data_particles has no column rlnImageName, only {have}")
+        raise InputError(f"{name}: this is {other_kind(blocks)}; it lists no particle images")
+    if len(found) > 1:
+        both = " and ".join(f"data_{block}" for block in found)
+        raise InputError(f"{name}: both {both} list particles, expected one such block")
+    content = blocks[found[0]]
+    table = pd.DataFrame([content]) if isinstance(content, dict) else content
+    if not len(table):
+        raise InputError.of(name, "the number of particles", 0, "at least one")
+    optics = blocks.get("optics")
+    if isinstance(optics, dict):
+        optics = pd.DataFrame([optics])
+    return Particles(table, optics, "star", name)
+
+
+def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
+    """Raise InputError where the particles are 2-D tilt-series stacks."""
+    reason = tilt_stack_reason(blocks)
+    if reason:
+        raise InputError(
+            f"{name}: the particles are 2-D tilt-series stacks, many images a particle ({reason}), "
+            "which cannot be fitted yet; expected one image or one volume a particle"
+        )
+
+
+def read_cs(path: Path) -> Particles:
+    """Read a cryoSPARC table (a NumPy structured array; nothing pickled is loaded)."""
+    import pandas as pd
+
+    try:
+        with path.open("rb") as file:
+            records = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise InputError(f"{path}: not readable as a cryoSPARC table ({reason})") from None
+    if records.dtype.names is None:
+        raise InputError.of(path, "the array", f"of plain {records.dtype}", "named fields")
+    columns: dict[str, NDArray[Any]] = {}
+    for name in records.dtype.names:
+        values = records[name]
+        if values.dtype.kind == "S":
+            values = np.char.decode(values, "utf-8", "replace").astype(object)
+        if values.ndim == 1:
+            columns[name] = values
+            continue
+        flat = values.reshape(len(values), -1)
+        columns.update({f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])})
+    if not len(records):
+        raise InputError.of(path, "the number of particles", 0, "at least one")
+    return Particles(pd.DataFrame(columns), None, "cs", str(path))
+
+
+def read_csv(path: Path) -> Particles:
+    """Read a CSV table with a header line."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as CSV ({str(error).splitlines()[0]})") from None
+    return Particles(table, None, "csv", str(path))
