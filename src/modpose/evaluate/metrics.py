@@ -105,8 +105,9 @@ def circular_correlation(first: ArrayLike, second: ArrayLike) -> float:
 
     r = Σ sin(α − ᾱ) sin(β − β̄) / √(Σ sin²(α − ᾱ) Σ sin²(β − β̄)), equation 8.2.2, with circular
     means ᾱ and β̄.  **Ill-conditioned for uniform angles**: their circular mean is pure chance,
-    and it decides which half of the errors' sign pattern counts.  With uniform angles and errors
-    of σ = 17° (resultant length .956 ± .0006) it scatters between −.64 and .96 over repeats; use
+    and it decides which half of the errors' sign pattern counts.  Over 1,000 simulated sets of
+    4,000 uniform angles with errors of σ = 17.2° it came out between −.95 and .96 (standard
+    deviation .23), where the resultant length was .956 ± .001: use
     :func:`resultant_length` and :func:`circular_rmse_deg` as the main figures.  NaN when one of
     the two does not vary.
     """
@@ -217,7 +218,7 @@ def hungarian_accuracy(labels: ArrayLike, clusters: ArrayLike) -> tuple[float, d
     counts = np.zeros((len(groups), len(names)), int)
     np.add.at(counts, (group_index, label_index), 1)
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    mapping = {groups[r].item(): names[c].item() for r, c in zip(rows, columns, strict=True)}
+    mapping = dict(zip(groups[rows].tolist(), names[columns].tolist(), strict=True))
     return float(counts[rows, columns].sum() / len(label_index)), mapping
 
 
