@@ -81,6 +81,9 @@ def test_lines_say_every_figure(latents: pd.DataFrame, truth: pd.DataFrame) -> N
     text = "\n".join(recover(latents, truth).lines())
     assert "recovery of the truth on 3000 images" in text
     assert "hinge angle: |r| 0.89" in text
+    assert "with the best linear combination of all z" in text
+    one = recover(latents.drop(columns="z_0"), truth)
+    assert "linear combination" not in "\n".join(one.lines())
     assert "3.0° given the hinge angle" in text
     assert "ill-conditioned for uniform angles" in text
     assert "shift: RMS error 0.2" in text

@@ -56,11 +56,14 @@ class Recovery:
         """Say the figures in words, a line each."""
         out = [f"recovery of the truth on {self.images} images"]
         if self.hinge_pearson is not None:
-            out.append(
+            line = (
                 f"hinge angle: |r| {self.hinge_pearson:.3f} with {self.hinge_component}"
-                f" (rank correlation {self.hinge_spearman:.3f},"
-                f" all components together {self.hinge_pearson_linear:.3f})"
+                f" (rank correlation {self.hinge_spearman:.3f})"
             )
+            linear = self.hinge_pearson_linear
+            if linear is not None and linear > self.hinge_pearson + 5e-4:
+                line += f", {linear:.3f} with the best linear combination of all z"
+            out.append(line)
         if self.rotation_rmse_deg is not None:
             given = self.rotation_rmse_given_hinge_deg
             out.append(
