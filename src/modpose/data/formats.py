@@ -54,7 +54,7 @@ def open_npz(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     """Open one array of an NPZ archive; it is unpacked into memory once, and that is logged."""
     name = f"{path}:{array}"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             array = _choose(path, array, list(archive.files))
             name = f"{path}:{array}"
             pixels = archive[array]
@@ -95,7 +95,9 @@ def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
     name = str(path)
     try:
         with tifffile.TiffFile(path) as tiff:
-            if len(tiff.series) != 1:
+            if not tiff.series:
+                raise InputError(f"{path}: not readable as TIFF (it has no pages)")
+            if len(tiff.series) > 1:
                 found = " and ".join(str(s.shape) for s in tiff.series[:2])
                 raise InputError.of(path, "the pages' sizes", found, "one box size throughout")
             series = tiff.series[0]
