@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from modpose.data.dataset import Dataset
     from modpose.data.source import Source
+    from modpose.model import PoseModel
     from modpose.run import Run
 
 FORMATS = ("star", "csv", "mrcs")
@@ -74,6 +75,7 @@ def export_run(
     if reasons and asked:
         raise InputError(next(iter(reasons.values())))
     targets = {name: paths for name, paths in targets.items() if name not in reasons}
+    model = run.model() if "mrcs" in targets else None
     next(iter(targets.values()))[0].parent.mkdir(parents=True, exist_ok=True)
     notes = list(reasons.values())
     for name, paths in targets.items():
@@ -81,8 +83,8 @@ def export_run(
             write_latents(latents, paths[0], overwrite=overwrite)
         elif name == "star":
             notes += _write_poses(run, dataset, latents, paths[0], overwrite)
-        else:
-            _write_pictures(run, dataset, latents, paths, overwrite)
+        elif model is not None:
+            _write_pictures(model, dataset, latents, paths, overwrite)
     return [path for paths in targets.values() for path in paths], notes
 
 
@@ -333,10 +335,10 @@ def turn_upright(
 
 
 def _write_pictures(
-    run: Run, dataset: Dataset, latents: pd.DataFrame, paths: list[Path], overwrite: bool
+    model: PoseModel, dataset: Dataset, latents: pd.DataFrame, paths: list[Path], overwrite: bool
 ) -> None:
     """Write the images turned upright, and the model's noise-free version of each."""
-    n, model = dataset.n, run.model()
+    n = dataset.n
     angle = np.broadcast_to(latents.get("angle_deg", 0.0), n).astype(np.float64)
     shift = np.stack([np.broadcast_to(latents.get(f"shift_{a}", 0.0), n) for a in "xy"], axis=1)
     content = _content_columns(latents)
