@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modpose.model import PoseModel
     from modpose.run import Run
 
-Integers = NDArray[np.integer]
+Integers = NDArray[np.int64]
 Floats = NDArray[np.floating]
 
 SCATTER_POINTS = 5000
@@ -34,9 +34,6 @@ SCATTER_POINTS = 5000
 MOST_IMAGES = 4000
 MOST_BYTES = 256 * 2**20
 """Images to read for averages and thumbnails, and their memory as float32."""
-THUMBNAILS = 2000
-THUMBNAIL_PIXELS = 1_500_000
-"""Thumbnails, and pixels to decode for them: enough for 900 of 40 x 40."""
 COMPARED = 16
 """Images shown beside their reconstruction."""
 
@@ -82,14 +79,12 @@ def make_sections(material: Material, points: Integers, quiet: bool) -> list[Sec
     """Make every section that the run has something for, with a progress bar."""
     from tqdm import tqdm
 
-    height, width = material.shape
-    thumbnails = min(len(material.rows), THUMBNAILS, max(25, THUMBNAIL_PIXELS // (height * width)))
     makers: dict[str, Callable[[], Section | None]] = {
         "reconstructions": lambda: sections.reconstructions(material),
         "average": lambda: sections.average(material),
         "truth": lambda: truth(material),
         "manifold": lambda: sections.manifold(material),
-        "content": lambda: sections.content(material, points, thumbnails),
+        "content": lambda: sections.content(material, points),
         "clusters": lambda: sections.clusters(material),
         "traversals": lambda: sections.traversals(material),
         "interpolations": lambda: sections.interpolations(material),
@@ -113,12 +108,13 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     config, environment = run.config, run.environment
     model = run.model()
     decode = _decoder(model, volumes=len(environment["shape"]) == 3)
-    content = [name for name in latents if name.startswith("z_") and name[2:].isdigit()]
+    names = [str(name) for name in latents.columns]
+    content = [name for name in names if name.startswith("z_") and name[2:].isdigit()]
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
     rows, images, posed, known = _images(run, model, len(latents))
     predicted = decode(z[rows[:200]] if len(rows) else z[:200])
-    turned = config.model.rotation.prior != "none" and "angle_deg" in latents
-    shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= set(latents)
+    turned = config.model.rotation.prior != "none" and "angle_deg" in names
+    shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= set(names)
     return Material(
         look=_look(config, images, predicted),
         decode=decode,
@@ -132,8 +128,8 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         angle_deg=latents["angle_deg"].to_numpy(float) if turned else None,
         angle_std_deg=latents["angle_std_deg"].to_numpy(float) if turned else None,
         shift_px=latents[["shift_x", "shift_y"]].to_numpy(float) if shifted else None,
-        columns={k: latents[k].to_numpy() for k in ("label", "cluster") if k in latents},
-        truth=None if known is None else {k: known[k].to_numpy() for k in known},
+        columns={k: latents[k].to_numpy() for k in ("label", "cluster") if k in names},
+        truth=None if known is None else {str(k): column.to_numpy() for k, column in known.items()},
         recovery=() if known is None else _recovery(latents, known),
         shift_prior_px=config.model.shift.std_px if shifted else None,
         pixel_size=environment.get("pixel_size"),
@@ -156,7 +152,7 @@ def _images(
     """Read a random sample: rows, pictures, posed predictions of the first, and the truth."""
     if run.environment.get("input") is None:
         nothing = np.empty((0, 1, 1), np.float32)
-        return np.empty(0, int), nothing, nothing, None
+        return np.empty(0, np.int64), nothing, nothing, None
     dataset = run.dataset()
     size = 4 * dataset.channels * int(np.prod(dataset.shape))
     count = min(n, MOST_IMAGES, max(100, MOST_BYTES // size))
@@ -176,6 +172,18 @@ def read_pictures(dataset: Dataset, rows: Integers, chunk: int = 256) -> Floats:
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return np.asarray(pictures[back])
+
+
+def _posed(model: PoseModel, dataset: Dataset, rows: Integers) -> Floats:
+    """Draw what the model believes is under the noise of some images, in their own pose."""
+    import torch
+
+    vae = model.vae
+    batch = dataset.batch(rows).to(model.device)
+    with torch.no_grad():
+        prediction = vae.predict(vae.posterior(batch).best(), batch.ctf)
+        values = vae.likelihood.mean(prediction)[:, 0].cpu().numpy()
+    return grids.as_pictures(np.moveaxis(values.reshape(len(rows), *vae.shape, -1), -1, 1))
 
 
 def _truth(dataset: Dataset) -> pd.DataFrame | None:
@@ -220,15 +228,13 @@ def _scatter_points(n: int, rows: Integers, rng: np.random.Generator) -> Integer
 
 def _page(run: Run, material: Material, latents: pd.DataFrame, made: list[Section]) -> str:
     """Render the page."""
-    from modpose import __version__
-
     environment = run.environment
     counts = latents["split"].value_counts()
     names = {"train": "for training", "val": "held out"}
     split = {text: int(counts[name]) for name, text in names.items() if name in counts}
     source = environment.get("input")
     title = Path(source).name if source else run.path.resolve().name
-    subtitle = f"What {run.config.recipe} of modpose {__version__} made of it."
+    subtitle = f"Recipe {run.config.recipe}, modpose {environment.get('modpose', '')}."
     facts = summary.facts(run.config, environment, material.metrics, split)
     notes = summary.notes(
         material.metrics,

@@ -13,7 +13,7 @@ from modpose.report import grids
 from modpose.report.figures import Look
 from modpose.report.grids import Floats
 
-Integers = NDArray[np.integer]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

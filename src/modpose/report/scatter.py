@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -206,11 +207,9 @@ def interactive(
     index
         (N,) position of each point's image in the stack.
     thumbnails
-        Image and upright prediction of the first M points, (M, H, W[, 3]) each, in [0, 1]; none
-        where there are no images.
+        Image and upright prediction of the first points, (M, H, W[, 3]) in [0, 1], M of their
+        own; none where there are no images.
     """
-    count = len(thumbnails[0]) if thumbnails else 0
-    columns = max(1, int(np.ceil(np.sqrt(count))))
     return {
         "index": [int(i) for i in index],
         "views": [
@@ -235,14 +234,22 @@ def interactive(
             for colouring in colourings
         ],
         "colours": list(CATEGORY_COLOURS),
-        "thumbnails": {
-            "count": count,
-            "columns": columns,
-            "side": side,
-            "sheets": [thumbnail_sheet(tiles, columns, side) for tiles in thumbnails],
-            "titles": ["image", "model, upright"],
-        },
+        "side": side,
+        "thumbnails": [
+            {
+                "title": title,
+                "count": len(tiles),
+                "columns": columns_of(len(tiles)),
+                "sheet": thumbnail_sheet(tiles, columns_of(len(tiles)), side),
+            }
+            for title, tiles in zip(("image", "model, upright"), thumbnails, strict=False)
+        ],
     }
+
+
+def columns_of(count: int) -> int:
+    """Thumbnails a row of a sheet that is about square."""
+    return max(1, math.ceil(math.sqrt(count)))
 
 
 def _short(values: Floats) -> list[float | None]:

@@ -7,13 +7,15 @@ one that a run has nothing for (no pose, no labels, no truth) is None.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modpose.report import figures, grids, scatter
 from modpose.report.html import Picture, Section
-from modpose.report.material import Material, sense_of_angle, subscript
+from modpose.report.material import Integers, Material, sense_of_angle, subscript
 
-Integers = NDArray[np.integer]
+THUMBNAILS = 2000
+"""Most images shown on hover."""
+DECODED_PIXELS = 600_000
+"""Pixels to decode for hover: enough for 375 pictures of 40 x 40."""
 
 
 # --- training ---------------------------------------------------------------------------------
@@ -211,16 +213,20 @@ def samples(m: Material) -> Section | None:
 # --- content ----------------------------------------------------------------------------------
 
 
-def content(m: Material, points: Integers, thumbnails: int) -> Section | None:
+def content(m: Material, points: Integers) -> Section | None:
     """Scatter of content; ``points`` are rows of the arrays, the first ones those of ``rows``."""
     if m.z_dim == 0 or len(points) < 3:
         return None
     angle = None if m.angle_deg is None else m.angle_deg[points]
     views = scatter.content_views(m.z[points], m.seed, angle, m.elbo[points])
     colourings = _colourings(m, points)
-    first = m.rows[:thumbnails]
-    thumbs = [m.look.image(m.images[:thumbnails]), m.look.prediction(m.decode(m.z[first]))]
-    data = scatter.interactive(views, colourings, m.index[points], thumbs if thumbnails else [])
+    shown = min(len(m.rows), THUMBNAILS)
+    drawn = min(shown, max(25, DECODED_PIXELS // (m.shape[0] * m.shape[1])))
+    thumbnails = []
+    if shown:
+        upright = m.decode(m.z[m.rows[:drawn]])
+        thumbnails = [m.look.image(m.images[:shown]), m.look.prediction(upright)]
+    data = scatter.interactive(views, colourings, m.index[points], thumbnails)
     stills = [
         Picture.of(
             scatter.still(view, colourings[0]),
@@ -229,18 +235,10 @@ def content(m: Material, points: Integers, thumbnails: int) -> Section | None:
         )
         for k, view in enumerate(views)
     ]
-    shown = f"{len(points):,} of {len(m.z):,} images" if len(points) < len(m.z) else "all images"
     return Section(
         "content",
         "Content of every image",
-        f"A point an image ({shown}). Choose what to see and what to colour by; rest on a point "
-        f"to see its image and the model's upright version (for {len(first):,} of the points)."
-        + (
-            " t-SNE keeps neighbours together and shows groups; its distances and areas mean "
-            "little."
-            if any(view.name == "t-SNE" for view in views)
-            else ""
-        ),
+        _content_caption(len(points), len(m.z), shown, any(v.name == "t-SNE" for v in views)),
         "labels or clusters form groups or a gradient, while the colour of the inferred angle "
         "looks like confetti: content knows nothing of pose.",
         "the angle's colour forms sectors or bands (pose has leaked into content), or a far "
@@ -248,6 +246,19 @@ def content(m: Material, points: Integers, thumbnails: int) -> Section | None:
         stills,
         scatter=data,
     )
+
+
+def _content_caption(points: int, images: int, thumbnails: int, tsne: bool) -> str:
+    which = "all images" if points == images else f"{points:,} of {images:,} images"
+    caption = f"A point an image ({which}). Choose what to see and what to colour by."
+    if thumbnails:
+        caption += (
+            " Rest on a point to see its image and, for some, the model's upright version "
+            f"(pictures of {thumbnails:,} points are in this page)."
+        )
+    if tsne:
+        caption += " t-SNE keeps neighbours together; its distances and areas mean little."
+    return caption
 
 
 def _colourings(m: Material, points: Integers) -> list[scatter.Colouring]:
