@@ -280,10 +280,11 @@ def write_mrcs(
     reals[10:13] = np.array([columns, rows, depth]) * (pixel_size or 0.0)
     reals[13:16] = 90.0
     words[16:19] = 1, 2, 3
-    reals[19:22] = images.min(), images.max(), images.mean(dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what a user writes may hold infinities
+        reals[19:22] = images.min(), images.max(), images.mean(dtype=np.float64)
+        reals[54] = images.std(dtype=np.float64)
     words[22] = (1 if len(images) == 1 else 401) if volumes else 0
     words[27] = 20140
-    reals[54] = images.std(dtype=np.float64)
     raw = bytearray(words.tobytes())
     raw[208:216] = b"MAP \x44\x44\x00\x00"
     replace_atomically(path, lambda file: _write(file, bytes(raw), images), overwrite)

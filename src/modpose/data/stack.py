@@ -299,16 +299,17 @@ class RowsStack(Stack):
                 raise InputError(f"{name}: the box is {found}, expected one box size throughout")
         self._parts, self._part, self._row = tuple(parts), part, row
         self.n, self.shape, self.channels = len(row), first.shape, first.channels
-        sizes = {p.pixel_size for p in parts}
-        self.pixel_size = first.pixel_size if len(sizes) == 1 else None
+        same = all(p.pixel_size == first.pixel_size for p in parts)
+        self.pixel_size = first.pixel_size if same else None
         self.dtype, self.name = first.dtype, name
-        for i, member in enumerate(parts):
-            bad = np.flatnonzero((part == i) & ((row < 0) | (row >= member.n)))
-            if bad.size:
-                raise InputError(
-                    f"{name}: row {bad[0] + 1} asks for image {row[bad[0]] + 1} of {member.name}, "
-                    f"which holds {member.n}"
-                )
+        held = np.array([p.n for p in parts], dtype=np.int64)
+        bad = np.flatnonzero((row < 0) | (row >= held[part]))
+        if bad.size:
+            member = parts[int(part[bad[0]])]
+            raise InputError(
+                f"{name}: row {bad[0] + 1} asks for image {row[bad[0]] + 1} of {member.name}, "
+                f"which holds {member.n}"
+            )
 
     def _read_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         part = self._part[rows]
