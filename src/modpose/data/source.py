@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
+from modpose.data.files import natural_key
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.particles import Particles
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -177,12 +178,13 @@ def _open_folder(path: Path, kind: Kind) -> Source:
     if files:
         stack = formats.PictureStack(files, str(path))
     else:
-        files = sorted((p for p in path.iterdir() if is_mrc(p)), key=lambda p: p.name)
+        files = sorted(filter(is_mrc, path.iterdir()), key=lambda p: natural_key(p.name))
         if not files:
             expected = "PNG, TIFF, JPEG or MRC files"
             raise InputError.of(path, "the folder", "without images", expected)
-        stack = _joined([open_mrc(file, kind) for file in files], str(path))
-        files = [Path(stack.where(row).partition(", image ")[0]) for row in range(stack.n)]
+        parts = [open_mrc(file, kind) for file in files]
+        stack = _joined(parts, str(path))
+        files = [file for file, part in zip(files, parts, strict=True) for _ in range(part.n)]
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     if any(file.parent != path for file in files):
         table["folder"] = [str(file.parent.relative_to(path)) for file in files]
