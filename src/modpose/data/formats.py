@@ -167,10 +167,10 @@ class PictureStack(Stack):
         return str(self._paths[row])
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """List the pictures in a folder in natural order; those of its sub-folders if it has none."""
+def picture_files(folder: Path, nested: bool = True) -> list[Path]:
+    """List a folder's pictures in natural order; if it has none, those of its sub-folders."""
     files = [p for p in folder.iterdir() if _is_picture(p)]
-    if not files:
+    if not files and nested:
         files = [p for p in folder.rglob("*") if _is_picture(p)]
     return sorted(files, key=lambda p: natural_key(str(p.relative_to(folder))))
 

@@ -173,18 +173,18 @@ def _no_table(stack: Stack) -> Particles:
 def _open_folder(path: Path, kind: Kind) -> Source:
     import pandas as pd
 
-    files = formats.picture_files(path)
-    stack: Stack
-    if files:
-        stack = formats.PictureStack(files, str(path))
-    else:
-        files = sorted(filter(is_mrc, path.iterdir()), key=lambda p: natural_key(p.name))
-        if not files:
-            expected = "PNG, TIFF, JPEG or MRC files"
-            raise InputError.of(path, "the folder", "without images", expected)
-        parts = [open_mrc(file, kind) for file in files]
+    maps = sorted(filter(is_mrc, path.iterdir()), key=lambda p: natural_key(p.name))
+    pictures = formats.picture_files(path, nested=not maps)
+    if pictures:
+        stack: Stack = formats.PictureStack(pictures, str(path))
+        files = pictures
+    elif maps:
+        parts = [open_mrc(file, kind) for file in maps]
         stack = _joined(parts, str(path))
-        files = [file for file, part in zip(files, parts, strict=True) for _ in range(part.n)]
+        files = [file for file, part in zip(maps, parts, strict=True) for _ in range(part.n)]
+    else:
+        expected = "PNG, TIFF, JPEG or MRC files"
+        raise InputError.of(path, "the folder", "without images", expected)
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     if any(file.parent != path for file in files):
         table["folder"] = [str(file.parent.relative_to(path)) for file in files]
