@@ -19,6 +19,7 @@ extensions = [
     "reference",
 ]
 myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "modpose"

@@ -1,7 +1,9 @@
 """The command line: each verb reads its options, calls the library once, and prints.
 
-Slow libraries are imported inside the verbs, so that ``modpose --help`` answers at once.
+Slow libraries are imported inside the verbs, so that ``modpose --help`` answers at once.  The
+backspace character before examples keeps their line breaks.
 """
+# ruff: noqa: D301
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ def fit(
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run instead.")
     ] = None,
 ) -> None:
-    r"""Learn a model of the images in INPUT and save everything in RUN.
+    """Learn a model of the images in INPUT and save everything in RUN.
 
     Options come from the recipe, then --config, then the flags, then --set; the resolved whole
     is saved as RUN/config.yaml.  Without --recipe the best one for the data is used, and named.
@@ -171,7 +173,7 @@ def resume_verb(
     ] = None,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    r"""Go on with a run from its last completed epoch, to the numbers it would have had.
+    """Go on with a run from its last completed epoch, to the numbers it would have had.
 
     With --epochs a finished run, too, is trained for longer.
 
@@ -211,7 +213,7 @@ def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Anything that fit would take.")],
     datadir: DataDir = None,
 ) -> None:
-    r"""Say what a file is: particles, optics groups, pixel size, poses, CTF, what is missing.
+    """Say what a file is: particles, optics groups, pixel size, poses, CTF, what is missing.
 
     \b
     modpose inspect particles.star
@@ -223,7 +225,7 @@ def inspect(
 
 @app.command()
 def report(run: RunFolder) -> None:
-    r"""Draw RUN/report: one self-contained index.html, and its figures as PNG files.
+    """Draw RUN/report: one self-contained index.html, and its figures as PNG files.
 
     Prints how well a known truth was recovered, where the data carry one.
 
@@ -260,10 +262,10 @@ def _recovery(run: Path) -> list[str]:
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Print this one as YAML.")
+        str | None, typer.Argument(metavar="NAME", help="Print this one as YAML.")
     ] = None,
 ) -> None:
-    r"""List the recipes, or print every option of one (a starting point for --config).
+    """List the recipes, or print every option of one (a starting point for --config).
 
     \b
     modpose recipes
@@ -295,7 +297,7 @@ def encode(
     index: Index = None,
     overwrite: Overwrite = False,
 ) -> None:
-    r"""Infer content and pose of other images with a run's model.
+    """Infer content and pose of other images with a run's model.
 
     \b
     modpose encode run new.star -o latents.parquet
@@ -323,7 +325,7 @@ def export(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    r"""Write poses, classes and content for other programs.
+    """Write poses, classes and content for other programs.
 
     STAR keeps every column of the input and adds rlnAnglePsi, rlnOriginXAngst, rlnOriginYAngst,
     rlnClassNumber and modposeZ0...; CSV holds the latents; MRCS the images turned upright and
@@ -363,7 +365,7 @@ def select(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    r"""Keep some of a run's images: a STAR with the same rows, order and metadata.
+    """Keep some of a run's images: a STAR with the same rows, order and metadata.
 
     Conditions given together must all hold.  Expressions compare columns of latents.parquet
     (and of the STAR) with numbers, joined by and, or, not.
@@ -404,7 +406,7 @@ def particles(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    r"""Draw a hinged macromolecule in random poses: particles.mrcs and particles.star.
+    """Draw a hinged macromolecule in random poses: particles.mrcs and particles.star.
 
     The truth is kept in STAR columns of its own (modposeTruthAngle, ...Hinge, ...ShiftX/Y).
 
@@ -429,7 +431,7 @@ def particles(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(EXPERIMENTS)}.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(EXPERIMENTS)}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
     budget: Annotated[
         Literal["smoke", "scaled", "full"],
@@ -437,7 +439,7 @@ def experiment(
     ] = "scaled",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
-    r"""Repeat the studies of a paper.
+    """Repeat the studies of a paper.
 
     \b
     modpose experiment spatial-vae --budget smoke -o study
@@ -457,6 +459,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with _notes_on_stderr():
             code = app(arguments or ["--help"], prog_name="modpose", standalone_mode=False)
+        sys.stdout.flush()
     except Exception as error:
         code, sentence = _explain(error)
         if sentence is None:
