@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
 
 
+RESTART_STRIDE = 7919
+"""What separates the seeds of restarts, so that seeds 0, 1, 2... share none."""
+
+
 def fit_run(
     source: Source,
     config: Config,
@@ -85,8 +89,8 @@ def fit_run(
         "index": None if index is None else os.fspath(index.absolute()),
     }
     run = Run.create(out, config, environment, overwrite)
-    learner = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
-    return _go_on(run, learner, dataset, [], max_minutes=max_minutes, quiet=quiet)
+    learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
+    return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
 
 
 def resume_run(
@@ -120,8 +124,8 @@ def resume_run(
         raise InputError(f"{run.environment['input']}: the images are not those of the run {path}")
     saved = newest_checkpoint(run.path / "checkpoints")
     if saved is None:
-        learner = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
-        return _go_on(run, learner, dataset, [], max_minutes=max_minutes, quiet=quiet)
+        learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
+        return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
     learner = set_up(_build(dataset, run.config), run.config)
     learner.vae.load_state_dict(saved[0])
     learner.load_training_state(saved[1])
@@ -132,33 +136,37 @@ def resume_run(
 
 def start(
     dataset: Dataset, config: Config, *, max_minutes: float | None, quiet: bool = False
-) -> Learner:
-    """Make a learner; of several restarts, the one with the best validation ELBO."""
+) -> tuple[Learner, list[dict[str, float]]]:
+    """Make a learner; of several restarts, the one with the best validation ELBO.
+
+    Returns
+    -------
+    tuple
+        The learner, and the metrics of the epochs that it has behind it.
+    """
     train = config.train
     if train.restarts == 1:
-        return set_up(_build(dataset, config), config)
-    best: Learner | None = None
-    spent = 0.0
+        return set_up(_build(dataset, config), config), []
+    starts: list[tuple[Learner, list[dict[str, float]]]] = []
     images = train.restarts * train.restart_epochs * len(dataset.train)
     with Progress("restarts", images, quiet=quiet) as progress:
         for k in range(train.restarts):
-            seeded = config.model_copy(update={"seed": config.seed + 7919 * k})
-            learner = set_up(_build(dataset, seeded), seeded)
+            seeded = config.model_copy(update={"seed": config.seed + RESTART_STRIDE * k})
+            learner, rows = set_up(_build(dataset, seeded), seeded), []
             run_epochs(
                 learner,
                 dataset,
                 seeded,
                 epochs=train.restart_epochs,
-                max_minutes=None if max_minutes is None else max_minutes / train.restarts,
+                max_minutes=None if max_minutes is None else 0.5 * max_minutes / train.restarts,
                 progress=progress,
-                record=lambda metrics: None,
+                record=rows.append,
             )
-            spent += learner.state.seconds
-            if best is None or learner.state.best_elbo > best.state.best_elbo:
-                best = learner
-    assert best is not None
-    best.state.seconds, best.state.stopped = spent, ""
-    return best
+            starts.append((learner, [row | {"start": k} for row in rows]))
+    best, rows = max(starts, key=lambda pair: pair[0].state.best_elbo)
+    best.state.seconds = sum(learner.state.seconds for learner, _ in starts)
+    best.state.stopped = ""
+    return best, rows
 
 
 def train_model(

@@ -118,8 +118,7 @@ class PoseModel:
         known = None if labels is None else read_labels(labels, source)
         dataset = Dataset(source, config.data, seed=config.seed, ctf=config.model.ctf == "auto")
         minutes = self.max_minutes if max_minutes is None else max_minutes
-        learner = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
-        rows: list[dict[str, float]] = []
+        learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
             learner, dataset, config, run=None, rows=rows, max_minutes=minutes, quiet=self.quiet
         )

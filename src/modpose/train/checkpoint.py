@@ -6,6 +6,7 @@ is killed at any moment leaves at least the one before.
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,11 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] 
     complete = _complete(folder)
     if not complete:
         return None
-    state = torch.load(complete[-1].with_suffix(".state"), weights_only=True)
+    path = complete[-1].with_suffix(".state")
+    try:
+        state = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise InputError(f"{path}: the checkpoint cannot be read safely") from None
     return read_weights(complete[-1]), state
 
 

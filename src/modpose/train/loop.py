@@ -23,6 +23,7 @@ from modpose.data.dataset import Dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import TrainingError
 from modpose.progress import Progress
+from modpose.train.memory import keep_freed_memory
 from modpose.train.schedules import beta_at, rate_factor
 from modpose.vae import Elbo, Vae
 
@@ -65,6 +66,7 @@ class Learner:
 
 def set_up(vae: Vae, config: Config) -> Learner:
     """Put a model on its device, with Adam for networks and sparse Adam for a lookup table."""
+    keep_freed_memory()
     train = config.train
     fabric = Fabric(accelerator=train.accelerator, devices=1, precision=train.precision)
     table = vae.encoder if isinstance(vae.encoder, TableEncoder) else None
