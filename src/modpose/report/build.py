@@ -112,7 +112,8 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     content = [name for name in names if name.startswith("z_") and name[2:].isdigit()]
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
     rows, images, posed, known = _images(run, model, len(latents))
-    predicted = decode(z[rows[:200]] if len(rows) else z[:200])
+    prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
+    predicted = decode(np.concatenate([z[rows[:100]], prior]))
     turned = config.model.rotation.prior != "none" and "angle_deg" in names
     shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= set(names)
     return Material(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 INK, MUTED, BLUE, ORANGE, RULE = "#1f2933", "#6b7785", "#24609f", "#c4552d", "#d8dde3"
 WIDTH = 9.6
 """Width of a full figure, inches."""
+DPI = 150
 TEXT = 9.5
 SMALL = 8.5
 
@@ -57,7 +58,7 @@ def new_figure(height: float, width: float = WIDTH, constrained: bool = True) ->
     """Return an empty figure (inches) that belongs to no global state."""
     from matplotlib.figure import Figure
 
-    return Figure((width, height), dpi=150, layout="constrained" if constrained else None)
+    return Figure((width, height), dpi=DPI, layout="constrained" if constrained else None)
 
 
 def style(ax: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
@@ -289,6 +290,7 @@ def angle_histogram(angle_deg: Floats, std_deg: Floats | None, origin: Origin) -
     polar.set_yticks([])
     ticks = np.arange(-135, 181, 45)
     polar.set_xticks(np.deg2rad(ticks), [f"{t}°".replace("-", "−") for t in ticks])
+    polar.set_xlim(-np.pi, np.pi)
     if std_deg is not None:
         ax = style(fig.add_subplot(1, 2, 2), "s.d. of the angle (degrees)", "images")
         ax.set_title("How sure the model is", fontsize=TEXT + 1, color=INK, loc="left")

@@ -217,8 +217,8 @@ def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats
 def aligned_average(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> Floats:
     """Mean of the images turned and shifted upright, each pixel over the images that reach it.
 
-    Parameters are those of :func:`align`; the result is one picture (float64; 0 where no image
-    reaches).
+    Parameters are those of :func:`align`; the result is one picture, float64.  A pixel that less
+    than a quarter of the images reach (the corners) has the mean of the images' outermost pixels.
     """
     total = np.zeros(pictures.shape[1:])
     weight = np.zeros(pictures.shape[1:3])
@@ -227,5 +227,11 @@ def aligned_average(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> Fl
         upright, inside = align(pictures[part], angle_deg[part], shift_px[part])
         total += upright.sum(0, dtype=np.float64)
         weight += inside.sum(0, dtype=np.float64)
-    weight = np.maximum(weight, 1.0)
-    return total / (weight if total.ndim == 2 else weight[..., None])
+    edge = np.ones(weight.shape, bool)
+    edge[1:-1, 1:-1] = False
+    background = pictures[:, edge].mean(axis=(0, 1), dtype=np.float64)
+    reached = weight >= 0.25 * len(pictures)
+    count = np.maximum(weight, 1.0).reshape(*weight.shape, *[1] * (total.ndim - 2))
+    average = total / count
+    average[~reached] = background
+    return average

@@ -1,0 +1,172 @@
+"""The report of real, tiny runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modpose import InputError, PoseModel, Run, fit_run, open_source
+from modpose.config import merge, parse_config
+from modpose.recipes import recipe_config
+from modpose.report import build, build_report, figures
+from modpose.report.build import read_pictures
+from modpose.simulate.particles import HingeSettings, simulate_particles
+
+SMALL = {
+    "train": {"epochs": 2, "batch_size": 20, "restarts": 1, "delay_z_epochs": 0},
+    "model": {
+        "encoder": {"kind": "mlp", "hidden": 16},
+        "field": {"kind": "implicit", "hidden": 16},
+    },
+}
+
+
+def config(recipe: str, z_dim: int, **data: object):
+    values = merge(
+        recipe_config(recipe), SMALL if "spatial" in recipe else {"train": SMALL["train"]}
+    )
+    return parse_config(merge(values, {"model": {"z_dim": z_dim}, "data": data}), "test")
+
+
+def pngs(report: Path) -> set[str]:
+    found = {path.name for path in report.glob("*.png")}
+    for name in found:
+        Image.open(report / name).verify()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw at a low resolution, which is quick."""
+    monkeypatch.setattr(figures, "DPI", 30)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "images.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(60, 16, 16)).astype(np.float32))
+    return path
+
+
+def test_report_of_a_posed_run_with_labels_and_clusters(images: Path, tmp_path: Path) -> None:
+    run = fit_run(
+        open_source(images), config("spatial-vae", 3, normalize="image"), tmp_path / "run",
+        labels=np.arange(60) % 3, clusters=2, quiet=True,
+    )  # fmt: skip
+    page = build_report(run.path, quiet=True)
+    assert page == run.path / "report" / "index.html"
+    text = page.read_text()
+    for anchor in ("reconstructions", "average", "manifold", "content", "clusters", "traversals",
+                   "interpolations", "samples", "pose", "learning"):  # fmt: skip
+        assert f'<section id="{anchor}">' in text
+    assert '<section id="truth">' not in text
+    assert "row 0 at the bottom" in text
+    assert {"angles.png", "shifts.png", "content-2.png", "clusters.png"} <= pngs(page.parent)
+    assert sorted(p.name for p in run.path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_report_of_colour_without_pose(tmp_path: Path) -> None:
+    path = tmp_path / "colour.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3)).astype(np.uint8))
+    run = fit_run(
+        open_source(path), config("vae", 2, normalize="range"), tmp_path / "run", quiet=True
+    )
+    text = build_report(run.path, quiet=True).read_text()
+    assert '<section id="manifold">' in text
+    assert '<section id="pose">' not in text
+    assert '<section id="average">' not in text
+    assert "row 0 at the top" in text
+
+
+@pytest.mark.parametrize("recipe", ["spatial-vae-rotation", "spatial-vae-translation"])
+def test_report_of_half_a_pose_and_of_no_content(images: Path, tmp_path: Path, recipe: str) -> None:
+    run = fit_run(
+        open_source(images), config(recipe, 0, normalize="image"), tmp_path / "run", quiet=True
+    )
+    found = pngs(build_report(run.path, quiet=True).parent)
+    assert ("angles.png" in found) == (recipe == "spatial-vae-rotation")
+    assert ("shifts.png" in found) == (recipe == "spatial-vae-translation")
+    assert "average.png" in found
+    assert "manifold.png" not in found
+
+
+def test_report_of_a_model_fitted_to_an_array(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 12, 12)).astype(np.float32)
+    model = PoseModel("spatial-vae", z_dim=1, options=SMALL, quiet=True).fit(x)
+    run = model.save(tmp_path / "run")
+    page = build_report(run.path, quiet=True)
+    assert "array in memory" in page.read_text()
+    found = pngs(page.parent)
+    assert "manifold.png" in found
+    assert "reconstructions.png" not in found
+
+
+def test_known_truth_is_shown(tmp_path: Path) -> None:
+    from modpose.simulate.particles import write_particles
+
+    simulated = simulate_particles(HingeSettings(n=60, box=40, seed=0))
+    star = write_particles(simulated, tmp_path / "sim")
+    run = fit_run(
+        open_source(star), config("spatial-vae", 1, normalize="image", box=20),
+        tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    page = build_report(run.path, quiet=True)
+    assert {"truth-hinge.png", "truth-angle.png", "truth-shift.png"} <= pngs(page.parent)
+    assert "hinge angle" in page.read_text()
+
+
+@pytest.fixture
+def bare(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run; its report is a page without sections, which is quick to make."""
+    monkeypatch.setattr(build, "make_sections", lambda *_: [])
+    return fit_run(open_source(images), config("vae", 1), tmp_path / "run", quiet=True).path
+
+
+def test_pictures_come_in_the_order_asked_for(images: Path, bare: Path) -> None:
+    rows = np.random.default_rng(1).permutation(60)[:31]
+    expected = np.load(images)[rows]
+    assert np.allclose(read_pictures(Run.open(bare).dataset(), rows, chunk=7), expected)
+
+
+def test_refusals_leave_everything_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such run folder"):
+        build_report(tmp_path / "absent")
+    with pytest.raises(InputError, match="not a modpose run folder"):
+        build_report(tmp_path)
+
+
+def test_a_new_report_replaces_the_old_one_whole(bare: Path) -> None:
+    page = build_report(bare, quiet=True)
+    (page.parent / "stale.png").write_bytes(b"")
+    with pytest.raises(InputError, match="there is a report here already"):
+        build_report(bare, overwrite=False, quiet=True)
+    assert (page.parent / "stale.png").exists()
+    build_report(bare, quiet=True)
+    assert not (page.parent / "stale.png").exists()
+    assert [p.name for p in bare.iterdir() if p.name.startswith(".report")] == []
+
+
+def test_a_folder_that_is_no_report_is_not_replaced(bare: Path) -> None:
+    mine = bare / "report" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="is no report"):
+        build_report(bare, quiet=True)
+    assert mine.read_text() == "mine"
+
+
+def test_a_failure_leaves_the_old_report(bare: Path, monkeypatch) -> None:
+    page = build_report(bare, quiet=True)
+    before = page.read_bytes()
+
+    def full_disk(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(InputError, match="No space left on device"):
+        build_report(bare, quiet=True)
+    assert page.read_bytes() == before
+    assert [p.name for p in bare.iterdir() if p.name.startswith(".report")] == []
