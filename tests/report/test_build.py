@@ -11,12 +11,12 @@ from PIL import Image
 from modpose import InputError, PoseModel, Run, fit_run, open_source
 from modpose.config import merge, parse_config
 from modpose.recipes import recipe_config
-from modpose.report import build, build_report, figures
+from modpose.report import build, build_report, figures, grids
 from modpose.report.build import read_pictures
 from modpose.simulate.particles import HingeSettings, simulate_particles
 
 SMALL = {
-    "train": {"epochs": 2, "batch_size": 20, "restarts": 1, "delay_z_epochs": 0},
+    "train": {"epochs": 2, "batch_size": 20, "restarts": 1, "delay_z_steps": 0},
     "model": {
         "encoder": {"kind": "mlp", "hidden": 16},
         "field": {"kind": "implicit", "hidden": 16},
@@ -129,6 +129,23 @@ def test_pictures_come_in_the_order_asked_for(images: Path, bare: Path) -> None:
     rows = np.random.default_rng(1).permutation(60)[:31]
     expected = np.load(images)[rows]
     assert np.allclose(read_pictures(Run.open(bare).dataset(), rows, chunk=7), expected)
+
+
+def test_alignment_undoes_the_pose_that_the_model_draws(images: Path, tmp_path: Path) -> None:
+    run = fit_run(
+        open_source(images), config("spatial-vae", 2, normalize="image"), tmp_path / "r", quiet=True
+    )
+    material = build.gather(run, run.latents())
+    rows = material.rows[: len(material.posed)]
+    upright = material.decode(material.z[rows])
+    aligned, inside = grids.align(material.posed, *material.pose_of(rows))
+    spread = upright.std()
+    assert spread > 0
+    assert inside.mean() > 0.5
+    assert np.abs((aligned - upright) * inside).max() < 0.1 * spread
+    angle, shift = material.pose_of(rows)
+    backwards, reached = grids.align(material.posed, -angle, shift)
+    assert np.abs((backwards - upright) * reached).max() > 0.5 * spread
 
 
 def test_refusals_leave_everything_alone(tmp_path: Path) -> None:

@@ -175,6 +175,6 @@ def test_notes_name_what_is_wrong() -> None:
     assert "still rising" in notes(rising)
     assert "almost nothing" in notes(metrics | {"val_kl_content": np.full(100, 0.01)})
     z = np.random.default_rng(0).standard_normal((50, 3)) * [1, 1, 0.01]
-    assert "1 of 3 latents" in notes(metrics, z)
+    assert "Hardly used latents: 1 of 3" in notes(metrics, z)
     assert "unsure of the angle (median s.d. 80°)" in notes(metrics, None, np.full(50, 80.0))
     assert "100 % of the objects" in notes(metrics, None, None, np.full((50, 2), 15.0))

@@ -250,9 +250,17 @@ def traversals(pictures: Floats, names: Sequence[str], look: Look) -> Figure:
 
 
 def titled_pictures(
-    pictures: Sequence[Floats], titles: Sequence[str], origin: Origin, columns: int
+    pictures: Sequence[Floats],
+    titles: Sequence[str],
+    origin: Origin,
+    columns: int,
+    levels: Sequence[tuple[float, float] | None] | None = None,
 ) -> Figure:
-    """Draw a few large pictures (averages), each on its own grey scale, with a title above."""
+    """Draw a few large pictures (averages) with a title above.
+
+    ``levels`` are black and white of each; None gives a picture a grey scale of its own.
+    """
+    levels = [None] * len(pictures) if levels is None else levels
     rows = -(-len(pictures) // columns)
     aspect = pictures[0].shape[0] / pictures[0].shape[1]
     cell = min(2.9, WIDTH / columns)
@@ -260,8 +268,9 @@ def titled_pictures(
     axes = np.atleast_1d(fig.subplots(rows, columns)).ravel()
     for ax in axes[len(pictures) :]:
         ax.set_axis_off()
-    for ax, picture, title in zip(axes, pictures, titles, strict=False):
-        _show(ax, drawn(to_unit(picture, grey_range(picture, 0.2))[None], origin)[0])
+    for ax, picture, title, level in zip(axes, pictures, titles, levels, strict=False):
+        unit = to_unit(picture, level or grey_range(picture, 0.2))
+        _show(ax, drawn(unit[None], origin)[0])
         ax.set_title(title, fontsize=TEXT, color=INK)
     return fig
 

@@ -76,13 +76,14 @@ def average(m: Material) -> Section | None:
         ["before alignment", "after alignment", "model, mean of upright"],
         m.look.origin,
         3,
+        [None, None, m.look.model],
     )
     return Section(
         "average",
         "Average before and after alignment",
         f"The mean of {len(m.rows):,} images as they are, and after each was turned and shifted "
         "upright by its inferred pose. No model enters the second picture but through the poses, "
-        "so detail in it is detail in the data. Each picture has its own grey scale.",
+        "so detail in it is detail in the data. The two averages have a grey scale each.",
         "a round blur on the left, a sharp object in the middle.",
         "the middle is as round and blurred as the left (poses not found), or shows an object "
         "with rings or several copies of itself (poses found only up to a symmetry).",

@@ -132,8 +132,8 @@ def _content_notes(metrics: Mapping[str, Floats], z: Floats) -> list[str]:
             "nearly the same object for all."
         )
     idle = int((z.std(0) < 0.1).sum())
-    if 0 < idle < z.shape[1]:
-        found.append(f"{idle} of {z.shape[1]} latents are hardly used (spread below 0.1).")
+    if idle and not found:
+        found.append(f"Hardly used latents: {idle} of {z.shape[1]} (spread below 0.1).")
     return found
 
 
