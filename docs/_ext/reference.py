@@ -85,9 +85,7 @@ def _other_sections(config: Any) -> list[str]:
     return [
         name
         for name, value in vars(config).items()
-        if isinstance(value, type)
-        and issubclass(value, config.Frozen)
-        and name not in first
+        if isinstance(value, type) and issubclass(value, config.Frozen) and name not in first
     ]
 
 
