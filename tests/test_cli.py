@@ -448,7 +448,7 @@ def test_from_images_to_selection(
     cli: Callable[..., Result], tmp_path: Path, particles: Path
 ) -> None:
     run = tmp_path / "run"
-    small = [*SMALL, "--batch-size", 16, "--set", "train.delay_z_epochs=0"]
+    small = [*SMALL, "--batch-size", 16, "--set", "train.delay_z_steps=0"]
     fit = cli("fit", particles, "-o", run, "--epochs", 2, "--clusters", 2, "--z-dim", 2, *small)
     assert fit.code == 0, fit.err
     assert fit.out == f"saved {run}; next: modpose report {run}\n"
