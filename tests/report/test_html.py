@@ -91,6 +91,10 @@ def test_page_forbids_the_browser_to_load_anything(reader: Reader) -> None:
     assert "connect-src" not in policy
 
 
+def test_plot_offers_no_upload(reader: Reader) -> None:
+    assert "showSendToCloud: false" in reader.scripts[-1][1]
+
+
 def test_texts_cannot_break_out(page: str, reader: Reader) -> None:
     assert len(reader.scripts) == 3  # the data, the plotting library, ours
     assert not any("evil" in (values.get("src") or "") for _, values in reader.attributes)
