@@ -81,6 +81,17 @@ def test_report_of_colour_without_pose(tmp_path: Path) -> None:
     assert "row 0 at the top" in text
 
 
+def test_report_of_volumes(tmp_path: Path) -> None:
+    path = tmp_path / "volumes.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(30, 8, 8, 8)).astype(np.float32))
+    run = fit_run(
+        open_source(path, kind="volumes"), config("vae", 3, kind="volumes"), tmp_path / "run",
+        quiet=True,
+    )  # fmt: skip
+    found = pngs(build_report(run.path, quiet=True).parent)
+    assert {"reconstructions.png", "manifold.png", "traversals.png"} <= found
+
+
 @pytest.mark.parametrize("recipe", ["spatial-vae-rotation", "spatial-vae-translation"])
 def test_report_of_half_a_pose_and_of_no_content(images: Path, tmp_path: Path, recipe: str) -> None:
     run = fit_run(
