@@ -1,0 +1,186 @@
+"""How much of each study is done under each budget, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from modpose.config import merge
+from modpose.evaluate.experiments.study import Budget, Options
+
+BY_TIME = 1_000_000
+"""So many epochs that the time ends the fit."""
+
+Model = Literal["spatial-vae", "spatial-vae-rotation", "spatial-vae-fixed", "vae"]
+
+
+@dataclass(frozen=True)
+class StudyBudget:
+    """Sizes of one study.
+
+    Attributes
+    ----------
+    images, held_out
+        Largest numbers of images to fit and to score on.
+    z_dims
+        Dimensions of content.
+    hidden, encoder_hidden
+        Units in each of the two hidden layers of the decoder and of the encoder.
+    epochs, minutes
+        What ends a fit; None where time does not.
+    importance
+        Held-out images, and samples of each, for the importance-weighted bound.
+    seeds
+        Number of fits of each model, where a mean is asked for.
+    delay_z_steps
+        Steps for which models with a pose hold content at zero.  The paper does so for the
+        hinged protein only: two epochs, 320 steps.
+    """
+
+    images: int
+    held_out: int
+    z_dims: tuple[int, ...]
+    hidden: int
+    encoder_hidden: int
+    epochs: int
+    minutes: float | None
+    importance: tuple[int, int]
+    seeds: int = 1
+    delay_z_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A budget in full.
+
+    Attributes
+    ----------
+    jobs
+        Fits side by side.
+    as_printed
+        Train as the paper did (every pixel, Adam at 1e-4 throughout, equation 3); otherwise with
+        the recipe's own training (a seventh of the pixels, 1e-3 falling along a cosine, the exact
+        KL of the circle).
+    digits, hinge, galaxies, particles
+        Of each study.
+    """
+
+    jobs: int
+    as_printed: bool
+    digits: StudyBudget
+    hinge: StudyBudget
+    galaxies: StudyBudget
+    particles: StudyBudget
+
+    def lasting(self, minutes: float) -> Plan:
+        """Return the plan with another time for every fit."""
+        return replace(
+            self,
+            digits=replace(self.digits, minutes=minutes),
+            hinge=replace(self.hinge, minutes=minutes),
+            galaxies=replace(self.galaxies, minutes=minutes),
+            particles=replace(self.particles, minutes=minutes),
+        )
+
+
+_SMOKE = StudyBudget(
+    images=60,
+    held_out=12,
+    z_dims=(2,),
+    hidden=16,
+    encoder_hidden=16,
+    epochs=3,
+    minutes=None,
+    importance=(8, 5),
+)
+_SCALED = StudyBudget(
+    images=5000,
+    held_out=1000,
+    z_dims=(2, 5, 10),
+    hidden=500,
+    encoder_hidden=500,
+    epochs=BY_TIME,
+    minutes=5.0,
+    importance=(100, 100),
+)
+_FULL = StudyBudget(
+    images=60_000,
+    held_out=10_000,
+    z_dims=(2, 3, 5, 10, 20, 50),
+    hidden=500,
+    encoder_hidden=500,
+    epochs=200,
+    minutes=None,
+    importance=(500, 100),
+)
+
+PLANS: dict[Budget, Plan] = {
+    "smoke": Plan(
+        jobs=1,
+        as_printed=False,
+        digits=_SMOKE,
+        hinge=replace(_SMOKE, seeds=2, delay_z_steps=1),
+        galaxies=replace(_SMOKE, z_dims=(2, 3), encoder_hidden=32),
+        particles=replace(_SMOKE, z_dims=(2, 3)),
+    ),
+    "scaled": Plan(
+        jobs=2,
+        as_printed=False,
+        digits=replace(_SCALED, images=10_000),
+        hinge=replace(_SCALED, minutes=8.0, seeds=3, delay_z_steps=320),
+        galaxies=replace(
+            _SCALED, z_dims=(20, 50, 100), encoder_hidden=2000, minutes=8.0, importance=(50, 100)
+        ),
+        particles=replace(_SCALED, z_dims=(2, 5, 10, 20), minutes=6.0),
+    ),
+    "full": Plan(
+        jobs=1,
+        as_printed=True,
+        digits=_FULL,
+        hinge=replace(_FULL, images=16_000, held_out=4_000, epochs=500, seeds=3, delay_z_steps=320),
+        galaxies=replace(
+            _FULL, z_dims=(20, 50, 100), encoder_hidden=5000, epochs=300, importance=(200, 100)
+        ),
+        particles=replace(
+            _FULL, z_dims=(2, 5, 10, 20), hidden=1000, encoder_hidden=1000, epochs=1000
+        ),
+    ),
+}
+
+
+def configured(
+    plan: Plan, budget: StudyBudget, model: Model, z_dim: int, more: Options
+) -> tuple[str, dict[str, Any]]:
+    """Return the recipe of a model and the options that the budget lays on it.
+
+    Parameters
+    ----------
+    plan, budget
+        Training and sizes.
+    model
+        Which of the compared models.
+    z_dim
+        Dimensions of content.
+    more
+        What the study sets (likelihood, priors, data), laid on last.
+    """
+    options: dict[str, Any] = {
+        "data": {"val_fraction": 0.05},
+        "model": {
+            "z_dim": z_dim,
+            "encoder": {"hidden": budget.encoder_hidden},
+            "field": {"hidden": budget.hidden},
+        },
+        "train": {"epochs": budget.epochs, "schedule": "cosine"},
+    }
+    recipe: str = model
+    if model in ("spatial-vae", "spatial-vae-rotation"):
+        options = merge(options, {"train": {"delay_z_steps": budget.delay_z_steps}})
+    if plan.as_printed:
+        printed = {"lr": 1e-4, "schedule": "constant", "pixels": 1.0}
+        options = merge(options, {"train": printed})
+        if model in ("spatial-vae", "spatial-vae-rotation"):
+            recipe = "spatial-vae-paper"
+    if model == "spatial-vae-rotation":
+        options = merge(options, {"model": {"shift": {"prior": "none"}}})
+    return recipe, merge(options, dict(more))

@@ -1,0 +1,125 @@
+"""What the four studies share: their form, tables of scores, pictures of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modpose.evaluate.experiments.page import Page, Row, Section
+from modpose.evaluate.experiments.spatial_vae.budgets import Plan
+from modpose.evaluate.experiments.study import Fit, Result
+from modpose.model import PoseModel
+from modpose.report import grids
+from modpose.report.figures import Look
+from modpose.report.grids import Floats, Origin
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an experiment was asked for.
+
+    Attributes
+    ----------
+    plan
+        Sizes and training.
+    samples
+        Folder for prepared images.
+    data
+        Folder of real data sets, or None.
+    seed
+        Of everything random.
+    """
+
+    plan: Plan
+    samples: Path
+    data: Path | None
+    seed: int
+
+    def find(self, name: str) -> Path | None:
+        """Return the path of a real data set, None where it is not there."""
+        path = None if self.data is None else self.data / name
+        return path if path is not None and path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Fits, and what is written once they are done.
+
+    Attributes
+    ----------
+    title
+        Of its section; names the figures of the paper.
+    said
+        Sentences: the data and what was fitted.
+    fits
+        All of them.
+    show
+        From results by name to the blocks of the section.
+    """
+
+    title: str
+    said: Sequence[str]
+    fits: Sequence[Fit]
+    show: Callable[[Mapping[str, Result], Page], Sequence[str]]
+
+    def section(self, results: Mapping[str, Result], page: Page) -> Section:
+        """Write tables and figures and return the section."""
+        return Section(self.title, [*self.said, *self.show(results, page)])
+
+
+def score_row(result: Result, labels: Row) -> Row:
+    """Return a row of a table of scores."""
+    score = result.score
+    return {
+        **labels,
+        "z dim": result.run.config.model.z_dim,
+        "seed": result.fit.seed,
+        "ELBO": score.elbo,
+        "s.e.": score.elbo_se,
+        "reconstruction": score.recon,
+        "KL pose": score.kl_pose,
+        "KL content": score.kl_content,
+        "IW bound": score.importance_bound,
+        "epochs": score.epochs,
+        "minutes": score.seconds / 60,
+    }
+
+
+def score_note(results: Sequence[Result]) -> str:
+    """Say what the columns of a table of scores are."""
+    score = results[0].score
+    return (
+        f"ELBO: single-sample estimate with the exact KL, mean over {score.images} held-out "
+        "images, nats per image, and its standard error over images (comparisons between models "
+        "on the same images are much finer). IW bound: importance-weighted bound on the first "
+        f"{score.importance_images} of them with K = {score.importance_samples}."
+    )
+
+
+# --- pictures of a model ----------------------------------------------------------------------
+
+
+def manifold(model: PoseModel, n: int, look: Look) -> Floats:
+    """Upright pictures in [0, 1] on a walk of n quantiles a latent (one or two latents)."""
+    codes = grids.manifold_codes(np.zeros((1, model.config.model.z_dim)), n)
+    return look.prediction(model.decode(codes))
+
+
+def samples(model: PoseModel, count: int, seed: int) -> Floats:
+    """Upright pictures of content from the prior."""
+    return model.sample(count, seed)
+
+
+def held_out_pictures(result: Result, rows: Sequence[int]) -> Floats:
+    """Held-out images as the model sees them."""
+    dataset = result.model().dataset(result.fit.sample.open_test())
+    images = dataset.batch(np.asarray(rows, dtype=np.int64)).image.numpy()
+    return grids.as_pictures(images)
+
+
+def measured_look(images: Floats, predictions: Floats, origin: Origin = "lower") -> Look:
+    """Grey levels of noisy images and of predictions, each from its own values."""
+    return Look(grids.grey_range(images), grids.grey_range(predictions), origin)
