@@ -40,7 +40,7 @@ docs: env  ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html
 
 bench: env  ## the textbook training step against ours, on this machine
-	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks
 
 clean:  ## remove what the commands above made, except .venv
 	rm -rf $(DEMO) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
