@@ -159,7 +159,7 @@ def _images(
     count = min(n, MOST_IMAGES, max(100, MOST_BYTES // size))
     rows = np.random.default_rng(run.config.seed).permutation(n)[:count]
     images = read_pictures(dataset, rows)
-    return rows, images, _posed(model, dataset, rows[:COMPARED]), _truth(dataset)
+    return rows, images, _posed(model, dataset, rows[:COMPARED]), known_truth(dataset)
 
 
 def read_pictures(dataset: Dataset, rows: Integers, chunk: int = 256) -> Floats:
@@ -187,7 +187,7 @@ def _posed(model: PoseModel, dataset: Dataset, rows: Integers) -> Floats:
     return grids.as_pictures(np.moveaxis(values.reshape(len(rows), *vae.shape, -1), -1, 1))
 
 
-def _truth(dataset: Dataset) -> pd.DataFrame | None:
+def known_truth(dataset: Dataset) -> pd.DataFrame | None:
     """Return what is true of each image, shifts in pixels of the box that the model sees."""
     from modpose.data import preprocess
 
