@@ -242,21 +242,14 @@ def report(run: RunFolder) -> None:
 
 def _recovery(run: Path) -> list[str]:
     """Say how well a known truth was recovered; nothing where none is known."""
-    from modpose.data.preprocess import geometry
     from modpose.evaluate.recovery import recover
+    from modpose.report.build import known_truth
     from modpose.run import Run
 
     opened = Run.open(run)
-    if opened.environment.get("input") is None:
-        return []
-    source = opened.dataset().source
-    truth = source.particles.truth()
-    if truth is None:
-        return []
-    factor = geometry(source.stack.shape, opened.config.data, source.stack.name).pixel_size_factor
-    shifts = [name for name in ("shift_x", "shift_y", "shift_z") if name in truth]
-    truth[shifts] = truth[shifts] / factor
-    return recover(opened.latents(), truth).lines()
+    fitted_to_array = opened.environment.get("input") is None
+    truth = None if fitted_to_array else known_truth(opened.dataset())
+    return [] if truth is None else recover(opened.latents(), truth).lines()
 
 
 @app.command()
@@ -438,8 +431,15 @@ def experiment(
         typer.Option(help="Seconds to try it, hours on two cores, or the paper's own sizes."),
     ] = "scaled",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the real data sets that the studies use.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="STUDY", help="One study by name.")] = None,
+    minutes_per_fit: Annotated[
+        float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
+    ] = None,
 ) -> None:
-    """Repeat the studies of a paper.
+    """Repeat the studies of a paper.  Started again, it goes on where it was interrupted.
 
     \b
     modpose experiment spatial-vae --budget smoke -o study
@@ -447,7 +447,8 @@ def experiment(
     if name not in EXPERIMENTS:
         raise InputError.of("experiment", "the name", name, f"one of {', '.join(EXPERIMENTS)}")
     module = importlib.import_module(f"modpose.evaluate.experiments.{EXPERIMENTS[name]}")
-    module.run(budget, out, seed)
+    page = module.run(budget, out, seed, data=data, only=only, minutes_per_fit=minutes_per_fit)
+    typer.echo(f"experiment: {page}")
 
 
 # --- errors -----------------------------------------------------------------------------------
