@@ -164,13 +164,17 @@ class ModelConfig(Frozen):
 
 
 class BetaSchedule(Frozen):
-    """Weight of the content KL: constant, or a linear ramp from ``start`` over ``epochs``."""
+    """Weight of the content KL: ``end`` throughout, or a ramp from ``start`` to it.
+
+    Ramps begin when content is let go (``train.delay_z_steps``); ``cyclic`` repeats, each cycle
+    rising over its first half.
+    """
 
     kind: Literal["constant", "linear", "cyclic"] = "constant"
     start: float = Field(0.0, ge=0)
     end: float = Field(1.0, ge=0)
-    epochs: int = Field(1, ge=1)
-    """Length of the ramp, or of one cycle."""
+    steps: int = Field(1000, ge=1)
+    """Length of the ramp, or of one cycle, in training steps."""
 
 
 class TrainConfig(Frozen):
@@ -182,15 +186,18 @@ class TrainConfig(Frozen):
     schedule: Literal["constant", "plateau", "cosine"] = "constant"
     plateau_epochs: int = Field(10, ge=1)
     """``plateau``: halve the rate after so many epochs without a better validation ELBO."""
+    warmup_steps: int = Field(0, ge=0)
+    """Raise the rate from zero over so many steps."""
     stop_epochs: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better validation ELBO."""
-    pixels: float = Field(1.0, gt=0, le=1)
-    """Fraction of the pixels, drawn afresh each step, that estimates the reconstruction term
-    (unbiased; 1 is exact)."""
+    pixels: int | None = Field(None, ge=1)
+    """Number of pixels, drawn afresh each step, that estimate the reconstruction term without
+    bias; null takes every pixel."""
     augment_rotation: bool = False
     """Turn the encoder's input by a random angle and take it off the inferred one."""
-    delay_z_epochs: int = Field(0, ge=0)
-    """Hold content at zero for the first epochs, so that pose is learned first."""
+    delay_z_steps: int = Field(0, ge=0)
+    """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
+    learned first."""
     beta: BetaSchedule = BetaSchedule()
     restarts: int = Field(1, ge=1)
     """Short starts from different seeds; the one with the best validation ELBO goes on."""

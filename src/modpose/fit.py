@@ -152,7 +152,8 @@ def start(
     with Progress("restarts", images, quiet=quiet) as progress:
         for k in range(train.restarts):
             seeded = config.model_copy(update={"seed": config.seed + RESTART_STRIDE * k})
-            learner, rows = set_up(_build(dataset, seeded), seeded), []
+            learner = set_up(_build(dataset, seeded), seeded)
+            rows: list[dict[str, float]] = []
             run_epochs(
                 learner,
                 dataset,
@@ -163,7 +164,7 @@ def start(
                 record=rows.append,
             )
             starts.append((learner, [row | {"start": k} for row in rows]))
-    best, rows = max(starts, key=lambda pair: pair[0].state.best_elbo)
+    best, rows = max(starts, key=lambda pair: pair[1][-1].get("val_elbo", pair[1][-1]["elbo"]))
     best.state.seconds = sum(learner.state.seconds for learner, _ in starts)
     best.state.stopped = ""
     return best, rows

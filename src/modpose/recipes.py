@@ -43,6 +43,13 @@ _NO_POSE: Options = {"rotation": {"prior": "none"}, "shift": {"prior": "none"}}
 _PERCEPTRON: Options = {"kind": "mlp", "hidden": 500, "depth": 2, "activation": "tanh"}
 _DENSE: Options = {"kind": "dense", "hidden": 500, "depth": 2, "activation": "tanh"}
 _IMPLICIT: Options = {"kind": "implicit", "hidden": 500, "depth": 2, "activation": "tanh"}
+_FOURIER: Options = {
+    "kind": "implicit",
+    "hidden": 128,
+    "depth": 2,
+    "activation": "leaky-relu",
+    "fourier": {"count": 64, "sigma": 0.7},
+}
 _SPATIAL = "Bepler, Zhong, Kelley, Brignole & Berger, NeurIPS 2019"
 
 _PLAIN_VAE: Options = {
@@ -51,17 +58,20 @@ _PLAIN_VAE: Options = {
 }
 _SPATIAL_VAE: Options = {
     "model": {
-        "encoder": _PERCEPTRON,
-        "field": _IMPLICIT,
+        "encoder": _PERCEPTRON | {"hidden": 512, "activation": "leaky-relu"},
+        "field": _FOURIER,
         "rotation": {"prior": "uniform"},
         "shift": {"prior": "gaussian", "std_px": 2.0},
     },
     "train": {
         "lr": 1e-3,
+        "batch_size": 32,
         "schedule": "cosine",
-        "pixels": 0.15,
+        "warmup_steps": 500,
+        "pixels": 100,
         "augment_rotation": True,
-        "delay_z_epochs": 2,
+        "delay_z_steps": 1000,
+        "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 2000},
     },
 }
 
@@ -82,9 +92,9 @@ RECIPES: dict[str, Recipe] = {
         title="Rotation and shift as latent variables of a coordinate network",
         description=(
             "Content z, in-plane angle and shift are inferred by a perceptron; the decoder is a "
-            "function of coordinates.  A uniform prior on the circle with its exact KL, the "
-            "encoder's input turned at random, content held for two epochs, a seventh of the "
-            "pixels a step."
+            "function of coordinates (random Fourier features).  A uniform prior on the circle "
+            "with its exact KL, the encoder's input turned at random, content held at zero until "
+            "pose is learned, 100 pixels a step."
         ),
         paper=_SPATIAL,
         options=_SPATIAL_VAE,
@@ -92,15 +102,28 @@ RECIPES: dict[str, Recipe] = {
     "spatial-vae-paper": Recipe(
         title="spatial-VAE with the published training",
         description=(
-            "As printed: every pixel, Adam at 1e-4, the wide-prior KL of equation 3, a mean and a "
-            "standard deviation for every real-valued pixel."
+            "As printed: tanh networks of 2 x 500, every pixel, Adam at 1e-4, batches of 100, "
+            "the wide-prior KL of equation 3, content held for the two epochs of the paper's set."
         ),
         paper=_SPATIAL,
         options=merge(
             _SPATIAL_VAE,
             {
-                "model": {"rotation": {"prior": "wide", "std_deg": 180.0}},
-                "train": {"lr": 1e-4, "schedule": "constant", "pixels": 1.0, "epochs": 500},
+                "model": {
+                    "encoder": _PERCEPTRON,
+                    "field": _IMPLICIT | {"fourier": None},
+                    "rotation": {"prior": "wide", "std_deg": 180.0},
+                },
+                "train": {
+                    "lr": 1e-4,
+                    "batch_size": 100,
+                    "schedule": "constant",
+                    "warmup_steps": 0,
+                    "pixels": None,
+                    "delay_z_steps": 320,
+                    "beta": {"kind": "constant"},
+                    "epochs": 500,
+                },
             },
         ),
     ),
@@ -125,7 +148,7 @@ RECIPES: dict[str, Recipe] = {
         paper=_SPATIAL,
         options=merge(
             _SPATIAL_VAE,
-            {"model": _NO_POSE, "train": {"augment_rotation": False, "delay_z_epochs": 0}},
+            {"model": _NO_POSE, "train": {"augment_rotation": False, "delay_z_steps": 0}},
         ),
     ),
 }

@@ -85,7 +85,7 @@ class Vae(nn.Module):
         batch: Batch,
         *,
         generator: torch.Generator | None = None,
-        pixels: float = 1.0,
+        pixels: int | None = None,
         augment: bool = False,
         hold_content: bool = False,
     ) -> Elbo:
@@ -98,7 +98,7 @@ class Vae(nn.Module):
         generator
             Source of all randomness.
         pixels
-            Fraction of the pixels that estimates the reconstruction term without bias.
+            Number of pixels that estimate the reconstruction term without bias; None: all.
         augment
             Turn the encoder's input by a random angle and take it off the inferred one.
         hold_content
@@ -113,7 +113,7 @@ class Vae(nn.Module):
         posterior: Posterior,
         generator: torch.Generator | None,
         *,
-        pixels: float = 1.0,
+        pixels: int | None = None,
         hold_content: bool = False,
     ) -> Elbo:
         """Return the bound that ``posterior`` gives; parameters as in :meth:`forward`."""
@@ -166,7 +166,7 @@ class Vae(nn.Module):
         batch: Batch,
         latents: Latents,
         generator: torch.Generator | None = None,
-        pixels: float = 1.0,
+        pixels: int | None = None,
     ) -> Tensor:
         """Return log p(image | latents) in nats, (B, K), summed over pixels and channels."""
         chosen = self.pixels if batch.ctf is not None else self._subset(pixels, generator)
@@ -203,10 +203,9 @@ class Vae(nn.Module):
         filtered = apply_ctf(pictures, ctf)
         return filtered.reshape(*signal.shape[:2], self.channels, -1).transpose(-1, -2)
 
-    def _subset(self, fraction: float, generator: torch.Generator | None) -> Tensor:
-        """Draw a fraction of the counted pixels, the same for the whole batch."""
-        count = max(1, round(fraction * len(self.pixels)))
-        if count == len(self.pixels):
+    def _subset(self, count: int | None, generator: torch.Generator | None) -> Tensor:
+        """Draw so many of the counted pixels, the same for the whole batch."""
+        if count is None or count >= len(self.pixels):
             return self.pixels
         order = torch.rand(len(self.pixels), generator=generator, device=self.pixels.device)
         return self.pixels[order.topk(count, sorted=False).indices]

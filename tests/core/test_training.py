@@ -29,7 +29,7 @@ from modpose.train.schedules import beta_at, rate_factor
 
 TINY: dict[str, Any] = {
     "model": {"z_dim": 1, "encoder": {"hidden": 8}, "field": {"hidden": 8}},
-    "train": {"epochs": 4, "batch_size": 16, "pixels": 0.2, "delay_z_epochs": 1},
+    "train": {"epochs": 4, "batch_size": 16, "pixels": 50, "delay_z_steps": 4},
 }
 
 
@@ -52,18 +52,20 @@ def fit_tiny(stack: Path, out: Path, **sections: Any) -> Run:
 
 
 def test_beta_schedules() -> None:
-    ramp = BetaSchedule(kind="linear", start=0.2, end=1.0, epochs=4)
+    ramp = BetaSchedule(kind="linear", start=0.2, end=1.0, steps=4)
     assert [beta_at(ramp, e) for e in (0, 2, 4, 9)] == pytest.approx([0.2, 0.6, 1.0, 1.0])
-    cycle = BetaSchedule(kind="cyclic", start=0.0, end=2.0, epochs=4)
+    cycle = BetaSchedule(kind="cyclic", start=0.0, end=2.0, steps=4)
     assert [beta_at(cycle, e) for e in (0, 1, 2, 3, 4, 5)] == pytest.approx([0, 1, 2, 2, 0, 1])
     assert beta_at(BetaSchedule(end=4.0), 7) == 4.0
 
 
 def test_rate_schedules() -> None:
     cosine = TrainConfig(schedule="cosine")
-    assert [rate_factor(cosine, p, 0) for p in (0, 0.5, 1, 2)] == pytest.approx([1, 0.5, 0, 0])
-    assert rate_factor(TrainConfig(schedule="plateau"), 0.5, 2) == 0.25
-    assert rate_factor(TrainConfig(), 0.9, 3) == 1.0
+    assert [rate_factor(cosine, 9, p, 0) for p in (0, 0.5, 1, 2)] == pytest.approx([1, 0.5, 0, 0])
+    assert rate_factor(TrainConfig(schedule="plateau"), 0, 0.5, 2) == 0.25
+    assert rate_factor(TrainConfig(), 0, 0.9, 3) == 1.0
+    warm = TrainConfig(warmup_steps=3)
+    assert [rate_factor(warm, k, 0, 0) for k in (0, 1, 3, 9)] == pytest.approx([0.25, 0.5, 1, 1])
 
 
 # --- runs -------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def test_early_stopping_looks_at_validation_only(
         return {"val_elbo": next(values)}
 
     monkeypatch.setattr("modpose.train.loop._validate", validate)
-    config = {"train": {"epochs": 50, "stop_epochs": 2, "delay_z_epochs": 0}}
+    config = {"train": {"epochs": 50, "stop_epochs": 2, "delay_z_steps": 0}}
     run = fit_tiny(stack, tmp_path / "run", **config)
     assert run.environment["stopped"] == "validation"
     assert run.environment["best_epoch"] == 2

@@ -28,13 +28,19 @@ from modpose.train.schedules import beta_at, rate_factor
 from modpose.vae import Elbo, Vae
 
 VALIDATION_STREAM = 1 << 31
+LONGEST_DELAY = 0.25
 
 
 @dataclass
 class TrainState:
-    """Where a run stands; saved with every checkpoint."""
+    """Where a run stands; saved with every checkpoint.
+
+    ``freed`` is the step from which content is decoded (see ``train.delay_z_steps``).
+    """
 
     epoch: int = 0
+    step: int = 0
+    freed: int = 0
     best_elbo: float = -math.inf
     best_epoch: int = 0
     halvings: int = 0
@@ -120,7 +126,7 @@ def run_epochs(
         state.seconds += time.perf_counter() - start
         state.epoch += 1
         judged = metrics.get("val_elbo", metrics["elbo"])
-        if judged > state.best_elbo and not _holding(config, state.epoch - 1):
+        if judged > state.best_elbo and state.step > state.freed:
             state.best_elbo, state.best_epoch = judged, state.epoch
         metrics["seconds"] = state.seconds
         state.stopped = _why_stop(config, state, budget)
@@ -147,19 +153,21 @@ def _train_epoch(
         seconds = state.seconds + time.perf_counter() - start
         if seconds >= budget and totals.count:
             break
-        epoch = state.epoch + totals.count / n
-        beta = beta_at(train.beta, epoch)
-        done = max(epoch / epochs, seconds / budget)
-        _set_rate(learner, rate_factor(train, done, state.halvings))
+        done = max((state.epoch + totals.count / n) / epochs, seconds / budget)
+        if state.step < train.delay_z_steps and done < LONGEST_DELAY:
+            state.freed = state.step + 1
+        beta = beta_at(train.beta, state.step - state.freed)
+        _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
         elbo: Elbo = learner.module(
             batch.to(learner.fabric.device),
             generator=generator,
             pixels=train.pixels,
             augment=train.augment_rotation,
-            hold_content=_holding(config, state.epoch),
+            hold_content=state.step < state.freed,
         )
         _step(learner, -elbo.value(beta).mean(), train.max_grad_norm)
         totals.add(elbo)
+        state.step += 1
         progress.advance(len(batch), seconds)
     metrics = totals.means()
     metrics["images_per_second"] = totals.count / (time.perf_counter() - start)
@@ -218,13 +226,11 @@ class Totals:
         }
 
 
-def _holding(config: Config, epoch: int) -> bool:
-    return epoch < config.train.delay_z_epochs
-
-
 def _why_stop(config: Config, state: TrainState, budget: float) -> str:
     train = config.train
-    stale = state.epoch - max(state.best_epoch, train.delay_z_epochs)
+    if state.step <= state.freed:
+        state.best_epoch = state.epoch
+    stale = state.epoch - state.best_epoch
     if train.schedule == "plateau" and stale and stale % train.plateau_epochs == 0:
         state.halvings += 1
     if state.seconds >= budget:
