@@ -81,7 +81,6 @@ def encode_dataset(
     *,
     device: torch.device,
     seed: int,
-    batch_size: int = 256,
     quiet: bool = False,
 ) -> Encoded:
     """Infer content and pose of every image of a data set, in order."""
@@ -89,7 +88,7 @@ def encode_dataset(
     generator = torch.Generator(device).manual_seed(seed)
     parts: list[dict[str, torch.Tensor]] = []
     with Progress("encode", dataset.n, quiet=quiet) as progress:
-        for batch in dataset.batches(np.arange(dataset.n), batch_size):
+        for batch in dataset.batches(np.arange(dataset.n), vae.whole_batch):
             parts.append(_encode_batch(vae, batch.to(device), generator))
             progress.advance(len(batch), 0.0)
     columns: dict[str, Any] = {

@@ -266,7 +266,7 @@ def _fresh_particles(source: Source, out: Path) -> Particles:
         rows = np.arange(source.n) if kept is None else kept
         files = [os.path.relpath(source.path.absolute(), out.absolute().parent)] * source.n
     names = [f"{row + 1:06d}@{file}" for file, row in zip(files, rows, strict=True)]
-    ctf = source.particles.ctf()
+    ctf = source.particles.ctf(source.stack.pixel_size)
     table = pd.DataFrame({"rlnImageName": names})
     optics = pd.DataFrame({"rlnImagePixelSize": [source.pixel_size or np.nan]})
     group = np.zeros(source.n, dtype=np.int64)

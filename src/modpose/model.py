@@ -19,6 +19,7 @@ from modpose.encoded import Encoded, encode_dataset
 from modpose.errors import InputError
 from modpose.fit import describe_fit, latents_table, start, train_model
 from modpose.posterior.posterior import Latents
+from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
 from modpose.run import Run
 from modpose.train.checkpoint import read_weights, save_weights
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
-
-DECODE_BATCH = 64
 
 
 class PoseModel:
@@ -205,6 +204,35 @@ class PoseModel:
             )
         return self._encode(self.dataset(x))
 
+    def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
+        """Estimate the importance-weighted bound (Burda et al. 2016) of each image.
+
+        Parameters
+        ----------
+        x
+            Images.
+        samples
+            Importance samples an image; with 1 it is the single-sample ELBO.
+        seed
+            Seed of the samples.
+
+        Returns
+        -------
+        NDArray
+            (N,) nats, on average between the ELBO and the log-likelihood.
+        """
+        dataset, bounds = self.dataset(x), []
+        generator = torch.Generator(self.device).manual_seed(seed)
+        with (
+            torch.no_grad(),
+            Progress("importance weights", dataset.n, quiet=self.quiet) as progress,
+        ):
+            for batch in dataset.batches(np.arange(dataset.n), self.vae.whole_batch):
+                ready = batch.to(self.device)
+                bounds.append(self.vae.importance_bound(ready, samples, generator).cpu())
+                progress.advance(len(batch), 0.0)
+        return np.asarray(torch.cat(bounds).numpy())
+
     def decode(self, z: ArrayLike) -> Floats:
         """Draw the objects upright and centred, without noise.
 
@@ -218,7 +246,7 @@ class PoseModel:
         NDArray
             (N, H, W), (N, H, W, 3) or (N, D, H, W), in the units of the prepared images.
         """
-        content = torch.as_tensor(np.asarray(z, dtype=np.float32), device=self.device)
+        content = torch.as_tensor(np.array(z, dtype=np.float32), device=self.device)
         if content.dim() != 2 or content.shape[1] != self.config.model.z_dim:
             raise InputError.of(
                 "decode", "the shape of z", tuple(content.shape), f"(N, {self.config.model.z_dim})"
@@ -232,7 +260,7 @@ class PoseModel:
         dataset = self.dataset(x)
         pictures = []
         with torch.no_grad():
-            for batch in dataset.batches(np.arange(dataset.n), DECODE_BATCH):
+            for batch in dataset.batches(np.arange(dataset.n), self.vae.whole_batch):
                 ready = batch.to(self.device)
                 best = self.vae.posterior(ready).best()
                 pictures.append(self._draw(best, ready.ctf))
@@ -246,9 +274,10 @@ class PoseModel:
     @torch.no_grad()
     def _draw(self, latents: Latents, ctf: torch.Tensor | None = None) -> Floats:
         vae, parts = self.vae, []
-        for i in range(0, len(latents.z), DECODE_BATCH):
-            few = Latents(*(part[i : i + DECODE_BATCH] for part in latents))
-            prediction = vae.predict(few, None if ctf is None else ctf[i : i + DECODE_BATCH])
+        for i in range(0, len(latents.z), vae.whole_batch):
+            few = slice(i, i + vae.whole_batch)
+            chosen = Latents(*(part[few] for part in latents))
+            prediction = vae.predict(chosen, None if ctf is None else ctf[few])
             parts.append(vae.likelihood.mean(prediction)[:, 0].cpu())
         pictures = torch.cat(parts).reshape(-1, *vae.shape, vae.channels)
         drawn: Floats = (pictures[..., 0] if vae.channels == 1 else pictures).numpy()

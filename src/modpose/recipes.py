@@ -189,6 +189,8 @@ def suggest(source: Source) -> tuple[str, Options, str]:
         The best recipe's name, options to lay between any recipe's and the user's own, and a
         sentence.
     """
+    ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
+    hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
     values = source.stack.read(few)
     low, high = float(values.min()), float(values.max())
@@ -202,5 +204,5 @@ def suggest(source: Source) -> tuple[str, Options, str]:
     return (
         DEFAULT_RECIPE,
         options,
-        ("values look like measurements: normalised images, learned Gaussian noise"),
+        (f"values look like measurements: normalised images, learned Gaussian noise{hint}"),
     )

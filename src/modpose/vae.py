@@ -24,6 +24,9 @@ from modpose.observe.ctf import apply_ctf
 from modpose.posterior.posterior import LatentLayout, Latents, Posterior
 
 
+WHOLE_PIXELS = 1 << 17
+
+
 class Elbo(NamedTuple):
     """The bound and its parts, nats an image: (B,) each."""
 
@@ -79,6 +82,11 @@ class Vae(nn.Module):
         )
         self.register_buffer("coordinates", lattice(shape), persistent=False)
         self.register_buffer("pixels", counted, persistent=False)
+
+    @property
+    def whole_batch(self) -> int:
+        """Images that are decoded at every pixel at once without filling the memory."""
+        return max(1, WHOLE_PIXELS // math.prod(self.shape))
 
     def forward(
         self,

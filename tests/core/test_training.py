@@ -261,7 +261,7 @@ def test_a_state_file_cannot_run_code(tmp_path: Path) -> None:
             return (os.mkdir, (str(tmp_path / "trapped"),))
 
     save_checkpoint(tmp_path, 1, {"w": torch.ones(1)}, {"state": {}}, best=False)
-    (tmp_path / "epoch-00001.state").write_bytes(pickle.dumps(Trap()))
+    (tmp_path / "epoch-00001.state").write_bytes(pickle.dumps(Trap(), protocol=2))
     with pytest.raises(InputError, match="checkpoint"):
         newest_checkpoint(tmp_path)
     assert not (tmp_path / "trapped").exists()
@@ -333,6 +333,15 @@ def test_pose_model_shapes(fitted: tuple[PoseModel, NDArray[np.float32]]) -> Non
     assert list(found.to_dataframe().columns) == [
         c for c in table.columns if c not in ("split", "cluster", "label")
     ]
+
+
+def test_the_importance_weighted_bound_tightens_with_its_samples(
+    fitted: tuple[PoseModel, NDArray[np.float32]],
+) -> None:
+    model, images = fitted
+    one, many = (model.importance_bound(images, k).mean() for k in (1, 50))
+    assert one == pytest.approx(model.encode(images).elbo.mean(), abs=3.0)
+    assert many > one
 
 
 def test_decoding_upright_is_reconstructing_without_a_pose(

@@ -1,0 +1,71 @@
+"""The command line: each verb reads its options, calls the library once, and prints.
+
+Slow libraries are imported inside the verbs, so that ``modpose --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from modpose.cli import fitting, making, using
+from modpose.cli.arguments import app
+from modpose.errors import InputError, TrainingError
+
+__all__ = ["app", "fitting", "main", "making", "using"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        with _notes_on_stderr():
+            code = app(arguments or ["--help"], prog_name="modpose", standalone_mode=False)
+        sys.stdout.flush()
+    except Exception as error:
+        code, sentence = _explain(error)
+        if sentence is None:
+            raise
+        print(f"modpose: {sentence}", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    """Show what the library has to say (a file unpacked, a path guessed)."""
+    logger, handler = logging.getLogger("modpose"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _explain(error: Exception) -> tuple[int, str | None]:
+    """Return the exit code and the sentence for a user; None where it is our own mistake."""
+    if isinstance(error, typer.TyperException):
+        return 2, error.format_message()
+    if isinstance(error, InputError):
+        return 2, str(error)
+    if isinstance(error, TrainingError):
+        return 1, str(error)
+    if isinstance(error, typer.Abort):
+        return 130, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        return 1, "the reader of the output went away"
+    full = "the disk is full, free some space and repeat"
+    if "No space left on device" in str(error):  # writers other than Python's raise their own types
+        return 2, full
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        quota = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        return 2, f"{where}{full if quota else (error.strerror or 'cannot be used').lower()}"
+    return 1, None

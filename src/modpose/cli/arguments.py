@@ -1,0 +1,41 @@
+"""The application, and the arguments that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="modpose",
+    help="Images modulo pose: learn what an object is, apart from its rotation and shift.",
+    epilog="A first run:  modpose fit particles.star -o run && modpose report run",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+simulate_app = typer.Typer(help="Make data with known truth.")
+app.add_typer(simulate_app, name="simulate")
+
+Input = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="INPUT",
+        show_default=False,
+        help="particles.star, .mrcs, .mrc, .cs, .npy, stack.npz:name, TIFF, or a folder of images.",
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--datadir", help="Folder that image paths inside a STAR or .cs start from."),
+]
+Index = Annotated[
+    Path | None,
+    typer.Option("--index", help="Use these images only: a .txt or .npy of 0-based positions."),
+]
+MaxMinutes = Annotated[
+    float | None, typer.Option(help="Stop at the first step after so many minutes of training.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]

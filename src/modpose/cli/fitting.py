@@ -1,0 +1,159 @@
+"""Learning: fit and resume."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modpose.cli.arguments import DataDir, Index, Input, MaxMinutes, Overwrite, RunFolder, app
+from modpose.errors import InputError
+
+
+@app.command()
+def fit(
+    source: Input = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="RUN", help="The run's folder, made here.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A published system by name; see: modpose recipes.")
+    ] = None,
+    z_dim: Annotated[int | None, typer.Option(help="Number of content dimensions.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    max_minutes: MaxMinutes = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|FILE", help="Known classes, to colour and score (never trained on)."
+        ),
+    ] = None,
+    clusters: Annotated[
+        int | None, typer.Option(min=2, help="Cluster the content into so many classes at the end.")
+    ] = None,
+    datadir: DataDir = None,
+    index: Index = None,
+    invert: Annotated[
+        bool | None, typer.Option("--invert", help="Make dark particles bright.")
+    ] = None,
+    normalize: Annotated[str | None, typer.Option(help="none, image, background or range.")] = None,
+    box: Annotated[int | None, typer.Option(help="Fourier-crop to this many pixels.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="YAML of options, laid over the recipe.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Any other option; may be repeated."),
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run instead.")
+    ] = None,
+) -> None:
+    """Learn a model of the images in INPUT and save everything in RUN.
+
+    Options come from the recipe, then --config, then the flags, then --set; the resolved whole
+    is saved as RUN/config.yaml.  Without --recipe the best one for the data is used, and named.
+
+    \b
+    modpose fit particles.star -o run --z-dim 2 --max-minutes 10
+    modpose fit mnist.npz:x_train -o digits --recipe vae --set train.beta.end=4
+    modpose fit --resume run
+    """
+    flags: dict[str, tuple[str, object]] = {
+        "--z-dim": ("model.z_dim", z_dim),
+        "--epochs": ("train.epochs", epochs),
+        "--seed": ("seed", seed),
+        "--batch-size": ("train.batch_size", batch_size),
+        "--lr": ("train.lr", lr),
+        "--invert": ("data.invert", invert),
+        "--normalize": ("data.normalize", normalize),
+        "--box": ("data.box", box),
+    }
+    if resume is not None:
+        given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
+        given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
+        given |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
+        given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
+        for flag, value in given.items():
+            if value is not None:
+                expected = "only --epochs or --max-minutes beside it"
+                raise InputError.of("--resume", flag, "given too", expected)
+        resume_verb(resume, epochs=epochs, max_minutes=max_minutes)
+        return
+    if source is None or out is None:
+        missing = "INPUT" if source is None else "-o RUN"
+        raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
+    from modpose.fit import fit_run
+    from modpose.options import configure
+
+    opened, config, sentence = configure(
+        source,
+        recipe=recipe,
+        file=config_file,
+        flags=flags,
+        assignments=assignments or [],
+        datadir=datadir,
+        index=index,
+    )
+    typer.echo(sentence, err=True)
+    with _resumable(out):
+        run = fit_run(
+            opened,
+            config,
+            out,
+            datadir=datadir,
+            index=index,
+            labels=labels,
+            clusters=clusters,
+            max_minutes=_positive(max_minutes),
+            overwrite=overwrite,
+        )
+    typer.echo(f"saved {run.path}; next: modpose report {run.path}")
+
+
+@app.command("resume")
+def resume_verb(
+    run: RunFolder,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="New total of passes over the images.")
+    ] = None,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Go on with a run from its last completed epoch, to the numbers it would have had.
+
+    With --epochs a finished run, too, is trained for longer.
+
+    \b
+    modpose resume run
+    modpose resume run --epochs 200
+    """
+    from modpose.fit import resume_run
+
+    with _resumable(run):
+        resumed = resume_run(run, epochs=epochs, max_minutes=_positive(max_minutes))
+    typer.echo(f"saved {resumed.path}; next: modpose report {resumed.path}")
+
+
+def _positive(minutes: float | None) -> float | None:
+    """Refuse a time that is not one."""
+    if minutes is not None and not minutes > 0:
+        raise InputError.of("--max-minutes", "the time", minutes, "more than zero")
+    return minutes
+
+
+@contextmanager
+def _resumable(run: Path) -> Iterator[None]:
+    """Say how to go on after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; continue with: modpose fit --resume {run}", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,184 @@
+"""Looking at files and using a run: inspect, report, recipes, encode, export, select."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modpose.cli.arguments import DataDir, Index, Overwrite, RunFolder, app
+
+# --- looking ----------------------------------------------------------------------------------
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Anything that fit would take.")],
+    datadir: DataDir = None,
+) -> None:
+    """Say what a file is: particles, optics groups, pixel size, poses, CTF, what is missing.
+
+    \b
+    modpose inspect particles.star
+    """
+    from modpose.data.inspect import describe
+
+    typer.echo(str(describe(file, datadir)))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Draw RUN/report: one self-contained index.html, and its figures as PNG files.
+
+    Prints how well a known truth was recovered, where the data carry one.
+
+    \b
+    modpose report run
+    """
+    from modpose.report.build import build_report
+
+    page = build_report(run)
+    for line in _recovery(run):
+        typer.echo(line)
+    typer.echo(f"report: {page}")
+
+
+def _recovery(run: Path) -> list[str]:
+    """Say how well a known truth was recovered; nothing where none is known."""
+    from modpose.evaluate.recovery import recover
+    from modpose.report.build import known_truth
+    from modpose.run import Run
+
+    opened = Run.open(run)
+    fitted_to_array = opened.environment.get("input") is None
+    truth = None if fitted_to_array else known_truth(opened.dataset())
+    return [] if truth is None else recover(opened.latents(), truth).lines()
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Print this one as YAML.")
+    ] = None,
+) -> None:
+    """List the recipes, or print every option of one (a starting point for --config).
+
+    \b
+    modpose recipes
+    modpose recipes spatial-vae > my.yaml
+    """
+    from modpose.config import dump_config
+    from modpose.options import resolve
+    from modpose.recipes import RECIPES, recipe_config
+
+    if name is None:
+        width = max(map(len, RECIPES))
+        for key, recipe in RECIPES.items():
+            typer.echo(f"{key:{width}}  {recipe.title}")
+        return
+    typer.echo(dump_config(resolve(recipe_config(name))), nl=False)
+
+
+# --- using a run ------------------------------------------------------------------------------
+
+
+@app.command()
+def encode(
+    run: RunFolder,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="New images.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="latents.parquet or latents.csv, made here.")
+    ],
+    datadir: DataDir = None,
+    index: Index = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Infer content and pose of other images with a run's model.
+
+    \b
+    modpose encode run new.star -o latents.parquet
+    """
+    from modpose.data.source import open_source
+    from modpose.export import write_latents
+    from modpose.run import Run
+
+    opened_run = Run.open(run)
+    images = open_source(source, kind=opened_run.config.data.kind, datadir=datadir, index=index)
+    encoded = opened_run.model().encode(images)
+    write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="A folder, or one file .star, .csv or .mrcs.")
+    ],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="star, csv or mrcs; may be repeated; default: all."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write poses, classes and content for other programs.
+
+    STAR keeps every column of the input and adds rlnAnglePsi, rlnOriginXAngst, rlnOriginYAngst,
+    rlnClassNumber and modposeZ0...; CSV holds the latents; MRCS the images turned upright and
+    the model's noise-free version of each.
+
+    \b
+    modpose export run -o particles_aligned.star
+    modpose export run -o exported --format csv --format mrcs
+    """
+    from modpose.export import export_run
+    from modpose.run import Run
+
+    written, notes = export_run(Run.open(run), out, formats, overwrite=overwrite)
+    for note in notes:
+        typer.echo(note, err=True)
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def select(
+    run: RunFolder,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="selected.star, or .txt for a list of positions.")
+    ],
+    cluster: Annotated[
+        str | None, typer.Option(metavar="1,3", help="Keep the images of these clusters.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPRESSION", help="Keep where this is true.")
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1|CSV", help="Keep what lies in a box or polygon of z_0, z_1."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Keep some of a run's images: a STAR with the same rows, order and metadata.
+
+    Conditions given together must all hold.  Expressions compare columns of latents.parquet
+    (and of the STAR) with numbers, joined by and, or, not.
+
+    \b
+    modpose select run --cluster 1,3 -o good.star
+    modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
+    modpose select run --region -1,-1,0,2 -o corner.star
+    """
+    from modpose.export import export_selection
+    from modpose.run import Run
+    from modpose.select import choose
+
+    opened = Run.open(run)
+    mask = choose(opened, cluster=cluster, where=where, region=region)
+    for note in export_selection(opened, mask, out, overwrite=overwrite):
+        typer.echo(note, err=True)
+    typer.echo(f"kept {int(mask.sum())} of {len(mask)} images; wrote {out}")
