@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
 
 
+LOOKED_AT = 32
+"""Images of a stack too large for memory that are read before a fit begins."""
 RESTART_STRIDE = 7919
 """What separates the seeds of restarts, so that seeds 0, 1, 2... share none."""
 
@@ -83,14 +85,20 @@ def fit_run(
     """
     known = None if labels is None else read_labels(labels, source)
     dataset = _open_dataset(source, config)
+    _check_images(dataset, quiet)
     environment = describe_fit(dataset, config, known, clusters) | {
         "command": sys.argv[1:],
         "datadir": None if datadir is None else os.fspath(datadir.absolute()),
         "index": None if index is None else os.fspath(index.absolute()),
     }
     run = Run.create(out, config, environment, overwrite)
-    learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
-    return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+    try:
+        learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
+        return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+    except InputError:  # a bad image far into a stack too large to be looked through at the start
+        if not run.begun:
+            run.discard()
+        raise
 
 
 def resume_run(
@@ -304,8 +312,18 @@ def _open_dataset(source: Source, config: Config) -> Dataset:
     dataset = Dataset(source, config.data, seed=config.seed, ctf=config.model.ctf == "auto")
     if not len(dataset.train):
         raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
-    dataset.batch(dataset.train[:1])
     return dataset
+
+
+def _check_images(dataset: Dataset, quiet: bool) -> None:
+    """Read what is kept in memory anyway, else a few, so that bad images are named at once."""
+    if not dataset.cached:
+        few = np.linspace(0, dataset.n - 1, min(dataset.n, LOOKED_AT))
+        dataset.batch(few.astype(np.int64))
+        return
+    with Progress("read", dataset.n, quiet=quiet) as progress:
+        for batch in dataset.batches(np.arange(dataset.n), 1024):
+            progress.advance(len(batch), 0.0)
 
 
 def _build(dataset: Dataset, config: Config) -> Vae:

@@ -78,14 +78,9 @@ class Run:
                     "replace it, or --resume to go on with it"
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        for name in CONTENTS:
-            old = folder / name
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
-        (folder / "checkpoints").mkdir()
         run = cls(folder)
+        run._clear()
+        (folder / "checkpoints").mkdir()
         run._write("config.yaml", dump_config(config))
         run._write("environment.json", json.dumps(environment, indent=2) + "\n")
         return run
@@ -112,10 +107,29 @@ class Run:
         """Add to ``environment.json`` in one step."""
         self._write("environment.json", json.dumps(self.environment | values, indent=2) + "\n")
 
+    def discard(self) -> None:
+        """Remove what a run that never came to be has written, and the folder if it is empty."""
+        self._clear()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _clear(self) -> None:
+        for name in CONTENTS:
+            old = self.path / name
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+
     def reconfigured(self, config: Config) -> Run:
         """Write another configuration in place of the present one."""
         self._write("config.yaml", dump_config(config))
         return Run(self.path)
+
+    @property
+    def begun(self) -> bool:
+        """Whether an epoch has been completed."""
+        return (self.path / "metrics.jsonl").is_file()
 
     @property
     def finished(self) -> bool:

@@ -23,7 +23,6 @@ from modpose.likelihoods import Bernoulli, Prediction, build_likelihood
 from modpose.observe.ctf import apply_ctf
 from modpose.posterior.posterior import LatentLayout, Latents, Posterior
 
-
 WHOLE_PIXELS = 1 << 17
 
 

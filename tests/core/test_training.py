@@ -177,6 +177,20 @@ def test_nothing_is_overwritten_unasked(stack: Path, tmp_path: Path) -> None:
     assert (run.path / "export.star").read_text() == "mine too"
 
 
+def test_a_bad_image_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).standard_normal((40, 16, 16)).astype(np.float32)
+    images[33, 2, 3] = np.nan
+    np.save(tmp_path / "stack.npy", images)
+    for cache in (2**30, 0):  # found at the start, and found on the way
+        monkeypatch.setattr("modpose.data.dataset.CACHE_BYTES", cache)
+        monkeypatch.setattr("modpose.fit.LOOKED_AT", 2)
+        with pytest.raises(InputError, match=r"34.*NaN"):
+            fit_tiny(tmp_path / "stack.npy", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
 def test_a_time_budget_ends_a_finished_run(stack: Path, tmp_path: Path) -> None:
     config = tiny_config(train={"epochs": 100_000, "schedule": "cosine"})
     run = fit_run(open_source(stack), config, tmp_path / "run", max_minutes=0.02, quiet=True)

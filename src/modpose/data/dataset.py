@@ -101,6 +101,11 @@ class Dataset:
         if config.normalize == "range":
             self.value_range = value_range or self._find_range()
 
+    @property
+    def cached(self) -> bool:
+        """Whether images are kept in memory once read."""
+        return self._cache is not None
+
     def batch(self, index: NDArray[np.int64]) -> Batch:
         """Read and preprocess the images at ``index``, in that order."""
         index = np.asarray(index, dtype=np.int64)

@@ -198,7 +198,7 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
     learner.module.eval()
     generator = _generator(learner.fabric.device, config.seed, VALIDATION_STREAM)
     totals = Totals()
-    for batch in dataset.batches(dataset.val, config.train.batch_size):
+    for batch in dataset.batches(dataset.val, learner.vae.whole_batch):
         totals.add(learner.module(batch.to(learner.fabric.device), generator=generator))
     return {f"val_{name}": value for name, value in totals.means().items()}
 
