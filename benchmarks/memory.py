@@ -1,47 +1,101 @@
-"""Peak memory of fitting a stack far larger than memory should have to hold.
+"""Peak memory of fitting a stack that is far larger than memory.
 
     python -m benchmarks.memory
 
-A sparse MRC stack of 20 GB is made (a few hundred megabytes on disk), `modpose fit` runs on it in
-a process of its own, and the peak of its resident memory is printed, with the time of each part.
+A sparse MRC stack of 20 GB is made (a few hundred megabytes on disk), ``modpose fit`` runs on it
+in a process of its own, and the peak of that process's resident memory is printed.  Nothing of
+the file is mapped, so that resident memory is all there is to count.  A fit ends with the
+inference of every image, which reads the whole stack and decodes every pixel.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 
-from modpose.config import set_option
-from modpose.data.stack import Stack
+from benchmarks import machine
 from modpose.run import Run
 
 BOX = 256
 PIXEL_SIZE = 1.5
-LIMIT_BYTES = 2e9
-GIGABYTE = 10**9
+LIMIT_GB = 2.0
+HEADER_BYTES, ROW_BYTES = 1024, 4 * BOX
+IMAGE_BYTES = BOX * ROW_BYTES
 
 
 def write_sparse_stack(path: Path, n: int, seed: int = 0) -> None:
-    """Write ``n`` images of 256x256 float32, one row of noise in each, the rest holes."""
+    """Write ``n`` images of 256x256 float32: two rows of noise in each, the rest is holes."""
     rng = np.random.default_rng(seed)
-    with mrcfile.new(path) as header_only:
-        header_only.set_data(np.zeros((1, BOX, BOX), np.float32))
-        header_only.set_image_stack()
-        header_only.voxel_size = PIXEL_SIZE
-        header_only.header.nz = n
-    row = 4 * BOX
-    image = row * BOX
+    with mrcfile.new(path) as mrc:
+        mrc.set_data(np.zeros((1, BOX, BOX), np.float32))
+        mrc.set_image_stack()
+        mrc.voxel_size = PIXEL_SIZE
+        mrc.header.nz = n
     with path.open("r+b") as file:
-        file.truncate(1024 + n * image)
+        file.truncate(HEADER_BYTES + n * IMAGE_BYTES)
         for k in range(n):
-            file.seek(1024 + k * image + (BOX // 2) * row)
-            file.write(rng.standard_normal(BOX, dtype=np.float32).tobytes())
+            file.seek(HEADER_BYTES + k * IMAGE_BYTES + BOX // 2 * ROW_BYTES)
+            file.write(rng.standard_normal(2 * BOX, dtype=np.float32).tobytes())
+
+
+def fit(stack: Path, out: Path, *, minutes: float, box: int, threads: int) -> float:
+    """Run ``modpose fit`` and return the peak of its resident memory, bytes."""
+    command = [sys.executable, "-m", "modpose", "fit", str(stack), "-o", str(out)]
+    command += ["--max-minutes", str(minutes), "--set", f"data.box={box}"]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+def durations(run: Run) -> tuple[float, float]:
+    """Seconds of training (validation included), and of everything after it."""
+    told = run.environment
+    begun, ended = (datetime.fromisoformat(told[key]) for key in ("started", "finished"))
+    training = float(told["training_seconds"])
+    return training, (ended - begun).total_seconds() - training
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=20.0, help="size of the stack")
+    parser.add_argument("--box", type=int, default=64, help="box that the model sees")
+    parser.add_argument("--minutes", type=float, default=0.3, help="of training")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where the stack goes for the time being")
+    options = parser.parse_args(arguments)
+    n = max(4, round(options.gigabytes * 1e9 / IMAGE_BYTES))
+    print(machine.sentence(options.threads), flush=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        stack, out = Path(folder) / "sparse.mrcs", Path(folder) / "run"
+        start = time.perf_counter()
+        write_sparse_stack(stack, n)
+        size = stack.stat()
+        print(
+            f"stack: {n} images, {size.st_size / 1e9:.2f} GB, {512 * size.st_blocks / 1e9:.2f} GB "
+            f"on disk, made in {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
+        peak = fit(stack, out, minutes=options.minutes, box=options.box, threads=options.threads)
+        training, rest = durations(Run.open(out))
+    verdict = "below" if peak < LIMIT_GB * 1e9 else "NOT below"
+    print(
+        f"fit: {training:.0f} s of training and validation, {rest:.0f} s for the inference of all "
+        f"images ({1000 * rest / n:.1f} ms an image)\n"
+        f"peak resident memory: {peak / 1e9:.2f} GB, {verdict} {LIMIT_GB:g} GB"
+    )
+    if peak >= LIMIT_GB * 1e9:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

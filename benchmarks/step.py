@@ -34,6 +34,8 @@ from modpose.train.memory import keep_freed_memory
 from modpose.vae import Vae, build_vae
 
 SHAPE = (digits.BOX, digits.BOX)
+QUICK_PIXELS, QUICK_RATE = 80, 1e-3
+"""How the weights for the comparison of ELBOs are trained."""
 LARGEST_GAP = 0.5
 """Nats by which two ways to compute one ELBO may differ."""
 
@@ -81,13 +83,30 @@ class Gap(NamedTuple):
     largest: float
 
 
-def step_config(recipe: str, *, hidden: int, precision: str) -> Config:
+@dataclass(frozen=True)
+class Size:
+    """Of networks and batches; None leaves each contestant what it has.
+
+    Attributes
+    ----------
+    hidden
+        Units a layer.
+    batch
+        Images a step.
+    """
+
+    hidden: int | None = None
+    batch: int | None = None
+
+
+def step_config(recipe: str, size: Size, precision: str = "32-true") -> Config:
     """Return the configuration that a contestant trains with.
 
     In exact mode the encoder sees the images as they are, as in the textbook's step; the default
     mode is the recipe as it is.
     """
-    width = {"hidden": hidden}
+    width = {} if size.hidden is None else {"hidden": size.hidden}
+    batch = {} if size.batch is None else {"batch_size": size.batch}
     values = merge(
         recipe_config(recipe),
         {
@@ -98,7 +117,7 @@ def step_config(recipe: str, *, hidden: int, precision: str) -> Config:
                 "shift": {"std_px": digits.SHIFT_STD_PX},
                 "likelihood": {"kind": "bernoulli"},
             },
-            "train": {"precision": precision, "accelerator": "cpu"},
+            "train": {"precision": precision, "accelerator": "cpu"} | batch,
         },
     )
     if recipe == EXACT:
@@ -106,12 +125,14 @@ def step_config(recipe: str, *, hidden: int, precision: str) -> Config:
     return parse_config(values, recipe)
 
 
-def make_textbook(hidden: int) -> textbook.SpatialVae:
+def make_textbook(hidden: int | None) -> textbook.SpatialVae:
     """Return the textbook's model on the lattice that modpose uses, with modpose's priors."""
     torch.manual_seed(0)
     half = half_box(SHAPE)
     return textbook.SpatialVae(
-        lattice(SHAPE) / half, hidden=hidden, shift_std=digits.SHIFT_STD_PX / half
+        lattice(SHAPE) / half,
+        hidden=textbook.HIDDEN if hidden is None else hidden,
+        shift_std=digits.SHIFT_STD_PX / half,
     )
 
 
@@ -149,19 +170,19 @@ def race(
     *,
     repetitions: int,
     warm_up: int,
-    batch_size: int,
-    hidden: int,
+    size: Size,
     threads: int,
 ) -> dict[str, list[float]]:
     """Let every contestant take its steps in turn; milliseconds an image for each repetition."""
     context = machine.fresh_processes()
     running: list[tuple[Contestant, Connection, Any]] = []
-    seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    milliseconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with ExitStack() as stack:
         for contestant in contestants:
             ours, theirs = context.Pipe()
-            settings = (contestant, batch_size, hidden, threads)
-            process = context.Process(target=_take_steps, args=(theirs, *settings), daemon=True)
+            process = context.Process(
+                target=_take_steps, args=(theirs, contestant, size, threads), daemon=True
+            )
             process.start()
             theirs.close()
             stack.callback(process.join, 30)
@@ -174,16 +195,14 @@ def race(
                 connection.send("step")
                 taken = connection.recv()
                 if repetition >= warm_up:
-                    seconds[contestant.name].append(1000 * taken / batch_size)
-    return seconds
+                    milliseconds[contestant.name].append(1000 * taken)
+    return milliseconds
 
 
-def _take_steps(
-    connection: Connection, contestant: Contestant, batch_size: int, hidden: int, threads: int
-) -> None:
-    """Take a step and say how many seconds it took, as often as asked."""
+def _take_steps(connection: Connection, contestant: Contestant, size: Size, threads: int) -> None:
+    """Take a step and say how many seconds an image it took, as often as asked."""
     torch.set_num_threads(threads)
-    step = _stepper(contestant, batch_size, hidden)
+    step, batch_size = _stepper(contestant, size)
     connection.send("ready")
     while True:
         try:
@@ -192,53 +211,57 @@ def _take_steps(
             return
         start = time.perf_counter()
         step()
-        connection.send(time.perf_counter() - start)
+        connection.send((time.perf_counter() - start) / batch_size)
 
 
-def _stepper(contestant: Contestant, batch_size: int, hidden: int) -> Callable[[], object]:
-    images = torch.from_numpy(digits.posed_digits(None, batch_size, 1)[0])
+def _stepper(contestant: Contestant, size: Size) -> tuple[Callable[[], object], int]:
+    """Return what takes a step, and the number of images in it."""
     generator = torch.Generator().manual_seed(0)
     if contestant.recipe is None:
         if contestant.reuses_memory:
             keep_freed_memory()
-        model = make_textbook(hidden)
+        batch_size = size.batch or textbook.BATCH_SIZE
+        images = torch.from_numpy(digits.posed_digits(None, batch_size, 1)[0])
+        model = make_textbook(size.hidden)
         optimizer = textbook.adam(model)
-        return lambda: textbook.train_step(model, optimizer, images, generator)
-    config = step_config(contestant.recipe, hidden=hidden, precision=contestant.precision)
+        return lambda: textbook.train_step(model, optimizer, images, generator), batch_size
+    config = step_config(contestant.recipe, size, contestant.precision)
+    batch_size = config.train.batch_size
+    images = torch.from_numpy(digits.posed_digits(None, batch_size, 1)[0])
     with ExitStack() as stack:
         if not contestant.reuses_memory:
             stack.enter_context(mock.patch("modpose.train.loop.keep_freed_memory"))
         learner = make_learner(config)
     learner.module.train()
-    return lambda: learner_step(learner, config, images, generator)
+    return lambda: learner_step(learner, config, images, generator), batch_size
 
 
 # --- the same numbers -------------------------------------------------------------------------
 
 
-def parity(*, hidden: int, n_images: int, train_steps: int) -> dict[str, Gap]:
+def parity(size: Size, train_steps: int) -> dict[str, Gap]:
     """Compare ELBOs: the same weights, images and samples in the textbook and in exact mode.
 
     The weights are those of a modpose model after ``train_steps`` quick steps, so that the
     decoder is no longer nearly flat.
     """
-    config = step_config(EXACT, hidden=hidden, precision="32-true")
-    quick = config.model_copy(
-        update={"train": config.train.model_copy(update={"pixels": 0.1, "lr": 1e-3})}
-    )
+    config = step_config(EXACT, size)
+    train = config.train.model_copy(update={"pixels": QUICK_PIXELS, "lr": QUICK_RATE})
+    quick = config.model_copy(update={"train": train})
+    n_images = train.batch_size
     images = torch.from_numpy(digits.posed_digits(None, n_images, 1)[0])
     generator = torch.Generator().manual_seed(1)
     learner = make_learner(quick)
     for _ in range(train_steps):
         learner_step(learner, quick, images, generator)
-    plain = make_textbook(hidden)
+    plain = make_textbook(size.hidden)
     copy_weights(learner.vae, plain)
     noise = plain.noise(n_images, generator)
     with torch.no_grad():
         expected = plain.terms(images, noise).elbo()
     gaps = {}
     for precision in ("32-true", "bf16-mixed"):
-        same = make_learner(step_config(EXACT, hidden=hidden, precision=precision))
+        same = make_learner(step_config(EXACT, size, precision))
         same.vae.load_state_dict(learner.vae.state_dict())
         found = elbo_at(same, images, noise)
         gaps[precision] = Gap(
@@ -351,8 +374,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=textbook.BATCH_SIZE)
-    parser.add_argument("--hidden", type=int, default=500, help="units a layer")
+    parser.add_argument("--batch-size", type=int, help="images a step, for all contestants")
+    parser.add_argument("--hidden", type=int, help="units a layer, for all contestants")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parity-steps", type=int, default=40, help="training before the check")
     parser.add_argument(
@@ -364,19 +387,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     print(machine.sentence(options.threads), flush=True)
-    print(f"28x28 pixels, batch {options.batch_size}, {options.hidden} units a layer", flush=True)
+    size = Size(options.hidden, options.batch_size)
     taken = race(
         CONTESTANTS + (OTHER_ALLOCATOR if options.default_allocator else ()),
         repetitions=options.repetitions,
         warm_up=options.warm_up,
-        batch_size=options.batch_size,
-        hidden=options.hidden,
+        size=size,
         threads=options.threads,
     )
     print(f"\n{table(taken)}\n\n{conclusions(taken)}", flush=True)
-    gaps = parity(
-        hidden=options.hidden, n_images=options.batch_size, train_steps=options.parity_steps
-    )
+    gaps = parity(size, options.parity_steps)
     print(parity_lines(gaps), flush=True)
     if not all(holds(gap) for gap in gaps.values()):
         raise SystemExit(1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BATCH_SIZE = 100
+HIDDEN = 500
 LEARNING_RATE = 1e-4
 
 
@@ -54,7 +55,7 @@ class SpatialVae(nn.Module):
         self,
         coordinates: Tensor,
         z_dim: int = 2,
-        hidden: int = 500,
+        hidden: int = HIDDEN,
         angle_std: float = math.pi,
         shift_std: float = 0.1,
     ) -> None:

@@ -38,9 +38,9 @@ from modpose.train.loop import Learner, run_epochs, set_up
 from modpose.vae import build_vae
 
 RECIPE = "spatial-vae"
-FIRST_LOOK_S = 2.0
+FIRST_LOOK_S = 1.0
 LOOK_RATIO = 1.2
-"""Weights are put aside after 2 s of training, then each time this much more has passed."""
+"""Weights are put aside after a second of training, then at times that grow by this factor."""
 JUDGE_BATCH = 25
 
 
@@ -56,8 +56,8 @@ class Settings:
         Of training, each.
     lr
         Of the textbook; modpose has its recipe's.
-    hidden, batch_size
-        Of both.
+    hidden
+        Units a layer of both; None leaves each what it has.
     seed
         Of both.
     """
@@ -66,8 +66,7 @@ class Settings:
     val: str
     minutes: float
     lr: float
-    hidden: int
-    batch_size: int
+    hidden: int | None
     seed: int
 
 
@@ -127,7 +126,7 @@ def run_textbook(settings: Settings) -> list[Point]:
     seen = 0
     while album.seconds() < 60 * settings.minutes:
         order = torch.randperm(len(images), generator=generator)
-        for few in order.split(settings.batch_size):
+        for few in torch.split(order, textbook.BATCH_SIZE):
             textbook.train_step(model, optimizer, images[few], generator)
             seen += len(few)
             album.look(model, seen)
@@ -147,7 +146,7 @@ def judge_textbook(
     model.load_state_dict(weights)
     generator = torch.Generator().manual_seed(0)
     total, images = 0.0, validation(settings)
-    for few in images.split(JUDGE_BATCH):
+    for few in torch.split(images, JUDGE_BATCH):
         terms = model.terms(few, model.noise(len(few), generator))
         log_std = model.encode(few)[1][:, model.z_dim]
         exact = terms._replace(kl_angle=LOG_2PI - wrapped_entropy(log_std))
@@ -161,22 +160,23 @@ def judge_textbook(
 class Watch(Progress):
     """Looks at the weights after every step of modpose's own training loop."""
 
-    def __init__(self, learner: Learner, delay: int, budget: float) -> None:
+    def __init__(self, learner: Learner, budget: float) -> None:
         super().__init__("fit", 0, quiet=True)
         self.album = Album(budget)
-        self._learner, self._delay, self._seen = learner, delay, 0
+        self._learner, self._seen = learner, 0
 
     def advance(self, images: int, seconds: float) -> None:
         """Count a batch."""
         self._seen += images
-        self.album.look(self._learner.vae, self._seen, self._learner.state.step <= self._delay)
+        state = self._learner.state
+        self.album.look(self._learner.vae, self._seen, state.step <= state.freed)
 
 
 def run_modpose(settings: Settings) -> list[Point]:
     """Train the default recipe with modpose's loop and judge it."""
     torch.set_num_threads(1)
     source = open_source(settings.train, kind="images")
-    width = {"hidden": settings.hidden}
+    width = {} if settings.hidden is None else {"hidden": settings.hidden}
     model = {"z_dim": 2, "encoder": width, "field": width}
     values = merge(
         merge(recipe_config(RECIPE), suggest(source)[1]),
@@ -184,18 +184,14 @@ def run_modpose(settings: Settings) -> list[Point]:
             "seed": settings.seed,
             "data": {"val_fraction": 0.0},  # judged on images of their own, as the textbook is
             "model": model | {"shift": {"std_px": digits.SHIFT_STD_PX}},
-            "train": {
-                "epochs": 1_000_000,
-                "batch_size": settings.batch_size,
-                "accelerator": "cpu",
-            },
+            "train": {"epochs": 1_000_000, "accelerator": "cpu"},
         },
     )
     config = parse_config(values, RECIPE)
     dataset = Dataset(source, config.data, seed=config.seed)
     vae = build_vae(config, shape=dataset.shape, channels=1, n_images=dataset.n)
     learner = set_up(vae, config)
-    watch = Watch(learner, config.train.delay_z_steps, 60 * settings.minutes)
+    watch = Watch(learner, 60 * settings.minutes)
     run_epochs(
         learner,
         dataset,
@@ -205,7 +201,6 @@ def run_modpose(settings: Settings) -> list[Point]:
         progress=watch,
         record=lambda _: None,
     )
-    watch.album.look(learner.vae, watch.album.snapshots[-1].images)
     return [
         Point(shot.seconds, shot.images, judge_modpose(learner, shot, settings))
         for shot in watch.album.snapshots
@@ -219,7 +214,7 @@ def judge_modpose(learner: Learner, shot: Snapshot, settings: Settings) -> float
     learner.vae.eval()
     generator = torch.Generator().manual_seed(0)
     total, images = 0.0, validation(settings)
-    for few in images.split(JUDGE_BATCH):
+    for few in torch.split(images, JUDGE_BATCH):
         batch = Batch(torch.arange(len(few)), few.unsqueeze(1))
         elbo = learner.vae(batch, generator=generator, hold_content=shot.holds_content)
         total += elbo.value().sum().item()
@@ -333,8 +328,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=60_000, help="to train on, at most")
     parser.add_argument("--validation", type=int, default=500, help="images to judge on")
     parser.add_argument("--lr", type=float, default=textbook.LEARNING_RATE, help="the textbook's")
-    parser.add_argument("--hidden", type=int, default=500, help="units a layer")
-    parser.add_argument("--batch-size", type=int, default=textbook.BATCH_SIZE)
+    parser.add_argument("--hidden", type=int, help="units a layer, of both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, default=Path("time_to_elbo"), help="a folder")
     options = parser.parse_args(arguments)
@@ -350,7 +344,6 @@ def main(arguments: list[str] | None = None) -> None:
             minutes=options.minutes,
             lr=options.lr,
             hidden=options.hidden,
-            batch_size=options.batch_size,
             seed=options.seed,
         )
         curves = run_both(settings, options.side_by_side)
