@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.config import Config, merge, parse_config
 from modpose.data.files import replace_atomically
-from modpose.data.source import Source, open_source
 from modpose.errors import InputError, TrainingError
+from modpose.evaluate.experiments.samples import Sample
 from modpose.fit import fit_run, resume_run
 from modpose.recipes import recipe_config
 from modpose.run import Run
@@ -41,108 +40,6 @@ Options = Mapping[str, Any]
 RECORD = "experiment.json"
 EVALUATION = "evaluation.json"
 HELD_OUT = "held_out.parquet"
-
-
-# --- samples ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Images of a study: those that fits see, and those held out from fits altogether.
-
-    Attributes
-    ----------
-    name
-        What tables call it.
-    source
-        What :func:`modpose.data.source.open_source` opens.
-    train, test
-        Index files (.npy) of the two parts.
-    description
-        A sentence: what the images are, how many, how large.
-    truth
-        CSV with a row an image of the source, where the truth is known.
-    """
-
-    name: str
-    source: str
-    train: Path
-    test: Path
-    description: str
-    truth: Path | None = None
-
-    def open_train(self) -> Source:
-        """Open the images that fits see."""
-        return open_source(self.source, index=self.train)
-
-    def open_test(self) -> Source:
-        """Open the held-out images."""
-        return open_source(self.source, index=self.test)
-
-    def truth_of_test(self) -> pd.DataFrame:
-        """Read what is true of the held-out images, in their order."""
-        import pandas as pd
-
-        if self.truth is None:
-            raise InputError(f"{self.name}: nothing is known of the truth")
-        table: pd.DataFrame = pd.read_csv(self.truth).iloc[np.load(self.test)]
-        return table.reset_index(drop=True)
-
-
-def write_sample(
-    folder: Path,
-    name: str,
-    description: str,
-    images: NDArray[Any],
-    n_test: int,
-    truth: pd.DataFrame | None = None,
-) -> Sample:
-    """Keep images in a folder as a sample whose last ``n_test`` are held out.
-
-    Parameters
-    ----------
-    folder
-        Of the experiment's data.
-    name, description
-        Of the sample.
-    images
-        (N, H, W) or (N, H, W, 3).
-    n_test
-        Number held out.
-    truth
-        A row an image.
-    """
-    stack = folder / name / "images.npy"
-    save_array(stack, images)
-    of_truth = None
-    if truth is not None:
-        of_truth = folder / name / "truth.csv"
-        text = truth.to_csv(index=False).encode()
-        replace_atomically(of_truth, lambda file: file.write(text), overwrite=True)
-    train, test = np.split(np.arange(len(images)), [len(images) - n_test])
-    return index_sample(folder, name, description, str(stack), train, test, of_truth)
-
-
-def index_sample(
-    folder: Path,
-    name: str,
-    description: str,
-    source: str,
-    train: NDArray[np.int64],
-    test: NDArray[np.int64],
-    truth: Path | None = None,
-) -> Sample:
-    """Make a sample of rows of a source; parameters as in :class:`Sample`."""
-    of_train, of_test = folder / name / "train.npy", folder / name / "test.npy"
-    save_array(of_train, train.astype(np.int64))
-    save_array(of_test, test.astype(np.int64))
-    return Sample(name, source, of_train, of_test, description, truth)
-
-
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as NPY, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_atomically(path, lambda file: np.save(file, array), overwrite=True)
 
 
 # --- fits -------------------------------------------------------------------------------------
@@ -289,7 +186,7 @@ def evaluate(fit: Fit, run: Run) -> Score:
         recon=float(encoded.recon.mean(dtype=np.float64)),
         kl_pose=float(encoded.kl_pose.mean(dtype=np.float64)),
         kl_content=float(encoded.kl_content.mean(dtype=np.float64)),
-        importance_bound=importance_bound(model, few, samples),
+        importance_bound=float(model.importance_bound(few, samples).mean(dtype=np.float64)),
         importance_images=few.n,
         importance_samples=samples,
         images=images.n,
@@ -297,20 +194,6 @@ def evaluate(fit: Fit, run: Run) -> Score:
         epochs=int(run.epochs()[-1]["epoch"]),
         stopped=str(environment["stopped"]),
     )
-
-
-@torch.no_grad()
-def importance_bound(
-    model: PoseModel, images: Source, samples: int, *, seed: int = 0, batch_size: int = 50
-) -> float:
-    """Return the mean importance-weighted bound (Burda et al. 2016) of some images, nats."""
-    dataset = model.dataset(images)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    bounds = [
-        model.vae.importance_bound(batch.to(model.device), samples, generator).cpu()
-        for batch in dataset.batches(np.arange(dataset.n), batch_size)
-    ]
-    return float(torch.cat(bounds).double().mean())
 
 
 # --- many fits --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 from modpose.data.source import open_source
 from modpose.evaluate.experiments import plots
 from modpose.evaluate.experiments.page import Page
+from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import Model, configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
@@ -19,7 +20,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     score_note,
     score_row,
 )
-from modpose.evaluate.experiments.study import Fit, Result, Sample, write_sample
+from modpose.evaluate.experiments.study import Fit, Result
 from modpose.report.grids import Floats
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.evaluate.experiments import plots
 from modpose.evaluate.experiments.page import Page
+from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
@@ -21,7 +22,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     score_note,
     score_row,
 )
-from modpose.evaluate.experiments.study import Fit, Result, Sample, write_sample
+from modpose.evaluate.experiments.study import Fit, Result
 from modpose.report.grids import Floats, as_pictures
 
 FILE = "galaxy/galaxy_zoo_train_64.npz"

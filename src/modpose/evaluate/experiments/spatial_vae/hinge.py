@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modpose.evaluate import metrics
 from modpose.evaluate.experiments import plots
 from modpose.evaluate.experiments.page import Page, Row
+from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import Model, configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
@@ -21,7 +22,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     score_note,
     score_row,
 )
-from modpose.evaluate.experiments.study import Fit, Result, Sample, write_sample
+from modpose.evaluate.experiments.study import Fit, Result
 from modpose.evaluate.recovery import recover
 from modpose.report import figures
 from modpose.report.grids import Floats, drawn, grey_range, manifold_codes, to_unit
@@ -149,11 +150,12 @@ def _table_1(by: By, page: Page) -> Sequence[str]:
     note = (
         "On held-out images. |r| hinge: Pearson's r with the hinge angle (for θ: of the hinge's "
         "best fit by cos θ and sin θ). R rotation: the same for z with the true rotation, the best "
-        "fit by its cosine and sine; how much content knows of pose, at best what chance gives, about √(2/images). Resultant length "
-        "and RMSE (degrees) of the errors of θ after the one rotation of the model's frame are the "
-        "main figures for rotation; 'given hinge' lets the frame turn with the arm. JS: circular "
-        "correlation of Jammalamadaka & SenGupta, the paper's measure, ill-conditioned for uniform "
-        "angles (standard deviation about .2 over repeats of a perfect experiment). The paper "
+        "fit by its cosine and sine; how much content knows of pose, at best what chance gives, "
+        "about √(2/images). Resultant length and RMSE (degrees) of the errors of θ after the one "
+        "rotation of the model's frame are the main figures for rotation; 'given hinge' lets the "
+        "frame turn with the arm. JS: circular correlation of Jammalamadaka & SenGupta, the "
+        "paper's measure, ill-conditioned for uniform angles (standard deviation about .2 over "
+        "repeats of a perfect experiment). The paper "
         "reports .95 for conformation and .92 for rotation (JS)."
     )
     return [

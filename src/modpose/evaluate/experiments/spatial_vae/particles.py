@@ -12,6 +12,7 @@ from modpose.data.dataset import split
 from modpose.data.source import open_source
 from modpose.evaluate.experiments import plots
 from modpose.evaluate.experiments.page import Page
+from modpose.evaluate.experiments.samples import Sample, index_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
@@ -23,7 +24,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     score_note,
     score_row,
 )
-from modpose.evaluate.experiments.study import Fit, Result, Sample, index_sample
+from modpose.evaluate.experiments.study import Fit, Result
 from modpose.report import figures
 from modpose.report.grids import interpolation_codes
 
