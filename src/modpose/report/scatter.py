@@ -84,13 +84,13 @@ def content_views(z: Floats, seed: int, angle_deg: Floats | None, score: Floats)
     """
     k = z.shape[1]
     if k == 1:
-        views = [View("content and ELBO", z[:, 0], score, "z₁", "ELBO (nats)")]
+        views = [View("content and ELBO", z[:, 0], score, "z₀", "ELBO (nats)")]
         if angle_deg is not None:
-            turned = View("content and angle", z[:, 0], angle_deg, "z₁", "inferred angle (degrees)")
+            turned = View("content and angle", z[:, 0], angle_deg, "z₀", "inferred angle (degrees)")
             views.insert(0, turned)
         return views
     if k == 2:
-        return [View("content", z[:, 0], z[:, 1], "z₁", "z₂")]
+        return [View("content", z[:, 0], z[:, 1], "z₀", "z₁")]
     mean, axes, spread = principal_axes(z)
     part = (z - mean) @ axes.T
     share = 100 * spread**2 / max(float((spread**2).sum()), 1e-12)

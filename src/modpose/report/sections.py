@@ -130,7 +130,7 @@ def manifold(m: Material) -> Section | None:
         return None
     n = 4 if m.wide else 12
     pictures = m.decode(grids.manifold_codes(m.z, n))
-    names = ["z₁ (quantiles of the prior)", "z₂ (quantiles of the prior)"][: m.z_dim]
+    names = ["z₀ (quantiles of the prior)", "z₁ (quantiles of the prior)"][: m.z_dim]
     what = "content" if m.z_dim <= 2 else "the first two principal components of content"
     if m.z_dim > 2:
         names = ["first principal component (s.d.)", "second principal component (s.d.)"]
@@ -155,7 +155,7 @@ def traversals(m: Material) -> Section | None:
         return None
     chosen, n = grids.busiest_latents(m.z), 3 if m.wide else 9
     pictures = np.stack([m.decode(grids.traversal_codes(m.z, d, n)) for d in chosen])
-    names = [f"z{subscript(d + 1)}  (s.d. {m.z[:, d].std():.2f})" for d in chosen]
+    names = [f"z{subscript(d)}  (s.d. {m.z[:, d].std():.2f})" for d in chosen]
     fig = figures.traversals(pictures, names, m.look)
     some = "" if len(chosen) == m.z_dim else f" The {len(chosen)} with the widest spread are shown."
     return Section(

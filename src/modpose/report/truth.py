@@ -39,7 +39,7 @@ def _hinge_pictures(m: Material) -> list[Picture]:
         return []
     hinge = m.truth["hinge_deg"]
     best = strongest_latent(m.z, hinge)
-    name = f"content z{subscript(best + 1)}"
+    name = f"content z{subscript(best)}"
     axes = [("true hinge (degrees)", name)]
     fig = figures.truth_scatter([hinge], [m.z[:, best]], axes, equal=False)
     return [Picture.of(fig, "truth-hinge.png", f"{name} against the true hinge angle")]
