@@ -200,6 +200,15 @@ def test_a_time_budget_ends_a_finished_run(stack: Path, tmp_path: Path) -> None:
     assert len(run.latents()) == 60
 
 
+def test_mixed_precision_trains_to_nearly_the_same_bound(stack: Path, tmp_path: Path) -> None:
+    runs = [
+        fit_tiny(stack, tmp_path / precision, train={"precision": precision})
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    full, mixed = (run.metrics()["val_elbo"].iloc[-1] for run in runs)
+    assert mixed == pytest.approx(full, abs=2.0)
+
+
 def test_early_stopping_looks_at_validation_only(
     stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

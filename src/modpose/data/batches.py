@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: mixed precision casts the fields of a copy
 class Batch:
     """A few images, ready for the model.
 
