@@ -146,11 +146,11 @@ def _said(budget: Budget, plan: Plan, record: Mapping[str, object]) -> list[str]
         options += ["--minutes-per-fit", str(record["minutes_per_fit"])]
     timed = plan.digits.minutes is not None
     training = (
-        "as printed: every pixel, Adam at 1e-4, batches of 100, equation 3 where the rotation is "
-        "uniform"
+        "networks and training as printed: every pixel, Adam at 1e-4, batches of 100, equation 3 "
+        "where the rotation is uniform"
         if plan.as_printed
-        else "the recipes' own training: a seventh of the pixels a step for coordinate networks, "
-        "Adam from 1e-3 to zero along a cosine, batches of 100"
+        else "networks and training of our recipes (`modpose recipes NAME`; every `config.yaml` in "
+        "`runs/` is complete), not of the paper; the rate falls along a cosine in all models"
     )
     how = f"in {plan.jobs} single-threaded processes" if plan.jobs > 1 else "one after the other"
     return [

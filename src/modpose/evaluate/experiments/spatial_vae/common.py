@@ -99,6 +99,22 @@ def score_note(results: Sequence[Result]) -> str:
     )
 
 
+def networks(fits: Sequence[Fit]) -> str:
+    """Say the sizes of encoder and decoder of each recipe that fits use."""
+    said = {}
+    for fit in fits:
+        model = fit.config().model
+        field = model.field
+        of_field = f"{field.depth} × {field.hidden} {field.activation}"
+        if field.kind == "implicit" and field.fourier is not None:
+            of_field += f" on {field.fourier.count} random Fourier features"
+        encoder = model.encoder
+        if encoder.kind == "mlp":
+            of_encoder = f"{encoder.depth} × {encoder.hidden} {encoder.activation}"
+            said[fit.recipe] = f"`{fit.recipe}` {of_encoder} and {of_field}"
+    return f"Hidden layers of encoder and decoder: {'; '.join(said.values())}."
+
+
 # --- pictures of a model ----------------------------------------------------------------------
 
 

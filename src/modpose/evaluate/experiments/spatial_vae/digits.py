@@ -17,6 +17,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
     Study,
     manifold,
+    networks,
     score_note,
     score_row,
 )
@@ -79,7 +80,10 @@ def prepare(setting: Setting) -> Study:
     named = {fit.name: fit for fit in [*fits.values(), *larger.values(), *wide.values()]}
     return Study(
         "Digits: Figures 2 and 3, Appendix Figures 1, 2 and 3",
-        [*(f"- *{VARIANTS[n].title}*: {s.description}" for n, s in sets.items()), _said(setting)],
+        [
+            *(f"- *{VARIANTS[n].title}*: {s.description}" for n, s in sets.items()),
+            _said(setting, list(named.values())),
+        ],
         list(named.values()),
         lambda results, page: _show(setting, fits, larger, wide, results, page),
     )
@@ -190,14 +194,18 @@ def _fit(
     )
 
 
-def _said(setting: Setting) -> str:
-    budget = setting.plan.digits
+def _said(setting: Setting, fits: Sequence[Fit]) -> str:
+    held = (
+        "Content is not held at zero at first"
+        if setting.plan.as_printed
+        else "Otherwise each recipe trains as it always does"
+    )
     return (
-        f"Every model has two hidden layers of {budget.hidden} tanh units on either side and the "
         "Bernoulli likelihood on grey values. Priors of the pose are Gaussian and matched to the "
         "data, as in the paper: N(0, 22.5²) degrees and N(0, 1.4²) px for plain digits, else the "
-        "distributions that the images were made with. Encoder input is not turned and content "
-        "is not held, since the paper does neither here; all three models take the same schedule."
+        "distributions that the images were made with. Encoder input is not turned at random, "
+        f"since upright is known. {held}. {networks(fits)} The paper's text does not list its "
+        "dimensions of content."
     )
 
 

@@ -18,6 +18,7 @@ from modpose.evaluate.experiments.spatial_vae.budgets import configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
     Study,
+    networks,
     samples,
     score_note,
     score_row,
@@ -44,11 +45,10 @@ def prepare(setting: Setting) -> Study | str:
     budget = setting.plan.galaxies
     fits = {z: _fit(setting, sample, z) for z in budget.z_dims}
     said = (
-        f"spatial-VAE with {', '.join(map(str, fits))} latents, an encoder of two hidden layers of "
-        f"{budget.encoder_hidden} units and a decoder of two of {budget.hidden} (the paper: 5000 "
-        f"and 500), three outputs a pixel, Bernoulli likelihood; uniform rotation, shifts "
+        f"spatial-VAE with {', '.join(map(str, fits))} latents, an encoder wider than the decoder "
+        f"(the paper: ten times, 2 × 5000 and 2 × 500 tanh), three outputs a pixel, Bernoulli likelihood; uniform rotation, shifts "
         f"N(0, {SHIFT_STD:g}²) px, encoder input turned at random. No image chooses when training "
-        "ends."
+        f"ends. {networks(list(fits.values()))}"
     )
     return Study(
         "Galaxies: Figure 5",

@@ -19,6 +19,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     Study,
     held_out_pictures,
     measured_look,
+    networks,
     score_note,
     score_row,
 )
@@ -59,18 +60,19 @@ def prepare(setting: Setting) -> Study:
     sample = _sample(setting)
     seeds = range(setting.seed, setting.seed + setting.plan.hinge.seeds)
     fits = {c: [_fit(setting, sample, c, seed) for seed in seeds] for c in CONTENDERS}
+    every = [fit for each in fits.values() for fit in each]
+    train = fits[SPATIAL][0].config().train
     said = (
-        f"Every model has two hidden layers of {setting.plan.hinge.hidden} tanh units on either "
-        "side and one learned noise level; images have zero mean and unit standard deviation. As "
-        "in the paper, spatial-VAE infers the rotation only (uniform prior), its encoder input is "
-        "turned at random, and content is held at zero for "
-        f"{setting.plan.hinge.delay_z_steps} steps (the paper: two epochs, which are 320). Seeds: "
-        f"{', '.join(map(str, seeds))}."
+        "Images have zero mean and unit standard deviation, and every model learns one noise "
+        "level. As in the paper, spatial-VAE infers the rotation only, with a uniform prior, its "
+        "encoder input is turned at random, and content is held at zero at first, here for "
+        f"{train.delay_z_steps:,} steps of {train.batch_size} images (the paper: two epochs, 320 "
+        f"steps of 100). {networks(every)} Seeds: {', '.join(map(str, seeds))}."
     )
     return Study(
         "Hinged protein: Table 1, Figure 4, Appendix Figures 4 and 5",
         [sample.description, said],
-        [fit for each in fits.values() for fit in each],
+        every,
         lambda results, page: _show(
             setting, {c: [results[fit.name] for fit in each] for c, each in fits.items()}, page
         ),

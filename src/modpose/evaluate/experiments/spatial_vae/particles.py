@@ -20,6 +20,7 @@ from modpose.evaluate.experiments.spatial_vae.common import (
     held_out_pictures,
     manifold,
     measured_look,
+    networks,
     samples,
     score_note,
     score_row,
@@ -45,9 +46,9 @@ def prepare(setting: Setting) -> Study | str:
     budget = setting.plan.particles
     fits = [_fit(setting, sample, z) for z in budget.z_dims]
     said = (
-        f"spatial-VAE with {', '.join(map(str, budget.z_dims))} latents, two hidden layers of "
-        f"{budget.hidden} tanh units on either side (the paper: 1000), uniform rotation, shifts "
-        f"N(0, {SHIFT_STD:g}²) px, encoder input turned at random."
+        f"spatial-VAE with {', '.join(map(str, budget.z_dims))} latents, uniform rotation, "
+        f"shifts N(0, {SHIFT_STD:g}²) px, encoder input turned at random. {networks(fits)} (The "
+        "paper: 2 × 1000 tanh.) A tenth of the fitted images chooses the epoch."
     )
     return Study(
         "Real particles: Figure 6, Appendix Figures 6, 7 and 8",
