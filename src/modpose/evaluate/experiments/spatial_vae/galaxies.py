@@ -46,9 +46,9 @@ def prepare(setting: Setting) -> Study | str:
     fits = {z: _fit(setting, sample, z) for z in budget.z_dims}
     said = (
         f"spatial-VAE with {', '.join(map(str, fits))} latents, an encoder wider than the decoder "
-        f"(the paper: ten times, 2 × 5000 and 2 × 500 tanh), three outputs a pixel, Bernoulli likelihood; uniform rotation, shifts "
-        f"N(0, {SHIFT_STD:g}²) px, encoder input turned at random. No image chooses when training "
-        f"ends. {networks(list(fits.values()))}"
+        f"(the paper: ten times, 2 × 5000 and 2 × 500 tanh), three outputs a pixel, Bernoulli "
+        f"likelihood; uniform rotation, shifts N(0, {SHIFT_STD:g}²) px, encoder input turned at "
+        f"random. No image chooses when training ends. {networks(list(fits.values()))}"
     )
     return Study(
         "Galaxies: Figure 5",
