@@ -330,8 +330,9 @@ class PoseModel:
         return run
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Self:
-        """Read a trained model from its run folder."""
+    def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
+        """Read a trained model from its run folder, onto ``device`` (a GPU where there is one)."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         run = Run.open(path)
         config, environment = run.config, run.environment
         model = cls(config.recipe, z_dim=config.model.z_dim, seed=config.seed)
