@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -256,7 +258,16 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees Ctrl-C and stops the workers
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _leave_with_parent() -> None:
+    """End this worker when the parent is killed: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _outcome(fit: Fit, folder: Path) -> Path | TrainingError:
