@@ -31,7 +31,7 @@ from modpose.posterior.posterior import Latents
 from modpose.recipes import recipe_config
 from modpose.train.loop import Learner, set_up
 from modpose.train.memory import keep_freed_memory
-from modpose.vae import Vae, build_vae
+from modpose.vae import Elbo, Vae, build_vae
 
 SHAPE = (digits.BOX, digits.BOX)
 QUICK_PIXELS, QUICK_RATE = 80, 1e-3
@@ -147,13 +147,12 @@ def learner_step(
 ) -> None:
     """Take the step of modpose's training loop."""
     batch = Batch(torch.arange(len(images)), images.unsqueeze(1))
-    with learner.fabric.autocast():
-        elbo = learner.vae(
-            batch,
-            generator=generator,
-            pixels=config.train.pixels,
-            augment=config.train.augment_rotation,
-        )
+    elbo: Elbo = learner.module(
+        batch,
+        generator=generator,
+        pixels=config.train.pixels,
+        augment=config.train.augment_rotation,
+    )
     loss = -elbo.value().mean()
     for optimizer in learner.optimizers:
         optimizer.zero_grad()
