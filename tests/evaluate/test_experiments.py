@@ -130,7 +130,7 @@ def test_started_again_it_fits_nothing_and_writes_the_same(
     page = (smoke / "index.md").read_text()
     monkeypatch.setattr(study, "fit_run", refuse)
     monkeypatch.setattr(study, "resume_run", refuse)
-    spatial_vae.run("smoke", smoke, 3, data=real_data)
+    spatial_vae.run("smoke", smoke, 3, data=real_data, only="hinge")
     assert (smoke / "index.md").read_text() == page
     assert {p: p.read_bytes() for p in (smoke / "tables").iterdir()} == before
 

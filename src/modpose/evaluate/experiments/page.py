@@ -31,12 +31,12 @@ class Page:
     Parameters
     ----------
     folder
-        Gets ``index.md``, ``tables/*.csv`` and ``figures/*.png``.
+        Gets ``index.md``, ``sections/*.md``, ``tables/*.csv`` and ``figures/*.png``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("tables", "figures"):
+        for name in ("tables", "figures", "sections"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def table(
@@ -75,12 +75,17 @@ class Page:
         self._write(f"figures/{name}.png", buffer.getvalue())
         return f"![{caption}](figures/{name}.png)\n\n*{caption}*"
 
-    def write(self, title: str, introduction: Sequence[str], sections: Sequence[Section]) -> Path:
-        """Write ``index.md`` and return its path."""
-        blocks = [f"# {title}", *introduction]
-        for section in sections:
-            blocks += [f"## {section.title}", *section.blocks]
-        return self._write("index.md", ("\n\n".join(blocks) + "\n").encode())
+    def keep(self, name: str, section: Section) -> None:
+        """Write ``sections/NAME.md``, for :meth:`write`, now or when the rest is done."""
+        blocks = [f"## {section.title}", *section.blocks]
+        self._write(f"sections/{name}.md", "\n\n".join(blocks).encode())
+
+    def write(self, title: str, introduction: Sequence[str], order: Sequence[str]) -> Path:
+        """Write ``index.md`` from the sections that were kept, in order; return its path."""
+        paths = [self.folder / "sections" / f"{name}.md" for name in order]
+        sections = [path.read_text() for path in paths if path.is_file()]
+        text = "\n\n".join([f"# {title}", *introduction, *sections]) + "\n"
+        return self._write("index.md", text.encode())
 
     def _write(self, name: str, content: bytes) -> Path:
         path = self.folder / name

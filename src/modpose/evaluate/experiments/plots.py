@@ -102,7 +102,7 @@ def table_of_mosaics(
     """
     rows = list(dict.fromkeys(row for row, _ in tiles))
     heads = list(dict.fromkeys(head for _, head in tiles))
-    fig, axes = _axes_for(list(tiles.values()), columns, (len(rows), len(heads)), 0, width)
+    fig, axes = _axes_for(list(tiles.values()), columns, (len(rows), len(heads)), 0, 1, width)
     for (row, head), pictures in tiles.items():
         ax = axes[rows.index(row)][heads.index(head)]
         ax.imshow(mosaic(pictures, columns, 0), cmap="gray", vmin=0, vmax=1)
@@ -116,7 +116,7 @@ def table_of_mosaics(
 def titled_mosaics(tiles: Mapping[str, Floats], columns: int, across: int, gap: int = 0) -> Figure:
     """Mosaics in reading order, ``across`` in a row; title → pictures as above."""
     shape = (-(-len(tiles) // across), min(across, len(tiles)))
-    fig, axes = _axes_for(list(tiles.values()), columns, shape, gap, WIDTH)
+    fig, axes = _axes_for(list(tiles.values()), columns, shape, gap, shape[0], WIDTH)
     for k, (title, pictures) in enumerate(tiles.items()):
         ax = axes[k // across][k % across]
         ax.imshow(mosaic(pictures, columns, gap), cmap="gray", vmin=0, vmax=1)
@@ -125,12 +125,17 @@ def titled_mosaics(tiles: Mapping[str, Floats], columns: int, across: int, gap: 
 
 
 def _axes_for(
-    tiles: Sequence[Floats], columns: int, shape: tuple[int, int], gap: int, width: float
+    tiles: Sequence[Floats],
+    columns: int,
+    shape: tuple[int, int],
+    gap: int,
+    titled: int,
+    width: float,
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return bare axes of the proportions of the mosaics."""
+    """Return bare axes of the proportions of the mosaics; ``titled`` rows have titles."""
     high, wide = mosaic(tiles[0], columns, gap).shape[:2]
     cell = (width - 0.3) / shape[1]
-    fig = new_figure(shape[0] * (cell * high / wide + 0.08) + 0.2, width)
+    fig = new_figure(shape[0] * (cell * high / wide + 0.06) + 0.28 * titled, width)
     axes = fig.subplots(*shape, squeeze=False)
     for ax in axes.flat:
         ax.set_xticks([])

@@ -20,6 +20,7 @@ from modpose.evaluate.experiments.study import Budget, Result, carry_out_all, op
 
 logger = logging.getLogger("modpose")
 
+TITLE = "spatial-VAE: the studies of the paper"
 STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "digits": digits.prepare,
     "hinge": hinge.prepare,
@@ -40,7 +41,8 @@ def run(
 ) -> Path:
     """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
 
-    Started again with the same arguments it continues: finished fits are kept.
+    Started again with the same arguments it continues: finished fits are kept, and so are the
+    sections of other studies where ``only`` asks for one.
 
     Parameters
     ----------
@@ -95,20 +97,21 @@ def carry_out_plan(
     """Prepare the studies, carry their fits out, and write the page as each is done."""
     setting = Setting(plan, (folder / "data").absolute(), data, seed)
     chosen = STUDIES if only is None else {only: STUDIES[only]}
-    prepared = [prepare(setting) for prepare in chosen.values()]
-    fits = [fit for study in prepared if isinstance(study, Study) for fit in study.fits]
+    prepared = {name: prepare(setting) for name, prepare in chosen.items()}
+    fits = [fit for study in prepared.values() if isinstance(study, Study) for fit in study.fits]
     minutes = sum(fit.max_minutes or 0.0 for fit in fits) / plan.jobs
     times = f", {minutes:.0f} minutes of training and some of scoring" if minutes else ""
     logger.info("spatial-vae: %d fits, %d at a time%s", len(fits), plan.jobs, times)
-    page, sections, failures = Page(folder), list[Section](), list[TrainingError]()
+    page, failures = Page(folder), list[TrainingError]()
     outcomes = carry_out_all(fits, folder / "runs", plan.jobs)
-    index = page.write("spatial-VAE: the studies of the paper", said, sections)
-    for study in prepared:
+    index = page.write(TITLE, said, list(STUDIES))
+    for name, study in prepared.items():
         if isinstance(study, str):
-            sections.append(Section("Left out", [study]))
+            section = Section("Left out", [study])
         else:
-            sections.append(_section(study, [next(outcomes) for _ in study.fits], page, failures))
-        page.write("spatial-VAE: the studies of the paper", said, sections)
+            section = _section(study, [next(outcomes) for _ in study.fits], page, failures)
+        page.keep(name, section)
+        page.write(TITLE, said, list(STUDIES))
     next(outcomes, None)  # there is none left: lets the workers go
     if failures:
         raise TrainingError(f"{failures[0]} ({len(failures)} of {len(fits)} fits failed)")
