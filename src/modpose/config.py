@@ -194,7 +194,8 @@ class TrainConfig(Frozen):
     """Number of pixels, drawn afresh each step, that estimate the reconstruction term without
     bias; null takes every pixel."""
     augment_rotation: bool = False
-    """Turn the encoder's input by a random angle and take it off the inferred one."""
+    """Turn the encoder's input by a random angle and take it off the inferred one; for images
+    turned any way, so not with a narrow ``gaussian`` prior of the angle."""
     delay_z_steps: int = Field(0, ge=0)
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""
