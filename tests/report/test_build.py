@@ -19,7 +19,7 @@ SMALL = {
     "train": {"epochs": 2, "batch_size": 20, "restarts": 1, "delay_z_steps": 0},
     "model": {
         "encoder": {"kind": "mlp", "hidden": 16},
-        "field": {"kind": "implicit", "hidden": 16},
+        "field": {"hidden": 16, "activation": "tanh", "fourier": None},  # smooth to interpolate
     },
 }
 
