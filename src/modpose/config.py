@@ -204,6 +204,9 @@ class TrainConfig(Frozen):
     """Short starts from different seeds; the one with the best validation ELBO goes on."""
     restart_epochs: int = Field(5, ge=1)
     max_grad_norm: float | None = Field(None, gt=0)
+    threads: int = Field(1, ge=1)
+    """CPU threads of a fit: small networks on few pixels are slower with more than one; give more
+    where every pixel of large images is decoded."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 

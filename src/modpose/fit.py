@@ -24,7 +24,7 @@ from modpose.errors import InputError, TrainingError
 from modpose.progress import Progress
 from modpose.run import Run
 from modpose.train.checkpoint import newest_checkpoint, read_weights, save_checkpoint
-from modpose.train.loop import Learner, run_epochs, set_up
+from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
 from modpose.vae import Vae, build_vae
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def start(
         return set_up(_build(dataset, config), config), []
     starts: list[tuple[Learner, list[dict[str, float]]]] = []
     images = train.restarts * train.restart_epochs * len(dataset.train)
-    with Progress("restarts", images, quiet=quiet) as progress:
+    with cpu_threads(train.threads), Progress("restarts", images, quiet=quiet) as progress:
         for k in range(train.restarts):
             seeded = config.model_copy(update={"seed": config.seed + RESTART_STRIDE * k})
             learner = set_up(_build(dataset, seeded), seeded)
@@ -209,7 +209,10 @@ def train_model(
     images = (config.train.epochs - learner.state.epoch) * len(dataset.train)
     seconds = None if max_minutes is None else 60 * max_minutes
     try:
-        with Progress("fit", images, seconds=seconds, quiet=quiet) as progress:
+        with (
+            cpu_threads(config.train.threads),
+            Progress("fit", images, seconds=seconds, quiet=quiet) as progress,
+        ):
             run_epochs(
                 learner,
                 dataset,
@@ -285,7 +288,7 @@ def describe_fit(
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
+        "threads": config.train.threads,
         "seed": config.seed,
         "input": None if source.path is None else os.fspath(source.path.absolute()),
         "fingerprint": fingerprint(source),

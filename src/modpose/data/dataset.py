@@ -137,6 +137,9 @@ class Dataset:
         parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         if not parts:
             return
+        if self._cache is not None and self._cached[index].all():
+            yield from map(self.batch, parts)
+            return
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
             coming = reader.submit(self.batch, parts[0])
             for part in parts[1:]:

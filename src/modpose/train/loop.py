@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,6 +47,17 @@ class TrainState:
     halvings: int = 0
     seconds: float = 0.0
     stopped: str = ""
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads of the processor, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass
