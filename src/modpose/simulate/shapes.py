@@ -23,9 +23,9 @@ SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Sizes relative to the largest, as in dSprites (Matthey et al. 2017)."""
 SQUARE_SIDE = 20.0 / 64
 ELLIPSE_AXES = (26.0 / 64, 14.0 / 64)
-HEART_WIDTH = 20.0 / 64
+HEART_SIDES = (19.0 / 64, 19.0 / 64)
 """Sizes at scale 1 as fractions of the box, measured on dSprites: the side, the axes (x, y), the
-width of the heart."""
+width and the height of the heart."""
 FINE = 4
 """Points a pixel and axis where edges are drawn."""
 CHUNK = 16
@@ -174,12 +174,16 @@ def _ellipse(u: Floats, v: Floats) -> NDArray[np.bool_]:
 
 
 def _heart(u: Floats, v: Floats) -> NDArray[np.bool_]:
-    """(a² + b² − 1)³ ≤ a² b³, the point of the heart along +v."""
-    reach = HEART_WIDTH / 2 / 1.139  # where the curve is widest
-    a, b = u / reach, -v / reach
-    aa, bb = a * a, b * b
-    c = aa + bb - 1
-    return np.asarray(c * c * c <= aa * bb * b)
+    """Whether within (16 sin³t, 13 cos t − 5 cos 2t − 2 cos 3t − cos 4t), rescaled, tip at +v."""
+    t = np.linspace(-np.pi, np.pi, 721)[1:]
+    x = np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    y = (y - (y.min() + y.max()) / 2) / np.ptp(y)
+    x, y = HEART_SIDES[0] / 2 * x, HEART_SIDES[1] * y
+    direction = np.arctan2(y, x)
+    order = np.argsort(direction)  # the outline is seen whole from its middle
+    reach = np.interp(np.arctan2(v, u), direction[order], np.hypot(x, y)[order], period=2 * np.pi)
+    return np.asarray(np.hypot(u, v) <= reach)
 
 
 # --- several objects in one field -------------------------------------------------------------
