@@ -69,7 +69,35 @@ class TableEncoderConfig(Frozen):
     """Learning rate of the rows (the field has its own, ``train.lr``)."""
 
 
-EncoderConfig = Annotated[MlpEncoderConfig | TableEncoderConfig, Field(discriminator="kind")]
+class OrbitEncoderConfig(Frozen):
+    """A group convolution (TARGET-VAE): one cell a position and rotation of its kernels."""
+
+    kind: Literal["orbit"] = "orbit"
+    rotations: int = Field(8, ge=1, le=64)
+    """Angles that the kernels are turned to, the n of P_n; 1 is an ordinary convolution."""
+    channels: int = Field(128, ge=1)
+    """Kernels, and the width of the layers that follow."""
+    kernel: int | None = Field(None, ge=3)
+    """Side of the kernels, pixels, which should hold the whole object; null: a little over half
+    of the box (28 of 50)."""
+    padding: int | None = Field(None, ge=0)
+    """Zeros round the image, pixels; null: about a sixth of the box (8 of 50)."""
+    stride: int = Field(1, ge=1)
+    """Distance of translation cells, pixels; above 1, ``subpixel`` keeps shifts accurate."""
+    subpixel: bool = False
+    """Let each cell infer a residual of the shift, too; its prior is N(0, (stride/2)²)."""
+    depth: int = Field(2, ge=0)
+    """Hidden layers, acting on each cell alone, between the convolution and the output."""
+    activation: Activation = "leaky-relu"
+    infer_rotation: bool = True
+    """Infer which rotation (variants 1 and 2 of Table 4 do not: one cell a position)."""
+    add_offset: bool = True
+    """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
+
+
+EncoderConfig = Annotated[
+    MlpEncoderConfig | TableEncoderConfig | OrbitEncoderConfig, Field(discriminator="kind")
+]
 
 
 class RotationConfig(Frozen):
@@ -177,6 +205,23 @@ class BetaSchedule(Frozen):
     """Length of the ramp, or of one cycle, in training steps."""
 
 
+class SoftCellsConfig(Frozen):
+    """A Gumbel-softmax sample whose weights mix the parameters of the cells (TARGET-VAE)."""
+
+    kind: Literal["soft"] = "soft"
+    temperature: float = Field(1.0, gt=0)
+
+
+class TopCellsConfig(Frozen):
+    """An expectation over the most probable cells, each decoded by itself; nothing is mixed."""
+
+    kind: Literal["top"] = "top"
+    count: int = Field(4, ge=1)
+
+
+CellsConfig = Annotated[SoftCellsConfig | TopCellsConfig, Field(discriminator="kind")]
+
+
 class TrainConfig(Frozen):
     """How the ELBO is climbed."""
 
@@ -200,6 +245,8 @@ class TrainConfig(Frozen):
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""
     beta: BetaSchedule = BetaSchedule()
+    cells: CellsConfig = SoftCellsConfig()
+    """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
     restarts: int = Field(1, ge=1)
     """Short starts from different seeds; the one with the best validation ELBO goes on."""
     restart_epochs: int = Field(5, ge=1)

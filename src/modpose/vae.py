@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modpose.config import Config
+from modpose.config import Config, SoftCellsConfig, TopCellsConfig
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.errors import InputError
@@ -62,12 +62,13 @@ class Vae(nn.Module):
         self.shape, self.channels = tuple(shape), channels
         self.layout = LatentLayout(model, len(shape))
         self.encoder = build_encoder(
-            model.encoder,
+            model,
             n_params=self.layout.n_params,
             channels=channels,
             shape=shape,
             n_images=n_images,
         )
+        self.cells = config.train.cells
         self.likelihood = build_likelihood(model.likelihood)
         self.field = build_field(
             model.field,
@@ -124,13 +125,30 @@ class Vae(nn.Module):
         hold_content: bool = False,
     ) -> Elbo:
         """Return the bound that ``posterior`` gives; parameters as in :meth:`forward`."""
-        latents = posterior.sample(1, generator)
+        latents, log_weight = self._hypotheses(posterior, generator)
         kl = posterior.kl(exact=not self.training)
         if hold_content:
             latents = latents._replace(z=torch.zeros_like(latents.z))
             kl = kl._replace(content=torch.zeros_like(kl.content))
         recon = self.log_likelihood(batch, latents, generator, pixels)
-        return Elbo(recon.squeeze(1), kl.pose, kl.content)
+        return Elbo((log_weight.exp() * recon).sum(1), kl.pose, kl.content)
+
+    def _hypotheses(
+        self, posterior: Posterior, generator: torch.Generator | None
+    ) -> tuple[Latents, Tensor]:
+        """Latents to decode, and the log weight of each, (B, K).
+
+        In training, many cells are mixed or enumerated, as configured; otherwise one is drawn.
+        """
+        many = posterior.cell_log_q.shape[-1] > 1
+        if self.training and many and isinstance(self.cells, TopCellsConfig):
+            top = posterior.top(self.cells.count)
+            return posterior.sample_in(top.cell, generator), top.log_weight
+        if self.training and many and isinstance(self.cells, SoftCellsConfig):
+            latents = posterior.soft_sample(self.cells.temperature, generator)
+        else:
+            latents = posterior.sample(1, generator)
+        return latents, torch.zeros_like(latents.angle)
 
     def importance_bound(
         self, batch: Batch, samples: int, generator: torch.Generator | None = None
@@ -224,6 +242,17 @@ def build_vae(config: Config, *, shape: Sequence[int], channels: int, n_images: 
     if len(shape) != 2 and model.rotation.prior != "none":
         raise InputError.of(
             f"recipe {config.recipe}", "the data", f"{len(shape)}-D", "images: its angle is 2-D"
+        )
+    if len(shape) != 2 and model.encoder.kind == "orbit":
+        raise InputError.of(
+            f"recipe {config.recipe}", "the data", f"{len(shape)}-D", "images: its encoder is 2-D"
+        )
+    if model.encoder.kind == "orbit" and model.rotation.prior == "wide":
+        raise InputError.of(
+            f"recipe {config.recipe}",
+            "model.rotation.prior",
+            "wide",
+            "uniform, gaussian or none with an orbit encoder",
         )
     if model.ctf == "auto" and isinstance(build_likelihood(model.likelihood), Bernoulli):
         raise InputError.of(

@@ -54,7 +54,7 @@ def test_wrapped_normal_against_brute_force(std: float) -> None:
 
 
 @given(st.floats(-6, 3))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_wrapped_entropy_grows_with_the_width(log_std: float) -> None:
     pair = torch.tensor([log_std, log_std + 0.05], dtype=torch.float64, requires_grad=True)
     entropy = wrapped_entropy(pair)
@@ -64,6 +64,7 @@ def test_wrapped_entropy_grows_with_the_width(log_std: float) -> None:
 
 
 @given(st.floats(-2, 2), st.floats(-3, 1), st.floats(0.1, 5))
+@settings(deadline=None)
 def test_gaussian_kl_against_torch(mean: float, log_std: float, std: float) -> None:
     ours = Gaussian(torch.tensor([mean]), torch.tensor([log_std])).kl_to_prior(std)
     q = torch.distributions.Normal(mean, math.exp(log_std))
@@ -102,6 +103,7 @@ def test_equation_3_of_the_paper() -> None:
 
 
 @given(st.floats(-5, 3))
+@settings(deadline=None)
 def test_the_wide_prior_overstates_the_exact_kl_so_its_elbo_bounds(log_std: float) -> None:
     angle = Gaussian(torch.zeros(1), torch.tensor([log_std]))
     wide = RotationConfig(prior="wide", std_deg=180)

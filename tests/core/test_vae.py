@@ -39,8 +39,18 @@ SMALL: dict[str, Any] = {
 }
 
 
+SMALL_ORBIT: dict[str, Any] = {
+    "model": {
+        "z_dim": 2,
+        "encoder": {"channels": 6, "rotations": 4},
+        "field": {"hidden": 8, "fourier": {"count": 8}},
+    }
+}
+
+
 def small_vae(recipe: str = "spatial-vae", channels: int = 1, **sections: Any) -> Vae:
-    config = parse_config(merge(merge(recipe_config(recipe), SMALL), sections), recipe)
+    small = SMALL_ORBIT if recipe.startswith("target-vae") else SMALL
+    config = parse_config(merge(merge(recipe_config(recipe), small), sections), recipe)
     return build_vae(config, shape=(10, 10), channels=channels, n_images=6)
 
 

@@ -24,6 +24,10 @@ def fit(
         str | None, typer.Option(help="A published system by name; see: modpose recipes.")
     ] = None,
     z_dim: Annotated[int | None, typer.Option(help="Number of content dimensions.")] = None,
+    group: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Rotations of the encoder's kernels, as 4, 8 or 16."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
     max_minutes: MaxMinutes = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -65,10 +69,12 @@ def fit(
     \b
     modpose fit particles.star -o run --z-dim 2 --max-minutes 10
     modpose fit mnist.npz:x_train -o digits --recipe vae --set train.beta.end=4
+    modpose fit mnist.npz:x_train -o digits --recipe target-vae --group 16
     modpose fit --resume run
     """
     flags: dict[str, tuple[str, object]] = {
         "--z-dim": ("model.z_dim", z_dim),
+        "--group": ("model.encoder.rotations", group),
         "--epochs": ("train.epochs", epochs),
         "--seed": ("seed", seed),
         "--batch-size": ("train.batch_size", batch_size),

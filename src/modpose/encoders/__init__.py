@@ -1,7 +1,7 @@
 """Encoders propose q: a batch goes in, the parameters of the posterior come out.
 
-Contract: ``encoder(batch) -> (params (B, C, n_params), cell_logits (B, C))``, read by
-:meth:`modpose.posterior.posterior.LatentLayout.posterior`.
+Contract: ``encoder(batch) -> Proposal(params (B, C, n_params), cell_logits (B, C), cells)``, read
+by :meth:`modpose.posterior.posterior.LatentLayout.posterior`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from modpose.config import EncoderConfig, MlpEncoderConfig
+from modpose.config import MlpEncoderConfig, ModelConfig, OrbitEncoderConfig
 from modpose.encoders.mlp import MlpEncoder
+from modpose.encoders.orbit import OrbitEncoder
 from modpose.encoders.table import TableEncoder
 
 
 def build_encoder(
-    config: EncoderConfig, *, n_params: int, channels: int, shape: Sequence[int], n_images: int
+    model: ModelConfig, *, n_params: int, channels: int, shape: Sequence[int], n_images: int
 ) -> nn.Module:
-    """Make the encoder that ``config`` names."""
+    """Make the encoder that ``model.encoder`` names."""
+    config = model.encoder
     if isinstance(config, MlpEncoderConfig):
         return MlpEncoder(config, channels * math.prod(shape), n_params)
+    if isinstance(config, OrbitEncoderConfig):
+        return OrbitEncoder(model, config, n_params=n_params, channels=channels, shape=shape)
     return TableEncoder(config, n_images, n_params)

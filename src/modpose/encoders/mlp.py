@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modpose.config import MlpEncoderConfig
 from modpose.data.batches import Batch
 from modpose.perceptron import perceptron, start_small
+from modpose.posterior.cells import Proposal
 
 
 class MlpEncoder(nn.Module):
@@ -22,7 +23,7 @@ class MlpEncoder(nn.Module):
         )
         start_small(cast(nn.Linear, self.network[-1]))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> Proposal:
         """Return parameters (B, 1, n_params) and cell logits (B, 1)."""
         params = self.network(batch.image.flatten(1)).unsqueeze(1)
-        return params, torch.zeros_like(params[..., 0])
+        return Proposal(params, torch.zeros_like(params[..., 0]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modpose.config import TableEncoderConfig
 from modpose.data.batches import Batch
+from modpose.posterior.cells import Proposal
 
 
 class TableEncoder(nn.Module):
@@ -18,7 +19,7 @@ class TableEncoder(nn.Module):
         if config.init == "zeros":
             nn.init.zeros_(self.rows.weight)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> Proposal:
         """Return parameters (B, 1, n_params) and cell logits (B, 1)."""
         params = self.rows(batch.index).unsqueeze(1)
-        return params, torch.zeros_like(params[..., 0])
+        return Proposal(params, torch.zeros_like(params[..., 0]))

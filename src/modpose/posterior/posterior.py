@@ -1,6 +1,8 @@
 """q(content, pose | image): a mixture over cells, Gaussian in each, and its prior.
 
 A cell is one discrete hypothesis of the pose; an encoder that proposes only one has one cell.
+Where cells tell an angle or a shift (:class:`modpose.posterior.cells.Cells`), the Gaussians here
+are of the whole angle and shift: the cell's own plus a residual.
 All tensors carry the image first and the cell second, (B, C, ...).
 """
 
@@ -16,7 +18,14 @@ from torch import Tensor
 from modpose.config import ModelConfig, RotationConfig
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import rotation_2d, wrap
-from modpose.posterior.gaussian import LOG_2PI, Gaussian, wrapped_entropy, wrapped_log_prob
+from modpose.posterior.cells import Cells, cell_role
+from modpose.posterior.gaussian import (
+    LOG_2PI,
+    Gaussian,
+    tabulated_wrapped_entropy,
+    wrapped_entropy,
+    wrapped_log_prob,
+)
 
 LOG_STD_RANGE = (-8.0, 4.0)
 
@@ -65,8 +74,12 @@ class LatentLayout:
         self.dim = dim
         self.rotation = config.rotation
         self.shift_std = config.shift.std_px if config.shift.prior == "gaussian" else None
+        self.role = cell_role(config)
         angle = {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3}[config.rotation.prior]
-        shift = 0 if self.shift_std is None else 2 * dim
+        if self.role.angle:
+            angle = 2
+        no_shift = self.shift_std is None or (self.role.shift and not self.role.shift_residual)
+        shift = 0 if no_shift else 2 * dim
         self.sizes = [2 * self.z_dim, angle, shift]
 
     @property
@@ -74,31 +87,42 @@ class LatentLayout:
         """Numbers that an encoder gives for each cell."""
         return sum(self.sizes)
 
-    def posterior(self, params: Tensor, cell_logits: Tensor) -> Posterior:
+    def posterior(
+        self, params: Tensor, cell_logits: Tensor, cells: Cells | None = None
+    ) -> Posterior:
         """Read an encoder's output.
 
         Parameters
         ----------
         params
-            (B, C, n_params): content mean and log s.d., angle (a mean in radians, or a direction
-            (cos, sin) on the circle; then log s.d.), shift mean (in units of its prior) and log
-            s.d.
+            (B, C, n_params): content mean and log s.d.; angle (a mean in radians, or a direction
+            (cos, sin) on the circle; then log s.d.); shift mean (in units of its prior) and log
+            s.d.  Where cells tell the angle or the shift, mean and s.d. are of the residual, in
+            units of its prior.
         cell_logits
             (B, C) unnormalised log q(cell).
+        cells
+            What the cells tell of the pose.
         """
+        told = self.role.angle or self.role.shift
+        assert told == (cells is not None), "the encoder's cells are not those of its configuration"
         content, angle, shift = torch.split(params.float(), self.sizes, dim=-1)
         mean, log_std = content.chunk(2, dim=-1)
         return Posterior(
             layout=self,
             cell_log_q=cell_logits.float().log_softmax(-1),
             content=Gaussian(mean, log_std.clamp(*LOG_STD_RANGE)),
-            angle=self._angle(angle),
-            shift=self._shift(shift),
+            angle=self._angle(angle, cells),
+            shift=self._shift(shift, cells),
+            cells=cells,
         )
 
-    def _angle(self, params: Tensor) -> Gaussian | None:
+    def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
         if self.rotation.prior == "none":
             return None
+        if cells is not None and cells.angle is not None:
+            residual = _residual(params, cells.angle_std)
+            return Gaussian(residual.mean + cells.angle.unsqueeze(-1), residual.log_std)
         log_std = params[..., -1:].clamp(*LOG_STD_RANGE)
         if self.rotation.prior == "uniform":
             mean = torch.atan2(params[..., 1:2], params[..., 0:1])
@@ -106,41 +130,120 @@ class LatentLayout:
             mean = params[..., :1]
         return Gaussian(mean, log_std)
 
-    def _shift(self, params: Tensor) -> Gaussian | None:
+    def _shift(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
         if self.shift_std is None:
             return None
-        mean, log_std = params.chunk(2, dim=-1)
-        log_std = (log_std + math.log(self.shift_std)).clamp(*LOG_STD_RANGE)
-        return Gaussian(mean * self.shift_std, log_std)
+        if cells is None or cells.shift is None:
+            return _residual(params, self.shift_std)
+        if cells.shift_std is None:  # the cell's shift, exactly
+            shift = cells.shift.expand(*params.shape[:2], self.dim)
+            return Gaussian(shift, shift.new_tensor(-math.inf).expand(shift.shape))
+        residual = _residual(params, cells.shift_std)
+        return Gaussian(residual.mean + cells.shift, residual.log_std)
+
+
+def _residual(params: Tensor, std: float) -> Gaussian:
+    """Read means and log s.d. given in units of the prior's s.d."""
+    mean, log_std = params.chunk(2, dim=-1)
+    return Gaussian(mean * std, (log_std + math.log(std)).clamp(*LOG_STD_RANGE))
+
+
+class TopCells(NamedTuple):
+    """The k most probable cells of each image and their renormalised weights, (B, k) each."""
+
+    cell: Tensor
+    log_weight: Tensor
 
 
 class Posterior(NamedTuple):
-    """q(cell) and, in each cell, independent content, angle and shift; (B, C, ...)."""
+    """q(cell) and, in each cell, independent content, angle and shift; (B, C, ...).
+
+    A shift that a cell fixes has a log s.d. of minus infinity.
+    """
 
     layout: LatentLayout
     cell_log_q: Tensor
     content: Gaussian
     angle: Gaussian | None
     shift: Gaussian | None
+    cells: Cells | None = None
+
+    @property
+    def shift_is_fixed(self) -> bool:
+        """Whether each cell has one shift, without a residual."""
+        return (
+            self.cells is not None and self.cells.shift is not None and self.cells.shift_std is None
+        )
 
     def turned_back(self, angle: Tensor) -> Posterior:
         """Return the posterior of an image whose turned copy, by ``angle`` (B,), had this one."""
         spin, shift = self.angle, self.shift
+        cells = None if self.cells is None else self.cells.turned_back(angle)
         if spin is not None:
-            spin = Gaussian(wrap(spin.mean - angle[:, None, None]), spin.log_std)
+            mean = spin.mean - angle[:, None, None]
+            told = cells is not None and cells.angle is not None  # then a residual is on the line
+            spin = Gaussian(mean if told else wrap(mean), spin.log_std)
         if shift is not None:
-            back = rotation_2d(-angle)[:, None]
-            shift = Gaussian((back @ shift.mean.unsqueeze(-1)).squeeze(-1), shift.log_std)
-        return self._replace(angle=spin, shift=shift)
+            shift = Gaussian(shift.mean @ rotation_2d(angle), shift.log_std)
+        return self._replace(angle=spin, shift=shift, cells=cells)
 
     def sample(self, count: int, generator: torch.Generator | None) -> Latents:
         """Draw ``count`` independent samples an image, reparametrised within each cell."""
         cell = torch.multinomial(self.cell_log_q.exp(), count, True, generator=generator)
+        return self.sample_in(cell, generator)
+
+    def sample_in(self, cell: Tensor, generator: torch.Generator | None) -> Latents:
+        """Draw one reparametrised sample in each of the cells (B, K)."""
         return self._read(cell, lambda gaussian: gaussian.rsample(generator))
+
+    def soft_sample(self, temperature: float, generator: torch.Generator | None) -> Latents:
+        """Draw one sample whose parameters are mixed across cells, K = 1, as published.
+
+        Weights are a Gumbel-softmax sample (Jang et al. 2017); they mix the cells' shifts, and the
+        means and s.d. of their Gaussians (Nasiri & Bepler 2022, section 3.3.1).  Angles are mixed
+        as directions on the circle, where a mean of numbers would put 179 and -179 degrees at 0.
+        No bound follows from such a sample.
+        """
+        waiting = torch.empty_like(self.cell_log_q).exponential_(generator=generator)
+        noisy = self.cell_log_q - waiting.clamp(min=1e-30).log()
+        weight = (noisy / temperature).softmax(-1).unsqueeze(1)
+
+        def mixed(gaussian: Gaussian) -> Gaussian:
+            return Gaussian(weight @ gaussian.mean, (weight @ gaussian.log_std.exp()).log())
+
+        angle, shift = self.angle, self.shift
+        if angle is not None:
+            x, y = weight @ angle.mean.cos(), weight @ angle.mean.sin()
+            angle = Gaussian(torch.atan2(y, x), (weight @ angle.log_std.exp()).log())
+        if shift is not None and self.shift_is_fixed:
+            shift = Gaussian(weight @ shift.mean, shift.log_std[:, :1])
+        elif shift is not None:
+            shift = mixed(shift)
+        blend = Posterior(
+            layout=self.layout,
+            cell_log_q=noisy.new_zeros(len(noisy), 1),
+            content=mixed(self.content),
+            angle=angle,
+            shift=shift,
+        )
+        latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)
+        return latents._replace(cell=noisy.argmax(-1, keepdim=True))
+
+    def top(self, count: int) -> TopCells:
+        """Return the ``count`` most probable cells (all, where there are fewer), best first.
+
+        Their weights, renormalised to sum to one, carry the gradient of q(cell).
+        """
+        few = min(count, self.cell_log_q.shape[-1])
+        log_q, cell = self.cell_log_q.topk(few, dim=-1)
+        return TopCells(cell, log_q.log_softmax(-1))
 
     def best(self) -> Latents:
         """Return the mean of the most probable cell, K = 1."""
-        cell = self.cell_log_q.argmax(-1, keepdim=True)
+        return self.mean_in(self.cell_log_q.argmax(-1, keepdim=True))
+
+    def mean_in(self, cell: Tensor) -> Latents:
+        """Return the means of cells (B, K)."""
         means = self._read(cell, lambda gaussian: gaussian.mean)
         return means._replace(angle=wrap(means.angle))
 
@@ -159,7 +262,11 @@ class Posterior(NamedTuple):
         )
 
     def kl(self, *, exact: bool) -> Kl:
-        """KL to the prior: uniform over cells, N(0, I) on content, the configured pose priors.
+        """KL to the prior: over cells, N(0, I) on content, the configured priors of the pose.
+
+        For cells that tell the pose, equation 5 of Nasiri & Bepler 2022: KL_{t,r} over all cells,
+        plus KL_theta to N(offset_r, (pi/n)²) and KL_z weighted by q(t, r).  Otherwise cells are
+        equally probable a priori.
 
         Parameters
         ----------
@@ -168,39 +275,59 @@ class Posterior(NamedTuple):
             equation 3 of Bepler et al. 2019, which does not penalise the mean and bounds only
             where the prior is wide.
         """
-        weight = self.cell_log_q.exp()
-        cells = self.cell_log_q.shape[-1]
-        pose = self.cell_log_q + math.log(cells)
+        weight, cells = self.cell_log_q.exp(), self.cells
+        if cells is None:
+            pose = self.cell_log_q + math.log(self.cell_log_q.shape[-1])
+        else:
+            pose = self.cell_log_q - cells.log_prior
         if self.angle is not None:
-            pose = pose + angle_kl(self.angle, self.layout.rotation, exact=exact)
+            if cells is not None and cells.angle is not None:
+                pose = pose + self.angle.kl_to(cells.angle.unsqueeze(-1), cells.angle_std)
+            else:
+                pose = pose + angle_kl(self.angle, self.layout.rotation, exact=exact)
         if self.shift is not None and self.layout.shift_std is not None:
-            pose = pose + self.shift.kl_to_prior(self.layout.shift_std)
+            if cells is None or cells.shift is None:
+                pose = pose + self.shift.kl_to_prior(self.layout.shift_std)
+            elif cells.shift_std is not None:
+                pose = pose + self.shift.kl_to(cells.shift, cells.shift_std)
         content = self.content.kl_to_prior(1.0)
         return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
 
     def log_prior_over_posterior(self, latents: Latents) -> Tensor:
         """Return log p(latents) - log q(latents | image), (B, K), for importance weights."""
-        content = _at(self.content, latents.cell)
+        cell, cells = latents.cell, self.cells
+        content = _at(self.content, cell)
         standard = Gaussian(torch.zeros_like(content.mean), torch.zeros_like(content.mean))
-        cells = self.cell_log_q.shape[-1]
-        ratio = -math.log(cells) - self.cell_log_q.gather(-1, latents.cell)
+        log_q = self.cell_log_q.gather(-1, cell)
+        count = self.cell_log_q.shape[-1]
+        ratio = -log_q - math.log(count) if cells is None else cells.log_prior_at(cell) - log_q
         ratio = ratio + standard.log_prob(latents.z) - content.log_prob(latents.z)
         if self.angle is not None:
-            angle = _at(self.angle, latents.cell)
-            ratio = ratio + _angle_log_ratio(angle, latents.angle, self.layout.rotation)
+            angle = _at(self.angle, cell)
+            if cells is not None and cells.angle is not None:
+                value, centre = latents.angle.unsqueeze(-1), cells.angle_at(cell).unsqueeze(-1)
+                ratio = ratio + _line_log_ratio(angle, value, centre, cells.angle_std)
+            else:
+                ratio = ratio + _angle_log_ratio(angle, latents.angle, self.layout.rotation)
         if self.shift is not None and self.layout.shift_std is not None:
-            shift = _at(self.shift, latents.cell)
-            spread = torch.full_like(shift.mean, math.log(self.layout.shift_std))
-            prior = Gaussian(torch.zeros_like(shift.mean), spread)
-            ratio = ratio + prior.log_prob(latents.shift) - shift.log_prob(latents.shift)
+            shift, origin = _at(self.shift, cell), torch.zeros_like(latents.shift)
+            if cells is None or cells.shift is None:
+                std = self.layout.shift_std
+                ratio = ratio + _line_log_ratio(shift, latents.shift, origin, std)
+            elif cells.shift_std is not None:
+                centre = cells.shift_at(cell)
+                ratio = ratio + _line_log_ratio(shift, latents.shift, centre, cells.shift_std)
         return ratio
 
     def pose_entropy(self) -> Tensor:
-        """Entropy of q(pose | image), (B,) nats: of the cells plus the mean within a cell."""
+        """Entropy of q(pose | image), (B,) nats: of the cells plus the mean within a cell.
+
+        A shift that a cell fixes counts as uniform over a pixel.
+        """
         inside = -self.cell_log_q
         if self.angle is not None:
-            inside = inside + wrapped_entropy(self.angle.log_std.squeeze(-1))
-        if self.shift is not None:
+            inside = inside + _circle_entropy(self.angle)
+        if self.shift is not None and not self.shift_is_fixed:
             inside = inside + self.shift.entropy()
         return (self.cell_log_q.exp() * inside).sum(-1)
 
@@ -212,16 +339,29 @@ def angle_kl(angle: Gaussian, prior: RotationConfig, *, exact: bool) -> Tensor:
         return angle.kl_to_prior(std)
     if prior.prior == "wide" and not exact:
         return Gaussian(torch.zeros_like(angle.mean), angle.log_std).kl_to_prior(std)
-    return LOG_2PI - wrapped_entropy(angle.log_std.squeeze(-1))
+    return LOG_2PI - _circle_entropy(angle)
+
+
+def _circle_entropy(angle: Gaussian) -> Tensor:
+    """Entropy of angles (B, C, 1) on the circle, (B, C) nats; from a table where cells are many."""
+    log_std = angle.log_std.squeeze(-1)
+    many = log_std.dim() == 2 and log_std.shape[-1] > 1
+    return tabulated_wrapped_entropy(log_std) if many else wrapped_entropy(log_std)
 
 
 def _angle_log_ratio(angle: Gaussian, value: Tensor, prior: RotationConfig) -> Tensor:
     if prior.prior == "gaussian":
-        spread = torch.full_like(angle.mean, math.log(math.radians(prior.std_deg)))
-        line = Gaussian(torch.zeros_like(angle.mean), spread)
-        return line.log_prob(value.unsqueeze(-1)) - angle.log_prob(value.unsqueeze(-1))
+        column = value.unsqueeze(-1)
+        std = math.radians(prior.std_deg)
+        return _line_log_ratio(angle, column, torch.zeros_like(column), std)
     mean, log_std = angle.mean.squeeze(-1), angle.log_std.squeeze(-1)
     return -LOG_2PI - wrapped_log_prob(value, mean, log_std)
+
+
+def _line_log_ratio(posterior: Gaussian, value: Tensor, centre: Tensor, std: float) -> Tensor:
+    """Log density of N(centre, std²) over that of ``posterior``, summed over the last dimension."""
+    prior = Gaussian(centre, torch.full_like(value, math.log(std)))
+    return prior.log_prob(value) - posterior.log_prob(value)
 
 
 def _at(gaussian: Gaussian, cell: Tensor) -> Gaussian:

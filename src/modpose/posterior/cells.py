@@ -1,0 +1,136 @@
+"""Cells: the discrete hypotheses of the pose that an encoder proposes, and their prior.
+
+TARGET-VAE (Nasiri & Bepler 2022) infers q(t, r | image) over every translation cell t and discrete
+rotation r; each cell tells where the object is and how it is turned, up to small residuals.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.config import ModelConfig, OrbitEncoderConfig, RotationConfig
+from modpose.geometry.rotations import rotation_2d, wrap
+
+
+class Cells(NamedTuple):
+    """What C hypotheses say of the pose, the same for a batch or each image's own.
+
+    Attributes
+    ----------
+    angle
+        (C,) or (B, C) radians, or None where cells say nothing of it.
+    shift
+        (C, d) or (B, C, d) pixels, or None where cells say nothing of it.
+    log_prior
+        (C,) or (B, C) log p(cell), normalised.
+    angle_std
+        S.d. of the angle's residual under the prior, radians: the angle is
+        N(cell's angle, angle_std²).
+    shift_std
+        S.d. of the shift's residual under the prior, pixels; None: the shift is the cell's.
+    """
+
+    angle: Tensor | None
+    shift: Tensor | None
+    log_prior: Tensor
+    angle_std: float = math.pi
+    shift_std: float | None = None
+
+    def angle_at(self, cell: Tensor) -> Tensor:
+        """Angles (B, K) of cells (B, K)."""
+        assert self.angle is not None
+        return _pick(self.angle, cell, 0)
+
+    def shift_at(self, cell: Tensor) -> Tensor:
+        """Shifts (B, K, d) of cells (B, K)."""
+        assert self.shift is not None
+        return _pick(self.shift, cell, 1)
+
+    def log_prior_at(self, cell: Tensor) -> Tensor:
+        """Log p(cell), (B, K), of cells (B, K)."""
+        return _pick(self.log_prior, cell, 0)
+
+    def turned_back(self, angle: Tensor) -> Cells:
+        """Return the cells of images whose copies, turned by ``angle`` (B,), have these.
+
+        Each image then has cells of its own.  Their prior is kept, as it must be for a uniform
+        prior of the angle and an isotropic one of the shift.
+        """
+        turned, shift = self.angle, self.shift
+        if turned is not None:
+            turned = turned - angle[:, None]
+        if shift is not None:
+            shift = shift @ rotation_2d(angle)  # rows times R are R^T = R(-angle) on columns
+        return self._replace(angle=turned, shift=shift)
+
+
+class Proposal(NamedTuple):
+    """What an encoder gives.
+
+    Attributes
+    ----------
+    params
+        (B, C, n_params) numbers of each cell's Gaussians.
+    cell_logits
+        (B, C) unnormalised log q(cell).
+    cells
+        What the cells say of the pose; None for one cell, or several that say nothing.
+    """
+
+    params: Tensor
+    cell_logits: Tensor
+    cells: Cells | None = None
+
+
+class CellRole(NamedTuple):
+    """Which parts of the pose a model's cells tell, and whether their shift has a residual."""
+
+    angle: bool = False
+    shift: bool = False
+    shift_residual: bool = False
+
+
+def cell_role(model: ModelConfig) -> CellRole:
+    """Return what the cells of the configured encoder tell."""
+    encoder = model.encoder
+    if not isinstance(encoder, OrbitEncoderConfig):
+        return CellRole()
+    shift = model.shift.prior != "none"
+    return CellRole(
+        angle=infers_rotation(model, encoder) and encoder.add_offset,
+        shift=shift,
+        shift_residual=shift and encoder.subpixel,
+    )
+
+
+def infers_rotation(model: ModelConfig, encoder: OrbitEncoderConfig) -> bool:
+    """Whether the discrete rotation is a latent variable: q(t, r) and not only q(t)."""
+    return encoder.infer_rotation and encoder.rotations > 1 and model.rotation.prior != "none"
+
+
+def log_rotation_prior(angle: Tensor, prior: RotationConfig) -> Tensor:
+    """Log p(r) of discrete rotations ``angle`` (n,): uniform, or a discretised normal.
+
+    The normal one is N(0, std_deg²) at each angle, the short way round the circle (Nasiri & Bepler
+    2022, section 3.2).
+    """
+    if prior.prior != "gaussian":
+        return torch.full_like(angle, -math.log(len(angle)))
+    return (-0.5 * (wrap(angle) / math.radians(prior.std_deg)).square()).log_softmax(0)
+
+
+def log_shift_prior(shift: Tensor, std: float) -> Tensor:
+    """Log p(t) of translation cells ``shift`` (T, d): N(0, std²) at each, normalised."""
+    return (-0.5 * (shift / std).square()).sum(-1).log_softmax(0)
+
+
+def _pick(values: Tensor, cell: Tensor, trailing: int) -> Tensor:
+    """Read (C, ...) or (B, C, ...), with so many trailing dimensions, at cells (B, K)."""
+    if values.dim() == 1 + trailing:
+        return values[cell]
+    index = cell.reshape(*cell.shape, *([1] * trailing))
+    return values.gather(1, index.expand(*cell.shape, *values.shape[2:]))
