@@ -95,8 +95,25 @@ class OrbitEncoderConfig(Frozen):
     """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
 
 
+class PolarEncoderConfig(Frozen):
+    """Centre by attention, angle by correlation with the model's own picture (modpose)."""
+
+    kind: Literal["polar"] = "polar"
+    angles: int = Field(64, ge=8, multiple_of=4)
+    """Angles that are compared at once; a parabola through the best reads between them."""
+    radius: float = Field(1.0, gt=0)
+    """Of the disc that is looked at, as a fraction of the half box."""
+    hypotheses: int = Field(2, ge=1)
+    """Angles that are proposed, each a cell."""
+    channels: int = Field(32, ge=4)
+    """Width of the circular convolutions; twice it in the last two."""
+    hidden: int = Field(512, ge=2)
+    activation: Activation = "leaky-relu"
+
+
 EncoderConfig = Annotated[
-    MlpEncoderConfig | TableEncoderConfig | OrbitEncoderConfig, Field(discriminator="kind")
+    MlpEncoderConfig | TableEncoderConfig | OrbitEncoderConfig | PolarEncoderConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -145,6 +162,8 @@ class DenseFieldConfig(Frozen):
     """A perceptron that decodes one upright picture a z, sampled by interpolation."""
 
     kind: Literal["dense"] = "dense"
+    extent: float = Field(1.0, gt=0, le=1)
+    """Side of the picture as a fraction of the box; its border goes on outside."""
     hidden: int = Field(500, ge=1)
     depth: int = Field(2, ge=1)
     activation: Activation = "tanh"
@@ -277,10 +296,23 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"])
+        option, kind = _option_of(first["loc"], values)
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{where}: there is no option '{option}'") from None
+            of_kind = f" where {option.rpartition('.')[0]}.kind is {kind}" if kind else ""
+            raise InputError(f"{where}: there is no option '{option}'{of_kind}") from None
         raise InputError.of(where, option, repr(first.get("input")), first["msg"]) from None
+
+
+def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:
+    """Return the option as users write it, and the kind of the last section that has kinds."""
+    names, kind = [], ""
+    for part in location:
+        if isinstance(values, dict) and part not in values and values.get("kind") == part:
+            kind = str(part)
+            continue
+        names.append(str(part))
+        values = values.get(part) if isinstance(values, dict) else None
+    return ".".join(names), kind
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class Bernoulli(nn.Module):
             prediction.signal, target.expand_as(prediction.signal), reduction="none"
         )
 
+    def natural(self, prediction: Prediction) -> Tensor:
+        """Natural parameter: log p(y) is y times it, and terms that do not couple the two."""
+        return prediction.signal
+
     def mean(self, prediction: Prediction) -> Tensor:
         """Expected pixel values."""
         return prediction.signal.sigmoid()
@@ -69,6 +73,14 @@ class Gaussian(nn.Module):
         assert prediction.log_std is not None
         error = (target - prediction.signal) / prediction.log_std.exp()
         return -0.5 * error.square() - prediction.log_std - 0.5 * LOG_2PI
+
+    def natural(self, prediction: Prediction) -> Tensor:
+        """Natural parameter: log p(y) is y times it, and terms that do not couple the two.
+
+        Noise that varies from pixel to pixel couples y², too, which is left out.
+        """
+        assert prediction.log_std is not None
+        return prediction.signal * (-2 * prediction.log_std).exp()
 
     def mean(self, prediction: Prediction) -> Tensor:
         """Expected pixel values."""

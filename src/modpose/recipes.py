@@ -98,7 +98,36 @@ _TARGET_VAE: Options = {
     },
 }
 
+_MODPOSE: Options = {
+    "model": {
+        "z_dim": 2,
+        "encoder": {"kind": "polar"},
+        "field": _DENSE | {"hidden": 512, "activation": "leaky-relu"},
+        "rotation": {"prior": "uniform"},
+        "shift": {"prior": "gaussian", "std_px": 5.0},
+    },
+    "train": {
+        "lr": 1e-3,
+        "batch_size": 100,
+        "schedule": "cosine",
+        "warmup_steps": 500,
+        "pixels": 800,
+        "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 1000},
+        "cells": {"kind": "top", "count": 2},
+    },
+}
+
 RECIPES: dict[str, Recipe] = {
+    "modpose": Recipe(
+        title="Rotation by search against the model's own picture, shift by attention",
+        description=(
+            "An encoder finds the centre and a content that does not turn with the object; every "
+            "angle is compared at once with the picture that the model draws of it, and the best "
+            "few are kept, each with its weight."
+        ),
+        paper="this program",
+        options=_MODPOSE,
+    ),
     "vae": Recipe(
         title="Variational autoencoder, no pose",
         description="The baseline: a perceptron decodes every pixel from z, pose and all.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from modpose.config import Config, SoftCellsConfig, TopCellsConfig
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
+from modpose.encoders.polar import PolarEncoder
 from modpose.errors import InputError
 from modpose.fields import build_field
 from modpose.geometry.grids import disc, half_box, lattice
 from modpose.geometry.pose import Pose, rotate_images
 from modpose.likelihoods import Bernoulli, Prediction, build_likelihood
 from modpose.observe.ctf import apply_ctf
+from modpose.posterior.cells import Proposal
 from modpose.posterior.posterior import LatentLayout, Latents, Posterior
 
 WHOLE_PIXELS = 1 << 17
@@ -179,12 +181,22 @@ class Vae(nn.Module):
     def posterior(self, batch: Batch, augment: torch.Generator | None = None) -> Posterior:
         """q(content, pose | image); ``augment`` gives the angles of the encoder's input."""
         if augment is None:
-            return self.layout.posterior(*self.encoder(batch))
+            return self.layout.posterior(*self._propose(batch))
         angle = torch.rand(len(batch), generator=augment, device=batch.image.device)
         angle = 2 * math.pi * angle
         turned = rotate_images(batch.image, angle, self.coordinates)
-        posterior = self.layout.posterior(*self.encoder(batch.with_image(turned)))
+        posterior = self.layout.posterior(*self._propose(batch.with_image(turned)))
         return posterior.turned_back(angle)
+
+    def _propose(self, batch: Batch) -> Proposal:
+        if isinstance(self.encoder, PolarEncoder):
+            return self.encoder(batch, self._upright)
+        return cast(Proposal, self.encoder(batch))
+
+    def _upright(self, u: Tensor, z: Tensor) -> Tensor:
+        """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""
+        outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
+        return self.likelihood.natural(self.likelihood.read(outputs))
 
     def log_likelihood(
         self,

@@ -1,7 +1,8 @@
 """Encoders propose q: a batch goes in, the parameters of the posterior come out.
 
 Contract: ``encoder(batch) -> Proposal(params (B, C, n_params), cell_logits (B, C), cells)``, read
-by :meth:`modpose.posterior.posterior.LatentLayout.posterior`.
+by :meth:`modpose.posterior.posterior.LatentLayout.posterior`.  An encoder that searches
+(:class:`modpose.encoders.polar.PolarEncoder`) is given the model's own prediction as well.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from modpose.config import MlpEncoderConfig, ModelConfig, OrbitEncoderConfig
+from modpose.config import MlpEncoderConfig, ModelConfig, OrbitEncoderConfig, PolarEncoderConfig
 from modpose.encoders.mlp import MlpEncoder
 from modpose.encoders.orbit import OrbitEncoder
+from modpose.encoders.polar import PolarEncoder
 from modpose.encoders.table import TableEncoder
 
 
@@ -26,4 +28,6 @@ def build_encoder(
         return MlpEncoder(config, channels * math.prod(shape), n_params)
     if isinstance(config, OrbitEncoderConfig):
         return OrbitEncoder(model, config, n_params=n_params, channels=channels, shape=shape)
+    if isinstance(config, PolarEncoderConfig):
+        return PolarEncoder(model, config, channels=channels, shape=shape)
     return TableEncoder(config, n_images, n_params)

@@ -20,11 +20,12 @@ class DenseField(nn.Module):
         self, config: DenseFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
     ) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.scale = half_box(shape)
+        self.shape = tuple(max(2, math.ceil(config.extent * n)) for n in shape)
         self.n_outputs = n_outputs
         self.network = perceptron(
             z_dim,
-            n_outputs * math.prod(shape),
+            n_outputs * math.prod(self.shape),
             config.hidden,
             config.depth,
             config.activation,
@@ -34,4 +35,4 @@ class DenseField(nn.Module):
     def forward(self, u: Tensor, z: Tensor) -> Tensor:
         """Values (B, P, n_outputs) at network coordinates u (B, P, d) for content z (B, z_dim)."""
         picture = self.network(z).reshape(len(z), self.n_outputs, *self.shape)
-        return sample_images(picture.float(), u * half_box(self.shape), padding="border")
+        return sample_images(picture.float(), u * self.scale, padding="border")

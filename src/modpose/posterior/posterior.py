@@ -266,7 +266,7 @@ class Posterior(NamedTuple):
 
         For cells that tell the pose, equation 5 of Nasiri & Bepler 2022: KL_{t,r} over all cells,
         plus KL_theta to N(offset_r, (pi/n)²) and KL_z weighted by q(t, r).  Otherwise cells are
-        equally probable a priori.
+        the parts of a mixture and nothing to the prior; see :meth:`log_overlap`.
 
         Parameters
         ----------
@@ -276,10 +276,7 @@ class Posterior(NamedTuple):
             where the prior is wide.
         """
         weight, cells = self.cell_log_q.exp(), self.cells
-        if cells is None:
-            pose = self.cell_log_q + math.log(self.cell_log_q.shape[-1])
-        else:
-            pose = self.cell_log_q - cells.log_prior
+        pose = self.log_overlap() if cells is None else self.cell_log_q - cells.log_prior
         if self.angle is not None:
             if cells is not None and cells.angle is not None:
                 pose = pose + self.angle.kl_to(cells.angle.unsqueeze(-1), cells.angle_std)
@@ -293,14 +290,42 @@ class Posterior(NamedTuple):
         content = self.content.kl_to_prior(1.0)
         return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
 
+    def log_overlap(self) -> Tensor:
+        """Log of the weight that a mixture has where cell k is, (B, C), for its entropy.
+
+        log sum_j q(j) exp(-D_kj) with the Bhattacharyya distances D of the cells' poses, which is
+        log q(k) where cells lie apart: minus its mean plus the mean entropy of the cells is a
+        lower bound on the entropy of the mixture (Kolchinsky & Tracey 2017, equation 10), so what
+        is made of it stays a bound.
+        """
+        if self.cell_log_q.shape[-1] == 1:
+            return self.cell_log_q
+        distance = torch.zeros_like(self.cell_log_q).unsqueeze(-1)
+        if self.angle is not None:
+            distance = distance + _bhattacharyya(self.angle, on_circle=True)
+        if self.shift is not None:
+            distance = distance + _bhattacharyya(self.shift, on_circle=False)
+        return (self.cell_log_q.unsqueeze(-2) - distance).logsumexp(-1)
+
     def log_prior_over_posterior(self, latents: Latents) -> Tensor:
         """Return log p(latents) - log q(latents | image), (B, K), for importance weights."""
+        if self.cells is None and self.cell_log_q.shape[-1] > 1:
+            every = [
+                self._log_ratio(latents._replace(cell=torch.full_like(latents.cell, k)))
+                for k in range(self.cell_log_q.shape[-1])
+            ]
+            return -(-torch.stack(every, -1)).logsumexp(-1)
+        return self._log_ratio(latents)
+
+    def _log_ratio(self, latents: Latents) -> Tensor:
+        """Log p(latents) - log q(latents, their cell | image); cells are parts of the prior, too,
+        where they tell the pose.
+        """
         cell, cells = latents.cell, self.cells
         content = _at(self.content, cell)
         standard = Gaussian(torch.zeros_like(content.mean), torch.zeros_like(content.mean))
         log_q = self.cell_log_q.gather(-1, cell)
-        count = self.cell_log_q.shape[-1]
-        ratio = -log_q - math.log(count) if cells is None else cells.log_prior_at(cell) - log_q
+        ratio = -log_q if cells is None else cells.log_prior_at(cell) - log_q
         ratio = ratio + standard.log_prob(latents.z) - content.log_prob(latents.z)
         if self.angle is not None:
             angle = _at(self.angle, cell)
@@ -324,7 +349,7 @@ class Posterior(NamedTuple):
 
         A shift that a cell fixes counts as uniform over a pixel.
         """
-        inside = -self.cell_log_q
+        inside = -(self.log_overlap() if self.cells is None else self.cell_log_q)
         if self.angle is not None:
             inside = inside + _circle_entropy(self.angle)
         if self.shift is not None and not self.shift_is_fixed:
@@ -368,3 +393,14 @@ def _at(gaussian: Gaussian, cell: Tensor) -> Gaussian:
     """Pick cells (B, K) of a (B, C, k) Gaussian: (B, K, k)."""
     index = cell.unsqueeze(-1).expand(-1, -1, gaussian.mean.shape[-1])
     return Gaussian(gaussian.mean.gather(1, index), gaussian.log_std.gather(1, index))
+
+
+def _bhattacharyya(gaussian: Gaussian, *, on_circle: bool) -> Tensor:
+    """Distances between the cells of a (B, C, k) Gaussian, (B, C, C) nats."""
+    apart = gaussian.mean.unsqueeze(2) - gaussian.mean.unsqueeze(1)
+    if on_circle:
+        apart = wrap(apart)
+    variance = (2 * gaussian.log_std).exp()
+    both = 0.5 * (variance.unsqueeze(2) + variance.unsqueeze(1))
+    spread = gaussian.log_std.unsqueeze(2) + gaussian.log_std.unsqueeze(1)
+    return (apart.square() / (8 * both) + 0.5 * (both.log() - spread)).sum(-1)

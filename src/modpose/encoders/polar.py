@@ -1,0 +1,261 @@
+"""The recipe ``modpose``: find the centre, look round it in rings, turn to what the model predicts.
+
+On rings about the object's centre, a rotation is a shift along the angle.  Circular convolutions
+pooled over the angle give a first content that does not change when the object turns; the model's
+own picture of it, correlated with the rings at every angle at once (a fast Fourier transform),
+gives the angle; the image turned upright by it gives the content; and the picture of that gives
+the few angles that are proposed, each with its weight and width.  So the pose is found by search
+and only the centre and the content are regressed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modpose.config import ModelConfig, PolarEncoderConfig
+from modpose.data.batches import Batch
+from modpose.geometry.pose import sample_images
+from modpose.geometry.rotations import rotation_2d, wrap
+from modpose.observe.ctf import apply_ctf
+from modpose.perceptron import ACTIVATIONS, perceptron, start_small
+from modpose.posterior.cells import Proposal
+
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""(u (P, 2) pixels of the upright frame, z (B, k)) to the likelihood's natural parameter there,
+(B, P, C): what the pixels are correlated with."""
+
+MAX_RINGS = 32
+HEAT_SIDE = 26
+ANGLE_STD_RANGE = (0.01, 0.6)
+
+
+class PolarEncoder(nn.Module):
+    """Image to one centre, one content, and a few angles, each a cell.
+
+    Parameters
+    ----------
+    model
+        Sizes of the latent variables and their priors; its encoder is ``config``.
+    config
+        Of the encoder.
+    channels, shape
+        Of the images.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: PolarEncoderConfig,
+        *,
+        channels: int,
+        shape: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.rotation, self.shift = model.z_dim, model.rotation, model.shift
+        self.hypotheses = config.hypotheses if model.rotation.prior != "none" else 1
+        radius = config.radius * min(shape) / 2
+        self.rings = Rings(config.angles, radius)
+        self.centre = Centre(channels, shape, config)
+        self.look = InvariantPerceptron(channels * self.rings.count, 2 * self.z_dim + 1, config)
+        self.look_again = perceptron(
+            channels * self.rings.count * config.angles,
+            2 * self.z_dim,
+            config.hidden,
+            2,
+            config.activation,
+            False,
+        )
+        start_small(cast(nn.Linear, self.look_again[-1]))
+
+    def forward(self, batch: Batch, draw: Draw) -> Proposal:
+        """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed."""
+        image = batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
+        centre = (
+            self.centre(image) if self.shift.prior != "none" else image.new_zeros(len(image), 2)
+        )
+        around = self.rings.read(image, centre)
+        content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
+        with torch.no_grad():
+            found = self.search(around, content, draw, 1)
+            upright = self.rings.read(image, centre, found.angle[:, 0])
+        content = content + self.look_again(upright.flatten(1))
+        with torch.no_grad():
+            found = self.search(around, content, draw, self.hypotheses)
+        parts = [content, self._angle_params(found), self._shift_params(centre, log_spread)]
+        count = found.angle.shape[1]
+        params = [
+            part if part.dim() == 3 else part.unsqueeze(1).expand(-1, count, -1) for part in parts
+        ]
+        return Proposal(torch.cat(params, dim=-1), found.log_weight)
+
+    def search(self, around: Tensor, content: Tensor, draw: Draw, count: int) -> Angles:
+        """Correlate rings (B, C, A, R) with the picture of ``content`` at every angle."""
+        if self.rotation.prior == "none":
+            zero = around.new_zeros(len(around), 1)
+            return Angles(zero, zero, zero)
+        picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
+        score = self.rings.correlate(around, self.rings.fold(picture))
+        if self.rotation.prior == "gaussian":
+            angle = wrap(self.rings.angles) / math.radians(self.rotation.std_deg)
+            score = score - 0.5 * angle.square()
+        return best_angles(score, count)
+
+    def _angle_params(self, found: Angles) -> Tensor:
+        """Lay out the angle as :class:`modpose.posterior.posterior.LatentLayout` reads it."""
+        angle, log_std = found.angle.unsqueeze(-1), found.std.unsqueeze(-1).log()
+        if self.rotation.prior == "none":
+            return angle[..., :0]
+        if self.rotation.prior == "uniform":
+            return torch.cat([angle.cos(), angle.sin(), log_std], dim=-1)
+        return torch.cat([wrap(angle), log_std], dim=-1)
+
+    def _shift_params(self, centre: Tensor, log_spread: Tensor) -> Tensor:
+        if self.shift.prior == "none":
+            return centre[:, :0]
+        std = self.shift.std_px
+        return torch.cat([centre / std, (log_spread - math.log(std)).expand(-1, 2)], dim=-1)
+
+
+class Centre(nn.Module):
+    """Where the object is: the mean of a convolutional map of attention, to a part of a pixel."""
+
+    def __init__(self, channels: int, shape: Sequence[int], config: PolarEncoderConfig) -> None:
+        super().__init__()
+        self.pool = max(1, round(max(shape) / HEAT_SIDE))
+        act = ACTIVATIONS[config.activation]
+        width = max(4, config.channels // 2)
+        self.attention = nn.Sequential(
+            nn.Conv2d(channels, width // 2, 5, padding=2, stride=2),
+            act(),
+            nn.Conv2d(width // 2, width, 5, padding=2),
+            act(),
+            nn.Conv2d(width, width, 5, padding=2),
+            act(),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 2) pixels (x, y) relative to the box centre."""
+        pooled = functional.avg_pool2d(image, self.pool) if self.pool > 1 else image
+        heat = self.attention(pooled)
+        weight = heat.flatten(1).softmax(-1).view(heat.shape[0], *heat.shape[2:])
+        axes = []
+        for k, n in enumerate(image.shape[2:]):
+            index = torch.arange(heat.shape[2 + k], device=image.device)
+            # the middle of the pooled pixels that each value of the map is centred on
+            axes.append(2 * self.pool * index + (self.pool - 1) / 2 - n // 2)
+        rows, columns = (weight.sum(2) * axes[0]).sum(1), (weight.sum(1) * axes[1]).sum(1)
+        return torch.stack([columns, rows], dim=-1)
+
+
+class InvariantPerceptron(nn.Module):
+    """Circular convolutions along the angle, pooled over it: rings to numbers that do not turn."""
+
+    def __init__(self, n_in: int, n_out: int, config: PolarEncoderConfig) -> None:
+        super().__init__()
+        act, width = ACTIVATIONS[config.activation], config.channels
+
+        def layer(i: int, o: int, stride: int) -> nn.Module:
+            return nn.Conv1d(i, o, 5, stride, padding=2, padding_mode="circular")
+
+        self.convolutions = nn.Sequential(
+            layer(n_in, width, 2),
+            act(),
+            layer(width, width, 1),
+            act(),
+            layer(width, 2 * width, 2),
+            act(),
+            layer(2 * width, 2 * width, 1),
+            act(),
+        )
+        self.perceptron = perceptron(
+            4 * width, n_out, config.hidden // 2, 1, config.activation, False
+        )
+        start_small(cast(nn.Linear, self.perceptron[-1]), 0.3)
+
+    def forward(self, rings: Tensor) -> Tensor:
+        """(B, C, A, R) to (B, n_out)."""
+        sequence = rings.transpose(2, 3).flatten(1, 2)
+        features = self.convolutions(sequence)
+        pooled = torch.cat([features.mean(-1), features.amax(-1)], dim=-1)
+        return cast(Tensor, self.perceptron(pooled))
+
+
+class Rings(nn.Module):
+    """A polar grid: A angles on each of R rings, about a pixel apart."""
+
+    points: Tensor
+    area: Tensor
+    angles: Tensor
+
+    def __init__(self, angles: int, radius: float) -> None:
+        super().__init__()
+        self.count = max(2, min(MAX_RINGS, round(radius)))
+        step = radius / self.count
+        angle = torch.arange(angles) * (2 * math.pi / angles)
+        radii = (torch.arange(self.count) + 0.5) * step
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        self.register_buffer("points", direction[:, None] * radii[:, None], persistent=False)
+        self.register_buffer("area", radii * step * (2 * math.pi / angles), persistent=False)
+        self.register_buffer("angles", angle, persistent=False)
+
+    def read(self, image: Tensor, centre: Tensor, angle: Tensor | None = None) -> Tensor:
+        """Read images (B, C, H, W) on rings about ``centre`` (B, 2), from ``angle`` (B,) on."""
+        points = self.points.flatten(0, 1).expand(len(image), -1, -1)
+        if angle is not None:
+            points = points @ rotation_2d(angle).transpose(-1, -2)
+        return self.fold(sample_images(image, points + centre.unsqueeze(1)))
+
+    def fold(self, values: Tensor) -> Tensor:
+        """(B, A * R, C) to (B, C, A, R)."""
+        return values.transpose(1, 2).unflatten(2, self.points.shape[:2])
+
+    def correlate(self, rings: Tensor, picture: Tensor) -> Tensor:
+        """Integrate rings times the picture turned to each angle over the disc, (B, A)."""
+        turned = (
+            torch.fft.rfft(rings.float(), dim=2) * torch.fft.rfft(picture.float(), dim=2).conj()
+        )
+        return torch.fft.irfft((turned * self.area).sum((1, 3)), n=len(self.angles), dim=1)
+
+
+class Angles(NamedTuple):
+    """K angles an image, radians, best first: their width and log weight, (B, K) each."""
+
+    angle: Tensor
+    std: Tensor
+    log_weight: Tensor
+
+
+def best_angles(score: Tensor, count: int) -> Angles:
+    """Find the highest peaks of a log-likelihood on the circle.
+
+    Parameters
+    ----------
+    score
+        (B, A) nats at evenly spaced angles.
+    count
+        Peaks wanted, K.  Where there are fewer, the rest have no weight.
+
+    Returns
+    -------
+    Angles
+        Of parabolas through each peak and its neighbours; the s.d. is that of their curvature
+        (Laplace's approximation), the weight is the integral under the peak.
+    """
+    before, after = score.roll(1, 1), score.roll(-1, 1)
+    is_peak = (score >= before) & (score > after)
+    height, index = score.masked_fill(~is_peak, -torch.inf).topk(min(count, score.shape[1]), dim=-1)
+    top, before, after = (part.gather(1, index) for part in (score, before, after))
+    bend = (2 * top - before - after).clamp(min=1e-6)
+    offset = (0.5 * (after - before) / bend).clamp(-0.5, 0.5)
+    step = 2 * math.pi / score.shape[1]
+    std = (step / bend.sqrt()).clamp(*ANGLE_STD_RANGE)
+    peak = top + (after - before).square() / (8 * bend)
+    log_weight = (peak + std.log()).masked_fill(height == -torch.inf, -1e4)
+    return Angles((index + offset) * step, std, log_weight.log_softmax(-1))
