@@ -19,7 +19,7 @@ from modpose.encoders.polar import PolarEncoder
 from modpose.errors import InputError
 from modpose.fields import build_field
 from modpose.geometry.grids import disc, half_box, lattice
-from modpose.geometry.pose import Pose, rotate_images
+from modpose.geometry.pose import rotate_images
 from modpose.likelihoods import Bernoulli, Prediction, build_likelihood
 from modpose.observe.ctf import apply_ctf
 from modpose.posterior.cells import Proposal
@@ -190,7 +190,7 @@ class Vae(nn.Module):
 
     def _propose(self, batch: Batch) -> Proposal:
         if isinstance(self.encoder, PolarEncoder):
-            return self.encoder(batch, self._upright)
+            return cast(Proposal, self.encoder(batch, self._upright))
         return cast(Proposal, self.encoder(batch))
 
     def _upright(self, u: Tensor, z: Tensor) -> Tensor:
@@ -222,8 +222,11 @@ class Vae(nn.Module):
         pose, z = latents.pose(), latents.z
         whole = pixels is None or ctf is not None
         x = self.coordinates if whole else self.coordinates[pixels]
-        u = Pose(*(part.flatten(0, 1) for part in pose)).to_object(x) / half_box(self.shape)
-        outputs = self.field(u, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        u = pose.to_object(x) / half_box(self.shape)
+        if self.layout.shared_content:  # one picture for all poses of an image
+            outputs = self.field(u.flatten(1, 2), z[:, 0]).reshape(*u.shape[:3], -1)
+        else:
+            outputs = self.field(u.flatten(0, 1), z.flatten(0, 1)).reshape(*u.shape[:3], -1)
         prediction = self.likelihood.read(outputs)
         if ctf is None:
             return prediction

@@ -34,8 +34,11 @@ from modpose.posterior.cells import (
 
 KERNEL_OF_BOX, PADDING_OF_BOX = 0.56, 0.16
 RING_WIDTH = 0.6
-WAVES_A_PIXEL = 2.0
-"""Harmonics of a ring, per pixel of its radius: waves of three pixels and more."""
+WAVES_A_PIXEL = 1.5
+"""Harmonics of a ring, per pixel of its radius: waves of four pixels and more."""
+SHARPEST, CUT = 2.0, 8
+"""Waves a pixel of radius, above which a harmonic fades towards the middle, and how fast: finer
+ones would be cut by the lattice, differently at every angle."""
 
 
 class OrbitEncoder(nn.Module):
@@ -254,7 +257,7 @@ def harmonic_basis(kernel: int, angles: Tensor) -> Tensor:
     -------
     Tensor
         (q, count, k, k), of about unit norm each; zero outside the inscribed disc.  Rings are
-        Gaussian in radius, one pixel apart, with cos and sin of up to two waves per pixel of
+        Gaussian in radius, one pixel apart, with cos and sin of up to 1.5 waves per pixel of
         their radius.
     """
     axis = torch.arange(kernel, dtype=torch.float64) - (kernel - 1) / 2
@@ -265,9 +268,10 @@ def harmonic_basis(kernel: int, angles: Tensor) -> Tensor:
     functions = []
     for ring in range((kernel + 1) // 2):
         profile = torch.exp(-0.5 * ((radius - ring) / RING_WIDTH).square()) * inside
-        norm = profile.square().sum().sqrt()
-        functions.append((profile / norm).expand_as(turned))
+        functions.append((profile / profile.norm()).expand_as(turned))
         for waves in range(1, int(WAVES_A_PIXEL * ring) + 1):
-            scaled = profile * (math.sqrt(2) / norm)
+            fineness = waves / (SHARPEST * radius.clamp(min=1e-6))
+            fading = profile / (1 + fineness**CUT)
+            scaled = fading * (math.sqrt(2) / fading.norm())
             functions += [scaled * (waves * turned).cos(), scaled * (waves * turned).sin()]
     return torch.stack(functions, dim=1).float()

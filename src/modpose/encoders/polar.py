@@ -76,9 +76,9 @@ class PolarEncoder(nn.Module):
     def forward(self, batch: Batch, draw: Draw) -> Proposal:
         """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed."""
         image = batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
-        centre = (
-            self.centre(image) if self.shift.prior != "none" else image.new_zeros(len(image), 2)
-        )
+        centre = image.new_zeros(len(image), 2)
+        if self.shift.prior != "none":
+            centre = self.centre(image)
         around = self.rings.read(image, centre)
         content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
         with torch.no_grad():
@@ -214,14 +214,14 @@ class Rings(nn.Module):
 
     def fold(self, values: Tensor) -> Tensor:
         """(B, A * R, C) to (B, C, A, R)."""
-        return values.transpose(1, 2).unflatten(2, self.points.shape[:2])
+        return values.transpose(1, 2).reshape(len(values), -1, *self.points.shape[:2])
 
     def correlate(self, rings: Tensor, picture: Tensor) -> Tensor:
         """Integrate rings times the picture turned to each angle over the disc, (B, A)."""
-        turned = (
-            torch.fft.rfft(rings.float(), dim=2) * torch.fft.rfft(picture.float(), dim=2).conj()
-        )
-        return torch.fft.irfft((turned * self.area).sum((1, 3)), n=len(self.angles), dim=1)
+        seen, expected = (torch.fft.rfft(part.float(), dim=2) for part in (rings, picture))
+        product = (seen * expected.conj() * self.area).sum((1, 3))
+        score: Tensor = torch.fft.irfft(product, n=len(self.angles), dim=1)
+        return score
 
 
 class Angles(NamedTuple):

@@ -62,8 +62,9 @@ def sample_images(images: Tensor, x: Tensor, padding: str = "zeros") -> Tensor:
         (B, P, C).
     """
     sizes = torch.tensor(images.shape[:1:-1], dtype=x.dtype, device=x.device)
-    centre = torch.div(sizes, 2, rounding_mode="floor")
-    unit = 2 * (x + centre) / (sizes - 1).clamp(min=1) - 1
+    scale = 2 / (sizes - 1).clamp(min=1)
+    first = scale * torch.div(sizes, 2, rounding_mode="floor") - 1
+    unit = torch.addcmul(first, x, scale)
     grid = unit.reshape(x.shape[0], *([1] * (x.shape[-1] - 1)), x.shape[1], x.shape[-1])
     values = torch.nn.functional.grid_sample(
         images, grid.to(images.dtype), padding_mode=padding, align_corners=True

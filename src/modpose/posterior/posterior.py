@@ -75,6 +75,7 @@ class LatentLayout:
         self.rotation = config.rotation
         self.shift_std = config.shift.std_px if config.shift.prior == "gaussian" else None
         self.role = cell_role(config)
+        self.shared_content = config.encoder.kind == "polar"
         angle = {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3}[config.rotation.prior]
         if self.role.angle:
             angle = 2
@@ -254,8 +255,10 @@ class Posterior(NamedTuple):
     def _read(self, cell: Tensor, number: Callable[[Gaussian], Tensor]) -> Latents:
         """Collect one ``number`` of each Gaussian at ``cell`` (B, K); zero where there is none."""
         zero = self.content.mean.new_zeros(*cell.shape, self.layout.dim)
+        first = cell[:, :1] if self.layout.shared_content else cell
+        z = number(_at(self.content, first))
         return Latents(
-            z=number(_at(self.content, cell)),
+            z=z.expand(-1, cell.shape[1], -1),
             angle=zero[..., 0] if self.angle is None else number(_at(self.angle, cell))[..., 0],
             shift=zero if self.shift is None else number(_at(self.shift, cell)),
             cell=cell,
@@ -318,9 +321,7 @@ class Posterior(NamedTuple):
         return self._log_ratio(latents)
 
     def _log_ratio(self, latents: Latents) -> Tensor:
-        """Log p(latents) - log q(latents, their cell | image); cells are parts of the prior, too,
-        where they tell the pose.
-        """
+        """Log p(latents) - log q(latents, their cell | image), with p(cell) if cells tell it."""
         cell, cells = latents.cell, self.cells
         content = _at(self.content, cell)
         standard = Gaussian(torch.zeros_like(content.mean), torch.zeros_like(content.mean))

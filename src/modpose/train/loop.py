@@ -90,7 +90,7 @@ def set_up(vae: Vae, config: Config) -> Learner:
     table = vae.encoder if isinstance(vae.encoder, TableEncoder) else None
     rows = set() if table is None else set(table.parameters())
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
     if config.model.encoder.kind == "table":
         optimizers.append(torch.optim.SparseAdam(list(rows), lr=config.model.encoder.lr))
     for optimizer in optimizers:
