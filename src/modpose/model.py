@@ -15,10 +15,11 @@ from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
-from modpose.encoded import Encoded, encode_dataset
+from modpose.encoded import Encoded, encode_dataset, table_hypotheses
 from modpose.errors import InputError
-from modpose.fit import describe_fit, latents_table, start, train_model
+from modpose.fit import describe_fit, fingerprint, latents_table, start, train_model
 from modpose.posterior.posterior import Latents
+from modpose.posterior.search import SearchSettings
 from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
 from modpose.run import Run
@@ -195,14 +196,43 @@ class PoseModel:
             )
         return dataset
 
-    def encode(self, x: Images) -> Encoded:
-        """Infer content and pose of each image."""
-        if self.config.model.encoder.kind == "table":
+    def encode(self, x: Images, search: bool | SearchSettings = False) -> Encoded:
+        """Infer content and pose of each image.
+
+        Parameters
+        ----------
+        x
+            Images.
+        search
+            Search for the pose on a grid, by correlation with the model's own prediction, and
+            refine content and pose by gradient; True for the default settings.  A model with a
+            lookup table has no other way to images that it was not fitted to.
+
+        Raises
+        ------
+        InputError
+            Without search, if the model has a lookup table in place of an encoder; with search,
+            if the model infers no pose in two dimensions.
+        """
+        table = self.config.model.encoder.kind == "table"
+        if table and not search:
             raise InputError(
                 "the model has a lookup table in place of an encoder: it knows only the images "
-                "that it was fitted to (see latents)"
+                "that it was fitted to (see latents); search finds the content and pose of others"
             )
-        return self._encode(self.dataset(x))
+        dataset = self.dataset(x)
+        if not search:
+            return self._encode(dataset)
+        new = table and fingerprint(dataset.source) != self._environment.get("fingerprint")
+        return encode_dataset(
+            self.vae,
+            dataset,
+            device=self.device,
+            seed=self.config.seed,
+            quiet=self.quiet,
+            search=search if isinstance(search, SearchSettings) else SearchSettings(),
+            hypotheses=table_hypotheses(self.vae) if new else None,
+        )
 
     def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
         """Estimate the importance-weighted bound (Burda et al. 2016) of each image.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from modpose.cli.arguments import DataDir, Index, Overwrite, RunFolder, app
+from modpose.errors import InputError
 
 # --- looking ----------------------------------------------------------------------------------
 
@@ -91,23 +92,38 @@ def encode(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="latents.parquet or latents.csv, made here.")
     ],
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Search for every pose on a grid and refine by gradient: slower, more accurate.",
+        ),
+    ] = False,
     datadir: DataDir = None,
     index: Index = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Infer content and pose of other images with a run's model.
 
+    With --search the column elbo_gain says by how many nats the search improved on the encoder.
+
     \b
     modpose encode run new.star -o latents.parquet
+    modpose encode run new.star -o latents.parquet --search
     """
     from modpose.data.source import open_source
+    from modpose.encoded import gain_summary
     from modpose.export import write_latents
     from modpose.run import Run
 
+    if out.exists() and not overwrite:  # before the work, not after
+        raise InputError(f"{out}: is there already; --overwrite replaces it")
     opened_run = Run.open(run)
     images = open_source(source, kind=opened_run.config.data.kind, datadir=datadir, index=index)
-    encoded = opened_run.model().encode(images)
+    encoded = opened_run.model().encode(images, search=search)
     write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
+    if search:
+        typer.echo(gain_summary(encoded))
     typer.echo(f"wrote {out}")
 
 
