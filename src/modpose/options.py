@@ -128,7 +128,9 @@ def _parse(values: dict[str, Any], where: str) -> Config:
     except InputError as error:
         message = str(error)
     if "there is no option" in message:
-        unknown = message.rpartition("option '")[2].rstrip("'")
+        unknown = message.partition("option '")[2].partition("'")[0]
+        if kinds := _kinds_with(unknown):
+            raise InputError(f"{message}, expected {' or '.join(kinds)}")
         names = sorted(set(option_names()))
         near = difflib.get_close_matches(unknown, names, n=3, cutoff=0.6)
         last = unknown.rpartition(".")[2]
@@ -136,6 +138,20 @@ def _parse(values: dict[str, Any], where: str) -> Config:
         if near:
             message += f", did you mean {' or '.join(near)}?"
     raise InputError(message)
+
+
+def _kinds_with(option: str) -> list[str]:
+    """Kinds of a section that have the option."""
+    *path, last = option.split(".")
+    sections: list[type[BaseModel]] = [Config]
+    for part in path:
+        fields = [
+            section.model_fields[part] for section in sections if part in section.model_fields
+        ]
+        parts = [part for field in fields for part in _parts(field.annotation)]
+        sections = [part for part in parts if issubclass(part, BaseModel)]
+    having = [section.model_fields for section in sections if last in section.model_fields]
+    return [str(fields["kind"].default) for fields in having if "kind" in fields]
 
 
 def option_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
