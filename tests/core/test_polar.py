@@ -1,0 +1,207 @@
+"""The polar encoder: correlation on rings, peaks, equivariance, and a pose that is found."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modpose import PoseModel
+from modpose.config import Config, parse_config
+from modpose.data.batches import Batch
+from modpose.encoders.polar import Centre, PolarEncoder, Rings, best_angles
+from modpose.evaluate.metrics import resultant_length
+from modpose.geometry.grids import lattice
+from modpose.geometry.pose import rotate_images
+from modpose.simulate.digits import glyphs, transform
+from modpose.vae import Vae, build_vae
+
+BOX = 24
+
+
+def config(**encoder: object) -> Config:
+    model = {
+        "z_dim": 3,
+        "encoder": {"kind": "polar", "channels": 8, "hidden": 32, **encoder},
+        "field": {"kind": "dense", "hidden": 32},
+        "likelihood": {"kind": "gaussian", "noise": "fixed", "std": 0.5},
+        "shift": {"prior": "gaussian", "std_px": 2.0},
+    }
+    train = {"cells": {"kind": "top", "count": 2}}
+    return parse_config({"recipe": "modpose", "model": model, "train": train}, "test")
+
+
+def make_vae(channels: int = 1, **encoder: object) -> Vae:
+    return build_vae(config(**encoder), shape=(BOX, BOX), channels=channels, n_images=4).eval()
+
+
+def batch_of(images: torch.Tensor) -> Batch:
+    return Batch(torch.arange(len(images)), images)
+
+
+def smooth_images(n: int, seed: int = 0) -> torch.Tensor:
+    """Sums of a few broad blobs near the centre, (n, 1, BOX, BOX)."""
+    rng = np.random.default_rng(seed)
+    x = lattice((BOX, BOX)).numpy()
+    images = np.zeros((n, BOX * BOX))
+    for image in images:
+        for _ in range(3):
+            middle = rng.uniform(-5, 5, 2)
+            image += rng.uniform(0.5, 1) * np.exp(-((x - middle) ** 2).sum(1) / (2 * 2.0**2))
+    return torch.from_numpy(images.reshape(n, 1, BOX, BOX)).float()
+
+
+def test_correlation_against_a_direct_sum() -> None:
+    rings = Rings(16, 6.0)
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randn(2, 3, 16, rings.count, generator=generator)
+    expected = torch.randn(2, 3, 16, rings.count, generator=generator)
+    direct = torch.stack(
+        [(seen * expected.roll(k, 2) * rings.area).sum((1, 2, 3)) for k in range(16)], dim=1
+    )
+    torch.testing.assert_close(rings.correlate(seen, expected), direct, rtol=1e-4, atol=1e-4)
+
+
+def test_rings_cover_the_disc_once() -> None:
+    rings = Rings(64, 9.0)
+    assert (rings.area.sum() * 64).item() == pytest.approx(math.pi * 9.0**2, rel=1e-5)
+
+
+def test_reading_from_an_angle_on_turns_the_picture_upright() -> None:
+    image, angle = smooth_images(3), torch.tensor([0.3, 1.9, -2.5])
+    turned = rotate_images(image, angle, lattice((BOX, BOX)))
+    rings, centre = Rings(64, 8.0), torch.zeros(3, 2)
+    torch.testing.assert_close(
+        rings.read(turned, centre, angle), rings.read(image, centre), atol=0.12, rtol=0
+    )
+
+
+@given(st.floats(-math.pi, math.pi), st.floats(0.05, 0.3), st.floats(0.4, math.pi), st.floats(1, 3))
+@settings(deadline=None, max_examples=60)
+def test_peaks_of_two_gaussian_bumps(mean: float, std: float, apart: float, drop: float) -> None:
+    angles = torch.arange(256) * (2 * math.pi / 256)
+
+    def bump(at: float) -> torch.Tensor:
+        error = torch.remainder(angles - at + math.pi, 2 * math.pi) - math.pi
+        return -0.5 * (error / std).square()
+
+    score = torch.logaddexp(bump(mean), bump(mean + apart + 4 * std) - drop)[None]
+    found = best_angles(score, 2)
+    error = math.remainder(found.angle[0, 0].item() - mean, 2 * math.pi)
+    assert abs(error) < 0.01
+    assert found.std[0, 0].item() == pytest.approx(std, rel=0.05)
+    second = math.remainder(found.angle[0, 1].item() - mean - apart - 4 * std, 2 * math.pi)
+    if 4 * std + apart < 2 * math.pi - 4 * std:  # the bumps do not run into each other
+        assert abs(second) < 0.01
+        ratio = (found.log_weight[0, 0] - found.log_weight[0, 1]).item()
+        assert ratio == pytest.approx(drop, abs=0.1)
+
+
+def test_where_there_is_one_peak_the_rest_have_no_weight() -> None:
+    angles = torch.arange(64) * (2 * math.pi / 64)
+    found = best_angles(10 * angles.cos()[None], 3)
+    assert found.log_weight[0, 0].item() == pytest.approx(0, abs=1e-6)
+    assert (found.log_weight[0, 1:] < -100).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_turning_the_image_turns_the_angle_and_leaves_content(channels: int) -> None:
+    vae = make_vae(channels)
+    with torch.no_grad():  # a picture that prefers an angle
+        for weight in vae.field.parameters():
+            weight.mul_(3)
+    image = smooth_images(6).expand(-1, channels, -1, -1).contiguous()
+    angle = torch.linspace(-3, 3, 6)
+    # read the rings about the true centre: an untrained one is nowhere
+    vae.encoder.centre = Still()
+    posterior = vae.posterior(batch_of(image))
+    turned = vae.posterior(batch_of(rotate_images(image, angle, vae.coordinates)))
+    found = turned.best().angle[:, 0] - posterior.best().angle[:, 0]
+    error = torch.remainder(found - angle + math.pi, 2 * math.pi) - math.pi
+    assert error.abs().max() < math.radians(4)
+    torch.testing.assert_close(turned.content.mean, posterior.content.mean, atol=0.03, rtol=0)
+
+
+class Still(torch.nn.Module):
+    """Says that every object is in the middle."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.new_zeros(len(image), 2)
+
+
+def test_the_centre_moves_with_the_object() -> None:
+    torch.manual_seed(0)
+    encoder_config = config().model.encoder
+    centre = Centre(1, (64, 64), encoder_config)  # type: ignore[arg-type]
+    step = 2 * centre.pool
+    small = smooth_images(2)
+    image = torch.zeros(2, 1, 64, 64)
+    image[..., 20 : 20 + BOX, 20 : 20 + BOX] = small
+    moved = image.roll((step, 2 * step), (2, 3))
+    heat, heat_moved = (
+        centre.attention(torch.nn.functional.avg_pool2d(part, centre.pool))
+        for part in (image, moved)
+    )
+    inner = heat.roll((1, 2), (2, 3))[..., 8:-6, 8:-6]
+    torch.testing.assert_close(heat_moved[..., 8:-6, 8:-6], inner, atol=1e-5, rtol=1e-4)
+
+
+def test_a_sharp_map_gives_the_place_of_its_peak() -> None:
+    encoder_config = config().model.encoder
+    for side in (24, 25, 50, 64):
+        centre = Centre(1, (side, side), encoder_config)  # type: ignore[arg-type]
+        centre.attention = Brightest()
+        image = torch.zeros(1, 1, side, side)
+        pool = centre.pool
+        image[0, 0, 4 * pool, 6 * pool] = 1.0  # in a pooled pixel that the map is centred on
+        x, y = centre(image)[0].tolist()
+        assert x == pytest.approx(6 * pool - side // 2, abs=(pool - 1) / 2 + 1e-4)
+        assert y == pytest.approx(4 * pool - side // 2, abs=(pool - 1) / 2 + 1e-4)
+
+
+class Brightest(torch.nn.Module):
+    """A map with all of its weight on the brightest of every other pixel."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 1e5 * image[..., ::2, ::2]
+
+
+def test_hypotheses_share_one_content_and_gradients_reach_every_part() -> None:
+    vae = make_vae().train()
+    batch = batch_of(smooth_images(5))
+    generator = torch.Generator().manual_seed(0)
+    latents = vae.posterior(batch).sample_in(torch.tensor([[0, 1]] * 5), generator)
+    assert torch.equal(latents.z[:, 0], latents.z[:, 1])
+    (-vae(batch, generator=generator, pixels=100).value().mean()).backward()
+    without = [n for n, p in vae.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+    assert isinstance(vae.encoder, PolarEncoder)
+    assert vae.encoder.centre.attention[0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("rotation", "shift"), [("none", "gaussian"), ("gaussian", "none")])
+def test_a_pose_that_is_not_inferred_is_zero(rotation: str, shift: str) -> None:
+    values = config().model_dump()
+    values["model"]["rotation"]["prior"] = rotation
+    values["model"]["shift"]["prior"] = shift
+    vae = build_vae(parse_config(values, "test"), shape=(BOX, BOX), channels=1, n_images=4)
+    best = vae.eval().posterior(batch_of(smooth_images(4))).best()
+    assert (best.angle == 0).all() == (rotation == "none")
+    assert (best.shift == 0).all() == (shift == "none")
+
+
+def test_the_pose_of_a_letter_is_found_in_seconds() -> None:
+    images, truth = transform(np.repeat(glyphs("F", 20), 600, 0), box=24, shift_std_px=1.5, seed=0)
+    options = {
+        "train": {"epochs": 12, "batch_size": 32, "warmup_steps": 50, "pixels": 300},
+        "model": {"field": {"hidden": 64}, "encoder": {"channels": 16, "hidden": 64}},
+    }
+    model = PoseModel("modpose", z_dim=1, options=options, quiet=True).fit(images)
+    found = model.latents()
+    error = found["angle_deg"].to_numpy() - truth["angle_deg"].to_numpy()
+    assert resultant_length(error) > 0.97
+    assert found["pose_entropy"].notna().all()
