@@ -101,14 +101,14 @@ _TARGET_VAE: Options = {
 _MODPOSE: Options = {
     "model": {
         "z_dim": 2,
-        "encoder": {"kind": "polar"},
+        "encoder": {"kind": "polar", "hypotheses": 4},
         "field": _DENSE | {"hidden": 512, "activation": "leaky-relu"},
         "rotation": {"prior": "uniform"},
         "shift": {"prior": "gaussian", "std_px": 5.0},
     },
     "train": {
-        "lr": 1e-3,
-        "batch_size": 100,
+        "lr": 2e-3,
+        "batch_size": 50,
         "schedule": "cosine",
         "warmup_steps": 500,
         "pixels": 800,
