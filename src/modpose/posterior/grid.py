@@ -152,10 +152,7 @@ def log_likelihood_grid(
     upright = decode_upright(vae, z.flatten(0, 1), half, spacing)
     turned = _turned_copies(upright, angles)
     turned = turned.reshape(*z.shape[:2], *turned.shape[1:])
-    eta = torch.fft.rfft2(_natural(vae, batch, upright, turned), s=(size, size))
-    if angles > 1:  # half a turn further, a spectrum is its own conjugate about the centre
-        eta = torch.cat([eta, eta.conj() * _about(half, size).to(z.device)], dim=2)
-    product = (eta * spectrum[:, None, None]).sum(-3)
+    product = _products(_natural(vae, batch, upright, turned), spectrum, half)
     score = torch.fft.irfft2(product, s=(size, size))
     steps = 2 * reached + 1
     top, left = (half - reached - count for count in below)
@@ -202,8 +199,25 @@ def sufficient_statistics(vae: Vae, batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.cat([masked, box], dim=1), -energy - pixels * (log_std + 0.5 * LOG_2PI)
 
 
-def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> Tensor:
-    """Return eta of turned predictions (B, H, A, C or 2C, N, N), statistics third from last."""
+def _products(eta: list[Tensor], spectrum: Tensor, half: int) -> Tensor:
+    """Multiply spectra: eta, Q times (B, H, A / 2, N, N), with that of the images (B, Q, F, F').
+
+    Where there are several angles, the other half of the circle follows: half a turn further, a
+    real picture's spectrum is its own conjugate about the centre.
+    """
+    size = spectrum.shape[-2]
+    about = _about(half, size).to(spectrum.device)
+    here, opposite = torch.zeros((), device=spectrum.device), torch.zeros((), device=about.device)
+    for statistic, values in zip(spectrum.unbind(1), eta, strict=True):
+        seen, transformed = statistic[:, None, None], torch.fft.rfft2(values, s=(size, size))
+        here = here + transformed * seen
+        if eta[0].shape[2] > 1:
+            opposite = opposite + transformed * (seen * about).conj()
+    return torch.cat([here, opposite.conj()], dim=2) if opposite.dim() else here
+
+
+def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> list[Tensor]:
+    """Return eta of turned predictions (B, H, A, C or 2C, N, N), one tensor a statistic."""
     prediction = upright.split(turned)
     signal = prediction.signal
     if batch.ctf is not None:
@@ -212,15 +226,15 @@ def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> Tensor
         signal = signal.expand(len(ctf), *signal.shape[1:])
         signal = apply_ctf(signal.flatten(1, 3), ctf).reshape(signal.shape)
     if isinstance(vae.likelihood, Bernoulli):
-        return torch.cat([signal, -functional.softplus(signal).sum(-3, keepdim=True)], dim=-3)
+        return [*signal.unbind(-3), -functional.softplus(signal).sum(-3)]
     assert prediction.log_std is not None
     precision = (-2 * prediction.log_std).exp()
-    energy = -0.5 * precision * signal.square()
+    linear = precision * signal
+    energy = -0.5 * linear * signal
     if vae.likelihood.noise != "per-pixel":
-        return torch.cat([precision * signal, energy.sum(-3, keepdim=True)], dim=-3)
-    normaliser = (energy - prediction.log_std - 0.5 * LOG_2PI).sum(-3, keepdim=True)
-    precision = precision.expand_as(signal)
-    return torch.cat([precision * signal, normaliser, -0.5 * precision], dim=-3)
+        return [*linear.unbind(-3), energy.sum(-3)]
+    normaliser = (energy - prediction.log_std - 0.5 * LOG_2PI).sum(-3)
+    return [*linear.unbind(-3), normaliser, *(-0.5 * precision).expand_as(signal).unbind(-3)]
 
 
 def _turned_copies(upright: Upright, angles: int) -> Tensor:

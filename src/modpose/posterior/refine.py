@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from modpose.data.batches import Batch
     from modpose.vae import Vae
 
-NEGLIGIBLE = 15.0
+NEGLIGIBLE = 10.0
 """Modes so many nats below the best are not refined."""
 STREAMS = {"choose": 1, "report": 2, "climb": 3}
 """Independent noise for choosing, for reporting, and for the gradient."""

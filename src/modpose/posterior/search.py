@@ -49,17 +49,17 @@ class SearchSettings:
     refine_pixels
         Pixels drawn afresh for each of these steps; None takes all.
     samples
-        Samples of the latent variables that estimate a bound.
+        Samples of the latent variables that estimate a bound; as many more choose.
     """
 
-    angles: int = 72
-    nodes: int = 32
+    angles: int = 64
+    nodes: int = 28
     reach_std: float = 3.0
     modes: int = 4
-    climb_steps: int = 6
-    refine_steps: int = 40
+    climb_steps: int = 5
+    refine_steps: int = 50
     refine_pixels: int | None = 1000
-    samples: int = 8
+    samples: int = 16
 
     def __post_init__(self) -> None:
         if self.angles < 4 or self.angles % 4:
@@ -213,10 +213,7 @@ def _maxima(vae: Vae, grid: PoseGrid, count: int) -> Candidates:
     mesh = torch.meshgrid(grid.angle, grid.shift_y, grid.shift_x, indexing="ij")
     angle, shift = wrap(mesh[0]), torch.stack([mesh[2], mesh[1]], dim=-1)
     score = score + log_prior(vae, angle, shift)
-    is_top = torch.ones_like(score, dtype=torch.bool)
-    for axis in (1, 2, 3):
-        for step in (-1, 1):
-            is_top &= score >= _neighbour(score, axis, step)
+    is_top = _is_top(score)
     flat = score.masked_fill(~is_top, -math.inf).flatten(1)
     best, place = flat.topk(min(count, flat.shape[1]), dim=1)
     offset, rise = [], torch.zeros_like(best)
@@ -236,6 +233,19 @@ def _maxima(vae: Vae, grid: PoseGrid, count: int) -> Candidates:
         log_posterior=best + rise,
         hypothesis=hypothesis.flatten(1).gather(1, place),
     )
+
+
+def _is_top(score: Tensor) -> Tensor:
+    """Tell which nodes (B, A, Sy, Sx) are no lower than any neighbour along an axis."""
+    is_top = score >= score.roll(1, 1)
+    is_top &= score >= score.roll(-1, 1)
+    for axis in (2, 3):
+        steps = score.shape[axis] - 1
+        if steps:
+            low, high = score.narrow(axis, 0, steps), score.narrow(axis, 1, steps)
+            is_top.narrow(axis, 1, steps).logical_and_(high >= low)
+            is_top.narrow(axis, 0, steps).logical_and_(low >= high)
+    return is_top
 
 
 def _neighbour(score: Tensor, axis: int, step: int) -> Tensor:
