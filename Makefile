@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: env  ## simulate a hinged macromolecule, fit it, and print what was recovered (~5 minutes)
 	$(BIN)/modpose simulate particles -o $(DEMO) --images 3000 --box 40 --seed 0 --overwrite
-	$(BIN)/modpose fit $(DEMO)/particles.star -o $(DEMO)/run --recipe spatial-vae --z-dim 1 \
+	$(BIN)/modpose fit $(DEMO)/particles.star -o $(DEMO)/run --z-dim 1 \
 		--max-minutes 3.5 --seed 0 --overwrite
 	$(BIN)/modpose report $(DEMO)/run
 

@@ -417,7 +417,7 @@ def test_defaults_suit_the_data_and_are_told(
     config, said = resolved(particles)
     assert config.model.likelihood.kind == "gaussian"
     assert config.data.normalize == "image"
-    assert "recipe spatial-vae (the default)" in said
+    assert "recipe modpose (the default)" in said
     pictures = np.random.default_rng(0).integers(0, 256, (20, 12, 12), dtype=np.uint8)
     np.save(tmp_path / "digits.npy", pictures)
     config, said = resolved(tmp_path / "digits.npy")

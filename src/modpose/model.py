@@ -54,7 +54,7 @@ class PoseModel:
     Examples
     --------
     >>> from modpose import PoseModel
-    >>> model = PoseModel("spatial-vae", z_dim=1, max_minutes=1, quiet=True)  # doctest: +SKIP
+    >>> model = PoseModel("modpose", z_dim=1, max_minutes=1, quiet=True)  # doctest: +SKIP
     >>> found = model.fit(images).encode(images)  # doctest: +SKIP
     >>> found.z, found.rotation, found.shift  # doctest: +SKIP
     """

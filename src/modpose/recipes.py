@@ -244,7 +244,8 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-DEFAULT_RECIPE = "spatial-vae"
+DEFAULT_RECIPE = "modpose"
+DEFAULT_FOR_VOLUMES = "vae"
 
 
 def recipe_config(name: str) -> Options:
@@ -284,16 +285,14 @@ def suggest(source: Source) -> tuple[str, Options, str]:
     hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
     values = source.stack.read(few)
+    name = DEFAULT_RECIPE if len(source.stack.shape) == 2 else DEFAULT_FOR_VOLUMES
     low, high = float(values.min()), float(values.max())
     eight_bit = low >= 0 and 1 < high <= 255 and bool((values == np.rint(values)).all())
     if eight_bit or (low >= 0 and high <= 1):
         options: Options = {"model": {"likelihood": {"kind": "bernoulli"}}}
         options["data"] = {"normalize": "range"}
-        return DEFAULT_RECIPE, options, "values look like pictures: Bernoulli likelihood on [0, 1]"
+        return name, options, "values look like pictures: Bernoulli likelihood on [0, 1]"
     noise = {"kind": "gaussian", "noise": "learned", "std": 1.0}
     options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
-    return (
-        DEFAULT_RECIPE,
-        options,
-        (f"values look like measurements: normalised images, learned Gaussian noise{hint}"),
-    )
+    meaning = f"values look like measurements: normalised images, learned Gaussian noise{hint}"
+    return name, options, meaning
