@@ -113,11 +113,16 @@ class Found:
         return self.truth["angle_deg"].to_numpy(float)
 
     def accuracy(self, method: Linkage = "ward") -> tuple[float, NDArray[Any]]:
-        """Cluster content into ten; return the matched fraction and each image's digit."""
-        rows = slice(0, MOST_CLUSTERED)
-        groups = clusters(self.z[rows], 10, method, self.result.fit.seed)
-        accuracy, mapping = metrics.hungarian_accuracy(self.labels[rows], groups)
+        """Match ten clusters of content; return the fraction and each image's digit (or −1)."""
+        groups = kept(self.result, "clusters", self._clusters)[method].to_numpy()
+        accuracy, mapping = metrics.hungarian_accuracy(self.labels[: len(groups)], groups)
         return accuracy, np.array([mapping.get(int(g), -1) for g in groups])
+
+    def _clusters(self) -> pd.DataFrame:
+        import pandas as pd
+
+        rows, seed = self.z[:MOST_CLUSTERED], self.result.fit.seed
+        return pd.DataFrame({method: clusters(rows, 10, method, seed) for method in LINKAGES})
 
 
 def find(contender: Contender, result: Result, twins: Callable[[], NDArray[np.uint8]]) -> Found:
@@ -156,8 +161,24 @@ Sets = Mapping[str, Mapping[Contender, Found]]
 """Title of a set → what each contender found in it."""
 
 
-def show(sets: Sets, turned: int, rotations: int, seed: int, page: Page) -> Sequence[str]:
-    """Write the tables and figures of both sets."""
+def show(
+    sets: Sets, turned: int, rotations: int, seed: int, *, mnist: bool, page: Page
+) -> Sequence[str]:
+    """Write the tables and figures of both sets.
+
+    Parameters
+    ----------
+    sets
+        What was found in each set.
+    turned, rotations
+        Images and angles of Table 3.
+    seed
+        Of the embedding.
+    mnist
+        Whether the digits are the paper's, so that its figures can stand beside ours.
+    page
+        Gets tables and figures.
+    """
     uniform = [f for f in sets["MNIST(U)"].values() if f.shift is not None]
     curves = [
         block
@@ -171,7 +192,7 @@ def show(sets: Sets, turned: int, rotations: int, seed: int, page: Page) -> Sequ
         _table_1(sets, page),
         _NOTE_1,
         "### Table 2: clusters of content",
-        _table_2(sets, page),
+        _table_2(sets, mnist, page),
         _NOTE_2,
         "### Figure 3: confusion and embedding",
         *(_figure_3(title, found, seed, page) for title, found in sets.items()),
@@ -256,7 +277,7 @@ def pose_row(found: Found) -> dict[str, str | int | float | None]:
     }
 
 
-def _table_2(sets: Sets, page: Page) -> str:
+def _table_2(sets: Sets, mnist: bool, page: Page) -> str:
     rows: list[Row] = []
     for title, found in sets.items():
         for f in found.values():
@@ -264,11 +285,9 @@ def _table_2(sets: Sets, page: Page) -> str:
                 method: 100 * f.accuracy(method)[0] for method in LINKAGES
             }
             name = f.contender.name
-            paper = PAPER_ACCURACY[title].get(name)
             neighbours = 100 * metrics.knn_accuracy(f.z, f.labels) if len(f.z) > 5 else None
-            rows.append(
-                {"images": title, "model": name, **accuracy, "5-NN": neighbours, "paper": paper}
-            )
+            paper = {"paper": PAPER_ACCURACY[title].get(name)} if mnist else {}
+            rows.append({"images": title, "model": name, **accuracy, "5-NN": neighbours, **paper})
     return page.table("table-2", "Table 2: clustering accuracy (%)", rows)
 
 

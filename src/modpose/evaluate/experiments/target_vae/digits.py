@@ -67,7 +67,14 @@ def prepare(setting: Setting) -> Study:
 
     def show(results: Mapping[str, Result], page: Any) -> Any:
         found = {d.title: _found(setting, of_contenders(fits[d], results)) for d in fits}
-        return tables.show(found, setting.plan.turned, setting.plan.rotations, setting.seed, page)
+        return tables.show(
+            found,
+            setting.plan.turned,
+            setting.plan.rotations,
+            setting.seed,
+            mnist=setting.find("mnist.npz") is not None,
+            page=page,
+        )
 
     return Study(
         "Rotated and shifted digits: Tables 1, 2 and 3, Figures 2, 3, 6 and 7",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.report.figures import INK, MUTED, RULE, SMALL, TEXT, WIDTH, new_figure, style
-from modpose.report.grids import Floats
+from modpose.report.grids import Floats, mosaic
 from modpose.report.scatter import CATEGORY_COLOURS, tsne
 
 if TYPE_CHECKING:
@@ -147,16 +147,15 @@ def flat(z: Floats) -> Floats:
 
 def picture_rows(rows: Mapping[str, Floats], width: float = WIDTH) -> Figure:
     """Named rows of n pictures each, (n, H, W[, 3]) in [0, 1]."""
-    names = list(rows)
-    n, high, wide = next(iter(rows.values())).shape[:3]
-    cell = (width - 1.5) / n
-    fig = new_figure(len(names) * (cell * high / wide + 0.05) + 0.1, width)
-    axes = fig.subplots(len(names), n, squeeze=False)
-    for name, row in zip(names, axes, strict=True):
-        for ax, picture in zip(row, rows[name], strict=True):
-            ax.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(False)
-        row[0].set_ylabel(name, fontsize=SMALL, color=INK, rotation=0, ha="right", va="center")
+    n, high = next(iter(rows.values())).shape[:2]
+    gap = max(1, high // 24)
+    sheet = mosaic(np.concatenate(list(rows.values())), n, gap)
+    fig = new_figure((width - 1.6) * sheet.shape[0] / sheet.shape[1] + 0.15, width)
+    ax = fig.subplots()
+    ax.imshow(np.clip(sheet, 0, 1), cmap="gray", vmin=0, vmax=1)
+    ax.set_xticks([])
+    centres = (high + gap) * np.arange(len(rows)) + high / 2
+    ax.set_yticks(centres, list(rows), fontsize=SMALL, color=INK)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     return fig

@@ -36,11 +36,9 @@ LEAST = 0.4
 """A detection explains at least this part of the light within its reach."""
 
 
-def prepare(setting: Setting) -> Study | str:
+def prepare(setting: Setting) -> Study:
     """Take the models of MNIST(U) that infer poses; nothing more is fitted."""
-    fits = {c: f for c, f in digit_fits(setting, UNIFORM).items() if c.has_pose}
-    if not fits:
-        return "Several objects in one field (A.4) were left out: no model with pose is compared."
+    fits = {c: f for c, f in digit_fits(setting, UNIFORM).items() if c in setting.plan.several}
 
     def show(results: Mapping[str, Result], page: Page) -> Sequence[str]:
         return _show(setting, {c: results[fit.name] for c, fit in fits.items()}, page)
@@ -48,7 +46,7 @@ def prepare(setting: Setting) -> Study | str:
     return Study(
         "Several objects in one field: appendix A.4, Figure 8",
         [
-            f"{setting.plan.fields} fields of 150 × 150 px with three to six held-out digits of "
+            f"Fields ({setting.plan.fields}) of 150 × 150 px with three to six held-out digits of "
             "MNIST(U) at least 30 px apart. Models fitted to single digits look into "
             f"{BOX} × {BOX} px windows every {STRIDE} px; where a window's inferred shift says "
             "that its object is near the middle, the object is kept if the model's drawing "
