@@ -125,7 +125,6 @@ def test_the_barrel_has_the_symmetry_of_groel() -> None:
 
 
 def test_atoms_are_read_with_their_electrons(tmp_path: Path) -> None:
-    pytest.importorskip("gemmi")
     file = tmp_path / "a.pdb"
     atoms = [("C", 0.0, 0.0, 0.0), ("O", 10.0, 0.0, 0.0), ("H", 50.0, 0.0, 0.0)]
     file.write_text(pdb(atoms))
@@ -139,7 +138,6 @@ def test_atoms_are_read_with_their_electrons(tmp_path: Path) -> None:
 
 
 def test_the_assembly_is_built(tmp_path: Path) -> None:
-    pytest.importorskip("gemmi")
     operators = [
         "REMARK 350 BIOMOLECULE: 1",
         "REMARK 350 APPLY THE FOLLOWING TO CHAINS: A",
@@ -161,7 +159,6 @@ def test_the_assembly_is_built(tmp_path: Path) -> None:
     [("no atoms here\n", "no atoms"), ("HEADER    X\nEND\n", "no atoms"), ("", "no atoms")],
 )
 def test_what_is_no_molecule_is_said(tmp_path: Path, text: str, said: str) -> None:
-    pytest.importorskip("gemmi")
     file = tmp_path / "bad.pdb"
     file.write_text(text)
     with pytest.raises(InputError, match=said):
@@ -177,7 +174,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.shared
 def test_groel_has_fourteen_subunits(shared_data: Path) -> None:
-    pytest.importorskip("gemmi")
     whole = read_molecule(shared_data / "pdb" / "1oel.pdb")
     half = read_molecule(shared_data / "pdb" / "1oel.pdb", assembly=False)
     assert len(whole.masses) == 2 * len(half.masses)
@@ -192,7 +188,6 @@ def test_groel_has_fourteen_subunits(shared_data: Path) -> None:
 
 @pytest.mark.shared
 def test_malformed_coordinates_give_a_molecule_or_one_sentence(shared_data: Path) -> None:
-    pytest.importorskip("gemmi")
     refused = {}
     for file in sorted((shared_data / "pdb_malformed").iterdir()):
         try:

@@ -111,12 +111,10 @@ def read_molecule(path: str | Path, resolution: float = 15.0, assembly: bool = T
 
 
 def _read_atoms(path: Path, assembly: bool) -> tuple[Floats, Floats]:
+    import gemmi
+
     if not path.is_file():
         raise InputError(f"{path}: no such file of coordinates")
-    try:
-        import gemmi
-    except ImportError:
-        raise InputError(f"{path}: reading it needs the package gemmi; pip install gemmi") from None
     try:
         structure = gemmi.read_structure(str(path))
     except (RuntimeError, ValueError, OSError, UnicodeDecodeError) as error:
