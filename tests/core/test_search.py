@@ -513,6 +513,38 @@ def test_encode_with_search_keeps_the_better_and_says_the_gain() -> None:
     assert "amortisation gap" in gain_summary(found)
 
 
+ORBIT = {"encoder": {"channels": 8, "kernel": 9}, "field": {"hidden": 16}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "colour"),
+    [
+        ("target-vae", ORBIT, False),
+        ("modpose", {"field": {"hidden": 16}}, True),
+        (
+            "modpose",
+            {
+                "field": {"hidden": 16},
+                "rotation": {"prior": "gaussian", "std_deg": 45.0},
+                "likelihood": {"kind": "gaussian", "noise": "per-pixel"},
+            },
+            False,
+        ),
+    ],
+)
+def test_posteriors_of_many_cells_are_compared_with(
+    recipe: str, options: dict[str, Any], colour: bool
+) -> None:
+    images = pictures(16)
+    if colour:
+        images = np.stack([images, 0.5 * images, 1 - images], axis=-1)
+    train = {"epochs": 1, "warmup_steps": 0, "accelerator": "cpu"}
+    fitted = PoseModel(recipe, z_dim=1, options={"model": options, "train": train}, quiet=True)
+    found = fitted.fit(images).encode(images, search=QUICK)
+    assert found.elbo_gain is not None and (found.elbo_gain >= 0).all()
+    assert np.isfinite(found.elbo).all() and np.isfinite(found.pose_entropy).all()
+
+
 def test_a_lookup_table_meets_new_images_by_search() -> None:
     images = pictures(60)
     options = merge(SMALL, {"model": {"encoder": {"kind": "table"}}, "data": {"val_fraction": 0}})
