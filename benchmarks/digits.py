@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,38 @@ from numpy.typing import NDArray
 from modpose.errors import InputError
 from modpose.simulate.digits import glyphs, transform
 
-BOX = 28
-ANGLE_STD_DEG = 45.0
-SHIFT_STD_PX = 1.4
-
 Images = NDArray[np.float32]
 
 
+class Posing(NamedTuple):
+    """How digits are turned and shifted.
+
+    Attributes
+    ----------
+    box
+        Side of the images, pixels.
+    angle_std_deg
+        Angles are N(0, angle_std_deg²), degrees; None: uniform on the circle.
+    shift_std_px
+        Shifts are N(0, shift_std_px²) on each axis, pixels.
+    """
+
+    box: int
+    angle_std_deg: float | None
+    shift_std_px: float
+
+
+SLIGHT = Posing(28, 45.0, 1.4)
+"""The rotated and translated digits of the spatial-VAE paper."""
+FAR = Posing(50, None, 5.0)
+"""MNIST(U) of the TARGET-VAE paper."""
+PICTURE = 28
+
+
 def posed_digits(
-    data: Path | None, n_train: int, n_val: int, seed: int = 0
+    data: Path | None, n_train: int, n_val: int, seed: int = 0, posing: Posing = SLIGHT
 ) -> tuple[Images, Images]:
-    """Digits turned by N(0, 45 degrees) and shifted by N(0, 1.4 px), as in the paper.
+    """Turn and shift digits at random, as in the papers.
 
     Parameters
     ----------
@@ -31,15 +53,17 @@ def posed_digits(
         Images wanted; MNIST gives as many as it has.
     seed
         Of poses.
+    posing
+        Which poses, and the box.
 
     Returns
     -------
     train, val
-        (n, 28, 28) float32 in [0, 1].
+        (n, box, box) float32 in [0, 1].
     """
     parts: list[Images]
     if data is None:
-        alphabet = glyphs("0123456789", BOX)
+        alphabet = glyphs("0123456789", PICTURE)
         parts = [alphabet[np.arange(n) % len(alphabet)] for n in (n_train, n_val)]
     else:
         parts = [
@@ -49,9 +73,9 @@ def posed_digits(
     train, val = (
         transform(
             part,
-            box=BOX,
-            angle_std_deg=ANGLE_STD_DEG,
-            shift_std_px=SHIFT_STD_PX,
+            box=posing.box,
+            angle_std_deg=posing.angle_std_deg,
+            shift_std_px=posing.shift_std_px,
             seed=2 * seed + which,
         )[0]
         for which, part in enumerate(parts)

@@ -32,9 +32,7 @@ def fresh_processes() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["benchmarks.textbook", "benchmarks.digits", "modpose.train.loop"]
-    )
+    context.set_forkserver_preload(["benchmarks.systems"])
     return context
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.textbook import Textbook
+
 BATCH_SIZE = 100
 HIDDEN = 500
 LEARNING_RATE = 1e-4
@@ -32,7 +34,7 @@ class Terms(NamedTuple):
         return self.recon - self.kl_content - self.kl_angle - self.kl_shift
 
 
-class SpatialVae(nn.Module):
+class SpatialVae(Textbook):
     """Encoder and coordinate decoder.
 
     Parameters
@@ -116,18 +118,6 @@ class SpatialVae(nn.Module):
         """Draw what :meth:`terms` needs for ``count`` images."""
         return torch.randn(count, self.z_dim + 3, generator=generator)
 
-
-def adam(model: SpatialVae, lr: float = LEARNING_RATE) -> torch.optim.Adam:
-    """Return the paper's optimiser."""
-    return torch.optim.Adam(model.parameters(), lr=lr)
-
-
-def train_step(
-    model: SpatialVae, optimizer: torch.optim.Optimizer, images: Tensor, generator: torch.Generator
-) -> float:
-    """Take one step on a minibatch; return the mean bound before it, nats an image."""
-    elbo = model.terms(images, model.noise(len(images), generator)).elbo().mean()
-    optimizer.zero_grad()
-    torch.autograd.backward(-elbo)
-    optimizer.step()
-    return elbo.item()
+    def objective(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the bound with equation 3 for the angle, (B,) nats."""
+        return self.terms(images, self.noise(len(images), generator)).elbo()
