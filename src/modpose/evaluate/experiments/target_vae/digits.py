@@ -25,6 +25,7 @@ from modpose.evaluate.experiments.target_vae.common import (
     of_contenders,
     sample_once,
 )
+from modpose.evaluate.experiments.target_vae.digit_findings import Found, find
 from modpose.report.grids import Floats
 
 BOX = 50
@@ -202,6 +203,6 @@ def _fit(setting: Setting, digits: Digits, contender: Contender) -> Fit:
     return make_fit(setting, sizes, sample, f"digits-{digits.name}", contender, more)
 
 
-def _found(setting: Setting, by: By) -> dict[Contender, tables.Found]:
+def _found(setting: Setting, by: By) -> dict[Contender, Found]:
     make = partial(twins, setting)
-    return {contender: tables.find(contender, result, make) for contender, result in by.items()}
+    return {contender: find(contender, result, make) for contender, result in by.items()}

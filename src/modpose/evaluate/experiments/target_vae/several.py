@@ -15,9 +15,9 @@ from modpose.evaluate.experiments import plots
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Result
-from modpose.evaluate.experiments.target_vae import digit_tables
 from modpose.evaluate.experiments.target_vae.budgets import Contender
 from modpose.evaluate.experiments.target_vae.common import Setting, quiet_model
+from modpose.evaluate.experiments.target_vae.digit_findings import Found, find
 from modpose.evaluate.experiments.target_vae.digits import BOX, UNIFORM, digit_fits, twins
 from modpose.report.grids import Floats
 
@@ -211,7 +211,7 @@ def _show(setting: Setting, by: Mapping[Contender, Result], page: Page) -> Seque
     )
     rows, tiles = list[Row](), {"fields": fields[:6] / 255.0}
     for contender, result in by.items():
-        twin = digit_tables.find(contender, result, lambda: twins(setting))
+        twin = find(contender, result, lambda: twins(setting))
         model = quiet_model(result)
         found = [detect(model, field) for field in fields]
         rows.append({"model": contender.name, **_scores(found, objects, truth, twin)})
@@ -233,7 +233,7 @@ def _scores(
     found: Sequence[Detections],
     objects: pd.DataFrame,
     truth: pd.DataFrame,
-    twin: digit_tables.Found,
+    twin: Found,
 ) -> dict[str, Any]:
     """Compare detections in every field with the objects inserted there."""
     inferred_of_twin = _twin_angles(twin)
@@ -262,7 +262,7 @@ def _scores(
     }
 
 
-def _twin_angles(twin: digit_tables.Found) -> NDArray[np.float64]:
+def _twin_angles(twin: Found) -> NDArray[np.float64]:
     """Return the angle inferred of each twin: that of the image less its error and the truth."""
     assert twin.angle_errors is not None
     inferred = twin.result.held_out()["angle_deg"].to_numpy(float)
