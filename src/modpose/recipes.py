@@ -112,6 +112,7 @@ _MODPOSE: Options = {
         "schedule": "cosine",
         "warmup_steps": 500,
         "pixels": 800,
+        "augment_rotation": True,
         "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 1000},
         "cells": {"kind": "top", "count": 2},
     },
