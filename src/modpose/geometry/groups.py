@@ -99,7 +99,7 @@ def grid_spacing(n: int) -> float:
 
     That of cubic cells of the same volume: SO(3) has the volume 8 pi² in rotation vectors.
     """
-    return (8 * math.pi**2 / n) ** (1 / 3)
+    return math.cbrt(8 * math.pi**2 / n)
 
 
 def nearest(rotations: Tensor, grid: Tensor) -> Tensor:

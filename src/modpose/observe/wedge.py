@@ -1,0 +1,182 @@
+"""What a tilt series measures of a volume's Fourier transform, and what it misses.
+
+**Convention.**  The specimen is tilted about the y axis and seen along z.  At the tilt α it has
+been turned by the right-handed rotation R_y(α) about +y, so the image's transform is the central
+slice of the specimen's transform that contains the y axis and the direction (cos α, 0, sin α).
+Tilts from α₀ to α₁ therefore measure the frequencies whose angle atan(k_z / k_x) lies between
+them; what is left is a wedge about the z axis (two of them, mirror images through the origin).
+For a range that is the same on both sides, as ±60°, the sense of the tilt does not matter.
+
+In a volume whose object is posed, signal(x) = f(Rᵀ(x − t)), the wedge stays where it is: it
+belongs to the instrument.  A volume that was turned after the tomogram was made (extraction along
+a filament, say) carries its wedge with it, which is what ``rotation`` is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from modpose.errors import InputError
+from modpose.observe.ctf import CtfColumn, ctf_2d
+
+EDGE_DEG = 1e-3
+"""Frequencies this close to the edge of the wedge count as measured (rounding)."""
+PROFILE = 4096
+"""Points of the radial profile that a CTF in three dimensions is read from."""
+
+
+def check_tilt_range(tilt_range: Tensor, where: str = "wedge") -> None:
+    """Refuse tilt ranges (..., 2), degrees, that leave nothing measured or mean nothing."""
+    flat = tilt_range.reshape(-1, 2)
+    low, high = flat.unbind(-1)
+    bad = ~((low >= -90) & (low < high) & (high <= 90))  # NaN is bad too
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        found = f"{flat[row, 0]:g} to {flat[row, 1]:g} degrees"
+        if low[row] >= high[row]:
+            found += ", a wedge that hides everything"
+        raise InputError.of(
+            where, "the tilt range", found, "two angles from -90 to 90, the smaller first"
+        )
+
+
+def is_measured(frequency: Tensor, tilt_range: Tensor) -> Tensor:
+    """Tell which frequencies lie outside the missing wedge.
+
+    Parameters
+    ----------
+    frequency
+        (..., 3), ordered (x, y, z), any unit.
+    tilt_range
+        (..., 2) smallest and largest tilt, degrees, broadcast against the frequencies.
+
+    Returns
+    -------
+    Tensor
+        (...) bool.  The y axis, the origin with it, is measured at every tilt.
+    """
+    x, z = frequency[..., 0], frequency[..., 2]
+    angle = torch.rad2deg(torch.atan2(z, x))
+    angle = angle - 180 * torch.round(angle / 180)  # a line has no sense: [-90, 90]
+    low, high = tilt_range[..., 0] - EDGE_DEG, tilt_range[..., 1] + EDGE_DEG
+    inside = (angle >= low) & (angle <= high)
+    upright = (90 - angle.abs()) < EDGE_DEG  # +90 and -90 are the same line
+    inside = inside | (upright & ((high >= 90) | (low <= -90)))
+    return inside | ((x == 0) & (z == 0))
+
+
+def frequencies(shape: Sequence[int]) -> Tensor:
+    """Frequencies of an unshifted FFT of (D, H, W), (D, H, W, 3), ordered (x, y, z), cycles/px."""
+    axes = [torch.fft.fftfreq(side) for side in shape]
+    mesh = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack(mesh[::-1], -1)
+
+
+def wedge_mask(
+    tilt_range: Tensor,
+    shape: Sequence[int],
+    *,
+    rotation: Tensor | None = None,
+    rfft: bool = True,
+) -> Tensor:
+    """Mark what was measured on the lattice of an unshifted FFT.
+
+    Parameters
+    ----------
+    tilt_range
+        (B, 2) smallest and largest tilt of each particle's tomogram, degrees.
+    shape
+        (D, H, W).
+    rotation
+        (B, 3, 3) how each volume was turned after its tomogram was made; None for not at all.
+    rfft
+        Half of the last axis, as ``torch.fft.rfftn`` has it, or the whole.
+
+    Returns
+    -------
+    Tensor
+        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``: float32, 1 where measured,
+        0 in the wedge.  It equals its own mirror image through the origin, also where an even
+        side's highest frequency stands for both signs, so a filtered volume stays real.
+
+    Raises
+    ------
+    InputError
+        Where a tilt range is not one, or nothing is measured.
+    """
+    if tilt_range.ndim != 2 or tilt_range.shape[1] != 2:
+        found = tuple(tilt_range.shape)
+        raise InputError.of("wedge", "the array of tilt ranges", found, "shape (particles, 2)")
+    check_tilt_range(tilt_range)
+    frequency = frequencies(shape).to(tilt_range.device)
+    limits = tilt_range.to(frequency)[:, None, None, None]
+    if rotation is None:
+        measured = is_measured(frequency, limits)
+    else:
+        turned = torch.einsum("zyxi,bij->bzyxj", frequency, rotation.to(frequency))
+        nearly = turned.abs() < 1e-6 * turned.abs().amax(-1, keepdim=True)
+        measured = is_measured(turned.masked_fill(nearly, 0.0), limits)
+    axes = (1, 2, 3)
+    mirrored = measured.flip(axes).roll((1, 1, 1), axes)
+    mask = (measured & mirrored).float()
+    return mask[..., : shape[-1] // 2 + 1] if rfft else mask
+
+
+def whole_mask(half: Tensor, width: int) -> Tensor:
+    """Complete a mask (B, D, H, W // 2 + 1) of half the frequencies to (B, D, H, W)."""
+    mirrored = half.flip((1, 2)).roll((1, 1), (1, 2)).flip(3)
+    first = width // 2 + 1
+    start = 1 if width % 2 == 0 else 0
+    return torch.cat([half, mirrored[..., start : start + width - first]], -1)
+
+
+def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor:
+    """Evaluate the CTF on the lattice of an unshifted FFT in three dimensions.
+
+    Every slice that a tilt series measures carries the CTF of its image; with one defocus for
+    all, in every direction, they make a function of the radius alone.  The defocus taken is the
+    mean of U and V; the change of defocus with height and tilt is left out.
+
+    Parameters
+    ----------
+    params
+        (B, 9), columns as in :class:`modpose.observe.ctf.CtfColumn`.
+    shape
+        (D, H, W).
+    rfft
+        Half of the last axis, or the whole.
+
+    Returns
+    -------
+    Tensor
+        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``, in the type of ``params``.
+    """
+    mean = params.clone()
+    mean[:, CtfColumn.DEFOCUS_U] = params[:, 1:3].mean(1)
+    mean[:, CtfColumn.DEFOCUS_V] = mean[:, CtfColumn.DEFOCUS_U]
+    # A profile to the lattice's corners, sqrt(3)/2 cycles a pixel: that of half the pixel size
+    mean[:, CtfColumn.PIXEL_SIZE] /= 2
+    profile = ctf_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles a pixel
+    radius = frequencies(shape).norm(dim=-1).to(params) * PROFILE
+    if rfft:
+        radius = radius[..., : shape[-1] // 2 + 1]
+    below = radius.floor().long().clamp(max=PROFILE - 1)
+    rest = radius - below
+    return torch.lerp(profile[:, below], profile[:, below + 1], rest[None])
+
+
+def filter_volumes(volumes: Tensor, transfer: Tensor) -> Tensor:
+    """Multiply the Fourier transforms of volumes (B, D, H, W) by (B | 1, D, H, W // 2 + 1)."""
+    spectrum = torch.fft.rfftn(volumes, dim=(1, 2, 3)) * transfer
+    filtered: Tensor = torch.fft.irfftn(spectrum, s=volumes.shape[1:], dim=(1, 2, 3))
+    return filtered
+
+
+def measured_fraction(tilt_range: tuple[float, float]) -> float:
+    """Fraction of all directions of Fourier space that a tilt range measures."""
+    low, high = tilt_range
+    return math.radians(high - low) / math.pi
