@@ -22,14 +22,14 @@ from modpose.vae import Elbo, build_vae
 
 @dataclass(frozen=True)
 class Size:
-    """Of networks and batches; None leaves each contestant what it has.
+    """Of networks and batches; None leaves all as they are.
 
     Attributes
     ----------
     hidden
         Units a layer, and kernels of a convolution.
     batch
-        Images a step.
+        Images in a step of the textbook and of exact mode; other recipes have their own.
     """
 
     hidden: int | None = None
@@ -157,8 +157,7 @@ def recipe_options(system: System, recipe: str, size: Size) -> Options:
         "shift": {"std_px": system.posing.shift_std_px},
         "likelihood": {"kind": "bernoulli"},
     }
-    batch = {} if size.batch is None else {"batch_size": size.batch}
-    return merge(values, {"model": model, "train": {"accelerator": "cpu"} | batch})
+    return merge(values, {"model": model, "train": {"accelerator": "cpu"}})
 
 
 def step_config(system: System, recipe: str, size: Size, precision: str = "32-true") -> Config:

@@ -61,8 +61,8 @@ class Settings:
         Name of the published system.
     train, val
         Files of (N, box, box) images.
-    minutes
-        Of training, each.
+    minutes, recipe_minutes
+        Of training: the textbook's, and that of each of modpose's recipes.
     lr, batch_size
         Of the textbook; modpose's recipes have their own.
     hidden
@@ -75,15 +75,11 @@ class Settings:
     train: str
     val: str
     minutes: float
+    recipe_minutes: float
     lr: float
     batch_size: int
     hidden: int | None
     seed: int
-
-    @property
-    def budget(self) -> float:
-        """Seconds of training."""
-        return 60 * self.minutes
 
 
 @dataclass(frozen=True)
@@ -145,14 +141,15 @@ def run_textbook(settings: Settings) -> list[Point]:
     model = system.make_textbook(settings.hidden)
     optimizer = textbook.adam(model, settings.lr)
     generator = torch.Generator().manual_seed(settings.seed)
-    album, seen = Album(settings.budget), 0
-    while album.seconds() < settings.budget:
+    budget = 60 * settings.minutes
+    album, seen = Album(budget), 0
+    while album.seconds() < budget:
         order = torch.randperm(len(images), generator=generator)
         for few in torch.split(order, settings.batch_size):
             textbook.train_step(model, optimizer, images[few], generator)
             seen += len(few)
             album.look(model, seen)
-            if album.seconds() >= settings.budget:
+            if album.seconds() >= budget:
                 break
     return [shot.judged(judge_textbook(model, shot, settings)) for shot in album.snapshots]
 
@@ -203,14 +200,14 @@ def run_modpose(recipe: str, settings: Settings) -> list[Point]:
     dataset = Dataset(source, config.data, seed=config.seed)
     vae = build_vae(config, shape=dataset.shape, channels=1, n_images=dataset.n)
     learner = set_up(vae, config)
-    watch = Watch(learner, settings.budget)
+    watch = Watch(learner, 60 * settings.recipe_minutes)
     with mock.patch("modpose.train.loop.time", PROCESSOR_CLOCK):
         run_epochs(
             learner,
             dataset,
             config,
             epochs=config.train.epochs,
-            max_minutes=settings.minutes,
+            max_minutes=settings.recipe_minutes,
             progress=watch,
             record=lambda _: None,
         )
@@ -282,6 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
             train=str(Path(folder) / "train.npy"),
             val=str(Path(folder) / "val.npy"),
             minutes=options.minutes,
+            recipe_minutes=options.recipe_minutes or options.minutes,
             lr=system.lr if options.lr is None else options.lr,
             batch_size=options.batch_size or system.batch_size,
             hidden=options.hidden,
@@ -316,6 +314,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", action="append", help="may be repeated; default: all of them")
     parser.add_argument("--data", type=Path, help="mnist.npz; left out, built-in glyphs are used")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each")
+    parser.add_argument("--recipe-minutes", type=float, help="of training, for modpose's recipes")
     parser.add_argument("--side-by-side", action="store_true", help="two at once, a core each")
     parser.add_argument("--images", type=int, default=60_000, help="to train on, at most")
     parser.add_argument("--validation", type=int, default=500, help="images to judge on")

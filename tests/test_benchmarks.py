@@ -88,6 +88,7 @@ def test_both_judges_agree_on_the_same_weights(name: str, tmp_path: Path) -> Non
         train="",
         val=str(tmp_path / "val.npy"),
         minutes=1,
+        recipe_minutes=1,
         lr=1e-4,
         batch_size=1,
         hidden=8,

@@ -201,7 +201,9 @@ class TargetVae(Textbook):
 
     def hard_terms(self, images: Tensor, cell: Tensor, normal: Tensor) -> Terms:
         """Estimate the bound with one sample of each image, drawn in one cell, ``cell`` (B,)."""
-        cells = self.encode(images)
+        return self._hard_terms(images, self.encode(images), cell, normal)
+
+    def _hard_terms(self, images: Tensor, cells: Cells, cell: Tensor, normal: Tensor) -> Terms:
         row = torch.arange(len(images))
         drawn = Cells(*(part[row, cell] for part in cells))
         return self._terms(images, cells, drawn, self.places[cell], normal)
@@ -235,10 +237,10 @@ class TargetVae(Textbook):
 
     def bound(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Estimate the bound with one sample from q, (B,) nats."""
-        with torch.no_grad():
-            cell = torch.multinomial(self.encode(images).log_q.exp(), 1, generator=generator)
+        cells = self.encode(images)
+        cell = torch.multinomial(cells.log_q.exp(), 1, generator=generator).squeeze(1)
         normal = self._normal(len(images), generator)
-        return self.hard_terms(images, cell.squeeze(1), normal).elbo()
+        return self._hard_terms(images, cells, cell, normal).elbo()
 
     def _normal(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.randn(count, self.z_dim + 1, generator=generator)
