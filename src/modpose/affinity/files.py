@@ -1,0 +1,112 @@
+"""Affinity matrices as CSV: ours, with names on both sides, and affinity-VAE's, with a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from modpose.affinity.matrix import Affinity
+from modpose.data.files import replace_atomically
+from modpose.errors import InputError
+
+Layout = Literal["named", "header"]
+"""``named``: the first line and the first column hold the names.  ``header``: only the first line
+does, as the reference program of affinity-VAE has it."""
+
+
+def write_affinity(
+    affinity: Affinity, path: str | Path, layout: Layout = "named", overwrite: bool = False
+) -> None:
+    """Write a matrix as CSV, whole or not at all; the numbers read back to the last bit.
+
+    Parameters
+    ----------
+    affinity
+        The matrix and its names.
+    path
+        The file.
+    layout
+        See :data:`Layout`.
+    overwrite
+        Replace a file that is there.
+    """
+    if layout not in ("named", "header"):
+        raise InputError.of(path, "the layout", f"'{layout}'", "'named' or 'header'")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    named = layout == "named"
+    writer.writerow(["", *affinity.names] if named else affinity.names)
+    for name, row in zip(affinity.names, affinity.values.tolist(), strict=True):
+        numbers = [repr(value) for value in row]
+        writer.writerow([name, *numbers] if named else numbers)
+    replace_atomically(Path(path), lambda file: file.write(text.getvalue().encode()), overwrite)
+
+
+def read_affinity(path: str | Path) -> Affinity:
+    """Read a matrix in either layout, told apart by the first column, and validate it.
+
+    Raises
+    ------
+    InputError
+        Where the file is neither, its names do not agree, or the matrix is not square,
+        symmetric, with ones on the diagonal and numbers from -1 to 1.
+    """
+    affinity = read_matrix(path)
+    affinity.validate()
+    return affinity
+
+
+def read_matrix(path: str | Path) -> Affinity:
+    """Read as :func:`read_affinity` does, but do not ask that it be an affinity."""
+    path = Path(path)
+    rows = _rows(path)
+    header, body = [cell.strip() for cell in rows[0]], rows[1:]
+    named = header[0] == "" and len(header) > 1
+    names = header[1:] if named else header
+    if len(body) == len(names) - 1 and all(map(_is_number, header)):
+        raise InputError.of(path, "the first line", "numbers", "the names of the classes")
+    if len(body) != len(names):
+        found = f"{len(body)} under {len(names)} names"
+        raise InputError.of(path, "the number of rows", found, "a square matrix")
+    values = np.empty((len(names), len(names)))
+    for i, row in enumerate(body):
+        if named and row[0].strip() != names[i]:
+            found = f"named '{row[0].strip()}'"
+            raise InputError.of(path, f"row {i + 1}", found, f"'{names[i]}' as in the first line")
+        numbers = row[1:] if named else row
+        if len(numbers) != len(names):
+            found = f"{len(numbers)} numbers long"
+            raise InputError.of(path, f"row {i + 1}", found, f"{len(names)}, one a class")
+        for j, cell in enumerate(numbers):
+            if not _is_number(cell):
+                where = f"row {i + 1}, column {j + 1}"
+                raise InputError.of(path, where, f"'{cell.strip()}'", "a number")
+            values[i, j] = float(cell)
+    return Affinity(values, tuple(names), str(path))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text)) if any(c.strip() for c in row)]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as CSV ({error})") from None
+    if not rows:
+        raise InputError(f"{path}: the file is empty, expected an affinity matrix as CSV")
+    return rows
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,199 @@
+"""How alike objects are: affinity."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from modpose.cli.arguments import DataDir, Index, Input, Overwrite, app
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.affinity import Affinity, Metric
+
+
+@app.command()
+def affinity(
+    source: Input = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="CSV", help="affinity.csv, made here.")
+    ] = None,
+    metric: Annotated[
+        Literal[
+            "fsc",
+            "aligned-fsc",
+            "power-spectrum",
+            "soap",
+            "mean-difference",
+            "mean-absolute-difference",
+        ],
+        typer.Option(help="What makes two objects alike."),
+    ] = "fsc",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|FILE", help="Class of each image; without, each is one of its own."
+        ),
+    ] = None,
+    kmax: Annotated[
+        int | None, typer.Option(help="fsc, aligned-fsc: highest shell, cycles a box.")
+    ] = None,
+    step: Annotated[
+        float | None, typer.Option(help="aligned-fsc: step of the rotations, degrees.")
+    ] = None,
+    max_shift: Annotated[
+        float | None, typer.Option(help="aligned-fsc: largest shift along an axis, pixels.")
+    ] = None,
+    lmax: Annotated[
+        int | None, typer.Option(help="power-spectrum, soap: highest harmonic degree.")
+    ] = None,
+    centre: Annotated[
+        Literal["box", "mass"] | None, typer.Option(help="power-spectrum: where radii start.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="soap: pixels above are foreground; default: Otsu's.")
+    ] = None,
+    zeta: Annotated[
+        float | None, typer.Option(help="power-spectrum, soap: power of the cosine.")
+    ] = None,
+    raw: Annotated[
+        bool | None,
+        typer.Option("--raw", help="mean differences: themselves, not 1 - |difference|/largest."),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Check, convert or draw this matrix in place of INPUT."),
+    ] = None,
+    project: Annotated[
+        bool,
+        typer.Option("--project", help="Take the nearest positive semi-definite matrix instead."),
+    ] = False,
+    layout: Annotated[
+        Literal["named", "header"],
+        typer.Option(help="Names on both sides, or in the first line only, as affinity-VAE has."),
+    ] = "named",
+    figure: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Draw a heat map with dendrogram.")
+    ] = None,
+    kind: Annotated[
+        Literal["auto", "images", "volumes"], typer.Option(help="What INPUT holds.")
+    ] = "auto",
+    datadir: DataDir = None,
+    index: Index = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compute how alike known objects are, as a table for a latent space to follow.
+
+    fsc compares templates as they lie (2-D: ring correlation); aligned-fsc turns and shifts one
+    of every two; power-spectrum and soap do not depend on the rotation at all.
+
+    \b
+    modpose affinity templates.npy -o affinity.csv --kmax 12 --figure affinity.png
+    modpose affinity volumes/ --kind volumes --labels classes.txt --metric power-spectrum -o a.csv
+    modpose affinity --matrix affinity.csv --project -o projected.csv
+    """
+    settings = {
+        "kmax": kmax,
+        "step_deg": step,
+        "max_shift": max_shift,
+        "lmax": lmax,
+        "centre": centre,
+        "threshold": threshold,
+        "zeta": zeta,
+        "raw": raw,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    _check_arguments(source, matrix, out, given, project or figure is not None, labels)
+    for path in (out, figure):
+        if path is not None and path.exists() and not overwrite:  # before the work, not after
+            raise InputError(f"{path}: is there already; --overwrite replaces it")
+    from modpose.affinity import compute_affinity, read_affinity, write_affinity
+
+    if matrix is not None:
+        found = read_affinity(matrix)
+    else:
+        assert source is not None
+        chosen = _metric(metric, given)
+        found = compute_affinity(
+            source, chosen, labels=labels, kind=kind, datadir=datadir, index=index
+        )
+    if raw:
+        typer.echo(f"differences of {len(found.names)} x {len(found.names)}, not an affinity")
+    else:
+        typer.echo(f"affinity of {found.summary()}")
+    if project:
+        found = _projected(found)
+    if out is not None:
+        write_affinity(found, out, layout, overwrite)
+        typer.echo(f"wrote {out}")
+    if figure is not None:
+        from modpose.affinity.figure import write_figure
+
+        write_figure(found, figure, overwrite)
+        typer.echo(f"wrote {figure}")
+
+
+def _check_arguments(
+    source: str | None,
+    matrix: Path | None,
+    out: Path | None,
+    given: dict[str, object],
+    affinity_needed: bool,
+    labels: str | None,
+) -> None:
+    """Refuse what does not go together, before anything is read."""
+    if (source is None) == (matrix is None):
+        found = "missing" if source is None else "given beside --matrix"
+        raise InputError(f"affinity: INPUT is {found}, expected one of INPUT and --matrix")
+    if matrix is None and out is None:
+        expected = "modpose affinity INPUT -o affinity.csv"
+        raise InputError(f"affinity: -o CSV is missing, expected {expected}")
+    if matrix is not None and (given or labels is not None):
+        name = FLAGS[next(iter(given))] if given else "--labels"
+        raise InputError.of("--matrix", name, "given too", "settings of a metric only with INPUT")
+    if given.get("raw") and affinity_needed:
+        raise InputError("--raw: given with --project or --figure, expected it without")
+
+
+FLAGS = {
+    "kmax": "--kmax",
+    "step_deg": "--step",
+    "max_shift": "--max-shift",
+    "lmax": "--lmax",
+    "centre": "--centre",
+    "threshold": "--threshold",
+    "zeta": "--zeta",
+    "raw": "--raw",
+}
+"""A setting of a metric and the flag that gives it."""
+
+
+def _metric(name: str, given: dict[str, object]) -> Metric:
+    """Make the metric with its settings; one that it does not have is refused."""
+    from dataclasses import fields
+
+    from modpose.affinity import METRICS
+
+    kind: Any = METRICS[name]
+    has = {field.name for field in fields(kind)}
+    for setting in given:
+        if setting not in has:
+            mine = ", ".join(FLAGS[one] for one in FLAGS if one in has)
+            expected = f"only {mine} with --metric {name}"
+            raise InputError.of("affinity", FLAGS[setting], "given", expected)
+    made: Metric = kind(**given)
+    return made
+
+
+def _projected(found: Affinity) -> Affinity:
+    """Project, and say how far that went."""
+    if found.is_positive():
+        typer.echo("not projected: it is positive semi-definite already")
+        return found
+    nearest = found.projected()
+    change = float(abs(nearest.values - found.values).max())
+    typer.echo(f"projected to the nearest positive semi-definite: up to {change:.3g} an entry")
+    return nearest
