@@ -56,6 +56,112 @@ def particles(
     typer.echo(f"wrote {images} images to {star}")
 
 
+@simulate_app.command()
+def subtomograms(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    molecules: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PDB]...",
+            show_default=False,
+            help="Molecules: PDB or mmCIF files.  Without one, assemblies of Gaussian blobs.",
+        ),
+    ] = None,
+    volumes: Annotated[int, typer.Option(help="Number of volumes, of all molecules.")] = 400,
+    assemblies: Annotated[
+        int, typer.Option(help="How many built-in molecules, where no file is given.")
+    ] = 1,
+    hinge: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="The built-in molecule with a hinge instead, its angles in degrees."),
+    ] = None,
+    abundance: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Relative abundance of each molecule, as in 10,1."),
+    ] = None,
+    box: Annotated[int, typer.Option(help="Side of the volumes, voxels.")] = 28,
+    pixel_size: Annotated[float, typer.Option(help="Angstrom a voxel.")] = 7.0,
+    resolution: Annotated[
+        float, typer.Option(help="Of the density made from atoms, angstrom.")
+    ] = 15.0,
+    tilt_range: Annotated[
+        tuple[float, float],
+        typer.Option(help="Smallest and largest tilt, degrees; the rest is the missing wedge."),
+    ] = (-60.0, 60.0),
+    max_shift: Annotated[
+        float, typer.Option(help="Shifts are uniform up to this on each axis, voxels.")
+    ] = 2.0,
+    ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
+    defocus: Annotated[
+        tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
+    ] = (30000.0, 50000.0),
+    noise: Annotated[
+        Literal["white", "wedge", "coloured"],
+        typer.Option(help="Independent voxels; white outside the wedge; as in a tomogram."),
+    ] = "white",
+    snr: Annotated[float, typer.Option(help="var(signal) / var(noise).")] = 0.1,
+    snr_over: Annotated[
+        Literal["box", "tomogram"],
+        typer.Option(help="Where var(signal) is taken: in the box, or over 300 voxels a side."),
+    ] = "box",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare with tilt series that are projected back instead."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw molecules in 3-D at random poses through a missing wedge: MRC files and a STAR.
+
+    The truth is kept in STAR columns of its own (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
+
+    \b
+    modpose simulate subtomograms -o demo --assemblies 4 --volumes 600 --snr 0.1
+    modpose simulate subtomograms -o demo 1bxn.pdb 4hhb.cif --abundance 10,1 --box 32
+    """
+    from modpose.simulate import species as kinds
+    from modpose.simulate import subtomograms as simulator
+    from modpose.simulate.subtomogram_files import write_subtomograms
+
+    settings = simulator.SubtomogramSettings(
+        n=volumes,
+        box=box,
+        pixel_size=pixel_size,
+        snr=snr,
+        snr_over=snr_over,
+        tilt_range_deg=tilt_range,
+        max_shift_px=max_shift,
+        ctf=ctf,
+        defocus_range=defocus,
+        noise=noise,
+        abundances=None if abundance is None else _numbers(abundance),
+        hinge_range_deg=hinge,
+        seed=seed,
+    )
+    if molecules:
+        species = kinds.species_of_files(molecules, resolution)
+    else:
+        species = kinds.hinged_species() if hinge else kinds.built_in_species(assemblies)
+    made = simulator.simulate_subtomograms(settings, species)
+    typer.echo(f"wrote {volumes} volumes to {write_subtomograms(made, out, overwrite)}")
+    typer.echo(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
+    if check:
+        import numpy as np
+
+        from modpose.simulate.tilt_series import compare
+
+        typer.echo(f"check: {compare(made, np.arange(min(8, volumes)))}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError.of(
+            "--abundance", "the value", f"'{text}'", "numbers, as in 10,1"
+        ) from None
+
+
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(EXPERIMENTS)}.")],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.mrc import is_mrc, read_header
-from modpose.data.particles import Particles
+from modpose.data.particles import TILT_RANGE, Particles
 from modpose.data.source import (
     IMAGE_COLUMNS,
     find_files,
@@ -206,6 +206,8 @@ def _particles(path: Path, kind: str, particles: Particles, datadir: Path | None
     facts["pixel size"] = _try(lambda: _pixel_size(particles, of_stack), problems)
     facts["poses"] = _try(lambda: _poses(particles, of_stack), problems)
     facts["CTF"] = _try(lambda: _ctf(particles, of_stack), problems)
+    if particles.has(TILT_RANGE[0]):
+        facts["missing wedge"] = _try(lambda: _wedge(particles), problems)
     truth = particles.truth()
     if truth is not None:
         facts["simulated truth"] = ", ".join(map(str, truth.columns))
@@ -272,6 +274,15 @@ def _poses(particles: Particles, of_stack: float | None) -> str:
 
 def _in_plane(rotation: NDArray[Any]) -> bool:
     return bool(np.allclose(rotation[:, 2, 2], 1.0))
+
+
+def _wedge(particles: Particles) -> str:
+    limits = particles.tilt_range()
+    assert limits is not None
+    low, high = limits.min(axis=0), limits.max(axis=0)
+    if (low == high).all():
+        return f"outside tilts of {low[0]:g} to {low[1]:g} degrees"
+    return f"outside tilts of {low[0]:g} ... {high[0]:g} to {low[1]:g} ... {high[1]:g} degrees"
 
 
 def _ctf(particles: Particles, of_stack: float | None) -> str:

@@ -38,6 +38,8 @@ TRUTH = {
     "modposeTruthTemplate": "template",
 }
 """STAR column of a simulated truth to its short name."""
+TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
+"""STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,36 @@ class Particles:
                 :, None
             ]
         return rotation_of_vector(vector).transpose(0, 2, 1), -shift
+
+    def tilt_range(self) -> Floats | None:
+        """Return the smallest and largest tilt of each particle's tomogram.
+
+        Returns
+        -------
+        limits
+            (N, 2) degrees (modposeTiltMin, modposeTiltMax); None where the table has none.
+
+        Raises
+        ------
+        InputError
+            Where only one of the columns is there, or the tilts leave nothing measured.
+        """
+        present = [name for name in TILT_RANGE if self.has(name)]
+        if not present:
+            return None
+        if len(present) == 1:
+            raise InputError(f"{self.name}: there is {present[0]} alone, expected both limits")
+        low, high = (self._numbers(name) for name in TILT_RANGE)
+        bad = np.flatnonzero(~((low >= -90) & (low < high) & (high <= 90)))
+        if bad.size:
+            row = int(bad[0])
+            raise InputError.of(
+                self.name,
+                f"the tilt range in row {row + 1}",
+                f"{low[row]:g} to {high[row]:g} degrees",
+                "two angles from -90 to 90, the smaller first (or the wedge hides everything)",
+            )
+        return np.stack([low, high], axis=1)
 
     def _is_3d(self) -> bool:
         if self.has("rlnImageDimensionality"):

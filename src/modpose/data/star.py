@@ -240,8 +240,13 @@ def tilt_stack_reason(blocks: StarBlocks) -> str | None:
     """Say what marks particles as 2-D tilt-series stacks; None where nothing does."""
     general = blocks.get("general")
     flag = "rlnTomoSubTomosAre2DStacks"
-    if isinstance(general, dict) and str(general.get(flag, 0)) == "1":
-        return f"{flag} is 1"
+    if isinstance(general, dict) and flag in general:
+        return f"{flag} is 1" if str(general[flag]) == "1" else None
+    optics = blocks.get("optics")
+    if optics is not None and "rlnImageDimensionality" in columns_of(optics):
+        sides = optics["rlnImageDimensionality"]
+        if {str(side) for side in ([sides] if isinstance(optics, dict) else sides)} == {"3"}:
+            return None
     for name in particle_blocks(blocks):
         if "rlnTomoVisibleFrames" in columns_of(blocks[name]):
             return "it has a column rlnTomoVisibleFrames"

@@ -102,6 +102,49 @@ def project(
     return np.asarray(rows.transpose(0, 2, 1) @ profiles[:, :, 0], np.float32)
 
 
+def density(
+    centers: Array,
+    sigmas: Array,
+    masses: Array,
+    rotations: Array,
+    shifts_px: Array,
+    box: int,
+    pixel_size: float,
+) -> NDArray[np.float32]:
+    """Evaluate posed blobs in a volume: signal(x) = f(Rᵀ(x − t)), exact at the voxel centres.
+
+    Parameters
+    ----------
+    centers
+        (N, M, 3) positions of the blobs in each volume's upright frame, Å.
+    sigmas, masses
+        (M,) widths in Å, and integrals.
+    rotations
+        (N, 3, 3) active rotations.
+    shifts_px
+        (N, 3) shifts (x, y, z) in voxels.
+    box
+        Side of the volumes in voxels; the centre is voxel ``box // 2``.
+    pixel_size
+        Å per voxel.
+
+    Returns
+    -------
+    array
+        (N, box, box, box) float32, density per Å³, axes (z, y, x).
+    """
+    posed = np.einsum("nij,nmj->nmi", rotations, centers) + pixel_size * shifts_px[:, None]
+    grid = pixel_size * (np.arange(box) - box // 2)
+    offsets = grid - posed[..., None]
+    profiles = np.exp(-0.5 * (offsets / sigmas[:, None, None]) ** 2).astype(np.float32)
+    heights = (masses / (2 * np.pi * sigmas**2) ** 1.5).astype(np.float32)
+    volumes = np.empty((len(posed), box, box, box), np.float32)
+    for volume, (x, y, z) in zip(volumes, profiles.transpose(0, 2, 1, 3), strict=True):
+        planes = (heights[:, None] * z)[:, :, None] * y[:, None]
+        volume[:] = (planes.reshape(len(x), -1).T @ x).reshape(box, box, box)
+    return volumes
+
+
 # Lobes of the built-in molecule: centre (Å), semi-axes (Å), blobs, whether part of the arm.
 # A broad head with a knob, a thick stem and a toe stay; an arm with a knee and a heavy end turns.
 _LOBES: tuple[tuple[tuple[float, ...], tuple[float, ...], int, bool], ...] = (
@@ -145,6 +188,41 @@ def hinged_molecule() -> Molecule:
         arm=np.concatenate(arm),
         hinge=np.array(_HINGE) - origin,
         axis=axis / np.linalg.norm(axis),
+    )
+
+
+def blob_assembly(number: int, blobs: int = 14) -> Molecule:
+    """Build one of an endless series of rigid molecules: a crooked chain of Gaussian blobs.
+
+    120 to 160 Å across; the blobs are 19 to 25 Å wide at half height and of unequal mass, so that
+    no rotation maps a molecule near itself, and no two numbers give alike ones.
+
+    Parameters
+    ----------
+    number
+        Which one, from 0; the same number is always the same molecule.
+    blobs
+        How many blobs.
+    """
+    rng = np.random.default_rng([number, blobs])
+    places = [np.zeros(3)]
+    reach = 60.0
+    while len(places) < blobs:
+        direction = rng.standard_normal(3)
+        place = places[-1] + 21.0 * direction / np.linalg.norm(direction)
+        free = min(np.linalg.norm(place - other) for other in places) > 17.0
+        if free and np.linalg.norm(place) < reach:
+            places.append(place)
+        reach += 0.05  # a chain that has run into a corner finds its way out
+    masses = rng.uniform(0.5, 2.0, blobs)
+    centers = np.array(places)
+    return Molecule(
+        centers=centers - masses @ centers / masses.sum(),
+        sigmas=rng.uniform(8.0, 10.5, blobs),
+        masses=masses,
+        arm=np.zeros(blobs, bool),
+        hinge=np.zeros(3),
+        axis=np.array([0.0, 0.0, 1.0]),
     )
 
 

@@ -1,0 +1,120 @@
+"""Writing simulated subtomograms as a user would bring them: STAR, MRC files, the wedge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from modpose.errors import InputError
+from modpose.simulate import microscope
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.simulate.subtomograms import Subtomograms, SubtomogramSettings
+
+WRITTEN = 64
+"""Volumes held at a time."""
+
+
+def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = False) -> Path:
+    """Write a RELION table with one MRC file a volume, as a user would bring them.
+
+    ``particles.star``, ``subtomograms/000001.mrc``, ..., ``wedge.mrc`` (what was measured, 1 or
+    0, on the centred Fourier lattice) and ``templates/`` (the molecules upright, free of noise).
+    The truth goes into columns of its own, never into the pose columns.  The table is written
+    last: where it is, everything is.
+
+    Parameters
+    ----------
+    simulated
+        The data set.
+    folder
+        Made when missing.
+    overwrite
+        Replace files of these names.
+
+    Returns
+    -------
+    Path
+        The STAR file.
+
+    Raises
+    ------
+    InputError
+        If something is there already and ``overwrite`` is false, or cannot be written.
+    """
+    from modpose.data.mrc import write_mrcs
+    from modpose.data.star import write_star
+
+    star, wedge = folder / "particles.star", folder / "wedge.mrc"
+    volumes, templates = folder / "subtomograms", folder / "templates"
+    for path in (star, wedge, volumes, templates):
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: is there already; ask to overwrite it")
+    try:
+        volumes.mkdir(parents=True, exist_ok=True)
+        templates.mkdir(exist_ok=True)
+        star.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    size = simulated.pixel_size
+    names = [f"{volumes.name}/{number:06d}.mrc" for number in range(1, simulated.n + 1)]
+    with tqdm(total=simulated.n, desc="writing", unit="vol", delay=1.0) as progress:
+        for rows in np.array_split(np.arange(simulated.n), -(-simulated.n // WRITTEN)):
+            for row, volume in zip(rows, simulated.volumes(rows), strict=True):
+                write_mrcs(folder / names[row], volume[None], size, overwrite)
+            progress.update(len(rows))
+    for one, template in zip(simulated.species, simulated.templates(), strict=True):
+        write_mrcs(templates / f"{one.name}.mrc", template[None], size, overwrite)
+    write_mrcs(wedge, centred_wedge(simulated.settings)[None], size, overwrite)
+    particles, optics = star_tables(simulated, names)
+    write_star(star, particles, optics, overwrite)
+    return star
+
+
+def centred_wedge(settings: SubtomogramSettings) -> NDArray[np.float32]:
+    """Return the mask of measured frequencies, (box, box, box), the origin at box // 2."""
+    import torch
+
+    from modpose.observe.wedge import wedge_mask
+
+    mask = wedge_mask(torch.tensor([settings.tilt_range_deg]), (settings.box,) * 3, rfft=False)
+    return np.fft.fftshift(mask[0].numpy())
+
+
+def star_tables(simulated: Subtomograms, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Build the particles and optics tables, of RELION 3.1 with columns of our own."""
+    import pandas as pd
+
+    from modpose.data.particles import TILT_RANGE, TRUTH
+    from modpose.observe.ctf import CtfColumn
+
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["simulated"],
+        "rlnVoltage": [microscope.VOLTAGE_KV],
+        "rlnSphericalAberration": [microscope.CS_MM],
+        "rlnAmplitudeContrast": [microscope.AMPLITUDE_CONTRAST],
+        "rlnImagePixelSize": [simulated.settings.pixel_size],
+        "rlnImageSize": [simulated.settings.box],
+        "rlnImageDimensionality": [3],
+    }
+    particles = {"rlnImageName": list(names), "rlnOpticsGroup": np.ones(simulated.n, int)}
+    if simulated.ctf is None:  # RELION reads the wedge and the CTF from this one file
+        particles["rlnCtfImage"] = ["wedge.mrc"] * simulated.n
+    else:
+        particles["rlnDefocusU"] = simulated.ctf[:, CtfColumn.DEFOCUS_U]
+        particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
+        particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
+    for name, limits in zip(TILT_RANGE, simulated.tilt_range.T, strict=True):
+        particles[name] = limits
+    for name, column in TRUTH.items():
+        if column in simulated.truth:
+            particles[name] = simulated.truth[column].to_numpy()
+    return pd.DataFrame(particles), pd.DataFrame(optics)

@@ -1,0 +1,414 @@
+"""Simulated subtomograms: several molecules in random poses, seen through a missing wedge.
+
+    volume = crop[ wedge × CTF × f(Rᵀ(x − t)) ] + noise
+
+The signal is evaluated at the voxels without interpolating a volume, in a box of twice the side;
+there it is filtered, and cropped afterwards, as a subtomogram is cropped from its tomogram.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from modpose.data.stack import Stack
+from modpose.errors import InputError
+from modpose.simulate import microscope
+from modpose.simulate.density import AtomDensity
+from modpose.simulate.molecules import Molecule, density
+from modpose.simulate.species import Species, built_in_species
+from modpose.simulate.subtomogram_files import star_tables
+from modpose.simulate.views import Atoms, haar_rotations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.source import Source
+
+Floats = NDArray[np.float64]
+Volumes = NDArray[np.float32]
+Noise = Literal["white", "wedge", "coloured"]
+SnrOver = Literal["box", "tomogram"]
+
+CHUNK = 16
+"""Volumes simulated at a time."""
+CACHE_BYTES = 2**30
+"""Noise-free volumes below this size are kept in memory."""
+TOMOGRAM = 300
+"""Side in voxels of the box that the other definition of the signal-to-noise ratio speaks of."""
+SEEDS = {"truth": 0, "noise": 1}
+
+
+@dataclass(frozen=True)
+class SubtomogramSettings:
+    """A data set of subtomograms."""
+
+    n: int = 400
+    """Number of volumes."""
+    box: int = 28
+    """Side of the volumes, voxels."""
+    pixel_size: float = 7.0
+    """Å per voxel."""
+    snr: float = 0.1
+    """var(signal) / var(noise), one noise variance for the set; see ``snr_over``."""
+    snr_over: SnrOver = "box"
+    """Where the variance of the signal is taken, after the observation: ``box``, inside the boxes
+    that are written; ``tomogram``, over 300³ voxels about each molecule, most of them empty, which
+    is how a widely used simulator counts: the same number is then up to (300 / box)³ times
+    easier, a thousand times for a box of 28."""
+    tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
+    """Smallest and largest tilt; the rest is the missing wedge.  −90 to 90: none is missing."""
+    max_shift_px: float = 2.0
+    """Shifts are uniform between − and + this on each axis, voxels."""
+    ctf: bool = False
+    """Whether the microscope's contrast transfer function filters the volumes."""
+    defocus_range: tuple[float, float] = (30000.0, 50000.0)
+    """Smallest and largest defocus with ``ctf``, Å."""
+    noise: Noise = "white"
+    """``white``: every voxel is independent; ``wedge``: the same power at every frequency that
+    was measured, none in the wedge; ``coloured``: what weighted back-projection makes of white
+    noise in every tilt, power proportional to the distance from the tilt axis, none in the
+    wedge."""
+    abundances: tuple[float, ...] | None = None
+    """Relative abundance of each molecule; None for all alike."""
+    hinge_range_deg: tuple[float, float] | None = None
+    """The hinge angle of a molecule that has a hinge is uniform between these; None for 0."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated."""
+        low, high = self.tilt_range_deg
+        hinge = self.hinge_range_deg or (0.0, 0.0)
+        shares = self.abundances or (1.0,)
+        tilts = "two angles from -90 to 90, the smaller first"
+        if low >= high:
+            tilts += ": this wedge hides everything"
+        finite = math.isfinite
+        expectations = (
+            ("n", self.n, self.n >= 1, "at least 1"),
+            ("box", self.box, self.box >= 8, "at least 8 voxels"),
+            ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
+            ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
+            ("snr_over", self.snr_over, self.snr_over in get_args(SnrOver), "box or tomogram"),
+            ("tilt_range_deg", self.tilt_range_deg, -90 <= low < high <= 90, tilts),
+            ("max_shift_px", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more"),
+            ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
+            ("noise", self.noise, self.noise in get_args(Noise), "white, wedge or coloured"),
+            (
+                "abundances",
+                self.abundances,
+                all(finite(a) and a > 0 for a in shares),
+                "positive numbers",
+            ),
+            ("hinge_range_deg", hinge, *_ordered(hinge)),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+        )
+        for name, value, good, expected in expectations:
+            if not good:
+                raise InputError.of("subtomograms", name, value, expected)
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
+    good = all(map(math.isfinite, limits)) and limits[0] <= limits[1]
+    return good, "two finite numbers, the smaller first"
+
+
+# --- volumes ----------------------------------------------------------------------------------
+
+
+class Subtomograms(Stack):
+    """Simulated volumes, made when they are read; the same rows always hold the same numbers.
+
+    As a stack it goes wherever a stack does (``model.fit(simulated.source())``); the whole of a
+    small set is ``simulated.volumes()``.
+
+    Attributes
+    ----------
+    settings
+        What was asked for.
+    species
+        The molecules.
+    truth
+        A row a volume: ``r00`` ... ``r22`` (signal(x) = f(Rᵀ(x − t))), ``shift_x``, ``shift_y``,
+        ``shift_z`` (voxels), ``class`` (from 0), ``template`` (the molecule's name) and, where a
+        molecule has a hinge, ``hinge_deg``.
+    ctf
+        (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
+    scale
+        What densities per Å³ are multiplied by, so that noise of unit variance makes the
+        signal-to-noise ratio that was asked for.
+    signal_variance
+        var(signal) inside the boxes, over the whole set, after scaling.
+    """
+
+    def __init__(
+        self,
+        settings: SubtomogramSettings,
+        species: Sequence[Species],
+        truth: pd.DataFrame,
+        ctf: NDArray[np.float64] | None,
+    ) -> None:
+        self.settings, self.species, self.truth, self.ctf = settings, list(species), truth, ctf
+        self.n, self.shape, self.channels = settings.n, (settings.box,) * 3, 1
+        self.pixel_size, self.name = settings.pixel_size, "simulated subtomograms"
+        self.dtype = np.dtype(np.float32)
+        entries = truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy()
+        self._rotations = entries.reshape(-1, 3, 3)
+        self._shifts = truth[["shift_x", "shift_y", "shift_z"]].to_numpy()
+        self._class = truth["class"].to_numpy()
+        self._hinge = truth["hinge_deg"].to_numpy() if "hinge_deg" in truth else np.zeros(self.n)
+        self._atoms = {
+            k: AtomDensity(one.molecule)
+            for k, one in enumerate(species)
+            if isinstance(one.molecule, Atoms) and (self._class == k).any()
+        }
+        self._wedge = self._transfer_of_wedge()
+        self.scale = 1.0
+        self._cache: Volumes | None = None
+        self.signal_variance = self._find_scale()
+
+    @property
+    def tilt_range(self) -> Floats:
+        """Smallest and largest tilt of each volume's tomogram, (N, 2) degrees."""
+        return np.tile(np.array(self.settings.tilt_range_deg, np.float64), (self.n, 1))
+
+    def volumes(self, rows: NDArray[np.int64] | None = None) -> Volumes:
+        """Return volumes with their noise, (B, D, H, W); all of them by default."""
+        return self.read(np.arange(self.n) if rows is None else rows)[:, 0]
+
+    def clean(self, rows: NDArray[np.int64] | None = None) -> Volumes:
+        """Return the signal alone, after the observation, (B, D, H, W); all by default."""
+        rows = np.arange(self.n) if rows is None else np.asarray(rows)
+        if self._cache is not None:
+            return self._cache[rows] * np.float32(self.scale)
+        parts = [self._crop(self._observed(part)) for part in _chunks(rows)]
+        return np.concatenate(parts) * np.float32(self.scale)
+
+    def templates(self) -> Volumes:
+        """Return each molecule upright, before the observation, (K, D, H, W), scaled alike."""
+        box = self.settings.box
+        upright = [
+            self._place(k, np.eye(3)[None], np.zeros((1, 3)), np.zeros(1), box)
+            for k in range(len(self.species))
+        ]
+        return np.concatenate(upright) * np.float32(self.scale)
+
+    def source(self) -> Source:
+        """Return the volumes with the table that would be written beside them."""
+        from modpose.data.particles import Particles
+        from modpose.data.source import Source
+
+        particles, optics = star_tables(self, [f"{i + 1:06d}.mrc" for i in range(self.n)])
+        particles = particles.drop(columns=["rlnImageName", "rlnCtfImage"], errors="ignore")
+        return Source(self, Particles(particles, optics, "star", self.name))
+
+    def _read_into(self, rows: NDArray[np.int64], out: Volumes) -> None:
+        done = 0
+        for part in _chunks(rows):
+            block = self.clean(part)
+            for row, volume in zip(part, block, strict=True):
+                volume += self.noise(int(row))
+            out[done : done + len(part), 0] = block
+            done += len(part)
+
+    def noise(self, row: int) -> Volumes:
+        """Return the noise of one volume, (D, H, W), of unit variance."""
+        rng = np.random.default_rng([self.settings.seed, SEEDS["noise"], row])
+        box = self.settings.box
+        if self.settings.noise == "white":
+            return rng.standard_normal((box,) * 3, dtype=np.float32)
+        amplitude = self._noise_amplitude
+        wide = rng.standard_normal((2 * box,) * 3, dtype=np.float32)
+        return self._crop(_filtered(wide[None], amplitude[None]))[0]
+
+    @cached_property
+    def _noise_amplitude(self) -> Volumes:
+        """Return the filter that makes white noise what was asked for, of unit variance."""
+        import torch
+
+        from modpose.observe.wedge import frequencies, whole_mask
+
+        side = 2 * self.settings.box
+        amplitude = self._wedge[0].copy()
+        if self.settings.noise == "coloured":
+            k = frequencies((side,) * 3)[..., : side // 2 + 1, :].numpy()
+            amplitude *= np.sqrt(np.hypot(k[..., 0], k[..., 2]))
+        power = whole_mask(torch.from_numpy(amplitude)[None], side).square().mean().item()
+        return np.asarray(amplitude / np.float32(math.sqrt(power)), np.float32)
+
+    # --- the signal ---------------------------------------------------------------------------
+
+    def _transfer_of_wedge(self) -> Volumes:
+        import torch
+
+        from modpose.observe.wedge import wedge_mask
+
+        limits = torch.tensor([self.settings.tilt_range_deg])
+        return np.asarray(wedge_mask(limits, (2 * self.settings.box,) * 3), np.float32)
+
+    def _place(self, k: int, rotations: Floats, shifts: Floats, hinge: Floats, box: int) -> Volumes:
+        """Evaluate the density of species k in (B, box, box, box)."""
+        molecule, size = self.species[k].molecule, self.settings.pixel_size
+        if isinstance(molecule, Molecule):
+            centers = molecule.conformations(hinge)
+            return density(centers, molecule.sigmas, molecule.masses, rotations, shifts, box, size)
+        atoms = self._atoms.get(k) or AtomDensity(molecule)
+        posed = zip(rotations, shifts, strict=True)
+        return np.stack([atoms.place(r, t, box, size) for r, t in posed])
+
+    def _observed(self, rows: NDArray[np.int64]) -> Volumes:
+        """Place, filter; (B, 2 box, 2 box, 2 box), not scaled."""
+        side = 2 * self.settings.box
+        wide = np.empty((len(rows), side, side, side), np.float32)
+        for k in np.unique(self._class[rows]):
+            mine = np.flatnonzero(self._class[rows] == k)
+            r = rows[mine]
+            wide[mine] = self._place(
+                int(k), self._rotations[r], self._shifts[r], self._hinge[r], side
+            )
+        return _filtered(wide, self._transfer(rows, side))
+
+    def _transfer(self, rows: NDArray[np.int64], side: int) -> Volumes:
+        if self.ctf is None:
+            return self._wedge
+        import torch
+
+        from modpose.observe.wedge import ctf_3d
+
+        ctf = ctf_3d(torch.from_numpy(self.ctf[rows]).float(), (side,) * 3)
+        return self._wedge * ctf.numpy()
+
+    def _crop(self, wide: Volumes) -> Volumes:
+        box = self.settings.box
+        cut = slice(box - box // 2, 2 * box - box // 2)  # the centre box becomes box // 2
+        return wide[:, cut, cut, cut]
+
+    def _find_scale(self) -> float:
+        """Go through all volumes once; set the scale and return var(signal) after it."""
+        box = self.settings.box
+        total, squares, wide_total, wide_squares = 0.0, 0.0, 0.0, 0.0
+        if self.n * 4 * box**3 <= CACHE_BYTES:
+            self._cache = np.empty((self.n, box, box, box), np.float32)
+        with tqdm(total=self.n, desc="simulating", unit="vol", delay=1.0) as progress:
+            for rows in _chunks(np.arange(self.n)):
+                wide = self._observed(rows)
+                volumes = self._crop(wide)
+                total += float(volumes.sum(dtype=np.float64))
+                squares += float(np.square(volumes, dtype=np.float64).sum())
+                wide_total += float(wide.sum(dtype=np.float64))
+                wide_squares += float(np.square(wide, dtype=np.float64).sum())
+                if self._cache is not None:
+                    self._cache[rows] = volumes
+                progress.update(len(rows))
+        variance = _variance(total, squares, self.n * box**3)
+        counted = variance
+        if self.settings.snr_over == "tomogram":
+            counted = _variance(wide_total, wide_squares, self.n * max(TOMOGRAM, 2 * box) ** 3)
+        self.scale = math.sqrt(self.settings.snr / counted)
+        return variance * self.scale**2
+
+
+def _variance(total: float, squares: float, count: int) -> float:
+    return squares / count - (total / count) ** 2
+
+
+def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK))
+
+
+def _filtered(volumes: Volumes, transfer: Volumes) -> Volumes:
+    import torch
+
+    from modpose.observe.wedge import filter_volumes
+
+    filtered = filter_volumes(torch.from_numpy(volumes), torch.from_numpy(transfer))
+    return np.asarray(filtered, np.float32)
+
+
+def simulate_subtomograms(
+    settings: SubtomogramSettings, species: Sequence[Species] | None = None
+) -> Subtomograms:
+    """Simulate subtomograms of one molecule or several.
+
+    Rotations are uniform over SO(3) (Haar's measure), shifts uniform in a cube.
+
+    Parameters
+    ----------
+    settings
+        What to simulate.
+    species
+        The molecules; one built-in assembly by default.
+
+    Returns
+    -------
+    Subtomograms
+        The same for the same settings, bit for bit on one machine.
+
+    Raises
+    ------
+    InputError
+        If a molecule does not fit into the box, or the abundances do not fit the molecules.
+    """
+    import pandas as pd
+
+    species = built_in_species(1) if species is None else list(species)
+    _check(settings, species)
+    rng = np.random.default_rng([settings.seed, SEEDS["truth"]])
+    n = settings.n
+    classes = rng.permutation(np.repeat(np.arange(len(species)), _counts(settings, len(species))))
+    rotations = haar_rotations(n, rng)
+    shifts = rng.uniform(-1.0, 1.0, (n, 3)) * settings.max_shift_px
+    columns = {f"r{i}{j}": rotations[:, i, j] for i in range(3) for j in range(3)}
+    columns |= {f"shift_{axis}": shifts[:, i] for i, axis in enumerate("xyz")}
+    columns |= {"class": classes, "template": np.array([s.name for s in species])[classes]}
+    if any(one.hinged for one in species):
+        columns["hinge_deg"] = rng.uniform(*(settings.hinge_range_deg or (0.0, 0.0)), size=n)
+    ctf = None
+    if settings.ctf:
+        ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
+        ctf[:, 1:3] = ctf[:, 1:3].mean(1, keepdims=True)  # one defocus in every direction
+        ctf[:, 3] = 0.0
+    return Subtomograms(settings, species, pd.DataFrame(columns), ctf)
+
+
+def _counts(settings: SubtomogramSettings, kinds: int) -> NDArray[np.int64]:
+    """Share the volumes among the molecules: largest remainders."""
+    shares = np.array(settings.abundances or (1.0,) * kinds)
+    exact = settings.n * shares / shares.sum()
+    counts = np.floor(exact).astype(np.int64)
+    order = np.argsort(counts - exact, kind="stable")
+    counts[order[: settings.n - int(counts.sum())]] += 1
+    return np.asarray(counts, np.int64)
+
+
+def _check(settings: SubtomogramSettings, species: list[Species]) -> None:
+    if settings.abundances is not None and len(settings.abundances) != len(species):
+        found = f"{len(settings.abundances)} numbers"
+        raise InputError.of(
+            "subtomograms", "abundances", found, f"{len(species)}, one for each molecule"
+        )
+    if settings.n < len(species):
+        raise InputError.of(
+            "subtomograms", "n", settings.n, f"at least {len(species)}, one of each molecule"
+        )
+    if settings.hinge_range_deg is not None and not any(one.hinged for one in species):
+        raise InputError.of(
+            "subtomograms", "hinge_range_deg", settings.hinge_range_deg, "a molecule with a hinge"
+        )
+    hinge = np.linspace(*(settings.hinge_range_deg or (0.0, 0.0)), 21)
+    side = settings.box * settings.pixel_size
+    for one in species:
+        diameter = 2 * one.radius(hinge)
+        if diameter > side:
+            raise InputError(
+                f"subtomograms: {one.name} is {diameter:.0f} Å across and does not fit into a box "
+                f"of {settings.box} voxels of {settings.pixel_size:g} Å, expected a box of at "
+                f"least {math.ceil(diameter / settings.pixel_size)}"
+            )
