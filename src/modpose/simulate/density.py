@@ -21,8 +21,8 @@ class AtomDensity:
     """The density of atoms, rastered once and read at posed coordinates by cubic splines.
 
     :func:`modpose.simulate.molecules.density`, which is exact, would take seconds a volume.
-    The raster has two points in a standard deviation, where cubic splines are within 1 % of the
-    largest value.
+    The raster has two points in a standard deviation; for atoms by the thousand the values are
+    within 1 % of the largest.
 
     Parameters
     ----------

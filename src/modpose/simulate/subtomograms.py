@@ -226,7 +226,8 @@ class Subtomograms(Stack):
             return rng.standard_normal((box,) * 3, dtype=np.float32)
         amplitude = self._noise_amplitude
         wide = rng.standard_normal((2 * box,) * 3, dtype=np.float32)
-        return self._crop(_filtered(wide[None], amplitude[None]))[0]
+        cropped: Volumes = self._crop(_filtered(wide[None], amplitude[None]))[0]
+        return cropped
 
     @cached_property
     def _noise_amplitude(self) -> Volumes:
@@ -283,7 +284,7 @@ class Subtomograms(Stack):
         from modpose.observe.wedge import ctf_3d
 
         ctf = ctf_3d(torch.from_numpy(self.ctf[rows]).float(), (side,) * 3)
-        return self._wedge * ctf.numpy()
+        return np.asarray(self._wedge * ctf.numpy(), np.float32)
 
     def _crop(self, wide: Volumes) -> Volumes:
         box = self.settings.box
