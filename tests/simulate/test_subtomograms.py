@@ -207,9 +207,13 @@ def test_tilt_series_agree_about_the_sense_of_an_uneven_range() -> None:
     mirrored = replace(settings, tilt_range_deg=(-65.0, 20.0))
     wrong = simulate_subtomograms(mirrored, built_in_species(1)).clean()
     assert np.corrcoef(wrong.ravel(), made.clean().ravel())[0, 1] < 0.97
-    filtered = simulate_subtomograms(replace(settings, ctf=True), built_in_species(1))
-    with pytest.raises(InputError, match="one with a CTF, expected none"):
-        compare(filtered, np.arange(1))
+
+
+def test_tilt_series_with_a_ctf_in_every_tilt_agree() -> None:
+    settings = SubtomogramSettings(n=2, box=24, pixel_size=8.0, ctf=True, seed=3)
+    found = compare(simulate_subtomograms(settings, built_in_species(1)), np.arange(2), 3.0)
+    assert found.correlation > 0.99
+    assert found.strength == pytest.approx(1, abs=0.03)
 
 
 def test_noise_through_the_tilts_has_the_strength_of_theory() -> None:
@@ -468,6 +472,8 @@ def test_the_verb_makes_a_set_and_checks_it(tmp_path: Path) -> None:
     assert "wrote 3 volumes" in result.output
     assert "check: a tilt series" in result.output
     assert (tmp_path / "d" / "subtomograms" / "000003.mrc").is_file()
+    again = CliRunner().invoke(app, [*arguments, *small])
+    assert "particles.star: is there already" in str(again.exception)
     refused = CliRunner().invoke(app, [*arguments, "--abundance", "many"])
     assert isinstance(refused.exception, InputError)
     assert "the value is 'many'" in str(refused.exception)

@@ -121,7 +121,7 @@ def subtomograms(
     """
     from modpose.simulate import species as kinds
     from modpose.simulate import subtomograms as simulator
-    from modpose.simulate.subtomogram_files import write_subtomograms
+    from modpose.simulate.subtomogram_files import refuse_to_replace, write_subtomograms
 
     settings = simulator.SubtomogramSettings(
         n=volumes,
@@ -138,6 +138,7 @@ def subtomograms(
         hinge_range_deg=hinge,
         seed=seed,
     )
+    refuse_to_replace(out, overwrite)
     if molecules:
         species = kinds.species_of_files(molecules, resolution)
     else:

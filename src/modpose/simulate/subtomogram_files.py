@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 
     from modpose.simulate.subtomograms import Subtomograms, SubtomogramSettings
 
-WRITTEN = 64
+WRITTEN = ("particles.star", "wedge.mrc", "subtomograms", "templates")
+"""The table, the mask, and the folders of volumes and of molecules."""
+HELD = 64
 """Volumes held at a time."""
+
+
+def refuse_to_replace(folder: Path, overwrite: bool) -> None:
+    """Raise InputError where something that would be written is there and may not be replaced."""
+    there = next((folder / name for name in WRITTEN if (folder / name).exists()), None)
+    if there is not None and not overwrite:
+        raise InputError(f"{there}: is there already; ask to overwrite it")
 
 
 def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = False) -> Path:
@@ -52,11 +61,8 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     from modpose.data.mrc import write_mrcs
     from modpose.data.star import write_star
 
-    star, wedge = folder / "particles.star", folder / "wedge.mrc"
-    volumes, templates = folder / "subtomograms", folder / "templates"
-    for path in (star, wedge, volumes, templates):
-        if path.exists() and not overwrite:
-            raise InputError(f"{path}: is there already; ask to overwrite it")
+    refuse_to_replace(folder, overwrite)
+    star, wedge, volumes, templates = (folder / name for name in WRITTEN)
     try:
         volumes.mkdir(parents=True, exist_ok=True)
         templates.mkdir(exist_ok=True)
@@ -66,7 +72,7 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     size = simulated.pixel_size
     names = [f"{volumes.name}/{number:06d}.mrc" for number in range(1, simulated.n + 1)]
     with tqdm(total=simulated.n, desc="writing", unit="vol", delay=1.0) as progress:
-        for rows in np.array_split(np.arange(simulated.n), -(-simulated.n // WRITTEN)):
+        for rows in np.array_split(np.arange(simulated.n), -(-simulated.n // HELD)):
             for row, volume in zip(rows, simulated.volumes(rows), strict=True):
                 write_mrcs(folder / names[row], volume[None], size, overwrite)
             progress.update(len(rows))

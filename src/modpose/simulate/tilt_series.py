@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.simulate.microscope import filter_by_ctf
 from modpose.simulate.molecules import Molecule, axis_rotations, project
 from modpose.simulate.subtomograms import Subtomograms
 from modpose.simulate.views import Atoms, project_atoms
@@ -160,7 +161,7 @@ def compare(simulated: Subtomograms, rows: NDArray[np.int64], step_deg: float = 
     Parameters
     ----------
     simulated
-        A set without CTF, at most its first few volumes are needed.
+        The set; a CTF, where it has one, is that of every tilt.
     rows
         Which volumes.
     step_deg
@@ -169,8 +170,6 @@ def compare(simulated: Subtomograms, rows: NDArray[np.int64], step_deg: float = 
     from modpose.observe.wedge import wedge_mask, whole_mask
 
     settings = simulated.settings
-    if simulated.ctf is not None:
-        raise InputError.of("tilt series", "the set to compare with", "one with a CTF", "none")
     import torch
 
     box, size, side = settings.box, settings.pixel_size, 4 * settings.box
@@ -193,6 +192,8 @@ def compare(simulated: Subtomograms, rows: NDArray[np.int64], step_deg: float = 
             side,
             size,
         )
+        if simulated.ctf is not None:
+            images = filter_by_ctf(images, np.repeat(simulated.ctf[row][None], len(tilts), axis=0))
         wide = back_project(images, tilts, 2 * box, size)
         spectrum = np.abs(np.fft.fftn(wide)) ** 2
         lost, power = lost + float((spectrum * missing).sum()), power + float(spectrum.sum())
