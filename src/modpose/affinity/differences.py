@@ -16,7 +16,7 @@ class MeanDifference:
     """Mean over pixels of x_i - y_i, as in equation 5 of the affinity-VAE paper.
 
     It is signed, so it vanishes for any two objects of the same total mass and compares nothing
-    but that.  The affinity is 1 - |difference| / largest.
+    but that.  The affinity is ``1 - |difference| / largest``.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class MeanDifference:
 
 @dataclass(frozen=True)
 class MeanAbsoluteDifference:
-    """Mean over pixels of |x_i - y_i|; the affinity is 1 - difference / largest.
+    """Mean over pixels of ``|x_i - y_i|``; the affinity is 1 - difference / largest.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class MeanAbsoluteDifference:
 
 
 def affinity_of_differences(difference: Matrix) -> Matrix:
-    """Turn differences (N, N) into 1 - |difference| / largest: 1 on the diagonal, at least 0."""
+    """Turn differences (N, N) into ``1 - |difference| / largest``: 1 on the diagonal, at least 0."""
     size = np.abs(difference)
     largest = size.max()
     return np.asarray(1 - size / largest if largest > 0 else np.ones_like(size))
