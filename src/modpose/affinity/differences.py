@@ -60,7 +60,7 @@ class MeanAbsoluteDifference:
 
 
 def affinity_of_differences(difference: Matrix) -> Matrix:
-    """Turn differences (N, N) into ``1 - |difference| / largest``: 1 on the diagonal, at least 0."""
+    """Turn differences (N, N) into ``1 - |difference| / largest``, 1 on the diagonal."""
     size = np.abs(difference)
     largest = size.max()
     return np.asarray(1 - size / largest if largest > 0 else np.ones_like(size))
