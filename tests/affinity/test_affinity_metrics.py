@@ -167,7 +167,7 @@ def test_a_harmonic_has_power_in_its_own_degree() -> None:
         power = spherical_power(volume, torch.tensor([[8.0, 8, 8]]), 5)[0].sum(dim=0)
         assert power.argmax() == degree
         assert power[degree] / power.sum() > 0.99
-        assert power.sum() == pytest.approx(float(volume.square().sum()), rel=0.1)
+        assert power.sum() == pytest.approx(float(volume.square().sum()), rel=0.15)
 
 
 def test_a_wave_round_the_centre_has_power_in_its_own_order() -> None:

@@ -203,7 +203,7 @@ def grid_search(
     phase = -2 * math.pi * scorer.frequencies @ shifts.T
     cos, sin = phase.cos(), phase.sin()
     scores, places = [], []
-    for some in rotations.split(CHUNK):
+    for some in torch.split(rotations, CHUNK):
         products = scorer.products(some)
         best = (products.real @ cos - products.imag @ sin).max(dim=1)
         scores.append(best.values)

@@ -66,7 +66,7 @@ class PowerSpectrum:
             centres = centres.expand(len(images), -1)
         of_shape = spherical_power if len(shape) == 3 else circular_power
         amplitude = of_shape(images, centres, self.lmax).sqrt().flatten(1)
-        return amplitude / amplitude.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        return torch.nn.functional.normalize(amplitude, dim=1, eps=1e-30)
 
     def compare(self, features: Tensor) -> Matrix:
         """Multiply: (N, F) to (N, N)."""

@@ -82,7 +82,7 @@ class Affinity:
 
     def eigenvalues(self) -> Matrix:
         """Return the (K,) eigenvalues of the symmetric part, smallest first."""
-        return np.linalg.eigvalsh((self.values + self.values.T) / 2)
+        return np.asarray(np.linalg.eigvalsh((self.values + self.values.T) / 2), dtype=np.float64)
 
     def is_positive(self) -> bool:
         """Tell whether it is positive semi-definite, as cosines between vectors are."""

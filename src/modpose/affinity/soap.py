@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,15 +71,13 @@ class Soap:
         )
         rows = [self._one(soap, image, REACH / reach) for image in arrays]
         features = torch.from_numpy(np.stack(rows))
-        return features / features.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        return torch.nn.functional.normalize(features, dim=1, eps=1e-300)
 
     def compare(self, features: Tensor) -> Matrix:
         """Multiply: (N, F) to (N, N)."""
         return cosines(features, self.zeta)
 
     def _one(self, soap: Any, image: NDArray[np.float32], scale: float) -> NDArray[np.float64]:
-        from ase import Atoms
-
         threshold = otsu_threshold(image) if self.threshold is None else self.threshold
         atoms = np.argwhere(image > threshold).astype(float)[:, ::-1]
         if not len(atoms):
@@ -86,16 +85,15 @@ class Soap:
             raise InputError.of("--threshold", f"{threshold:.4g}", found, "some foreground")
         atoms = (atoms - atoms.mean(axis=0)) * scale
         positions = np.pad(atoms, ((0, 0), (0, 3 - atoms.shape[1])))
-        system = Atoms(["H"] * len(positions), positions=positions)
+        system = importlib.import_module("ase").Atoms(["H"] * len(positions), positions=positions)
         return np.asarray(soap.create(system, centers=[[0.0, 0.0, 0.0]])[0], dtype=np.float64)
 
 
 def _descriptor() -> Any:
     try:
-        from dscribe.descriptors import SOAP
+        return importlib.import_module("dscribe.descriptors").SOAP
     except ImportError:
         raise InputError(
             "--metric soap: the package dscribe is not installed, expected it; install it by "
             "pip install 'modpose[soap]'"
         ) from None
-    return SOAP

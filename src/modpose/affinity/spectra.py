@@ -59,8 +59,7 @@ def make_shells(shape: Sequence[int], kmax: int | None = None) -> Shells:
     nyquist = min(shape) // 2
     limit = nyquist if kmax is None else kmax
     if not 1 <= limit <= nyquist:
-        size = "x".join(map(str, shape))
-        expected = f"1 to {nyquist} for images of {size}"
+        expected = f"1 to {nyquist} for images of {'x'.join(map(str, shape))}"
         raise InputError.of("kmax", "the highest shell", limit, expected)
     axes = [torch.fft.fftfreq(side, dtype=torch.float64) for side in shape[:-1]]
     axes.append(torch.fft.rfftfreq(shape[-1], dtype=torch.float64))
@@ -72,7 +71,7 @@ def make_shells(shape: Sequence[int], kmax: int | None = None) -> Shells:
     alone = (column == 0) | (2 * column == shape[-1])
     weight = torch.where(alone, 1.0, 2.0)
     size = torch.bincount(shell[position] - 1, minlength=limit)
-    count = torch.stack([some.sum() for some in weight.split(size.tolist())])
+    count = torch.stack([some.sum() for some in torch.split(weight, size.tolist())])
     return Shells(position, size, weight, count)
 
 
@@ -114,7 +113,7 @@ def whiten(spectrum: Tensor, shells: Shells) -> Tensor:
         (B, F) complex, each times the square root of how many coefficients it stands for.
     """
     energy = torch.view_as_real(spectrum).square().sum(dim=-1) * shells.weight
-    power = [some.sum(dim=1) for some in energy.split(shells.size.tolist(), dim=1)]
+    power = [some.sum(dim=1) for some in torch.split(energy, shells.size.tolist(), 1)]
     density = torch.stack(power, dim=1) / shells.count
     there = density > EMPTY * density.amax(dim=1, keepdim=True)
     held = (there * shells.count).sum(dim=1, keepdim=True).clamp_min(1.0)

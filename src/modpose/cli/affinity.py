@@ -95,7 +95,7 @@ def affinity(
     modpose affinity volumes/ --kind volumes --labels classes.txt --metric power-spectrum -o a.csv
     modpose affinity --matrix affinity.csv --project -o projected.csv
     """
-    settings = {
+    settings: dict[str, object] = {
         "kmax": kmax,
         "step_deg": step,
         "max_shift": max_shift,
