@@ -6,16 +6,19 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.report import grids, sections, summary
+from modpose.report.equivariance import equivariance
 from modpose.report.figures import Look
 from modpose.report.html import Section, render
 from modpose.report.material import Material
+from modpose.report.probe import choose_probe
+from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
 
 if TYPE_CHECKING:
@@ -90,6 +93,8 @@ def make_sections(material: Material, points: Integers, quiet: bool) -> list[Sec
         "interpolations": lambda: sections.interpolations(material),
         "samples": lambda: sections.samples(material),
         "poses": lambda: sections.pose(material),
+        "symmetry": lambda: symmetry(material),
+        "equivariance": lambda: equivariance(material),
         "learning curves": lambda: sections.learning(material),
     }
     made = []
@@ -111,7 +116,11 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     names = [str(name) for name in latents.columns]
     content = [name for name in names if name.startswith("z_") and name[2:].isdigit()]
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
-    rows, images, posed, known = _images(run, model, len(latents))
+    dataset = None if environment.get("input") is None else run.dataset()
+    rows, images, posed, known = _images(dataset, model, len(latents), config.seed)
+    columns: dict[str, NDArray[Any]] = {
+        str(k): latents[k].to_numpy() for k in ("label", "cluster") if k in names
+    }
     prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
     predicted = decode(np.concatenate([z[rows[:100]], prior]))
     turned = config.model.rotation.prior != "none" and "angle_deg" in names
@@ -129,12 +138,13 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         angle_deg=latents["angle_deg"].to_numpy(float) if turned else None,
         angle_std_deg=latents["angle_std_deg"].to_numpy(float) if turned else None,
         shift_px=latents[["shift_x", "shift_y"]].to_numpy(float) if shifted else None,
-        columns={k: latents[k].to_numpy() for k in ("label", "cluster") if k in names},
+        columns=columns,
         truth=None if known is None else {str(k): column.to_numpy() for k, column in known.items()},
         recovery=() if known is None else _recovery(latents, known),
         shift_prior_px=config.model.shift.std_px if shifted else None,
         pixel_size=environment.get("pixel_size"),
         flat=len(environment["shape"]) == 2,
+        probe=None if dataset is None else choose_probe(model.vae, dataset, columns, len(latents)),
         seed=config.seed,
     )
 
@@ -148,16 +158,15 @@ def _decoder(model: PoseModel, volumes: bool) -> Callable[[Floats], Floats]:
 
 
 def _images(
-    run: Run, model: PoseModel, n: int
+    dataset: Dataset | None, model: PoseModel, n: int, seed: int
 ) -> tuple[Integers, Floats, Floats, pd.DataFrame | None]:
     """Read a random sample: rows, pictures, posed predictions of the first, and the truth."""
-    if run.environment.get("input") is None:
+    if dataset is None:
         nothing = np.empty((0, 1, 1), np.float32)
         return np.empty(0, np.int64), nothing, nothing, None
-    dataset = run.dataset()
     size = 4 * dataset.channels * int(np.prod(dataset.shape))
     count = min(n, MOST_IMAGES, max(100, MOST_BYTES // size))
-    rows = np.random.default_rng(run.config.seed).permutation(n)[:count]
+    rows = np.random.default_rng(seed).permutation(n)[:count]
     images = read_pictures(dataset, rows)
     return rows, images, _posed(model, dataset, rows[:COMPARED]), known_truth(dataset)
 

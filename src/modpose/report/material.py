@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modpose.report import grids
 from modpose.report.figures import Look
 from modpose.report.grids import Floats
+from modpose.report.probe import Probe
 
 Integers = NDArray[np.int64]
 
@@ -48,6 +49,8 @@ class Material:
         Lines of name and value: how well the truth was recovered.
     flat
         Whether pose turns pictures in the plane (images, not volumes).
+    probe
+        Images whose inference is examined, with the model; None where there are none.
     """
 
     look: Look
@@ -68,6 +71,7 @@ class Material:
     shift_prior_px: float | None = None
     pixel_size: float | None = None
     flat: bool = True
+    probe: Probe | None = None
     seed: int = 0
 
     @property

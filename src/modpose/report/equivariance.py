@@ -1,0 +1,307 @@
+"""The section on equivariance: whether what is inferred follows an image that is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.encoders.table import TableEncoder
+from modpose.evaluate.equivariance import (
+    Poses,
+    RotationErrors,
+    move,
+    twin_angle_errors,
+    twin_shift_errors,
+)
+from modpose.evaluate.metrics import shift_rmse_px, wrap_deg
+from modpose.evaluate.symmetry import fold_deg, symmetry
+from modpose.geometry.rotations import wrap
+from modpose.observe.ctf import CtfColumn
+from modpose.posterior.search import infers_angle, infers_shift
+from modpose.report import grids, pose_figures
+from modpose.report.html import Picture, Section
+from modpose.report.material import Material
+from modpose.report.probe import Probe
+
+if TYPE_CHECKING:
+    from modpose.data.batches import Batch
+
+Array = NDArray[np.float64]
+Move = tuple[float, tuple[float, float]]
+"""Degrees, and pixels along x and y."""
+
+IMAGES = 100
+"""Most images that are moved."""
+STEP_DEG = 10.0
+SHIFT_PX = 8.0
+"""Of the moves; boxes under 40 pixels are shifted by a fifth of their side."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How far inference misses n images after each of T moves.
+
+    Attributes
+    ----------
+    angle_deg, shift_px
+        Errors (T, n) and (T, n, 2).
+    content
+        (T, n) distances that content moved, over the mean distance between images.
+    """
+
+    angle_deg: Array
+    shift_px: Array
+    content: Array
+
+    @property
+    def shift_length(self) -> Array:
+        """(T, n) pixels."""
+        length: Array = np.linalg.norm(self.shift_px, axis=-1)
+        return length
+
+
+def equivariance(m: Material) -> Section | None:
+    """Errors of angle and shift and change of content when images are turned and shifted."""
+    probe = None if m.probe is None else m.probe.few(IMAGES)
+    if probe is None or isinstance(probe.vae.encoder, TableEncoder):
+        return None
+    has_angle, has_shift = infers_angle(probe.vae), infers_shift(probe.vae)
+    if not (has_angle or has_shift):
+        return None
+    still = infer(probe, probe.batch)
+    reach = shift_of(min(probe.vae.shape))
+    turns = np.arange(STEP_DEG, 360.0, STEP_DEG)
+    ways = [(reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)]
+    turned = follow(probe, still, [(turn, (0.0, 0.0)) for turn in turns]) if has_angle else None
+    shifted = follow(probe, still, [(0.0, way) for way in ways]) if has_shift else None
+    orders = {} if turned is None else orders_of(probe, turned)
+    rows = _rows(probe, turned, shifted, orders)
+    return Section(
+        "equivariance",
+        "Equivariance",
+        f"{len(probe.rows)} images were {_done(turned, shifted, reach)}, and the model inferred "
+        "pose and content anew. A pose is equivariant if it moves as the image did, content is "
+        "invariant if it does not change; what a number says stands beside it. No truth enters: "
+        "each image is compared with itself. Where upside down looks the same, either angle is "
+        "right: the figure and the lines that say so take the error modulo the symmetry of the "
+        "class, which is found from the errors themselves.",
+        "errors of a few degrees and of a fraction of a pixel at every angle, and content that "
+        "moves by a small part of the distance between images.",
+        "errors that grow away from 0° or peak at certain angles (the encoder knows some "
+        "orientations better than others), errors about 180° for an object without symmetry, or "
+        "content that moves as far as another image's.",
+        _pictures(probe, turns, turned, shifted, reach, orders),
+        ("measured", "turned", "shifted", "what it says"),
+        rows,
+    )
+
+
+# --- measurement ------------------------------------------------------------------------------
+
+
+def shift_of(side: int) -> float:
+    """Pixels that images of this side are shifted by."""
+    return min(SHIFT_PX, float(max(1, side // 5)))
+
+
+@torch.no_grad()
+def infer(probe: Probe, batch: Batch) -> Poses:
+    """Infer content and pose, as ``encode`` does, of images that are prepared already."""
+    parts = []
+    for first in range(0, len(batch), probe.vae.whole_batch):
+        few = slice(first, first + probe.vae.whole_batch)
+        ctf = None if batch.ctf is None else batch.ctf[few]
+        best = probe.vae.posterior(type(batch)(batch.index[few], batch.image[few], ctf)).best()
+        angle = wrap(best.angle[:, 0]).rad2deg()
+        parts.append([part.cpu() for part in (best.z[:, 0], angle, best.shift[:, 0])])
+    return Poses(*(torch.cat(column).double().numpy() for column in zip(*parts, strict=True)))
+
+
+def moved(probe: Probe, way: Move) -> Batch:
+    """Turn and shift the images; the direction of astigmatism turns along."""
+    batch, (angle, shift) = probe.batch, way
+    pictures = move(grids.as_pictures(batch.image.cpu().numpy()), angle, shift)
+    image = pictures[:, None] if pictures.ndim == 3 else np.moveaxis(pictures, -1, 1)
+    if probe.mask is not None:
+        image = image * probe.mask
+    ctf = batch.ctf
+    if ctf is not None:
+        ctf = ctf.clone()
+        ctf[:, CtfColumn.DEFOCUS_ANGLE] += angle
+    pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    return type(batch)(batch.index, pixels.to(batch.image.device), ctf)
+
+
+def follow(probe: Probe, still: Poses, ways: Iterable[Move]) -> Followed:
+    """Move the images each way and compare what is inferred with what should be."""
+    apart = _mean_distance(still.z)
+    angle, shift, content = [], [], []
+    for way in ways:
+        found = infer(probe, moved(probe, way))
+        angle.append(twin_angle_errors(found.angle_deg, still.angle_deg, way[0]))
+        shift.append(twin_shift_errors(found.shift, still.shift, way[1], way[0]))
+        content.append(np.linalg.norm(found.z - still.z, axis=1) / apart)
+    return Followed(np.stack(angle), np.stack(shift), np.stack(content))
+
+
+def orders_of(probe: Probe, turned: Followed) -> dict[str, int | None]:
+    """Class → the number of places where its errors of the angle gather; None for nowhere."""
+    return {
+        name: symmetry(turned.angle_deg[:, probe.classes == name]).order for name in probe.names
+    }
+
+
+def folded(probe: Probe, errors: Array, orders: Mapping[str, int | None]) -> Array:
+    """Take errors of the angle (T, n) modulo the symmetry of each image's class."""
+    order = np.array([orders.get(name) or 1 for name in probe.classes.tolist()])
+    turned: Array = wrap_deg(order * errors) / order
+    return turned
+
+
+def _mean_distance(z: Array) -> float:
+    from scipy.spatial.distance import pdist
+
+    return max(float(pdist(z).mean()), 1e-12)
+
+
+# --- what is shown ----------------------------------------------------------------------------
+
+
+def _done(turned: Followed | None, shifted: Followed | None, reach: float) -> str:
+    done = []
+    if turned is not None:
+        done.append(f"turned by every {STEP_DEG:g}°")
+    if shifted is not None:
+        done.append(f"shifted by ±{reach:g} px along x and along y")
+    return " and ".join(done)
+
+
+def _rows(
+    probe: Probe,
+    turned: Followed | None,
+    shifted: Followed | None,
+    orders: Mapping[str, int | None],
+) -> list[tuple[str, ...]]:
+    """Return the lines of the table: a quantity, its values, and what it means."""
+    parts = (turned, shifted)
+    rows: list[tuple[str, ...]] = []
+    if turned is not None:
+        rows += _angle_rows(probe, parts, orders)
+    if shifted is not None:
+        rows += [
+            (
+                "error of the shift, median",
+                *(
+                    _cell(None if p is None else float(np.median(p.shift_length)), " px", 2)
+                    for p in parts
+                ),
+                "half of the inferred shifts miss by less",
+            ),
+            (
+                "error of the shift, RMSE",
+                *(_cell(None if p is None else shift_rmse_px(p.shift_px), " px", 2) for p in parts),
+                "the same with large errors weighing most",
+            ),
+        ]
+    if probe.vae.layout.z_dim:
+        rows.append(
+            (
+                "change of content, mean",
+                *(
+                    _cell(None if p is None else 100 * float(p.content.mean()), " %", 0)
+                    for p in parts
+                ),
+                "how far z moves, of the mean distance between two images: 0 % is invariant",
+            )
+        )
+    if turned is not None:
+        rows += [
+            _class_row(f"{probe.kind} {name}", turned.angle_deg[:, probe.classes == name], order)
+            for name, order in orders.items()
+        ]
+    return rows
+
+
+def _angle_rows(
+    probe: Probe, parts: Iterable[Followed | None], orders: Mapping[str, int | None]
+) -> list[tuple[str, ...]]:
+    raw = [None if p is None else RotationErrors.of(p.angle_deg) for p in parts]
+    modulo = [
+        None if p is None else RotationErrors.of(folded(probe, p.angle_deg, orders)) for p in parts
+    ]
+    rows = [
+        (
+            "error of the angle, median",
+            *(_cell(None if e is None else e.median_deg, "°") for e in raw),
+            "half of the inferred angles are off by less (90° by chance)",
+        ),
+        (
+            "error of the angle, RMSE",
+            *(_cell(None if e is None else e.rmse_deg, "°") for e in raw),
+            "the same with large errors weighing most (104° by chance)",
+        ),
+        (
+            "resultant length of the errors",
+            *(_cell(None if e is None else e.resultant, "", 3) for e in raw),
+            "1 if the angle always follows, 0 if it knows nothing of the move",
+        ),
+    ]
+    if any((order or 1) > 1 for order in orders.values()):
+        rows.append(
+            (
+                "error of the angle modulo the symmetry, RMSE",
+                *(_cell(None if e is None else e.rmse_deg, "°") for e in modulo),
+                "the same where a turn that the class looks the same after is no error",
+            )
+        )
+    return rows
+
+
+def _cell(value: float | None, unit: str, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def _class_row(name: str, errors: Array, order: int | None) -> tuple[str, ...]:
+    """Return the line of a class: where its errors of the angle (T, n) gather, and how closely."""
+    says = {
+        None: "the errors gather nowhere: no angle is followed",
+        1: "the errors gather at one angle: one way up is chosen however it is turned",
+        2: "the errors gather at two angles, half a turn apart: upside down looks the same",
+    }.get(order, f"the errors gather at {order} angles, 360°/{order} apart")
+    median = RotationErrors.of(fold_deg(errors, order or 1)).median_deg
+    value = f"C{order}, median {median:.1f}°" if order else f"none, median {median:.1f}°"
+    modulo = ", and the median is taken modulo that" if (order or 1) > 1 else ""
+    return name.strip(), value, "–", says + modulo
+
+
+def _pictures(
+    probe: Probe,
+    turns: Array,
+    turned: Followed | None,
+    shifted: Followed | None,
+    reach: float,
+    orders: Mapping[str, int | None],
+) -> list[Picture]:
+    if turned is None:
+        return []
+
+    def sizes(part: Followed) -> dict[tuple[str, str], Array]:
+        angle = ("Angle modulo symmetry", "error (degrees)")
+        found = {angle: np.abs(folded(probe, part.angle_deg, orders))}
+        if infers_shift(probe.vae):
+            found["Shift", "error (px)"] = part.shift_length
+        if probe.vae.layout.z_dim:
+            found["Content", "change (% of distance)"] = 100 * part.content
+        return found
+
+    panels = [(*name, values) for name, values in sizes(turned).items()]
+    levels = [np.nan] * len(panels)
+    if shifted is not None:
+        levels = [float(np.median(values)) for values in sizes(shifted).values()]
+    fig = pose_figures.turning_errors(turns, panels, levels, reach)
+    return [Picture.of(fig, "equivariance.png", "Errors against the angle that images turn by")]

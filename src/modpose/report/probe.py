@@ -1,0 +1,149 @@
+"""A few images whose inference is examined: evenly spread, as many of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.posterior.search import batch_rows
+
+if TYPE_CHECKING:
+    from modpose.data.batches import Batch
+    from modpose.data.dataset import Dataset
+    from modpose.vae import Vae
+
+Integers = NDArray[np.int64]
+
+MOST_PIXELS = 500_000
+MOST, FEWEST = 200, 24
+"""Images that are examined: so many that they have so many pixels, within limits."""
+MOST_CLASSES = 20
+"""With more different labels than these, they are no classes."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Images, the model, and the classes that they belong to.
+
+    Attributes
+    ----------
+    vae
+        The model.
+    batch
+        n images, where the model is.
+    rows
+        (n,) their positions in the table of latents, class after class.
+    classes
+        (n,) the name of each image's class.
+    kind
+        What a class is: ``label`` or ``cluster``; empty where all images are one class.
+    mask
+        (H, W) pixels that are not zero by preprocessing; None where all may be.
+    """
+
+    vae: Vae
+    batch: Batch
+    rows: Integers
+    classes: NDArray[np.str_]
+    kind: str = ""
+    mask: NDArray[np.bool_] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The classes in their order."""
+        return list(dict.fromkeys(self.classes.tolist()))
+
+    def few(self, count: int) -> Probe:
+        """Keep at most ``count`` images, evenly spread."""
+        if len(self.rows) <= count:
+            return self
+        kept = np.linspace(0, len(self.rows) - 1, count).round().astype(np.int64)
+        batch = batch_rows(self.batch, torch.from_numpy(kept).to(self.batch.image.device))
+        return replace(self, batch=batch, rows=self.rows[kept], classes=self.classes[kept])
+
+
+def choose_probe(
+    vae: Vae, dataset: Dataset, columns: Mapping[str, NDArray[Any]], n: int
+) -> Probe | None:
+    """Choose and read the images to examine.
+
+    Parameters
+    ----------
+    vae
+        A trained model.
+    dataset
+        The images that it was fitted to.
+    columns
+        (N,) ``label`` and ``cluster``, where known.
+    n
+        Number of images N.
+
+    Returns
+    -------
+    Probe
+        None where the model is not of pictures, or there are fewer than two images.
+    """
+    if len(vae.shape) != 2 or n < 2:
+        return None
+    count = int(np.clip(MOST_PIXELS // (vae.shape[0] * vae.shape[1]), FEWEST, MOST))
+    kind, classes = classes_of(columns, n)
+    rows = spread_rows(classes, count)
+    batch = dataset.batch(rows).to(vae.coordinates.device)
+    return Probe(vae, batch, rows, classes[rows], kind, dataset.mask)
+
+
+def classes_of(columns: Mapping[str, NDArray[Any]], n: int) -> tuple[str, NDArray[np.str_]]:
+    """Name each image's class, '' where it has none: by label, else by cluster, else all are one.
+
+    Returns
+    -------
+    kind
+        The column that was taken, or ''.
+    classes
+        (N,) names.
+    """
+    for kind in ("label", "cluster"):
+        if kind in columns:
+            names = np.array([class_name(value) for value in columns[kind]])
+            if kind == "cluster":
+                names[names == "-1"] = ""  # belongs to none
+            if 1 <= len(np.unique(names[names != ""])) <= MOST_CLASSES:
+                return kind, names
+    return "", np.full(n, "all images")
+
+
+def class_name(value: object) -> str:
+    """Write a class down: whole numbers without a point, '' for one that is missing (NaN)."""
+    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
+        return ""
+    if isinstance(value, int | float | np.integer | np.floating):
+        return f"{float(value):g}"
+    return str(value)
+
+
+def spread_rows(classes: NDArray[np.str_], count: int) -> Integers:
+    """Choose about ``count`` rows, as many of each class, evenly spread; at least one of each."""
+    names = _ordered([str(name) for name in np.unique(classes) if name])
+    each = max(1, count // max(len(names), 1))
+    chosen = []
+    for name in names:
+        own = np.flatnonzero(classes == name)
+        chosen.append(own[np.unique(np.linspace(0, len(own) - 1, each).round().astype(int))])
+    return np.concatenate(chosen).astype(np.int64)
+
+
+def _ordered(names: list[str]) -> list[str]:
+    """Sort names, numbers by value and before words."""
+
+    def key(name: str) -> tuple[bool, float, str]:
+        try:
+            return False, float(name), name
+        except ValueError:
+            return True, 0.0, name
+
+    return sorted(names, key=key)

@@ -1,0 +1,255 @@
+"""The section on symmetry: which images a model can turn without seeing a difference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.evaluate.metrics import wrap_deg
+from modpose.evaluate.symmetry import (
+    COMPARABLE,
+    SAME,
+    ClassSymmetry,
+    angle_posterior,
+    class_symmetry,
+    image_order,
+    relative_deg,
+)
+from modpose.posterior.posterior import Latents
+from modpose.posterior.search import SearchSettings, batch_rows, infers_angle, modes_of
+from modpose.report import grids, pose_figures
+from modpose.report.html import Picture, Section
+from modpose.report.material import Integers, Material, sense_of_angle
+from modpose.report.probe import Probe
+
+if TYPE_CHECKING:
+    from modpose.report.grids import Floats
+
+SEARCH = SearchSettings(modes=12)
+"""More modes than the largest order that is looked for, as some differ in their shift alone."""
+TURNS = 24
+"""Angles, the best one among them, that the average is taken over."""
+AT_ONCE = 32
+"""Images that are searched at once."""
+SHOWN = 8
+"""Ambiguous images that are shown."""
+APART_DEG = 20.0
+"""A second way up differs from the best by more than this."""
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The modes of the pose of n images, most probable first.
+
+    Attributes
+    ----------
+    angle_deg, std_deg, weight
+        (n, K) angles, their widths, posterior weights.
+    shift_px
+        (n, K, 2).
+    """
+
+    angle_deg: Floats
+    std_deg: Floats
+    weight: Floats
+    shift_px: Floats
+
+    @property
+    def relative(self) -> NDArray[np.float64]:
+        """(n, K) degrees from the best."""
+        return relative_deg(self.angle_deg)
+
+
+def symmetry(m: Material) -> Section | None:
+    """Orders of symmetry of images and the groups of their classes."""
+    probe = m.probe
+    if probe is None or m.angle_deg is None or not infers_angle(probe.vae):
+        return None
+    modes = find_modes(m, probe)
+    orders = image_order(modes.relative, modes.weight, modes.std_deg)
+    average = average_turn(m, probe, modes)
+    found = {}
+    for name in probe.names:
+        own = probe.classes == name
+        found[name] = class_symmetry(
+            orders[own], modes.relative[own], modes.weight[own], average[own]
+        )
+    pictures = [_histograms(probe, modes, found)]
+    ambiguous = most_ambiguous(modes)
+    if len(ambiguous):
+        pictures.append(_pairs(m, probe, modes, ambiguous))
+    header, table = _table(probe.kind or "class", found)
+    return Section(
+        "symmetry",
+        "Symmetry",
+        _caption(m, len(probe.rows), len(ambiguous)),
+        "objects that you know to be symmetric have that group, and all others are C1 and of "
+        "order 1: their angle is known without doubt.",
+        "a symmetry that the object does not have (detail that breaks it was not learned, or the "
+        "noise hides it), or no angle preferred although the object is not round.",
+        pictures,
+        header,
+        table,
+    )
+
+
+@torch.no_grad()
+def find_modes(m: Material, probe: Probe) -> Modes:
+    """Search for the modes of each image's pose, given the content that the model inferred."""
+    device = probe.batch.image.device
+    z = torch.as_tensor(m.z[probe.rows, None], dtype=torch.float32, device=device)
+    angle, shift = (torch.as_tensor(p, dtype=torch.float32) for p in m.pose_of(probe.rows))
+    start = (angle.deg2rad().to(device), shift.to(device))
+    parts = []
+    for rows in torch.split(torch.arange(len(probe.rows), device=device), AT_ONCE):
+        pose = (start[0][rows], start[1][rows])
+        parts.append(modes_of(probe.vae, batch_rows(probe.batch, rows), z[rows], SEARCH, pose))
+
+    def joined(name: str) -> Floats:
+        return torch.cat([getattr(part, name) for part in parts]).double().cpu().numpy()
+
+    return Modes(
+        angle_deg=np.rad2deg(joined("angle")),
+        std_deg=np.rad2deg(joined("angle_std")),
+        weight=np.exp(joined("log_weight")),
+        shift_px=joined("shift"),
+    )
+
+
+@torch.no_grad()
+def average_turn(m: Material, probe: Probe, modes: Modes) -> NDArray[np.float64]:
+    """(n,) nats by which log p(image | content, pose) falls from the best angle to the average."""
+    device = probe.batch.image.device
+    turns = torch.arange(TURNS, device=device) * (2 * math.pi / TURNS)
+    z, angle, shift = (
+        torch.as_tensor(part, dtype=torch.float32, device=device)
+        for part in (m.z[probe.rows], np.deg2rad(modes.angle_deg[:, :1]), modes.shift_px[:, :1])
+    )
+    falls = []
+    few = max(1, probe.vae.whole_batch // TURNS)
+    for rows in torch.split(torch.arange(len(probe.rows), device=device), few):
+        spin = angle[rows] + turns
+        content = z[rows, None].expand(-1, TURNS, -1)
+        cell = torch.zeros_like(spin, dtype=torch.int64)
+        poses = Latents(content, spin, shift[rows].expand(-1, TURNS, -1), cell)
+        value = probe.vae.log_likelihood(batch_rows(probe.batch, rows), poses)
+        falls.append(value[:, 0] - value[:, 1:].mean(1))
+    return torch.cat(falls).double().cpu().numpy()
+
+
+def second_way_up(modes: Modes) -> Integers:
+    """(n,) the most probable mode whose angle is not that of the best, 0 where there is none."""
+    elsewhere = np.abs(modes.relative) > APART_DEG
+    return np.asarray(np.where(elsewhere, modes.weight, 0.0).argmax(1))
+
+
+def most_ambiguous(modes: Modes, count: int = SHOWN) -> Integers:
+    """Images with two comparable ways up, the most evenly weighted first, at most ``count``."""
+    weight = np.take_along_axis(modes.weight, second_way_up(modes)[:, None], 1)[:, 0]
+    ratio = np.where(second_way_up(modes) > 0, weight / modes.weight[:, 0], 0.0)
+    order = np.argsort(-ratio, kind="stable")[:count]
+    return np.asarray(order[ratio[order] >= COMPARABLE])
+
+
+# --- what is shown ----------------------------------------------------------------------------
+
+
+def _table(
+    kind: str, found: dict[str, ClassSymmetry]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return header and rows: the orders that occur, the group, the weights of its places."""
+    shares = np.array([one.shares for one in found.values()])
+    orders = [n for n in range(1, shares.shape[1]) if n <= 2 or shares[:, n].any()]
+    header = (
+        kind,
+        "images",
+        *(f"order {n}" for n in orders),
+        "round",
+        "symmetry group",
+        "cost of its turns",
+        "mean weight of each mode",
+    )
+    table = []
+    for name, one in found.items():
+        parts = [_percent(one.shares[n]) for n in [*orders, 0]]
+        order, cost = one.nearest
+        turn = f"{_percent(cost)} (1/{order} turn)" if one.order else "–"
+        weights = " + ".join(_percent(weight) for weight in one.weights) if one.order else "–"
+        table.append((name, str(one.images), *parts, one.group, turn, weights))
+    return header, table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _caption(m: Material, images: int, ambiguous: int) -> str:
+    caption = (
+        f"For {images} images, evenly spread, every pose was compared with the model's own "
+        "picture of the content; the poses that explain an image best (the modes of its posterior) "
+        "say which turns leave it looking the same. An image is of order n if modes of comparable "
+        f"weight (at least {_percent(COMPARABLE)} of the best) stand at every multiple of 360°/n "
+        "from the best one: order 2 looks the same upside down. Columns 'order n' give the share "
+        "of the images of that order; 'round' is the share whose posterior covers nearly the whole "
+        "circle. Where noise is low, detail that hardly shows decides between two ways up, so the "
+        "symmetry group of a class goes by what turns cost: it is Cₙ with the largest n for which "
+        "turning an object by 360°/n and its multiples loses less than "
+        f"{_percent(SAME)} of the nats that turning it by an average angle loses. 'Cost of its "
+        "turns' is that part (for C1, of the turn that comes nearest to a symmetry); 0 % is a "
+        "perfect symmetry. The last column is the mean posterior probability of the best mode "
+        "and of its counterparts 360°/n, 2 · 360°/n, … away; what is missing to 100 % lies at "
+        "other angles. The first figure shows the mean posterior of the angle relative to the best "
+        "mode (dotted: the turns of the symmetry group). "
+    )
+    if not ambiguous:
+        return caption + "No image of these has two comparable ways up."
+    return (
+        caption
+        + "The second figure shows the images with the most evenly weighted ways up: the image, "
+        "and the image turned upright by either mode, with the mode's weight and how far it stands "
+        "from the best. " + sense_of_angle(m.look.origin)
+    )
+
+
+def _histograms(probe: Probe, modes: Modes, found: dict[str, ClassSymmetry]) -> Picture:
+    posterior = angle_posterior(modes.relative, modes.weight, modes.std_deg)
+    means = [posterior[probe.classes == name].mean(0) for name in found]
+    orders = [one.order or 0 for one in found.values()]
+    names = [f"{probe.kind} {name}".strip() for name in found]
+    fig = pose_figures.mode_histograms(np.stack(means), orders, names)
+    alt = "Mean posterior of the angle relative to its most probable value, a row a class"
+    return Picture.of(fig, "symmetry.png", alt)
+
+
+def _pairs(m: Material, probe: Probe, modes: Modes, chosen: Integers) -> Picture:
+    """Show images beside themselves turned upright by their two best modes."""
+    second = second_way_up(modes)[chosen]
+    images = grids.as_pictures(probe.batch.image[torch.as_tensor(chosen)].cpu().numpy())
+    ways, captions = [], []
+    for mode in (np.zeros_like(second), second):
+        angle = modes.angle_deg[chosen, mode]
+        ways.append(_upright(images, angle, modes.shift_px[chosen, mode]))
+        turn = wrap_deg(angle - modes.angle_deg[chosen, 0])
+        weight = modes.weight[chosen, mode]
+        captions.append(
+            [
+                f"{_percent(w)}" + (f", {t:+.0f}°".replace("-", "−") if mode.any() else "")
+                for w, t in zip(weight, turn, strict=True)
+            ]
+        )
+    names = [f"{probe.kind} {name}".strip() for name in probe.classes[chosen]]
+    fig = pose_figures.two_ways_up(images, ways, names, captions, m.look)
+    return Picture.of(fig, "ambiguous.png", "The most ambiguous images and their two ways up")
+
+
+def _upright(images: Floats, angle_deg: Floats, shift_px: Floats) -> Floats:
+    """Turn images upright; what comes from beyond their edge has the image's median."""
+    upright, inside = grids.align(images, angle_deg, shift_px)
+    extra = [1] * (upright.ndim - 3)
+    median = np.median(images.reshape(len(images), -1), axis=1).reshape(-1, 1, 1, *extra)
+    return np.asarray(upright + (1 - inside.reshape(*inside.shape, *extra)) * median)
