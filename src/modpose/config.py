@@ -334,7 +334,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         old = out.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            same_kind = "kind" not in value or value["kind"] == old.get("kind")
+            # data.kind is an option like others; elsewhere another kind has other options
+            same_kind = key == "data" or "kind" not in value or value["kind"] == old.get("kind")
             out[key] = merge(old, value) if same_kind else dict(value)
         else:
             out[key] = value
