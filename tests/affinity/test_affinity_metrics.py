@@ -157,14 +157,14 @@ def test_the_legendre_table_is_that_of_scipy() -> None:
 
 
 def test_a_harmonic_has_power_in_its_own_degree() -> None:
-    """r^2 (3 z^2 - r^2) / r^2 is of degree 2, x y z of degree 3; and Parseval holds."""
-    axis = np.arange(17) - 8.0
+    """x is of degree 1, 3 z^2 - r^2 and x y of 2, x y z of 3; and Parseval holds."""
+    axis = np.arange(25) - 12.0
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     r = np.sqrt(x**2 + y**2 + z**2)
-    envelope = np.exp(-((r - 4) ** 2) / 6)
+    envelope = np.exp(-((r - 6) ** 2) / 8)
     for degree, form in ((1, x), (2, 3 * z**2 - r**2), (2, x * y), (3, x * y * z)):
         volume = torch.from_numpy(form / np.maximum(r, 1) ** degree * envelope).float()[None]
-        power = spherical_power(volume, torch.tensor([[8.0, 8, 8]]), 5)[0].sum(dim=0)
+        power = spherical_power(volume, torch.tensor([[12.0, 12, 12]]), 5)[0].sum(dim=0)
         assert power.argmax() == degree
         assert power[degree] / power.sum() > 0.99
         assert power.sum() == pytest.approx(float(volume.square().sum()), rel=0.15)

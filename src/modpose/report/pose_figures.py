@@ -132,7 +132,12 @@ def turning_errors(
         ax.grid(axis="y", color=RULE, linewidth=0.6)
         ax.set_xticks(np.arange(0, 361, 90))
         ax.set_ylim(0, None)
-    handles, labels = axes[0].get_legend_handles_labels()
-    place = "outside lower center"
-    fig.legend(handles, labels, loc=place, ncols=3, frameon=False, fontsize=SMALL, labelcolor=INK)  # type: ignore[call-overload]
+    fig.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+    )
     return fig

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.int64]
 
-MOST_PIXELS = 500_000
+MOST_PIXELS = 300_000
 MOST, FEWEST = 200, 24
 """Images that are examined: so many that they have so many pixels, within limits."""
 MOST_CLASSES = 20

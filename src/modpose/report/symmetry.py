@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 SEARCH = SearchSettings(modes=12)
 """More modes than the largest order that is looked for, as some differ in their shift alone."""
-TURNS = 24
+TURNS = 12
 """Angles, the best one among them, that the average is taken over."""
+PIXELS = 400
+"""Pixels, drawn at random, that the average is estimated from."""
 AT_ONCE = 32
 """Images that are searched at once."""
 SHOWN = 8
@@ -130,6 +132,7 @@ def average_turn(m: Material, probe: Probe, modes: Modes) -> NDArray[np.float64]
         torch.as_tensor(part, dtype=torch.float32, device=device)
         for part in (m.z[probe.rows], np.deg2rad(modes.angle_deg[:, :1]), modes.shift_px[:, :1])
     )
+    generator = torch.Generator(device).manual_seed(m.seed)
     falls = []
     few = max(1, probe.vae.whole_batch // TURNS)
     for rows in torch.split(torch.arange(len(probe.rows), device=device), few):
@@ -137,7 +140,8 @@ def average_turn(m: Material, probe: Probe, modes: Modes) -> NDArray[np.float64]
         content = z[rows, None].expand(-1, TURNS, -1)
         cell = torch.zeros_like(spin, dtype=torch.int64)
         poses = Latents(content, spin, shift[rows].expand(-1, TURNS, -1), cell)
-        value = probe.vae.log_likelihood(batch_rows(probe.batch, rows), poses)
+        batch = batch_rows(probe.batch, rows)
+        value = probe.vae.log_likelihood(batch, poses, generator, PIXELS)
         falls.append(value[:, 0] - value[:, 1:].mean(1))
     return torch.cat(falls).double().cpu().numpy()
 
