@@ -65,10 +65,10 @@ class OptionReference(Reference):
 
         from modpose import config
 
-        documented = ModuleAnalyzer.for_module("modpose.config").find_attr_docs()
         sections = []
         for name in ("DataConfig", "ModelConfig", "TrainConfig", *_other_sections(config)):
             section: type[BaseModel] = getattr(config, name)
+            documented = ModuleAnalyzer.for_module(section.__module__).find_attr_docs()
             lines = []
             for option, field in section.model_fields.items():
                 kind = str(section.__annotations__[option]).removeprefix("Annotated")

@@ -24,7 +24,7 @@ from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.grid import decode_upright, fast_length, log_likelihood_grid, log_prior
 from modpose.posterior.posterior import Latents
 from modpose.posterior.refine import Components, Mixture, Workplace, refine
-from modpose.posterior.search import PoseModes, SearchSettings, batch_rows, modes_of
+from modpose.posterior.search import PoseModes, SearchSettings, modes_of
 from modpose.recipes import recipe_config
 from modpose.vae import Vae, build_vae
 
@@ -449,7 +449,7 @@ def test_results_do_not_depend_on_the_batch() -> None:
     settings = SearchSettings(refine_steps=10, refine_pixels=200)
     together = searched(vae, batch, settings)
     for k in (0, 3):
-        alone = searched(vae, batch_rows(batch, torch.tensor([k])), settings)
+        alone = searched(vae, batch.rows(torch.tensor([k])), settings)
         for name in ("angle", "shift", "log_weight"):
             one, all_ = getattr(alone.modes, name)[0, 0], getattr(together.modes, name)[k, 0]
             torch.testing.assert_close(one, all_, atol=1e-3, rtol=1e-3)

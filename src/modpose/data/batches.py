@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+
+from modpose.geometry.pose import Pose
 
 
 @dataclass  # not frozen: mixed precision casts the fields of a copy
@@ -21,11 +24,22 @@ class Batch:
     ctf
         (B, 9) float32 CTF parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or
         None where no CTF is modelled.
+    pose
+        Given poses (B,): rotation matrices (B, d, d) and shifts (B, d) in pixels; None where the
+        pose is inferred.
+    wedge
+        (B, D, H, W // 2 + 1) float32, which frequencies of a volume were measured
+        (:func:`modpose.observe.wedge.wedge_mask`), or None where all were.
+    label
+        (B,) int64 known classes, -1 where unknown; None where nothing is trained on them.
     """
 
     index: Tensor
     image: Tensor
     ctf: Tensor | None = None
+    pose: Pose | None = None
+    wedge: Tensor | None = None
+    label: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.index.shape[0])
@@ -34,11 +48,20 @@ class Batch:
         """Return the same batch with other pixels."""
         return replace(self, image=image)
 
+    def rows(self, index: Tensor) -> Batch:
+        """Return the images at ``index`` (P,) of the batch, which may repeat."""
+        return self._map(lambda part: part[index])
+
     def to(self, device: torch.device) -> Batch:
         """Move every tensor to ``device``."""
-        return replace(
-            self,
-            index=self.index.to(device),
-            image=self.image.to(device),
-            ctf=None if self.ctf is None else self.ctf.to(device),
-        )
+        return self._map(lambda part: part.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Tensor | Pose] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Pose):
+                changed[field.name] = Pose(*map(change, value))
+            elif value is not None:
+                changed[field.name] = change(value)
+        return replace(self, **changed)  # type: ignore[arg-type]

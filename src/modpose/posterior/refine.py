@@ -27,7 +27,6 @@ from modpose.posterior.posterior import LOG_STD_RANGE, Latents, angle_kl
 from modpose.posterior.search import (
     PoseModes,
     SearchSettings,
-    batch_rows,
     infers_angle,
     infers_shift,
 )
@@ -191,7 +190,7 @@ class Workplace:
     def encoded_again(self, parts: Components) -> Components:
         """Encode each image brought upright; keep that content where its bound is higher."""
         pose = self.latents(parts.mean[:, None]).pose()
-        seen = batch_rows(self.batch, parts.owner)
+        seen = self.batch.rows(parts.owner)
         x = pose.to_image(self.vae.coordinates)[:, 0]
         upright = sample_images(seen.image, x).transpose(1, 2).reshape(seen.image.shape)
         posterior = self.vae.posterior(seen.with_image(upright))
@@ -224,7 +223,7 @@ class Workplace:
         optimizer = torch.optim.Adam([moved, grown], lr=0.0, betas=(0.8, 0.95))
         noise = self.noise("climb", (steps, scale.shape[-1]))[start.owner]
         generator = torch.Generator(scale.device).manual_seed(self.seed)
-        seen = batch_rows(self.batch, start.owner)
+        seen = self.batch.rows(start.owner)
         for step in range(steps):
             parts = self._at(start, moved, grown)
             sample = parts.mean + parts.log_std.exp() * noise[:, step]
@@ -253,10 +252,10 @@ class Workplace:
         """Bound of each component on its own, from the noise of ``stream``."""
         samples = self.settings.samples if samples is None else samples
         drawn = self.draw(parts, stream, samples)
-        seen = batch_rows(self.batch, parts.owner)
+        seen = self.batch.rows(parts.owner)
         few, recon = self.vae.whole_batch, []
         for rows in torch.split(torch.arange(len(drawn), device=drawn.device), few):
-            some = batch_rows(seen, rows)
+            some = seen.rows(rows)
             values = (self.latents(drawn[rows, k : k + 1]) for k in range(samples))
             recon.append(torch.cat([self.vae.log_likelihood(some, one) for one in values], dim=1))
         return Bound(torch.cat(recon).T, *self.kl(parts))

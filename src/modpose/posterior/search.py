@@ -195,16 +195,10 @@ def grid_candidates(vae: Vae, batch: Batch, z: Tensor, settings: SearchSettings)
         rows = torch.arange(first, min(first + few, len(batch)), device=z.device)
         content = z if len(z) == 1 else z[rows]
         grid = log_likelihood_grid(
-            vae, batch_rows(batch, rows), content, angles=angles, reach=reach, spacing=spacing
+            vae, batch.rows(rows), content, angles=angles, reach=reach, spacing=spacing
         )
         parts.append(_maxima(vae, grid, settings.modes))
     return Candidates(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def batch_rows(batch: Batch, rows: Tensor) -> Batch:
-    """Return the images of a batch at ``rows`` (P,), which may repeat."""
-    ctf = None if batch.ctf is None else batch.ctf[rows]
-    return type(batch)(batch.index[rows], batch.image[rows], ctf)
 
 
 def _maxima(vae: Vae, grid: PoseGrid, count: int) -> Candidates:

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose.posterior.search import batch_rows
-
 if TYPE_CHECKING:
     from modpose.data.batches import Batch
     from modpose.data.dataset import Dataset
@@ -63,7 +61,7 @@ class Probe:
         if len(self.rows) <= count:
             return self
         kept = np.linspace(0, len(self.rows) - 1, count).round().astype(np.int64)
-        batch = batch_rows(self.batch, torch.from_numpy(kept).to(self.batch.image.device))
+        batch = self.batch.rows(torch.from_numpy(kept).to(self.batch.image.device))
         return replace(self, batch=batch, rows=self.rows[kept], classes=self.classes[kept])
 
 

@@ -21,7 +21,7 @@ from modpose.evaluate.symmetry import (
     relative_deg,
 )
 from modpose.posterior.posterior import Latents
-from modpose.posterior.search import SearchSettings, batch_rows, infers_angle, modes_of
+from modpose.posterior.search import SearchSettings, infers_angle, modes_of
 from modpose.report import grids, pose_figures
 from modpose.report.html import Picture, Section
 from modpose.report.material import Integers, Material, sense_of_angle
@@ -110,7 +110,7 @@ def find_modes(m: Material, probe: Probe) -> Modes:
     parts = []
     for rows in torch.split(torch.arange(len(probe.rows), device=device), AT_ONCE):
         pose = (start[0][rows], start[1][rows])
-        parts.append(modes_of(probe.vae, batch_rows(probe.batch, rows), z[rows], SEARCH, pose))
+        parts.append(modes_of(probe.vae, probe.batch.rows(rows), z[rows], SEARCH, pose))
 
     def joined(name: str) -> Floats:
         return torch.cat([getattr(part, name) for part in parts]).double().cpu().numpy()
@@ -140,7 +140,7 @@ def average_turn(m: Material, probe: Probe, modes: Modes) -> NDArray[np.float64]
         content = z[rows, None].expand(-1, TURNS, -1)
         cell = torch.zeros_like(spin, dtype=torch.int64)
         poses = Latents(content, spin, shift[rows].expand(-1, TURNS, -1), cell)
-        batch = batch_rows(probe.batch, rows)
+        batch = probe.batch.rows(rows)
         value = probe.vae.log_likelihood(batch, poses, generator, PIXELS)
         falls.append(value[:, 0] - value[:, 1:].mean(1))
     return torch.cat(falls).double().cpu().numpy()

@@ -1,0 +1,30 @@
+"""``data``: from the user's file to what the model sees."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from modpose.config.section import Frozen
+
+
+class DataConfig(Frozen):
+    """What happens to an image between the user's file and the model, in this order."""
+
+    kind: Literal["auto", "images", "rgb", "volumes"] = "auto"
+    """How to read an array whose shape is ambiguous."""
+    crop: int | None = Field(None, ge=2)
+    """Keep the central ``crop`` pixels of each side (before Fourier cropping)."""
+    box: int | None = Field(None, ge=2)
+    """Fourier-crop (down-sample) to this box; the pixel size grows in proportion."""
+    invert: bool = False
+    """Multiply by -1, so that particles that are dark become bright."""
+    normalize: Literal["none", "image", "background", "range"] = "none"
+    """``image``: zero mean, unit s.d. an image; ``background``: the same statistics taken outside
+    the inscribed circle; ``range``: the whole set to [0, 1] (by type for integers, else by the
+    smallest and largest value of a sample)."""
+    mask: float | None = Field(None, gt=0)
+    """Radius of a circular mask as a fraction of the half box; pixels outside do not count."""
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    """Fraction of the images held out for validation (chosen by the seed)."""

@@ -1,0 +1,73 @@
+"""Recipes: each published system as a few lines of configuration, and no code of its own."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modpose.errors import InputError
+from modpose.recipes.baselines import BASELINES
+from modpose.recipes.modpose import MODPOSE
+from modpose.recipes.recipe import Options, Recipe
+from modpose.recipes.spatial_vae import SPATIAL_VAE
+from modpose.recipes.target_vae import TARGET_VAE
+
+if TYPE_CHECKING:
+    from modpose.data.source import Source
+
+RECIPES: dict[str, Recipe] = MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE
+
+DEFAULT_RECIPE = "modpose"
+DEFAULT_FOR_VOLUMES = "vae"
+
+
+def recipe_config(name: str) -> Options:
+    """Return the options that a recipe sets.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe; names the nearest.
+    """
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(RECIPES)}"
+        raise InputError(f"--recipe: there is no recipe '{name}'; {hint}")
+    return {"recipe": name} | recipe.options
+
+
+def suggest(source: Source) -> tuple[str, Options, str]:
+    """Choose the recipe, and the likelihood and normalisation, by the kind of data, and say so.
+
+    Pictures (8-bit, or real values within [0, 1]) take the Bernoulli likelihood on [0, 1];
+    measurements take Gaussian noise on images of zero mean and unit standard deviation.
+
+    Parameters
+    ----------
+    source
+        The opened input; a few images are read.
+
+    Returns
+    -------
+    tuple
+        The best recipe's name, options to lay between any recipe's and the user's own, and a
+        sentence.
+    """
+    ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
+    hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
+    few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
+    values = source.stack.read(few)
+    name = DEFAULT_RECIPE if len(source.stack.shape) == 2 else DEFAULT_FOR_VOLUMES
+    low, high = float(values.min()), float(values.max())
+    eight_bit = low >= 0 and 1 < high <= 255 and bool((values == np.rint(values)).all())
+    if eight_bit or (low >= 0 and high <= 1):
+        options: Options = {"model": {"likelihood": {"kind": "bernoulli"}}}
+        options["data"] = {"normalize": "range"}
+        return name, options, "values look like pictures: Bernoulli likelihood on [0, 1]"
+    noise = {"kind": "gaussian", "noise": "learned", "std": 1.0}
+    options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
+    meaning = f"values look like measurements: normalised images, learned Gaussian noise{hint}"
+    return name, options, meaning

@@ -1,0 +1,93 @@
+"""spatial-VAE (Bepler et al. 2019): the decoder is a function of coordinates."""
+
+from __future__ import annotations
+
+from modpose.config import merge
+from modpose.recipes.recipe import FOURIER, IMPLICIT, NO_POSE, PERCEPTRON, Options, Recipe
+
+_PAPER = "Bepler, Zhong, Kelley, Brignole & Berger, NeurIPS 2019"
+
+_OPTIONS: Options = {
+    "model": {
+        "encoder": PERCEPTRON | {"hidden": 512, "activation": "leaky-relu"},
+        "field": FOURIER,
+        "rotation": {"prior": "uniform"},
+        "shift": {"prior": "gaussian", "std_px": 2.0},
+    },
+    "train": {
+        "lr": 1e-3,
+        "batch_size": 32,
+        "schedule": "cosine",
+        "warmup_steps": 500,
+        "pixels": 100,
+        "augment_rotation": True,
+        "delay_z_steps": 1000,
+        "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 2000},
+    },
+}
+
+SPATIAL_VAE: dict[str, Recipe] = {
+    "spatial-vae": Recipe(
+        title="Rotation and shift as latent variables of a coordinate network",
+        description=(
+            "Content z, in-plane angle and shift are inferred by a perceptron; the decoder is a "
+            "function of coordinates (random Fourier features).  A uniform prior on the circle "
+            "with its exact KL, the encoder's input turned at random, content held at zero until "
+            "pose is learned, 100 pixels a step."
+        ),
+        paper=_PAPER,
+        options=_OPTIONS,
+    ),
+    "spatial-vae-paper": Recipe(
+        title="spatial-VAE with the published training",
+        description=(
+            "As printed: tanh networks of 2 x 500, every pixel, Adam at 1e-4, batches of 100, "
+            "the wide-prior KL of equation 3, content held for the two epochs of the paper's set."
+        ),
+        paper=_PAPER,
+        options=merge(
+            _OPTIONS,
+            {
+                "model": {
+                    "encoder": PERCEPTRON,
+                    "field": IMPLICIT | {"fourier": None},
+                    "rotation": {"prior": "wide", "std_deg": 180.0},
+                },
+                "train": {
+                    "lr": 1e-4,
+                    "batch_size": 100,
+                    "schedule": "constant",
+                    "warmup_steps": 0,
+                    "pixels": None,
+                    "delay_z_steps": 320,
+                    "beta": {"kind": "constant"},
+                    "epochs": 500,
+                },
+            },
+        ),
+    ),
+    "spatial-vae-rotation": Recipe(
+        title="spatial-VAE, rotation only",
+        description="The shift is fixed to zero, for images that are centred already.",
+        paper=_PAPER,
+        options=merge(_OPTIONS, {"model": {"shift": {"prior": "none"}}}),
+    ),
+    "spatial-vae-translation": Recipe(
+        title="spatial-VAE, shift only",
+        description="The angle is fixed to zero, for images that are upright already.",
+        paper=_PAPER,
+        options=merge(
+            _OPTIONS,
+            {"model": {"rotation": {"prior": "none"}}, "train": {"augment_rotation": False}},
+        ),
+    ),
+    "spatial-vae-fixed": Recipe(
+        title="spatial-VAE, pose fixed to zero",
+        description="The coordinate network alone: the ablation of Figure 2 of the paper.",
+        paper=_PAPER,
+        options=merge(
+            _OPTIONS,
+            {"model": NO_POSE, "train": {"augment_rotation": False, "delay_z_steps": 0}},
+        ),
+    ),
+}
