@@ -65,7 +65,7 @@ def electron_wavelength(voltage_kv: Tensor) -> Tensor:
     λ = h / √(2 m e V (1 + e V / 2 m c²)), constants of nature as of CODATA 2018.
     """
     volts = voltage_kv * 1e3
-    return 12.264259 / torch.sqrt(volts + 0.9784756e-6 * volts**2)
+    return 12.26425966158 / torch.sqrt(volts + 9.784755918e-7 * volts**2)
 
 
 def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tensor:
