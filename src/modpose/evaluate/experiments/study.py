@@ -201,6 +201,13 @@ def evaluate(fit: Fit, run: Run) -> Score:
 # --- many fits --------------------------------------------------------------------------------
 
 
+def usable_cores() -> int:
+    """Count the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def carry_out_all(fits: Sequence[Fit], folder: Path, jobs: int) -> Iterator[Result | TrainingError]:
     """Carry fits out, ``jobs`` side by side, and yield what became of them in the order given.
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,13 @@ from modpose.evaluate.experiments.page import Page, Section
 from modpose.evaluate.experiments.spatial_vae import digits, galaxies, hinge, particles
 from modpose.evaluate.experiments.spatial_vae.budgets import PLANS, Plan
 from modpose.evaluate.experiments.spatial_vae.common import Setting, Study
-from modpose.evaluate.experiments.study import Budget, Result, carry_out_all, open_folder
+from modpose.evaluate.experiments.study import (
+    Budget,
+    Result,
+    carry_out_all,
+    open_folder,
+    usable_cores,
+)
 
 logger = logging.getLogger("modpose")
 
@@ -132,7 +139,7 @@ def _section(
 def _plan(budget: Budget, minutes_per_fit: float | None) -> Plan:
     if budget not in PLANS:
         raise InputError.of("experiment", "--budget", budget, f"one of {', '.join(PLANS)}")
-    plan = PLANS[budget]
+    plan = replace(PLANS[budget], jobs=min(PLANS[budget].jobs, usable_cores()))
     if minutes_per_fit is None:
         return plan
     if not minutes_per_fit > 0:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from modpose.errors import InputError
 from modpose.evaluate.experiments.conduct import Conduct
 from modpose.evaluate.experiments.spatial_vae import machine
 from modpose.evaluate.experiments.spatial_vae.common import Study
-from modpose.evaluate.experiments.study import Budget, open_folder
+from modpose.evaluate.experiments.study import Budget, open_folder, usable_cores
 from modpose.evaluate.experiments.target_vae import (
     digits,
     galaxies,
@@ -103,7 +104,7 @@ def run(
 def _plan(budget: Budget, minutes_per_fit: float | None) -> Plan:
     if budget not in PLANS:
         raise InputError.of("experiment", "--budget", budget, f"one of {', '.join(PLANS)}")
-    plan = PLANS[budget]
+    plan = replace(PLANS[budget], jobs=min(PLANS[budget].jobs, usable_cores()))
     if minutes_per_fit is None:
         return plan
     if not minutes_per_fit > 0:
