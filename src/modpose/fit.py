@@ -46,6 +46,8 @@ def fit_run(
     *,
     datadir: Path | None = None,
     index: Path | None = None,
+    poses: Path | None = None,
+    ctf: Path | None = None,
     labels: str | Path | ArrayLike | None = None,
     clusters: int | None = None,
     max_minutes: float | None = None,
@@ -62,7 +64,7 @@ def fit_run(
         The complete configuration.
     out
         The run folder to make.
-    datadir, index
+    datadir, index, poses, ctf
         How the input was opened, remembered so that it can be opened again.
     labels
         (N,) known classes, a column or a file; kept in ``latents.parquet`` to colour and score,
@@ -88,8 +90,15 @@ def fit_run(
     _check_images(dataset, quiet)
     environment = describe_fit(dataset, config, known, clusters) | {
         "command": sys.argv[1:],
-        "datadir": None if datadir is None else os.fspath(datadir.absolute()),
-        "index": None if index is None else os.fspath(index.absolute()),
+        **{
+            name: None if path is None else os.fspath(path.absolute())
+            for name, path in {
+                "datadir": datadir,
+                "index": index,
+                "poses": poses,
+                "ctf": ctf,
+            }.items()
+        },
     }
     run = Run.create(out, config, environment, overwrite)
     try:

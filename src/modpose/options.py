@@ -30,12 +30,14 @@ def configure(
     assignments: Sequence[str] = (),
     datadir: Path | None = None,
     index: Path | None = None,
+    poses: Path | None = None,
+    ctf: Path | None = None,
 ) -> tuple[Source, Config, str]:
     """Open images and resolve the options for them.
 
     Parameters
     ----------
-    source, datadir, index
+    source, datadir, index, poses, ctf
         See :func:`modpose.data.source.open_source`.
     recipe
         Its name; else the one that ``file`` names, else the default.
@@ -60,7 +62,7 @@ def configure(
         return resolve(options, file=file, flags=flags, assignments=assignments)
 
     kind = resolved(base).data.kind
-    opened = open_source(source, kind=kind, datadir=datadir, index=index)
+    opened = open_source(source, kind=kind, datadir=datadir, index=index, poses=poses, ctf=ctf)
     best, for_data, meaning = suggest(opened)
     if name is None:
         base = recipe_config(best)

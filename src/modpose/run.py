@@ -180,12 +180,12 @@ class Run:
             raise InputError(
                 f"{self.path}: the run was fitted to an array in memory, which is not in the folder"
             )
-        source = open_source(
-            environment["input"],
-            kind=self.config.data.kind,
-            datadir=None if environment.get("datadir") is None else Path(environment["datadir"]),
-            index=None if environment.get("index") is None else Path(environment["index"]),
-        )
+        files = {
+            name: Path(environment[name])
+            for name in ("datadir", "index", "poses", "ctf")
+            if environment.get(name) is not None
+        }
+        source = open_source(environment["input"], kind=self.config.data.kind, **files)
         return Dataset(
             source, self.config.data, seed=self.config.seed, ctf=self.config.model.ctf == "auto"
         )

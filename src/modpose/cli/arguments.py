@@ -35,6 +35,18 @@ Index = Annotated[
     Path | None,
     typer.Option("--index", help="Use these images only: a .txt or .npy of 0-based positions."),
 ]
+PosesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--poses", metavar="FILE", help="Poses of the images: a .star, a .cs, or cryoDRGN's .pkl."
+    ),
+]
+CtfFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ctf", metavar="FILE", help="CTF parameters: a .star, a .cs, or cryoDRGN's .pkl."
+    ),
+]
 MaxMinutes = Annotated[
     float | None, typer.Option(help="Stop at the first step after so many minutes of training.")
 ]

@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, Index, Input, MaxMinutes, Overwrite, RunFolder, app
+from modpose.cli.arguments import (
+    CtfFile,
+    DataDir,
+    Index,
+    Input,
+    MaxMinutes,
+    Overwrite,
+    PosesFile,
+    RunFolder,
+    app,
+)
 from modpose.errors import InputError
 
 
@@ -44,6 +54,8 @@ def fit(
     ] = None,
     datadir: DataDir = None,
     index: Index = None,
+    poses: PosesFile = None,
+    ctf: CtfFile = None,
     invert: Annotated[
         bool | None, typer.Option("--invert", help="Make dark particles bright.")
     ] = None,
@@ -87,6 +99,7 @@ def fit(
         given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
         given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
         given |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
+        given |= {"--poses": poses, "--ctf": ctf}
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
@@ -108,6 +121,8 @@ def fit(
         assignments=assignments or [],
         datadir=datadir,
         index=index,
+        poses=poses,
+        ctf=ctf,
     )
     typer.echo(sentence, err=True)
     with _resumable(out):
@@ -117,6 +132,8 @@ def fit(
             out,
             datadir=datadir,
             index=index,
+            poses=poses,
+            ctf=ctf,
             labels=labels,
             clusters=clusters,
             max_minutes=_positive(max_minutes),

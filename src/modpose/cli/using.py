@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, Index, Overwrite, RunFolder, app
+from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, PosesFile, RunFolder, app
 from modpose.errors import InputError
 
 # --- looking ----------------------------------------------------------------------------------
@@ -101,6 +101,8 @@ def encode(
     ] = False,
     datadir: DataDir = None,
     index: Index = None,
+    poses: PosesFile = None,
+    ctf: CtfFile = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Infer content and pose of other images with a run's model.
@@ -119,7 +121,14 @@ def encode(
     if out.exists() and not overwrite:  # before the work, not after
         raise InputError(f"{out}: is there already; --overwrite replaces it")
     opened_run = Run.open(run)
-    images = open_source(source, kind=opened_run.config.data.kind, datadir=datadir, index=index)
+    images = open_source(
+        source,
+        kind=opened_run.config.data.kind,
+        datadir=datadir,
+        index=index,
+        poses=poses,
+        ctf=ctf,
+    )
     encoded = opened_run.model().encode(images, search=search)
     write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:

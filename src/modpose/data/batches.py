@@ -25,8 +25,8 @@ class Batch:
         (B, 9) float32 CTF parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or
         None where no CTF is modelled.
     pose
-        Given poses (B,): rotation matrices (B, d, d) and shifts (B, d) in pixels; None where the
-        pose is inferred.
+        Given poses: rotation matrices (B, 3, 3), for images, too, which are projections along z,
+        and shifts (B, 2) (volumes: (B, 3)) in pixels; None where the pose is inferred.
     wedge
         (B, D, H, W // 2 + 1) float32, which frequencies of a volume were measured
         (:func:`modpose.observe.wedge.wedge_mask`), or None where all were.

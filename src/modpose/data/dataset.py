@@ -15,6 +15,7 @@ from modpose.data import preprocess
 from modpose.data.batches import Batch
 from modpose.data.source import Source
 from modpose.errors import InputError
+from modpose.geometry.pose import Pose
 
 CACHE_BYTES = 2**30
 """A preprocessed stack below this size is kept in memory once read."""
@@ -47,6 +48,8 @@ class Dataset:
         Decides which images are held out.
     ctf
         Give the CTF parameters of each image along.
+    poses
+        Give the pose of each image along, as a consensus refinement found it.
     value_range
         With ``normalize: range``, the values that become 0 and 1; None takes them from the data.
         New images for a trained model need those of the images that it was trained on.
@@ -61,6 +64,9 @@ class Dataset:
         Sorted positions of the images to train on and of those held out.
     ctf
         (N, 9) float32 CTF parameters with the pixel size after Fourier cropping, or None.
+    rotation, translation
+        (N, 3, 3) float32 given rotations, and (N, 2) (volumes: (N, 3)) float32 given shifts in
+        pixels after Fourier cropping; or None.
     mask
         Boolean, of ``shape``: pixels that count; None where all do.
     value_range
@@ -69,7 +75,8 @@ class Dataset:
     Raises
     ------
     InputError
-        Where the sizes do not fit the configuration or the CTF parameters are incomplete; later,
+        Where the sizes do not fit the configuration, the CTF parameters are incomplete, or poses
+        are asked for and there are none; later,
         when read, where an image is constant or holds a value that is not finite.
     """
 
@@ -80,6 +87,7 @@ class Dataset:
         *,
         seed: int,
         ctf: bool = False,
+        poses: bool = False,
         value_range: tuple[float, float] | None = None,
     ) -> None:
         self.source, self.config = source, config
@@ -90,6 +98,12 @@ class Dataset:
         self.ctf = source.particles.ctf(source.stack.pixel_size) if ctf else None
         if self.ctf is not None:
             self.ctf[:, 0] *= sizes.pixel_size_factor
+        self.rotation: NDArray[np.float32] | None = None
+        self.translation: NDArray[np.float32] | None = None
+        if poses:
+            rotation, shift = given_poses(source)
+            self.rotation = rotation.astype(np.float32)
+            self.translation = (shift / sizes.pixel_size_factor).astype(np.float32)
         self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)
         self.train, self.val = split(self.n, config.val_fraction, seed)
         self._image_bytes = 4 * self.channels * int(np.prod(self.shape))
@@ -113,6 +127,14 @@ class Dataset:
             index=torch.from_numpy(index.copy()),
             image=torch.from_numpy(self._images(index)),
             ctf=None if self.ctf is None else torch.from_numpy(self.ctf[index]),
+            pose=self._pose(index),
+        )
+
+    def _pose(self, index: NDArray[np.int64]) -> Pose | None:
+        if self.rotation is None or self.translation is None:
+            return None
+        return Pose(
+            torch.from_numpy(self.rotation[index]), torch.from_numpy(self.translation[index])
         )
 
     def batches(
@@ -208,6 +230,22 @@ class Dataset:
     def _chunks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         size = max(1, CHUNK_BYTES // self._image_bytes)
         return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the poses that came with the images, in pixels as stored, or say what is missing."""
+    found = source.particles.poses(source.stack.pixel_size)
+    if found is None:
+        raise InputError(
+            f"{source.particles.name}: there are no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi "
+            "of RELION or alignments3D/pose of cryoSPARC), expected those of a consensus "
+            "refinement, in the table or in a file of their own (--poses)"
+        )
+    rotation, shift = found
+    dims = len(source.stack.shape)
+    if shift.shape[1] < dims:  # a table of volumes without rlnOriginZ
+        shift = np.pad(shift, ((0, 0), (0, dims - shift.shape[1])))
+    return rotation, shift[:, :dims]
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

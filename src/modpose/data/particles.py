@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -56,12 +56,17 @@ class Particles:
         What was read; ``none`` for images that came without a table.
     name
         What messages call the table.
+    given_poses, given_ctf
+        What :meth:`poses` and :meth:`ctf` return in place of what the table says, where they came
+        from files of their own (:mod:`modpose.data.given`); or None.
     """
 
     table: pd.DataFrame
     optics: pd.DataFrame | None = None
     format: Format = "none"
     name: str = "particles"
+    given_poses: tuple[Floats, Floats] | None = field(default=None, repr=False)
+    given_ctf: Floats | None = field(default=None, repr=False)
     _notes: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
@@ -99,8 +104,13 @@ class Particles:
 
     def subset(self, index: NDArray[np.int64]) -> Particles:
         """Keep the rows at ``index``, in that order; optics groups stay."""
-        table = self.table.iloc[np.asarray(index)].reset_index(drop=True)
-        return Particles(table, self.optics, self.format, self.name)
+        rows = np.asarray(index)
+        return replace(
+            self,
+            table=self.table.iloc[rows].reset_index(drop=True),
+            given_poses=self.given_poses and (self.given_poses[0][rows], self.given_poses[1][rows]),
+            given_ctf=None if self.given_ctf is None else self.given_ctf[rows],
+        )
 
     # --- what the columns mean ----------------------------------------------------------------
 
@@ -121,7 +131,7 @@ class Particles:
         if self.has("rlnTomoTiltSeriesPixelSize") and self.has("rlnTomoSubtomogramBinning"):
             binning = self._positive("rlnTomoSubtomogramBinning")
             return self._positive("rlnTomoTiltSeriesPixelSize") * binning
-        return None
+        return None if self.given_ctf is None else self.given_ctf[:, 0]
 
     def pixel_size(self) -> float | None:
         """Return the pixel size of all particles, angstrom; None where it is not known.
@@ -162,6 +172,8 @@ class Particles:
         InputError
             Where the table has a defocus but lacks another parameter.
         """
+        if self.given_ctf is not None:
+            return self.given_ctf.astype(np.float32)
         if self.has("ctf/df1_A"):
             columns = self._ctf_cryosparc()
         elif self.has("rlnDefocusU"):
@@ -221,6 +233,8 @@ class Particles:
             (N, 3, 3), and (N, 2) or, for volumes, (N, 3), pixels, order x, y[, z].  None where
             the table has no angles.
         """
+        if self.given_poses is not None:
+            return self.given_poses
         if self.has("alignments3D/pose_0"):
             return self._poses_cryosparc()
         if not any(self.has(name) for name in ("rlnAnglePsi", "rlnAngleRot", "rlnAngleTilt")):

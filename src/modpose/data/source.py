@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.files import natural_key
+from modpose.data.given import with_given
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.particles import Particles
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -76,6 +77,8 @@ def open_source(
     kind: Kind = "auto",
     datadir: Path | None = None,
     index: Path | NDArray[Any] | None = None,
+    poses: Path | None = None,
+    ctf: Path | None = None,
 ) -> Source:
     """Open what a user has.
 
@@ -90,6 +93,9 @@ def open_source(
         Where the images that a table names are looked for first.
     index
         Rows to keep, from 0, in order: an array, or a file (.npy, .txt, .csv).
+    poses, ctf
+        Files with the poses and the CTF parameters of the whole input, instead of what the
+        input itself says (:mod:`modpose.data.given`).
 
     Raises
     ------
@@ -97,6 +103,15 @@ def open_source(
         Where the input cannot be used; one sentence says why.
     """
     source = _open_whole(input, kind, datadir)
+    if poses is not None or ctf is not None:
+        known = with_given(
+            source.particles,
+            shape=source.stack.shape,
+            pixel_size=source.pixel_size,
+            poses=poses,
+            ctf=ctf,
+        )
+        source = replace(source, particles=known)
     if index is None:
         return source
     rows = read_index(index) if isinstance(index, str | Path) else np.asarray(index)

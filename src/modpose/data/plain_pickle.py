@@ -1,0 +1,175 @@
+"""Arrays from pickle files, without running anything that a pickle asks for.
+
+A pickle is a program: it names functions and calls them.  Here no name is ever looked up.  The few
+that an array needs stand for recorders of our own, which keep what they are given; the array is
+then made from the recorded bytes, and only of plain numbers.  Anything else is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+
+LARGEST = 2**33
+"""Bytes of the largest file that is read."""
+PLAIN = re.compile(r"[<>|=]?(f[248]|i[1248]|u[1248]|b1)")
+"""Types of plain numbers, as NumPy writes them."""
+
+
+def read_plain_pickle(path: Path) -> list[NDArray[Any]]:
+    """Read an array, or a tuple or list of arrays, from a pickle file.
+
+    Returns
+    -------
+    list
+        The arrays, in order; one for a single array.
+
+    Raises
+    ------
+    InputError
+        Where the file is not a pickle, or asks for anything but plain arrays.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise InputError(f"{path}: the file is larger than {LARGEST >> 30} GiB")
+        with path.open("rb") as file:
+            found = _Reader(file).load()
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror})") from None
+    except _RefusedError as refused:
+        raise InputError(
+            f"{path}: the pickle asks for {refused}, expected plain arrays of numbers only; it was "
+            "not opened, as it could run code"
+        ) from None
+    except Exception:  # a pickle can make its reader fail in any way
+        raise InputError(f"{path}: not readable as a pickle of plain arrays") from None
+    parts = list(found) if isinstance(found, tuple | list) else [found]
+    return [_array(part, path) for part in parts]
+
+
+class _RefusedError(Exception):
+    """A name that no array needs."""
+
+
+class _Record:
+    """What the pickle says of an array."""
+
+    __slots__ = ("dtype", "raw", "shape")
+
+    def __init__(self) -> None:
+        self.dtype: Any = None
+        self.shape: Any = None
+        self.raw: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state
+        self._keep(raw, dtype, shape, "F" if fortran else "C")
+
+    def _keep(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
+        self.raw, self.dtype, self.shape = raw, dtype, (shape, order)
+
+
+class _Type:
+    """What the pickle says of a type of numbers."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1]
+        if order in ("<", ">") and isinstance(self.name, str) and self.name[:1] not in "<>|=":
+            self.name = order + self.name
+
+
+# Each stands for one function or class that NumPy's pickles call; none can be given attributes.
+
+
+class _Reconstruct:
+    __slots__ = ()
+
+    def __call__(self, *_: Any) -> _Record:
+        return _Record()
+
+
+class _FromBuffer:
+    __slots__ = ()
+
+    def __call__(self, raw: Any, dtype: Any, shape: Any, order: Any) -> _Record:
+        record = _Record()
+        record._keep(raw, dtype, shape, order)
+        return record
+
+
+class _MakeType:
+    __slots__ = ()
+
+    def __call__(self, name: Any, *_: Any) -> _Type:
+        return _Type(name)
+
+
+class _Encode:
+    __slots__ = ()
+
+    def __call__(self, text: str, *_: Any) -> bytes:
+        return text.encode("latin1")
+
+
+class _NoBytes:
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        return b""
+
+
+class _Nothing:
+    __slots__ = ()
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        core = re.sub(r"^numpy\._?core", "core", module)
+        stand_ins: dict[tuple[str, str], type] = {
+            ("core.multiarray", "_reconstruct"): _Reconstruct,
+            ("core.numeric", "_frombuffer"): _FromBuffer,
+            ("numpy", "ndarray"): _Nothing,
+            ("numpy", "dtype"): _MakeType,
+            ("_codecs", "encode"): _Encode,
+            ("__builtin__", "bytes"): _NoBytes,
+        }
+        stand_in = stand_ins.get((core, name))
+        if stand_in is None:
+            raise _RefusedError(f"{module}.{name}"[:80])
+        return stand_in()
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _RefusedError("an object outside the file")
+
+
+def _array(found: Any, path: Path) -> NDArray[Any]:
+    """Make the array that a record describes."""
+    expected = "plain arrays of numbers"
+    if not isinstance(found, _Record):
+        kind = "an array that is not complete" if found is None else f"a {type(found).__name__}"
+        raise InputError.of(path, "an entry of the pickle", kind, expected)
+    name = found.dtype.name if isinstance(found.dtype, _Type) else None
+    if not isinstance(name, str) or not PLAIN.fullmatch(name):
+        raise InputError.of(path, "the type of an array of the pickle", repr(name)[:40], expected)
+    dtype, raw = np.dtype(name), found.raw
+    shape, order = found.shape
+    whole = isinstance(shape, tuple) and all(type(side) is int and side >= 0 for side in shape)
+    if not whole or order not in ("C", "F") or not isinstance(raw, bytes | bytearray):
+        raise InputError.of(path, "an array of the pickle", "not described in full", expected)
+    if len(raw) != dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise InputError.of(path, "an array of the pickle", "not as long as it says", expected)
+    return np.frombuffer(bytes(raw), dtype).reshape(shape, order=order).copy()
