@@ -1,0 +1,120 @@
+"""How well poses and classes of digits are found: MNIST(U) and MNIST(N), every figure of a seed.
+
+    python -m benchmarks.poses --data mnist.npz --seed 0
+    python -m benchmarks.poses --data mnist.npz --angle-std 45 --seed 0
+
+One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
+upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import machine
+from benchmarks.digits import FAR, Images
+from modpose import PoseModel
+from modpose.config import merge
+from modpose.evaluate import metrics
+from modpose.evaluate.clustering import Method, cluster
+from modpose.evaluate.equivariance import (
+    RotationErrors,
+    by_label,
+    turned_consistency,
+    twin_angle_errors,
+    twin_shift_errors,
+)
+from modpose.evaluate.experiments.target_vae.digit_tables import ASYMMETRIC
+from modpose.simulate.digits import transform
+
+CONSISTENCY_IMAGES = 40
+
+
+def pictures(data: Path, part: str, most: int) -> tuple[Images, np.ndarray]:
+    """Read (N, 28, 28) pictures in [0, 1] and their digits."""
+    with np.load(data, allow_pickle=False) as arrays:
+        images = arrays[f"x_{part}"][:most].astype(np.float32) / 255
+        return images, arrays[f"y_{part}"][:most].astype(np.int64)
+
+
+def fit(options: argparse.Namespace, train: Images) -> PoseModel:
+    """Fit the recipe to turned and shifted digits, with the priors that they were drawn from."""
+    images, _ = transform(
+        train, box=FAR.box, angle_std_deg=options.angle_std, shift_std_px=FAR.shift_std_px, seed=1
+    )
+    chosen = {
+        "data": {"val_fraction": 0.02},
+        "model": {"shift": {"prior": "gaussian", "std_px": FAR.shift_std_px}},
+        "train": {"epochs": 1_000_000, "threads": options.threads},
+    }
+    if options.angle_std is not None:
+        normal = {"rotation": {"prior": "gaussian", "std_deg": options.angle_std}}
+        chosen = merge(chosen, {"model": normal, "train": {"augment_rotation": False}})
+    model = PoseModel(
+        options.recipe,
+        z_dim=options.z_dim,
+        options=chosen,
+        max_minutes=options.minutes,
+        seed=options.seed,
+    )
+    return model.fit(images)
+
+
+def report(model: PoseModel, test: Images, labels: np.ndarray, angle_std: float | None) -> None:
+    """Print every figure of one fitted model."""
+    images, truth = transform(
+        test, box=FAR.box, angle_std_deg=angle_std, shift_std_px=FAR.shift_std_px, seed=2
+    )
+    upright, _ = transform(test, box=FAR.box, angle_std_deg=0.0)
+    found, twin = model.encode(images), model.encode(upright)
+    assert found.angle_deg is not None and twin.angle_deg is not None
+    angle = truth["angle_deg"].to_numpy()
+    shift = truth[["shift_x", "shift_y"]].to_numpy()
+    errors = twin_angle_errors(found.angle_deg, twin.angle_deg, angle)
+    moved = twin_shift_errors(found.shift, twin.shift, shift, angle)
+    every, firm = RotationErrors.of(errors), errors[np.isin(labels, ASYMMETRIC)]
+    digits = " ".join(f"{e.resultant:.2f}" for e in by_label(errors, labels).values())
+    turned = turned_consistency(model, images[:CONSISTENCY_IMAGES])
+    print(f"ELBO (one sample): {found.elbo.mean():.1f} nats an image")
+    print(
+        f"rotation against the twin: median {np.median(np.abs(errors)):.2f} degrees, resultant "
+        f"{metrics.resultant_length(firm):.3f} (2-7, 9), {every.resultant:.3f} (all); by digit "
+        f"{digits}"
+    )
+    print(
+        f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
+        f"{metrics.circular_rmse_deg(turned):.1f} degrees"
+    )
+    print(
+        f"shift: r {metrics.pearson(found.shift[:, 0], shift[:, 0]):.3f}, "
+        f"{metrics.pearson(found.shift[:, 1], shift[:, 1]):.3f}; RMSE against the twin "
+        f"{metrics.shift_rmse_px(moved):.2f} px"
+    )
+    methods: tuple[Method, ...] = ("ward", "kmeans", "gmm")
+    shares = {m: metrics.hungarian_accuracy(labels, cluster(found.z, 10, m))[0] for m in methods}
+    said = ", ".join(f"{method} {100 * share:.1f} %" for method, share in shares.items())
+    print(f"clusters of z: {said}; 5-NN {100 * metrics.knn_accuracy(found.z, labels):.1f} %")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.poses", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
+    parser.add_argument("--recipe", default="modpose")
+    parser.add_argument("--z-dim", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=15.0, help="of training")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--angle-std", type=float, help="degrees; uniform without")
+    parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
+    parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
+    options = parser.parse_args(arguments)
+    print(machine.sentence(options.threads), flush=True)
+    model = fit(options, pictures(options.data, "train", options.images)[0])
+    report(model, *pictures(options.data, "test", options.test), options.angle_std)
+
+
+if __name__ == "__main__":
+    main()
