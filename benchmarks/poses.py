@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.digits import FAR, Images
 from modpose import PoseModel
-from modpose.config import merge
+from modpose.config import merge, set_option
 from modpose.evaluate import metrics
 from modpose.evaluate.clustering import Method, cluster
 from modpose.evaluate.equivariance import (
@@ -53,6 +53,8 @@ def fit(options: argparse.Namespace, train: Images) -> PoseModel:
     if options.angle_std is not None:
         normal = {"rotation": {"prior": "gaussian", "std_deg": options.angle_std}}
         chosen = merge(chosen, {"model": normal, "train": {"augment_rotation": False}})
+    for assignment in options.set:
+        chosen = set_option(chosen, assignment)
     model = PoseModel(
         options.recipe,
         z_dim=options.z_dim,
@@ -108,6 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--angle-std", type=float, help="degrees; uniform without")
+    parser.add_argument("--set", action="append", default=[], help="section.option=value")
     parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
     options = parser.parse_args(arguments)
