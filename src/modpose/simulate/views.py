@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,11 +106,46 @@ def read_molecule(path: str | Path, resolution: float = 15.0, assembly: bool = T
     """
     if not 0 < resolution < float("inf"):
         raise InputError.of("views", "resolution", resolution, "more than 0 Å")
-    positions, masses = _read_atoms(Path(path), assembly)
-    return Atoms(positions - masses @ positions / masses.sum(), masses, 0.225 * resolution)
+    table = read_atom_table(Path(path), assembly).centred()
+    return Atoms(table.positions, table.masses, 0.225 * resolution)
 
 
-def _read_atoms(path: Path, assembly: bool) -> tuple[Floats, Floats]:
+@dataclass(frozen=True)
+class AtomTable:
+    """Atoms as a file lists them.
+
+    Attributes
+    ----------
+    positions
+        (M, 3) positions (x, y, z), Å.
+    masses
+        (M,) numbers of electrons, times the occupancy.
+    chain, residue
+        (M,) name of the chain, number of the residue.
+    """
+
+    positions: Floats
+    masses: Floats
+    chain: NDArray[np.str_]
+    residue: NDArray[np.int64]
+
+    def moved(self, positions: Floats) -> AtomTable:
+        """Return the same atoms in other places."""
+        return replace(self, positions=positions)
+
+    def centred(self) -> AtomTable:
+        """Put the centre of mass at the origin."""
+        return self.moved(self.positions - self.masses @ self.positions / self.masses.sum())
+
+    def same_atoms(self, other: AtomTable) -> bool:
+        """Tell whether the same atoms are listed in the same order, wherever they are."""
+        return np.array_equal(self.masses, other.masses) and np.array_equal(
+            self.residue, other.residue
+        )
+
+
+def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
+    """Read atoms with their chains and residues; see :func:`read_molecule`."""
     import gemmi
 
     if not path.is_file():
@@ -129,20 +164,22 @@ def _read_atoms(path: Path, assembly: bool) -> tuple[Floats, Floats]:
             model = gemmi.make_assembly(structure.assemblies[0], model, naming)
         except RuntimeError as error:
             raise InputError(f"{path}: its assembly cannot be built ({error})") from None
-    rows = [
-        (*atom.pos.tolist(), atom.occ * atom.element.atomic_number)
+    atoms = [
+        (atom, residue.seqid.num or 0, chain.name)
         for chain in model
         for residue in chain
         for atom in residue
         if residue.name not in WATER and not atom.element.is_hydrogen
     ]
-    table = np.array(rows, float).reshape(-1, 4)
-    table = table[table[:, 3] > 0]
-    if not len(table):
+    atoms = [row for row in atoms if row[0].occ * row[0].element.atomic_number > 0]
+    if not atoms:
         raise InputError(f"{path}: the file has no atoms")
-    if not np.isfinite(table).all():
+    positions = np.array([atom.pos.tolist() for atom, *_ in atoms], float)
+    if not np.isfinite(positions).all():
         raise InputError(f"{path}: a coordinate is not a finite number")
-    return table[:, :3], table[:, 3]
+    masses = np.array([atom.occ * atom.element.atomic_number for atom, *_ in atoms], float)
+    residue = np.array([number for _, number, _ in atoms], np.int64)
+    return AtomTable(positions, masses, np.array([name for *_, name in atoms]), residue)
 
 
 def barrel() -> Atoms:

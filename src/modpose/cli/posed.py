@@ -1,0 +1,127 @@
+"""Particles with known 3-D poses: simulate them, check them, compare maps."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modpose.cli.arguments import Overwrite, PosesFile, simulate_app
+from modpose.errors import InputError
+
+
+@simulate_app.command()
+def projections(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    molecules: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PDB]...",
+            show_default=False,
+            help="PDB or mmCIF files, each a class.  Without one, a built-in molecule.",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Number of images.")] = 5000,
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
+    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = 2.5,
+    snr: Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")] = 0.1,
+    states: Annotated[
+        int | None,
+        typer.Option(help="So many states of the built-in molecule (1 to 4), a mixture."),
+    ] = None,
+    hinge: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Smallest and largest hinge angle, degrees, of what moves."),
+    ] = None,
+    arm: Annotated[
+        str | None,
+        typer.Option(metavar="CHAINS", help="Part that turns about a hinge, as in A,B:1-235."),
+    ] = None,
+    hinge_at: Annotated[
+        str | None, typer.Option(metavar="RESIDUE", help="Where the hinge is, as in B:236.")
+    ] = None,
+    morph: Annotated[
+        bool, typer.Option("--morph", help="Two files are the ends of one motion.")
+    ] = False,
+    abundance: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Relative abundance of each class, as in 3,1."),
+    ] = None,
+    resolution: Annotated[
+        float, typer.Option(help="Of the density made from atoms, angstrom.")
+    ] = 10.0,
+    shift: Annotated[
+        float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
+    ] = 1.5,
+    poses: PosesFile = None,
+    rotation_error: Annotated[
+        float, typer.Option(help="RMS error of the consensus rotations, degrees.")
+    ] = 0.0,
+    shift_error: Annotated[
+        float, typer.Option(help="Standard deviation of the error of their shifts, pixels.")
+    ] = 0.0,
+    ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
+    defocus: Annotated[
+        tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
+    ] = (8000.0, 22000.0),
+    maps: Annotated[
+        int, typer.Option(help="Write the true map of each class at so many hinge angles.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Project molecules that move, in 3-D poses: particles.mrcs and particles.star.
+
+    RELION's columns hold the consensus poses; the truth is kept in columns of its own
+    (modposeTruthR00...R22, ...ShiftX/Y, ...Class, ...Hinge).
+
+    \b
+    modpose simulate projections -o hinge --images 5000 --ctf --maps 10
+    modpose simulate projections -o mixture --states 3 --ctf --maps 1
+    modpose simulate projections -o both --states 3 --hinge -30 30
+    modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
+    modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
+    """
+    from modpose.data.given import read_poses
+    from modpose.simulate import conformations
+    from modpose.simulate import projections as simulator
+    from modpose.simulate.projection_files import refuse_to_replace, write_projections
+
+    settings = simulator.ProjectionSettings(
+        n=images,
+        box=box,
+        pixel_size=pixel_size,
+        snr=snr,
+        hinge_range_deg=hinge,
+        abundances=None if abundance is None else _numbers(abundance),
+        shift_std_px=shift,
+        ctf=ctf,
+        defocus_range=defocus,
+        rotation_error_deg=rotation_error,
+        shift_error_px=shift_error,
+        seed=seed,
+    )
+    refuse_to_replace(out, overwrite)
+    kinds = None
+    if molecules:
+        if states is not None:
+            raise InputError("--states: given with files, expected one of the two")
+        kinds = conformations.conformers_of_files(molecules, resolution, arm, hinge_at, morph)
+    elif arm or hinge_at or morph:
+        raise InputError("projections: --arm, --hinge-at and --morph need files of coordinates")
+    elif states is not None:
+        kinds = conformations.built_in_conformers(states)
+    known = None if poses is None else read_poses(poses, n=images, box=box, pixel_size=pixel_size)
+    made = simulator.simulate_projections(settings, kinds, known)
+    star = write_projections(made, out, maps, overwrite)
+    typer.echo(f"wrote {images} images to {star}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        expected = "numbers, as in 3,1"
+        raise InputError.of("--abundance", "the value", f"'{text}'", expected) from None

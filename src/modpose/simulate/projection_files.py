@@ -1,0 +1,126 @@
+"""Writing simulated projections as a user would bring them: a stack, a STAR, true maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modpose.errors import InputError
+from modpose.simulate import microscope
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.simulate.projections import Projections
+
+WRITTEN = ("particles.star", "particles.mrcs", "maps")
+
+
+def refuse_to_replace(folder: Path, overwrite: bool) -> None:
+    """Raise InputError where something that would be written is there and may not be replaced."""
+    there = next((folder / name for name in WRITTEN if (folder / name).exists()), None)
+    if there is not None and not overwrite:
+        raise InputError(f"{there}: is there already; ask to overwrite it")
+
+
+def write_projections(
+    simulated: Projections, folder: Path, maps: int = 0, overwrite: bool = False
+) -> Path:
+    """Write ``particles.mrcs`` and ``particles.star`` (RELION 3.1), as a user would bring them.
+
+    The consensus poses are in RELION's columns, the truth in columns of its own.  With ``maps``,
+    the true map of each class at so many hinge angles is in ``maps/``, which ``maps/maps.csv``
+    lists (``file``, ``class``, ``hinge_deg``).
+
+    Parameters
+    ----------
+    simulated
+        The data set.
+    folder
+        Made when missing.
+    maps
+        How many hinge angles; where nothing moves, any number but 0 gives one map a class.
+    overwrite
+        Replace files of these names.
+
+    Returns
+    -------
+    Path
+        The STAR file, which is written last.
+    """
+    from modpose.data.mrc import write_mrcs
+    from modpose.data.star import write_star
+
+    refuse_to_replace(folder, overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "particles.star").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    size = simulated.settings.pixel_size
+    write_mrcs(folder / "particles.mrcs", simulated.images, size, overwrite)
+    if maps:
+        _write_maps(simulated, folder / "maps", maps, overwrite)
+    write_star(folder / "particles.star", *star_tables(simulated), overwrite)
+    return folder / "particles.star"
+
+
+def _write_maps(simulated: Projections, folder: Path, count: int, overwrite: bool) -> None:
+    import pandas as pd
+
+    from modpose.data.files import replace_atomically
+    from modpose.data.mrc import write_mrcs
+
+    folder.mkdir(exist_ok=True)
+    rows = []
+    angles = simulated.hinge_angles(count)
+    for k, one in enumerate(simulated.conformers):
+        for number, angle in enumerate(angles):
+            name = f"{one.name}.mrc" if len(angles) == 1 else f"{one.name}_{number:02d}.mrc"
+            volume = simulated.volume(k, float(angle))
+            write_mrcs(folder / name, volume[None], simulated.settings.pixel_size, overwrite)
+            rows.append({"file": name, "class": k, "hinge_deg": angle})
+    text = pd.DataFrame(rows).to_csv(index=False).encode()
+    replace_atomically(folder / "maps.csv", lambda file: file.write(text), overwrite)
+
+
+def star_tables(simulated: Projections) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Build the particles and optics tables of RELION 3.1."""
+    import pandas as pd
+    import torch
+
+    from modpose.data.particles import TRUTH
+    from modpose.geometry.rotations import relion_of_rotation
+    from modpose.observe.ctf import CtfColumn
+
+    settings, n = simulated.settings, len(simulated.images)
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["simulated"],
+        "rlnVoltage": [microscope.VOLTAGE_KV],
+        "rlnSphericalAberration": [microscope.CS_MM],
+        "rlnAmplitudeContrast": [microscope.AMPLITUDE_CONTRAST],
+        "rlnImagePixelSize": [settings.pixel_size],
+        "rlnImageSize": [settings.box],
+        "rlnImageDimensionality": [2],
+    }
+    angles = relion_of_rotation(torch.from_numpy(simulated.rotation)).numpy()
+    particles = {
+        "rlnImageName": [f"{number:06d}@particles.mrcs" for number in range(1, n + 1)],
+        "rlnOpticsGroup": np.ones(n, int),
+        "rlnRandomSubset": 1 + np.arange(n) % 2,
+    }
+    particles |= dict(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), angles.T, strict=True))
+    for i, axis in enumerate("XY"):
+        particles[f"rlnOrigin{axis}Angst"] = -simulated.shift[:, i] * settings.pixel_size
+    if simulated.ctf is not None:
+        particles["rlnDefocusU"] = simulated.ctf[:, CtfColumn.DEFOCUS_U]
+        particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
+        particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
+        particles["rlnPhaseShift"] = simulated.ctf[:, CtfColumn.PHASE_SHIFT]
+    for name, column in TRUTH.items():
+        if column in simulated.truth:
+            particles[name] = simulated.truth[column].to_numpy()
+    return pd.DataFrame(particles), pd.DataFrame(optics)
