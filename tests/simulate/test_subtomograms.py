@@ -24,11 +24,8 @@ from modpose.simulate.density import AtomDensity
 from modpose.simulate.molecules import blob_assembly, density
 from modpose.simulate.species import built_in_species, hinged_species, species_of_files
 from modpose.simulate.subtomogram_files import write_subtomograms
-from modpose.simulate.subtomograms import (
-    Subtomograms,
-    SubtomogramSettings,
-    simulate_subtomograms,
-)
+from modpose.simulate.subtomogram_settings import SubtomogramSettings
+from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
 from modpose.simulate.tilt_series import back_project, compare, noise_gain, tilt_angles
 from modpose.simulate.views import Atoms
 
@@ -254,7 +251,7 @@ def test_atoms_agree_too() -> None:
         ({"tilt_range_deg": (-100.0, 60.0)}, "expected two angles from -90 to 90"),
         ({"max_shift_px": -1.0}, "max_shift_px is -1.0"),
         ({"defocus_range": (2.0, 1.0)}, "defocus_range is"),
-        ({"noise": "pink"}, "noise is pink, expected white, wedge or coloured"),
+        ({"noise": "pink"}, "noise is pink, expected white, wedge, coloured or none"),
         ({"abundances": (1.0, 0.0)}, "expected positive numbers"),
         ({"abundances": (1.0, 2.0)}, "abundances is 2 numbers, expected 1"),
         ({"hinge_range_deg": (-10.0, 10.0)}, "expected a molecule with a hinge"),

@@ -96,8 +96,8 @@ def subtomograms(
         tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
     ] = (30000.0, 50000.0),
     noise: Annotated[
-        Literal["white", "wedge", "coloured"],
-        typer.Option(help="Independent voxels; white outside the wedge; as in a tomogram."),
+        Literal["white", "wedge", "coloured", "none"],
+        typer.Option(help="Independent voxels; white outside the wedge; as in a tomogram; none."),
     ] = "white",
     snr: Annotated[float, typer.Option(help="var(signal) / var(noise).")] = 0.1,
     snr_over: Annotated[
@@ -118,12 +118,15 @@ def subtomograms(
     \b
     modpose simulate subtomograms -o demo --assemblies 4 --volumes 600 --snr 0.1
     modpose simulate subtomograms -o demo 1bxn.pdb 4hhb.cif --abundance 10,1 --box 32
+    modpose simulate subtomograms -o clean *.pdb --box 64 --pixel-size 4 --resolution 10 \\
+        --noise none --tilt-range -90 90 --max-shift 0
     """
     from modpose.simulate import species as kinds
-    from modpose.simulate import subtomograms as simulator
     from modpose.simulate.subtomogram_files import refuse_to_replace, write_subtomograms
+    from modpose.simulate.subtomogram_settings import SubtomogramSettings
+    from modpose.simulate.subtomograms import simulate_subtomograms
 
-    settings = simulator.SubtomogramSettings(
+    settings = SubtomogramSettings(
         n=volumes,
         box=box,
         pixel_size=pixel_size,
@@ -143,15 +146,120 @@ def subtomograms(
         species = kinds.species_of_files(molecules, resolution)
     else:
         species = kinds.hinged_species() if hinge else kinds.built_in_species(assemblies)
-    made = simulator.simulate_subtomograms(settings, species)
+    made = simulate_subtomograms(settings, species)
     typer.echo(f"wrote {volumes} volumes to {write_subtomograms(made, out, overwrite)}")
-    typer.echo(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
+    if noise != "none":
+        typer.echo(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
     if check:
         import numpy as np
 
         from modpose.simulate.tilt_series import compare
 
         typer.echo(f"check: {compare(made, np.arange(min(8, volumes)))}")
+
+
+@simulate_app.command()
+def tetrominoes(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    volumes: Annotated[int, typer.Option(help="Number of volumes, of all classes.")] = 600,
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="I, O, S, T, L, E, or EL, which is held out.")
+    ] = "I,O,S,T,L,E",
+    box: Annotated[int, typer.Option(help="Side of the volumes, voxels.")] = 32,
+    cube: Annotated[float, typer.Option(help="Side of a cube, voxels.")] = 6.0,
+    elongation: Annotated[
+        tuple[float, float], typer.Option(help="Smallest and largest factor of length.")
+    ] = (1.0, 1.0),
+    orientations: Annotated[
+        Literal["haar", "grid"],
+        typer.Option(help="Uniform, or turns by tens of degrees about x, y and z."),
+    ] = "haar",
+    max_shift: Annotated[
+        float, typer.Option(help="Shifts are uniform up to this on each axis, voxels.")
+    ] = 0.0,
+    tilt_range: Annotated[
+        tuple[float, float],
+        typer.Option(help="Smallest and largest tilt, degrees; the rest is the missing wedge."),
+    ] = (-90.0, 90.0),
+    snr: Annotated[
+        float | None, typer.Option(help="var(signal) / var(noise); without it, no noise.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw tetrominoes in 3-D, each turned at random: MRC files and a STAR.
+
+    The truth is kept in STAR columns of its own (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class,
+    ...Template, ...Elongation).
+
+    \b
+    modpose simulate tetrominoes -o known --volumes 600
+    modpose simulate tetrominoes -o unseen --volumes 100 --classes EL --seed 1
+    modpose simulate tetrominoes -o noisy --snr 0.1 --max-shift 2 --tilt-range -60 60
+    """
+    from modpose.simulate.subtomogram_files import refuse_to_replace, write_subtomograms
+    from modpose.simulate.subtomogram_settings import SubtomogramSettings
+    from modpose.simulate.subtomograms import simulate_subtomograms
+    from modpose.simulate.tetrominoes import tetromino_species
+
+    settings = SubtomogramSettings(
+        n=volumes,
+        box=box,
+        pixel_size=1.0,
+        snr=1.0 if snr is None else snr,
+        noise="none" if snr is None else "white",
+        tilt_range_deg=tilt_range,
+        max_shift_px=max_shift,
+        elongation_range=elongation,
+        orientations=orientations,
+        seed=seed,
+    )
+    refuse_to_replace(out, overwrite)
+    made = simulate_subtomograms(settings, tetromino_species(classes.split(","), cube))
+    typer.echo(f"wrote {volumes} volumes to {write_subtomograms(made, out, overwrite)}")
+
+
+@simulate_app.command()
+def alphanumeric(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    images: Annotated[int, typer.Option(help="Number of images.")] = 3000,
+    characters: Annotated[str, typer.Option(help="The classes, one after the other.")] = (
+        "aebdpijz2kxu"
+    ),
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
+    max_angle: Annotated[
+        int, typer.Option(help="Angles are whole degrees, smaller than this on either side.")
+    ] = 45,
+    max_shift: Annotated[
+        float, typer.Option(help="Shifts are uniform up to this on each axis, pixels.")
+    ] = 0.0,
+    grey: Annotated[bool, typer.Option("--grey", help="Smooth edges; else 0 and 1.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw letters and digits turned by less than 45 degrees: particles.mrcs and particles.star.
+
+    The truth is kept in STAR columns of its own (modposeTruthTemplate is the character, ...Class
+    its number, ...Angle, ...ShiftX/Y).
+
+    \b
+    modpose simulate alphanumeric -o known --characters abdeijzk --images 10000
+    modpose simulate alphanumeric -o unseen --characters 2xp --images 300 --seed 1
+    """
+    from modpose.simulate.characters import CharacterSettings, simulate_alphanumeric
+    from modpose.simulate.particles import write_particles
+
+    settings = CharacterSettings(
+        n=images,
+        characters=characters,
+        box=box,
+        max_angle_deg=max_angle,
+        max_shift_px=max_shift,
+        binary=not grey,
+        seed=seed,
+    )
+    star = write_particles(simulate_alphanumeric(settings), out, overwrite)
+    typer.echo(f"wrote {images} images to {star}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

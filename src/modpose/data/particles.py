@@ -35,6 +35,7 @@ TRUTH = {
     "modposeTruthShiftZ": "shift_z",
     "modposeTruthClass": "class",
     "modposeTruthHinge": "hinge_deg",
+    "modposeTruthElongation": "elongation",
     "modposeTruthTemplate": "template",
 }
 """STAR column of a simulated truth to its short name."""

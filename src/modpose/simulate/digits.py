@@ -64,19 +64,34 @@ def transform(
     else:
         angle = wrap_deg(angle_std_deg * rng.standard_normal(n))
     shift = shift_std_px * rng.standard_normal((n, 2))
-    turned = _resample(images, box, angle, shift)
+    turned = place(images, box, angle, shift)
     return turned, pd.DataFrame(
         {"angle_deg": angle, "shift_x": shift[:, 0], "shift_y": shift[:, 1]}
     )
 
 
-def _resample(
+def place(
     images: NDArray[np.floating],
     box: int,
     angle: NDArray[np.float64],
     shift: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Read every picture at Rᵀ(x − t); spline coefficients of the zero-padded picture."""
+    """Read every picture at Rᵀ(x − t), as :func:`transform` does, in given poses.
+
+    Parameters
+    ----------
+    images, box
+        As in :func:`transform`.
+    angle
+        (N,) degrees.
+    shift
+        (N, 2) pixels (x, y).
+
+    Returns
+    -------
+    array
+        (N, box, box) float32 in [0, 1].
+    """
     from scipy.ndimage import affine_transform, spline_filter
 
     margin = 8  # the spline's ringing past the border of the picture has died out here

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.simulate.blocks import Blocks
 from modpose.simulate.molecules import Molecule, blob_assembly, hinged_molecule
 from modpose.simulate.views import Atoms, read_molecule
 
@@ -25,19 +26,34 @@ class Species:
     name
         What the truth calls it.
     molecule
-        Its density: blobs (with a hinge or without), or atoms.
+        Its density: blobs (with a hinge or without), atoms, or blocks.
     """
 
     name: str
-    molecule: Molecule | Atoms
+    molecule: Molecule | Atoms | Blocks
 
     @property
     def hinged(self) -> bool:
         """Whether a part of it turns."""
         return isinstance(self.molecule, Molecule) and bool(self.molecule.arm.any())
 
-    def radius(self, hinge_deg: Floats) -> float:
-        """Return how far it reaches from the centre at these hinge angles, Å (2 σ)."""
+    @property
+    def elongates(self) -> bool:
+        """Whether it can be longer."""
+        return isinstance(self.molecule, Blocks)
+
+    def radius(self, hinge_deg: Floats, elongation: float = 1.0) -> float:
+        """Return how far it reaches from the centre at these hinge angles, Å (2 σ).
+
+        Parameters
+        ----------
+        hinge_deg
+            Angles that a hinge takes, degrees.
+        elongation
+            The largest factor by which blocks are longer.
+        """
+        if isinstance(self.molecule, Blocks):
+            return self.molecule.stretched(elongation).radius()
         if isinstance(self.molecule, Atoms):
             return self.molecule.radius()
         return self.molecule.radius(hinge_deg)

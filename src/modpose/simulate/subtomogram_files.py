@@ -16,7 +16,8 @@ from modpose.simulate import microscope
 if TYPE_CHECKING:
     import pandas as pd
 
-    from modpose.simulate.subtomograms import Subtomograms, SubtomogramSettings
+    from modpose.simulate.subtomogram_settings import SubtomogramSettings
+    from modpose.simulate.subtomograms import Subtomograms
 
 WRITTEN = ("particles.star", "wedge.mrc", "subtomograms", "templates")
 """The table, the mask, and the folders of volumes and of molecules."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +20,12 @@ from tqdm import tqdm
 from modpose.data.stack import Stack
 from modpose.errors import InputError
 from modpose.simulate import microscope
+from modpose.simulate.blocks import Blocks
 from modpose.simulate.density import AtomDensity
 from modpose.simulate.molecules import Molecule, density
 from modpose.simulate.species import Species, built_in_species
 from modpose.simulate.subtomogram_files import star_tables
+from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.views import Atoms, haar_rotations
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Volumes = NDArray[np.float32]
-Noise = Literal["white", "wedge", "coloured"]
-SnrOver = Literal["box", "tomogram"]
 
 CHUNK = 16
 """Volumes simulated at a time."""
@@ -44,80 +43,6 @@ CACHE_BYTES = 2**30
 TOMOGRAM = 300
 """Side in voxels of the box that the other definition of the signal-to-noise ratio speaks of."""
 SEEDS = {"truth": 0, "noise": 1}
-
-
-@dataclass(frozen=True)
-class SubtomogramSettings:
-    """A data set of subtomograms."""
-
-    n: int = 400
-    """Number of volumes."""
-    box: int = 28
-    """Side of the volumes, voxels."""
-    pixel_size: float = 7.0
-    """Å per voxel."""
-    snr: float = 0.1
-    """var(signal) / var(noise), one noise variance for the set; see ``snr_over``."""
-    snr_over: SnrOver = "box"
-    """Where the variance of the signal is taken, after the observation: ``box``, inside the boxes
-    that are written; ``tomogram``, over 300³ voxels about each molecule, most of them empty, which
-    is how a widely used simulator counts: the same number is then up to (300 / box)³ times
-    easier, a thousand times for a box of 28."""
-    tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
-    """Smallest and largest tilt; the rest is the missing wedge.  −90 to 90: none is missing."""
-    max_shift_px: float = 2.0
-    """Shifts are uniform between − and + this on each axis, voxels."""
-    ctf: bool = False
-    """Whether the microscope's contrast transfer function filters the volumes."""
-    defocus_range: tuple[float, float] = (30000.0, 50000.0)
-    """Smallest and largest defocus with ``ctf``, Å."""
-    noise: Noise = "white"
-    """``white``: every voxel is independent; ``wedge``: the same power at every frequency that
-    was measured, none in the wedge; ``coloured``: what weighted back-projection makes of white
-    noise in every tilt, power proportional to the distance from the tilt axis, none in the
-    wedge."""
-    abundances: tuple[float, ...] | None = None
-    """Relative abundance of each molecule; None for all alike."""
-    hinge_range_deg: tuple[float, float] | None = None
-    """The hinge angle of a molecule that has a hinge is uniform between these; None for 0."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
-        low, high = self.tilt_range_deg
-        hinge = self.hinge_range_deg or (0.0, 0.0)
-        shares = self.abundances or (1.0,)
-        tilts = "two angles from -90 to 90, the smaller first"
-        if low >= high:
-            tilts += ": this wedge hides everything"
-        finite = math.isfinite
-        expectations = (
-            ("n", self.n, self.n >= 1, "at least 1"),
-            ("box", self.box, self.box >= 8, "at least 8 voxels"),
-            ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
-            ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
-            ("snr_over", self.snr_over, self.snr_over in get_args(SnrOver), "box or tomogram"),
-            ("tilt_range_deg", self.tilt_range_deg, -90 <= low < high <= 90, tilts),
-            ("max_shift_px", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more"),
-            ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
-            ("noise", self.noise, self.noise in get_args(Noise), "white, wedge or coloured"),
-            (
-                "abundances",
-                self.abundances,
-                all(finite(a) and a > 0 for a in shares),
-                "positive numbers",
-            ),
-            ("hinge_range_deg", hinge, *_ordered(hinge)),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-        )
-        for name, value, good, expected in expectations:
-            if not good:
-                raise InputError.of("subtomograms", name, value, expected)
-
-
-def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
-    good = all(map(math.isfinite, limits)) and limits[0] <= limits[1]
-    return good, "two finite numbers, the smaller first"
 
 
 # --- volumes ----------------------------------------------------------------------------------
@@ -138,12 +63,12 @@ class Subtomograms(Stack):
     truth
         A row a volume: ``r00`` ... ``r22`` (signal(x) = f(Rᵀ(x − t))), ``shift_x``, ``shift_y``,
         ``shift_z`` (voxels), ``class`` (from 0), ``template`` (the molecule's name) and, where a
-        molecule has a hinge, ``hinge_deg``.
+        molecule has a hinge, ``hinge_deg``, where one is made of blocks, ``elongation``.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     scale
         What densities per Å³ are multiplied by, so that noise of unit variance makes the
-        signal-to-noise ratio that was asked for.
+        signal-to-noise ratio that was asked for; without noise, so that the largest voxel is 1.
     signal_variance
         var(signal) inside the boxes, over the whole set, after scaling.
     """
@@ -164,6 +89,9 @@ class Subtomograms(Stack):
         self._shifts = truth[["shift_x", "shift_y", "shift_z"]].to_numpy()
         self._class = truth["class"].to_numpy()
         self._hinge = truth["hinge_deg"].to_numpy() if "hinge_deg" in truth else np.zeros(self.n)
+        self._elongation = (
+            truth["elongation"].to_numpy() if "elongation" in truth else np.ones(self.n)
+        )
         self._atoms = {
             k: AtomDensity(one.molecule)
             for k, one in enumerate(species)
@@ -195,7 +123,7 @@ class Subtomograms(Stack):
         """Return each molecule upright, before the observation, (K, D, H, W), scaled alike."""
         box = self.settings.box
         upright = [
-            self._place(k, np.eye(3)[None], np.zeros((1, 3)), np.zeros(1), box)
+            self._place(k, np.eye(3)[None], np.zeros((1, 3)), np.zeros(1), np.ones(1), box)
             for k in range(len(self.species))
         ]
         return np.concatenate(upright) * np.float32(self.scale)
@@ -213,15 +141,18 @@ class Subtomograms(Stack):
         done = 0
         for part in _chunks(rows):
             block = self.clean(part)
-            for row, volume in zip(part, block, strict=True):
-                volume += self.noise(int(row))
+            if self.settings.noise != "none":
+                for row, volume in zip(part, block, strict=True):
+                    volume += self.noise(int(row))
             out[done : done + len(part), 0] = block
             done += len(part)
 
     def noise(self, row: int) -> Volumes:
-        """Return the noise of one volume, (D, H, W), of unit variance."""
+        """Return the noise of one volume, (D, H, W), of unit variance, or none."""
         rng = np.random.default_rng([self.settings.seed, SEEDS["noise"], row])
         box = self.settings.box
+        if self.settings.noise == "none":
+            return np.zeros((box,) * 3, np.float32)
         if self.settings.noise == "white":
             return rng.standard_normal((box,) * 3, dtype=np.float32)
         amplitude = self._noise_amplitude
@@ -254,15 +185,28 @@ class Subtomograms(Stack):
         limits = torch.tensor([self.settings.tilt_range_deg])
         return np.asarray(wedge_mask(limits, (2 * self.settings.box,) * 3), np.float32)
 
-    def _place(self, k: int, rotations: Floats, shifts: Floats, hinge: Floats, box: int) -> Volumes:
+    def _place(
+        self,
+        k: int,
+        rotations: Floats,
+        shifts: Floats,
+        hinge: Floats,
+        elongation: Floats,
+        box: int,
+    ) -> Volumes:
         """Evaluate the density of species k in (B, box, box, box)."""
         molecule, size = self.species[k].molecule, self.settings.pixel_size
         if isinstance(molecule, Molecule):
             centers = molecule.conformations(hinge)
             return density(centers, molecule.sigmas, molecule.masses, rotations, shifts, box, size)
+        if isinstance(molecule, Blocks):
+            stretched = map(molecule.stretched, elongation)
+            posed = zip(stretched, rotations, shifts, strict=True)
+            return np.stack([blocks.place(r, t, box, size) for blocks, r, t in posed])
         atoms = self._atoms.get(k) or AtomDensity(molecule)
-        posed = zip(rotations, shifts, strict=True)
-        return np.stack([atoms.place(r, t, box, size) for r, t in posed])
+        return np.stack(
+            [atoms.place(r, t, box, size) for r, t in zip(rotations, shifts, strict=True)]
+        )
 
     def _observed(self, rows: NDArray[np.int64]) -> Volumes:
         """Place, filter; (B, 2 box, 2 box, 2 box), not scaled."""
@@ -271,9 +215,10 @@ class Subtomograms(Stack):
         for k in np.unique(self._class[rows]):
             mine = np.flatnonzero(self._class[rows] == k)
             r = rows[mine]
-            wide[mine] = self._place(
-                int(k), self._rotations[r], self._shifts[r], self._hinge[r], side
-            )
+            poses = self._rotations[r], self._shifts[r]
+            wide[mine] = self._place(int(k), *poses, self._hinge[r], self._elongation[r], side)
+        if self.ctf is None and self._wedge.all():  # nothing to filter
+            return wide
         return _filtered(wide, self._transfer(rows, side))
 
     def _transfer(self, rows: NDArray[np.int64], side: int) -> Volumes:
@@ -294,7 +239,7 @@ class Subtomograms(Stack):
     def _find_scale(self) -> float:
         """Go through all volumes once; set the scale and return var(signal) after it."""
         box = self.settings.box
-        total, squares, wide_total, wide_squares = 0.0, 0.0, 0.0, 0.0
+        total, squares, wide_total, wide_squares, largest = 0.0, 0.0, 0.0, 0.0, 0.0
         if self.n * 4 * box**3 <= CACHE_BYTES:
             self._cache = np.empty((self.n, box, box, box), np.float32)
         with tqdm(total=self.n, desc="simulating", unit="vol", delay=1.0) as progress:
@@ -303,6 +248,7 @@ class Subtomograms(Stack):
                 volumes = self._crop(wide)
                 total += float(volumes.sum(dtype=np.float64))
                 squares += float(np.square(volumes, dtype=np.float64).sum())
+                largest = max(largest, float(volumes.max()))
                 wide_total += float(wide.sum(dtype=np.float64))
                 wide_squares += float(np.square(wide, dtype=np.float64).sum())
                 if self._cache is not None:
@@ -312,7 +258,8 @@ class Subtomograms(Stack):
         counted = variance
         if self.settings.snr_over == "tomogram":
             counted = _variance(wide_total, wide_squares, self.n * max(TOMOGRAM, 2 * box) ** 3)
-        self.scale = math.sqrt(self.settings.snr / counted)
+        none = self.settings.noise == "none"
+        self.scale = 1 / largest if none else math.sqrt(self.settings.snr / counted)
         return variance * self.scale**2
 
 
@@ -338,7 +285,8 @@ def simulate_subtomograms(
 ) -> Subtomograms:
     """Simulate subtomograms of one molecule or several.
 
-    Rotations are uniform over SO(3) (Haar's measure), shifts uniform in a cube.
+    Rotations are uniform over SO(3) (Haar's measure) unless a grid is asked for, shifts uniform in
+    a cube.
 
     Parameters
     ----------
@@ -364,19 +312,29 @@ def simulate_subtomograms(
     rng = np.random.default_rng([settings.seed, SEEDS["truth"]])
     n = settings.n
     classes = rng.permutation(np.repeat(np.arange(len(species)), _counts(settings, len(species))))
-    rotations = haar_rotations(n, rng)
+    rotations = grid_turns(n, rng) if settings.orientations == "grid" else haar_rotations(n, rng)
     shifts = rng.uniform(-1.0, 1.0, (n, 3)) * settings.max_shift_px
     columns = {f"r{i}{j}": rotations[:, i, j] for i in range(3) for j in range(3)}
     columns |= {f"shift_{axis}": shifts[:, i] for i, axis in enumerate("xyz")}
     columns |= {"class": classes, "template": np.array([s.name for s in species])[classes]}
     if any(one.hinged for one in species):
         columns["hinge_deg"] = rng.uniform(*(settings.hinge_range_deg or (0.0, 0.0)), size=n)
+    if any(one.elongates for one in species):
+        columns["elongation"] = rng.uniform(*(settings.elongation_range or (1.0, 1.0)), size=n)
     ctf = None
     if settings.ctf:
         ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
         ctf[:, 1:3] = ctf[:, 1:3].mean(1, keepdims=True)  # one defocus in every direction
         ctf[:, 3] = 0.0
     return Subtomograms(settings, species, pd.DataFrame(columns), ctf)
+
+
+def grid_turns(n: int, rng: np.random.Generator) -> Floats:
+    """Return (n, 3, 3) turns by multiples of ten degrees about x, then y, then z."""
+    from scipy.spatial.transform import Rotation
+
+    angles = 10.0 * rng.integers(1, 37, size=(n, 3))
+    return np.asarray(Rotation.from_euler("xyz", angles, degrees=True).as_matrix())
 
 
 def _counts(settings: SubtomogramSettings, kinds: int) -> NDArray[np.int64]:
@@ -403,10 +361,15 @@ def _check(settings: SubtomogramSettings, species: list[Species]) -> None:
         raise InputError.of(
             "subtomograms", "hinge_range_deg", settings.hinge_range_deg, "a molecule with a hinge"
         )
+    if settings.elongation_range is not None and not any(one.elongates for one in species):
+        raise InputError.of(
+            "subtomograms", "elongation_range", settings.elongation_range, "a molecule of blocks"
+        )
     hinge = np.linspace(*(settings.hinge_range_deg or (0.0, 0.0)), 21)
+    longest = max(settings.elongation_range or (1.0,))
     side = settings.box * settings.pixel_size
     for one in species:
-        diameter = 2 * one.radius(hinge)
+        diameter = 2 * one.radius(hinge, longest)
         if diameter > side:
             raise InputError(
                 f"subtomograms: {one.name} is {diameter:.0f} Å across and does not fit into a box "

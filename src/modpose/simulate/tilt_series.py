@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.simulate.blocks import Blocks
 from modpose.simulate.microscope import filter_by_ctf
 from modpose.simulate.molecules import Molecule, axis_rotations, project
 from modpose.simulate.subtomograms import Subtomograms
@@ -183,8 +184,11 @@ def compare(simulated: Subtomograms, rows: NDArray[np.int64], step_deg: float = 
     for i, row in enumerate(rows):
         truth = simulated.truth.iloc[int(row)]
         rotation = truth[[f"r{a}{b}" for a in range(3) for b in range(3)]].to_numpy(np.float64)
+        molecule = simulated.species[int(truth["class"])].molecule
+        if isinstance(molecule, Blocks):
+            raise InputError("tilt series: blocks are not projected, expected atoms or blobs")
         images = project_tilts(
-            simulated.species[int(truth["class"])].molecule,
+            molecule,
             rotation.reshape(3, 3),
             truth[["shift_x", "shift_y", "shift_z"]].to_numpy(np.float64),
             float(truth.get("hinge_deg", 0.0)),

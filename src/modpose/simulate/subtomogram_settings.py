@@ -1,0 +1,98 @@
+"""What a data set of subtomograms is to be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from modpose.errors import InputError
+
+Noise = Literal["white", "wedge", "coloured", "none"]
+SnrOver = Literal["box", "tomogram"]
+Orientations = Literal["haar", "grid"]
+
+
+@dataclass(frozen=True)
+class SubtomogramSettings:
+    """A data set of subtomograms."""
+
+    n: int = 400
+    """Number of volumes."""
+    box: int = 28
+    """Side of the volumes, voxels."""
+    pixel_size: float = 7.0
+    """Å per voxel."""
+    snr: float = 0.1
+    """var(signal) / var(noise), one noise variance for the set; see ``snr_over``."""
+    snr_over: SnrOver = "box"
+    """Where the variance of the signal is taken, after the observation: ``box``, inside the boxes
+    that are written; ``tomogram``, over 300³ voxels about each molecule, most of them empty, which
+    is how a widely used simulator counts: the same number is then up to (300 / box)³ times
+    easier, a thousand times for a box of 28."""
+    tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
+    """Smallest and largest tilt; the rest is the missing wedge.  −90 to 90: none is missing."""
+    max_shift_px: float = 2.0
+    """Shifts are uniform between − and + this on each axis, voxels."""
+    ctf: bool = False
+    """Whether the microscope's contrast transfer function filters the volumes."""
+    defocus_range: tuple[float, float] = (30000.0, 50000.0)
+    """Smallest and largest defocus with ``ctf``, Å."""
+    noise: Noise = "white"
+    """``none``: the signal alone, its largest voxel 1, and ``snr`` says nothing.  ``white``: every
+    voxel is independent; ``wedge``: the same power at every frequency that
+    was measured, none in the wedge; ``coloured``: what weighted back-projection makes of white
+    noise in every tilt, power proportional to the distance from the tilt axis, none in the
+    wedge."""
+    abundances: tuple[float, ...] | None = None
+    """Relative abundance of each molecule; None for all alike."""
+    hinge_range_deg: tuple[float, float] | None = None
+    """The hinge angle of a molecule that has a hinge is uniform between these; None for 0."""
+    elongation_range: tuple[float, float] | None = None
+    """The factor by which a molecule made of blocks is longer is uniform between these; None for
+    1."""
+    orientations: Orientations = "haar"
+    """``haar``: uniform over SO(3).  ``grid``: turns by 10, 20, ... 360 degrees about x, then y,
+    then z, as affinity-VAE's paper draws them (section 2.5), which crowds about two poles."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated."""
+        low, high = self.tilt_range_deg
+        hinge = self.hinge_range_deg or (0.0, 0.0)
+        longer = self.elongation_range or (1.0, 1.0)
+        shares = self.abundances or (1.0,)
+        tilts = "two angles from -90 to 90, the smaller first"
+        if low >= high:
+            tilts += ": this wedge hides everything"
+        finite, turns = math.isfinite, get_args(Orientations)
+        factors = "two factors above 0, the smaller first"
+        expectations = (
+            ("n", self.n, self.n >= 1, "at least 1"),
+            ("box", self.box, self.box >= 8, "at least 8 voxels"),
+            ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
+            ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
+            ("snr_over", self.snr_over, self.snr_over in get_args(SnrOver), "box or tomogram"),
+            ("tilt_range_deg", self.tilt_range_deg, -90 <= low < high <= 90, tilts),
+            ("max_shift_px", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more"),
+            ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
+            ("noise", self.noise, self.noise in get_args(Noise), "white, wedge, coloured or none"),
+            (
+                "abundances",
+                self.abundances,
+                all(finite(a) and a > 0 for a in shares),
+                "positive numbers",
+            ),
+            ("hinge_range_deg", hinge, *_ordered(hinge)),
+            ("elongation_range", longer, longer[0] > 0 and _ordered(longer)[0], factors),
+            ("orientations", self.orientations, self.orientations in turns, "haar or grid"),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+        )
+        for name, value, good, expected in expectations:
+            if not good:
+                raise InputError.of("subtomograms", name, value, expected)
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
+    good = all(map(math.isfinite, limits)) and limits[0] <= limits[1]
+    return good, "two finite numbers, the smaller first"
