@@ -35,7 +35,8 @@ class Encoded:
     z, z_std
         (N, k) content and its posterior s.d.
     rotation
-        (N, d, d) matrices that carry the upright object into the image.
+        (N, d, d) matrices that carry the upright object into the image; (N, 3, 3) for images
+        that are projections of volumes.
     shift
         (N, d) pixels of the box that the model sees.
     angle_deg, angle_std_deg
@@ -75,6 +76,10 @@ class Encoded:
         columns |= {f"z_{k}_std": self.z_std[:, k] for k in range(self.z.shape[1])}
         if self.angle_deg is not None and self.angle_std_deg is not None:
             columns |= {"angle_deg": self.angle_deg, "angle_std_deg": self.angle_std_deg}
+        if self.rotation.shape[-1] > self.shift.shape[-1]:  # projections, of given pose
+            entries = [(i, j) for i in range(3) for j in range(3)]
+            columns |= {f"r{i}{j}": self.rotation[:, i, j] for i, j in entries}
+            columns |= {"shift_x": self.shift[:, 0], "shift_y": self.shift[:, 1]}
         if self.shift_std is not None:
             axes = "xyz"[: self.shift.shape[1]]
             columns |= {f"shift_{axis}": self.shift[:, k] for k, axis in enumerate(axes)}
@@ -154,6 +159,9 @@ def _encode_batch(
     elbo = Elbo(*(torch.stack(part).mean(0) for part in zip(*bounds, strict=True)))
     spread = posterior.spread(best.cell)
     values = _latent_values(vae, best, spread)
+    if vae.projection is not None:
+        pose = vae.given_pose(batch)
+        values |= {"rotation": pose.rotation, "shift": pose.shift}
     return (
         values | {"pose_entropy": posterior.pose_entropy(), "elbo": elbo.value()} | (elbo._asdict())
     )

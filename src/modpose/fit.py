@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.config import Config
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.encoded import Encoded, encode_dataset
 from modpose.errors import InputError, TrainingError
@@ -321,7 +321,7 @@ def _open_dataset(source: Source, config: Config) -> Dataset:
             config.data.val_fraction,
             "0 with a lookup table, which has nothing to say of images it was not fitted to",
         )
-    dataset = Dataset(source, config.data, seed=config.seed, ctf=config.model.ctf == "auto")
+    dataset = dataset_of(source, config)
     if not len(dataset.train):
         raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
     return dataset

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modpose.config import BernoulliConfig, GaussianConfig, LikelihoodConfig
+from modpose.config import BernoulliConfig, GaussianConfig, LikelihoodConfig, SpectralConfig
 from modpose.posterior.gaussian import LOG_2PI
 
 
@@ -91,5 +91,11 @@ Likelihood = Bernoulli | Gaussian
 
 
 def build_likelihood(config: LikelihoodConfig) -> Likelihood:
-    """Make the likelihood that ``config`` names."""
+    """Make the likelihood of pixels that ``config`` names.
+
+    For coefficients (:class:`modpose.observe.projection.Projection`) it is white noise, which only
+    says how to read a picture made of them.
+    """
+    if isinstance(config, SpectralConfig):
+        return Gaussian(GaussianConfig(noise="fixed", std=config.std))
     return Bernoulli() if isinstance(config, BernoulliConfig) else Gaussian(config)

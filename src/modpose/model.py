@@ -11,14 +11,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.config import Config, merge, parse_config
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
 from modpose.encoded import Encoded, encode_dataset, table_hypotheses
 from modpose.errors import InputError
 from modpose.fit import describe_fit, fingerprint, latents_table, start, train_model
-from modpose.posterior.posterior import Latents
 from modpose.posterior.search import SearchSettings
 from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
@@ -116,7 +115,7 @@ class PoseModel:
         source = x if isinstance(x, Source) else open_source(x)
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source)
-        dataset = Dataset(source, config.data, seed=config.seed, ctf=config.model.ctf == "auto")
+        dataset = dataset_of(source, config)
         minutes = self.max_minutes if max_minutes is None else max_minutes
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
@@ -180,13 +179,11 @@ class PoseModel:
     def dataset(self, x: Images) -> Dataset:
         """Images prepared as those that the model was fitted to were."""
         source = x if isinstance(x, Source) else open_source(x, kind=self.config.data.kind)
-        data = self.config.data.model_copy(update={"val_fraction": 0.0})
         value_range = self._environment.get("value_range")
-        dataset = Dataset(
+        dataset = dataset_of(
             source,
-            data,
-            seed=self.config.seed,
-            ctf=self.config.model.ctf == "auto",
+            self.config,
+            held_out=False,
             value_range=None if value_range is None else (value_range[0], value_range[1]),
         )
         found, expected = (dataset.channels, *dataset.shape), (self.vae.channels, *self.vae.shape)
@@ -274,43 +271,33 @@ class PoseModel:
         Returns
         -------
         NDArray
-            (N, H, W), (N, H, W, 3) or (N, D, H, W), in the units of the prepared images.
+            (N, H, W), (N, H, W, 3) or (N, D, H, W), in the units of the prepared images; from a
+            model of projections, volumes whose sums along z are such images.
         """
         content = torch.as_tensor(np.array(z, dtype=np.float32), device=self.device)
         if content.dim() != 2 or content.shape[1] != self.config.model.z_dim:
             raise InputError.of(
                 "decode", "the shape of z", tuple(content.shape), f"(N, {self.config.model.z_dim})"
             )
-        still = torch.zeros(len(content), 1, len(self.vae.shape), device=self.device)
-        cell = torch.zeros(len(content), 1, dtype=torch.int64, device=self.device)
-        return self._draw(Latents(content.unsqueeze(1), still[..., 0], still, cell))
+        with torch.no_grad():
+            few = 1 if self.vae.projection is not None else self.vae.whole_batch
+            return self._pictures([self.vae.decode(part) for part in torch.split(content, few)])
 
     def reconstruct(self, x: Images) -> Floats:
         """Draw what the model believes is under the noise, in each image's own pose."""
         dataset = self.dataset(x)
-        pictures = []
-        with torch.no_grad():
-            for batch in dataset.batches(np.arange(dataset.n), self.vae.whole_batch):
-                ready = batch.to(self.device)
-                best = self.vae.posterior(ready).best()
-                pictures.append(self._draw(best, ready.ctf))
-        return np.concatenate(pictures)
+        batches = dataset.batches(np.arange(dataset.n), self.vae.whole_batch)
+        return self._pictures([self.vae.reconstruct(b.to(self.device)) for b in batches])
 
     def sample(self, n: int, seed: int = 0) -> Floats:
         """Draw ``n`` upright objects with content from the prior N(0, I)."""
         z = np.random.default_rng(seed).standard_normal((n, self.config.model.z_dim))
         return self.decode(z)
 
-    @torch.no_grad()
-    def _draw(self, latents: Latents, ctf: torch.Tensor | None = None) -> Floats:
-        vae, parts = self.vae, []
-        for i in range(0, len(latents.z), vae.whole_batch):
-            few = slice(i, i + vae.whole_batch)
-            chosen = Latents(*(part[few] for part in latents))
-            prediction = vae.predict(chosen, None if ctf is None else ctf[few])
-            parts.append(vae.likelihood.mean(prediction)[:, 0].cpu())
-        pictures = torch.cat(parts).reshape(-1, *vae.shape, vae.channels)
-        drawn: Floats = (pictures[..., 0] if vae.channels == 1 else pictures).numpy()
+    def _pictures(self, parts: list[torch.Tensor]) -> Floats:
+        """Join parts (B, *shape, C); one channel is none."""
+        pictures = torch.cat([part.cpu() for part in parts])
+        drawn: Floats = (pictures[..., 0] if pictures.shape[-1] == 1 else pictures).numpy()
         return drawn
 
     def _encode(self, dataset: Dataset) -> Encoded:

@@ -172,7 +172,7 @@ class Run:
 
     def dataset(self) -> Dataset:
         """The images that the run was fitted to, opened again from where they were."""
-        from modpose.data.dataset import Dataset
+        from modpose.data.dataset import dataset_of
         from modpose.data.source import open_source
 
         environment = self.environment
@@ -186,9 +186,7 @@ class Run:
             if environment.get(name) is not None
         }
         source = open_source(environment["input"], kind=self.config.data.kind, **files)
-        return Dataset(
-            source, self.config.data, seed=self.config.seed, ctf=self.config.model.ctf == "auto"
-        )
+        return dataset_of(source, self.config)
 
     def model(self) -> PoseModel:
         """The trained model."""

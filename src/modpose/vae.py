@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from modpose.config import Config, SoftCellsConfig, TopCellsConfig
+from modpose.config import (
+    Config,
+    MlpEncoderConfig,
+    SoftCellsConfig,
+    SpectralConfig,
+    TopCellsConfig,
+)
+from modpose.config.checks import check_model
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.encoders.polar import PolarEncoder
-from modpose.errors import InputError
 from modpose.fields import build_field
 from modpose.geometry.grids import disc, half_box, lattice
-from modpose.geometry.pose import rotate_images
-from modpose.likelihoods import Bernoulli, Prediction, build_likelihood
+from modpose.geometry.pose import Pose, rotate_images
+from modpose.likelihoods import Prediction, build_likelihood
 from modpose.observe.ctf import apply_ctf
+from modpose.observe.projection import Projection
 from modpose.posterior.cells import Proposal
+from modpose.posterior.corrections import PoseCorrections
 from modpose.posterior.posterior import LatentLayout, Latents, Posterior
 
 WHOLE_PIXELS = 1 << 17
@@ -63,13 +72,22 @@ class Vae(nn.Module):
         model = config.model
         self.shape, self.channels = tuple(shape), channels
         self.layout = LatentLayout(model, len(shape))
+        self.projection = None
+        if isinstance(model.likelihood, SpectralConfig):
+            self.projection = Projection(model.likelihood, max(shape))
+        self.sees = model.encoder.sees if isinstance(model.encoder, MlpEncoderConfig) else "image"
+        in_space = self.projection is None or self.sees == "image"
         self.encoder = build_encoder(
             model,
             n_params=self.layout.n_params,
             channels=channels,
             shape=shape,
             n_images=n_images,
+            n_shown=None if in_space else cast(Projection, self.projection).n_shown(self.sees),
         )
+        self.corrections = None
+        if model.refine_poses is not None:
+            self.corrections = PoseCorrections(model.refine_poses, n_images)
         self.cells = config.train.cells
         self.likelihood = build_likelihood(model.likelihood)
         self.field = build_field(
@@ -129,6 +147,8 @@ class Vae(nn.Module):
         """Return the bound that ``posterior`` gives; parameters as in :meth:`forward`."""
         latents, log_weight = self._hypotheses(posterior, generator)
         kl = posterior.kl(exact=not self.training)
+        if self.corrections is not None:
+            kl = kl._replace(pose=kl.pose + self.corrections.penalty(batch.index))
         if hold_content:
             latents = latents._replace(z=torch.zeros_like(latents.z))
             kl = kl._replace(content=torch.zeros_like(kl.content))
@@ -189,6 +209,11 @@ class Vae(nn.Module):
         return posterior.turned_back(angle)
 
     def _propose(self, batch: Batch) -> Proposal:
+        if batch.twin is not None:
+            batch = batch.with_image(batch.twin)
+        if self.projection is not None and self.sees != "image":
+            posed = replace(batch, pose=self.given_pose(batch))
+            batch = batch.with_image(self.projection.show(posed, self.sees, self.coordinates))
         if isinstance(self.encoder, PolarEncoder):
             return cast(Proposal, self.encoder(batch, self._upright))
         return cast(Proposal, self.encoder(batch))
@@ -206,11 +231,54 @@ class Vae(nn.Module):
         pixels: int | None = None,
     ) -> Tensor:
         """Return log p(image | latents) in nats, (B, K), summed over pixels and channels."""
+        if self.projection is not None:
+            pose, learn = self.given_pose(batch), self.training
+            return self.projection.log_likelihood(self.field, batch, latents.z, pose, learn=learn)
         chosen = self.pixels if batch.ctf is not None else self._subset(pixels, generator)
         prediction = self.predict(latents, batch.ctf, chosen)
         target = batch.image.flatten(2)[:, :, chosen].transpose(1, 2).unsqueeze(1)
         log_prob = self.likelihood.log_prob(prediction, target)
         return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
+
+    def given_pose(self, batch: Batch) -> Pose:
+        """Poses (B,) that came with the images, corrected where they are being refined."""
+        assert batch.pose is not None, "the model needs given poses"
+        return batch.pose if self.corrections is None else self.corrections(batch.index, batch.pose)
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Draw what the model believes is under the noise, in each image's own pose.
+
+        Returns
+        -------
+        Tensor
+            (B, *shape, C) expected pixel values.
+        """
+        best = self.posterior(batch).best()
+        if self.projection is not None:
+            pose = self.given_pose(batch)
+            seen = self.projection.predict(self.field, best.z, pose, batch.ctf)
+            return self.projection.picture(seen[:, 0]).unsqueeze(-1)
+        return self._picture(self.predict(best, batch.ctf))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Draw objects of content z (N, z_dim) upright and centred, without noise.
+
+        Returns
+        -------
+        Tensor
+            (N, *shape, C); from projections, the volumes (N, n, n, n, 1) behind them.
+        """
+        if self.projection is not None:
+            return torch.stack([self.projection.volume(self.field, one) for one in z])[..., None]
+        still = z.new_zeros(len(z), 1, len(self.shape))
+        cell = torch.zeros(len(z), 1, dtype=torch.int64, device=z.device)
+        return self._picture(self.predict(Latents(z.unsqueeze(1), still[..., 0], still, cell)))
+
+    def _picture(self, prediction: Prediction) -> Tensor:
+        pixels = self.likelihood.mean(prediction)[:, 0]
+        return pixels.reshape(-1, *self.shape, self.channels)
 
     def predict(
         self, latents: Latents, ctf: Tensor | None = None, pixels: Tensor | None = None
@@ -253,26 +321,7 @@ class Vae(nn.Module):
 
 def build_vae(config: Config, *, shape: Sequence[int], channels: int, n_images: int) -> Vae:
     """Make a model, seeded by ``config.seed``, after checking that its parts agree."""
-    model = config.model
-    if len(shape) != 2 and model.rotation.prior != "none":
-        raise InputError.of(
-            f"recipe {config.recipe}", "the data", f"{len(shape)}-D", "images: its angle is 2-D"
-        )
-    if len(shape) != 2 and model.encoder.kind == "orbit":
-        raise InputError.of(
-            f"recipe {config.recipe}", "the data", f"{len(shape)}-D", "images: its encoder is 2-D"
-        )
-    if model.encoder.kind == "orbit" and model.rotation.prior == "wide":
-        raise InputError.of(
-            f"recipe {config.recipe}",
-            "model.rotation.prior",
-            "wide",
-            "uniform, gaussian or none with an orbit encoder",
-        )
-    if model.ctf == "auto" and isinstance(build_likelihood(model.likelihood), Bernoulli):
-        raise InputError.of(
-            f"recipe {config.recipe}", "model.likelihood", "bernoulli", "gaussian, to apply a CTF"
-        )
+    check_model(config, shape, channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return Vae(config, shape=shape, channels=channels, n_images=n_images)

@@ -20,11 +20,18 @@ class DataConfig(Frozen):
     """Fourier-crop (down-sample) to this box; the pixel size grows in proportion."""
     invert: bool = False
     """Multiply by -1, so that particles that are dark become bright."""
-    normalize: Literal["none", "image", "background", "range"] = "none"
+    normalize: Literal["none", "image", "background", "set", "range"] = "none"
     """``image``: zero mean, unit s.d. an image; ``background``: the same statistics taken outside
-    the inscribed circle; ``range``: the whole set to [0, 1] (by type for integers, else by the
-    smallest and largest value of a sample)."""
+    the inscribed circle; ``set``: zero mean, unit s.d. of the whole set (by a sample); ``range``:
+    the whole set to [0, 1] (by type for integers, else by the smallest and largest value of a
+    sample)."""
+    window: tuple[float, float] | None = None
+    """Radii of a soft circular window as fractions of the half box: images keep what lies within
+    the first and fade to zero at the second."""
     mask: float | None = Field(None, gt=0)
     """Radius of a circular mask as a fraction of the half box; pixels outside do not count."""
+    twin: Literal["none", "permutation", "noise"] = "none"
+    """What the encoder is shown in place of each image, whose own pixels it then never sees: a
+    fixed other image of the set, or fixed noise with the set's mean and s.d. (an evil twin)."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of the images held out for validation (chosen by the seed)."""

@@ -19,13 +19,27 @@ class MlpEncoderConfig(Frozen):
     depth: int = Field(2, ge=1)
     activation: Activation = "tanh"
     residual: bool = False
+    sees: Literal["image", "transform", "aligned"] = "image"
+    """What of each image.  With given poses also: ``transform``, its Fourier transform with the
+    shift undone and phases flipped by the sign of the CTF (cryoDRGN); ``aligned``, the same as a
+    picture, weighted by CTF and noise and turned in the plane, and the direction of view."""
 
 
 class TableEncoderConfig(Frozen):
     """A lookup table: one row of variational parameters an image, no network."""
 
     kind: Literal["table"] = "table"
-    init: Literal["zeros", "random"] = "zeros"
+    init: Literal["zeros", "random", "pretrained"] = "zeros"
+    """How content starts: at ``mean``, drawn round it with ``spread``, or as run ``run`` has it."""
+    mean: float = 0.0
+    spread: float = Field(1.0, ge=0)
+    log_std: float = 0.0
+    """Logarithm of the posterior s.d. that rows start with."""
+    log_std_spread: float = Field(0.0, ge=0)
+    run: str | None = None
+    """Folder of the run, fitted to the same images, that ``pretrained`` takes content from."""
+    frozen: bool = False
+    """Keep the rows as they start and train the field alone."""
     lr: float = Field(1e-2, gt=0)
     """Learning rate of the rows (the field has its own, ``train.lr``)."""
 
@@ -131,7 +145,31 @@ class DenseFieldConfig(Frozen):
     residual: bool = False
 
 
-FieldConfig = Annotated[ImplicitFieldConfig | DenseFieldConfig, Field(discriminator="kind")]
+class FourierFieldConfig(Frozen):
+    """A coordinate network of a volume's transform, read at central slices (cryoDRGN)."""
+
+    kind: Literal["slices"] = "slices"
+    hidden: int = Field(256, ge=1)
+    depth: int = Field(3, ge=1)
+    """Residual layers after the first."""
+    activation: Activation = "relu"
+    encoding: Literal["gaussian", "geometric"] = "gaussian"
+    """Positions r whose waves cos and sin of 2 pi k r the network sees: drawn from a Gaussian, or
+    on each axis a geometric ladder from one pixel to half the box."""
+    features: int | None = Field(None, ge=3)
+    """How many; null: three halves of the box."""
+    sigma: float = Field(0.5, gt=0)
+    """Of the ``gaussian`` positions, in units of box / 4 pi."""
+    content: Literal["first", "every"] = "first"
+    """Where content enters: beside the first layer's input, as published, or as a low-rank change
+    of every layer."""
+    rank: int = Field(16, ge=1)
+    """Of that change."""
+
+
+FieldConfig = Annotated[
+    ImplicitFieldConfig | DenseFieldConfig | FourierFieldConfig, Field(discriminator="kind")
+]
 
 
 class BernoulliConfig(Frozen):
@@ -152,7 +190,32 @@ class GaussianConfig(Frozen):
     """Force the mean to be positive, which keeps background out of the field."""
 
 
-LikelihoodConfig = Annotated[BernoulliConfig | GaussianConfig, Field(discriminator="kind")]
+class SpectralConfig(Frozen):
+    """Gaussian noise of the Fourier coefficients, for fields that give these."""
+
+    kind: Literal["spectral"] = "spectral"
+    noise: Literal["flat", "shells"] = "shells"
+    """``flat``: s.d. ``std`` throughout, fixed; ``shells``: one variance a shell of frequencies,
+    which follows what the model leaves unexplained."""
+    std: float = Field(1.0, gt=0)
+    """Of a pixel of white noise, which is that of an orthonormal coefficient, too."""
+    radius: float = Field(1.0, gt=0, le=1)
+    """Frequencies that count, as a fraction of Nyquist's."""
+
+
+LikelihoodConfig = Annotated[
+    BernoulliConfig | GaussianConfig | SpectralConfig, Field(discriminator="kind")
+]
+
+
+class PoseRefinementConfig(Frozen):
+    """Small corrections of given poses, learned with the model: one row an image."""
+
+    rotation_std_deg: float = Field(3.0, gt=0)
+    """S.d. of a Gaussian prior that holds the rotation vector at zero."""
+    shift_std_px: float = Field(1.0, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate, in units of the prior's s.d."""
 
 
 class ModelConfig(Frozen):
@@ -166,3 +229,7 @@ class ModelConfig(Frozen):
     likelihood: LikelihoodConfig = GaussianConfig()
     ctf: Literal["auto", "off"] = "off"
     """``auto``: apply the contrast transfer function where the particles table has one."""
+    poses: Literal["inferred", "given"] = "inferred"
+    """``given``: take rotation and shift from the particles table (or ``--poses``)."""
+    refine_poses: PoseRefinementConfig | None = None
+    """Correct given poses by gradient; null leaves them as they are."""

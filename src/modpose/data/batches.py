@@ -30,6 +30,8 @@ class Batch:
     wedge
         (B, D, H, W // 2 + 1) float32, which frequencies of a volume were measured
         (:func:`modpose.observe.wedge.wedge_mask`), or None where all were.
+    twin
+        (B, C, ...) what the encoder is shown in place of ``image`` (``data.twin``), or None.
     label
         (B,) int64 known classes, -1 where unknown; None where nothing is trained on them.
     """
@@ -39,6 +41,7 @@ class Batch:
     ctf: Tensor | None = None
     pose: Pose | None = None
     wedge: Tensor | None = None
+    twin: Tensor | None = None
     label: Tensor | None = None
 
     def __len__(self) -> int:

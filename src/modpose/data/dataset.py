@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose.config import DataConfig
+from modpose.config import Config, DataConfig
 from modpose.data import preprocess
 from modpose.data.batches import Batch
 from modpose.data.source import Source
+from modpose.data.twins import Twins
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 
@@ -51,7 +52,8 @@ class Dataset:
     poses
         Give the pose of each image along, as a consensus refinement found it.
     value_range
-        With ``normalize: range``, the values that become 0 and 1; None takes them from the data.
+        With ``normalize: range`` or ``set``, the values that become 0 and 1 (for a set, its mean
+        and one s.d. above); None takes them from the data.
         New images for a trained model need those of the images that it was trained on.
 
     Attributes
@@ -70,7 +72,7 @@ class Dataset:
     mask
         Boolean, of ``shape``: pixels that count; None where all do.
     value_range
-        See above; None unless ``normalize`` is ``range``.
+        See above; None unless ``normalize`` is ``range`` or ``set``.
 
     Raises
     ------
@@ -105,14 +107,19 @@ class Dataset:
             self.rotation = rotation.astype(np.float32)
             self.translation = (shift / sizes.pixel_size_factor).astype(np.float32)
         self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)
+        self.window = None
+        if config.window is not None:
+            self.window = preprocess.soft_window(self.shape, *config.window)
+        self.twins = Twins(config.twin, self.n, seed)
         self.train, self.val = split(self.n, config.val_fraction, seed)
+        self._noise: Statistics | None = None
         self._image_bytes = 4 * self.channels * int(np.prod(self.shape))
         self._cache: NDArray[np.float32] | None = None
         if self.n * self._image_bytes < CACHE_BYTES:
             self._cache = np.empty((self.n, self.channels, *self.shape), dtype=np.float32)
             self._cached = np.zeros(self.n, dtype=bool)
         self.value_range: tuple[float, float] | None = None
-        if config.normalize == "range":
+        if config.normalize in ("range", "set"):
             self.value_range = value_range or self._find_range()
 
     @property
@@ -128,6 +135,7 @@ class Dataset:
             image=torch.from_numpy(self._images(index)),
             ctf=None if self.ctf is None else torch.from_numpy(self.ctf[index]),
             pose=self._pose(index),
+            twin=self._twin(index),
         )
 
     def _pose(self, index: NDArray[np.int64]) -> Pose | None:
@@ -136,6 +144,16 @@ class Dataset:
         return Pose(
             torch.from_numpy(self.rotation[index]), torch.from_numpy(self.translation[index])
         )
+
+    def _twin(self, index: NDArray[np.int64]) -> torch.Tensor | None:
+        if self.twins.kind == "none":
+            return None
+        if self.twins.kind == "permutation":
+            return torch.from_numpy(self._images(self.twins.partner[index]))
+        if self._noise is None:
+            self._noise = self.statistics()
+        shape = (self.channels, *self.shape)
+        return torch.from_numpy(self.twins.noise(index, shape, self._noise.mean, self._noise.std))
 
     def batches(
         self,
@@ -197,8 +215,13 @@ class Dataset:
                 where = self.source.stack.where(int(index[flat[0]]))
                 part = "background is" if how == "background" else "pixels that are left are"
                 raise InputError(f"{where}: its {part} constant, expected noise to normalise by")
+        elif how == "set" and self.value_range is not None:
+            mean, above = self.value_range
+            images = (images - mean) / (above - mean)
         if self.mask is not None:
             images = images * self.mask
+        if self.window is not None:
+            images = images * self.window
         return np.ascontiguousarray(images, dtype=np.float32)
 
     def _resized(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -217,6 +240,9 @@ class Dataset:
         return preprocess.resize(images, self.config)
 
     def _find_range(self) -> tuple[float, float]:
+        if self.config.normalize == "set":
+            found = _measure(self._resized(rows) for rows in self._sample())
+            return found.mean, found.mean + found.std
         by_type = preprocess.stored_range(self.source.stack.dtype, self.config.invert)
         if by_type is not None:
             return by_type
@@ -230,6 +256,37 @@ class Dataset:
     def _chunks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         size = max(1, CHUNK_BYTES // self._image_bytes)
         return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def dataset_of(
+    source: Source,
+    config: Config,
+    *,
+    held_out: bool = True,
+    value_range: tuple[float, float] | None = None,
+) -> Dataset:
+    """Prepare images as a run's configuration says, with what its model needs of each.
+
+    Parameters
+    ----------
+    source
+        Stack and particles.
+    config
+        The complete configuration.
+    held_out
+        Hold images out for validation; not with new images for a trained model.
+    value_range
+        See :class:`Dataset`.
+    """
+    data = config.data if held_out else config.data.model_copy(update={"val_fraction": 0.0})
+    return Dataset(
+        source,
+        data,
+        seed=config.seed,
+        ctf=config.model.ctf == "auto",
+        poses=config.model.poses == "given",
+        value_range=value_range,
+    )
 
 
 def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

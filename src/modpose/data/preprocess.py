@@ -68,6 +68,22 @@ def disc(shape: tuple[int, ...], fraction: float) -> NDArray[np.bool_]:
     return squared_radius(shape) <= (fraction * min(shape) / 2) ** 2
 
 
+def soft_window(shape: tuple[int, ...], inner: float, outer: float) -> Images:
+    """Circular window: 1 up to ``inner`` (a fraction of the half box), a cosine down to ``outer``.
+
+    Parameters
+    ----------
+    shape
+        (H, W) or (D, H, W).
+    inner, outer
+        Radii, the first no larger than the second.
+    """
+    radius = np.sqrt(squared_radius(shape)) / (min(shape) / 2)
+    fall = np.clip((radius - inner) / max(outer - inner, 1e-9), 0.0, 1.0)
+    window: Images = (0.5 * (1 + np.cos(np.pi * fall))).astype(np.float32)
+    return window
+
+
 def standardize(
     images: Images, where: NDArray[np.bool_] | None = None
 ) -> tuple[Images, NDArray[np.float64]]:

@@ -20,14 +20,23 @@ from modpose.encoders.table import TableEncoder
 
 
 def build_encoder(
-    model: ModelConfig, *, n_params: int, channels: int, shape: Sequence[int], n_images: int
+    model: ModelConfig,
+    *,
+    n_params: int,
+    channels: int,
+    shape: Sequence[int],
+    n_images: int,
+    n_shown: int | None = None,
 ) -> nn.Module:
-    """Make the encoder that ``model.encoder`` names."""
+    """Make the encoder that ``model.encoder`` names.
+
+    ``n_shown`` is how many numbers it sees of an image, where not the pixels.
+    """
     config = model.encoder
     if isinstance(config, MlpEncoderConfig):
-        return MlpEncoder(config, channels * math.prod(shape), n_params)
+        return MlpEncoder(config, n_shown or channels * math.prod(shape), n_params)
     if isinstance(config, OrbitEncoderConfig):
         return OrbitEncoder(model, config, n_params=n_params, channels=channels, shape=shape)
     if isinstance(config, PolarEncoderConfig):
         return PolarEncoder(model, config, channels=channels, shape=shape)
-    return TableEncoder(config, n_images, n_params)
+    return TableEncoder(config, n_images, n_params, model.z_dim)

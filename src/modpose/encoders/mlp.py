@@ -1,4 +1,4 @@
-"""The perceptron of Bepler et al. 2019 on the flattened image: one cell."""
+"""The perceptron of Bepler et al. 2019 on the flattened image, or on its transform: one cell."""
 
 from __future__ import annotations
 

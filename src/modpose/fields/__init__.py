@@ -1,7 +1,8 @@
 """Fields decode: what the object looks like at coordinates of its own upright frame.
 
 Contract: ``field(u, z)`` with u (B, P, d) network coordinates (about [-1, 1]) and z (B, z_dim)
-gives (B, P, n_outputs).
+gives (B, P, n_outputs).  Coordinates are positions over half the box, or, for
+:class:`modpose.fields.slices.SliceField`, frequencies over Nyquist's.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from modpose.config import FieldConfig, ImplicitFieldConfig
+from modpose.config import FieldConfig, FourierFieldConfig, ImplicitFieldConfig
 from modpose.fields.dense import DenseField
 from modpose.fields.implicit import ImplicitField
+from modpose.fields.slices import SliceField
 
 
 def build_field(
     config: FieldConfig, *, z_dim: int, n_outputs: int, shape: Sequence[int]
 ) -> nn.Module:
     """Make the field that ``config`` names."""
+    if isinstance(config, FourierFieldConfig):
+        return SliceField(config, z_dim, max(shape))
     if isinstance(config, ImplicitFieldConfig):
         return ImplicitField(config, z_dim, n_outputs, len(shape))
     return DenseField(config, z_dim, n_outputs, shape)

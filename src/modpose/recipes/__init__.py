@@ -9,6 +9,7 @@ import numpy as np
 
 from modpose.errors import InputError
 from modpose.recipes.baselines import BASELINES
+from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
 from modpose.recipes.modpose import MODPOSE
 from modpose.recipes.recipe import Options, Recipe
 from modpose.recipes.spatial_vae import SPATIAL_VAE
@@ -17,7 +18,7 @@ from modpose.recipes.target_vae import TARGET_VAE
 if TYPE_CHECKING:
     from modpose.data.source import Source
 
-RECIPES: dict[str, Recipe] = MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE
+RECIPES: dict[str, Recipe] = MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE | EXPLICIT_LATENTS
 
 DEFAULT_RECIPE = "modpose"
 DEFAULT_FOR_VOLUMES = "vae"

@@ -186,14 +186,9 @@ def read_pictures(dataset: Dataset, rows: Integers, chunk: int = 256) -> Floats:
 
 def _posed(model: PoseModel, dataset: Dataset, rows: Integers) -> Floats:
     """Draw what the model believes is under the noise of some images, in their own pose."""
-    import torch
-
-    vae = model.vae
     batch = dataset.batch(rows).to(model.device)
-    with torch.no_grad():
-        prediction = vae.predict(vae.posterior(batch).best(), batch.ctf)
-        values = vae.likelihood.mean(prediction)[:, 0].cpu().numpy()
-    return grids.as_pictures(np.moveaxis(values.reshape(len(rows), *vae.shape, -1), -1, 1))
+    values = model.vae.reconstruct(batch).cpu().numpy()
+    return grids.as_pictures(np.moveaxis(values, -1, 1))
 
 
 def known_truth(dataset: Dataset) -> pd.DataFrame | None:

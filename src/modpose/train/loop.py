@@ -83,21 +83,29 @@ class Learner:
 
 
 def set_up(vae: Vae, config: Config) -> Learner:
-    """Put a model on its device, with Adam for networks and sparse Adam for a lookup table."""
+    """Put a model on its device, with Adam for networks and sparse Adam for rows an image."""
     keep_freed_memory()
     train = config.train
     fabric = Fabric(accelerator=train.accelerator, devices=1, precision=train.precision)
-    table = vae.encoder if isinstance(vae.encoder, TableEncoder) else None
-    rows = set() if table is None else set(table.parameters())
+    rows = _rows(vae, config)
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
-    if config.model.encoder.kind == "table":
-        optimizers.append(torch.optim.SparseAdam(list(rows), lr=config.model.encoder.lr))
+    optimizers += [torch.optim.SparseAdam([row], lr=rate) for row, rate in rows.items()]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     module, *wrapped = fabric.setup(vae, *optimizers)
     return Learner(fabric, vae, module, list(wrapped), TrainState())
+
+
+def _rows(vae: Vae, config: Config) -> dict[Tensor, float]:
+    """Tables with a row an image that are trained, and the learning rate of each."""
+    rows: dict[Tensor, float] = {}
+    if config.model.encoder.kind == "table" and isinstance(vae.encoder, TableEncoder):
+        rows[vae.encoder.rows.weight] = config.model.encoder.lr
+    if config.model.refine_poses is not None and vae.corrections is not None:
+        rows[vae.corrections.rows.weight] = config.model.refine_poses.lr
+    return {row: rate for row, rate in rows.items() if row.requires_grad}
 
 
 def run_epochs(

@@ -1,0 +1,60 @@
+"""Whether the parts of a model agree with one another and with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modpose.config import Config, MlpEncoderConfig
+from modpose.errors import InputError
+
+
+def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
+    """Refuse combinations that no model can be made of.
+
+    Parameters
+    ----------
+    config
+        The complete configuration.
+    shape, channels
+        Of the preprocessed images.
+
+    Raises
+    ------
+    InputError
+        Names the option, what it is, and what is expected.
+    """
+    model, name = config.model, f"recipe {config.recipe}"
+    if len(shape) != 2 and model.rotation.prior != "none":
+        raise InputError.of(name, "the data", f"{len(shape)}-D", "images: its angle is 2-D")
+    if len(shape) != 2 and model.encoder.kind == "orbit":
+        raise InputError.of(name, "the data", f"{len(shape)}-D", "images: its encoder is 2-D")
+    if model.encoder.kind == "orbit" and model.rotation.prior == "wide":
+        expected = "uniform, gaussian or none with an orbit encoder"
+        raise InputError.of(name, "model.rotation.prior", "wide", expected)
+    if model.ctf == "auto" and model.likelihood.kind == "bernoulli":
+        raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a CTF")
+    _check_projection(config, shape, channels)
+
+
+def _check_projection(config: Config, shape: Sequence[int], channels: int) -> None:
+    """Check that slices, the likelihood of coefficients and given poses come together."""
+    model, name = config.model, f"recipe {config.recipe}"
+    slices = model.field.kind == "slices"
+    if slices != (model.likelihood.kind == "spectral"):
+        expected = "spectral with a field of slices, and only with it"
+        raise InputError.of(name, "model.likelihood.kind", model.likelihood.kind, expected)
+    if not slices:
+        if isinstance(model.encoder, MlpEncoderConfig) and model.encoder.sees != "image":
+            expected = "image, where there is no transform"
+            raise InputError.of(name, "model.encoder.sees", model.encoder.sees, expected)
+        if model.refine_poses is not None:
+            raise InputError.of(name, "model.refine_poses", "set", "null, where poses are inferred")
+        return
+    if model.poses != "given":
+        raise InputError.of(name, "model.poses", model.poses, "given, for projections of volumes")
+    if len(shape) != 2 or shape[0] != shape[1] or channels != 1:
+        found = f"{channels} of {'x'.join(map(str, shape))}"
+        raise InputError.of(name, "channels and shape of the data", found, "1, square images")
+    if model.rotation.prior != "none" or model.shift.prior != "none":
+        found = f"rotation {model.rotation.prior}, shift {model.shift.prior}"
+        raise InputError.of(name, "the priors of the pose", found, "none, where it is given")
