@@ -130,7 +130,8 @@ class PoseModel:
         return self
 
     def _resolve(self, source: Source, seed: int) -> Config:
-        values = merge(recipe_config(self.recipe), suggest(source)[1])
+        recipe = recipe_config(self.recipe)
+        values = merge(recipe, suggest(source, recipe)[1])
         values = merge(values, dict(self.options or {}))
         if self.z_dim is not None:
             values = merge(values, {"model": {"z_dim": self.z_dim}})

@@ -63,7 +63,7 @@ def configure(
 
     kind = resolved(base).data.kind
     opened = open_source(source, kind=kind, datadir=datadir, index=index, poses=poses, ctf=ctf)
-    best, for_data, meaning = suggest(opened)
+    best, for_data, meaning = suggest(opened, None if name is None else base)
     if name is None:
         base = recipe_config(best)
     chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")

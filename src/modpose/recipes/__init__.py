@@ -40,7 +40,7 @@ def recipe_config(name: str) -> Options:
     return {"recipe": name} | recipe.options
 
 
-def suggest(source: Source) -> tuple[str, Options, str]:
+def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options, str]:
     """Choose the recipe, and the likelihood and normalisation, by the kind of data, and say so.
 
     Pictures (8-bit, or real values within [0, 1]) take the Bernoulli likelihood on [0, 1];
@@ -50,6 +50,8 @@ def suggest(source: Source) -> tuple[str, Options, str]:
     ----------
     source
         The opened input; a few images are read.
+    recipe
+        Options of the one that was asked for; one for given poses keeps what it says of noise.
 
     Returns
     -------
@@ -57,6 +59,8 @@ def suggest(source: Source) -> tuple[str, Options, str]:
         The best recipe's name, options to lay between any recipe's and the user's own, and a
         sentence.
     """
+    if recipe is not None and recipe.get("model", {}).get("poses") == "given":
+        return DEFAULT_RECIPE, {}, "projections of volumes, with the poses and CTF that are given"
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
     hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)

@@ -1,0 +1,211 @@
+"""Volumes along content: maps for viewers, and strips of pictures to look at first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.files import replace_atomically
+from modpose.data.mrc import write_mrcs
+from modpose.errors import InputError
+from modpose.progress import Progress
+
+if TYPE_CHECKING:
+    from modpose.run import Run
+
+Floats = NDArray[np.float64]
+Volume = NDArray[np.float32]
+
+RANGE = (5.0, 95.0)
+"""Percentiles of a principal component between which volumes are drawn."""
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Content to draw, and what to say of it.
+
+    Attributes
+    ----------
+    z
+        (S, z_dim).
+    names
+        S short descriptions.
+    """
+
+    z: Floats
+    names: list[str]
+
+
+# --- where to stop ----------------------------------------------------------------------------
+
+
+def at_file(path: Path, z_dim: int) -> Stops:
+    """Read content from a text file: a row a volume, numbers by commas or blanks."""
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: not readable as a text file of numbers") from None
+    rows = [re.split(r"[\s,;]+", line.strip()) for line in lines]
+    if rows and not _are_numbers(rows[0]):
+        rows = rows[1:]
+    for i, row in enumerate(rows):
+        if len(row) != z_dim or not _are_numbers(row):
+            expected = f"{z_dim} numbers, as many as the model has dimensions of content"
+            raise InputError.of(path, f"row {i + 1}", f"'{lines[i]}'", expected)
+    if not rows:
+        raise InputError.of(path, "the number of rows", 0, "at least one")
+    return Stops(np.array(rows, dtype=float), [f"row {i + 1}" for i in range(len(rows))])
+
+
+def at_clusters(z: Floats, count: int, seed: int) -> Stops:
+    """Stop at the image nearest each centre of k-means of content z (N, z_dim)."""
+    from sklearn.cluster import KMeans
+
+    if not 1 <= count <= len(z):
+        raise InputError.of("--cluster", "the number", count, f"1 to {len(z)} (the images)")
+    fitted = KMeans(count, n_init=4, random_state=seed).fit(z)
+    distance = np.linalg.norm(z[:, None] - fitted.cluster_centers_[None], axis=-1)
+    sizes = np.bincount(fitted.labels_, minlength=count)
+    names = [f"cluster {k}: {sizes[k]} images" for k in range(count)]
+    return Stops(z[distance.argmin(axis=0)], names)
+
+
+def along_component(z: Floats, component: int, steps: int) -> Stops:
+    """Walk along a principal component of content, from 1, through its mean."""
+    if not 1 <= component <= z.shape[1]:
+        raise InputError.of("--along", "the component", component, f"1 to {z.shape[1]}")
+    mean = z.mean(axis=0)
+    axis = principal_axes(z)[component - 1]
+    ends = np.percentile((z - mean) @ axis, RANGE)
+    places = np.linspace(*ends, steps)
+    return Stops(mean + places[:, None] * axis, [f"PC {component} at {p:.2f}" for p in places])
+
+
+def principal_axes(z: Floats) -> Floats:
+    """Principal axes (z_dim, z_dim) of content (N, z_dim), widest first, one a row.
+
+    Each points so that its largest entry is positive.
+    """
+    centred = z - z.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    axes = vectors.T[np.argsort(values)[::-1]]
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
+    turned: Floats = axes * np.where(largest < 0, -1.0, 1.0)
+    return turned
+
+
+def along_path(z: Floats, path: str, steps: int) -> Stops:
+    """Walk straight from one image's content to another's, ``path`` being ``a..b`` from 0."""
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", path.strip())
+    if match is None:
+        raise InputError.of("--path", "the path", f"'{path}'", "two images, as in 3..120")
+    first, last = (int(part) for part in match.groups())
+    for image in (first, last):
+        if image >= len(z):
+            raise InputError.of("--path", "the image", image, f"0 to {len(z) - 1}")
+    share = np.linspace(0, 1, steps)[:, None]
+    names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
+    return Stops((1 - share) * z[first] + share * z[last], names)
+
+
+def _are_numbers(words: list[str]) -> bool:
+    try:
+        return bool(np.isfinite([float(word) for word in words]).all())
+    except ValueError:
+        return False
+
+
+# --- drawing and writing ----------------------------------------------------------------------
+
+
+def write_volumes(
+    run: Run,
+    stops: Stops,
+    out: Path,
+    *,
+    flip_hand: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> list[Path]:
+    """Write a map for each stop, their content, and a strip of pictures.
+
+    Parameters
+    ----------
+    run
+        A run whose model draws volumes.
+    stops
+        Where to draw.
+    out
+        Folder: ``volume-001.mrc`` ..., ``content.csv``, ``strip.png``.
+    flip_hand
+        Mirror the volumes (along z, about the centre n // 2).
+    overwrite
+        Replace files that are there.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    The files written.
+
+    Raises
+    ------
+    InputError
+        If the model draws pictures, or a file is there already.
+    """
+    names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
+    targets = [out / name for name in [*names, "content.csv", "strip.png"]]
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise InputError(f"{target}: is there already; --overwrite replaces it")
+    pixel_size = run.environment.get("pixel_size")
+    volumes = []
+    for target, volume in zip(targets, _drawn(run, stops, quiet), strict=False):
+        flipped = mirrored(volume) if flip_hand else volume
+        out.mkdir(parents=True, exist_ok=True)
+        write_mrcs(target, flipped[None], pixel_size, overwrite)
+        volumes.append(flipped)
+    lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
+    lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
+    text = ("\n".join(lines) + "\n").encode()
+    replace_atomically(targets[-2], lambda file: file.write(text), overwrite)
+    picture = strip(np.stack(volumes), stops.names)
+    replace_atomically(targets[-1], lambda file: file.write(picture), overwrite)
+    return targets
+
+
+def _drawn(run: Run, stops: Stops, quiet: bool) -> Iterator[Volume]:
+    """Draw one volume at a time, with a progress bar."""
+    model = run.model()
+    if model.vae.projection is None and len(model.vae.shape) != 3:
+        raise InputError(
+            f"{run.path}: the model of recipe {run.config.recipe} draws pictures, expected one of "
+            "volumes (projections with given poses, or subtomograms)"
+        )
+    with Progress("volumes", len(stops.z), quiet=quiet, unit="volume") as progress:
+        for z in stops.z:
+            yield model.decode(z[None])[0]
+            progress.advance(1, 0.0)
+
+
+def mirrored(volume: Volume) -> Volume:
+    """Mirror a volume (D, H, W) along z, its centre n // 2 staying where it is."""
+    flipped: Volume = volume[::-1]
+    return flipped if len(volume) % 2 else np.roll(flipped, 1, axis=0)
+
+
+def strip(volumes: Volume, names: list[str]) -> bytes:
+    """Draw volumes (S, D, H, W) side by side as a PNG: sums along z and y, and the central slice."""
+    import io
+
+    from modpose.report.figures import volume_strip
+
+    file = io.BytesIO()
+    volume_strip(volumes, names).savefig(file, format="png", dpi=100)
+    return file.getvalue()
