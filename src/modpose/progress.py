@@ -21,17 +21,25 @@ class Progress:
         Time budget, where there is one.
     quiet
         Show nothing.
+    unit
+        What is counted.
     """
 
     def __init__(
-        self, label: str, images: int, *, seconds: float | None = None, quiet: bool = False
+        self,
+        label: str,
+        images: int,
+        *,
+        seconds: float | None = None,
+        quiet: bool = False,
+        unit: str = "img",
     ) -> None:
         self._budget = seconds
         self._images = 0
         self._bar = tqdm(
             total=images if seconds is None else round(seconds),
             desc=label,
-            unit="img" if seconds is None else "s",
+            unit=unit if seconds is None else "s",
             disable=quiet,
             file=sys.stderr,
             mininterval=0.5,

@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modpose.config import Config, dump_config, parse_config, read_yaml
 from modpose.data.files import replace_atomically
 from modpose.errors import InputError
@@ -165,6 +168,10 @@ class Run:
                 f"continue it with: modpose fit --resume {self.path}"
             )
         return pd.read_parquet(path)
+
+    def content(self) -> NDArray[np.float64]:
+        """Posterior means of content, (N, z_dim), from ``latents.parquet``."""
+        return self.latents()[[f"z_{k}" for k in range(self.config.model.z_dim)]].to_numpy(float)
 
     def write_latents(self, table: pd.DataFrame) -> None:
         """Write ``latents.parquet`` in one step."""

@@ -15,6 +15,7 @@ from modpose.data.files import replace_atomically
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError
 from modpose.progress import Progress
+from modpose.report.grids import principal_axes
 
 if TYPE_CHECKING:
     from modpose.run import Run
@@ -80,24 +81,11 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
     """Walk along a principal component of content, from 1, through its mean."""
     if not 1 <= component <= z.shape[1]:
         raise InputError.of("--along", "the component", component, f"1 to {z.shape[1]}")
-    mean = z.mean(axis=0)
-    axis = principal_axes(z)[component - 1]
-    ends = np.percentile((z - mean) @ axis, RANGE)
-    places = np.linspace(*ends, steps)
+    mean, axes, _ = principal_axes(z)
+    axis = axes[component - 1]
+    first, last = np.percentile((z - mean) @ axis, RANGE)
+    places = np.linspace(first, last, steps)
     return Stops(mean + places[:, None] * axis, [f"PC {component} at {p:.2f}" for p in places])
-
-
-def principal_axes(z: Floats) -> Floats:
-    """Principal axes (z_dim, z_dim) of content (N, z_dim), widest first, one a row.
-
-    Each points so that its largest entry is positive.
-    """
-    centred = z - z.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors.T[np.argsort(values)[::-1]]
-    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
-    turned: Floats = axes * np.where(largest < 0, -1.0, 1.0)
-    return turned
 
 
 def along_path(z: Floats, path: str, steps: int) -> Stops:
@@ -201,7 +189,7 @@ def mirrored(volume: Volume) -> Volume:
 
 
 def strip(volumes: Volume, names: list[str]) -> bytes:
-    """Draw volumes (S, D, H, W) side by side as a PNG: sums along z and y, and the central slice."""
+    """Draw volumes (S, D, H, W) side by side as a PNG: projections and central slices."""
     import io
 
     from modpose.report.figures import volume_strip

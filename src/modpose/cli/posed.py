@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import Overwrite, PosesFile, simulate_app
+from modpose.cli.arguments import Overwrite, PosesFile, RunFolder, app, simulate_app
 from modpose.errors import InputError
 
 
@@ -125,3 +125,52 @@ def _numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         expected = "numbers, as in 3,1"
         raise InputError.of("--abundance", "the value", f"'{text}'", expected) from None
+
+
+@app.command()
+def volumes(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    at: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Content to draw, a row a volume.")
+    ] = None,
+    cluster: Annotated[
+        int | None, typer.Option(metavar="K", help="The centres of K clusters of content.")
+    ] = None,
+    along: Annotated[
+        int | None, typer.Option(metavar="PC", help="Along a principal component: 1, 2, ...")
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(metavar="A..B", help="From image A to image B (positions from 0)."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="--along, --path: number of volumes.")] = 10,
+    flip_hand: Annotated[
+        bool, typer.Option("--flip-hand", help="Mirror the volumes: the other handedness.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw volumes along the content of RUN: MRC maps, their content, and a strip of pictures.
+
+    \b
+    modpose volumes run -o pc1 --along 1
+    modpose volumes run -o centres --cluster 6
+    modpose volumes run -o path --path 3..120 --steps 20 --flip-hand
+    """
+    from modpose.run import Run
+    from modpose.volumes import along_component, along_path, at_clusters, at_file, write_volumes
+
+    if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
+        raise InputError("volumes: expected one of --at, --cluster, --along and --path")
+    opened = Run.open(run)
+    z = opened.content()
+    if at is not None:
+        stops = at_file(at, z.shape[1])
+    elif cluster is not None:
+        stops = at_clusters(z, cluster, opened.config.seed)
+    elif along is not None:
+        stops = along_component(z, along, steps)
+    else:
+        stops = along_path(z, str(path), steps)
+    written = write_volumes(opened, stops, out, flip_hand=flip_hand, overwrite=overwrite)
+    typer.echo(f"wrote {len(stops.z)} volumes to {out}; look first at {written[-1]}")

@@ -181,6 +181,29 @@ def comparison(images: Floats, posed: Floats, upright: Floats, look: Look, block
     return fig
 
 
+def volume_strip(volumes: Floats, names: Sequence[str], most: int = 8) -> Figure:
+    """Volumes (S, D, H, W): in each column one, its mean along z and y, and its central slice.
+
+    All share one grey scale a row; at most ``most`` stand side by side.
+    """
+    looks = [volumes.mean(1), volumes.mean(2), volumes[:, volumes.shape[1] // 2]]
+    tiles = np.stack([drawn(to_unit(look, grey_range(look, 0.1)), "lower") for look in looks])
+    side = tiles.shape[-1]
+    parts = [tiles[:, i : i + most] for i in range(0, len(volumes), most)]
+    columns = min(most, len(volumes))
+    blank = np.ones((3, columns - parts[-1].shape[1], *tiles.shape[2:]), tiles.dtype)
+    parts[-1] = np.concatenate([parts[-1], blank], axis=1)
+    blocks = [mosaic(part.reshape(-1, side, side), columns, 1) for part in parts]
+    space = max(4, side // 4)
+    width = min(WIDTH, 1.6 * columns)
+    fig, ax = _sheet(np.stack(blocks), 1, space, width, (0, 0, 0, 0.3))
+    for i, name in enumerate(names):
+        x = (i % most) * (side + 1) + side / 2
+        y = (i // most) * (blocks[0].shape[0] + space) - 0.06 * side
+        _say(ax, x, y, name, fontsize=min(SMALL, 14 * SMALL / max(14, len(name))))
+    return fig
+
+
 def sheet(pictures: Floats, columns: int, look: Look, width: float = WIDTH) -> Figure:
     """Predictions in reading order."""
     gap = max(1, pictures.shape[2] // 24)
