@@ -248,6 +248,25 @@ def knn_accuracy(z: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
     return float(np.mean(votes.argmax(axis=1) == index))
 
 
+def knn_r2(z: ArrayLike, values: ArrayLike, k: int = 10) -> float:
+    """Return the part of the variance of ``values`` that the nearest other rows of ``z`` tell.
+
+    Each value is predicted by the mean of its k nearest *other* rows; 1 − the residual variance
+    over the variance.  At most 1, and below 0 (−1/k) where z says nothing.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    points, known = np.asarray(z, float).reshape(len(np.asarray(z)), -1), np.asarray(values, float)
+    _check_equal(len(points), len(known))
+    if not 1 <= k < len(points):
+        raise ValueError(f"k is {k}, expected 1 to {len(points) - 1} neighbours")
+    neighbours = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+    spread = known.var()
+    if spread == 0:
+        return float("nan")
+    return float(1 - np.mean((known - known[neighbours].mean(1)) ** 2) / spread)
+
+
 # --- helpers ----------------------------------------------------------------------------------
 
 
