@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modpose.averaging.run import AlignSettings, align_subtomograms
     from modpose.config import Config
     from modpose.data.source import open_source
     from modpose.encoded import Encoded
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modpose.run import Run
 
 _HOME = {
+    "AlignSettings": "modpose.averaging.run",
     "Config": "modpose.config",
     "Encoded": "modpose.encoded",
     "InputError": "modpose.errors",
@@ -25,6 +27,7 @@ _HOME = {
     "RECIPES": "modpose.recipes",
     "Run": "modpose.run",
     "TrainingError": "modpose.errors",
+    "align_subtomograms": "modpose.averaging.run",
     "fit_run": "modpose.fit",
     "open_source": "modpose.data.source",
     "resume_run": "modpose.fit",
@@ -32,12 +35,14 @@ _HOME = {
 
 __all__ = [
     "RECIPES",
+    "AlignSettings",
     "Config",
     "Encoded",
     "InputError",
     "PoseModel",
     "Run",
     "TrainingError",
+    "align_subtomograms",
     "fit_run",
     "open_source",
     "resume_run",

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 import typer
 
-from modpose.cli import affinity, fitting, making, posed, using
+from modpose.cli import affinity, averaging, fitting, making, posed, using
 from modpose.cli.arguments import app
 from modpose.errors import InputError, TrainingError
 
-__all__ = ["affinity", "app", "fitting", "main", "making", "posed", "using"]
+__all__ = ["affinity", "app", "averaging", "fitting", "main", "making", "posed", "using"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Subtomogram averaging: search of poses on SO(3), wedge-weighted averages, classes."""

@@ -1,0 +1,235 @@
+"""Volumes as the Fourier coefficients that a search compares: few, whitened, wedge and CTF kept.
+
+With the transform unitary and the noise's spectrum divided out, a coefficient is
+
+    y(k) = h(k) exp(-2 pi i k.t) F(R^T k) + noise of unit variance,
+
+where F is the transform of the upright object and h what the instrument lets through, over the
+noise's amplitude.  Half of all frequencies hold everything about a real volume; each counts twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from modpose.errors import InputError
+from modpose.geometry.grids import lattice
+from modpose.observe.wedge import frequencies
+
+CORNER_SOFTNESS = 2.0
+"""Voxels over which the noise's window opens outside the sphere that the box holds."""
+UNSEEN = 1e-4
+"""A transfer below this fraction of the largest counts as not measured."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Fourier coefficients of N volumes at K frequencies, sorted by radius.
+
+    Attributes
+    ----------
+    frequency
+        (K, 3) ordered (x, y, z), cycles a voxel, one of each pair k and -k, without the origin.
+    value
+        (N, K) complex, whitened: noise of unit variance.
+    transfer
+        (N, K), or (1, K) where all volumes share it: wedge times CTF over the noise's amplitude.
+    box
+        Side of the volumes, voxels.
+    """
+
+    frequency: Tensor
+    value: Tensor
+    transfer: Tensor
+    box: int
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all volumes have one transfer."""
+        return len(self.transfer) == 1
+
+    @property
+    def radius(self) -> Tensor:
+        """(K,) cycles a voxel, rising."""
+        radius: Tensor = self.frequency.norm(dim=1)
+        return radius
+
+    @property
+    def shell(self) -> Tensor:
+        """(K,) int64 number of the shell of each frequency, one a step of 1 / box."""
+        return shell_of(self.frequency, self.box)
+
+    def within(self, limit: float) -> Coefficients:
+        """Keep the frequencies up to ``limit`` cycles a voxel."""
+        count = int(torch.searchsorted(self.radius, limit + 1e-6))
+        if count == len(self.frequency):
+            return self
+        return replace(
+            self,
+            frequency=self.frequency[:count],
+            value=self.value[:, :count],
+            transfer=self.transfer[:, :count],
+        )
+
+    def rows(self, index: Tensor | slice) -> Coefficients:
+        """Keep some volumes."""
+        transfer = self.transfer if self.shared else self.transfer[index]
+        return replace(self, value=self.value[index], transfer=transfer)
+
+
+def shell_of(frequency: Tensor, box: int) -> Tensor:
+    """Number the shells, one a step of 1 / box, of frequencies (..., 3); (...) int64."""
+    shell: Tensor = (frequency.norm(dim=-1) * box).round().long()
+    return shell
+
+
+def phases(frequency: Tensor, shift: Tensor) -> Tensor:
+    """Return exp(-2 pi i k.t), (B, K), of frequencies (K, 3) and shifts (B, 3) in voxels."""
+    angle = -2 * math.pi * (shift @ frequency.T)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def half_sphere(box: int, limit: float) -> tuple[Tensor, Tensor]:
+    """Choose one of each pair k, -k within ``limit``, sorted by radius.
+
+    Returns
+    -------
+    frequency, place
+        (K, 3) cycles a voxel, and (K,) where they are in a flattened ``rfftn``.
+    """
+    k = frequencies((box,) * 3)[..., : box // 2 + 1, :].reshape(-1, 3)
+    x, y, z = k.unbind(-1)
+    first = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    inside = first & (k.norm(dim=-1) <= limit + 1e-6) & (k.abs() < 0.5 - 1e-6).all(-1)
+    place = inside.nonzero().squeeze(1)
+    place = place[k[place].norm(dim=-1).argsort(stable=True)]
+    return k[place], place
+
+
+def transform(volumes: Tensor, place: Tensor) -> Tensor:
+    """Fourier coefficients (N, K) of volumes (N, D, D, D), unitary, the origin at the centre."""
+    centred = torch.fft.ifftshift(volumes, dim=(1, 2, 3))
+    spectrum = torch.fft.rfftn(centred, dim=(1, 2, 3), norm="ortho")
+    found: Tensor = spectrum.flatten(1)[:, place]
+    return found
+
+
+def noise_window(box: int) -> Tensor:
+    """(D, D, D) window over the corners of a box, where no molecule is; mean square one."""
+    radius = lattice((box,) * 3).norm(dim=-1).reshape(box, box, box)
+    outside = ((radius - (box / 2 - 1)) / CORNER_SOFTNESS).clamp(0, 1)
+    window = 0.5 - 0.5 * torch.cos(math.pi * outside)
+    return window / window.square().mean().sqrt()
+
+
+@dataclass(frozen=True)
+class NoiseSpectrum:
+    """Amplitude of the noise by shell.
+
+    Attributes
+    ----------
+    amplitude
+        (shells,) of the unitary transform, one a step of 1 / box; the first is the origin's.
+    """
+
+    amplitude: Tensor
+
+    def of(self, frequency: Tensor, box: int) -> Tensor:
+        """Read it at frequencies (K, 3); (K,)."""
+        return self.amplitude[shell_of(frequency, box).clamp(max=len(self.amplitude) - 1)]
+
+
+def white_noise(box: int, std: float) -> NoiseSpectrum:
+    """Return the spectrum of noise with this standard deviation, independent in every voxel."""
+    return NoiseSpectrum(torch.full((box // 2 + 1,), std))
+
+
+def measure_noise(chunks: Iterable[tuple[Tensor, Tensor]], box: int) -> NoiseSpectrum:
+    """Measure the noise by shell in the corners of the boxes, outside the sphere they hold.
+
+    Parameters
+    ----------
+    chunks
+        Pairs of volumes (B, D, D, D) and masks (B | 1, D, D, D // 2 + 1) of what was measured.
+    box
+        Side D.
+
+    Raises
+    ------
+    InputError
+        Where the corners hold one number only (a mask was applied to the volumes).
+    """
+    frequency, place = half_sphere(box, 0.5)
+    shell, window = shell_of(frequency, box), noise_window(box)
+    power, count = torch.zeros(box // 2 + 1), torch.zeros(box // 2 + 1)
+    for volumes, mask in chunks:
+        inside = window > 0
+        mean = (volumes * inside).sum((1, 2, 3), keepdim=True) / inside.sum()
+        found = transform((volumes - mean) * window, place).abs().square()
+        seen = (mask.flatten(1)[:, place] > 0).float().expand(len(found), -1)
+        power.index_add_(0, shell, (found * seen).sum(0))
+        count.index_add_(0, shell, seen.sum(0))
+    known = (count > 0) & (power > 0)
+    if not known.any():
+        raise InputError(
+            "volumes: their corners are all of one value, expected noise outside the sphere that "
+            "the box holds: volumes that were not masked"
+        )
+    variance = torch.where(known, power / count.clamp(min=1), power.new_zeros(()))
+    variance = torch.where(known, variance, variance[known].mean())
+    return NoiseSpectrum(variance.sqrt())
+
+
+def coefficients_of(
+    volumes: Tensor,
+    mask: Tensor,
+    noise: NoiseSpectrum,
+    limit: float,
+    ctf: Tensor | None = None,
+) -> Coefficients:
+    """Take the Fourier coefficients of volumes up to a frequency, whitened.
+
+    Parameters
+    ----------
+    volumes
+        (N, D, D, D).
+    mask
+        (N | 1, D, D, D // 2 + 1) 1 where measured, as :func:`modpose.observe.wedge.wedge_mask`.
+    noise
+        Amplitude of the noise by shell.
+    limit
+        Cycles a voxel, less than half.
+    ctf
+        (N | 1, D, D, D // 2 + 1) contrast transfer, or None for one.
+    """
+    box = volumes.shape[-1]
+    frequency, place = half_sphere(box, limit)
+    seen = mask.flatten(1)[:, place]
+    transfer = seen if ctf is None else seen * ctf.flatten(1)[:, place]
+    transfer = transfer / noise.of(frequency, box)
+    value = transform(volumes, place) * (seen / noise.of(frequency, box))
+    return Coefficients(frequency, value, transfer, box)
+
+
+def joined(parts: Sequence[Coefficients]) -> Coefficients:
+    """Join the volumes of several; frequencies that none of them measured are dropped."""
+    alike = all(p.shared and torch.equal(p.transfer, parts[0].transfer) for p in parts)
+    transfer = parts[0].transfer if alike else torch.cat([_each(p) for p in parts])
+    value = torch.cat([p.value for p in parts])
+    largest = transfer.abs().amax(0)
+    kept = largest > UNSEEN * largest.max()
+    return Coefficients(
+        parts[0].frequency[kept], value[:, kept], transfer[:, kept].contiguous(), parts[0].box
+    )
+
+
+def _each(part: Coefficients) -> Tensor:
+    return part.transfer.expand(len(part), -1)

@@ -1,0 +1,163 @@
+"""Upright objects whose Fourier transforms are read at turned frequencies.
+
+A reference is padded and transformed once; a value at any frequency is trilinear interpolation on
+that finer lattice, whose blur is divided out of the object beforehand.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modpose.geometry.grids import lattice
+
+POINTS_AT_ONCE = 1 << 19
+"""Frequencies interpolated at a time."""
+
+
+class References(NamedTuple):
+    """Transforms of C upright volumes on a fine lattice, as far as a frequency limit.
+
+    Attributes
+    ----------
+    table
+        (C m^3, channels) float32: real and imaginary part, and with slopes those of the
+        derivatives by a turn about x, y and z.
+    side
+        m, points of the lattice along an axis, odd.
+    padded
+        Side of the padded box: points of the lattice in a step of one cycle a voxel.
+    slopes
+        Whether the derivatives are there.
+    """
+
+    table: Tensor
+    side: int
+    padded: int
+    slopes: bool
+
+    def __len__(self) -> int:
+        return len(self.table) // self.side**3
+
+
+def make_references(
+    volumes: Tensor, limit: float, *, oversampling: int = 2, slopes: bool = False
+) -> References:
+    """Transform upright volumes.
+
+    Parameters
+    ----------
+    volumes
+        (C, D, D, D) real; zero towards the edge of the box.
+    limit
+        Highest frequency that will be asked for, cycles a voxel.
+    oversampling
+        Side of the padded box over that of the volumes.
+    slopes
+        Also the derivatives by a turn: with R exp([w]), d F(R^T k) / dw at w = 0.
+    """
+    box = volumes.shape[-1]
+    padded = oversampling * box
+    reach = math.ceil(limit * padded) + 1
+    side = 2 * reach + 1
+    flat = volumes / blur(box, padded)
+    fields = [flat]
+    if slopes:  # of f under a turn: -(w x x).grad f has the transform -(w x k).grad F
+        x = lattice((box,) * 3).reshape(box, box, box, 3).to(flat)
+        fields += [x[..., axis] * flat for axis in range(3)]
+    low = _low(torch.stack(fields, 1).flatten(0, 1), padded, reach, box)
+    low = low.reshape(len(volumes), -1, side**3)
+    if slopes:
+        k = lattice((side,) * 3).to(flat) / padded
+        gradient = -2j * math.pi * low[:, 1:].transpose(1, 2)  # dF/dk of (C, m^3, 3)
+        turned = -torch.linalg.cross(k.to(gradient).expand_as(gradient), gradient)
+        low = torch.cat([low[:, :1], turned.transpose(1, 2)], 1)
+    table = torch.view_as_real(low.transpose(1, 2).contiguous()).flatten(2).flatten(0, 1)
+    return References(table.contiguous(), side, padded, slopes)
+
+
+def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
+    """Read references at frequencies.
+
+    Parameters
+    ----------
+    references
+        C of them.
+    which
+        (B,) int64 which one each row reads.
+    frequency
+        (B, K, 3) cycles a voxel, within the limit.
+
+    Returns
+    -------
+    Tensor
+        (B, K) complex, or (B, K, 4) with the slopes behind the values.
+    """
+    rows, count = frequency.shape[:2]
+    channels = references.table.shape[1]
+    out = torch.empty(rows * count, channels, dtype=references.table.dtype)
+    step = max(1, POINTS_AT_ONCE // count)
+    for first in range(0, rows, step):
+        part = slice(first, first + step)
+        index, weight = corners(frequency[part], references.side, references.padded)
+        index += (which[part] * references.side**3).int()[:, None, None]
+        out[first * count : (first + step) * count] = functional.embedding_bag(
+            index.flatten(0, 1),
+            references.table,
+            per_sample_weights=weight.flatten(0, 1),
+            mode="sum",
+        )
+    values = torch.view_as_complex(out.reshape(rows, count, channels // 2, 2))
+    return values if references.slopes else values.squeeze(-1)
+
+
+def corners(frequency: Tensor, side: int, padded: int) -> tuple[Tensor, Tensor]:
+    """Find the eight lattice points about frequencies (..., 3), and their trilinear weights.
+
+    Returns
+    -------
+    index, weight
+        (..., 8) int32 into a flattened (m, m, m) lattice with the origin in the middle.
+    """
+    place = frequency * padded + side // 2
+    floor = place.floor().clamp(0, side - 2)
+    x, y, z = (place - floor).unbind(-1)
+    i, j, k = floor.int().unbind(-1)
+    base = (k * side + j) * side + i
+    steps = torch.tensor(
+        [0, 1, side, side + 1, side**2, side**2 + 1, side**2 + side, side**2 + side + 1],
+        dtype=torch.int32,
+    )
+    along_x = torch.stack([1 - x, x], -1)
+    plane = (torch.stack([1 - y, y], -1)[..., :, None] * along_x[..., None, :]).flatten(-2)
+    weight = torch.stack([1 - z, z], -1)[..., :, None] * plane[..., None, :]
+    return base[..., None] + steps, weight.flatten(-2)
+
+
+def blur(box: int, padded: int) -> Tensor:
+    """(D, D, D) envelope that trilinear interpolation on the fine lattice multiplies by."""
+    axis = torch.special.sinc((torch.arange(box, dtype=torch.float32) - box // 2) / padded) ** 2
+    envelope: Tensor = axis[:, None, None] * axis[:, None] * axis
+    return envelope
+
+
+def turned(frequency: Tensor, rotation: Tensor) -> Tensor:
+    """Return R^T k, (B, K, 3), of frequencies (K, 3) and rotations (B, 3, 3)."""
+    return torch.einsum("kj,bji->bki", frequency, rotation.to(frequency))
+
+
+def _low(volumes: Tensor, padded: int, reach: int, box: int) -> Tensor:
+    """Unitary (for the box) transform on the padded lattice, the middle (2 reach + 1)^3 of it."""
+    half = box // 2
+    wide = volumes.new_zeros(len(volumes), padded, padded, padded)
+    cut = slice(padded // 2 - half, padded // 2 - half + box)
+    wide[:, cut, cut, cut] = volumes
+    spectrum = torch.fft.rfftn(torch.fft.ifftshift(wide, dim=(1, 2, 3)), dim=(1, 2, 3))
+    near = torch.arange(-reach, reach + 1) % padded
+    right = spectrum[:, near][:, :, near][..., : reach + 1] / box**1.5
+    left = right[..., 1:].conj().flip((1, 2, 3))
+    return torch.cat([left, right], -1).resolve_conj()

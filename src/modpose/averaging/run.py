@@ -1,0 +1,377 @@
+"""From a user's subtomograms to a folder of class averages, poses and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.averaging.average import resolution_shell, soft_sphere
+from modpose.averaging.classify import Assignment, Schedule, State, classify, random_start
+from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, measure_noise
+from modpose.averaging.refine import HalfMaps, refine
+from modpose.data.files import replace_atomically
+from modpose.data.wedges import Wedge, Wedges, open_wedges
+from modpose.errors import InputError
+from modpose.progress import Progress
+
+if TYPE_CHECKING:
+    from modpose.data.source import Source
+
+Rows = NDArray[np.int64]
+
+CHUNK = 64
+"""Volumes read at a time."""
+NOISE_FROM = 512
+"""Volumes that the spectrum of the noise is measured on."""
+SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
+CONTENTS = (SETTINGS, STATE, METRICS, "particles.star", "fsc.csv", "index.html")
+"""Files of a finished folder, besides averages and figures; what --overwrite removes."""
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """What is asked of an alignment.
+
+    Attributes
+    ----------
+    classes
+        How many structures.
+    mask_diameter_px
+        Averages are zero beyond this sphere, voxels; None for the box less four voxels.
+    max_shift_px
+        Largest shift along an axis, voxels.
+    invert
+        Whether molecules are darker than what is around them.
+    rounds, refine_rounds
+        Of the search and of the refinement.
+    rotations
+        Of the grid.
+    seed
+        Of everything random.
+    """
+
+    classes: int = 1
+    mask_diameter_px: float | None = None
+    max_shift_px: float = 3.0
+    invert: bool = False
+    rounds: int = 40
+    refine_rounds: int = 6
+    rotations: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        diameter = 1.0 if self.mask_diameter_px is None else self.mask_diameter_px
+        expectations = (
+            ("classes", self.classes, self.classes >= 1, "at least 1"),
+            ("mask diameter", diameter, 0 < diameter < math.inf, "more than 0"),
+            ("max shift", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more voxels"),
+            ("rounds", self.rounds, self.rounds >= 1, "at least 1"),
+            ("refine rounds", self.refine_rounds, self.refine_rounds >= 1, "at least 1"),
+            ("rotations", self.rotations, self.rotations >= 24, "at least 24"),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+        )
+        for name, value, good, expected in expectations:
+            if not good:
+                raise InputError.of("align", name, value, expected)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The rounds."""
+        return Schedule(
+            rounds=self.rounds, rotations=self.rotations, refine_rounds=self.refine_rounds
+        )
+
+
+class Alignment(NamedTuple):
+    """What an alignment found.
+
+    Attributes
+    ----------
+    assignment
+        Pose and class of each volume.
+    maps
+        Averages of all volumes and of two independent halves, a class each.
+    half
+        (N,) 0 or 1, which half each volume is in.
+    """
+
+    assignment: Assignment
+    maps: HalfMaps
+    half: Tensor
+
+    def resolution(self, pixel_size: float | None, box: int) -> list[str]:
+        """Say the resolution of each class: where the halves' correlation falls below 0.143."""
+        unit, size = ("voxels", 1.0) if pixel_size is None else ("Å", pixel_size)
+        shells = resolution_shell(self.maps.fsc).tolist()
+        return [f"{size * box / shell:.1f} {unit}" if shell else "none" for shell in shells]
+
+    def lines(self, pixel_size: float | None, box: int) -> list[str]:
+        """Say what was found, a line a class."""
+        counts = torch.bincount(self.assignment.klass, minlength=len(self.maps.fsc)).tolist()
+        found = zip(counts, self.resolution(pixel_size, box), strict=True)
+        return [
+            f"class {number}: {count} volumes, resolution {text}"
+            for number, (count, text) in enumerate(found, 1)
+        ]
+
+
+def align_subtomograms(
+    source: Source,
+    out: str | Path,
+    settings: AlignSettings | None = None,
+    *,
+    wedge: Wedge | None = None,
+    datadir: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Alignment:
+    """Find classes and poses of subtomograms, and leave averages and poses in a folder.
+
+    Parameters
+    ----------
+    source
+        The volumes (:func:`modpose.data.source.open_source`).
+    out
+        Folder to write to: ``class001.mrc``, its halves, ``particles.star``, ``fsc.csv``,
+        ``metrics.jsonl`` (a line a round), ``index.html`` and figures.
+    settings
+        What is asked for.
+    wedge
+        What was measured, where the table does not say
+        (:func:`modpose.data.wedges.open_wedges`).
+    datadir
+        Where the files that a table names are looked for first.
+    overwrite
+        Replace a folder of an earlier alignment.
+    resume
+        Go on with an interrupted one.
+    quiet
+        Show no progress.
+
+    Raises
+    ------
+    InputError
+        Where the input or the folder cannot be used.
+    """
+    from modpose.averaging.files import write_results
+    from modpose.averaging.page import write_page
+
+    settings = settings or AlignSettings()
+    check_volumes(source, settings)
+    folder = _prepared(Path(out), settings, source.n, overwrite, resume)
+    wedges = open_wedges(source, wedge, datadir=datadir)
+    data = read_coefficients(source, wedges, settings)
+    found = _carried_out(data, folder, settings, quiet)
+    write_results(folder, source, found, data)
+    write_page(folder, source, found, settings)
+    return found
+
+
+def check_volumes(source: Source, settings: AlignSettings) -> None:
+    """Refuse what cannot be aligned, in a sentence."""
+    stack = source.stack
+    shape = "x".join(map(str, stack.shape))
+    if len(stack.shape) != 3:
+        raise InputError.of(stack.name, "the box", shape, "volumes: subtomograms are cubes")
+    if len(set(stack.shape)) != 1:
+        raise InputError.of(stack.name, "the box", shape, "a cube")
+    if stack.shape[0] < 16:
+        raise InputError.of(stack.name, "the side of the box", stack.shape[0], "at least 16 voxels")
+    if source.n < 8 * settings.classes:
+        raise InputError.of(
+            stack.name,
+            "the number of volumes",
+            source.n,
+            f"at least {8 * settings.classes}, eight for each of {settings.classes} classes",
+        )
+
+
+def read_coefficients(
+    source: Source, wedges: Wedges | None, settings: AlignSettings
+) -> Coefficients:
+    """Read volumes in chunks and keep their coefficients, whitened by the noise in the corners."""
+    box, sign = source.stack.shape[0], -1.0 if settings.invert else 1.0
+    everything = torch.ones(1, box, box, box // 2 + 1)
+    ctf = _ctf_of(source, box)
+
+    def volumes(rows: Rows) -> Tensor:
+        block = torch.from_numpy(source.stack.read(rows)[:, 0])
+        if not block.isfinite().all():
+            bad = int((~block.isfinite()).flatten(1).any(1).nonzero()[0])
+            where = source.stack.where(int(rows[bad]))
+            raise InputError(f"{where}: it holds values that are not finite, expected numbers")
+        return sign * block
+
+    def mask(rows: Rows) -> Tensor:
+        if wedges is None:
+            return everything
+        return torch.from_numpy(wedges.read(rows[:1] if wedges.shared else rows))
+
+    sample = np.unique(np.linspace(0, source.n - 1, min(NOISE_FROM, source.n)).astype(np.int64))
+    noise = measure_noise(((volumes(r), mask(r)) for r in _chunks(sample)), box)
+    parts = []
+    for rows in _chunks(np.arange(source.n)):
+        own = None if ctf is None else ctf(rows)
+        limit = Schedule().refine_limit
+        parts.append(coefficients_of(volumes(rows), mask(rows), noise, limit, own))
+    return joined(parts)
+
+
+def _ctf_of(source: Source, box: int) -> Callable[[Rows], Tensor] | None:
+    from modpose.observe.wedge import ctf_3d
+
+    params = source.particles.ctf(source.stack.pixel_size)
+    if params is None:
+        return None
+    return lambda rows: ctf_3d(torch.from_numpy(params[rows]).float(), (box,) * 3)
+
+
+def _chunks(rows: Rows) -> list[Rows]:
+    return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+
+
+# --- rounds -----------------------------------------------------------------------------------
+
+
+def _carried_out(
+    data: Coefficients, folder: Path, settings: AlignSettings, quiet: bool
+) -> Alignment:
+    box, schedule = data.box, settings.schedule
+    mask = soft_sphere(box, settings.mask_diameter_px or box - 4.0)
+    reach = settings.max_shift_px
+    total = schedule.rounds + schedule.refine_rounds
+    began = time.perf_counter()
+    with Progress("aligning", total * len(data), quiet=quiet) as progress:
+
+        def report(state: State) -> None:
+            _save_state(folder / STATE, state)
+            _log(folder / METRICS, state, data, time.perf_counter() - began)
+            progress.show(round=state.round, score=float(state.assignment.score.mean()))
+            progress.advance(len(data), time.perf_counter() - began)
+
+        state = _load_state(folder / STATE)
+        if state is None:
+            state = random_start(data, settings.classes, mask, schedule, settings.seed)
+        progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
+        searched = folder / "searched.safetensors"
+        if state.round <= schedule.rounds:
+            state = classify(
+                data,
+                settings.classes,
+                mask=mask,
+                reach=reach,
+                schedule=schedule,
+                seed=settings.seed,
+                start=state,
+                report=report,
+            )
+            _save_state(searched, state)
+        state = _load_state(searched) or state
+        state, maps, half = refine(
+            data,
+            state,
+            mask=mask,
+            reach=reach,
+            schedule=schedule,
+            seed=settings.seed,
+            report=report,
+        )
+    return Alignment(state.assignment, maps, half)
+
+
+def _log(path: Path, state: State, data: Coefficients, seconds: float) -> None:
+    counts = torch.bincount(state.assignment.klass, minlength=len(state.volumes))
+    line = {
+        "round": state.round,
+        "score": float(state.assignment.score.mean()),
+        "volumes": counts.tolist(),
+        "resolution_shell": resolution_shell(state.fsc).tolist(),
+        "seconds": round(seconds, 2),
+    }
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+# --- the folder -------------------------------------------------------------------------------
+
+
+def _prepared(folder: Path, settings: AlignSettings, n: int, overwrite: bool, resume: bool) -> Path:
+    """Make the folder, or check the one to go on with."""
+    wanted = dataclasses.asdict(settings) | {"volumes": n}
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file stands where the folder should go")
+    if resume:
+        earlier = _settings_of(folder)
+        differing = [name for name, value in wanted.items() if earlier.get(name) != value]
+        if differing:
+            name = differing[0]
+            raise InputError.of(
+                folder, f"{name} to go on with", wanted[name], f"{earlier.get(name)} as begun"
+            )
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / SETTINGS).is_file():
+            raise InputError(f"{folder}: the folder is not empty and holds no alignment")
+        if not overwrite:
+            raise InputError(
+                f"{folder}: there is an alignment already; give another -o, or --overwrite to "
+                "replace it, or --resume to go on with it"
+            )
+        _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(wanted, indent=2) + "\n"
+    replace_atomically(folder / SETTINGS, lambda file: file.write(text.encode()), overwrite=True)
+    return folder
+
+
+def _settings_of(folder: Path) -> dict[str, object]:
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no alignment to go on with (no {SETTINGS})")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError:
+        raise InputError(f"{path}: not readable as JSON") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _clear(folder: Path) -> None:
+    names = [*CONTENTS, "searched.safetensors"]
+    averages = [path.name for path in folder.glob("class*.mrc")]
+    for name in names + averages:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+
+
+def _save_state(path: Path, state: State) -> None:
+    from safetensors.torch import save
+
+    tensors = {name: part.contiguous() for name, part in state.assignment._asdict().items()}
+    tensors |= {"volumes": state.volumes.contiguous(), "fsc": state.fsc.contiguous()}
+    raw = save(tensors, {"round": str(state.round)})
+    replace_atomically(path, lambda file: file.write(raw), overwrite=True)
+
+
+def _load_state(path: Path) -> State | None:
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        done = int(file.metadata()["round"])
+    assignment = Assignment(*(tensors[name] for name in Assignment._fields))
+    return State(done, assignment, tensors["volumes"], tensors["fsc"])

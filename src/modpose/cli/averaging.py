@@ -1,0 +1,109 @@
+"""Subtomogram averaging: align."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modpose.cli.arguments import DataDir, Index, Overwrite, app
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.data.wedges import Wedge
+
+
+@app.command()
+def align(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="Volumes: particles.star, a folder of .mrc, .mrcs, .npy, .zarr."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    classes: Annotated[int, typer.Option(help="How many structures to tell apart.")] = 1,
+    mask_diameter: Annotated[
+        float | None,
+        typer.Option(help="Diameter of the averages, angstrom.  Default: the box less 4 voxels."),
+    ] = None,
+    max_shift: Annotated[float, typer.Option(help="Largest shift along an axis, voxels.")] = 3.0,
+    wedge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH|FILE",
+            help="Tilts, as -60,60; or a mask (.mrc, .npy); or RELION's tomograms.star.  Default: "
+            "what INPUT says.",
+        ),
+    ] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Molecules are darker than what is around them.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds of the search from a random start.")] = 40,
+    refine_rounds: Annotated[
+        int, typer.Option(help="Rounds of refinement in two independent halves.")
+    ] = 6,
+    rotations: Annotated[int, typer.Option(help="Rotations of the search's grid.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    datadir: DataDir = None,
+    index: Index = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted alignment in DIR.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find classes and poses of subtomograms, with no templates, and average them.
+
+    Writes class001.mrc ... and their half maps, particles.star (RELION angles, origins, classes),
+    fsc.csv and index.html.
+
+    \b
+    modpose align particles.star -o aligned --classes 4
+    modpose align volumes.npy -o aligned --wedge -60,60
+    """
+    from modpose.averaging.run import AlignSettings, align_subtomograms
+    from modpose.data.source import open_source
+
+    opened = open_source(source, kind="volumes", datadir=datadir, index=index)
+    diameter = mask_diameter
+    if diameter is not None:
+        if opened.pixel_size is None:
+            raise InputError(
+                f"{source}: its pixel size is not known, so --mask-diameter in angstrom says "
+                "nothing, expected a STAR or MRC file with a pixel size"
+            )
+        diameter /= opened.pixel_size
+    settings = AlignSettings(
+        classes=classes,
+        mask_diameter_px=diameter,
+        max_shift_px=max_shift,
+        invert=invert,
+        rounds=rounds,
+        refine_rounds=refine_rounds,
+        rotations=rotations,
+        seed=seed,
+    )
+    found = align_subtomograms(
+        opened,
+        out,
+        settings,
+        wedge=None if wedge is None else _wedge(wedge),
+        datadir=datadir,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    for line in found.lines(opened.pixel_size, opened.stack.shape[0]):
+        typer.echo(line)
+    typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
+
+
+def _wedge(text: str) -> Wedge:
+    parts = text.split(",")
+    if len(parts) != 2:
+        return Path(text)
+    try:
+        return (float(parts[0]), float(parts[1]))
+    except ValueError:
+        return Path(text)

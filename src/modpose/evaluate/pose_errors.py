@@ -1,0 +1,120 @@
+"""How far poses in three dimensions are from the truth, after what no method can know is removed.
+
+A method chooses its own upright frame: with the object g(u) = f(Q u + d) in place of f, every
+rotation R becomes R Q and every shift t becomes t + R d.  One Q and one d a class are taken off.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.errors import InputError
+from modpose.geometry.rotations import geodesic
+
+CANDIDATES = 64
+"""Volumes whose own alignment is tried for all."""
+ITERATIONS = 20
+
+
+class PoseErrors(NamedTuple):
+    """Errors of N poses of one object.
+
+    Attributes
+    ----------
+    raw_deg
+        (N,) geodesic angle to the truth as it is.
+    aligned_deg
+        (N,) after the one global rotation.
+    angle_deg
+        (N,) the same, modulo the symmetry of the object.
+    shift_px
+        (N,) length, after the one offset of the object's frame.
+    rotation, offset
+        (3, 3) Q and (3,) d, voxels.
+    """
+
+    raw_deg: Tensor
+    aligned_deg: Tensor
+    angle_deg: Tensor
+    shift_px: Tensor
+    rotation: Tensor
+    offset: Tensor
+
+
+def pose_errors(
+    rotation: Tensor,
+    shift: Tensor,
+    true_rotation: Tensor,
+    true_shift: Tensor,
+    symmetry: Tensor | None = None,
+) -> PoseErrors:
+    """Compare poses of one object with the truth.
+
+    Parameters
+    ----------
+    rotation, true_rotation
+        (N, 3, 3).
+    shift, true_shift
+        (N, 3) voxels.
+    symmetry
+        (G, 3, 3) rotations that leave the true object unchanged, the identity among them
+        (:func:`modpose.geometry.groups.symmetry_group`); None for none.
+
+    Raises
+    ------
+    InputError
+        Where there are no poses or their numbers differ.
+    """
+    if len(rotation) != len(true_rotation) or len(rotation) == 0:
+        raise InputError.of(
+            "poses", "their number", len(rotation), f"{len(true_rotation)} true ones"
+        )
+    found, true = rotation.double(), true_rotation.double()
+    group = torch.eye(3, dtype=found.dtype)[None] if symmetry is None else symmetry.double()
+    between, plain = align_rotations(found, true, group), align_rotations(found, true, group[:1])
+    images = torch.rad2deg(geodesic(true[:, None] @ group @ between, found[:, None]))
+    angle, image = images.min(1)
+    upright = true @ group[image]  # the frame of the symmetric copy that each pose means
+    moved = torch.einsum("nji,nj->ni", upright, (shift - true_shift).double())
+    offset = moved.median(0).values
+    return PoseErrors(
+        raw_deg=torch.rad2deg(geodesic(true, found)),
+        aligned_deg=torch.rad2deg(geodesic(true @ plain, found)),
+        angle_deg=angle,
+        shift_px=(moved - offset).norm(dim=1),
+        rotation=between,
+        offset=offset,
+    )
+
+
+def align_rotations(found: Tensor, true: Tensor, group: Tensor) -> Tensor:
+    """Find Q that makes ``true g Q`` close to ``found`` for most, g any of a group.
+
+    The best of many volumes' own alignments, then means over those near it.
+    """
+    own = true.transpose(1, 2) @ found
+    few = own[torch.linspace(0, len(own) - 1, min(CANDIDATES, len(own))).round().long()]
+    cost = torch.stack([_nearest(own, group @ one).values.median() for one in few])
+    best = few[cost.argmin()]
+    for _ in range(ITERATIONS):
+        angle, image = _nearest(own, group @ best)
+        weight = 1 / (angle.square() + angle.median().square().clamp(min=1e-12))
+        back = group[image].transpose(1, 2) @ own
+        best = project_to_rotation((weight[:, None, None] * back).sum(0))
+    return best
+
+
+def project_to_rotation(matrix: Tensor) -> Tensor:
+    """Return the rotation (..., 3, 3) nearest to a matrix."""
+    u, _, vh = torch.linalg.svd(matrix)
+    sign = torch.linalg.det(u @ vh)
+    scale = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+    nearest: Tensor = (u * scale[..., None, :]) @ vh
+    return nearest
+
+
+def _nearest(own: Tensor, images: Tensor) -> torch.return_types.min:
+    return geodesic(images[None], own[:, None]).min(1)

@@ -1,0 +1,175 @@
+"""The verb ``align`` and its Python twin: folder, conventions, bad input, going on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
+
+import modpose.averaging.run
+from modpose import AlignSettings, InputError, align_subtomograms, open_source
+from modpose.averaging.average import shell_correlation
+from modpose.cli import main
+from modpose.simulate.species import built_in_species
+from modpose.simulate.subtomogram_files import write_subtomograms
+from modpose.simulate.subtomograms import SubtomogramSettings, simulate_subtomograms
+
+QUICK = ["--rounds", "5", "--refine-rounds", "1", "--rotations", "200"]
+BOX = 20
+
+
+@pytest.fixture(scope="module")
+def star(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("subtomograms")
+    settings = SubtomogramSettings(n=40, box=BOX, pixel_size=9.0, snr=1.0, max_shift_px=1.0)
+    return write_subtomograms(simulate_subtomograms(settings, built_in_species(1)), folder)
+
+
+@pytest.fixture(scope="module")
+def aligned(star: Path) -> Path:
+    out = star.parent / "aligned"
+    with pytest.raises(SystemExit) as leaving:
+        main(["align", str(star), "-o", str(out), *QUICK])
+    assert not leaving.value.code
+    return out
+
+
+def test_the_folder_holds_what_it_should(aligned: Path) -> None:
+    for name in ("particles.star", "fsc.csv", "index.html", "metrics.jsonl", "settings.json"):
+        assert (aligned / name).stat().st_size > 0
+    with mrcfile.open(aligned / "class001.mrc") as file:
+        assert file.data.shape == (BOX,) * 3
+        assert float(file.voxel_size.x) == pytest.approx(9.0)
+    lines = [json.loads(line) for line in (aligned / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == list(range(1, 7))
+    assert {path.name for path in (aligned / "figures").iterdir()} >= {"averages.png", "fsc.png"}
+
+
+def averaged(table: Path, folder: Path) -> NDArray[np.float64]:
+    """Average by RELION's conventions with other programs: aligned(u) = volume(R u + t)."""
+    blocks = starfile.read(table, always_dict=True)
+    particles = blocks["particles"]
+    size = float(blocks["optics"]["rlnImagePixelSize"].iloc[0])
+    angles = particles[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
+    # RELION's Euler matrix turns the axes: the inverse of the active intrinsic z-y-z rotation
+    matrices = Rotation.from_euler("ZYZ", angles, degrees=True).inv().as_matrix()
+    origins = particles[[f"rlnOrigin{axis}Angst" for axis in "XYZ"]].to_numpy() / size
+    total = np.zeros((BOX,) * 3)
+    for name, matrix, origin in zip(particles["rlnImageName"], matrices, origins, strict=True):
+        with mrcfile.open(folder / name) as file:
+            volume = file.data.astype(float)
+        zyx = matrix[::-1, ::-1]
+        centre = np.full(3, BOX // 2)
+        total += affine_transform(volume, zyx, centre - origin[::-1] - zyx @ centre, order=1)
+    return total / len(particles)
+
+
+def test_poses_re_read_by_others_make_a_sharp_average(aligned: Path, star: Path) -> None:
+    found = averaged(aligned / "particles.star", star.parent)
+    with mrcfile.open(aligned / "class001.mrc") as file:
+        average = file.data.astype(np.float32)
+    pair = torch.from_numpy(np.stack([found.astype(np.float32), average]))
+    assert shell_correlation(pair[:1], pair[1:])[0, 1:6].min() > 0.9
+
+
+def test_columns_of_the_input_stay(aligned: Path, star: Path) -> None:
+    before = starfile.read(star, always_dict=True)["particles"]
+    after = starfile.read(aligned / "particles.star", always_dict=True)["particles"]
+    assert after["rlnImageName"].tolist() == before["rlnImageName"].tolist()
+    assert set(after["rlnRandomSubset"]) == {1, 2}
+    assert after["rlnClassNumber"].tolist() == [1] * 40
+    assert after["modposeAngleStd"].between(0.1, 30).all()
+
+
+def test_a_second_time_is_refused_and_replaces_when_asked(
+    aligned: Path, star: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["align", str(star), "-o", str(aligned), *QUICK])
+    assert leaving.value.code == 2
+    assert "there is an alignment already" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as leaving:
+        main(["align", str(star), "-o", str(aligned), "--resume", "--classes", "2"])
+    assert leaving.value.code == 2
+    assert "classes to go on with is 2, expected 1 as begun" in capsys.readouterr().err
+
+
+def test_an_interrupted_alignment_goes_on(
+    star: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(star)
+    settings = AlignSettings(rounds=4, refine_rounds=1, rotations=100, seed=2)
+    whole = align_subtomograms(source, tmp_path / "whole", settings, quiet=True)
+    save = modpose.averaging.run._save_state
+
+    def interrupted(path: Path, state: modpose.averaging.run.State) -> None:
+        save(path, state)
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(modpose.averaging.run, "_save_state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            align_subtomograms(source, tmp_path / "two", settings, quiet=True)
+    assert not (tmp_path / "two" / "particles.star").exists()
+    later = align_subtomograms(source, tmp_path / "two", settings, resume=True, quiet=True)
+    torch.testing.assert_close(later.assignment.rotation, whole.assignment.rotation)
+    rounds = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in rounds] == [1, 3, 4, 5]
+
+
+def test_arrays_are_aligned_alike(tmp_path: Path) -> None:
+    settings = SubtomogramSettings(n=16, box=BOX, pixel_size=9.0, snr=2.0)
+    volumes = simulate_subtomograms(settings, built_in_species(1)).volumes()
+    found = align_subtomograms(
+        open_source(-volumes, kind="volumes"),
+        tmp_path / "out",
+        AlignSettings(rounds=2, refine_rounds=1, rotations=60, invert=True),
+        wedge=(-60.0, 60.0),
+        quiet=True,
+    )
+    assert found.maps.combined.shape == (1, BOX, BOX, BOX)
+    assert found.maps.combined.sum() > 0
+    written = starfile.read(tmp_path / "out" / "particles.star")
+    assert written["rlnOriginX"].abs().max() <= 3.0 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "sentence"),
+    [
+        ((9, 20, 20), {}, "volumes"),
+        ((9, 20, 20, 18), {}, "cubic"),
+        ((9, 8, 8, 8), {}, "at least 16 voxels"),
+        ((9, 20, 20, 20), {"classes": 2}, "eight for each of 2 classes"),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused(
+    shape: tuple[int, ...], settings: dict[str, int], sentence: str, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    with pytest.raises(InputError, match=sentence):
+        align_subtomograms(open_source(noise), tmp_path / "out", AlignSettings(**settings))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classes": 0}, {"mask_diameter_px": -1.0}, {"rounds": 0}, {"rotations": 3}]
+)
+def test_settings_are_checked(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="align"):
+        AlignSettings(**wrong)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal((9, 20, 20, 20), dtype=np.float32)
+    noise[3, 2, 2, 2] = np.nan
+    with pytest.raises(InputError, match="image 4: it holds values that are not finite"):
+        align_subtomograms(open_source(noise), tmp_path / "out", AlignSettings())
