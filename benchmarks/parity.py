@@ -22,7 +22,7 @@ from benchmarks.textbook import Textbook
 from benchmarks.textbook.spatial_vae import SpatialVae
 from benchmarks.textbook.target_vae import TargetVae
 from modpose.encoders.orbit import OrbitEncoder
-from modpose.posterior.posterior import Latents
+from modpose.posterior.latents import Latents
 from modpose.train.loop import Learner
 from modpose.vae import Vae
 

@@ -14,7 +14,7 @@ from modpose.data.dataset import Dataset
 from modpose.encoders.table import TableEncoder
 from modpose.geometry.rotations import wrap
 from modpose.posterior.gaussian import Gaussian
-from modpose.posterior.posterior import Latents
+from modpose.posterior.latents import Latents
 from modpose.posterior.refine import Mixture, refine
 from modpose.posterior.search import SearchSettings, check_searchable, modes_of
 from modpose.progress import Progress
@@ -41,6 +41,8 @@ class Encoded:
         (N, d) pixels of the box that the model sees.
     angle_deg, angle_std_deg
         (N,) in-plane angle in (-180, 180], or None where rotation is not inferred.
+    rotation_std_deg
+        (N,) s.d. about an axis (the root mean square of three) of a rotation in space, or None.
     shift_std
         (N, d), or None where shift is not inferred.
     pose_entropy
@@ -66,6 +68,7 @@ class Encoded:
     kl_pose: Floats
     kl_content: Floats
     elbo_gain: Floats | None = None
+    rotation_std_deg: Floats | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row an image: the columns of ``latents.parquet`` that inference gives."""
@@ -80,6 +83,10 @@ class Encoded:
             entries = [(i, j) for i in range(3) for j in range(3)]
             columns |= {f"r{i}{j}": self.rotation[:, i, j] for i, j in entries}
             columns |= {"shift_x": self.shift[:, 0], "shift_y": self.shift[:, 1]}
+        if self.rotation_std_deg is not None:
+            entries = [(i, j) for i in range(3) for j in range(3)]
+            columns |= {f"r{i}{j}": self.rotation[:, i, j] for i, j in entries}
+            columns["rotation_std_deg"] = self.rotation_std_deg
         if self.shift_std is not None:
             axes = "xyz"[: self.shift.shape[1]]
             columns |= {f"shift_{axis}": self.shift[:, k] for k, axis in enumerate(axes)}
@@ -175,7 +182,9 @@ def _latent_values(vae: Vae, best: Latents, spread: Latents) -> dict[str, torch.
         "rotation": pose.rotation[:, 0],
         "shift": pose.shift[:, 0],
     }
-    if vae.layout.rotation.prior != "none":
+    if vae.layout.rotation.prior != "none" and vae.layout.dim == 3:
+        values["rotation_std_deg"] = spread.angle[:, 0].square().mean(-1).sqrt().rad2deg()
+    elif vae.layout.rotation.prior != "none":
         values["angle_deg"] = wrap(best.angle[:, 0]).rad2deg()
         values["angle_std_deg"] = spread.angle[:, 0].rad2deg()
     if vae.layout.shift_std is not None:

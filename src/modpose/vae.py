@@ -25,14 +25,16 @@ from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.encoders.polar import PolarEncoder
 from modpose.fields import build_field
+from modpose.fields.fronted import FrontedField
 from modpose.geometry.grids import disc, half_box, lattice
 from modpose.geometry.pose import Pose, rotate_images
 from modpose.likelihoods import Prediction, build_likelihood
-from modpose.observe.ctf import apply_ctf
+from modpose.observe.observation import Observation
 from modpose.observe.projection import Projection
 from modpose.posterior.cells import Proposal
 from modpose.posterior.corrections import PoseCorrections
-from modpose.posterior.posterior import LatentLayout, Latents, Posterior
+from modpose.posterior.latents import Latents
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 WHOLE_PIXELS = 1 << 17
 
@@ -71,7 +73,7 @@ class Vae(nn.Module):
         super().__init__()
         model = config.model
         self.shape, self.channels = tuple(shape), channels
-        self.layout = LatentLayout(model, len(shape))
+        self.layout = LatentLayout(model, len(shape), max(shape))
         self.projection = None
         if isinstance(model.likelihood, SpectralConfig):
             self.projection = Projection(model.likelihood, max(shape))
@@ -102,6 +104,11 @@ class Vae(nn.Module):
         )
         self.register_buffer("coordinates", lattice(shape), persistent=False)
         self.register_buffer("pixels", counted, persistent=False)
+
+    @property
+    def whole_field(self) -> bool:
+        """Whether the field can only be evaluated at every pixel of the box at once."""
+        return isinstance(self.field, FrontedField)
 
     @property
     def whole_batch(self) -> int:
@@ -170,7 +177,7 @@ class Vae(nn.Module):
             latents = posterior.soft_sample(self.cells.temperature, generator)
         else:
             latents = posterior.sample(1, generator)
-        return latents, torch.zeros_like(latents.angle)
+        return latents, torch.zeros_like(latents.cell, dtype=torch.float32)
 
     def importance_bound(
         self, batch: Batch, samples: int, generator: torch.Generator | None = None
@@ -190,7 +197,7 @@ class Vae(nn.Module):
         latents = posterior.sample(samples, generator)
         recon = torch.cat(
             [
-                self.log_likelihood(batch, Latents(*(part[:, k : k + 1] for part in latents)))
+                self.log_likelihood(batch, latents.at(slice(None), slice(k, k + 1)))
                 for k in range(samples)
             ],
             dim=1,
@@ -234,8 +241,9 @@ class Vae(nn.Module):
         if self.projection is not None:
             pose, learn = self.given_pose(batch), self.training
             return self.projection.log_likelihood(self.field, batch, latents.z, pose, learn=learn)
-        chosen = self.pixels if batch.ctf is not None else self._subset(pixels, generator)
-        prediction = self.predict(latents, batch.ctf, chosen)
+        whole = batch.observation is not None or self.whole_field
+        chosen = self.pixels if whole else self._subset(pixels, generator)
+        prediction = self.predict(latents, batch.observation, chosen)
         target = batch.image.flatten(2)[:, :, chosen].transpose(1, 2).unsqueeze(1)
         log_prob = self.likelihood.log_prob(prediction, target)
         return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
@@ -259,7 +267,7 @@ class Vae(nn.Module):
             pose = self.given_pose(batch)
             seen = self.projection.predict(self.field, best.z, pose, batch.ctf)
             return self.projection.picture(seen[:, 0]).unsqueeze(-1)
-        return self._picture(self.predict(best, batch.ctf))
+        return self._picture(self.predict(best, batch.observation))
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -274,21 +282,25 @@ class Vae(nn.Module):
             return torch.stack([self.projection.volume(self.field, one) for one in z])[..., None]
         still = z.new_zeros(len(z), 1, len(self.shape))
         cell = torch.zeros(len(z), 1, dtype=torch.int64, device=z.device)
-        return self._picture(self.predict(Latents(z.unsqueeze(1), still[..., 0], still, cell)))
+        angle = still[..., 0] if len(self.shape) == 2 else still
+        return self._picture(self.predict(Latents(z.unsqueeze(1), angle, still, cell)))
 
     def _picture(self, prediction: Prediction) -> Tensor:
         pixels = self.likelihood.mean(prediction)[:, 0]
         return pixels.reshape(-1, *self.shape, self.channels)
 
     def predict(
-        self, latents: Latents, ctf: Tensor | None = None, pixels: Tensor | None = None
+        self,
+        latents: Latents,
+        observation: Observation | None = None,
+        pixels: Tensor | None = None,
     ) -> Prediction:
         """Posed prediction at ``pixels`` (all when None), after the observation; (B, K, P, C).
 
-        With a CTF (B, 9) the field is evaluated on the whole box and filtered there.
+        With an observation the field is evaluated on the whole box and filtered there.
         """
         pose, z = latents.pose(), latents.z
-        whole = pixels is None or ctf is not None
+        whole = pixels is None or observation is not None or self.whole_field
         x = self.coordinates if whole else self.coordinates[pixels]
         u = pose.to_object(x) / half_box(self.shape)
         if self.layout.shared_content:  # one picture for all poses of an image
@@ -296,20 +308,25 @@ class Vae(nn.Module):
         else:
             outputs = self.field(u.flatten(0, 1), z.flatten(0, 1)).reshape(*u.shape[:3], -1)
         prediction = self.likelihood.read(outputs)
-        if ctf is None:
+        if not whole or (pixels is None and observation is None):
             return prediction
         chosen = slice(None) if pixels is None else pixels
-        signal = self._observe(prediction.signal, ctf)[:, :, chosen]
-        log_std = prediction.log_std
+        signal, log_std = prediction
+        if observation is not None:
+            signal = self._observe(signal, observation)
+        signal = signal[:, :, chosen]
         if log_std is not None and log_std.dim():
             log_std = log_std[:, :, chosen]
         return Prediction(signal, log_std)
 
-    def _observe(self, signal: Tensor, ctf: Tensor) -> Tensor:
-        """Apply each image's CTF (B, 9) to its K signals (B, K, P, C)."""
-        pictures = signal.transpose(-1, -2).reshape(len(ctf), -1, *self.shape)
-        filtered = apply_ctf(pictures, ctf)
-        return filtered.reshape(*signal.shape[:2], self.channels, -1).transpose(-1, -2)
+    def _observe(self, signal: Tensor, observation: Observation) -> Tensor:
+        """Filter each image's K signals (B, K, P, C) as the instrument did."""
+        pictures = signal.transpose(-1, -2).reshape(len(signal), -1, *self.shape)
+        return (
+            observation.apply(pictures)
+            .reshape(*signal.shape[:2], self.channels, -1)
+            .transpose(-1, -2)
+        )
 
     def _subset(self, count: int | None, generator: torch.Generator | None) -> Tensor:
         """Draw so many of the counted pixels, the same for the whole batch."""

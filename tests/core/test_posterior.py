@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from modpose.config import ModelConfig, RotationConfig, ShiftConfig
 from modpose.geometry.rotations import rotation_2d
+from modpose.posterior.angles import angle_kl
 from modpose.posterior.cells import Cells
 from modpose.posterior.gaussian import (
     Gaussian,
@@ -19,7 +20,7 @@ from modpose.posterior.gaussian import (
     wrapped_entropy,
     wrapped_log_prob,
 )
-from modpose.posterior.posterior import LatentLayout, Posterior, angle_kl
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 PRIORS = ("none", "gaussian", "wide", "uniform")
 

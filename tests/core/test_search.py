@@ -19,10 +19,11 @@ from modpose.data.batches import Batch
 from modpose.encoded import gain_summary
 from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
+from modpose.observe.observation import Observation
 from modpose.posterior.climb import Climber
 from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.grid import decode_upright, fast_length, log_likelihood_grid, log_prior
-from modpose.posterior.posterior import Latents
+from modpose.posterior.latents import Latents
 from modpose.posterior.refine import Components, Mixture, Workplace, refine
 from modpose.posterior.search import PoseModes, SearchSettings, modes_of
 from modpose.recipes import recipe_config
@@ -98,7 +99,8 @@ def observe(vae: Vae, angle: Tensor, shift: Tensor, seed: int = 0, ctf: bool = F
     generator = torch.Generator().manual_seed(seed)
     rows = CTF_ROW.expand(len(angle), -1) if ctf else None
     z = torch.zeros(len(angle), 1, vae.layout.z_dim)
-    prediction = vae.predict(latents(z, angle[:, None], shift[:, None]), rows)
+    seen = None if rows is None else Observation(rows)
+    prediction = vae.predict(latents(z, angle[:, None], shift[:, None]), seen)
     mean = vae.likelihood.mean(prediction)[:, 0]
     if values_are_pictures(vae):
         image = torch.bernoulli(mean, generator=generator)

@@ -30,7 +30,7 @@ from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import rotation_2d
 from modpose.likelihoods import Bernoulli, Gaussian
-from modpose.posterior.posterior import Latents
+from modpose.posterior.latents import Latents
 from modpose.recipes import RECIPES, recipe_config
 from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
 from modpose.vae import Vae, build_vae
@@ -51,7 +51,11 @@ SMALL_ORBIT: dict[str, Any] = {
 
 def small_vae(recipe: str = "spatial-vae", channels: int = 1, **sections: Any) -> Vae:
     small = SMALL_ORBIT if recipe.startswith("target-vae") else SMALL
-    config = parse_config(merge(merge(recipe_config(recipe), small), sections), recipe)
+    base = recipe_config(recipe)
+    if base["model"]["field"]["kind"] == "fronted":
+        fronted = {"kind": "fronted", "hidden": 8, "channels": [4]}
+        small = {"model": {**small["model"], "field": fronted}}
+    config = parse_config(merge(merge(base, small), sections), recipe)
     return build_vae(config, shape=(10, 10), channels=channels, n_images=6)
 
 
@@ -272,7 +276,7 @@ def test_ctf_is_applied_to_the_prediction_and_gradients_flow() -> None:
     vae = small_vae(model={"ctf": "auto", "likelihood": {"kind": "gaussian"}})
     with_ctf, without = make_batch(ctf=True), make_batch()
     latents = vae.posterior(without).best()
-    filtered = vae.predict(latents, with_ctf.ctf).signal
+    filtered = vae.predict(latents, with_ctf.observation).signal
     plain = vae.predict(latents).signal
     assert (filtered - plain).abs().max() > 1e-3
     elbo = vae(with_ctf, generator=seeded(), pixels=20).value().mean()

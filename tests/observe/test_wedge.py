@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from modpose.errors import InputError
-from modpose.observe.ctf import ctf_2d
+from modpose.geometry.grids import frequencies
+from modpose.observe.ctf import ctf_2d, ctf_3d
 from modpose.observe.wedge import (
-    ctf_3d,
     filter_volumes,
-    frequencies,
     is_measured,
     measured_fraction,
     wedge_mask,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from modpose import Run, fit_run, open_source
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
-from modpose.posterior.posterior import Latents
+from modpose.posterior.latents import Latents
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report, figures
 from modpose.report.equivariance import equivariance, follow, infer, moved, shift_of

@@ -56,6 +56,13 @@ def fit(
     index: Index = None,
     poses: PosesFile = None,
     ctf: CtfFile = None,
+    wedge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH|FILE|auto",
+            help="Tilts of subtomograms in degrees, wedge masks, or what their table says.",
+        ),
+    ] = None,
     invert: Annotated[
         bool | None, typer.Option("--invert", help="Make dark particles bright.")
     ] = None,
@@ -91,6 +98,7 @@ def fit(
         "--seed": ("seed", seed),
         "--batch-size": ("train.batch_size", batch_size),
         "--lr": ("train.lr", lr),
+        "--wedge": ("model.wedge", _absolute(wedge)),
         "--invert": ("data.invert", invert),
         "--normalize": ("data.normalize", normalize),
         "--box": ("data.box", box),
@@ -163,6 +171,11 @@ def resume_verb(
     with _resumable(run):
         resumed = resume_run(run, epochs=epochs, max_minutes=_positive(max_minutes))
     typer.echo(f"saved {resumed.path}; next: modpose report {resumed.path}")
+
+
+def _absolute(wedge: str | None) -> str | None:
+    """Name a file so that it is found from everywhere; leave tilts and ``auto`` alone."""
+    return str(Path(wedge).absolute()) if wedge is not None and Path(wedge).exists() else wedge
 
 
 def _positive(minutes: float | None) -> float | None:

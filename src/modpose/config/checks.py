@@ -24,16 +24,30 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
         Names the option, what it is, and what is expected.
     """
     model, name = config.model, f"recipe {config.recipe}"
-    if len(shape) != 2 and model.rotation.prior != "none":
-        raise InputError.of(name, "the data", f"{len(shape)}-D", "images: its angle is 2-D")
-    if len(shape) != 2 and model.encoder.kind == "orbit":
-        raise InputError.of(name, "the data", f"{len(shape)}-D", "images: its encoder is 2-D")
+    if len(shape) != 2:
+        _check_volumes(config)
+    elif model.wedge != "off":
+        raise InputError.of(name, "model.wedge", model.wedge, "off for images, which have no wedge")
     if model.encoder.kind == "orbit" and model.rotation.prior == "wide":
         expected = "uniform, gaussian or none with an orbit encoder"
         raise InputError.of(name, "model.rotation.prior", "wide", expected)
     if model.ctf == "auto" and model.likelihood.kind == "bernoulli":
         raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a CTF")
+    if model.wedge != "off" and model.likelihood.kind == "bernoulli":
+        raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a wedge")
     _check_projection(config, shape, channels)
+
+
+def _check_volumes(config: Config) -> None:
+    """Refuse what only pictures have."""
+    model = config.model
+    for option, value, flat, expected in (
+        ("model.encoder.kind", model.encoder.kind, ("orbit", "polar"), "mlp or table for volumes"),
+        ("model.rotation.prior", model.rotation.prior, ("wide",), "uniform, gaussian or none"),
+        ("train.augment_rotation", config.train.augment_rotation, (True,), "false for volumes"),
+    ):
+        if value in flat:
+            raise InputError.of(f"recipe {config.recipe}", option, value, expected)
 
 
 def _check_projection(config: Config, shape: Sequence[int], channels: int) -> None:

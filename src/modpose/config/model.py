@@ -93,12 +93,14 @@ EncoderConfig = Annotated[
 
 
 class RotationConfig(Frozen):
-    """Prior, and so posterior, of the in-plane angle."""
+    """Prior, and so posterior, of the rotation: an angle in the plane, or any turn in space."""
 
     prior: Literal["none", "gaussian", "wide", "uniform"] = "uniform"
     """``none``: fixed to zero.  ``gaussian``: N(0, std²) on the line.  ``wide``: equation 3 of
     Bepler et al. 2019 in training (the mean is not penalised) and the exact KL to the uniform
-    circle in validation.  ``uniform``: wrapped-normal posterior, uniform prior, exact KL."""
+    circle in validation.  ``uniform``: wrapped-normal posterior, uniform prior, exact KL.  Of
+    volumes, ``gaussian`` is a prior of yaw, pitch and roll each (Yi et al. 2021), ``uniform`` the
+    one over all rotations (SO(3)), and there is no ``wide``."""
     std_deg: float = Field(180.0, gt=0)
     """Standard deviation of the ``gaussian`` and ``wide`` priors, degrees."""
 
@@ -109,6 +111,12 @@ class ShiftConfig(Frozen):
     prior: Literal["none", "gaussian"] = "gaussian"
     std_px: float = Field(2.0, gt=0)
     """Standard deviation of the prior, pixels of the box that the model sees."""
+    std_box: float | None = Field(None, gt=0)
+    """The same as a fraction of the box's side, in place of ``std_px``."""
+
+    def std(self, side: int) -> float:
+        """Return the standard deviation in pixels for a box of ``side`` pixels."""
+        return self.std_px if self.std_box is None else self.std_box * side
 
 
 class FourierFeatures(Frozen):
@@ -167,8 +175,24 @@ class FourierFieldConfig(Frozen):
     """Of that change."""
 
 
+class FrontedFieldConfig(Frozen):
+    """A linear layer, then transposed convolutions at full resolution (3D-SpVAE++).
+
+    Every pixel of the box is decoded at once.
+    """
+
+    kind: Literal["fronted"] = "fronted"
+    hidden: int = Field(1250, ge=1)
+    channels: tuple[int, ...] = (128, 64, 32)
+    """Widths between the first and the last convolution; after each a ReLU and batch
+    normalisation."""
+    kernel: int = Field(3, ge=1)
+    """Side of the kernels, an odd number of pixels."""
+
+
 FieldConfig = Annotated[
-    ImplicitFieldConfig | DenseFieldConfig | FourierFieldConfig, Field(discriminator="kind")
+    ImplicitFieldConfig | DenseFieldConfig | FourierFieldConfig | FrontedFieldConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -233,3 +257,7 @@ class ModelConfig(Frozen):
     """``given``: take rotation and shift from the particles table (or ``--poses``)."""
     refine_poses: PoseRefinementConfig | None = None
     """Correct given poses by gradient; null leaves them as they are."""
+    wedge: str = "off"
+    """Which frequencies of volumes were measured: ``auto``, what the particles table says;
+    ``LOW,HIGH``, the smallest and largest tilt in degrees; or a file of masks or of tomograms.
+    ``off`` compares predictions with data as if nothing were missing."""

@@ -45,6 +45,9 @@ class TrainConfig(Frozen):
 
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(100, ge=1)
+    chunk: int | None = Field(None, ge=1)
+    """Images whose gradients are computed at once, to save memory; those of a batch are added up.
+    null takes the whole batch."""
     lr: float = Field(1e-4, gt=0)
     schedule: Literal["constant", "plateau", "cosine"] = "constant"
     plateau_epochs: int = Field(10, ge=1)

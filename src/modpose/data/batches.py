@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from modpose.geometry.pose import Pose
+from modpose.observe.observation import Observation
 
 
 @dataclass  # not frozen: mixed precision casts the fields of a copy
@@ -47,6 +48,13 @@ class Batch:
     def __len__(self) -> int:
         return int(self.index.shape[0])
 
+    @property
+    def observation(self) -> Observation | None:
+        """What the instrument does to a signal; None where nothing is known of it."""
+        if self.ctf is None and self.wedge is None:
+            return None
+        return Observation(self.ctf, self.wedge)
+
     def with_image(self, image: Tensor) -> Batch:
         """Return the same batch with other pixels."""
         return replace(self, image=image)
@@ -54,6 +62,14 @@ class Batch:
     def rows(self, index: Tensor) -> Batch:
         """Return the images at ``index`` (P,) of the batch, which may repeat."""
         return self._map(lambda part: part[index])
+
+    def chunks(self, size: int | None) -> Iterator[Batch]:
+        """Go through the batch, so many images at a time; None: all at once."""
+        if size is None or size >= len(self):
+            yield self
+            return
+        for start in range(0, len(self), size):
+            yield self.rows(torch.arange(start, min(start + size, len(self))))
 
     def to(self, device: torch.device) -> Batch:
         """Move every tensor to ``device``."""

@@ -15,6 +15,7 @@ from modpose.data import preprocess
 from modpose.data.batches import Batch
 from modpose.data.source import Source
 from modpose.data.twins import Twins
+from modpose.data.wedges import wedges_asked_for
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 
@@ -51,6 +52,8 @@ class Dataset:
         Give the CTF parameters of each image along.
     poses
         Give the pose of each image along, as a consensus refinement found it.
+    wedge
+        Give along which frequencies of each volume were measured; values as of ``model.wedge``.
     value_range
         With ``normalize: range`` or ``set``, the values that become 0 and 1 (for a set, its mean
         and one s.d. above); None takes them from the data.
@@ -69,6 +72,8 @@ class Dataset:
     rotation, translation
         (N, 3, 3) float32 given rotations, and (N, 2) (volumes: (N, 3)) float32 given shifts in
         pixels after Fourier cropping; or None.
+    wedges
+        What was measured of each volume, or None.
     mask
         Boolean, of ``shape``: pixels that count; None where all do.
     value_range
@@ -90,6 +95,7 @@ class Dataset:
         seed: int,
         ctf: bool = False,
         poses: bool = False,
+        wedge: str = "off",
         value_range: tuple[float, float] | None = None,
     ) -> None:
         self.source, self.config = source, config
@@ -106,6 +112,9 @@ class Dataset:
             rotation, shift = given_poses(source)
             self.rotation = rotation.astype(np.float32)
             self.translation = (shift / sizes.pixel_size_factor).astype(np.float32)
+        self.wedges = None
+        if wedge != "off":
+            self.wedges = wedges_asked_for(source, wedge, self.shape, sizes.pixel_size_factor)
         self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)
         self.window = None
         if config.window is not None:
@@ -136,6 +145,7 @@ class Dataset:
             ctf=None if self.ctf is None else torch.from_numpy(self.ctf[index]),
             pose=self._pose(index),
             twin=self._twin(index),
+            wedge=None if self.wedges is None else torch.from_numpy(self.wedges.read(index)),
         )
 
     def _pose(self, index: NDArray[np.int64]) -> Pose | None:
@@ -285,6 +295,7 @@ def dataset_of(
         seed=config.seed,
         ctf=config.model.ctf == "auto",
         poses=config.model.poses == "given",
+        wedge=config.model.wedge,
         value_range=value_range,
     )
 

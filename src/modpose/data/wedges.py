@@ -164,6 +164,35 @@ def open_wedges(
     return Wedges(n, shape, weights=weights, pixel_size_factor=pixel_size_factor)
 
 
+def wedges_asked_for(
+    source: Source, asked: str, shape: tuple[int, ...], pixel_size_factor: float
+) -> Wedges:
+    """Find what ``model.wedge`` asks for: ``auto``, ``LOW,HIGH`` or a file.
+
+    See :func:`open_wedges`.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be had, also where ``auto`` finds nothing.
+    """
+    wedge: Wedge | None = Path(asked)
+    if asked == "auto":
+        wedge = None
+    elif "," in asked and not Path(asked).exists():
+        limits = _vector(asked, "--wedge")
+        if len(limits) != 2:
+            raise InputError.of("--wedge", "the value", repr(asked), "two tilts, as -60,60")
+        wedge = (float(limits[0]), float(limits[1]))
+    found = open_wedges(source, wedge, shape=shape, pixel_size_factor=pixel_size_factor)
+    if found is None:
+        raise InputError(
+            f"{source.particles.name}: nothing tells of a missing wedge (modposeTiltMin and "
+            "modposeTiltMax, or rlnCtfImage), expected two tilts, as --wedge -60,60, or a file"
+        )
+    return found
+
+
 def _check_range(limits: Floats, where: str) -> None:
     import torch
 

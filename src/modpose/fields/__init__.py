@@ -11,8 +11,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from modpose.config import FieldConfig, FourierFieldConfig, ImplicitFieldConfig
+from modpose.config import (
+    FieldConfig,
+    FourierFieldConfig,
+    FrontedFieldConfig,
+    ImplicitFieldConfig,
+)
 from modpose.fields.dense import DenseField
+from modpose.fields.fronted import FrontedField
 from modpose.fields.implicit import ImplicitField
 from modpose.fields.slices import SliceField
 
@@ -25,4 +31,6 @@ def build_field(
         return SliceField(config, z_dim, max(shape))
     if isinstance(config, ImplicitFieldConfig):
         return ImplicitField(config, z_dim, n_outputs, len(shape))
+    if isinstance(config, FrontedFieldConfig):
+        return FrontedField(config, z_dim, n_outputs, shape)
     return DenseField(config, z_dim, n_outputs, shape)

@@ -37,3 +37,10 @@ def half_box(shape: Sequence[int]) -> float:
 def disc(shape: Sequence[int], radius: float) -> Tensor:
     """Return indices into the flattened array of the pixels within ``radius`` of the centre."""
     return torch.nonzero(lattice(shape).norm(dim=-1) <= radius).squeeze(-1)
+
+
+def frequencies(shape: Sequence[int]) -> Tensor:
+    """Frequencies of an unshifted FFT of (D, H, W), (D, H, W, 3), ordered (x, y, z), cycles/px."""
+    axes = [torch.fft.fftfreq(side) for side in shape]
+    mesh = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack(mesh[::-1], -1)

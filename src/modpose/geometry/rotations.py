@@ -184,6 +184,28 @@ def rotation_of_yaw_pitch_roll(angles: Tensor) -> Tensor:
     return _turn(yaw, 2) @ _turn(pitch, 1) @ _turn(roll, 0)
 
 
+def rotation_of_columns(columns: Tensor) -> Tensor:
+    """Matrix whose first two columns point along two vectors as nearly as can be (Gram-Schmidt).
+
+    A continuous picture of all rotations (Zhou et al. 2019, doi:10.1109/CVPR.2019.00589).
+
+    Parameters
+    ----------
+    columns
+        (..., 6) two vectors, neither zero nor parallel to the other.
+
+    Returns
+    -------
+    Tensor
+        (..., 3, 3).
+    """
+    a, b = columns[..., :3], columns[..., 3:]
+    first = torch.nn.functional.normalize(a, dim=-1)
+    across = b - (first * b).sum(-1, keepdim=True) * first
+    second = torch.nn.functional.normalize(across, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
+
+
 def geodesic(a: Tensor, b: Tensor) -> Tensor:
     """Angle of the rotation that carries ``a`` into ``b``.
 

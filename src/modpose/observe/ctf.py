@@ -27,6 +27,7 @@ Grigorieff 2003 (doi:10.1016/S1047-8477(03)00069-8).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
@@ -34,6 +35,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modpose.errors import InputError
+from modpose.geometry.grids import frequencies
+
+PROFILE = 4096
+"""Points of the radial profile that a CTF in three dimensions is read from."""
 
 
 class CtfColumn(IntEnum):
@@ -109,6 +114,41 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
     gamma = 2 * math.pi * aberration - torch.deg2rad(phase_deg)
     transfer = contrast * torch.cos(gamma) - torch.sqrt(1 - contrast**2) * torch.sin(gamma)
     return transfer * torch.exp(-b * s2 / 4)
+
+
+def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor:
+    """Evaluate the CTF on the lattice of an unshifted FFT in three dimensions.
+
+    Every slice that a tilt series measures carries the CTF of its image; with one defocus for
+    all, in every direction, they make a function of the radius alone.  The defocus taken is the
+    mean of U and V; the change of defocus with height and tilt is left out.
+
+    Parameters
+    ----------
+    params
+        (B, 9), columns as in :class:`CtfColumn`.
+    shape
+        (D, H, W).
+    rfft
+        Half of the last axis, or the whole.
+
+    Returns
+    -------
+    Tensor
+        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``, in the type of ``params``.
+    """
+    mean = params.clone()
+    mean[:, CtfColumn.DEFOCUS_U] = params[:, 1:3].mean(1)
+    mean[:, CtfColumn.DEFOCUS_V] = mean[:, CtfColumn.DEFOCUS_U]
+    # A profile to the lattice's corners, sqrt(3)/2 cycles a pixel: that of half the pixel size
+    mean[:, CtfColumn.PIXEL_SIZE] /= 2
+    profile = ctf_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles a pixel
+    radius = frequencies(shape).norm(dim=-1).to(params) * PROFILE
+    if rfft:
+        radius = radius[..., : shape[-1] // 2 + 1]
+    below = radius.floor().long().clamp(max=PROFILE - 1)
+    rest = radius - below
+    return torch.lerp(profile[:, below], profile[:, below + 1], rest[None])
 
 
 def apply_ctf(images: Tensor, params: Tensor) -> Tensor:

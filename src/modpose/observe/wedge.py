@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 
 from modpose.errors import InputError
-from modpose.observe.ctf import CtfColumn, ctf_2d
+from modpose.geometry.grids import frequencies
 
 EDGE_DEG = 1e-3
 """Frequencies this close to the edge of the wedge count as measured (rounding)."""
-PROFILE = 4096
-"""Points of the radial profile that a CTF in three dimensions is read from."""
 
 
 def check_tilt_range(tilt_range: Tensor, where: str = "wedge") -> None:
@@ -67,13 +65,6 @@ def is_measured(frequency: Tensor, tilt_range: Tensor) -> Tensor:
     upright = (90 - angle.abs()) < EDGE_DEG  # +90 and -90 are the same line
     inside = inside | (upright & ((high >= 90) | (low <= -90)))
     return inside | ((x == 0) & (z == 0))
-
-
-def frequencies(shape: Sequence[int]) -> Tensor:
-    """Frequencies of an unshifted FFT of (D, H, W), (D, H, W, 3), ordered (x, y, z), cycles/px."""
-    axes = [torch.fft.fftfreq(side) for side in shape]
-    mesh = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack(mesh[::-1], -1)
 
 
 def wedge_mask(
@@ -132,41 +123,6 @@ def whole_mask(half: Tensor, width: int) -> Tensor:
     first = width // 2 + 1
     start = 1 if width % 2 == 0 else 0
     return torch.cat([half, mirrored[..., start : start + width - first]], -1)
-
-
-def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor:
-    """Evaluate the CTF on the lattice of an unshifted FFT in three dimensions.
-
-    Every slice that a tilt series measures carries the CTF of its image; with one defocus for
-    all, in every direction, they make a function of the radius alone.  The defocus taken is the
-    mean of U and V; the change of defocus with height and tilt is left out.
-
-    Parameters
-    ----------
-    params
-        (B, 9), columns as in :class:`modpose.observe.ctf.CtfColumn`.
-    shape
-        (D, H, W).
-    rfft
-        Half of the last axis, or the whole.
-
-    Returns
-    -------
-    Tensor
-        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``, in the type of ``params``.
-    """
-    mean = params.clone()
-    mean[:, CtfColumn.DEFOCUS_U] = params[:, 1:3].mean(1)
-    mean[:, CtfColumn.DEFOCUS_V] = mean[:, CtfColumn.DEFOCUS_U]
-    # A profile to the lattice's corners, sqrt(3)/2 cycles a pixel: that of half the pixel size
-    mean[:, CtfColumn.PIXEL_SIZE] /= 2
-    profile = ctf_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles a pixel
-    radius = frequencies(shape).norm(dim=-1).to(params) * PROFILE
-    if rfft:
-        radius = radius[..., : shape[-1] // 2 + 1]
-    below = radius.floor().long().clamp(max=PROFILE - 1)
-    rest = radius - below
-    return torch.lerp(profile[:, below], profile[:, below + 1], rest[None])
 
 
 def filter_volumes(volumes: Tensor, transfer: Tensor) -> Tensor:

@@ -15,68 +15,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.config import ModelConfig, RotationConfig
-from modpose.geometry.pose import Pose
+from modpose.config import ModelConfig
 from modpose.geometry.rotations import rotation_2d, wrap
-from modpose.posterior.cells import Cells, cell_role
-from modpose.posterior.gaussian import (
-    LOG_2PI,
-    Gaussian,
-    tabulated_wrapped_entropy,
-    wrapped_entropy,
-    wrapped_log_prob,
+from modpose.posterior.angles import (
+    angle_kl,
+    angle_log_ratio,
+    bhattacharyya,
+    circle_entropy,
+    line_log_ratio,
 )
+from modpose.posterior.cells import Cells, cell_role
+from modpose.posterior.gaussian import Gaussian
+from modpose.posterior.latents import Kl, Latents
+from modpose.posterior.turns import Turn
 
 LOG_STD_RANGE = (-8.0, 4.0)
-
-
-class Latents(NamedTuple):
-    """Samples from the posterior, K an image.
-
-    Attributes
-    ----------
-    z
-        (B, K, z_dim) content.
-    angle
-        (B, K) radians (zero where rotation is not inferred).
-    shift
-        (B, K, d) pixels (zero where shift is not inferred).
-    cell
-        (B, K) int64, the cell that each sample came from.
-    """
-
-    z: Tensor
-    angle: Tensor
-    shift: Tensor
-    cell: Tensor
-
-    def pose(self) -> Pose:
-        """Poses (B, K) as rotation matrices and shifts."""
-        dim = self.shift.shape[-1]
-        if dim == 2:
-            return Pose(rotation_2d(self.angle), self.shift)
-        identity = torch.eye(dim, device=self.shift.device)
-        return Pose(identity.expand(*self.shift.shape, dim), self.shift)
-
-
-class Kl(NamedTuple):
-    """KL of the posterior to the prior, nats an image: (B,) each."""
-
-    pose: Tensor
-    content: Tensor
+ANGLE_PARAMS = {
+    2: {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3},
+    3: {"none": 0, "gaussian": 6, "uniform": 7},
+}
+"""Numbers that an encoder gives for the rotation, by dimension and prior."""
 
 
 class LatentLayout:
     """Which latent variables a model has, and where an encoder's numbers for them stand."""
 
-    def __init__(self, config: ModelConfig, dim: int) -> None:
+    def __init__(self, config: ModelConfig, dim: int, side: int = 1) -> None:
         self.z_dim = config.z_dim
         self.dim = dim
         self.rotation = config.rotation
-        self.shift_std = config.shift.std_px if config.shift.prior == "gaussian" else None
+        self.shift_std = config.shift.std(side) if config.shift.prior == "gaussian" else None
         self.role = cell_role(config)
         self.shared_content = config.encoder.kind == "polar"
-        angle = {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3}[config.rotation.prior]
+        angle = ANGLE_PARAMS[dim][config.rotation.prior]
         if self.role.angle:
             angle = 2
         no_shift = self.shift_std is None or (self.role.shift and not self.role.shift_residual)
@@ -97,7 +68,8 @@ class LatentLayout:
         ----------
         params
             (B, C, n_params): content mean and log s.d.; angle (a mean in radians, or a direction
-            (cos, sin) on the circle; then log s.d.); shift mean (in units of its prior) and log
+            (cos, sin) on the circle; then log s.d.; in three dimensions three means and three log
+            s.d., or what :meth:`Turn.read` takes); shift mean (in units of its prior) and log
             s.d.  Where cells tell the angle or the shift, mean and s.d. are of the residual, in
             units of its prior.
         cell_logits
@@ -109,11 +81,13 @@ class LatentLayout:
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
         content, angle, shift = torch.split(params.float(), self.sizes, dim=-1)
         mean, log_std = content.chunk(2, dim=-1)
+        over_so3 = self.dim == 3 and self.rotation.prior == "uniform"
         return Posterior(
             layout=self,
             cell_log_q=cell_logits.float().log_softmax(-1),
             content=Gaussian(mean, log_std.clamp(*LOG_STD_RANGE)),
-            angle=self._angle(angle, cells),
+            angle=None if over_so3 else self._angle(angle, cells),
+            turn=Turn.read(angle) if over_so3 else None,
             shift=self._shift(shift, cells),
             cells=cells,
         )
@@ -124,12 +98,11 @@ class LatentLayout:
         if cells is not None and cells.angle is not None:
             residual = _residual(params, cells.angle_std)
             return Gaussian(residual.mean + cells.angle.unsqueeze(-1), residual.log_std)
-        log_std = params[..., -1:].clamp(*LOG_STD_RANGE)
         if self.rotation.prior == "uniform":
-            mean = torch.atan2(params[..., 1:2], params[..., 0:1])
+            mean, log_std = torch.atan2(params[..., 1:2], params[..., 0:1]), params[..., 2:]
         else:
-            mean = params[..., :1]
-        return Gaussian(mean, log_std)
+            mean, log_std = params.chunk(2, dim=-1)
+        return Gaussian(mean, log_std.clamp(*LOG_STD_RANGE))
 
     def _shift(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
         if self.shift_std is None:
@@ -157,9 +130,10 @@ class TopCells(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """q(cell) and, in each cell, independent content, angle and shift; (B, C, ...).
+    """q(cell) and, in each cell, independent content, rotation and shift; (B, C, ...).
 
-    A shift that a cell fixes has a log s.d. of minus infinity.
+    The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
+    shift that a cell fixes has a log s.d. of minus infinity.
     """
 
     layout: LatentLayout
@@ -168,6 +142,7 @@ class Posterior(NamedTuple):
     angle: Gaussian | None
     shift: Gaussian | None
     cells: Cells | None = None
+    turn: Turn | None = None
 
     @property
     def shift_is_fixed(self) -> bool:
@@ -226,6 +201,7 @@ class Posterior(NamedTuple):
             content=mixed(self.content),
             angle=angle,
             shift=shift,
+            turn=None if self.turn is None else self.turn.mixed(weight),
         )
         latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)
         return latents._replace(cell=noisy.argmax(-1, keepdim=True))
@@ -257,11 +233,19 @@ class Posterior(NamedTuple):
         zero = self.content.mean.new_zeros(*cell.shape, self.layout.dim)
         first = cell[:, :1] if self.layout.shared_content else cell
         z = number(_at(self.content, first))
+        angle, centre = zero, None
+        if self.angle is not None:
+            angle = number(_at(self.angle, cell))
+        elif self.turn is not None:
+            turn = self.turn.at(cell)
+            centre = turn.centre
+            angle = number(Gaussian(zero, turn.log_std.expand_as(zero)))
         return Latents(
             z=z.expand(-1, cell.shape[1], -1),
-            angle=zero[..., 0] if self.angle is None else number(_at(self.angle, cell))[..., 0],
+            angle=angle[..., 0] if self.layout.dim == 2 else angle,
             shift=zero if self.shift is None else number(_at(self.shift, cell)),
             cell=cell,
+            centre=centre,
         )
 
     def kl(self, *, exact: bool) -> Kl:
@@ -285,6 +269,8 @@ class Posterior(NamedTuple):
                 pose = pose + self.angle.kl_to(cells.angle.unsqueeze(-1), cells.angle_std)
             else:
                 pose = pose + angle_kl(self.angle, self.layout.rotation, exact=exact)
+        if self.turn is not None:
+            pose = pose + self.turn.kl()
         if self.shift is not None and self.layout.shift_std is not None:
             if cells is None or cells.shift is None:
                 pose = pose + self.shift.kl_to_prior(self.layout.shift_std)
@@ -305,9 +291,11 @@ class Posterior(NamedTuple):
             return self.cell_log_q
         distance = torch.zeros_like(self.cell_log_q).unsqueeze(-1)
         if self.angle is not None:
-            distance = distance + _bhattacharyya(self.angle, on_circle=True)
+            distance = distance + bhattacharyya(self.angle, on_circle=True)
+        if self.turn is not None:
+            distance = distance + self.turn.bhattacharyya()
         if self.shift is not None:
-            distance = distance + _bhattacharyya(self.shift, on_circle=False)
+            distance = distance + bhattacharyya(self.shift, on_circle=False)
         return (self.cell_log_q.unsqueeze(-2) - distance).logsumexp(-1)
 
     def log_prior_over_posterior(self, latents: Latents) -> Tensor:
@@ -330,19 +318,22 @@ class Posterior(NamedTuple):
         ratio = ratio + standard.log_prob(latents.z) - content.log_prob(latents.z)
         if self.angle is not None:
             angle = _at(self.angle, cell)
+            value = latents.angle.reshape(angle.mean.shape)
             if cells is not None and cells.angle is not None:
-                value, centre = latents.angle.unsqueeze(-1), cells.angle_at(cell).unsqueeze(-1)
-                ratio = ratio + _line_log_ratio(angle, value, centre, cells.angle_std)
+                centre = cells.angle_at(cell).unsqueeze(-1)
+                ratio = ratio + line_log_ratio(angle, value, centre, cells.angle_std)
             else:
-                ratio = ratio + _angle_log_ratio(angle, latents.angle, self.layout.rotation)
+                ratio = ratio + angle_log_ratio(angle, value, self.layout.rotation)
+        if self.turn is not None:
+            ratio = ratio - self.turn.at(cell).log_prob(latents.rotation)
         if self.shift is not None and self.layout.shift_std is not None:
             shift, origin = _at(self.shift, cell), torch.zeros_like(latents.shift)
             if cells is None or cells.shift is None:
                 std = self.layout.shift_std
-                ratio = ratio + _line_log_ratio(shift, latents.shift, origin, std)
+                ratio = ratio + line_log_ratio(shift, latents.shift, origin, std)
             elif cells.shift_std is not None:
                 centre = cells.shift_at(cell)
-                ratio = ratio + _line_log_ratio(shift, latents.shift, centre, cells.shift_std)
+                ratio = ratio + line_log_ratio(shift, latents.shift, centre, cells.shift_std)
         return ratio
 
     def pose_entropy(self) -> Tensor:
@@ -352,56 +343,15 @@ class Posterior(NamedTuple):
         """
         inside = -(self.log_overlap() if self.cells is None else self.cell_log_q)
         if self.angle is not None:
-            inside = inside + _circle_entropy(self.angle)
+            inside = inside + circle_entropy(self.angle)
+        if self.turn is not None:
+            inside = inside + self.turn.entropy()
         if self.shift is not None and not self.shift_is_fixed:
             inside = inside + self.shift.entropy()
         return (self.cell_log_q.exp() * inside).sum(-1)
-
-
-def angle_kl(angle: Gaussian, prior: RotationConfig, *, exact: bool) -> Tensor:
-    """KL of the angle's posterior to its prior, nats; ``angle`` is (..., 1), the result (...)."""
-    std = math.radians(prior.std_deg)
-    if prior.prior == "gaussian":
-        return angle.kl_to_prior(std)
-    if prior.prior == "wide" and not exact:
-        return Gaussian(torch.zeros_like(angle.mean), angle.log_std).kl_to_prior(std)
-    return LOG_2PI - _circle_entropy(angle)
-
-
-def _circle_entropy(angle: Gaussian) -> Tensor:
-    """Entropy of angles (B, C, 1) on the circle, (B, C) nats; from a table where cells are many."""
-    log_std = angle.log_std.squeeze(-1)
-    many = log_std.dim() == 2 and log_std.shape[-1] > 1
-    return tabulated_wrapped_entropy(log_std) if many else wrapped_entropy(log_std)
-
-
-def _angle_log_ratio(angle: Gaussian, value: Tensor, prior: RotationConfig) -> Tensor:
-    if prior.prior == "gaussian":
-        column = value.unsqueeze(-1)
-        std = math.radians(prior.std_deg)
-        return _line_log_ratio(angle, column, torch.zeros_like(column), std)
-    mean, log_std = angle.mean.squeeze(-1), angle.log_std.squeeze(-1)
-    return -LOG_2PI - wrapped_log_prob(value, mean, log_std)
-
-
-def _line_log_ratio(posterior: Gaussian, value: Tensor, centre: Tensor, std: float) -> Tensor:
-    """Log density of N(centre, std²) over that of ``posterior``, summed over the last dimension."""
-    prior = Gaussian(centre, torch.full_like(value, math.log(std)))
-    return prior.log_prob(value) - posterior.log_prob(value)
 
 
 def _at(gaussian: Gaussian, cell: Tensor) -> Gaussian:
     """Pick cells (B, K) of a (B, C, k) Gaussian: (B, K, k)."""
     index = cell.unsqueeze(-1).expand(-1, -1, gaussian.mean.shape[-1])
     return Gaussian(gaussian.mean.gather(1, index), gaussian.log_std.gather(1, index))
-
-
-def _bhattacharyya(gaussian: Gaussian, *, on_circle: bool) -> Tensor:
-    """Distances between the cells of a (B, C, k) Gaussian, (B, C, C) nats."""
-    apart = gaussian.mean.unsqueeze(2) - gaussian.mean.unsqueeze(1)
-    if on_circle:
-        apart = wrap(apart)
-    variance = (2 * gaussian.log_std).exp()
-    both = 0.5 * (variance.unsqueeze(2) + variance.unsqueeze(1))
-    spread = gaussian.log_std.unsqueeze(2) + gaussian.log_std.unsqueeze(1)
-    return (apart.square() / (8 * both) + 0.5 * (both.log() - spread)).sum(-1)

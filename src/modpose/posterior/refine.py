@@ -22,8 +22,10 @@ from torch import Tensor
 
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import wrap
+from modpose.posterior.angles import angle_kl
 from modpose.posterior.gaussian import Gaussian, wrapped_entropy, wrapped_log_prob
-from modpose.posterior.posterior import LOG_STD_RANGE, Latents, angle_kl
+from modpose.posterior.latents import Latents
+from modpose.posterior.posterior import LOG_STD_RANGE
 from modpose.posterior.search import (
     PoseModes,
     SearchSettings,
@@ -348,7 +350,7 @@ class Workplace:
         )
         return Mixture(
             best=Latents(named.z[:, :1], modes.angle[:, :1], named.shift[:, :1], order[:, :1]),
-            spread=Latents(*(part[:, :1] for part in spread)),
+            spread=spread.at(slice(None), slice(1)),
             modes=modes,
             recon=recon,
             kl_pose=(q * (table(reported.kl_pose) - entropy + overlap["report"])).sum(-1),

@@ -13,12 +13,15 @@ from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
 from modpose.recipes.modpose import MODPOSE
 from modpose.recipes.recipe import Options, Recipe
 from modpose.recipes.spatial_vae import SPATIAL_VAE
+from modpose.recipes.subtomograms import SUBTOMOGRAMS
 from modpose.recipes.target_vae import TARGET_VAE
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
 
-RECIPES: dict[str, Recipe] = MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE | EXPLICIT_LATENTS
+RECIPES: dict[str, Recipe] = (
+    MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE | SUBTOMOGRAMS | EXPLICIT_LATENTS
+)
 
 DEFAULT_RECIPE = "modpose"
 DEFAULT_FOR_VOLUMES = "vae"

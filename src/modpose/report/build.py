@@ -141,7 +141,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         columns=columns,
         truth=None if known is None else {str(k): column.to_numpy() for k, column in known.items()},
         recovery=() if known is None else _recovery(latents, known),
-        shift_prior_px=config.model.shift.std_px if shifted else None,
+        shift_prior_px=config.model.shift.std(max(environment["shape"])) if shifted else None,
         pixel_size=environment.get("pixel_size"),
         flat=len(environment["shape"]) == 2,
         probe=None if dataset is None else choose_probe(model.vae, dataset, columns, len(latents)),

@@ -20,7 +20,7 @@ from modpose.evaluate.symmetry import (
     image_order,
     relative_deg,
 )
-from modpose.posterior.posterior import Latents
+from modpose.posterior.latents import Latents
 from modpose.posterior.search import SearchSettings, infers_angle, modes_of
 from modpose.report import grids, pose_figures
 from modpose.report.html import Picture, Section

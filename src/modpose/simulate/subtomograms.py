@@ -165,7 +165,8 @@ class Subtomograms(Stack):
         """Return the filter that makes white noise what was asked for, of unit variance."""
         import torch
 
-        from modpose.observe.wedge import frequencies, whole_mask
+        from modpose.geometry.grids import frequencies
+        from modpose.observe.wedge import whole_mask
 
         side = 2 * self.settings.box
         amplitude = self._wedge[0].copy()
@@ -226,7 +227,7 @@ class Subtomograms(Stack):
             return self._wedge
         import torch
 
-        from modpose.observe.wedge import ctf_3d
+        from modpose.observe.ctf import ctf_3d
 
         ctf = ctf_3d(torch.from_numpy(self.ctf[rows]).float(), (side,) * 3)
         return np.asarray(self._wedge * ctf.numpy(), np.float32)

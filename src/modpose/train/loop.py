@@ -178,15 +178,17 @@ def _train_epoch(
             state.freed = state.step + 1
         beta = beta_at(train.beta, state.step - state.freed)
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
-        elbo: Elbo = learner.module(
-            batch.to(learner.fabric.device),
-            generator=generator,
-            pixels=train.pixels,
-            augment=train.augment_rotation,
-            hold_content=state.step < state.freed,
-        )
-        _step(learner, -elbo.value(beta).mean(), train.max_grad_norm)
-        totals.add(elbo)
+        for part in batch.chunks(train.chunk):
+            elbo: Elbo = learner.module(
+                part.to(learner.fabric.device),
+                generator=generator,
+                pixels=train.pixels,
+                augment=train.augment_rotation,
+                hold_content=state.step < state.freed,
+            )
+            _backward(learner, -elbo.value(beta).sum() / len(batch))
+            totals.add(elbo)
+        _step(learner, train.max_grad_norm)
         state.step += 1
         progress.advance(len(batch), seconds)
     metrics = totals.means()
@@ -194,20 +196,24 @@ def _train_epoch(
     return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
 
 
-def _step(learner: Learner, loss: Tensor, max_grad_norm: float | None) -> None:
+def _backward(learner: Learner, loss: Tensor) -> None:
+    """Add to the gradients."""
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss became {loss.item()} in epoch {learner.state.epoch + 1}: a smaller "
             "train.lr or train.max_grad_norm=10 usually helps"
         )
-    for optimizer in learner.optimizers:
-        optimizer.zero_grad()
     learner.fabric.backward(loss)
+
+
+def _step(learner: Learner, max_grad_norm: float | None) -> None:
+    """Follow the gradients, and forget them."""
     if max_grad_norm is not None:
         dense = [p for p in learner.vae.parameters() if p.grad is not None and not p.grad.is_sparse]
         torch.nn.utils.clip_grad_norm_(dense, max_grad_norm)
     for optimizer in learner.optimizers:
         optimizer.step()
+        optimizer.zero_grad()
 
 
 @torch.no_grad()

@@ -105,6 +105,8 @@ def networks(fits: Sequence[Fit]) -> str:
     for fit in fits:
         model = fit.config().model
         field = model.field
+        if field.kind == "fronted":
+            continue
         of_field = f"{field.depth} × {field.hidden} {field.activation}"
         if field.kind == "implicit" and field.fourier is not None:
             of_field += f" on {field.fourier.count} random Fourier features"

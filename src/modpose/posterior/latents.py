@@ -1,0 +1,62 @@
+"""Samples of the latent variables, and the KL of what they were drawn from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from modpose.geometry.pose import Pose
+from modpose.geometry.rotations import rotation_2d, rotation_of_vector, rotation_of_yaw_pitch_roll
+
+
+class Latents(NamedTuple):
+    """Samples from the posterior, K an image.
+
+    Attributes
+    ----------
+    z
+        (B, K, z_dim) content.
+    angle
+        (B, K) radians in the plane.  In three dimensions (B, K, 3): yaw, pitch and roll or, where
+        there is a ``centre``, a rotation vector.  Zero where rotation is not inferred.
+    shift
+        (B, K, d) pixels (zero where shift is not inferred).
+    cell
+        (B, K) int64, the cell that each sample came from.
+    centre
+        (B, K, 3, 3) rotation that ``angle`` departs from, R = centre exp(angle); None where angles
+        say everything.
+    """
+
+    z: Tensor
+    angle: Tensor
+    shift: Tensor
+    cell: Tensor
+    centre: Tensor | None = None
+
+    @property
+    def rotation(self) -> Tensor:
+        """Rotation matrices (B, K, d, d)."""
+        if self.centre is not None:
+            return self.centre @ rotation_of_vector(self.angle)
+        if self.shift.shape[-1] == 2:
+            return rotation_2d(self.angle)
+        return rotation_of_yaw_pitch_roll(self.angle)
+
+    def pose(self) -> Pose:
+        """Poses (B, K) as rotation matrices and shifts."""
+        return Pose(self.rotation, self.shift)
+
+    def at(self, *index: slice) -> Latents:
+        """Take some images (first index) and samples (second)."""
+        z, angle, shift, cell, centre = self
+        kept = None if centre is None else centre[index]
+        return Latents(z[index], angle[index], shift[index], cell[index], kept)
+
+
+class Kl(NamedTuple):
+    """KL of the posterior to the prior, nats an image: (B,) each."""
+
+    pose: Tensor
+    content: Tensor
