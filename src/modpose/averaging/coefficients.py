@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from modpose.errors import InputError
-from modpose.geometry.grids import lattice
-from modpose.observe.wedge import frequencies
+from modpose.geometry.grids import frequencies, lattice
 
 CORNER_SOFTNESS = 2.0
 """Voxels over which the noise's window opens outside the sphere that the box holds."""

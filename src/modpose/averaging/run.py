@@ -231,7 +231,7 @@ def read_coefficients(
 
 
 def _ctf_of(source: Source, box: int) -> Callable[[Rows], Tensor] | None:
-    from modpose.observe.wedge import ctf_3d
+    from modpose.observe.ctf import ctf_3d
 
     params = source.particles.ctf(source.stack.pixel_size)
     if params is None:
