@@ -53,6 +53,8 @@ class Encoded:
     elbo_gain
         (N,) nats that search gained over the encoder's own posterior, 0 where that was kept; None
         without search, or where there is no encoder to compare with.
+    pose_channel
+        (N, p) numbers beside content for the field alone, or None where the model has none.
     """
 
     z: Floats
@@ -69,6 +71,7 @@ class Encoded:
     kl_content: Floats
     elbo_gain: Floats | None = None
     rotation_std_deg: Floats | None = None
+    pose_channel: Floats | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row an image: the columns of ``latents.parquet`` that inference gives."""
@@ -91,6 +94,8 @@ class Encoded:
             axes = "xyz"[: self.shift.shape[1]]
             columns |= {f"shift_{axis}": self.shift[:, k] for k, axis in enumerate(axes)}
             columns |= {f"shift_{axis}_std": self.shift_std[:, k] for k, axis in enumerate(axes)}
+        if self.pose_channel is not None:
+            columns |= {f"pose_{k}": part for k, part in enumerate(self.pose_channel.T)}
         for name in ("pose_entropy", "elbo", "recon", "kl_pose", "kl_content"):
             columns[name] = getattr(self, name)
         if self.elbo_gain is not None:
@@ -163,15 +168,14 @@ def _encode_batch(
     posterior = vae.posterior(batch)
     best = posterior.best()
     bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
-    elbo = Elbo(*(torch.stack(part).mean(0) for part in zip(*bounds, strict=True)))
+    elbo = Elbo(*(torch.stack(part).mean(0) for part in zip(*(b[:3] for b in bounds), strict=True)))
     spread = posterior.spread(best.cell)
     values = _latent_values(vae, best, spread)
     if vae.projection is not None:
         pose = vae.given_pose(batch)
         values |= {"rotation": pose.rotation, "shift": pose.shift}
-    return (
-        values | {"pose_entropy": posterior.pose_entropy(), "elbo": elbo.value()} | (elbo._asdict())
-    )
+    values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo.value()}
+    return values | {"recon": elbo.recon, "kl_pose": elbo.kl_pose, "kl_content": elbo.kl_content}
 
 
 def _latent_values(vae: Vae, best: Latents, spread: Latents) -> dict[str, torch.Tensor]:
@@ -189,6 +193,8 @@ def _latent_values(vae: Vae, best: Latents, spread: Latents) -> dict[str, torch.
         values["angle_std_deg"] = spread.angle[:, 0].rad2deg()
     if vae.layout.shift_std is not None:
         values["shift_std"] = spread.shift[:, 0]
+    if best.channel is not None:
+        values["pose_channel"] = best.channel[:, 0]
     return values
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.affinity.known import known_affinity
+from modpose.affinity.term import AffinityTerm
 from modpose.config import Config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
@@ -30,6 +32,7 @@ from modpose.vae import Vae, build_vae
 if TYPE_CHECKING:
     import pandas as pd
 
+    from modpose.affinity.matrix import Affinity
     from modpose.data.source import Source
 
 
@@ -49,6 +52,8 @@ def fit_run(
     poses: Path | None = None,
     ctf: Path | None = None,
     labels: str | Path | ArrayLike | None = None,
+    affinity: str | Path | Affinity | None = None,
+    sample_affinity: str | Path | ArrayLike | Affinity | None = None,
     clusters: int | None = None,
     max_minutes: float | None = None,
     overwrite: bool = False,
@@ -68,7 +73,10 @@ def fit_run(
         How the input was opened, remembered so that it can be opened again.
     labels
         (N,) known classes, a column or a file; kept in ``latents.parquet`` to colour and score,
-        never trained on.
+        trained on only with ``affinity``.
+    affinity, sample_affinity
+        How alike classes, or the images themselves, are; see
+        :func:`modpose.affinity.known.known_affinity`.
     clusters
         Number of clusters of content to find, kept there too.
     max_minutes
@@ -86,7 +94,7 @@ def fit_run(
         If the loss is not finite.
     """
     known = None if labels is None else read_labels(labels, source)
-    dataset = _open_dataset(source, config)
+    dataset = open_dataset(source, config, known, affinity, sample_affinity)
     _check_images(dataset, quiet)
     environment = describe_fit(dataset, config, known, clusters) | {
         "command": sys.argv[1:],
@@ -101,6 +109,8 @@ def fit_run(
         },
     }
     run = Run.create(out, config, environment, overwrite)
+    if dataset.affinity is not None:
+        dataset.affinity.save(run.path)
     try:
         learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
         return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
@@ -312,7 +322,20 @@ def describe_fit(
     }
 
 
-def _open_dataset(source: Source, config: Config) -> Dataset:
+def open_dataset(
+    source: Source,
+    config: Config,
+    labels: NDArray[Any] | None = None,
+    affinity: str | Path | Affinity | None = None,
+    sample_affinity: str | Path | ArrayLike | Affinity | None = None,
+) -> Dataset:
+    """Prepare images to be trained on, with what is known of how alike they are.
+
+    Raises
+    ------
+    InputError
+        Where there is nothing to train on, or the affinities do not fit the images or the options.
+    """
     table = config.model.encoder.kind == "table"
     if table and config.data.val_fraction > 0:
         raise InputError.of(
@@ -321,10 +344,46 @@ def _open_dataset(source: Source, config: Config) -> Dataset:
             config.data.val_fraction,
             "0 with a lookup table, which has nothing to say of images it was not fitted to",
         )
-    dataset = dataset_of(source, config)
+    _check_affinity(config, affinity is not None or sample_affinity is not None)
+    known = None
+    if config.train.gamma.used:
+        known = known_affinity(source, labels, affinity, sample_affinity)
+    dataset = dataset_of(source, config, affinity=known)
     if not len(dataset.train):
         raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
+    _check_turns(config, dataset)
     return dataset
+
+
+def _check_turns(config: Config, dataset: Dataset) -> None:
+    """Refuse to turn images of which something is known that would have to turn with them."""
+    if config.train.augment == "none":
+        return
+    bound = {
+        "a lookup table of their posteriors": config.model.encoder.kind == "table",
+        "a contrast transfer function": dataset.ctf is not None,
+        "a missing wedge": dataset.wedges is not None,
+        "given poses": dataset.rotation is not None,
+        "twins": dataset.twins.kind != "none",
+    }
+    for reason, holds in bound.items():
+        if holds:
+            expected = f"none for images with {reason}"
+            where = f"recipe {config.recipe}"
+            raise InputError.of(where, "train.augment", config.train.augment, expected)
+
+
+def _check_affinity(config: Config, given: bool) -> None:
+    """Refuse an affinity that nothing weighs, and a weight without an affinity."""
+    gamma = config.train.gamma
+    where = f"recipe {config.recipe}"
+    if given and not gamma.used:
+        raise InputError.of(
+            where, "train.gamma.end", gamma.end, "a weight for the affinity that is given (--gamma)"
+        )
+    if gamma.used and not given:
+        expected = "--affinity with --labels, --sample-affinity, or --gamma 0"
+        raise InputError(f"{where}: the affinity matrix is missing, expected {expected}")
 
 
 def _check_images(dataset: Dataset, quiet: bool) -> None:
@@ -339,7 +398,11 @@ def _check_images(dataset: Dataset, quiet: bool) -> None:
 
 
 def _build(dataset: Dataset, config: Config) -> Vae:
-    return build_vae(config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n)
+    known = dataset.affinity
+    term = None if known is None else AffinityTerm(known, config.train.affinity)
+    return build_vae(
+        config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n, affinity=term
+    )
 
 
 def fingerprint(source: Source) -> str:

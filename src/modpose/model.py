@@ -17,7 +17,14 @@ from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
 from modpose.encoded import Encoded, encode_dataset, table_hypotheses
 from modpose.errors import InputError
-from modpose.fit import describe_fit, fingerprint, latents_table, start, train_model
+from modpose.fit import (
+    describe_fit,
+    fingerprint,
+    latents_table,
+    open_dataset,
+    start,
+    train_model,
+)
 from modpose.posterior.search import SearchSettings
 from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
@@ -27,6 +34,9 @@ from modpose.vae import Vae, build_vae
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from modpose.affinity.known import KnownAffinity
+    from modpose.affinity.matrix import Affinity
 
 Floats = NDArray[np.float32]
 Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
@@ -79,6 +89,7 @@ class PoseModel:
         self._environment: dict[str, Any] = {}
         self._metrics: list[dict[str, float]] = []
         self._latents: pd.DataFrame | None = None
+        self._affinity: KnownAffinity | None = None
 
     @classmethod
     def from_recipe(
@@ -95,6 +106,8 @@ class PoseModel:
         x: Images,
         labels: str | Path | ArrayLike | None = None,
         *,
+        affinity: str | Path | Affinity | None = None,
+        sample_affinity: str | Path | ArrayLike | Affinity | None = None,
         clusters: int | None = None,
         max_minutes: float | None = None,
         seed: int | None = None,
@@ -106,7 +119,11 @@ class PoseModel:
         x
             (N, H, W) or (N, H, W, 3) array or tensor, a stack, or a path.
         labels
-            (N,) known classes, a column or a file; kept to colour and score, never trained on.
+            (N,) known classes, a column or a file; kept to colour and score, trained on only with
+            ``affinity``.
+        affinity, sample_affinity
+            How alike the classes, or the images themselves, are: a matrix, a file, or the name of
+            a metric; see :func:`modpose.affinity.known.known_affinity`.
         clusters
             Number of clusters of content to find at the end.
         max_minutes, seed
@@ -115,13 +132,14 @@ class PoseModel:
         source = x if isinstance(x, Source) else open_source(x)
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source)
-        dataset = dataset_of(source, config)
+        dataset = open_dataset(source, config, known, affinity, sample_affinity)
         minutes = self.max_minutes if max_minutes is None else max_minutes
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
             learner, dataset, config, run=None, rows=rows, max_minutes=minutes, quiet=self.quiet
         )
         self._config, self._vae, self._metrics = config, learner.vae, rows
+        self._affinity = dataset.affinity
         self._environment = describe_fit(dataset, config, known, clusters) | {
             "stopped": learner.state.stopped
         }
@@ -131,7 +149,7 @@ class PoseModel:
 
     def _resolve(self, source: Source, seed: int) -> Config:
         recipe = recipe_config(self.recipe)
-        values = merge(recipe, suggest(source, recipe)[1])
+        values = merge(suggest(source, recipe)[1], recipe)
         values = merge(values, dict(self.options or {}))
         if self.z_dim is not None:
             values = merge(values, {"model": {"z_dim": self.z_dim}})
@@ -261,13 +279,16 @@ class PoseModel:
                 progress.advance(len(batch), 0.0)
         return np.asarray(torch.cat(bounds).numpy())
 
-    def decode(self, z: ArrayLike) -> Floats:
+    def decode(self, z: ArrayLike, pose_channel: ArrayLike | None = None) -> Floats:
         """Draw the objects upright and centred, without noise.
 
         Parameters
         ----------
         z
             (N, z_dim) content.
+        pose_channel
+            (N, p) or (p,) what the field sees beside it, where the model has a pose channel; None
+            takes the mean over the images that it was fitted to.
 
         Returns
         -------
@@ -280,9 +301,28 @@ class PoseModel:
             raise InputError.of(
                 "decode", "the shape of z", tuple(content.shape), f"(N, {self.config.model.z_dim})"
             )
+        channel = self._channel(pose_channel, len(content))
+        few = 1 if self.vae.projection is not None else self.vae.whole_batch
         with torch.no_grad():
-            few = 1 if self.vae.projection is not None else self.vae.whole_batch
-            return self._pictures([self.vae.decode(part) for part in torch.split(content, few)])
+            parts = []
+            for i in range(0, len(content), few):
+                beside = None if channel is None else channel[i : i + few]
+                parts.append(self.vae.decode(content[i : i + few], beside))
+            return self._pictures(parts)
+
+    def _channel(self, given: ArrayLike | None, count: int) -> torch.Tensor | None:
+        """(N, p) pose channel to decode with; None where the model has none."""
+        width = self.config.model.pose_channel
+        if given is None and width:
+            table = self.latents()
+            given = table[[f"pose_{k}" for k in range(width)]].mean().to_numpy(np.float32)
+        if given is None:
+            return None
+        values = np.array(given, dtype=np.float32)
+        if values.shape not in ((width,), (count, width)) or not width:
+            expected = f"({count}, {width})" if width else "none: the model has no pose channel"
+            raise InputError.of("decode", "the shape of pose_channel", values.shape, expected)
+        return torch.as_tensor(values, device=self.device).expand(count, width)
 
     def reconstruct(self, x: Images) -> Floats:
         """Draw what the model believes is under the noise, in each image's own pose."""
@@ -345,6 +385,8 @@ class PoseModel:
         save_weights(run.path / "checkpoints" / "best.safetensors", self.vae.state_dict())
         run.write_metrics(self._metrics)
         run.write_latents(self.latents())
+        if self._affinity is not None:
+            self._affinity.save(run.path)
         return run
 
     @classmethod
@@ -363,5 +405,6 @@ class PoseModel:
         vae.load_state_dict(read_weights(run.path / "checkpoints" / "best.safetensors"))
         model._vae, model._config, model._environment = vae.to(device), config, environment
         model._metrics = run.epochs()
+        model._affinity = run.known_affinity()
         model._latents = run.latents() if run.finished else None
         return model

@@ -42,7 +42,7 @@ def configure(
     recipe
         Its name; else the one that ``file`` names, else the default.
     file, flags, assignments
-        See :func:`resolve`.  What suits the kind of data lies between the recipe and these.
+        See :func:`resolve`.  What suits the kind of data is overridden by the recipe and by these.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def configure(
     if name is None:
         base = recipe_config(best)
     chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")
-    return opened, resolved(merge(base, for_data)), f"{chosen}; {meaning}, unless set otherwise"
+    return opened, resolved(merge(for_data, base)), f"{chosen}; {meaning}, unless set otherwise"
 
 
 def resolve(

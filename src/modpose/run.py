@@ -19,6 +19,7 @@ from modpose.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from modpose.affinity.known import KnownAffinity
     from modpose.data.dataset import Dataset
     from modpose.model import PoseModel
 
@@ -27,6 +28,8 @@ CONTENTS = (
     "environment.json",
     "metrics.jsonl",
     "latents.parquet",
+    "affinity.csv",
+    "sample_affinity.npy",
     "checkpoints",
     "report",
 )
@@ -193,7 +196,17 @@ class Run:
             if environment.get(name) is not None
         }
         source = open_source(environment["input"], kind=self.config.data.kind, **files)
-        return dataset_of(source, self.config)
+        return dataset_of(source, self.config, affinity=self.known_affinity())
+
+    def known_affinity(self) -> KnownAffinity | None:
+        """Affinities of the images that the run is trained on; None where there are none."""
+        from modpose.affinity.known import load_known
+
+        if not self.config.train.gamma.used:
+            return None
+        environment = self.environment
+        known = load_known(self.path, environment.get("labels"), environment["n"])
+        return known if known.any else None
 
     def model(self) -> PoseModel:
         """The trained model."""

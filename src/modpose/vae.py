@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from modpose.affinity.term import AffinityTerm
 from modpose.config import (
     Config,
     MlpEncoderConfig,
@@ -25,6 +26,8 @@ from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.encoders.polar import PolarEncoder
 from modpose.fields import build_field
+from modpose.fields.conv import ConvField
+from modpose.fields.dense import DenseField
 from modpose.fields.fronted import FrontedField
 from modpose.geometry.grids import disc, half_box, lattice
 from modpose.geometry.pose import Pose, rotate_images
@@ -40,15 +43,25 @@ WHOLE_PIXELS = 1 << 17
 
 
 class Elbo(NamedTuple):
-    """The bound and its parts, nats an image: (B,) each."""
+    """The parts of the bound, nats an image, (B,) each; and what else is trained on.
+
+    Attributes
+    ----------
+    recon, kl_pose, kl_content
+        The bound is the first less the others.
+    extra
+        (B,) the affinity term, a loss and no part of the bound; None where there is none.
+    """
 
     recon: Tensor
     kl_pose: Tensor
     kl_content: Tensor
+    extra: Tensor | None = None
 
-    def value(self, beta: float = 1.0) -> Tensor:
-        """Return recon - kl_pose - beta kl_content; with beta 1 the evidence lower bound."""
-        return self.recon - self.kl_pose - beta * self.kl_content
+    def value(self, beta: float = 1.0, gamma: float = 0.0) -> Tensor:
+        """Return recon - kl_pose - beta kl_content - gamma extra; by default the bound."""
+        value = self.recon - self.kl_pose - beta * self.kl_content
+        return value if self.extra is None else value - gamma * self.extra
 
 
 class Vae(nn.Module):
@@ -62,13 +75,21 @@ class Vae(nn.Module):
         Of the preprocessed images.
     n_images
         Size of the stack (rows of a lookup table).
+    affinity
+        How alike the images that it is trained on are, where that is known and trained on.
     """
 
     coordinates: Tensor
     pixels: Tensor
 
     def __init__(
-        self, config: Config, *, shape: Sequence[int], channels: int, n_images: int
+        self,
+        config: Config,
+        *,
+        shape: Sequence[int],
+        channels: int,
+        n_images: int,
+        affinity: AffinityTerm | None = None,
     ) -> None:
         super().__init__()
         model = config.model
@@ -91,10 +112,11 @@ class Vae(nn.Module):
         if model.refine_poses is not None:
             self.corrections = PoseCorrections(model.refine_poses, n_images)
         self.cells = config.train.cells
+        self.affinity = affinity
         self.likelihood = build_likelihood(model.likelihood)
         self.field = build_field(
             model.field,
-            z_dim=model.z_dim,
+            z_dim=model.z_dim + model.pose_channel,
             n_outputs=channels * self.likelihood.outputs_per_channel,
             shape=shape,
         )
@@ -140,7 +162,10 @@ class Vae(nn.Module):
             Decode with z = 0 and leave its KL out.
         """
         posterior = self.posterior(batch, generator if augment else None)
-        return self.elbo(batch, posterior, generator, pixels=pixels, hold_content=hold_content)
+        elbo = self.elbo(batch, posterior, generator, pixels=pixels, hold_content=hold_content)
+        if self.affinity is None or not self.training:
+            return elbo
+        return elbo._replace(extra=self.affinity(posterior.content_mean(), batch))
 
     def elbo(
         self,
@@ -270,8 +295,15 @@ class Vae(nn.Module):
         return self._picture(self.predict(best, batch.observation))
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, channel: Tensor | None = None) -> Tensor:
         """Draw objects of content z (N, z_dim) upright and centred, without noise.
+
+        Parameters
+        ----------
+        z
+            Content.
+        channel
+            (N, p) pose channel, where the model has one.
 
         Returns
         -------
@@ -283,7 +315,9 @@ class Vae(nn.Module):
         still = z.new_zeros(len(z), 1, len(self.shape))
         cell = torch.zeros(len(z), 1, dtype=torch.int64, device=z.device)
         angle = still[..., 0] if len(self.shape) == 2 else still
-        return self._picture(self.predict(Latents(z.unsqueeze(1), angle, still, cell)))
+        beside = None if channel is None else channel.unsqueeze(1)
+        latents = Latents(z.unsqueeze(1), angle, still, cell, channel=beside)
+        return self._picture(self.predict(latents))
 
     def _picture(self, prediction: Prediction) -> Tensor:
         pixels = self.likelihood.mean(prediction)[:, 0]
@@ -299,14 +333,8 @@ class Vae(nn.Module):
 
         With an observation the field is evaluated on the whole box and filtered there.
         """
-        pose, z = latents.pose(), latents.z
         whole = pixels is None or observation is not None or self.whole_field
-        x = self.coordinates if whole else self.coordinates[pixels]
-        u = pose.to_object(x) / half_box(self.shape)
-        if self.layout.shared_content:  # one picture for all poses of an image
-            outputs = self.field(u.flatten(1, 2), z[:, 0]).reshape(*u.shape[:3], -1)
-        else:
-            outputs = self.field(u.flatten(0, 1), z.flatten(0, 1)).reshape(*u.shape[:3], -1)
+        outputs = self._decode(latents, None if whole else pixels)
         prediction = self.likelihood.read(outputs)
         if not whole or (pixels is None and observation is None):
             return prediction
@@ -318,6 +346,27 @@ class Vae(nn.Module):
         if log_std is not None and log_std.dim():
             log_std = log_std[:, :, chosen]
         return Prediction(signal, log_std)
+
+    def _decode(self, latents: Latents, pixels: Tensor | None) -> Tensor:
+        """Outputs of the field (B, K, P, n_outputs) at pixels of the posed image."""
+        z = latents.decoded
+        if self.upright:
+            gridded = cast(DenseField | ConvField, self.field)
+            values = gridded.picture(z.flatten(0, 1)).flatten(2).transpose(1, 2)
+            values = values.reshape(*z.shape[:2], *values.shape[1:])
+            return values if pixels is None else values[:, :, pixels]
+        x = self.coordinates if pixels is None else self.coordinates[pixels]
+        u = latents.pose().to_object(x) / half_box(self.shape)
+        if self.layout.shared_content:  # one picture for all poses of an image
+            return cast(Tensor, self.field(u.flatten(1, 2), z[:, 0])).reshape(*u.shape[:3], -1)
+        return cast(Tensor, self.field(u.flatten(0, 1), z.flatten(0, 1))).reshape(*u.shape[:3], -1)
+
+    @property
+    def upright(self) -> bool:
+        """Whether the field's picture is the image's, pixel by pixel: no pose is inferred."""
+        posed = self.layout.rotation.prior != "none" or self.layout.shift_std is not None
+        gridded = isinstance(self.field, DenseField | ConvField) and self.field.shape == self.shape
+        return gridded and not posed
 
     def _observe(self, signal: Tensor, observation: Observation) -> Tensor:
         """Filter each image's K signals (B, K, P, C) as the instrument did."""
@@ -336,9 +385,16 @@ class Vae(nn.Module):
         return self.pixels[order.topk(count, sorted=False).indices]
 
 
-def build_vae(config: Config, *, shape: Sequence[int], channels: int, n_images: int) -> Vae:
+def build_vae(
+    config: Config,
+    *,
+    shape: Sequence[int],
+    channels: int,
+    n_images: int,
+    affinity: AffinityTerm | None = None,
+) -> Vae:
     """Make a model, seeded by ``config.seed``, after checking that its parts agree."""
     check_model(config, shape, channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Vae(config, shape=shape, channels=channels, n_images=n_images)
+        return Vae(config, shape=shape, channels=channels, n_images=n_images, affinity=affinity)

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from modpose import InputError, PoseModel, Run, TrainingError, fit_run, open_source, resume_run
-from modpose.config import BetaSchedule, TrainConfig, merge, parse_config
+from modpose.config import Schedule, TrainConfig, merge, parse_config
 from modpose.recipes import recipe_config, suggest
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 from modpose.train.checkpoint import newest_checkpoint, save_checkpoint
-from modpose.train.schedules import beta_at, rate_factor
+from modpose.train.schedules import rate_factor, weight_at
 
 TINY: dict[str, Any] = {
     "model": {"z_dim": 1, "encoder": {"hidden": 8}, "field": {"hidden": 8}},
@@ -52,11 +52,11 @@ def fit_tiny(stack: Path, out: Path, **sections: Any) -> Run:
 
 
 def test_beta_schedules() -> None:
-    ramp = BetaSchedule(kind="linear", start=0.2, end=1.0, steps=4)
-    assert [beta_at(ramp, e) for e in (0, 2, 4, 9)] == pytest.approx([0.2, 0.6, 1.0, 1.0])
-    cycle = BetaSchedule(kind="cyclic", start=0.0, end=2.0, steps=4)
-    assert [beta_at(cycle, e) for e in (0, 1, 2, 3, 4, 5)] == pytest.approx([0, 1, 2, 2, 0, 1])
-    assert beta_at(BetaSchedule(end=4.0), 7) == 4.0
+    ramp = Schedule(kind="linear", start=0.2, end=1.0, steps=4)
+    assert [weight_at(ramp, e) for e in (0, 2, 4, 9)] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+    cycle = Schedule(kind="cyclic", start=0.0, end=2.0, steps=4)
+    assert [weight_at(cycle, e) for e in (0, 1, 2, 3, 4, 5)] == pytest.approx([0, 1, 2, 2, 0, 1])
+    assert weight_at(Schedule(end=4.0), 7) == 4.0
 
 
 def test_rate_schedules() -> None:

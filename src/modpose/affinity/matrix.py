@@ -200,10 +200,17 @@ def class_means(values: Matrix, member: NDArray[np.int64]) -> Matrix:
     return np.asarray(share.T @ values @ share)
 
 
-def _text(label: Any) -> str:
-    missing = label is None or label != label  # NaN and pandas' NA
-    if missing or str(label).strip() == "":
-        raise InputError.of("labels", "a label", "missing", "a class for every image")
+def label_name(label: Any) -> str | None:
+    """Name the class that a label stands for, 2.0 as 2; None where the label is missing."""
+    if label is None or str(label).strip().lower() in ("", "nan", "<na>"):
+        return None
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
     return str(label)
+
+
+def _text(label: Any) -> str:
+    name = label_name(label)
+    if name is None:
+        raise InputError.of("labels", "a label", "missing", "a class for every image")
+    return name

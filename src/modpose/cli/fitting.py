@@ -46,8 +46,26 @@ def fit(
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN|FILE", help="Known classes, to colour and score (never trained on)."
+            metavar="COLUMN|FILE",
+            help="Known classes, to colour and score; trained on with --affinity only.",
         ),
+    ] = None,
+    affinity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV|METRIC",
+            help="How alike the classes of --labels are: a matrix, or what to compare them by.",
+        ),
+    ] = None,
+    sample_affinity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|METRIC",
+            help="How alike the images are, for those without a class: CSV, NPY or a metric.",
+        ),
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Weight of the affinity term at the end of its schedule.")
     ] = None,
     clusters: Annotated[
         int | None, typer.Option(min=2, help="Cluster the content into so many classes at the end.")
@@ -89,6 +107,7 @@ def fit(
     modpose fit particles.star -o run --z-dim 2 --max-minutes 10
     modpose fit mnist.npz:x_train -o digits --recipe vae --set train.beta.end=4
     modpose fit mnist.npz:x_train -o digits --recipe target-vae --group 16
+    modpose fit volumes.mrcs -o map --recipe affinity-vae --labels class.txt --affinity a.csv
     modpose fit --resume run
     """
     flags: dict[str, tuple[str, object]] = {
@@ -99,6 +118,7 @@ def fit(
         "--batch-size": ("train.batch_size", batch_size),
         "--lr": ("train.lr", lr),
         "--wedge": ("model.wedge", _absolute(wedge)),
+        "--gamma": ("train.gamma.end", gamma),
         "--invert": ("data.invert", invert),
         "--normalize": ("data.normalize", normalize),
         "--box": ("data.box", box),
@@ -106,6 +126,7 @@ def fit(
     if resume is not None:
         given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
         given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
+        given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
         given |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
         given |= {"--poses": poses, "--ctf": ctf}
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
@@ -143,6 +164,8 @@ def fit(
             poses=poses,
             ctf=ctf,
             labels=labels,
+            affinity=affinity,
+            sample_affinity=sample_affinity,
             clusters=clusters,
             max_minutes=_positive(max_minutes),
             overwrite=overwrite,

@@ -18,6 +18,8 @@ from modpose.config.data import (
 from modpose.config.model import (
     Activation,
     BernoulliConfig,
+    ConvEncoderConfig,
+    ConvFieldConfig,
     DenseFieldConfig,
     EncoderConfig,
     FieldConfig,
@@ -39,8 +41,8 @@ from modpose.config.model import (
 )
 from modpose.config.section import Frozen
 from modpose.config.train import (
-    BetaSchedule,
     CellsConfig,
+    Schedule,
     SoftCellsConfig,
     TopCellsConfig,
     TrainConfig,
@@ -50,9 +52,10 @@ from modpose.errors import InputError
 __all__ = [
     "Activation",
     "BernoulliConfig",
-    "BetaSchedule",
     "CellsConfig",
     "Config",
+    "ConvEncoderConfig",
+    "ConvFieldConfig",
     "DataConfig",
     "DenseFieldConfig",
     "EncoderConfig",
@@ -70,6 +73,7 @@ __all__ = [
     "PolarEncoderConfig",
     "PoseRefinementConfig",
     "RotationConfig",
+    "Schedule",
     "ShiftConfig",
     "SoftCellsConfig",
     "SpectralConfig",

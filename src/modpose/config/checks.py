@@ -35,6 +35,10 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
         raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a CTF")
     if model.wedge != "off" and model.likelihood.kind == "bernoulli":
         raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a wedge")
+    posed = model.rotation.prior != "none" or model.shift.prior != "none"
+    if model.pose_channel and (posed or model.poses == "given"):
+        expected = "0 where rotation or shift is inferred or given, which is the pose already"
+        raise InputError.of(name, "model.pose_channel", model.pose_channel, expected)
     _check_projection(config, shape, channels)
 
 

@@ -86,8 +86,29 @@ class PolarEncoderConfig(Frozen):
     activation: Activation = "leaky-relu"
 
 
+class ConvEncoderConfig(Frozen):
+    """Strided convolutions in 2-D or 3-D, each halving the box (affinity-VAE)."""
+
+    kind: Literal["conv"] = "conv"
+    channels: int = Field(8, ge=1)
+    """Of the first layer; each further one has twice as many."""
+    depth: int = Field(3, ge=1)
+    widths: tuple[int, ...] | None = Field(None, min_length=1)
+    """Channels of every layer, in place of ``channels`` and ``depth``."""
+    kernel: int = Field(3, ge=2, le=9)
+    hidden: int = Field(0, ge=0)
+    """Width of a fully connected layer after the convolutions; 0: none."""
+    activation: Activation = "relu"
+    normalize: Literal["none", "group"] = "none"
+    """``group``: normalise each layer over groups of its channels, image by image."""
+
+
 EncoderConfig = Annotated[
-    MlpEncoderConfig | TableEncoderConfig | OrbitEncoderConfig | PolarEncoderConfig,
+    MlpEncoderConfig
+    | TableEncoderConfig
+    | OrbitEncoderConfig
+    | PolarEncoderConfig
+    | ConvEncoderConfig,
     Field(discriminator="kind"),
 ]
 
@@ -190,8 +211,28 @@ class FrontedFieldConfig(Frozen):
     """Side of the kernels, an odd number of pixels."""
 
 
+class ConvFieldConfig(Frozen):
+    """Transposed convolutions in 2-D or 3-D, each doubling the picture (affinity-VAE)."""
+
+    kind: Literal["conv"] = "conv"
+    channels: int = Field(8, ge=1)
+    """Of the last hidden layer; each earlier one has twice as many."""
+    depth: int = Field(3, ge=1)
+    widths: tuple[int, ...] | None = Field(None, min_length=1)
+    """Channels of every layer from the coarsest, in place of ``channels`` and ``depth``."""
+    hidden: int = Field(0, ge=0)
+    """Width of a fully connected layer before the convolutions; 0: none."""
+    activation: Activation = "relu"
+    normalize: Literal["none", "group"] = "none"
+    """As in the encoder."""
+
+
 FieldConfig = Annotated[
-    ImplicitFieldConfig | DenseFieldConfig | FourierFieldConfig | FrontedFieldConfig,
+    ImplicitFieldConfig
+    | DenseFieldConfig
+    | ConvFieldConfig
+    | FourierFieldConfig
+    | FrontedFieldConfig,
     Field(discriminator="kind"),
 ]
 
@@ -246,6 +287,9 @@ class ModelConfig(Frozen):
     """One generative story and one family of posteriors (the design's table, a row of it)."""
 
     z_dim: int = Field(2, ge=0)
+    pose_channel: int = Field(0, ge=0)
+    """Numbers that the encoder gives beside content for the field alone to use (affinity-VAE):
+    no prior, no KL, no noise."""
     encoder: EncoderConfig = MlpEncoderConfig()
     rotation: RotationConfig = RotationConfig()
     shift: ShiftConfig = ShiftConfig()

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from modpose.config.section import Frozen
 
+Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
+SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
+"""Names that affinity-VAE's program has for the same."""
 
-class BetaSchedule(Frozen):
-    """Weight of the content KL: ``end`` throughout, or a ramp from ``start`` to it.
 
-    Ramps begin when content is let go (``train.delay_z_steps``); ``cyclic`` repeats, each cycle
-    rising over its first half.
+class Schedule(Frozen):
+    """A weight as training goes on: ``end`` throughout, or a rise from ``start`` to it.
+
+    The weight of the content KL begins to rise when content is let go (``train.delay_z_steps``).
+    ``cyclic`` repeats, each cycle rising over its first half (in a line, a sigmoid or half a wave
+    of the cosine) and staying for the second.
     """
 
-    kind: Literal["constant", "linear", "cyclic"] = "constant"
+    kind: Annotated[Shape, BeforeValidator(lambda name: SYNONYMS.get(name, name))] = "constant"
     start: float = Field(0.0, ge=0)
     end: float = Field(1.0, ge=0)
     steps: int = Field(1000, ge=1)
     """Length of the ramp, or of one cycle, in training steps."""
+
+    @property
+    def used(self) -> bool:
+        """Whether the weight is ever more than zero."""
+        return self.end > 0 or (self.kind != "constant" and self.start > 0)
 
 
 class SoftCellsConfig(Frozen):
@@ -65,7 +75,18 @@ class TrainConfig(Frozen):
     delay_z_steps: int = Field(0, ge=0)
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""
-    beta: BetaSchedule = BetaSchedule()
+    beta: Schedule = Schedule()
+    """Weight of the content KL."""
+    gamma: Schedule = Schedule(end=0.0)
+    """Weight of the affinity term, which needs an affinity matrix (--affinity)."""
+    affinity: Literal["ordered-pairs", "pair-mean"] = "ordered-pairs"
+    """What the affinity term adds up.  ``ordered-pairs``: every pair of a batch, both ways, over
+    the number of images (Mirecka et al., equation 3).  ``pair-mean``: the mean over pairs, as the
+    reference program has it; about a batch size less.  With ``chunk`` the pairs are those of a
+    chunk."""
+    augment: Literal["none", "quarter-turns", "rotations"] = "none"
+    """Turn every training image about its centre, afresh each epoch: by one of the 4 (volumes: 24)
+    turns that need no interpolation, or by any (volumes: Haar-uniform)."""
     cells: CellsConfig = SoftCellsConfig()
     """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
     restarts: int = Field(1, ge=1)

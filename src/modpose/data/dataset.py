@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from modpose.data.twins import Twins
 from modpose.data.wedges import wedges_asked_for
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
+
+if TYPE_CHECKING:
+    from modpose.affinity.known import KnownAffinity
 
 CACHE_BYTES = 2**30
 """A preprocessed stack below this size is kept in memory once read."""
@@ -58,6 +62,8 @@ class Dataset:
         With ``normalize: range`` or ``set``, the values that become 0 and 1 (for a set, its mean
         and one s.d. above); None takes them from the data.
         New images for a trained model need those of the images that it was trained on.
+    affinity
+        How alike the images are, to train on: batches then carry labels.
 
     Attributes
     ----------
@@ -97,8 +103,9 @@ class Dataset:
         poses: bool = False,
         wedge: str = "off",
         value_range: tuple[float, float] | None = None,
+        affinity: KnownAffinity | None = None,
     ) -> None:
-        self.source, self.config = source, config
+        self.source, self.config, self.affinity = source, config, affinity
         sizes = preprocess.geometry(source.stack.shape, config, source.stack.name)
         self.n, self.shape, self.channels = source.n, sizes.shape, source.stack.channels
         stored = source.pixel_size
@@ -146,6 +153,7 @@ class Dataset:
             pose=self._pose(index),
             twin=self._twin(index),
             wedge=None if self.wedges is None else torch.from_numpy(self.wedges.read(index)),
+            label=None if self.affinity is None else torch.from_numpy(self.affinity.label[index]),
         )
 
     def _pose(self, index: NDArray[np.int64]) -> Pose | None:
@@ -274,6 +282,7 @@ def dataset_of(
     *,
     held_out: bool = True,
     value_range: tuple[float, float] | None = None,
+    affinity: KnownAffinity | None = None,
 ) -> Dataset:
     """Prepare images as a run's configuration says, with what its model needs of each.
 
@@ -285,7 +294,7 @@ def dataset_of(
         The complete configuration.
     held_out
         Hold images out for validation; not with new images for a trained model.
-    value_range
+    value_range, affinity
         See :class:`Dataset`.
     """
     data = config.data if held_out else config.data.model_copy(update={"val_fraction": 0.0})
@@ -297,6 +306,7 @@ def dataset_of(
         poses=config.model.poses == "given",
         wedge=config.model.wedge,
         value_range=value_range,
+        affinity=affinity,
     )
 
 

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from modpose.config import MlpEncoderConfig, ModelConfig, OrbitEncoderConfig, PolarEncoderConfig
+from modpose.config import (
+    ConvEncoderConfig,
+    MlpEncoderConfig,
+    ModelConfig,
+    OrbitEncoderConfig,
+    PolarEncoderConfig,
+)
+from modpose.encoders.conv import ConvEncoder
 from modpose.encoders.mlp import MlpEncoder
 from modpose.encoders.orbit import OrbitEncoder
 from modpose.encoders.polar import PolarEncoder
@@ -39,4 +46,6 @@ def build_encoder(
         return OrbitEncoder(model, config, n_params=n_params, channels=channels, shape=shape)
     if isinstance(config, PolarEncoderConfig):
         return PolarEncoder(model, config, channels=channels, shape=shape)
+    if isinstance(config, ConvEncoderConfig):
+        return ConvEncoder(config, channels=channels, shape=shape, n_params=n_params)
     return TableEncoder(config, n_images, n_params, model.z_dim)

@@ -2,7 +2,9 @@
 
 Contract: ``field(u, z)`` with u (B, P, d) network coordinates (about [-1, 1]) and z (B, z_dim)
 gives (B, P, n_outputs).  Coordinates are positions over half the box, or, for
-:class:`modpose.fields.slices.SliceField`, frequencies over Nyquist's.
+:class:`modpose.fields.slices.SliceField`, frequencies over Nyquist's.  A gridded field has
+``shape`` and ``picture(z)``, (B, n_outputs, *shape), too, which is read as it is where no pose is
+inferred.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from modpose.config import (
+    ConvFieldConfig,
     FieldConfig,
     FourierFieldConfig,
     FrontedFieldConfig,
     ImplicitFieldConfig,
 )
+from modpose.fields.conv import ConvField
 from modpose.fields.dense import DenseField
 from modpose.fields.fronted import FrontedField
 from modpose.fields.implicit import ImplicitField
@@ -33,4 +37,6 @@ def build_field(
         return ImplicitField(config, z_dim, n_outputs, len(shape))
     if isinstance(config, FrontedFieldConfig):
         return FrontedField(config, z_dim, n_outputs, shape)
+    if isinstance(config, ConvFieldConfig):
+        return ConvField(config, z_dim, n_outputs, shape)
     return DenseField(config, z_dim, n_outputs, shape)

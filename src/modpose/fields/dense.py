@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -32,7 +33,10 @@ class DenseField(nn.Module):
             config.residual,
         )
 
+    def picture(self, z: Tensor) -> Tensor:
+        """Upright pictures (B, n_outputs, *shape) for content z (B, z_dim)."""
+        return cast(Tensor, self.network(z).reshape(len(z), self.n_outputs, *self.shape))
+
     def forward(self, u: Tensor, z: Tensor) -> Tensor:
         """Values (B, P, n_outputs) at network coordinates u (B, P, d) for content z (B, z_dim)."""
-        picture = self.network(z).reshape(len(z), self.n_outputs, *self.shape)
-        return sample_images(picture.float(), u * self.scale, padding="border")
+        return sample_images(self.picture(z).float(), u * self.scale, padding="border")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from modpose.geometry.pose import Pose
@@ -27,6 +28,8 @@ class Latents(NamedTuple):
     centre
         (B, K, 3, 3) rotation that ``angle`` departs from, R = centre exp(angle); None where angles
         say everything.
+    channel
+        (B, K, p) pose channel, or None where the model has none.
     """
 
     z: Tensor
@@ -34,6 +37,12 @@ class Latents(NamedTuple):
     shift: Tensor
     cell: Tensor
     centre: Tensor | None = None
+    channel: Tensor | None = None
+
+    @property
+    def decoded(self) -> Tensor:
+        """(B, K, z_dim + p) what the field sees: content, and the pose channel after it."""
+        return self.z if self.channel is None else torch.cat([self.z, self.channel], -1)
 
     @property
     def rotation(self) -> Tensor:
@@ -50,9 +59,9 @@ class Latents(NamedTuple):
 
     def at(self, *index: slice) -> Latents:
         """Take some images (first index) and samples (second)."""
-        z, angle, shift, cell, centre = self
-        kept = None if centre is None else centre[index]
-        return Latents(z[index], angle[index], shift[index], cell[index], kept)
+        z, angle, shift, cell, *further = self
+        kept = (None if part is None else part[index] for part in further)
+        return Latents(z[index], angle[index], shift[index], cell[index], *kept)
 
 
 class Kl(NamedTuple):

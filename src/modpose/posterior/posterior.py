@@ -52,7 +52,7 @@ class LatentLayout:
             angle = 2
         no_shift = self.shift_std is None or (self.role.shift and not self.role.shift_residual)
         shift = 0 if no_shift else 2 * dim
-        self.sizes = [2 * self.z_dim, angle, shift]
+        self.sizes = [2 * self.z_dim, angle, shift, config.pose_channel]
 
     @property
     def n_params(self) -> int:
@@ -70,8 +70,8 @@ class LatentLayout:
             (B, C, n_params): content mean and log s.d.; angle (a mean in radians, or a direction
             (cos, sin) on the circle; then log s.d.; in three dimensions three means and three log
             s.d., or what :meth:`Turn.read` takes); shift mean (in units of its prior) and log
-            s.d.  Where cells tell the angle or the shift, mean and s.d. are of the residual, in
-            units of its prior.
+            s.d.; the pose channel.  Where cells tell the angle or the shift, mean and s.d. are of
+            the residual, in units of its prior.
         cell_logits
             (B, C) unnormalised log q(cell).
         cells
@@ -79,7 +79,7 @@ class LatentLayout:
         """
         told = self.role.angle or self.role.shift
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
-        content, angle, shift = torch.split(params.float(), self.sizes, dim=-1)
+        content, angle, shift, channel = torch.split(params.float(), self.sizes, dim=-1)
         mean, log_std = content.chunk(2, dim=-1)
         over_so3 = self.dim == 3 and self.rotation.prior == "uniform"
         return Posterior(
@@ -90,6 +90,7 @@ class LatentLayout:
             turn=Turn.read(angle) if over_so3 else None,
             shift=self._shift(shift, cells),
             cells=cells,
+            channel=channel if channel.shape[-1] else None,
         )
 
     def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
@@ -133,7 +134,8 @@ class Posterior(NamedTuple):
     """q(cell) and, in each cell, independent content, rotation and shift; (B, C, ...).
 
     The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
-    shift that a cell fixes has a log s.d. of minus infinity.
+    shift that a cell fixes has a log s.d. of minus infinity.  The pose channel (B, C, p), where
+    there is one, is a number without a distribution.
     """
 
     layout: LatentLayout
@@ -143,6 +145,7 @@ class Posterior(NamedTuple):
     shift: Gaussian | None
     cells: Cells | None = None
     turn: Turn | None = None
+    channel: Tensor | None = None
 
     @property
     def shift_is_fixed(self) -> bool:
@@ -202,6 +205,7 @@ class Posterior(NamedTuple):
             angle=angle,
             shift=shift,
             turn=None if self.turn is None else self.turn.mixed(weight),
+            channel=None if self.channel is None else weight @ self.channel,
         )
         latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)
         return latents._replace(cell=noisy.argmax(-1, keepdim=True))
@@ -246,7 +250,12 @@ class Posterior(NamedTuple):
             shift=zero if self.shift is None else number(_at(self.shift, cell)),
             cell=cell,
             centre=centre,
+            channel=None if self.channel is None else _pick(self.channel, cell),
         )
+
+    def content_mean(self) -> Tensor:
+        """Posterior mean of content, over all cells: (B, z_dim)."""
+        return (self.cell_log_q.exp().unsqueeze(-1) * self.content.mean).sum(1)
 
     def kl(self, *, exact: bool) -> Kl:
         """KL to the prior: over cells, N(0, I) on content, the configured priors of the pose.
@@ -353,5 +362,9 @@ class Posterior(NamedTuple):
 
 def _at(gaussian: Gaussian, cell: Tensor) -> Gaussian:
     """Pick cells (B, K) of a (B, C, k) Gaussian: (B, K, k)."""
-    index = cell.unsqueeze(-1).expand(-1, -1, gaussian.mean.shape[-1])
-    return Gaussian(gaussian.mean.gather(1, index), gaussian.log_std.gather(1, index))
+    return Gaussian(_pick(gaussian.mean, cell), _pick(gaussian.log_std, cell))
+
+
+def _pick(values: Tensor, cell: Tensor) -> Tensor:
+    """Pick cells (B, K) of (B, C, k): (B, K, k)."""
+    return values.gather(1, cell.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

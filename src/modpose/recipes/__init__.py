@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modpose.errors import InputError
+from modpose.recipes.affinity_vae import AFFINITY_VAE
 from modpose.recipes.baselines import BASELINES
 from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
 from modpose.recipes.modpose import MODPOSE
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
 
 RECIPES: dict[str, Recipe] = (
-    MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE | SUBTOMOGRAMS | EXPLICIT_LATENTS
+    MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE | SUBTOMOGRAMS | EXPLICIT_LATENTS | AFFINITY_VAE
 )
 
 DEFAULT_RECIPE = "modpose"
@@ -59,7 +60,7 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     Returns
     -------
     tuple
-        The best recipe's name, options to lay between any recipe's and the user's own, and a
+        The best recipe's name, options to lay under any recipe's and the user's own, and a
         sentence.
     """
     if recipe is not None and recipe.get("model", {}).get("poses") == "given":

@@ -20,16 +20,21 @@ from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
 from modpose.config import Config
+from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import TrainingError
 from modpose.progress import Progress
+from modpose.train.augment import turned
 from modpose.train.memory import keep_freed_memory
-from modpose.train.schedules import beta_at, rate_factor
+from modpose.train.schedules import rate_factor, weight_at
 from modpose.vae import Elbo, Vae
 
 VALIDATION_STREAM = 1 << 31
+TURN_STREAM = 1 << 32
 LONGEST_DELAY = 0.25
+COMPARED = 1000
+"""Validation images whose affinities are compared, two at a time."""
 
 
 @dataclass
@@ -145,7 +150,7 @@ def run_epochs(
         metrics |= _validate(learner, dataset, config)
         state.seconds += time.perf_counter() - start
         state.epoch += 1
-        judged = metrics.get("val_elbo", metrics["elbo"])
+        judged = _judge(metrics, config)
         if judged > state.best_elbo and state.step > state.freed:
             state.best_elbo, state.best_epoch = judged, state.epoch
         metrics["seconds"] = state.seconds
@@ -166,6 +171,7 @@ def _train_epoch(
     train, state = config.train, learner.state
     learner.module.train()
     generator = _generator(learner.fabric.device, config.seed, state.epoch)
+    turns = _generator(torch.device("cpu"), config.seed, TURN_STREAM + state.epoch)
     order = np.random.default_rng([config.seed, state.epoch])
     totals = Totals()
     start, n = time.perf_counter(), len(dataset.train)
@@ -176,8 +182,10 @@ def _train_epoch(
         done = max((state.epoch + totals.count / n) / epochs, seconds / budget)
         if state.step < train.delay_z_steps and done < LONGEST_DELAY:
             state.freed = state.step + 1
-        beta = beta_at(train.beta, state.step - state.freed)
+        beta = weight_at(train.beta, state.step - state.freed)
+        gamma = weight_at(train.gamma, state.step)
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
+        batch = turned(batch, train.augment, turns)
         for part in batch.chunks(train.chunk):
             elbo: Elbo = learner.module(
                 part.to(learner.fabric.device),
@@ -186,13 +194,15 @@ def _train_epoch(
                 augment=train.augment_rotation,
                 hold_content=state.step < state.freed,
             )
-            _backward(learner, -elbo.value(beta).sum() / len(batch))
+            _backward(learner, -elbo.value(beta, gamma).sum() / len(batch))
             totals.add(elbo)
         _step(learner, train.max_grad_norm)
         state.step += 1
         progress.advance(len(batch), seconds)
     metrics = totals.means()
     metrics["images_per_second"] = totals.count / (time.perf_counter() - start)
+    if learner.vae.affinity is not None:
+        metrics["gamma"] = gamma
     return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
 
 
@@ -216,6 +226,13 @@ def _step(learner: Learner, max_grad_norm: float | None) -> None:
         optimizer.zero_grad()
 
 
+def _judge(metrics: dict[str, float], config: Config) -> float:
+    """What a better epoch has more of: the bound, less the affinity term at its last weight."""
+    judged = metrics.get("val_elbo", metrics["elbo"])
+    affinity = metrics.get("val_affinity", metrics.get("affinity", 0.0))
+    return judged - config.train.gamma.end * affinity
+
+
 @torch.no_grad()
 def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
     """Single-sample ELBO of the validation images, with the same noise every epoch."""
@@ -226,30 +243,52 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
     totals = Totals()
     for batch in dataset.batches(dataset.val, learner.vae.whole_batch):
         totals.add(learner.module(batch.to(learner.fabric.device), generator=generator))
-    return {f"val_{name}": value for name, value in totals.means().items()}
+    metrics = totals.means() | _validate_affinity(learner, dataset, config)
+    return {f"val_{name}": value for name, value in metrics.items()}
+
+
+def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
+    """Affinity term of the validation images, as batches of the training's size would have it."""
+    term = learner.vae.affinity
+    if term is None:
+        return {}
+    few = np.linspace(0, len(dataset.val) - 1, min(len(dataset.val), COMPARED)).astype(np.int64)
+    batches, contents = [], []
+    for batch in dataset.batches(dataset.val[few], learner.vae.whole_batch):
+        ready = batch.to(learner.fabric.device)
+        with learner.fabric.autocast():
+            contents.append(learner.vae.posterior(ready).content_mean())
+        batches.append(ready)
+    together = Batch(
+        index=torch.cat([batch.index for batch in batches]),
+        image=contents[0].new_zeros(len(few), 0),
+        label=torch.cat([batch.label for batch in batches if batch.label is not None]),
+    )
+    size = min(config.train.chunk or config.train.batch_size, len(dataset.train))
+    return {"affinity": float(term.expected(torch.cat(contents), together, size))}
 
 
 class Totals:
-    """Sums of the parts of the ELBO over an epoch."""
+    """Sums of the parts of the ELBO, and of the affinity term, over an epoch."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.sums = torch.zeros(3, dtype=torch.float64)
+        self.sums: dict[str, float] = {}
 
     def add(self, elbo: Elbo) -> None:
         """Count one batch."""
         self.count += len(elbo.recon)
-        self.sums += torch.stack([part.detach().double().sum().cpu() for part in elbo])
+        for name, part in elbo._asdict().items():
+            if part is not None:
+                total = float(part.detach().double().sum())
+                self.sums[name] = self.sums.get(name, 0.0) + total
 
     def means(self) -> dict[str, float]:
-        """Nats an image."""
-        recon, kl_pose, kl_content = (self.sums / self.count).tolist()
-        return {
-            "elbo": recon - kl_pose - kl_content,
-            "recon": recon,
-            "kl_pose": kl_pose,
-            "kl_content": kl_content,
-        }
+        """Nats an image; the affinity term where there is one."""
+        mean = {name: total / self.count for name, total in self.sums.items()}
+        extra = {"affinity": mean.pop("extra")} if "extra" in mean else {}
+        bound = mean["recon"] - mean["kl_pose"] - mean["kl_content"]
+        return {"elbo": bound} | mean | extra
 
 
 def _why_stop(config: Config, state: TrainState, budget: float) -> str:

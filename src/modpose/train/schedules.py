@@ -1,20 +1,28 @@
-"""What changes as training goes on: the learning rate, and the weight of the content KL."""
+"""What changes as training goes on: the learning rate, and the weights of the loss's terms."""
 
 from __future__ import annotations
 
 import math
 
-from modpose.config import BetaSchedule, TrainConfig
+from modpose.config import Schedule, TrainConfig
+
+SIGMOID_REACH = 3.0
+"""A sigmoid rise is the logistic function from -6 to 6, stretched to go from 0 to 1 exactly."""
 
 
-def beta_at(schedule: BetaSchedule, step: int) -> float:
-    """Weight of the content KL, ``step`` steps after content was let go."""
+def weight_at(schedule: Schedule, step: int) -> float:
+    """Weight of a term of the loss ``step`` steps after it began to rise."""
     if schedule.kind == "constant":
         return schedule.end
     done = step / schedule.steps
-    if schedule.kind == "cyclic":  # each cycle rises over its first half, then stays
-        done = min(1.0, 2 * (done % 1.0))
-    return schedule.start + (schedule.end - schedule.start) * min(1.0, done)
+    if schedule.kind != "linear":  # each cycle rises over its first half, then stays
+        done = 2 * (done % 1.0)
+    risen = min(1.0, done)
+    if schedule.kind == "cyclic-sigmoid":
+        risen = 0.5 + 0.5 * math.tanh(SIGMOID_REACH * (2 * risen - 1)) / math.tanh(SIGMOID_REACH)
+    elif schedule.kind == "cyclic-cosine":
+        risen = 0.5 - 0.5 * math.cos(math.pi * risen)
+    return schedule.start + (schedule.end - schedule.start) * risen
 
 
 def rate_factor(train: TrainConfig, step: int, progress: float, halvings: int) -> float:

@@ -1,0 +1,202 @@
+"""What is known of how alike the images of a set are: by class, by sample, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modpose.affinity.files import read_affinity, write_affinity
+from modpose.affinity.matrix import Affinity, label_name
+from modpose.data.files import replace_atomically
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.data.source import Source
+
+CLASSES_FILE = "affinity.csv"
+SAMPLES_FILE = "sample_affinity.npy"
+"""Where a run folder keeps its affinities."""
+
+
+@dataclass(frozen=True)
+class KnownAffinity:
+    """Affinities of N images.
+
+    Attributes
+    ----------
+    label
+        (N,) int64 row of ``classes`` that each image belongs to, -1 where its class is not known.
+    classes
+        Class x class, or None.
+    samples
+        (N, N) float32 image x image, or None; what ``classes`` does not tell is taken from here.
+    """
+
+    label: NDArray[np.int64]
+    classes: Affinity | None = None
+    samples: NDArray[np.float32] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is known."""
+        return self.classes is not None or self.samples is not None
+
+    def save(self, folder: Path) -> None:
+        """Write the matrices into a run folder."""
+        if self.classes is not None:
+            write_affinity(self.classes, folder / CLASSES_FILE, overwrite=True)
+        samples = self.samples
+        if samples is not None:
+            replace_atomically(
+                folder / SAMPLES_FILE, lambda file: np.save(file, samples), overwrite=True
+            )
+
+
+def load_known(folder: Path, labels: ArrayLike | None, n: int) -> KnownAffinity:
+    """Read what :meth:`KnownAffinity.save` wrote, for n images of these labels."""
+    classes = folder / CLASSES_FILE
+    samples = folder / SAMPLES_FILE
+    return _known(
+        read_affinity(classes) if classes.is_file() else None,
+        _read_npy(samples) if samples.is_file() else None,
+        labels,
+        n,
+    )
+
+
+def known_affinity(
+    source: Source,
+    labels: NDArray[Any] | None = None,
+    classes: str | Path | Affinity | None = None,
+    samples: str | Path | ArrayLike | Affinity | None = None,
+) -> KnownAffinity:
+    """Read or compute the affinities of images.
+
+    Parameters
+    ----------
+    source
+        The opened images.
+    labels
+        (N,) classes, or None; ``-1``, NaN and the empty text stand for a class that is not known.
+    classes
+        Class x class: a matrix, a CSV file, or the name of a metric
+        (:data:`modpose.affinity.METRICS`), which then compares the labelled images.
+    samples
+        Image x image, rows in the order of the images: a matrix, a CSV or NPY file, or the name
+        of a metric.
+
+    Raises
+    ------
+    InputError
+        Where a matrix is missing a class that an image has, has another size than the images, or
+        is no affinity; where classes are compared and no image has a label.
+    """
+    by_class = None
+    if classes is not None:
+        if labels is None:
+            raise InputError(
+                "--affinity: labels are missing, expected --labels with the class of each image "
+                "(a matrix of images by images is --sample-affinity)"
+            )
+        by_class = _class_matrix(source, labels, classes)
+    by_sample = None if samples is None else _sample_matrix(source, samples)
+    return _known(by_class, by_sample, labels, source.n)
+
+
+def _known(
+    classes: Affinity | None,
+    samples: NDArray[np.float32] | None,
+    labels: ArrayLike | None,
+    n: int,
+) -> KnownAffinity:
+    label = np.full(n, -1, dtype=np.int64)
+    if classes is not None and labels is not None:
+        label = _rows(classes, labels)
+    if samples is not None and samples.shape != (n, n):
+        found = " x ".join(map(str, samples.shape))
+        expected = f"{n} x {n}, a row an image"
+        raise InputError.of("--sample-affinity", "the shape of the matrix", found, expected)
+    return KnownAffinity(label, classes, samples)
+
+
+def _rows(classes: Affinity, labels: ArrayLike) -> NDArray[np.int64]:
+    """Return the row of each label's class, -1 for those that are not known."""
+    position: dict[str | None, int] = {name: row for row, name in enumerate(classes.names)}
+    position[None] = -1
+    names = [known_name(label) for label in np.asarray(labels).tolist()]
+    missing = next((name for name in names if name not in position), None)
+    if missing is not None:
+        count = names.count(missing)
+        raise InputError(
+            f"{classes.where}: there is no class '{missing}', which {count} of the images "
+            f"{'has' if count == 1 else 'have'}, expected one of {_listed(classes.names)}"
+        )
+    if all(name is None for name in names):
+        raise InputError("--labels: no image has a label, expected the class of some at least")
+    return np.array([position[name] for name in names], dtype=np.int64)
+
+
+def known_name(label: Any) -> str | None:
+    """Name a class as matrices do; None where the label says that it is not known."""
+    name = label_name(label)
+    return None if name == "-1" else name
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def _class_matrix(source: Source, labels: NDArray[Any], given: str | Path | Affinity) -> Affinity:
+    if isinstance(given, Affinity):
+        given.validate()
+        return given
+    metric = _metric(given)
+    if metric is None:
+        return read_affinity(given)
+    from modpose.affinity.compute import compute_affinity
+
+    names = [known_name(label) for label in labels.tolist()]
+    labelled = np.flatnonzero([name is not None for name in names])
+    if not labelled.size:
+        raise InputError("--labels: no image has a label, expected the class of some at least")
+    return compute_affinity(
+        source.subset(labelled), metric, labels=np.array([names[i] for i in labelled])
+    )
+
+
+def _sample_matrix(source: Source, given: str | Path | ArrayLike | Affinity) -> NDArray[np.float32]:
+    if isinstance(given, (str, Path)):
+        metric = _metric(given)
+        if metric is not None:
+            from modpose.affinity.compute import compute_affinity
+
+            return compute_affinity(source, metric).values.astype(np.float32)
+        npy = Path(given).suffix == ".npy"
+        given = _read_npy(Path(given)) if npy else read_affinity(given)
+    if not isinstance(given, Affinity):
+        values = np.asarray(given, dtype=np.float64)
+        given = Affinity(values, tuple(map(str, range(len(values)))), "--sample-affinity")
+        given.validate()
+    return given.values.astype(np.float32)
+
+
+def _metric(given: str | Path) -> Any:
+    from modpose.affinity.compute import METRICS
+
+    kind = METRICS.get(str(given))
+    return None if kind is None else kind()
+
+
+def _read_npy(path: Path) -> NDArray[np.float32]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+    except (ValueError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise InputError(f"{path}: not readable as NPY ({reason})") from None

@@ -1,0 +1,30 @@
+"""Parts that convolutional encoders and fields share, in two and three dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+GROUP = 4
+"""Channels that are normalised together."""
+
+
+def widths_of(channels: int, depth: int, widths: Sequence[int] | None) -> list[int]:
+    """Channels of each layer from the finest: as given, or doubling."""
+    return [channels * 2**k for k in range(depth)] if widths is None else list(widths)
+
+
+def halved(shape: Sequence[int], times: int) -> tuple[int, ...]:
+    """Return a box halved so often, each time rounded up."""
+    return tuple(math.ceil(side / 2**times) for side in shape)
+
+
+def normalization(kind: str, channels: int) -> list[nn.Module]:
+    """Return the layer that normalises so many channels, or nothing."""
+    if kind == "none":
+        return []
+    return [nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP)), channels)]

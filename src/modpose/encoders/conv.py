@@ -1,0 +1,58 @@
+"""The convolutional encoder of affinity-VAE, for images and volumes of any box: one cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import nn
+
+from modpose.config import ConvEncoderConfig
+from modpose.conv import CONVOLUTION, halved, normalization, widths_of
+from modpose.data.batches import Batch
+from modpose.perceptron import ACTIVATIONS, start_small
+from modpose.posterior.cells import Proposal
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions of stride 2, flattened, then posterior parameters.
+
+    Parameters
+    ----------
+    config
+        Depth, channels and the rest.
+    channels, shape
+        Of the images, (H, W) or (D, H, W); odd sides are rounded up when halved.
+    n_params
+        Numbers to give.
+    """
+
+    def __init__(
+        self, config: ConvEncoderConfig, *, channels: int, shape: Sequence[int], n_params: int
+    ) -> None:
+        super().__init__()
+        convolution, activation = CONVOLUTION[len(shape)], ACTIVATIONS[config.activation]
+        widths = widths_of(config.channels, config.depth, config.widths)
+        left = (config.kernel - 1) // 2
+        pad = [left, config.kernel - 1 - left] * len(shape)
+        layers: list[nn.Module] = []
+        for before, after in zip([channels, *widths], widths, strict=False):
+            if config.kernel % 2 == 0:  # an even kernel has no middle
+                layers.append(nn.ZeroPad3d(pad) if len(shape) == 3 else nn.ZeroPad2d(pad))  # type: ignore[arg-type]
+            padding = left if config.kernel % 2 else 0
+            layers.append(convolution(before, after, config.kernel, stride=2, padding=padding))
+            layers += [*normalization(config.normalize, after), activation()]
+        layers.append(nn.Flatten())
+        features = widths[-1] * math.prod(halved(shape, len(widths)))
+        if config.hidden:
+            layers += [nn.Linear(features, config.hidden), activation()]
+            features = config.hidden
+        self.network = nn.Sequential(*layers, nn.Linear(features, n_params))
+        start_small(cast(nn.Linear, self.network[-1]))
+
+    def forward(self, batch: Batch) -> Proposal:
+        """Return parameters (B, 1, n_params) and cell logits (B, 1)."""
+        params = self.network(batch.image).unsqueeze(1)
+        return Proposal(params, torch.zeros_like(params[..., 0]))

@@ -1,0 +1,51 @@
+"""affinity-VAE (Mirecka et al. 2022): a latent space whose cosines follow known affinities."""
+
+from __future__ import annotations
+
+import math
+
+from modpose.config import merge
+from modpose.recipes.recipe import NO_POSE, Options, Recipe
+
+_PAPER = "Mirecka, Famili, Kotańska, Juraschko et al., arXiv 2209.04517, 2022"
+SQUARED_ERROR: Options = {"kind": "gaussian", "noise": "fixed", "std": math.sqrt(0.5)}
+"""-log N(x; y, 1/2) is |x - y|² and a constant: the published reconstruction loss, in nats."""
+
+_OPTIONS: Options = {
+    "model": {
+        "z_dim": 8,
+        "encoder": {"kind": "conv", "channels": 16, "depth": 4},
+        "field": {"kind": "conv", "channels": 16, "depth": 4},
+        "likelihood": SQUARED_ERROR,
+        **NO_POSE,
+    },
+    "train": {"lr": 1e-3, "batch_size": 64, "schedule": "cosine", "warmup_steps": 100},
+}
+
+AFFINITY_VAE: dict[str, Recipe] = {
+    "affinity-vae": Recipe(
+        title="Content whose cosines follow known affinities, 2-D or 3-D",
+        description=(
+            "A convolutional beta-VAE; an affinity matrix (--affinity) and known classes "
+            "(--labels) pull the cosines between contents to how alike the objects are, and a pose "
+            "channel beside content takes up the rest."
+        ),
+        paper=_PAPER,
+        options=merge(
+            _OPTIONS,
+            {
+                "model": {"pose_channel": 3},
+                "train": {"gamma": {"kind": "constant", "end": 10.0}},
+            },
+        ),
+    ),
+    "conv-vae": Recipe(
+        title="Convolutional VAE, no pose, 2-D or 3-D",
+        description=(
+            "affinity-vae with neither affinity nor pose channel: the beta-VAE that it is compared "
+            "with; set train.beta.end."
+        ),
+        paper=_PAPER,
+        options=_OPTIONS,
+    ),
+}
