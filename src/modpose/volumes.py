@@ -15,12 +15,11 @@ from modpose.data.files import replace_atomically
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError
 from modpose.progress import Progress
-from modpose.report.grids import principal_axes
 
 if TYPE_CHECKING:
     from modpose.run import Run
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Volume = NDArray[np.float32]
 
 RANGE = (5.0, 95.0)
@@ -79,6 +78,8 @@ def at_clusters(z: Floats, count: int, seed: int) -> Stops:
 
 def along_component(z: Floats, component: int, steps: int) -> Stops:
     """Walk along a principal component of content, from 1, through its mean."""
+    from modpose.report.grids import principal_axes
+
     if not 1 <= component <= z.shape[1]:
         raise InputError.of("--along", "the component", component, f"1 to {z.shape[1]}")
     mean, axes, _ = principal_axes(z)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.report import grids, sections, summary
+from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
 from modpose.report.figures import Look
 from modpose.report.html import Section, render
@@ -82,7 +83,31 @@ def make_sections(material: Material, points: Integers, quiet: bool) -> list[Sec
     """Make every section that the run has something for, with a progress bar."""
     from tqdm import tqdm
 
-    makers: dict[str, Callable[[], Section | None]] = {
+    made = []
+    makers = _volume_makers(material, points) if material.volumes else _makers(material, points)
+    with tqdm(makers.items(), desc="report", unit="section", disable=quiet) as bar:
+        for name, make in bar:
+            bar.set_postfix_str(name)
+            made.append(make())
+    return [section for section in made if section is not None]
+
+
+Makers = dict[str, Callable[[], Section | None]]
+
+
+def _volume_makers(material: Material, points: Integers) -> Makers:
+    """Sections of a model of volumes whose projections have given poses."""
+    return {
+        "conformations": lambda: conformations(material),
+        "content": lambda: sections.content(material, points),
+        "truth": lambda: truth(material),
+        "reconstructions": lambda: beside_predictions(material),
+        "learning curves": lambda: sections.learning(material),
+    }
+
+
+def _makers(material: Material, points: Integers) -> Makers:
+    return {
         "reconstructions": lambda: sections.reconstructions(material),
         "average": lambda: sections.average(material),
         "truth": lambda: truth(material),
@@ -97,12 +122,6 @@ def make_sections(material: Material, points: Integers, quiet: bool) -> list[Sec
         "equivariance": lambda: equivariance(material),
         "learning curves": lambda: sections.learning(material),
     }
-    made = []
-    with tqdm(makers.items(), desc="report", unit="section", disable=quiet) as bar:
-        for name, make in bar:
-            bar.set_postfix_str(name)
-            made.append(make())
-    return [section for section in made if section is not None]
 
 
 # --- what the run holds -----------------------------------------------------------------------
@@ -112,7 +131,8 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     """Collect the arrays that the sections draw from."""
     config, environment = run.config, run.environment
     model = run.model()
-    decode = _decoder(model, volumes=len(environment["shape"]) == 3)
+    projected = model.vae.projection is not None
+    decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
     names = [str(name) for name in latents.columns]
     content = [name for name in names if name.startswith("z_") and name[2:].isdigit()]
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
@@ -121,8 +141,11 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     columns: dict[str, NDArray[Any]] = {
         str(k): latents[k].to_numpy() for k in ("label", "cluster") if k in names
     }
-    prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
-    predicted = decode(np.concatenate([z[rows[:100]], prior]))
+    if projected:
+        predicted = posed
+    else:
+        prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
+        predicted = decode(np.concatenate([z[rows[:100]], prior]))
     turned = config.model.rotation.prior != "none" and "angle_deg" in names
     shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= set(names)
     return Material(
@@ -143,8 +166,11 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         recovery=() if known is None else _recovery(latents, known),
         shift_prior_px=config.model.shift.std(max(environment["shape"])) if shifted else None,
         pixel_size=environment.get("pixel_size"),
-        flat=len(environment["shape"]) == 2,
-        probe=None if dataset is None else choose_probe(model.vae, dataset, columns, len(latents)),
+        flat=len(environment["shape"]) == 2 and not projected,
+        volumes=model.decode if projected else None,
+        probe=None
+        if dataset is None or projected
+        else choose_probe(model.vae, dataset, columns, len(latents)),
         seed=config.seed,
     )
 

@@ -181,6 +181,13 @@ def comparison(images: Floats, posed: Floats, upright: Floats, look: Look, block
     return fig
 
 
+def pairs(images: Floats, posed: Floats, look: Look, columns: int) -> Figure:
+    """Image and prediction side by side, ``columns`` pairs a row."""
+    couples = np.stack([look.image(images), look.prediction(posed)], axis=1)
+    wide = [mosaic(couple, 2, 1) for couple in couples]
+    return _sheet(np.stack(wide), columns, max(3, images.shape[2] // 5))[0]
+
+
 def volume_strip(volumes: Floats, names: Sequence[str], most: int = 8) -> Figure:
     """Volumes (S, D, H, W): in each column one, its mean along z and y, and its central slice.
 

@@ -49,6 +49,9 @@ class Material:
         Lines of name and value: how well the truth was recovered.
     flat
         Whether pose turns pictures in the plane (images, not volumes).
+    volumes
+        From content (n, k) to the volumes (n, D, H, W) behind images of given pose; None where
+        pictures or volumes are modelled as they are.
     probe
         Images whose inference is examined, with the model; None where there are none.
     """
@@ -72,6 +75,7 @@ class Material:
     pixel_size: float | None = None
     flat: bool = True
     probe: Probe | None = None
+    volumes: Callable[[Floats], Floats] | None = None
     seed: int = 0
 
     @property

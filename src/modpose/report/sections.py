@@ -223,10 +223,9 @@ def content(m: Material, points: Integers) -> Section | None:
     colourings = _colourings(m, points)
     shown = min(len(m.rows), THUMBNAILS)
     drawn = min(shown, max(25, DECODED_PIXELS // (m.shape[0] * m.shape[1])))
-    thumbnails = []
-    if shown:
-        upright = m.decode(m.z[m.rows[:drawn]])
-        thumbnails = [m.look.image(m.images[:shown]), m.look.prediction(upright)]
+    thumbnails = [m.look.image(m.images[:shown])] if shown else []
+    if shown and m.volumes is None:
+        thumbnails.append(m.look.prediction(m.decode(m.z[m.rows[:drawn]])))
     data = scatter.interactive(views, colourings, m.index[points], thumbnails)
     stills = [
         Picture.of(
