@@ -173,20 +173,27 @@ def with_poses(
 
     Returns
     -------
-    The table with ``rlnAnglePsi`` (degrees), ``rlnOriginXAngst``/``rlnOriginYAngst`` (Å),
+    The table with ``rlnAnglePsi`` (degrees; of rotations in space ``rlnAngleRot`` and
+    ``rlnAngleTilt``, too, and of volumes origins along Z), ``rlnOriginXAngst``,
+    ``rlnOriginYAngst`` (Å),
     ``rlnOriginX``/``rlnOriginY`` (pixels; in files of RELION 3.0 and where no pixel size is
     known), ``rlnClassNumber`` (from 1) and ``modposeZ0``….  Poses are left alone where the model
     infers none.
     """
     table = particles.table.copy()
-    posed = "angle_deg" in latents or "shift_x" in latents
-    if posed:
+    in_space = "r00" in latents
+    posed = in_space or "angle_deg" in latents or "shift_x" in latents
+    if in_space:
+        for name, column in _relion_angles(latents).items():
+            table[name] = _rounded(column, len(table))
+    elif posed and "shift_z" not in latents:
         angle = latents.get("angle_deg", 0.0)
         table["rlnAnglePsi"] = _rounded(-angle, len(table))
     sizes = particles.pixel_sizes()
     if sizes is None and pixel_size is not None:
         sizes = np.full(len(table), pixel_size)
-    for axis in ("X", "Y") if posed else ():
+    axes = ("X", "Y", "Z") if "shift_z" in latents else ("X", "Y")
+    for axis in axes if posed else ():
         shift = latents.get(f"shift_{axis.lower()}", 0.0)
         origin = _rounded(-shift * pixels_per_model_pixel, len(table))
         if sizes is not None:
@@ -200,6 +207,17 @@ def with_poses(
     for name in _content_columns(latents):
         table[f"modposeZ{name[2:]}"] = _rounded(latents[name], len(table))
     return table
+
+
+def _relion_angles(latents: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """RELION's Euler angles, degrees, of rotations r00 ... r22."""
+    import torch
+
+    from modpose.geometry.rotations import relion_of_rotation
+
+    entries = latents[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
+    angles = relion_of_rotation(torch.from_numpy(entries.reshape(-1, 3, 3).copy())).numpy()
+    return {f"rlnAngle{name}": angles[:, k] for k, name in enumerate(("Rot", "Tilt", "Psi"))}
 
 
 def _content_columns(latents: pd.DataFrame) -> list[str]:
@@ -232,7 +250,7 @@ def _write_poses(
 
 def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
     """Tell of angles out of the plane, which a pose in the plane does not go with."""
-    posed = "angle_deg" in latents or "shift_x" in latents
+    posed = ("angle_deg" in latents or "shift_x" in latents) and "r00" not in latents
     columns = [c for c in ("rlnAngleRot", "rlnAngleTilt") if c in particles.table]
     if posed and any((particles.table[column] != 0).any() for column in columns):
         return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]

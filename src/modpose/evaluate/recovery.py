@@ -13,6 +13,7 @@ from modpose.evaluate import metrics
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Recovery:
     """RMS length of the shift errors after the one offset of the content frame."""
     shift_pearson: float | None = None
     """Mean over x and y of Pearson's r of the shifts, after that offset."""
+    rotation_median_raw_deg: float | None = None
+    """In three dimensions: median angle to the true rotation, as it is."""
+    rotation_median_deg: float | None = None
+    """The same after one global rotation a class, which no model can know."""
+    shift_median_px: float | None = None
+    """Median length of the error of the shift, after one offset a class."""
     cluster_accuracy: float | None = None
     """Fraction of images whose cluster, matched one to one, is their class."""
     cluster_ari: float | None = None
@@ -71,6 +78,13 @@ class Recovery:
                 + ("" if given is None else f" ({given:.1f}° given the hinge angle)")
                 + f", resultant length {self.rotation_resultant:.3f}"
             )
+        if self.rotation_median_deg is not None:
+            out.append(
+                f"rotation in space: median error {self.rotation_median_deg:.1f}° after one global "
+                f"rotation a class ({self.rotation_median_raw_deg:.1f}° as it is; chance is 132°)"
+            )
+        if self.shift_median_px is not None:
+            out.append(f"shift: median error {self.shift_median_px:.2f} px")
         if self.rotation_circular_correlation is not None:
             out.append(
                 f"rotation: circular correlation {self.rotation_circular_correlation:.2f}"
@@ -119,11 +133,57 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     shift = ["shift_x", "shift_y"]
     if "angle_deg" in truth and set(shift) <= set(truth) & set(latents):
         figures |= _shift_figures(latents, truth)
+    if {"r00", "shift_z"} <= set(truth) & set(latents):
+        aligned, raw, moved = space_errors(latents, truth)
+        figures["rotation_median_deg"] = float(np.median(aligned))
+        figures["rotation_median_raw_deg"] = float(np.median(raw))
+        figures["shift_median_px"] = float(np.median(moved))
     if "class" in truth and "cluster" in latents:
         classes, clusters = truth["class"].to_numpy(), latents["cluster"].to_numpy()
         figures["cluster_accuracy"] = metrics.hungarian_accuracy(classes, clusters)[0]
         figures["cluster_ari"] = metrics.ari(classes, clusters)
     return Recovery(images=len(latents), **figures)  # type: ignore[arg-type]
+
+
+Values = NDArray[np.float64]
+
+
+def space_errors(latents: pd.DataFrame, truth: pd.DataFrame) -> tuple[Values, Values, Values]:
+    """Errors of poses in three dimensions, class by class (:func:`pose_errors`).
+
+    Parameters
+    ----------
+    latents, truth
+        Row by row, columns ``r00`` ... ``r22``, ``shift_x`` ... and, of the truth, ``class``.
+
+    Returns
+    -------
+    aligned_deg, raw_deg, shift_px
+        (N,) after one global rotation and offset a class, and as they are.
+    """
+    import torch
+
+    from modpose.evaluate.pose_errors import pose_errors
+
+    names = [f"shift_{axis}" for axis in "xyz"]
+    found, true = rotations_of(latents), rotations_of(truth)
+    shift, true_shift = (torch.tensor(_values(t, *names)) for t in (latents, truth))
+    classes = truth["class"].to_numpy() if "class" in truth else np.zeros(len(truth))
+    out = np.empty((3, len(truth)))
+    for name in np.unique(classes):
+        rows = torch.from_numpy(np.flatnonzero(classes == name))
+        errors = pose_errors(found[rows], shift[rows], true[rows], true_shift[rows])
+        own = torch.stack([errors.aligned_deg, errors.raw_deg, errors.shift_px])
+        out[:, rows.numpy()] = own.numpy()
+    return out[0], out[1], out[2]
+
+
+def rotations_of(table: pd.DataFrame) -> Tensor:
+    """Read columns r00 ... r22 as matrices (N, 3, 3), float64."""
+    import torch
+
+    entries = _values(table, *[f"r{i}{j}" for i in range(3) for j in range(3)])
+    return torch.from_numpy(entries.reshape(-1, 3, 3).copy())
 
 
 def _matched(latents: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from modpose.report.material import Material
 from modpose.report.probe import choose_probe
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
+from modpose.report.volumes import look_at_volumes, space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +111,7 @@ def _makers(material: Material, points: Integers) -> Makers:
     return {
         "reconstructions": lambda: sections.reconstructions(material),
         "average": lambda: sections.average(material),
+        "space": lambda: space(material.space),
         "truth": lambda: truth(material),
         "manifold": lambda: sections.manifold(material),
         "content": lambda: sections.content(material, points),
@@ -171,6 +173,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         probe=None
         if dataset is None or projected
         else choose_probe(model.vae, dataset, columns, len(latents)),
+        space=None if dataset is None else look_at_volumes(model, dataset, latents, known),
         seed=config.seed,
     )
 

@@ -383,6 +383,15 @@ def error_histogram(error: Floats, name: str, unit: str) -> Figure:
     return fig
 
 
+def error_sizes(error: Floats, name: str, unit: str) -> Figure:
+    """Errors of no sign, with their median."""
+    fig = new_figure(3.2, 4.7)
+    ax = style(fig.subplots(), f"{name} ({unit})", "images")
+    ax.hist(error, 45, color=BLUE, alpha=0.85)
+    ax.set_title(f"median {np.median(error):.3g} {unit}", fontsize=TEXT, color=INK, loc="left")
+    return fig
+
+
 def truth_scatter(
     truth: Sequence[Floats], found: Sequence[Floats], names: Sequence[tuple[str, str]], equal: bool
 ) -> Figure:

@@ -13,6 +13,7 @@ from modpose.report import grids
 from modpose.report.figures import Look
 from modpose.report.grids import Floats
 from modpose.report.probe import Probe
+from modpose.report.volumes import Space
 
 Integers = NDArray[np.int64]
 
@@ -52,6 +53,8 @@ class Material:
     volumes
         From content (n, k) to the volumes (n, D, H, W) behind images of given pose; None where
         pictures or volumes are modelled as they are.
+    space
+        Averages and walks of volumes with poses in space; None elsewhere.
     probe
         Images whose inference is examined, with the model; None where there are none.
     """
@@ -76,6 +79,7 @@ class Material:
     flat: bool = True
     probe: Probe | None = None
     volumes: Callable[[Floats], Floats] | None = None
+    space: Space | None = None
     seed: int = 0
 
     @property

@@ -59,7 +59,7 @@ def _pose_pictures(m: Material) -> list[Picture]:
         error, _ = align_angles(m.angle_deg, m.truth["angle_deg"])
         fig = figures.error_histogram(error, "error of the angle", "degrees")
         pictures.append(Picture.of(fig, "truth-angle.png", "Histogram of the error of the angle"))
-    if m.shift_px is not None and {"shift_x", "shift_y"} <= m.truth.keys():
+    if m.flat and m.shift_px is not None and {"shift_x", "shift_y"} <= m.truth.keys():
         true = np.column_stack([m.truth["shift_x"], m.truth["shift_y"]])
         turned = m.truth.get("angle_deg", np.zeros(len(true)))
         residual, _ = align_shifts(m.shift_px, true, turned)
