@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import Overwrite, PosesFile, RunFolder, app, simulate_app
+from modpose.cli.arguments import (
+    CtfFile,
+    DataDir,
+    Index,
+    Overwrite,
+    PosesFile,
+    RunFolder,
+    app,
+    simulate_app,
+)
 from modpose.errors import InputError
 
 
@@ -174,3 +183,90 @@ def volumes(
         stops = along_path(z, str(path), steps)
     written = write_volumes(opened, stops, out, flip_hand=flip_hand, overwrite=overwrite)
     typer.echo(f"wrote {len(stops.z)} volumes to {out}; look first at {written[-1]}")
+
+
+@app.command()
+def backproject(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images with 3-D poses.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    poses: PosesFile = None,
+    ctf: CtfFile = None,
+    datadir: DataDir = None,
+    index: Index = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Make dark particles bright first.")
+    ] = False,
+    box: Annotated[
+        int | None, typer.Option(help="Fourier-crop to this many pixels; default: at most 128.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Say whether poses and contrast fit.")
+    ] = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Check images and their given poses before any training: half maps and their FSC.
+
+    Says in words if the contrast is inverted, if rotations are transposed, shifts have the wrong
+    sign or rows the wrong order, or if the poses do not match the images at all.
+
+    \b
+    modpose backproject particles.star -o check
+    modpose backproject particles.mrcs --poses poses.pkl --ctf ctf.pkl -o check --invert
+    """
+    from modpose.backprojection import check_poses, reconstruct_halves
+    from modpose.backprojection.files import refuse_to_replace, write_halves
+    from modpose.backprojection.halves import open_posed
+    from modpose.data.source import open_source
+    from modpose.evaluate.fsc import HALF_MAPS
+
+    refuse_to_replace(out, overwrite)
+    opened = open_source(source, datadir=datadir, index=index, poses=poses, ctf=ctf)
+    dataset = open_posed(opened, box=box, invert=invert)
+    if check:
+        for line in check_poses(dataset).lines():
+            typer.echo(line)
+    made = reconstruct_halves(dataset)
+    write_halves(made, out, overwrite)
+    typer.echo(f"half maps of {dataset.n} images: {made.curve.sentence(HALF_MAPS)}")
+    typer.echo(f"wrote {out / 'map.mrc'}")
+
+
+@app.command("fsc")
+def fsc_verb(
+    first: Annotated[Path, typer.Argument(metavar="A.mrc", help="A map.")],
+    second: Annotated[Path, typer.Argument(metavar="B.mrc", help="A map of the same size.")],
+    mask: Annotated[
+        Path | None, typer.Option(metavar="MRC", help="Multiply both with this map first.")
+    ] = None,
+    radius: Annotated[
+        float | None,
+        typer.Option(help="Multiply both with a soft ball of this radius, in half boxes."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="CSV", help="The curve, as a table.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(metavar="PNG", help="The curve, drawn.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare two maps by Fourier shell correlation: resolution at 0.143 and 0.5, mean.
+
+    \b
+    modpose fsc half1.mrc half2.mrc --radius 0.85
+    modpose fsc map.mrc truth.mrc --mask mask.mrc -o fsc.csv --figure fsc.png
+    """
+    from modpose.backprojection.files import draw_curve, write_curve
+    from modpose.evaluate.fsc import HALF_MAPS, KNOWN, fsc_of_files
+
+    for path in (out, figure):
+        if path is not None and path.exists() and not overwrite:  # before the work, not after
+            raise InputError(f"{path}: is there already; --overwrite replaces it")
+    curve = fsc_of_files(first, second, mask, radius)
+    for threshold in (HALF_MAPS, KNOWN):
+        typer.echo(curve.sentence(threshold))
+    typer.echo(f"mean FSC up to Nyquist: {curve.area():.4f}")
+    if out is not None:
+        write_curve(curve, out, overwrite)
+        typer.echo(f"wrote {out}")
+    if figure is not None:
+        draw_curve({f"{first.name}, {second.name}": curve}, figure, HALF_MAPS, overwrite)
+        typer.echo(f"wrote {figure}")

@@ -1,0 +1,221 @@
+"""Do the poses belong to the images?  A few small back-projections tell, before any training.
+
+The poses as given are compared with what the usual mistakes would have made of them (transposed
+rotations, shifts of the other sign or of another stack, images with their rows in the other order)
+and with poses dealt out anew, which are right for nothing.  What is compared is how well two half
+maps agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modpose.backprojection.halves import (
+    Change,
+    HalfMaps,
+    check_projections,
+    reconstruct_halves,
+)
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
+from modpose.evaluate.fsc import FscCurve, soft_sphere
+from modpose.geometry.pose import Pose
+
+BOX = 40
+"""Side that the images are Fourier-cropped to for the check."""
+IMAGES = 1500
+"""Images that are looked at, at most."""
+MARGIN = 0.04
+"""By how much agreements must differ to be told apart: two standard deviations by chance."""
+CHANCE = 0.08
+"""By how much the best of several must exceed that of poses dealt out anew."""
+SKEWNESS = 0.05
+"""Below this, positive or negative, the contrast is not told."""
+
+
+@dataclass(frozen=True)
+class PoseCheck:
+    """What the check found.
+
+    Attributes
+    ----------
+    agreement
+        Of two half maps (:func:`agreement`) with the poses as given, with every mistake undone,
+        and with poses dealt out anew.
+    skewness
+        Of the values of the best map inside a ball: particles that are bright make it positive.
+    images
+        How many images were looked at.
+    """
+
+    agreement: dict[str, float]
+    skewness: float
+    images: int
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for each thing that is wrong; none where the poses and the contrast fit."""
+        found = []
+        given, chance = self.agreement["given"], self.agreement["shuffled"]
+        best = max(MISTAKES, key=lambda name: self.agreement[name])
+        if self.agreement[best] > max(given + MARGIN, chance + CHANCE):
+            found.append(
+                f"wrong handedness or sign: {MISTAKES[best][0]} (half maps agree to "
+                f"{self.agreement[best]:.3f} instead of {given:.3f})"
+            )
+        elif given < chance + MARGIN:
+            found.append(
+                "the poses do not match the images, or these are too few: half maps agree no "
+                f"better than with poses dealt out anew ({given:.3f} and {chance:.3f})"
+            )
+            return found
+        if self.skewness < -SKEWNESS:
+            found.append(
+                "inverted contrast: the particles are dark in the map; --invert makes them bright"
+            )
+        return found
+
+    def lines(self) -> list[str]:
+        """Say what was found, a line each."""
+        given, chance = self.agreement["given"], self.agreement["shuffled"]
+        if self.problems:
+            return [f"problem: {problem}" for problem in self.problems]
+        return [
+            f"poses and contrast fit the images (half maps agree to {given:.3f}, with poses dealt "
+            f"out anew to {chance:.3f}; {self.images} images)"
+        ]
+
+
+def agreement(curve: FscCurve) -> float:
+    """Return the mean of a half-map FSC, each shell weighted by its frequency.
+
+    Unweighted, the few coefficients of the first shells, where anything agrees with anything,
+    would decide.
+    """
+    return float(np.average(curve.correlation, weights=curve.frequency))
+
+
+def transposed(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
+    """Take the inverse rotations."""
+    return images, Pose(pose.rotation.transpose(1, 2), pose.shift)
+
+
+def other_sign(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
+    """Negate the shifts."""
+    return images, Pose(pose.rotation, -pose.shift)
+
+
+def without_shifts(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
+    """Take the images as centred."""
+    return images, Pose(pose.rotation, torch.zeros_like(pose.shift))
+
+
+def transposed_other_sign(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
+    """Take the inverse rotations and negate the shifts."""
+    return other_sign(*transposed(images, pose))
+
+
+def mirrored(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
+    """Turn the order of the rows round, about the centre n // 2."""
+    return images.flip(1).roll(1 - images.shape[1] % 2, 1), pose
+
+
+MISTAKES: dict[str, tuple[str, Change]] = {
+    "transposed": (
+        "the rotations are the transposes (inverses) of what is expected, object to image",
+        transposed,
+    ),
+    "negated shifts": (
+        "the shifts have the wrong sign (or are those that centre the image)",
+        other_sign,
+    ),
+    "no shifts": (
+        "the shifts do not match the images, which fit better without them",
+        without_shifts,
+    ),
+    "transposed, negated shifts": (
+        "the rotations are transposed and the shifts have the wrong sign",
+        transposed_other_sign,
+    ),
+    "mirrored": (
+        "the rows of the images are in the opposite order to that of the poses (mirrored images)",
+        mirrored,
+    ),
+}
+"""What undoes each usual mistake, and how it is called."""
+
+
+def check_poses(dataset: Dataset, seed: int = 0, quiet: bool = False) -> PoseCheck:
+    """Check the poses and the contrast of a set.
+
+    Parameters
+    ----------
+    dataset
+        Images with given poses (``Dataset(..., poses=True)``), and with their CTF where there is
+        one.
+    seed
+        Of the images that are looked at, and of the poses dealt out anew.
+    quiet
+        No progress bars.
+
+    Raises
+    ------
+    InputError
+        Where these are not square images with 3-D poses.
+    """
+    small = _smaller(dataset)
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(small.n)[:IMAGES])
+    maps = {"given": reconstruct_halves(small, rows, None, quiet)}
+    for name, (_, change) in MISTAKES.items():
+        maps[name] = reconstruct_halves(small, rows, change, quiet)
+    shuffled = _dealt_anew(small, rows, rng)
+    found = {name: agreement(made.curve) for name, made in maps.items()}
+    found["shuffled"] = agreement(reconstruct_halves(shuffled, rows, None, quiet).curve)
+    best = max(MISTAKES, key=lambda name: found[name])
+    chosen = best if found[best] > found["given"] + MARGIN else "given"
+    return PoseCheck(found, _skewness(maps[chosen]), len(rows))
+
+
+def _smaller(dataset: Dataset) -> Dataset:
+    """Return the same images Fourier-cropped for the check."""
+    check_projections(dataset)
+    if dataset.shape[0] <= BOX:
+        return dataset
+    values = dataset.config.model_dump() | {"box": BOX}
+    return Dataset(
+        dataset.source,
+        DataConfig.model_validate(values),
+        seed=0,
+        ctf=dataset.ctf is not None,
+        poses=True,
+        value_range=dataset.value_range,
+    )
+
+
+def _dealt_anew(
+    dataset: Dataset, rows: np.ndarray[tuple[int], np.dtype[np.int64]], rng: np.random.Generator
+) -> Dataset:
+    """Return the same images, each with the pose of another."""
+    import copy
+
+    other = copy.copy(dataset)
+    assert dataset.rotation is not None
+    assert dataset.translation is not None
+    to = rng.permutation(rows)
+    other.rotation, other.translation = dataset.rotation.copy(), dataset.translation.copy()
+    other.rotation[rows], other.translation[rows] = dataset.rotation[to], dataset.translation[to]
+    return other
+
+
+def _skewness(maps: HalfMaps) -> float:
+    """Return the skewness of the combined map inside a ball."""
+    volume = torch.from_numpy(maps.combined()).double()
+    inside = volume[torch.from_numpy(soft_sphere(len(volume)) > 0.5)]
+    centred = inside - inside.mean()
+    spread = centred.square().mean().sqrt()
+    return float(centred.pow(3).mean() / spread.pow(3)) if spread > 0 else 0.0

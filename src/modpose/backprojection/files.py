@@ -1,0 +1,77 @@
+"""Writing half maps, their Fourier shell correlation and its figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modpose.data.files import replace_atomically
+from modpose.data.mrc import write_mrcs
+from modpose.errors import InputError
+from modpose.evaluate.fsc import HALF_MAPS, FscCurve
+
+if TYPE_CHECKING:
+    from modpose.backprojection.halves import HalfMaps
+
+MAPS = ("half1.mrc", "half2.mrc", "map.mrc")
+WRITTEN = (*MAPS, "fsc.csv", "fsc.png")
+
+
+def refuse_to_replace(folder: Path, overwrite: bool) -> None:
+    """Raise InputError where something that would be written is there and may not be replaced."""
+    there = next((folder / name for name in WRITTEN if (folder / name).exists()), None)
+    if there is not None and not overwrite:
+        raise InputError(f"{there}: is there already; ask to overwrite it")
+
+
+def write_halves(made: HalfMaps, folder: Path, overwrite: bool = False) -> list[Path]:
+    """Write ``half1.mrc``, ``half2.mrc``, ``map.mrc`` (their filtered mean), ``fsc.csv``, ``.png``.
+
+    Parameters
+    ----------
+    made
+        The half maps.
+    folder
+        Made when missing.
+    overwrite
+        Replace files of these names.
+    """
+    refuse_to_replace(folder, overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    for name, volume in zip(MAPS, (made.first, made.second, made.combined()), strict=True):
+        write_mrcs(folder / name, volume[None], made.pixel_size, overwrite)
+    write_curve(made.curve, folder / "fsc.csv", overwrite)
+    draw_curve({"half maps": made.curve}, folder / "fsc.png", HALF_MAPS, overwrite)
+    return [folder / name for name in WRITTEN]
+
+
+def write_curve(curve: FscCurve, path: Path, overwrite: bool = False) -> None:
+    """Write a table of shells: cycles a pixel, Å (where known), correlation."""
+    import pandas as pd
+
+    columns = {"cycles_per_px": curve.frequency}
+    if curve.pixel_size is not None:
+        columns["resolution_A"] = curve.pixel_size / curve.frequency
+    text = pd.DataFrame(columns | {"fsc": curve.correlation}).to_csv(index=False).encode()
+    replace_atomically(path, lambda file: file.write(text), overwrite)
+
+
+def draw_curve(
+    curves: dict[str, FscCurve], path: Path, threshold: float, overwrite: bool = False
+) -> None:
+    """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
+    from modpose.report.figures import MUTED, SMALL, new_figure, style
+
+    fig = new_figure(3.4, 5.2)
+    ax = style(fig.add_subplot(), x="cycles a pixel", y="FSC")
+    for name, curve in curves.items():
+        ax.plot(curve.frequency, curve.correlation, label=name)
+    ax.axhline(threshold, color=MUTED, linewidth=0.8, linestyle="--")
+    first = next(iter(curves.values()))
+    ax.set(xlim=(0, 0.5), ylim=(-0.1, 1.02))
+    ax.set_title(first.sentence(threshold), fontsize=SMALL + 1, loc="left")
+    ax.legend(frameon=False, fontsize=SMALL)
+    replace_atomically(path, lambda file: fig.savefig(file, format="png"), overwrite)

@@ -1,0 +1,183 @@
+"""Two half maps from images with given poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.backprojection.insert import FourierVolume
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
+from modpose.data.source import Source
+from modpose.errors import InputError
+from modpose.evaluate.fsc import FscCurve, fsc, soft_sphere
+from modpose.geometry.pose import Pose
+from modpose.progress import Progress
+
+Change = Callable[[Tensor, Pose], tuple[Tensor, Pose]]
+Volume = NDArray[np.float32]
+
+BATCH_PIXELS = 2**18
+"""Pixels that are inserted at a time."""
+WINDOW = (0.95, 0.1)
+"""Radius and edge of the window on the images, fractions of half the box."""
+MASK = (0.85, 0.15)
+"""The same of the ball that half maps are compared in."""
+LARGEST_BOX = 128
+IN_PLANE_DEG = 1.0
+"""Tilts below this throughout are no 3-D poses."""
+
+
+@dataclass(frozen=True)
+class HalfMaps:
+    """What two halves of the images make.
+
+    Attributes
+    ----------
+    first, second
+        (D, H, W) maps; summed along z they are upright signals, before the CTF.
+    curve
+        Their Fourier shell correlation inside a soft ball.
+    pixel_size
+        Å; None where it is not known.
+    """
+
+    first: Volume
+    second: Volume
+    curve: FscCurve
+    pixel_size: float | None
+
+    def combined(self) -> Volume:
+        """Return the mean, every shell weighted by 2 FSC / (1 + FSC), what it is worth.
+
+        Rosenthal & Henderson 2003, equation 18 (the square root is left out: it is a Wiener
+        filter of the map itself).
+        """
+        mean = 0.5 * (self.first + self.second)
+        worth = np.clip(self.curve.correlation, 0.0, 1.0)
+        worth = 2 * worth / (1 + worth)
+        box = len(mean)
+        axes = np.meshgrid(
+            np.fft.fftfreq(box), np.fft.fftfreq(box), np.fft.rfftfreq(box), indexing="ij"
+        )
+        radius = box * np.sqrt(sum(axis**2 for axis in axes))
+        shells = np.arange(1, len(worth) + 1)
+        weight = np.interp(radius, shells, worth, right=0.0)
+        filtered = np.fft.irfftn(np.fft.rfftn(mean) * weight, s=mean.shape, axes=(0, 1, 2))
+        return np.asarray(filtered, np.float32)
+
+
+def open_posed(source: Source, box: int | None = None, invert: bool = False) -> Dataset:
+    """Open images with given poses, and with their CTF where there is one.
+
+    Parameters
+    ----------
+    source
+        The images and what is known of them.
+    box
+        Side to Fourier-crop to, pixels; None: an even one of at most 128.
+    invert
+        Make dark particles bright.
+    """
+    side = min(source.stack.shape)
+    size = box if box is not None else min(LARGEST_BOX, side - side % 2)
+    square = len(set(source.stack.shape)) == 1
+    return Dataset(
+        source,
+        DataConfig(crop=None if square else side, box=size, invert=invert, val_fraction=0),
+        seed=0,
+        ctf=True,
+        poses=True,
+    )
+
+
+def reconstruct_halves(
+    dataset: Dataset,
+    rows: NDArray[np.int64] | None = None,
+    change: Change | None = None,
+    quiet: bool = False,
+) -> HalfMaps:
+    """Back-project the two halves of a set.
+
+    The halves are RELION's (rlnRandomSubset) where the table has them, else every other image.
+
+    Parameters
+    ----------
+    dataset
+        Images with given poses (``Dataset(..., poses=True)``), and with their CTF where there is
+        one; square boxes of an even side.
+    rows
+        Which images; None: all.
+    change
+        Applied to images and poses on their way.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        Where these are not square images with 3-D poses.
+    """
+    check_projections(dataset)
+    box = dataset.shape[0]
+    rows = np.arange(dataset.n) if rows is None else np.asarray(rows, np.int64)
+    window = torch.from_numpy(soft_sphere(box, *WINDOW, dims=2)).float()
+    half = half_of(dataset, rows)
+    volumes = []
+    with Progress("backproject", len(rows), quiet=quiet) as progress:
+        for number in (0, 1):
+            volume = FourierVolume(box)
+            size = max(1, BATCH_PIXELS // box**2)
+            for batch in dataset.batches(rows[half == number], size):
+                assert batch.pose is not None
+                images = without_background(batch.image[:, 0], window)
+                pose = batch.pose
+                if change is not None:
+                    images, pose = change(images, pose)
+                volume.add(images, pose, batch.ctf)
+                progress.advance(len(batch), 0.0)
+            volumes.append(volume.map())
+    curve = fsc(volumes[0], volumes[1], soft_sphere(box, *MASK), dataset.pixel_size)
+    return HalfMaps(volumes[0], volumes[1], curve, dataset.pixel_size)
+
+
+def check_projections(dataset: Dataset) -> None:
+    """Raise InputError unless these are square images with poses in 3-D."""
+    name = dataset.source.stack.name
+    shape = dataset.shape
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] % 2 or dataset.channels != 1:
+        found = " x ".join(map(str, shape))
+        expected = "grey images with a square box of an even side (see --box)"
+        raise InputError.of(name, "the box", found, expected)
+    if dataset.rotation is None:
+        raise InputError(f"{name}: the poses were not read, expected Dataset(..., poses=True)")
+    if (dataset.rotation[:, 2, 2] > np.cos(np.deg2rad(IN_PLANE_DEG))).all() and dataset.n > 1:
+        raise InputError(
+            f"{dataset.source.particles.name}: all poses are in-plane angles (rlnAngleTilt is 0 "
+            "throughout), expected rotations in 3-D from a refinement"
+        )
+    if dataset.n < 4:
+        raise InputError.of(name, "the number of images", dataset.n, "at least 4, two a half")
+
+
+def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Say which half, 0 or 1, each of the images at ``rows`` belongs to."""
+    particles = dataset.source.particles
+    if particles.has("rlnRandomSubset"):
+        subset = np.asarray(particles.column("rlnRandomSubset"))[rows]
+        half = np.asarray(subset == 2, np.int64)
+        if min(half.sum(), len(half) - half.sum()) >= max(2, len(half) // 10):
+            return half
+    return np.arange(len(rows)) % 2
+
+
+def without_background(images: Tensor, window: Tensor) -> Tensor:
+    """Take the mean outside the window off each image (B, H, W), then apply the window."""
+    outside = 1 - window
+    level = (images * outside).sum((1, 2)) / outside.sum()
+    return (images - level[:, None, None]) * window
