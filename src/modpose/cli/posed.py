@@ -270,3 +270,26 @@ def fsc_verb(
     if figure is not None:
         draw_curve({f"{first.name}, {second.name}": curve}, figure, HALF_MAPS, overwrite)
         typer.echo(f"wrote {figure}")
+
+
+@app.command()
+def score(
+    run: RunFolder,
+    maps: Annotated[
+        Path, typer.Option(metavar="DIR", help="True maps, as simulate projections --maps wrote.")
+    ],
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="Also back-project the images of each true state."),
+    ] = False,
+) -> None:
+    """Score RUN against a known truth: its maps (FSC), motion (rank) and classes (ARI).
+
+    \b
+    modpose score run --maps hinge/maps --reference
+    """
+    from modpose.evaluate.conformations import score_run
+    from modpose.run import Run
+
+    for line in score_run(Run.open(run), maps, reference).lines():
+        typer.echo(line)

@@ -1,0 +1,280 @@
+"""How well conformations were found, where the truth is known: maps, motion, classes.
+
+True maps are those of ``modpose simulate projections --maps``: of each class at several hinge
+angles, in the frame of the consensus poses, so that nothing has to be aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+from modpose.evaluate.clustering import cluster
+from modpose.evaluate.fsc import fsc, read_map, soft_sphere
+from modpose.evaluate.metrics import ari, spearman
+from modpose.report.grids import principal_axes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.dataset import Dataset
+    from modpose.run import Run
+
+Floats = NDArray[np.floating]
+Volume = NDArray[np.float32]
+
+SHARE = 0.1
+"""Of the images of a class: those nearest a hinge angle stand for it."""
+BALL = (0.95, 0.1)
+"""Radius and edge, in half boxes, of the ball that maps are compared in."""
+
+
+@dataclass(frozen=True)
+class TrueMap:
+    """A true map and what it is of.
+
+    Attributes
+    ----------
+    volume
+        (D, H, W).
+    label
+        Class; 0 where there is one only.
+    hinge_deg
+        Hinge angle, degrees; 0 where nothing moves.
+    """
+
+    volume: Volume
+    label: int
+    hinge_deg: float
+
+
+@dataclass(frozen=True)
+class ConformationScores:
+    """Figures against the truth; None where the truth lacks the quantity.
+
+    Attributes
+    ----------
+    areas
+        Mean Fourier shell correlation (:meth:`FscCurve.area`) of the model's map with each true
+        one.
+    reference
+        The same of the map that the nearest tenth of the images make by back-projection, with
+        their true states known; or None where it was not made.
+    motion
+        |Spearman rank correlation| of the first principal component of content with the hinge
+        angle; with several classes the mean over classes, each with components of its own.
+    classes
+        Adjusted Rand index of k-means of content, with as many clusters as there are classes.
+    """
+
+    areas: list[float]
+    reference: list[float] | None
+    motion: float | None
+    classes: float | None
+
+    def lines(self) -> list[str]:
+        """Say everything, a line each."""
+        said = [f"mean FSC with {len(self.areas)} true maps: {np.mean(self.areas):.4f}"]
+        if self.reference is not None:
+            best = float(np.mean(self.reference))
+            said.append(
+                f"back-projection of the images of each true state: {best:.4f} "
+                f"(the model reaches {np.mean(self.areas) / best:.1%} of it)"
+            )
+        if self.motion is not None:
+            said.append(f"first component of content with the hinge, |Spearman|: {self.motion:.4f}")
+        if self.classes is not None:
+            said.append(f"clusters of content with the classes, ARI: {self.classes:.4f}")
+        return said
+
+
+def read_true_maps(folder: Path) -> list[TrueMap]:
+    """Read the maps that ``maps.csv`` in a folder lists.
+
+    Raises
+    ------
+    InputError
+        Where the list or a map is missing, or the list lacks a column.
+    """
+    import pandas as pd
+
+    path = folder / "maps.csv"
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no maps.csv, expected what simulate --maps writes")
+    table = pd.read_csv(path)
+    for name in ("file", "class", "hinge_deg"):
+        if name not in table:
+            raise InputError.of(path, "the columns", ", ".join(table.columns), f"also {name}")
+    rows = zip(table["file"], table["class"], table["hinge_deg"], strict=True)
+    return [TrueMap(read_map(folder / str(f))[0], int(k), float(h)) for f, k, h in rows]
+
+
+def images_of(truth: pd.DataFrame, of: TrueMap) -> NDArray[np.int64]:
+    """Return the images that a true map stands for: of its class, the tenth nearest its angle."""
+    rows = np.arange(len(truth))
+    if "class" in truth:
+        rows = rows[truth["class"].to_numpy() == of.label]
+    if "hinge_deg" in truth:
+        away = np.abs(truth["hinge_deg"].to_numpy()[rows] - of.hinge_deg)
+        count = max(1, round(SHARE * len(rows)))
+        rows = np.sort(rows[np.argsort(away, kind="stable")[:count]])
+    return rows
+
+
+def typical_content(z: Floats, rows: NDArray[np.int64]) -> Floats:
+    """Return the content (k,) of the image, among ``rows``, that is nearest their mean."""
+    mine = z[rows]
+    nearest = np.linalg.norm(mine - mine.mean(0), axis=1).argmin()
+    return np.asarray(mine[nearest])
+
+
+def map_areas(
+    decode: Callable[[Floats], Volume], z: Floats, truth: pd.DataFrame, maps: Sequence[TrueMap]
+) -> list[float]:
+    """Compare the model's map for each true state with the true one: mean FSC.
+
+    Parameters
+    ----------
+    decode
+        From content (1, k) to a volume (1, D, H, W), as :meth:`modpose.PoseModel.decode` does.
+    z
+        (N, k) content of all images.
+    truth
+        (N rows) ``class`` and ``hinge_deg``, as far as they are there.
+    maps
+        True maps of the box that the model sees.
+    """
+    areas = []
+    for one in maps:
+        rows = images_of(truth, one)
+        if not len(rows):
+            raise InputError(f"no image is of class {one.label}, expected images of every map")
+        areas.append(area(decode(typical_content(z, rows)[None])[0], one.volume))
+    return areas
+
+
+def reference_areas(
+    dataset: Dataset, truth: pd.DataFrame, maps: Sequence[TrueMap], quiet: bool = False
+) -> list[float]:
+    """Back-project the images of each true state, and compare with the true map: mean FSC.
+
+    Parameters
+    ----------
+    dataset
+        Images with given poses (:func:`modpose.backprojection.halves.open_posed`).
+    truth, maps
+        As in :func:`map_areas`.
+    quiet
+        No progress bars.
+    """
+    from modpose.backprojection import reconstruct_halves
+
+    areas = []
+    for one in maps:
+        rows = images_of(truth, one)
+        areas.append(area(reconstruct_halves(dataset, rows, None, quiet).combined(), one.volume))
+    return areas
+
+
+def area(volume: Volume, true: Volume) -> float:
+    """Return the mean FSC of a map with the true one, inside a soft ball."""
+    return fsc(volume, true, soft_sphere(len(true), *BALL)).area()
+
+
+def motion_found(z: Floats, truth: pd.DataFrame) -> float | None:
+    """Return |Spearman| of the first principal component with the hinge; None without one."""
+    if "hinge_deg" not in truth or not np.ptp(truth["hinge_deg"].to_numpy()) > 0:
+        return None
+    hinge = truth["hinge_deg"].to_numpy()
+    classes = truth["class"].to_numpy() if "class" in truth else np.zeros(len(z))
+    found, counts = [], []
+    for k in np.unique(classes):
+        mine = classes == k
+        if mine.sum() < 3 or not np.ptp(z[mine]) > 0:
+            continue
+        mean, axes, _ = principal_axes(np.asarray(z[mine], float))
+        found.append(abs(spearman((z[mine] - mean) @ axes[0], hinge[mine])))
+        counts.append(int(mine.sum()))
+    return float(np.average(found, weights=counts)) if found else 0.0
+
+
+def classes_found(z: Floats, truth: pd.DataFrame, seed: int = 0) -> float | None:
+    """Return the adjusted Rand index of k-means of content; None without classes."""
+    if "class" not in truth or truth["class"].nunique() < 2:
+        return None
+    return ari(truth["class"], cluster(z, truth["class"].nunique(), "kmeans", seed))
+
+
+def score_conformations(
+    decode: Callable[[Floats], Volume],
+    z: Floats,
+    truth: pd.DataFrame,
+    maps: Sequence[TrueMap],
+    dataset: Dataset | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> ConformationScores:
+    """Score content and maps against the truth.
+
+    Parameters
+    ----------
+    decode, z, truth, maps
+        As in :func:`map_areas`.
+    dataset
+        Images with given poses, for the reference; None leaves it out.
+    seed
+        Of k-means.
+    quiet
+        No progress bars.
+    """
+    return ConformationScores(
+        areas=map_areas(decode, z, truth, maps),
+        reference=None if dataset is None else reference_areas(dataset, truth, maps, quiet),
+        motion=motion_found(z, truth),
+        classes=classes_found(z, truth, seed),
+    )
+
+
+def score_run(
+    run: Run, maps: Path, reference: bool = False, quiet: bool = False
+) -> ConformationScores:
+    """Score a run that was fitted to simulated projections.
+
+    Parameters
+    ----------
+    run
+        The run.
+    maps
+        Folder of the true maps.
+    reference
+        Also back-project the images of each true state.
+    quiet
+        No progress bars.
+
+    Raises
+    ------
+    InputError
+        Where the images carry no truth, or the maps have another box than the model.
+    """
+    from modpose.backprojection.halves import open_posed
+
+    dataset = run.dataset()
+    truth = dataset.source.particles.truth()
+    if truth is None:
+        raise InputError(f"{run.path}: its images carry no truth (modposeTruth... columns)")
+    model, true = run.model(), read_true_maps(maps)
+    if true[0].volume.shape != (dataset.shape[0],) * 3:
+        found = " x ".join(map(str, true[0].volume.shape))
+        raise InputError.of(maps, "the box of the maps", found, f"{dataset.shape[0]}, the model's")
+    config = dataset.config
+    posed = open_posed(dataset.source, config.box, config.invert) if reference else None
+    z = model.latents()[[f"z_{k}" for k in range(model.config.model.z_dim)]].to_numpy(float)
+    return score_conformations(
+        model.decode, z, truth.reset_index(drop=True), true, posed, model.config.seed, quiet
+    )
