@@ -18,9 +18,9 @@ def widths_of(channels: int, depth: int, widths: Sequence[int] | None) -> list[i
     return [channels * 2**k for k in range(depth)] if widths is None else list(widths)
 
 
-def halved(shape: Sequence[int], times: int) -> tuple[int, ...]:
-    """Return a box halved so often, each time rounded up."""
-    return tuple(math.ceil(side / 2**times) for side in shape)
+def reduced(shape: Sequence[int], factor: int) -> tuple[int, ...]:
+    """Return a box so many times smaller, rounded up."""
+    return tuple(math.ceil(side / factor) for side in shape)
 
 
 def normalization(kind: str, channels: int) -> list[nn.Module]:

@@ -18,7 +18,9 @@ from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity, known_affinity
 from modpose.affinity.term import AffinityTerm
 from modpose.config import Schedule, merge, parse_config
+from modpose.conv import TRANSPOSED
 from modpose.data.batches import Batch
+from modpose.fields.conv import Patches
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import octahedral
 from modpose.geometry.pose import Pose, sample_images
@@ -167,6 +169,10 @@ def built(shape: tuple[int, ...], channels: int = 1, **over: Any) -> Vae:
 )
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_convolutions_take_any_box(shape: tuple[int, ...], channels: int, kernel: int) -> None:
+    for patch in (1, 2, 4):
+        parts = {"channels": 4, "patch": patch}
+        pictures = built(shape, channels, model={"field": parts}).field.picture(torch.randn(2, 6))  # type: ignore[operator,union-attr]
+        assert pictures.shape == (2, channels, *shape)
     encoder = {"widths": [4, 6, 8], "kernel": kernel, "hidden": 10, "normalize": "group"}
     field = {"widths": [8, 6, 4], "hidden": 10, "normalize": "group"}
     vae = built(shape, channels, model={"encoder": encoder, "field": field})
@@ -175,6 +181,19 @@ def test_convolutions_take_any_box(shape: tuple[int, ...], channels: int, kernel
     assert torch.isfinite(found.value()).all()
     latents = vae.posterior(Batch(torch.arange(2), image)).best()
     assert latents.z.shape == (2, 1, 3) and latents.decoded.shape == (2, 1, 6)
+
+
+def test_patches_are_a_transposed_convolution_whose_kernel_is_its_stride() -> None:
+    for dim in (2, 3):
+        layer = Patches(5, 2, 3, dim)
+        reference = TRANSPOSED[dim](5, 2, 3, stride=3)
+        weight = layer.map.weight.reshape(2, *[3] * dim, 5).movedim(-1, 0)
+        reference.weight.data.copy_(weight)
+        coarse = torch.randn(2, 5, *[2, 4, 3][:dim])
+        bias = layer.map(torch.zeros_like(coarse))  # of every voxel of a patch its own
+        plain = layer(coarse) - layer(torch.zeros_like(coarse))
+        expected = reference(coarse) - reference(torch.zeros_like(coarse))
+        assert bias.shape[1] == 2 * 3**dim and torch.allclose(plain, expected, atol=1e-5)
 
 
 def test_picture_is_read_as_posed_coordinates_would_read_it() -> None:

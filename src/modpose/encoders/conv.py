@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from modpose.config import ConvEncoderConfig
-from modpose.conv import CONVOLUTION, halved, normalization, widths_of
+from modpose.conv import CONVOLUTION, normalization, reduced, widths_of
 from modpose.data.batches import Batch
 from modpose.perceptron import ACTIVATIONS, start_small
 from modpose.posterior.cells import Proposal
@@ -45,7 +45,7 @@ class ConvEncoder(nn.Module):
             layers.append(convolution(before, after, config.kernel, stride=2, padding=padding))
             layers += [*normalization(config.normalize, after), activation()]
         layers.append(nn.Flatten())
-        features = widths[-1] * math.prod(halved(shape, len(widths)))
+        features = widths[-1] * math.prod(reduced(shape, 2 ** len(widths)))
         if config.hidden:
             layers += [nn.Linear(features, config.hidden), activation()]
             features = config.hidden
