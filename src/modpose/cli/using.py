@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -133,6 +133,44 @@ def encode(
     write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:
         typer.echo(gain_summary(encoded))
+    typer.echo(f"wrote {out}")
+
+
+@app.command("map")
+def map_verb(
+    run: RunFolder,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images, seen or unseen.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="placed.csv or .parquet, made here.")],
+    distance: Annotated[
+        Literal["euclidean", "cosine"] | None,
+        typer.Option(help="Between contents; default: cosine if RUN was trained on an affinity."),
+    ] = None,
+    datadir: DataDir = None,
+    index: Index = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Place images among the known classes of a run: nearest kin, how surely, and what is new.
+
+    A row an image: the class that most of its 5 nearest neighbours have, the share of it and of
+    the next class among 100 neighbours, the class within two standard deviations, and how far
+    the image is from all that is known (about 1 for known kinds; new above 99 % of them).
+
+    \b
+    modpose map run new.mrcs -o placed.csv
+    """
+    from modpose.data.source import open_source
+    from modpose.evaluate.placing import place_images, summary
+    from modpose.export import write_latents
+    from modpose.run import Run
+
+    if out.exists() and not overwrite:  # before the work, not after
+        raise InputError(f"{out}: is there already; --overwrite replaces it")
+    opened = Run.open(run)
+    images = open_source(source, kind=opened.config.data.kind, datadir=datadir, index=index)
+    table = place_images(opened, images, distance)
+    write_latents(table, out, overwrite=overwrite)
+    for line in summary(table):
+        typer.echo(line)
     typer.echo(f"wrote {out}")
 
 
