@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.encoders.table import TableEncoder
+from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
 from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.latents import Latents
 from modpose.posterior.refine import Mixture, refine
-from modpose.posterior.search import SearchSettings, check_searchable, modes_of
+from modpose.posterior.search import SearchSettings, check_searchable, content_modes, modes_of
 from modpose.progress import Progress
 from modpose.vae import Elbo, Vae
 
@@ -128,7 +129,8 @@ def encode_dataset(
     quiet
         No progress bar.
     search
-        Search for poses and refine what is found; None takes what the encoder says.
+        Search for poses and refine what is found (content alone, where poses are given); None
+        takes what the encoder says.
     hypotheses
         (1, H, z_dim) content to search with in place of the encoder's: for a lookup table and
         images that it has no row for.
@@ -149,7 +151,7 @@ def encode_dataset(
                 parts.append(_search_batch(vae, ready, search, generator, seed))
             else:
                 mixture = _search(vae, ready, search, hypotheses, seed, encode=False)
-                parts.append(_mixture_values(vae, mixture))
+                parts.append(_mixture_values(vae, ready, mixture))
             progress.advance(len(batch), 0.0)
     columns: dict[str, Any] = {
         field.name: torch.cat([part[field.name] for part in parts]).cpu().numpy()
@@ -170,21 +172,21 @@ def _encode_batch(
     bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
     elbo = Elbo(*(torch.stack(part).mean(0) for part in zip(*(b[:3] for b in bounds), strict=True)))
     spread = posterior.spread(best.cell)
-    values = _latent_values(vae, best, spread)
-    if vae.projection is not None:
-        pose = vae.given_pose(batch)
-        values |= {"rotation": pose.rotation, "shift": pose.shift}
+    values = _latent_values(vae, batch, best, spread)
     values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo.value()}
     return values | {"recon": elbo.recon, "kl_pose": elbo.kl_pose, "kl_content": elbo.kl_content}
 
 
-def _latent_values(vae: Vae, best: Latents, spread: Latents) -> dict[str, torch.Tensor]:
-    pose = best.pose()
+def _latent_values(
+    vae: Vae, batch: Batch, best: Latents, spread: Latents
+) -> dict[str, torch.Tensor]:
+    inferred = Pose(*(part[:, 0] for part in best.pose()))
+    pose = inferred if vae.projection is None else vae.given_pose(batch)
     values = {
         "z": best.z[:, 0],
         "z_std": spread.z[:, 0],
-        "rotation": pose.rotation[:, 0],
-        "shift": pose.shift[:, 0],
+        "rotation": pose.rotation.detach(),
+        "shift": pose.shift.detach(),
     }
     if vae.layout.rotation.prior != "none" and vae.layout.dim == 3:
         values["rotation_std_deg"] = spread.angle[:, 0].square().mean(-1).sqrt().rad2deg()
@@ -226,8 +228,11 @@ def _search(
     encode: bool,
     start: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Mixture:
-    modes = modes_of(vae, batch, content.mean, settings, start)
     whole = Gaussian(*(part.expand(len(batch), -1, -1) for part in content))
+    if vae.projection is not None:  # poses are given: what is left to refine is content
+        modes = content_modes(vae, batch, content.mean, settings)
+        return refine(vae, batch, modes, whole, settings, encode=False, seed=seed)
+    modes = modes_of(vae, batch, content.mean, settings, start)
     return refine(vae, batch, modes, whole, settings, encode=encode, seed=seed)
 
 
@@ -263,7 +268,7 @@ def _search_batch(
         encode=not is_table,
         start=(best.angle[:, 0], best.shift[:, 0]),
     )
-    found = _mixture_values(vae, mixture)
+    found = _mixture_values(vae, batch, mixture)
     error = ((_variance(chosen_by) + _variance(mixture.elbo())) / settings.samples).sqrt()
     gain = found["elbo"] - own["elbo"]
     better = (mixture.chosen_by - chosen_by.mean(0) > error) & (gain > 0)
@@ -278,8 +283,8 @@ def _variance(samples: torch.Tensor) -> torch.Tensor:
     return samples.var(0) if len(samples) > 1 else torch.zeros_like(samples[0])
 
 
-def _mixture_values(vae: Vae, mixture: Mixture) -> dict[str, torch.Tensor]:
-    return _latent_values(vae, mixture.best, mixture.spread) | {
+def _mixture_values(vae: Vae, batch: Batch, mixture: Mixture) -> dict[str, torch.Tensor]:
+    return _latent_values(vae, batch, mixture.best, mixture.spread) | {
         "pose_entropy": mixture.pose_entropy,
         "elbo": mixture.elbo().mean(0),
         "recon": mixture.recon.mean(0),

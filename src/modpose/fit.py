@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import platform
 import sys
@@ -18,11 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.affinity.known import known_affinity
 from modpose.affinity.term import AffinityTerm
-from modpose.config import Config
+from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.encoded import Encoded, encode_dataset
+from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
+from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress
 from modpose.run import Run
 from modpose.train.checkpoint import newest_checkpoint, read_weights, save_checkpoint
@@ -400,18 +401,14 @@ def _check_images(dataset: Dataset, quiet: bool) -> None:
 def _build(dataset: Dataset, config: Config) -> Vae:
     known = dataset.affinity
     term = None if known is None else AffinityTerm(known, config.train.affinity)
-    return build_vae(
+    vae = build_vae(
         config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n, affinity=term
     )
-
-
-def fingerprint(source: Source) -> str:
-    """Hash the number of images, their shape and up to 16 of them."""
-    stack = source.stack
-    few = np.linspace(0, stack.n - 1, min(stack.n, 16)).astype(np.int64)
-    digest = hashlib.sha256(repr((stack.n, stack.shape, stack.channels)).encode())
-    digest.update(np.ascontiguousarray(stack.read(few)).tobytes())
-    return digest.hexdigest()
+    encoder = config.model.encoder
+    if isinstance(encoder, TableEncoderConfig) and encoder.init == "pretrained":
+        assert isinstance(vae.encoder, TableEncoder)
+        vae.encoder.set_content(*content_of(encoder.run, dataset.source, config))
+    return vae
 
 
 def _now() -> str:

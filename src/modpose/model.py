@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,13 +20,13 @@ from modpose.encoded import Encoded, encode_dataset, table_hypotheses
 from modpose.errors import InputError
 from modpose.fit import (
     describe_fit,
-    fingerprint,
     latents_table,
     open_dataset,
     start,
     train_model,
 )
 from modpose.posterior.search import SearchSettings
+from modpose.pretrained import fingerprint
 from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
 from modpose.run import Run
@@ -221,8 +222,9 @@ class PoseModel:
             Images.
         search
             Search for the pose on a grid, by correlation with the model's own prediction, and
-            refine content and pose by gradient; True for the default settings.  A model with a
-            lookup table has no other way to images that it was not fitted to.
+            refine content and pose by gradient (content alone, where poses are given); True for
+            the default settings.  A model with a lookup table has no other way to images that it
+            was not fitted to.
 
         Raises
         ------
@@ -237,18 +239,29 @@ class PoseModel:
                 "that it was fitted to (see latents); search finds the content and pose of others"
             )
         dataset = self.dataset(x)
-        if not search:
-            return self._encode(dataset)
-        new = table and fingerprint(dataset.source) != self._environment.get("fingerprint")
-        return encode_dataset(
-            self.vae,
-            dataset,
-            device=self.device,
-            seed=self.config.seed,
-            quiet=self.quiet,
-            search=search if isinstance(search, SearchSettings) else SearchSettings(),
-            hypotheses=table_hypotheses(self.vae) if new else None,
-        )
+        with self._poses_for(dataset):
+            if not search:
+                return self._encode(dataset)
+            new = table and not self._fitted_to(dataset)
+            return encode_dataset(
+                self.vae,
+                dataset,
+                device=self.device,
+                seed=self.config.seed,
+                quiet=self.quiet,
+                search=search if isinstance(search, SearchSettings) else SearchSettings(),
+                hypotheses=table_hypotheses(self.vae) if new else None,
+            )
+
+    def _fitted_to(self, dataset: Dataset) -> bool:
+        return fingerprint(dataset.source) == self._environment.get("fingerprint")
+
+    @contextmanager
+    def _poses_for(self, dataset: Dataset) -> Iterator[None]:
+        """Correct given poses only of the images that the corrections were learned for."""
+        own = self.vae.corrections is None or self._fitted_to(dataset)
+        with nullcontext() if own else self.vae.uncorrected():
+            yield
 
     def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
         """Estimate the importance-weighted bound (Burda et al. 2016) of each image.
@@ -271,6 +284,7 @@ class PoseModel:
         generator = torch.Generator(self.device).manual_seed(seed)
         with (
             torch.no_grad(),
+            self._poses_for(dataset),
             Progress("importance weights", dataset.n, quiet=self.quiet) as progress,
         ):
             for batch in dataset.batches(np.arange(dataset.n), self.vae.whole_batch):
@@ -328,7 +342,8 @@ class PoseModel:
         """Draw what the model believes is under the noise, in each image's own pose."""
         dataset = self.dataset(x)
         batches = dataset.batches(np.arange(dataset.n), self.vae.whole_batch)
-        return self._pictures([self.vae.reconstruct(b.to(self.device)) for b in batches])
+        with self._poses_for(dataset):
+            return self._pictures([self.vae.reconstruct(b.to(self.device)) for b in batches])
 
     def sample(self, n: int, seed: int = 0) -> Floats:
         """Draw ``n`` upright objects with content from the prior N(0, I)."""

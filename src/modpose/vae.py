@@ -6,7 +6,8 @@ encoder -> posterior -> pose on coordinates -> field -> observation -> likelihoo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, cast
 
@@ -277,6 +278,15 @@ class Vae(nn.Module):
         """Poses (B,) that came with the images, corrected where they are being refined."""
         assert batch.pose is not None, "the model needs given poses"
         return batch.pose if self.corrections is None else self.corrections(batch.index, batch.pose)
+
+    @contextmanager
+    def uncorrected(self) -> Iterator[None]:
+        """Take given poses as they are for a while: corrections belong to the images fitted to."""
+        corrections, self.corrections = self.corrections, None
+        try:
+            yield
+        finally:
+            self.corrections = corrections
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from torch import nn
 
 from modpose import PoseModel
 from modpose.config import (
@@ -34,6 +36,7 @@ from modpose.fields.slices import SliceField, half_space
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations
 from modpose.posterior.corrections import PoseCorrections
+from modpose.posterior.search import SearchSettings
 from modpose.recipes import recipe_config
 from modpose.train.loop import set_up
 from modpose.vae import Vae, build_vae
@@ -297,6 +300,41 @@ def test_corrections_turn_and_shift_by_what_the_rows_say() -> None:
     assert corrections.penalty(index)[0].item() == pytest.approx(0.5 * (4 + 0.25 + 1))
 
 
+def test_gradients_find_small_errors_of_the_poses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[3.0, 0, 1], [-2, 3, 0], [0, -3, 3], [1, 1, -4]])
+
+    class Blobs(nn.Module):
+        def forward(self, u: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            phase = -math.pi * (u @ centres.T)
+            envelope = (-0.5 * (math.pi * 1.3 * u).square().sum(-1)).exp()
+            parts = [(phase.cos().sum(-1)) * envelope, (phase.sin().sum(-1)) * envelope]
+            return torch.stack(parts, -1)
+
+    projection, z = make_vae().projection, torch.zeros(20, 1, 0)
+    assert projection is not None
+    true = Pose(haar_rotations(20, generator=generator), torch.randn(20, 2, generator=generator))
+    with torch.no_grad():
+        seen = projection.picture(projection.predict(Blobs(), z, true, None)[:, 0])
+    corrections = PoseCorrections(PoseRefinementConfig(), 20)
+    wrong = PoseCorrections(PoseRefinementConfig(), 20)
+    with torch.no_grad():
+        wrong.rows.weight.normal_(generator=generator)
+        start = wrong(torch.arange(20), true)
+    batch = Batch(torch.arange(20), seen.unsqueeze(1))
+    optimizer = torch.optim.SparseAdam(corrections.parameters(), lr=0.1)
+    for _ in range(80):
+        optimizer.zero_grad()
+        pose = corrections(batch.index, start)
+        (-projection.log_likelihood(Blobs(), batch, z, pose).sum()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        pose = corrections(batch.index, start)
+    before, after = (geodesic(p.rotation, true.rotation).rad2deg() for p in (start, pose))
+    assert before.median() > 3 and after.median() < 0.5
+    assert (pose.shift - true.shift).abs().median() < 0.05
+
+
 # --- data -------------------------------------------------------------------------------------
 
 
@@ -313,6 +351,64 @@ def test_the_window_is_one_inside_and_zero_outside() -> None:
     assert 0 < window[10, 17] < 1
 
 
+# --- inference --------------------------------------------------------------------------------
+
+
+def fitted(recipe: str, source: Source, **sections: Any) -> PoseModel:
+    options = merge(SMALL, {"model": {"field": {"hidden": 16, "depth": 1}}})
+    if recipe != "vlt":
+        options = merge(options, {"model": {"encoder": {"hidden": 16, "depth": 1}}})
+    return PoseModel(recipe, options=merge(options, sections), quiet=True).fit(source)
+
+
+FEW = SearchSettings(modes=2, refine_steps=20, samples=4)
+
+
+def test_content_is_refined_from_what_the_encoder_says() -> None:
+    source, _ = two_states(60)
+    model = fitted("modpose-posed", source, train={"epochs": 5, "lr": 5e-3})
+    own, found = model.encode(source), model.encode(source, search=FEW)
+    assert found.elbo_gain is not None and (found.elbo_gain >= 0).all()
+    assert found.elbo_gain.mean() > 0 and found.elbo.mean() > own.elbo.mean()
+    np.testing.assert_array_equal(found.rotation, own.rotation)
+
+
+def test_new_images_are_fitted_where_there_is_a_table() -> None:
+    source, _ = two_states(60)
+    model = fitted("vlt", source, train={"epochs": 5, "lr": 5e-3})
+    new, _ = two_states(20, seed=1)
+    with pytest.raises(InputError, match="lookup table"):
+        model.encode(new)
+    found = model.encode(new, search=FEW)
+    assert found.z.shape == (20, 2) and found.elbo_gain is None
+    assert np.isfinite(found.elbo).all()
+
+
+def test_a_table_starts_from_another_run(tmp_path: Path) -> None:
+    source, _ = two_states(40)
+    first = fitted("cryodrgn", source)
+    first.save(tmp_path / "run")
+    frozen = {"init": "pretrained", "run": str(tmp_path / "run"), "frozen": True}
+    second = fitted("vlt", source, model={"encoder": frozen})
+    columns = ["z_0", "z_1", "z_0_std", "z_1_std"]
+    np.testing.assert_allclose(second.latents()[columns], first.latents()[columns], rtol=1e-4)
+    other, _ = two_states(40, seed=1)
+    with pytest.raises(InputError, match="other images"):
+        fitted("vlt", other, model={"encoder": frozen})
+
+
+def test_corrections_belong_to_the_images_they_were_learned_for() -> None:
+    source, _ = two_states(40)
+    refined = {"refine_poses": {"lr": 0.1}}
+    model = fitted("cryodrgn", source, model=refined, train={"epochs": 2})
+    given_poses = source.particles.poses()
+    assert given_poses is not None
+    moved = np.abs(model.encode(source).rotation - given_poses[0]).max()
+    assert 1e-3 < moved < 0.2
+    new = source.subset(np.arange(10))
+    np.testing.assert_allclose(model.encode(new).rotation, given_poses[0][:10], atol=1e-6)
+
+
 # --- the whole --------------------------------------------------------------------------------
 
 
@@ -324,14 +420,13 @@ def test_two_states_are_told_apart() -> None:
             "data": {"val_fraction": 0.05},
             "model": {
                 "z_dim": 1,
-                "encoder": {"hidden": 64, "depth": 2, "sees": "aligned"},
-                "field": {"hidden": 48, "depth": 2, "content": "every"},
-                "likelihood": {"noise": "shells"},
+                "encoder": {"hidden": 64, "depth": 2},
+                "field": {"hidden": 48, "depth": 2},
             },
             "train": {"epochs": 25, "batch_size": 20, "lr": 5e-3, "schedule": "cosine"},
         },
     )
-    model = PoseModel("cryodrgn", options=options, quiet=True).fit(source)
+    model = PoseModel("modpose-posed", options=options, quiet=True).fit(source)
     z = model.latents()["z_0"].to_numpy()
     accuracy = ((z > np.median(z)) == state).mean()
     assert max(accuracy, 1 - accuracy) > 0.85

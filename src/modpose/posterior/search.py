@@ -18,6 +18,7 @@ from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
 from modpose.posterior.climb import Climber, Tops
 from modpose.posterior.grid import PoseGrid, log_likelihood_grid, log_prior
+from modpose.posterior.latents import Latents
 
 if TYPE_CHECKING:
     from modpose.data.batches import Batch
@@ -152,8 +153,35 @@ def modes_of(
     return _distinct(tops, found, merge, settings.modes)
 
 
+@torch.no_grad()
+def content_modes(vae: Vae, batch: Batch, z: Tensor, settings: SearchSettings) -> PoseModes:
+    """Weigh hypotheses of content alone, where poses are given; the best are the modes.
+
+    Parameters
+    ----------
+    vae, batch, settings
+        As in :func:`modes_of`.
+    z
+        (B, H, z_dim) hypotheses, or (1, H, z_dim) where all images share them.
+    """
+    z = z.expand(len(batch), -1, -1)
+    still, none = z.new_zeros(*z.shape[:2], 2), z.new_zeros(*z.shape[:2], dtype=torch.int64)
+    one = [slice(h, h + 1) for h in range(z.shape[1])]
+    nats = [
+        vae.log_likelihood(batch, Latents(z[:, h], still[:, h, 0], still[:, h], none[:, h]))
+        for h in one
+    ]
+    density = torch.cat(nats, dim=1) - 0.5 * z.square().sum(-1)
+    best, which = density.topk(min(settings.modes, z.shape[1]), dim=1)
+    still = still[:, : which.shape[1]]
+    width = torch.ones_like(still)
+    return PoseModes(still[..., 0], still, best.log_softmax(-1), width[..., 0], width, which)
+
+
 def check_searchable(vae: Vae) -> None:
-    """Refuse models without a pose in two dimensions."""
+    """Refuse models without a pose in two dimensions, unless poses are given."""
+    if vae.projection is not None:
+        return
     if len(vae.shape) != 2:
         raise InputError.of("search", "the data", f"{len(vae.shape)}-D", "images: poses are 2-D")
     if not (infers_angle(vae) or infers_shift(vae)):

@@ -25,6 +25,7 @@ RECIPES: dict[str, Recipe] = (
 )
 
 DEFAULT_RECIPE = "modpose"
+DEFAULT_FOR_POSED = "modpose-posed"
 DEFAULT_FOR_VOLUMES = "vae"
 
 
@@ -65,6 +66,9 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     """
     if recipe is not None and recipe.get("model", {}).get("poses") == "given":
         return DEFAULT_RECIPE, {}, "projections of volumes, with the poses and CTF that are given"
+    if recipe is None and _has_poses_in_space(source):
+        meaning = "projections with the poses of a consensus refinement"
+        return DEFAULT_FOR_POSED, {}, meaning
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
     hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
@@ -80,3 +84,12 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
     meaning = f"values look like measurements: normalised images, learned Gaussian noise{hint}"
     return name, options, meaning
+
+
+def _has_poses_in_space(source: Source) -> bool:
+    """Whether square images come with rotations that tilt, and not only in the plane."""
+    stack = source.stack
+    if len(stack.shape) != 2 or stack.shape[0] != stack.shape[1] or stack.channels != 1:
+        return False
+    found = source.particles.poses(stack.pixel_size)
+    return found is not None and bool((np.abs(found[0][:, 2, 2]) < 0.999).any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modpose.recipes.explicit_latents import GIVEN_POSE, PROJECTIONS
 from modpose.recipes.recipe import DENSE, Options, Recipe
 
 _OPTIONS: Options = {
@@ -24,6 +25,30 @@ _OPTIONS: Options = {
     },
 }
 
+_POSED: Options = {
+    "data": PROJECTIONS,
+    "model": {
+        "z_dim": 4,
+        **GIVEN_POSE,
+        "encoder": {
+            "kind": "mlp",
+            "hidden": 256,
+            "depth": 2,
+            "activation": "relu",
+            "sees": "aligned",
+        },
+        "field": {"kind": "slices", "hidden": 256, "depth": 3, "content": "every"},
+        "likelihood": {"kind": "spectral", "noise": "shells"},
+    },
+    "train": {
+        "lr": 1e-3,
+        "batch_size": 32,
+        "epochs": 20,
+        "schedule": "cosine",
+        "warmup_steps": 50,
+    },
+}
+
 MODPOSE: dict[str, Recipe] = {
     "modpose": Recipe(
         title="Rotation by search against the model's own picture, shift by attention",
@@ -34,5 +59,16 @@ MODPOSE: dict[str, Recipe] = {
         ),
         paper="this program",
         options=_OPTIONS,
+    ),
+    "modpose-posed": Recipe(
+        title="Conformations of a volume from projections of known pose, ours",
+        description=(
+            "As cryodrgn, with a content that changes every layer of the network, a noise spectrum "
+            "that follows the data shell by shell, an evidence lower bound in nats (beta = 1), and "
+            "an encoder that sees each particle upright and is told the direction of view.  "
+            "'modpose encode --search' refines the content of every image from there."
+        ),
+        paper="this program",
+        options=_POSED,
     ),
 }
