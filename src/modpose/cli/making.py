@@ -12,7 +12,11 @@ import typer
 from modpose.cli.arguments import Overwrite, app, simulate_app
 from modpose.errors import InputError
 
-EXPERIMENTS = {"spatial-vae": "spatial_vae", "target-vae": "target_vae"}
+EXPERIMENTS = {
+    "spatial-vae": "spatial_vae",
+    "target-vae": "target_vae",
+    "subtomograms": "subtomograms",
+}
 """Name of an experiment and its module in :mod:`modpose.evaluate.experiments`."""
 
 

@@ -102,7 +102,7 @@ def pose_walk(model: PoseModel, z: NDArray[np.float32], steps: int = STEPS) -> F
     device = model.device
     rotation = rotation_of_yaw_pitch_roll(angle).to(device)
     still = torch.zeros(1, 1, 3, device=device)
-    code = torch.as_tensor(z, dtype=torch.float32, device=device)[None, None]
+    code = torch.tensor(z, dtype=torch.float32, device=device)[None, None]
     drawn = []
     with torch.no_grad():
         for turn, move in zip(rotation.flatten(0, 1), shift.to(device).flatten(0, 1), strict=True):
