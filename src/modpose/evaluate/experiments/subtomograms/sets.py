@@ -110,7 +110,8 @@ def make_set(
         f"**{name}**, SNR {ratio:g} inside the box: {what}, {settings.n:,} volumes of {box}³ "
         f"({n_test:,} held out), voxels of {settings.pixel_size:.3g} Å, "
         f"{RESOLUTION:g} Å resolution, Haar-uniform rotations, shifts "
-        f"U(±{settings.max_shift_px:g}) voxels, CTF at 5 µm, tilts {low:g}° to {high:g}°, {settings.noise} noise."
+        f"U(±{settings.max_shift_px:g}) voxels, CTF at 5 µm, tilts "
+        f"{low:g}° to {high:g}°, {settings.noise} noise."
     )
     label = f"{name}-{ratio:g}"
     sample = write_sample(folder, label, description, made.volumes(), n_test, made.truth)
