@@ -207,3 +207,9 @@ def test_the_sparse_stack_is_a_stack_of_different_images(tmp_path: Path) -> None
         assert (mrc.data.std(axis=(1, 2)) > 0).all()
         assert len(np.unique(mrc.data[:, 128, 0])) == 5
     assert path.stat().st_size == 1024 + 5 * 256 * 256 * 4
+
+
+def test_volumes_benchmark_compares_bounds_first(run: Callable[..., str]) -> None:
+    sizes = ["--box", "6", "--batch-size", "3", "--repetitions", "1", "--units", "7", "8"]
+    told = run("volumes", *sizes)
+    assert "ELBO with the same weights" in told and "3d-spvae, 400 voxels" in told

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from modpose.evaluate.experiments.samples import Sample, save_array, write_sample
 from modpose.simulate.species import Species, built_in_species, species_of_files
-from modpose.simulate.subtomograms import SubtomogramSettings, simulate_subtomograms
+from modpose.simulate.subtomogram_settings import SubtomogramSettings
+from modpose.simulate.subtomograms import simulate_subtomograms
 
 SNRS = (0.01, 0.05, 0.1)
 CENTRAL = 0.1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from modpose.evaluate.recovery import space_errors
 from modpose.report import figures, grids
 from modpose.report.figures import Look
 from modpose.report.volumes import VARIABLES, pose_walk
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODELS = ("vae-3d", "3d-spvae", "3d-spvae++")
 SHOWN = 6
@@ -181,7 +185,6 @@ def _row(result: Result, model: str, one: VolumeSet) -> Row:
     truth = one.sample.truth_of_test()
     posed = "r00" in found
     aligned, _, moved = space_errors(found, truth) if posed else (None, None, None)
-    content = [c for c in found if c.startswith("z_") and c[2:].isdigit()]
     classes = truth["class"].to_numpy()
     k = min(5, len(classes) - 1)
     return {
@@ -194,10 +197,15 @@ def _row(result: Result, model: str, one: VolumeSet) -> Row:
         "IW": score.importance_bound,
         "rotation (°)": None if aligned is None else float(np.median(aligned)),
         "shift (px)": None if moved is None else float(np.median(moved)),
-        "kNN (%)": 100 * metrics.knn_accuracy(found[content].to_numpy(), classes, k),
+        "kNN (%)": 100 * metrics.knn_accuracy(_content(found), classes, k),
         "epochs": score.epochs,
         "minutes": score.seconds / 60,
     }
+
+
+def _content(table: pd.DataFrame) -> NDArray[np.float64]:
+    names = [name for name in map(str, table.columns) if re.fullmatch(r"z_\d+", name)]
+    return table[names].to_numpy(np.float64)
 
 
 def _figure_2(results: Mapping[str, Result], one: VolumeSet, page: Page) -> str:
@@ -222,8 +230,7 @@ def _figure_2(results: Mapping[str, Result], one: VolumeSet, page: Page) -> str:
 
 def _figure_3(result: Result, name: str, page: Page) -> str:
     model, found = result.model(), result.held_out()
-    content = [c for c in found if c.startswith("z_") and c[2:].isdigit()]
-    z = found[content].to_numpy(np.float32)[0]
+    z = _content(found).astype(np.float32)[0]
     walk = pose_walk(model, z, SNAPS)
     levels = grids.grey_range(walk, 0.1)
     figure = figures.traversals(walk, VARIABLES, Look(levels, levels, "lower"))
