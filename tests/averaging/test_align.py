@@ -20,9 +20,10 @@ from modpose.averaging.average import shell_correlation
 from modpose.cli import main
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
-from modpose.simulate.subtomograms import SubtomogramSettings, simulate_subtomograms
+from modpose.simulate.subtomogram_settings import SubtomogramSettings
+from modpose.simulate.subtomograms import simulate_subtomograms
 
-QUICK = ["--rounds", "5", "--refine-rounds", "1", "--rotations", "200"]
+QUICK = ["--rounds", "5", "--refine-rounds", "1", "--rotations", "200", "--motions", "1"]
 BOX = 20
 
 
@@ -48,9 +49,12 @@ def test_the_folder_holds_what_it_should(aligned: Path) -> None:
     with mrcfile.open(aligned / "class001.mrc") as file:
         assert file.data.shape == (BOX,) * 3
         assert float(file.voxel_size.x) == pytest.approx(9.0)
+    with mrcfile.open(aligned / "class001_motion1.mrc") as file:
+        assert file.data.shape == (5, BOX, BOX, BOX)
     lines = [json.loads(line) for line in (aligned / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == list(range(1, 7))
     assert {path.name for path in (aligned / "figures").iterdir()} >= {"averages.png", "fsc.png"}
+    assert (aligned / "figures" / "class001_motion1.png").is_file()
 
 
 def averaged(table: Path, folder: Path) -> NDArray[np.float64]:
@@ -87,6 +91,7 @@ def test_columns_of_the_input_stay(aligned: Path, star: Path) -> None:
     assert set(after["rlnRandomSubset"]) == {1, 2}
     assert after["rlnClassNumber"].tolist() == [1] * 40
     assert after["modposeAngleStd"].between(0.1, 30).all()
+    assert after["modposeZ0"].std() > 0.1
 
 
 def test_a_second_time_is_refused_and_replaces_when_asked(
@@ -97,7 +102,7 @@ def test_a_second_time_is_refused_and_replaces_when_asked(
     assert leaving.value.code == 2
     assert "there is an alignment already" in capsys.readouterr().err
     with pytest.raises(SystemExit) as leaving:
-        main(["align", str(star), "-o", str(aligned), "--resume", "--classes", "2"])
+        main(["align", str(star), "-o", str(aligned), "--resume", "--classes", "2", *QUICK])
     assert leaving.value.code == 2
     assert "classes to go on with is 2, expected 1 as begun" in capsys.readouterr().err
 

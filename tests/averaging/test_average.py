@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from modpose.averaging.average import (
@@ -26,22 +27,21 @@ from modpose.averaging.coefficients import (
     phases,
     white_noise,
 )
+from modpose.averaging.motion import principal_motions
 from modpose.averaging.reference import make_references, sample, turned
 from modpose.averaging.refine import refine, split_in_halves
 from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_errors import pose_errors
+from modpose.evaluate.pose_recovery import recover_poses
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.observe.wedge import wedge_mask
 from modpose.posterior.so3_climb import climb
-from modpose.simulate.molecules import blob_assembly
-from modpose.simulate.species import Species, built_in_species
-from modpose.simulate.subtomograms import (
-    Subtomograms,
-    SubtomogramSettings,
-    simulate_subtomograms,
-)
+from modpose.simulate.molecules import blob_assembly, density, hinged_molecule
+from modpose.simulate.species import Species, built_in_species, hinged_species
+from modpose.simulate.subtomogram_settings import SubtomogramSettings
+from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
 
 BOX = 24
 MASK = soft_sphere(BOX, 19)
@@ -222,3 +222,43 @@ def test_two_molecules_are_told_apart_and_posed_from_nothing() -> None:
 
     again = classify(data, 2, mask=MASK, reach=2.0, schedule=schedule, seed=0, start=rounds[-2])
     assert torch.equal(again.assignment.klass, rounds[-1].assignment.klass)
+
+
+def test_a_moving_part_is_found_and_its_angle_followed() -> None:
+    settings = SubtomogramSettings(
+        n=120, box=BOX, pixel_size=8.0, snr=0.4, hinge_range_deg=(-25.0, 25.0)
+    )
+    simulated = simulate_subtomograms(settings, hinged_species())
+    data, poses = taken(simulated, 0.3), true_poses(simulated)
+    sums = put_back(data, torch.zeros(120, dtype=torch.int64), 1, *poses)
+    mean = averages(sums, BOX, MASK)[0]
+    generator = torch.Generator().manual_seed(0)
+    found = principal_motions(data, *poses, mean, MASK, count=2, generator=generator)
+    correlation = spearmanr(found.z[:, 0], simulated.truth["hinge_deg"]).statistic
+    assert abs(correlation) > 0.95
+    strength = found.directions.flatten(1).norm(dim=1)
+    assert strength[0] > 1.5 * strength[1]
+    # The drawn ends differ as the object at both ends of the hinge does
+    ends = found.volumes(torch.tensor([[-1.7, 0.0], [1.7, 0.0]]))
+    one = hinged_molecule()
+    blobs = one.conformations(np.array([-25.0, 25.0]))
+    upright = (np.eye(3)[None].repeat(2, 0), np.zeros((2, 3)), BOX, 8.0)
+    true = torch.from_numpy(density(blobs, one.sigmas, one.masses, *upright))
+    change = ((true[1] - true[0]) * MASK).flatten()
+    drawn = (ends[1] - ends[0]).flatten()
+    likeness = (change @ drawn) / (change.norm() * drawn.norm())
+    assert likeness.abs() > 0.8  # a straight line instead of an arc, to 0.3 cycles a voxel
+
+
+def test_recovery_says_what_was_found() -> None:
+    simulated = made(24, 1.0, kinds=2)
+    rotation, shift = true_poses(simulated)
+    classes = torch.tensor(simulated.truth["class"].to_numpy())
+    swapped = 1 - classes
+    swapped[(classes == 0).nonzero()[0]] = 0  # one volume in the wrong class
+    found = recover_poses(rotation, shift, swapped, simulated.truth, bounds=[2.0, 2.0])
+    assert found.accuracy == pytest.approx(23 / 24)
+    assert [one.found for one in found.classes] == [11, 12]
+    assert all(one.angle_median_deg < 0.1 and one.lost == 0 for one in found.classes)
+    assert "95.8 %" in found.lines()[0]
+    assert "× the bound" in found.lines()[1]

@@ -129,7 +129,7 @@ def averages(sums: Sums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> 
     Tensor
         (C, D, D, D), in the unit of the volumes that were summed.
     """
-    slots, side = sums.value.shape[:2]
+    side = sums.value.shape[-1]
     frequency = lattice((side,) * 3) / sums.padded
     shell = shell_of(frequency, box).reshape(side, side, side)
     mean = _by_shell(sums.weight, shell)
@@ -137,10 +137,57 @@ def averages(sums: Sums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> 
     prior = mean / ratio.clamp(min=1e-4)
     floor = 1e-12 + 1e-9 * sums.weight.amax()
     spectrum = sums.value / (sums.weight + prior[:, shell] + floor)
-    spectrum = spectrum.masked_fill(
-        frequency.norm(dim=1).reshape(shell.shape) * sums.padded > side // 2, 0
-    )
-    padded, reach, half = sums.padded, side // 2, box // 2
+    return _volumes_of(spectrum, frequency, sums.padded, box) * mask
+
+
+def solve_jointly(
+    values: list[Tensor],
+    weights: dict[tuple[int, int], Tensor],
+    padded: int,
+    mask: Tensor,
+    variance: Tensor,
+) -> Tensor:
+    """Solve for J volumes whose mixtures were summed, at every frequency at once.
+
+    Parameters
+    ----------
+    values
+        J sums (m, m, m) of volumes times how much of each of the J they hold.
+    weights
+        (m, m, m) sums of squared transfers times both amounts, for each pair i <= j.
+    padded
+        Points of the lattice of sums in a step of one cycle a voxel.
+    mask
+        (D, D, D) that the volumes are multiplied by.
+    variance
+        (J, shells) expected of each volume's coefficients.
+
+    Returns
+    -------
+    Tensor
+        (J, D, D, D).
+    """
+    count, side, box = len(values), values[0].shape[-1], mask.shape[-1]
+    frequency = lattice((side,) * 3) / padded
+    shell = shell_of(frequency, box).clamp(max=variance.shape[1] - 1)
+    normal = torch.empty(side**3, count, count)
+    for (i, j), weight in weights.items():
+        normal[:, i, j] = normal[:, j, i] = weight.flatten()
+    prior = 1 / (OVERSAMPLING**3 * variance[:, shell].T.clamp(min=1e-12))
+    normal += torch.diag_embed(prior)
+    right = torch.view_as_real(torch.stack([value.flatten() for value in values], 1))
+    solved = torch.linalg.solve(normal, right)  # real and imaginary parts side by side
+    spectrum = torch.view_as_complex(solved.transpose(0, 1).contiguous())
+    spectrum = spectrum.reshape(count, side, side, side)
+    return _volumes_of(spectrum, frequency, padded, box) * mask
+
+
+def _volumes_of(spectrum: Tensor, frequency: Tensor, padded: int, box: int) -> Tensor:
+    """Transform back from the lattice of sums, its blur taken off; (C, D, D, D)."""
+    slots, side = spectrum.shape[:2]
+    beyond = frequency.norm(dim=1).reshape(spectrum.shape[1:]) * padded > side // 2
+    spectrum = spectrum.masked_fill(beyond, 0)
+    reach, half = side // 2, box // 2
     wide = torch.zeros(slots, padded, padded, padded // 2 + 1, dtype=spectrum.dtype)
     near = torch.arange(-reach, reach + 1) % padded
     wide[:, near[:, None, None], near[:, None], torch.arange(reach + 1)] = spectrum[..., reach:]
@@ -148,7 +195,7 @@ def averages(sums: Sums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> 
         torch.fft.irfftn(wide, s=(padded,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3)
     )
     cut = slice(padded // 2 - half, padded // 2 - half + box)
-    found: Tensor = volumes[:, cut, cut, cut] * box**1.5 / blur(box, padded) * mask
+    found: Tensor = volumes[:, cut, cut, cut] * box**1.5 / blur(box, padded)
     return found
 
 

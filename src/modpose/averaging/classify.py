@@ -328,4 +328,4 @@ def _centred(
 
 def generator_of(seed: int, stream: int) -> torch.Generator:
     """Random numbers of one round of a run."""
-    return torch.Generator().manual_seed(1_000_003 * seed + stream)
+    return torch.Generator().manual_seed(1_000_003 * (seed + 1) + stream)

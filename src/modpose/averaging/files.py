@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
 
 MAPS = ("class{:03d}.mrc", "class{:03d}_half1.mrc", "class{:03d}_half2.mrc")
+MOTION = "class{:03d}_motion{}.mrc"
+"""A stack of volumes along a motion."""
+STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""Standard deviations of content at which they are drawn."""
 
 
 def write_results(folder: Path, source: Source, found: Alignment, data: Coefficients) -> None:
@@ -35,10 +39,30 @@ def write_results(folder: Path, source: Source, found: Alignment, data: Coeffici
         for name, stack in zip(MAPS, volumes, strict=True):
             path = folder / name.format(number + 1)
             write_mrcs(path, stack[number : number + 1].numpy(), size, overwrite=True)
+        for motion in range(len(found.motions[number].directions) if found.motions else 0):
+            path = folder / MOTION.format(number + 1, motion + 1)
+            write_mrcs(path, along_motion(found, number, motion).numpy(), size, overwrite=True)
     correlation_table(found, size, data.box).to_csv(folder / "fsc.csv", index=False)
     table = pose_table(source, found, folder, uncertainties(found, data))
     optics = source.particles.optics
     write_star(folder / "particles.star", table, optics, overwrite=True)
+
+
+def along_motion(found: Alignment, number: int, motion: int) -> torch.Tensor:
+    """Draw a class along one of its motions, (steps, D, D, D)."""
+    motions = found.motions[number]
+    z = torch.zeros(len(STEPS), motions.z.shape[1])
+    z[:, motion] = torch.tensor(STEPS)
+    return motions.volumes(z)
+
+
+def content(found: Alignment) -> torch.Tensor:
+    """Content (N, J) of all volumes, each along the motions of its own class."""
+    klass = found.assignment.klass
+    z = torch.zeros(len(klass), found.motions[0].z.shape[1])
+    for number, motions in enumerate(found.motions):
+        z[klass == number] = motions.z
+    return z
 
 
 def correlation_table(found: Alignment, pixel_size: float | None, box: int) -> pd.DataFrame:
@@ -88,7 +112,8 @@ def pose_table(
     The table with ``rlnAngleRot``, ``rlnAngleTilt``, ``rlnAnglePsi`` (degrees),
     ``rlnOriginXAngst`` ... (Å), or ``rlnOriginX`` ... (voxels) where no pixel size is known,
     ``rlnClassNumber`` and ``rlnRandomSubset`` (from 1), ``modposeScore`` (nats),
-    ``modposeAmplitude``, ``modposeAngleStd`` (degrees) and ``modposeShiftStd`` (voxels).
+    ``modposeAmplitude``, ``modposeAngleStd`` (degrees), ``modposeShiftStd`` (voxels) and, with
+    motions, ``modposeZ0`` ... along those of its class.
     """
     import pandas as pd
 
@@ -119,6 +144,8 @@ def pose_table(
     }
     for name, values in own.items():
         table[f"modpose{name}"] = _rounded(values.double().numpy())
+    for motion, column in enumerate(content(found).T if found.motions else []):
+        table[f"modposeZ{motion}"] = _rounded(column.double().numpy())
     return table
 
 

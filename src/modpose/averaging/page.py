@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose.averaging.files import STEPS, along_motion
 from modpose.data.files import replace_atomically
 from modpose.report.figures import BLUE, INK, MUTED, ORANGE, SMALL, TEXT, new_figure, style
 from modpose.report.html import Picture, Section, render
@@ -29,6 +30,8 @@ def write_page(folder: Path, source: Source, found: Alignment, settings: AlignSe
     """Draw ``index.html`` and ``figures/*.png``; return the page."""
     size, box = source.pixel_size, source.stack.shape[0]
     sections = [_averages(found, size, box), _agreement(found, size, box), _poses(found)]
+    if found.motions:
+        sections.append(_motions(found))
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     for section in sections:
@@ -92,6 +95,49 @@ def _poses(found: Alignment) -> Section:
         bad="volumes heaped about the missing wedge: poses follow the wedge, not the object.",
         pictures=[Picture.of(directions(found), "poses", "directions and shifts")],
     )
+
+
+def _motions(found: Alignment) -> Section:
+    count = found.motions[0].z.shape[1]
+    pictures = [
+        Picture.of(
+            motion_figure(found, number, motion),
+            f"class{number + 1:03d}_motion{motion + 1}",
+            f"class {number + 1} along motion {motion + 1}",
+        )
+        for number in range(min(SHOWN, len(found.motions)))
+        for motion in range(count)
+    ]
+    return Section(
+        "motions",
+        "Motions within a class",
+        "Each class at two standard deviations below its mean to two above, summed along z (top) "
+        "and y, and how its volumes are spread.",
+        good="a part that moves and a spread that is not a plain bell.",
+        bad="noise or the whole shape turning a little: there is no motion, or poses are off.",
+        pictures=pictures,
+    )
+
+
+def motion_figure(found: Alignment, number: int, motion: int) -> Figure:
+    """Draw a class along one of its motions, and a histogram of its volumes."""
+    volumes = along_motion(found, number, motion).numpy()
+    fig = new_figure(3.4)
+    axes = fig.subplots(
+        2, len(STEPS) + 2, gridspec_kw={"width_ratios": [1] * len(STEPS) + [0.1, 2]}
+    )
+    low, high = float(volumes.sum(1).min()), float(volumes.sum(1).max())
+    for column, (volume, step) in enumerate(zip(volumes, STEPS, strict=True)):
+        for row in range(2):
+            ax = axes[row, column]
+            ax.imshow(volume.sum(row), cmap="gray", origin="lower", vmin=low, vmax=high)
+            ax.set_axis_off()
+        axes[0, column].set_title(f"{step:+g} σ", fontsize=TEXT, color=INK)
+    for ax in (*axes[:, -2], axes[1, -1]):
+        ax.set_axis_off()
+    z = found.motions[number].z[:, motion].numpy()
+    style(axes[0, -1], f"motion {motion + 1}", "volumes").hist(z, 24, color=BLUE)
+    return fig
 
 
 def projections(volumes: torch.Tensor) -> Figure:

@@ -18,8 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.averaging.average import resolution_shell, soft_sphere
-from modpose.averaging.classify import Assignment, Schedule, State, classify, random_start
+from modpose.averaging.classify import (
+    Assignment,
+    Schedule,
+    State,
+    classify,
+    generator_of,
+    random_start,
+)
 from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, measure_noise
+from modpose.averaging.motion import Motions, principal_motions
 from modpose.averaging.refine import HalfMaps, refine
 from modpose.data.files import replace_atomically
 from modpose.data.wedges import Wedge, Wedges, open_wedges
@@ -35,6 +43,9 @@ CHUNK = 64
 """Volumes read at a time."""
 NOISE_FROM = 512
 """Volumes that the spectrum of the noise is measured on."""
+MOST_MOTIONS = 8
+LEAST_SHELLS = 3
+"""Motions are sought in so many shells at least."""
 SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
 CONTENTS = (SETTINGS, STATE, METRICS, "particles.star", "fsc.csv", "index.html")
 """Files of a finished folder, besides averages and figures; what --overwrite removes."""
@@ -58,6 +69,8 @@ class AlignSettings:
         Of the search and of the refinement.
     rotations
         Of the grid.
+    motions
+        How many principal motions are sought within each class.
     seed
         Of everything random.
     """
@@ -69,6 +82,7 @@ class AlignSettings:
     rounds: int = 40
     refine_rounds: int = 6
     rotations: int = 1000
+    motions: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +94,7 @@ class AlignSettings:
             ("rounds", self.rounds, self.rounds >= 1, "at least 1"),
             ("refine rounds", self.refine_rounds, self.refine_rounds >= 1, "at least 1"),
             ("rotations", self.rotations, self.rotations >= 24, "at least 24"),
+            ("motions", self.motions, 0 <= self.motions <= MOST_MOTIONS, f"0 to {MOST_MOTIONS}"),
             ("seed", self.seed, self.seed >= 0, "0 or more"),
         )
         for name, value, good, expected in expectations:
@@ -105,11 +120,15 @@ class Alignment(NamedTuple):
         Averages of all volumes and of two independent halves, a class each.
     half
         (N,) 0 or 1, which half each volume is in.
+    motions
+        How the volumes of each class differ; a row of ``z`` a volume of the class, in input order.
+        Empty where it was not asked for.
     """
 
     assignment: Assignment
     maps: HalfMaps
     half: Tensor
+    motions: list[Motions] = []  # noqa: RUF012  (a tuple's default, never changed)
 
     def resolution(self, pixel_size: float | None, box: int) -> list[str]:
         """Say the resolution of each class: where the halves' correlation falls below 0.143."""
@@ -175,6 +194,8 @@ def align_subtomograms(
     wedges = open_wedges(source, wedge, datadir=datadir)
     data = read_coefficients(source, wedges, settings)
     found = _carried_out(data, folder, settings, quiet)
+    if settings.motions:
+        found = found._replace(motions=_motions_of(data, found, settings))
     write_results(folder, source, found, data)
     write_page(folder, source, found, settings)
     return found
@@ -249,8 +270,8 @@ def _chunks(rows: Rows) -> list[Rows]:
 def _carried_out(
     data: Coefficients, folder: Path, settings: AlignSettings, quiet: bool
 ) -> Alignment:
-    box, schedule = data.box, settings.schedule
-    mask = soft_sphere(box, settings.mask_diameter_px or box - 4.0)
+    schedule = settings.schedule
+    mask = _mask(settings, data.box)
     reach = settings.max_shift_px
     total = schedule.rounds + schedule.refine_rounds
     began = time.perf_counter()
@@ -290,6 +311,38 @@ def _carried_out(
             report=report,
         )
     return Alignment(state.assignment, maps, half)
+
+
+def _motions_of(data: Coefficients, found: Alignment, settings: AlignSettings) -> list[Motions]:
+    """Find the motions of each class, as far in frequency as its halves agree."""
+    here, mask = found.assignment, _mask(settings, data.box)
+    resolved = resolution_shell(found.maps.fsc).clamp(min=LEAST_SHELLS)
+    out = []
+    for number, mean in enumerate(found.maps.combined):
+        rows = (here.klass == number).nonzero().squeeze(1)
+        if len(rows) <= settings.motions:
+            raise InputError.of(
+                "align",
+                f"the number of volumes in class {number + 1}",
+                len(rows),
+                f"more than the {settings.motions} motions asked for",
+            )
+        out.append(
+            principal_motions(
+                data.rows(rows).within(float(resolved[number]) / data.box),
+                here.rotation[rows],
+                here.shift[rows],
+                mean,
+                mask,
+                count=settings.motions,
+                generator=generator_of(settings.seed, -1 - number),
+            )
+        )
+    return out
+
+
+def _mask(settings: AlignSettings, box: int) -> Tensor:
+    return soft_sphere(box, settings.mask_diameter_px or box - 4.0)
 
 
 def _log(path: Path, state: State, data: Coefficients, seconds: float) -> None:

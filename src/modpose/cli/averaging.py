@@ -46,6 +46,9 @@ def align(
         int, typer.Option(help="Rounds of refinement in two independent halves.")
     ] = 6,
     rotations: Annotated[int, typer.Option(help="Rotations of the search's grid.")] = 1000,
+    motions: Annotated[
+        int, typer.Option(help="How many principal motions to find within each class.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     datadir: DataDir = None,
     index: Index = None,
@@ -57,7 +60,8 @@ def align(
     """Find classes and poses of subtomograms, with no templates, and average them.
 
     Writes class001.mrc ... and their half maps, particles.star (RELION angles, origins, classes),
-    fsc.csv and index.html.
+    fsc.csv and index.html.  With --motions also class001_motion1.mrc ..., each class along what its
+    volumes differ by, and the columns modposeZ0 ... in particles.star.
 
     \b
     modpose align particles.star -o aligned --classes 4
@@ -83,6 +87,7 @@ def align(
         rounds=rounds,
         refine_rounds=refine_rounds,
         rotations=rotations,
+        motions=motions,
         seed=seed,
     )
     found = align_subtomograms(
