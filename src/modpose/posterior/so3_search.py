@@ -19,7 +19,6 @@ from torch import Tensor
 
 from modpose.averaging.coefficients import Coefficients, phases
 from modpose.averaging.reference import References, sample, turned
-from modpose.geometry.rotations import geodesic
 
 SCORES_AT_ONCE = 1 << 22
 """Numbers of a table of scores that are held at once."""
@@ -90,7 +89,7 @@ def search(
     values = sample(references, which, frequency)
     energy = 2 * (values.real.square() + values.imag.square())
     features = 2 * torch.cat([values.real, values.imag], 1)
-    near = None if apart <= 0 or top == 1 else geodesic(grid[:, None], grid[None]) < apart
+    near = None if apart <= 0 or top == 1 else _nearer(grid, apart)
     shifting = phases(volumes.frequency, -shifts)
     few = max(1, SCORES_AT_ONCE // (len(features) * len(shifts)))
     parts = []
@@ -114,6 +113,12 @@ def pose_score(inner: Tensor, norm: Tensor, normalised: bool) -> Tensor:
     if normalised:
         return inner.clamp(min=0).square() / (2 * norm).clamp(min=1e-12)
     return inner - norm / 2
+
+
+def _nearer(grid: Tensor, angle: float) -> Tensor:
+    """Tell which rotations of a grid are less than an angle (radians) from each other, (R, R)."""
+    trace = grid.flatten(1) @ grid.flatten(1).T
+    return trace > 1 + 2 * math.cos(min(angle, math.pi))
 
 
 def _best(score: Tensor, top: int, near: Tensor | None) -> tuple[Tensor, Tensor]:
