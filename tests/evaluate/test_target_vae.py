@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from modpose.errors import InputError, TrainingError
-from modpose.evaluate.experiments import study, target_vae
+from modpose.evaluate.experiments import samples, study, target_vae
 from modpose.evaluate.experiments.conduct import Conduct
 from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.common import Study
@@ -111,7 +111,7 @@ def test_started_again_it_fits_and_infers_nothing(
     page = (smoke / "index.md").read_text()
     monkeypatch.setattr(study, "fit_run", refuse)
     monkeypatch.setattr(study, "resume_run", refuse)
-    monkeypatch.setattr(common, "write_sample", refuse)
+    monkeypatch.setattr(samples, "write_sample", refuse)
     monkeypatch.setattr("modpose.evaluate.equivariance.move", refuse)
     target_vae.run("smoke", smoke, 3, data=galaxies, only="ablation")
     assert (smoke / "index.md").read_text() == page

@@ -64,7 +64,7 @@ def _offset(name: str) -> tuple[int, int]:
     return round(-9 - low[1]), round(-9 - low[0])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.sampled_from(EVERY), st.integers(0, 10_000), st.floats(1.0, 1.3))
 def test_voxels_hold_the_part_of_them_inside(name: str, seed: int, longer: float) -> None:
     rng = np.random.default_rng(seed)

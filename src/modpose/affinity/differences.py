@@ -33,7 +33,10 @@ class MeanDifference:
     def compare(self, features: Tensor) -> Matrix:
         """Subtract: (N, 1) to (N, N)."""
         difference = (features - features.T).numpy()
-        return difference if self.raw else affinity_of_differences(difference)
+        if self.raw:
+            return difference
+        rounding = 1e-6 * features.abs().max().item()
+        return affinity_of_differences(np.where(np.abs(difference) > rounding, difference, 0.0))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "spatial-vae": "spatial_vae",
     "target-vae": "target_vae",
     "subtomograms": "subtomograms",
+    "affinity": "affinity",
 }
 """Name of an experiment and its module in :mod:`modpose.evaluate.experiments`."""
 

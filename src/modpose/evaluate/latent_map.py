@@ -109,12 +109,15 @@ class LatentMap:
         array
             (M,) classes, −1 where there is none.
         """
-        spread = np.stack([self.z[self.member == k].std(0) for k in range(len(self.names))])
-        spread = np.maximum(spread, np.finfo(float).tiny)
-        off = np.abs(_rows(z)[:, None] - self.centroids()) / spread
-        inside = (off <= sigmas).all(-1)
-        best = np.where(inside, np.square(off).sum(-1), np.inf).argmin(1)
-        return np.where(inside.any(1), best, -1).astype(np.int64)
+        points = _rows(z)
+        away = np.full((len(points), len(self.names)), np.inf)
+        for k in range(len(self.names)):
+            own = self.z[self.member == k]
+            spread = np.maximum(own.std(0), np.finfo(float).tiny)
+            off = np.abs(points - own.mean(0)) / spread
+            inside = (off <= sigmas).all(1)
+            away[inside, k] = np.square(off[inside]).sum(1)
+        return np.where(np.isfinite(away).any(1), away.argmin(1), -1).astype(np.int64)
 
     # --- distances ----------------------------------------------------------------------------
 

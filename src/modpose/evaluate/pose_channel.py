@@ -46,9 +46,14 @@ def linearity(channel: ArrayLike, angle_deg: ArrayLike) -> Linearity:
 def linearity_by_class(
     channel: ArrayLike, angle_deg: ArrayLike, labels: ArrayLike
 ) -> dict[str, Linearity]:
-    """Do so for each class: every one may have an angle of its own that the channel calls zero."""
+    """Do so for each class: every one may have an angle of its own that the channel calls zero.
+
+    Classes with fewer than three different angles are left out.
+    """
     names, member = class_names(labels)
     values, angle = np.asarray(channel, float), np.asarray(angle_deg, float)
     return {
-        name: linearity(values[member == k], angle[member == k]) for k, name in enumerate(names)
+        name: linearity(values[member == k], angle[member == k])
+        for k, name in enumerate(names)
+        if len(np.unique(angle[member == k])) >= 3
     }

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from modpose.errors import TrainingError
+from modpose.errors import InputError, TrainingError
 from modpose.evaluate.experiments.page import Page, Section
 from modpose.evaluate.experiments.spatial_vae.common import Study
-from modpose.evaluate.experiments.study import Fit, Result, carry_out_all
+from modpose.evaluate.experiments.study import (
+    Budget,
+    Fit,
+    Result,
+    Setting,
+    carry_out_all,
+    open_folder,
+    usable_cores,
+)
 
 logger = logging.getLogger("modpose")
 
@@ -97,3 +106,105 @@ def _section(
     if failed:
         return Section(study.title, [*study.said, *(f"A fit failed: {error}." for error in failed)])
     return study.section({k: r for k, r in mine.items() if isinstance(r, Result)}, page)
+
+
+# --- a whole experiment -----------------------------------------------------------------------
+
+
+class Planned(Protocol):
+    """A budget in full: a dataclass with the number of fits side by side."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def jobs(self) -> int:
+        """Fits side by side."""
+
+    def lasting(self, minutes: float) -> Self:
+        """Return it with another time for every fit."""
+
+
+Q = TypeVar("Q", bound=Planned)
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[Q]):
+    """The studies of a paper.
+
+    Attributes
+    ----------
+    name, title
+        On the command line, and of the page.
+    plans
+        Budgets.
+    studies
+        Name for ``--only``, and what prepares the study.
+    said
+        From the plan, the command and the budget to the paragraphs at the head of the page.
+    """
+
+    name: str
+    title: str
+    plans: Mapping[Budget, Q]
+    studies: Mapping[str, Prepare[Setting[Q]]]
+    said: Callable[[Q, str, Budget], Sequence[str]]
+
+    def run(
+        self,
+        budget: Budget,
+        out: str | Path,
+        seed: int,
+        data: str | Path | None,
+        only: str | None,
+        minutes_per_fit: float | None,
+    ) -> Path:
+        """Carry it out, or go on where it was interrupted; return the page.
+
+        Raises
+        ------
+        InputError
+            If an argument is out of range, or the folder holds something else.
+        TrainingError
+            If a fit failed; the others are done, and the page says so.
+        """
+        plan = self._plan(budget, minutes_per_fit)
+        if only is not None and only not in self.studies:
+            expected = f"one of {', '.join(self.studies)}"
+            raise InputError.of("experiment", "--only", only, expected)
+        folder, real = Path(out), None if data is None else Path(data).absolute()
+        if real is not None and not real.is_dir():
+            raise InputError(f"{data}: no such folder, expected the data sets that --data names")
+        record = {
+            "experiment": self.name,
+            "budget": budget,
+            "seed": seed,
+            "minutes_per_fit": minutes_per_fit,
+            "data": None if real is None else str(real),
+        }
+        open_folder(folder, record)
+        said = self.said(plan, self._command(record), budget)
+        conduct = Conduct(self.name, self.title, folder, plan.jobs, said, list(self.studies))
+        setting = Setting(plan, (folder / "data").absolute(), real, seed)
+        chosen = self.studies if only is None else {only: self.studies[only]}
+        return conduct.carry_out(setting, chosen)
+
+    def _plan(self, budget: Budget, minutes_per_fit: float | None) -> Q:
+        if budget not in self.plans:
+            expected = f"one of {', '.join(self.plans)}"
+            raise InputError.of("experiment", "--budget", budget, expected)
+        whole = self.plans[budget]
+        plan = replace(whole, jobs=min(whole.jobs, usable_cores()))
+        if minutes_per_fit is None:
+            return plan
+        if not minutes_per_fit > 0:
+            where, expected = "--minutes-per-fit", "more than zero"
+            raise InputError.of("experiment", where, minutes_per_fit, expected)
+        return plan.lasting(minutes_per_fit)
+
+    def _command(self, record: Mapping[str, object]) -> str:
+        options = ["--budget", str(record["budget"]), "--seed", str(record["seed"]), "-o", "DIR"]
+        if record["data"] is not None:
+            options += ["--data", "DATA"]
+        if record["minutes_per_fit"] is not None:
+            options += ["--minutes-per-fit", str(record["minutes_per_fit"])]
+        return f"modpose experiment {self.name} {shlex.join(options)}"

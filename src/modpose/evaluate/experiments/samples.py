@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,14 +51,36 @@ class Sample:
         """Open the held-out images."""
         return open_source(self.source, index=self.test)
 
+    def truth_of_train(self) -> pd.DataFrame:
+        """Read what is true of the images that fits see, in their order."""
+        return self._truth(self.train)
+
     def truth_of_test(self) -> pd.DataFrame:
         """Read what is true of the held-out images, in their order."""
+        return self._truth(self.test)
+
+    def _truth(self, index: Path) -> pd.DataFrame:
         import pandas as pd
 
         if self.truth is None:
             raise InputError(f"{self.name}: nothing is known of the truth")
-        table: pd.DataFrame = pd.read_csv(self.truth).iloc[np.load(self.test)]
+        table: pd.DataFrame = pd.read_csv(self.truth).iloc[np.load(index)]
         return table.reset_index(drop=True)
+
+
+Made = tuple[NDArray[Any], int, "pd.DataFrame | None"]
+"""Images, how many of them, at the end, are held out, and what is true of them."""
+
+
+def sample_once(folder: Path, name: str, description: str, make: Callable[[], Made]) -> Sample:
+    """Make a sample, or open it where the experiment made it before."""
+    own = folder / name
+    train, test, truth = own / "train.npy", own / "test.npy", own / "truth.csv"
+    if test.is_file():  # written last
+        known = truth if truth.is_file() else None
+        return Sample(name, str(own / "images.npy"), train, test, description, known)
+    images, n_test, table = make()
+    return write_sample(folder, name, description, images, n_test, table)
 
 
 def write_sample(

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -38,10 +38,38 @@ if TYPE_CHECKING:
 
 Budget = Literal["smoke", "scaled", "full"]
 Options = Mapping[str, Any]
+P = TypeVar("P")
 
 RECORD = "experiment.json"
 EVALUATION = "evaluation.json"
 HELD_OUT = "held_out.parquet"
+
+
+@dataclass(frozen=True)
+class Setting(Generic[P]):
+    """What an experiment was asked for.
+
+    Attributes
+    ----------
+    plan
+        Sizes and training.
+    samples
+        Folder for prepared images.
+    data
+        Folder of real data sets, or None.
+    seed
+        Of everything random.
+    """
+
+    plan: P
+    samples: Path
+    data: Path | None
+    seed: int
+
+    def find(self, name: str) -> Path | None:
+        """Return the path of a real data set, None where it is not there."""
+        path = None if self.data is None else self.data / name
+        return path if path is not None and path.is_file() else None
 
 
 # --- fits -------------------------------------------------------------------------------------
@@ -63,6 +91,10 @@ class Fit:
         Training stops there; None trains for the configured epochs.
     importance
         Number of held-out images and of samples an image for the importance-weighted bound.
+    labels
+        Column of the sample's truth that the fit is told; None where it is told nothing.
+    affinity
+        CSV that says how alike these classes are.
     """
 
     name: str
@@ -72,6 +104,8 @@ class Fit:
     seed: int
     max_minutes: float | None
     importance: tuple[int, int]
+    labels: str | None = None
+    affinity: Path | None = None
 
     def config(self) -> Config:
         """Resolve the complete configuration."""
@@ -162,6 +196,8 @@ def carry_out(fit: Fit, folder: Path) -> Path:
             config,
             path,
             index=fit.sample.train,
+            labels=None if fit.labels is None else fit.sample.truth_of_train()[fit.labels],
+            affinity=fit.affinity,
             max_minutes=fit.max_minutes,
             overwrite=True,  # at most the beginnings of this very run are there
             quiet=True,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from modpose.evaluate.experiments import study
 from modpose.evaluate.experiments.page import Page, Row, Section
 from modpose.evaluate.experiments.spatial_vae.budgets import Plan
 from modpose.evaluate.experiments.study import Fit, Result
@@ -16,32 +16,8 @@ from modpose.report import grids
 from modpose.report.figures import Look
 from modpose.report.grids import Floats, Origin
 
-
-@dataclass(frozen=True)
-class Setting:
-    """What an experiment was asked for.
-
-    Attributes
-    ----------
-    plan
-        Sizes and training.
-    samples
-        Folder for prepared images.
-    data
-        Folder of real data sets, or None.
-    seed
-        Of everything random.
-    """
-
-    plan: Plan
-    samples: Path
-    data: Path | None
-    seed: int
-
-    def find(self, name: str) -> Path | None:
-        """Return the path of a real data set, None where it is not there."""
-        path = None if self.data is None else self.data / name
-        return path if path is not None and path.is_file() else None
+Setting = study.Setting[Plan]
+"""What an experiment was asked for."""
 
 
 @dataclass(frozen=True)

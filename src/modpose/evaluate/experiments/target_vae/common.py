@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.files import replace_atomically
 from modpose.evaluate.clustering import cluster
+from modpose.evaluate.experiments import samples, study
 from modpose.evaluate.experiments.page import Page
-from modpose.evaluate.experiments.samples import Sample, write_sample
+from modpose.evaluate.experiments.samples import Made, Sample
 from modpose.evaluate.experiments.spatial_vae.common import score_note, score_row
 from modpose.evaluate.experiments.study import Fit, Options, Result
 from modpose.evaluate.experiments.target_vae import figures
@@ -31,48 +30,16 @@ MOST_CLUSTERED = 10_000
 """Rows of content that are clustered at most."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What an experiment was asked for.
-
-    Attributes
-    ----------
-    plan
-        Sizes and training.
-    samples
-        Folder for prepared images.
-    data
-        Folder of real data sets, or None.
-    seed
-        Of everything random.
-    """
-
-    plan: Plan
-    samples: Path
-    data: Path | None
-    seed: int
-
-    def find(self, name: str) -> Path | None:
-        """Return the path of a real data set, None where it is not there."""
-        path = None if self.data is None else self.data / name
-        return path if path is not None and path.is_file() else None
+Setting = study.Setting[Plan]
+"""What an experiment was asked for."""
 
 
 # --- images -----------------------------------------------------------------------------------
 
-Made = tuple[NDArray[Any], int, "pd.DataFrame | None"]
-"""Images, how many of them, at the end, are held out, and what is true of them."""
-
 
 def sample_once(setting: Setting, name: str, description: str, make: Callable[[], Made]) -> Sample:
     """Make a sample, or open it where the experiment made it before."""
-    folder = setting.samples / name
-    train, test, truth = folder / "train.npy", folder / "test.npy", folder / "truth.csv"
-    if test.is_file():  # written last
-        known = truth if truth.is_file() else None
-        return Sample(name, str(folder / "images.npy"), train, test, description, known)
-    images, n_test, table = make()
-    return write_sample(setting.samples, name, description, images, n_test, table)
+    return samples.sample_once(setting.samples, name, description, make)
 
 
 def eight_bit(pictures: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from modpose.evaluate.experiments.page import Page, Row
-from modpose.evaluate.experiments.samples import Sample
+from modpose.evaluate.experiments.samples import Made, Sample
 from modpose.evaluate.experiments.spatial_vae.common import (
     Study,
     held_out_pictures,
@@ -17,7 +17,6 @@ from modpose.evaluate.experiments.study import Result
 from modpose.evaluate.experiments.target_vae import figures
 from modpose.evaluate.experiments.target_vae.common import (
     By,
-    Made,
     Setting,
     make_fits,
     named,

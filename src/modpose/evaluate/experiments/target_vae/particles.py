@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from modpose.data.source import open_source
 from modpose.evaluate import metrics
 from modpose.evaluate.experiments.page import Page, Row
-from modpose.evaluate.experiments.samples import Sample
+from modpose.evaluate.experiments.samples import Made, Sample
 from modpose.evaluate.experiments.spatial_vae.common import (
     Study,
     held_out_pictures,
@@ -23,7 +23,6 @@ from modpose.evaluate.experiments.study import Result
 from modpose.evaluate.experiments.target_vae import figures
 from modpose.evaluate.experiments.target_vae.common import (
     By,
-    Made,
     Setting,
     clusters,
     content,
