@@ -24,7 +24,7 @@ class Model:
     slug, title
         In names of run folders, and in tables.
     gamma, beta
-        Weights of the affinity and of the content KL; 0 leaves the affinity out.
+        Weights of the affinity (0 leaves it out) and of the content KL; None: the recipe's own.
     z_dim
         Dimensions of content.
     similarity
@@ -37,8 +37,8 @@ class Model:
 
     slug: str
     title: str
-    gamma: float = GAMMA
-    beta: float = BETA
+    gamma: float | None = GAMMA
+    beta: float | None = BETA
     z_dim: int = Z_DIM
     similarity: str = "fsc"
     recipe: str = "affinity-vae"
@@ -224,8 +224,11 @@ def configured(plan: Plan, sizes: Sizes, model: Model, more: Options) -> dict[st
         "model": {"z_dim": model.z_dim},
         "train": {
             "epochs": sizes.epochs,
-            "beta": {"kind": "constant", "end": model.beta},
-            "gamma": {"kind": "constant", "end": model.gamma},
+            **{
+                name: {"kind": "constant", "end": weight}
+                for name, weight in (("beta", model.beta), ("gamma", model.gamma))
+                if weight is not None
+            },
         },
     }
     if plan.small:

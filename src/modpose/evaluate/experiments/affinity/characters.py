@@ -33,7 +33,7 @@ MORE: Options = {"data": {"normalize": "range"}}
 OURS = Model(
     "modpose-soap",
     f"modpose with affinity, γ = {GAMMA:g}",
-    beta=1.0,
+    beta=None,
     similarity="soap",
     recipe="modpose",
     options={"model": {"likelihood": {"kind": "bernoulli"}, "shift": {"std_px": 2.0}}},

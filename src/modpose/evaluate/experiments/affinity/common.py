@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from modpose.evaluate.experiments import study
 from modpose.evaluate.experiments.affinity.budgets import Model, Plan, Sizes, configured
 from modpose.evaluate.experiments.samples import Sample
 from modpose.evaluate.experiments.study import Fit, Options, Result
-from modpose.evaluate.latent_map import SOFT_K, LatentMap, novelty_auc
+from modpose.evaluate.latent_map import SOFT_K, Distance, LatentMap, novelty_auc
+from modpose.evaluate.placing import content_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def make_fit(
     seed: int = 0,
 ) -> Fit:
     """Lay out one fit; ``matrix`` is what it follows, ``seed`` counts on from the experiment's."""
-    follows = model.gamma > 0
+    follows = model.gamma != 0
     return Fit(
         name=f"{sample.name}-{model.slug}-seed{seed}",
         sample=sample,
@@ -106,11 +107,12 @@ class Found:
         table, held_out = result.run.latents(), result.held_out()
         labels = result.fit.sample.truth_of_train()[NAME].astype(str).to_numpy()
         fitted = (table["split"] == "train").to_numpy()
-        known = LatentMap.of(_columns(table, "z_")[fitted], labels[fitted])
-        channel = _columns(held_out, "pose_")
+        distance: Distance = "euclidean" if result.fit.affinity is None else "cosine"
+        known = LatentMap.of(content_of(table)[fitted], labels[fitted], distance)
+        channel = _pose_channel(held_out)
         truth = result.fit.sample.truth_of_test()
         truth[NAME] = truth[NAME].astype(str)
-        return cls(known, _columns(held_out, "z_"), truth, channel if channel.size else None)
+        return cls(known, content_of(held_out), truth, channel if channel.size else None)
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -147,9 +149,10 @@ class Found:
         return novelty_auc(scores[self.seen], scores[~self.seen])
 
     def whole(self) -> LatentMap:
-        """Return the map with the unseen classes in it."""
+        """Return the map with the unseen classes in it, and Euclidean distances as in the paper."""
         unseen = ~self.seen
-        return self.known.together(self.z[unseen], self.names[unseen])
+        plain = replace(self.known, distance="euclidean")
+        return plain.together(self.z[unseen], self.names[unseen])
 
     def row(self) -> dict[str, Any]:
         """Return the columns of a table that every fit has."""
@@ -177,16 +180,18 @@ DIGITS = dict.fromkeys(
 NOTE = (
     "kNN 5: held-out samples of known classes whose five nearest fitted samples agree by majority. "
     "Own share of 100: mean part of their class among the 100 nearest (a quarter of all where "
-    "there are fewer than 400). Within 2σ: those within two standard deviations of their class's "
-    "mean on every axis, and of no nearer one. New class: area under the ROC curve of the distance "
-    "to the five nearest, over what is usual there, for unseen against seen classes."
+    "there are fewer than 400). Neighbours are the nearest by the angle where a fit follows an "
+    "affinity, which is a cosine, and by the Euclidean distance elsewhere. Within 2σ: those "
+    "within two standard deviations of their class's mean on every axis, and of no nearer one. "
+    "New class: area under the ROC curve of the distance to the five nearest, over what is usual "
+    "there, for unseen against seen classes."
 )
 
 
-def _columns(table: pd.DataFrame, prefix: str) -> Floats:
-    """Return prefix_0, prefix_1, ... as (N, k)."""
-    count = sum(str(name).removeprefix(prefix).isdigit() for name in table.columns)
-    return table[[f"{prefix}{k}" for k in range(count)]].to_numpy(np.float64)
+def _pose_channel(table: pd.DataFrame) -> Floats:
+    """Return pose_0, pose_1, ... as (N, p)."""
+    count = sum(str(name).removeprefix("pose_").isdigit() for name in table.columns)
+    return table[[f"pose_{k}" for k in range(count)]].to_numpy(np.float64)
 
 
 def found_all(fits: Mapping[Model, Fit], results: Mapping[str, Result]) -> dict[Model, Found]:

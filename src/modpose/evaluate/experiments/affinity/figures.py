@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,7 +138,7 @@ def proximity(panels: Mapping[str, LatentMap]) -> Figure:
     """Distances between the centres of classes, each matrix scaled to a largest of 100."""
     shown = {}
     for title, known in panels.items():
-        distances = known.centroid_distances()
+        distances = replace(known, distance="euclidean").centroid_distances()
         shown[title] = (known.names, known.names, 100 * distances / max(distances.max(), 1e-300))
     return matrices(shown)
 

@@ -43,10 +43,8 @@ CUBE = 6 / 32
 """Side of a cube as a fraction of the box."""
 TURNED: Options = {"train": {"augment": "rotations"}}
 AFFINITY = affinity_vae()
-TURNING = Model(
-    "affinity-fsc-turned", f"affinity-VAE, γ = {GAMMA:g}, images turned", options=TURNED
-)
-"""affinity-VAE whose training images are turned afresh each epoch."""
+TURNING = Model("affinity-fsc-ours", "affinity-VAE, our training", None, None, options=TURNED)
+"""The recipe's own weights, and training images that are turned afresh each epoch."""
 PLAIN = beta_vae()
 MODELS = (PLAIN, AFFINITY, TURNING)
 
@@ -143,8 +141,8 @@ def prepare(setting: Setting) -> Study:
         setting,
         "Tetrominoes: Figure 4",
         f"FSC affinities of upright shapes; {count} {'seeds' if count > 1 else 'seed'}, means and "
-        "standard deviations over them. " + NOTE + " Turned: training images are turned afresh "
-        "each epoch.",
+        "standard deviations over them. " + NOTE + " Our training: the recipe's own γ and β, and "
+        "training images that are turned afresh each epoch.",
         MODELS,
         lambda by, results, page: _show(setting, by, page),
     )
