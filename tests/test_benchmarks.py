@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from modpose.evaluate.metrics import hungarian_accuracy
+from modpose.simulate.digits import glyphs, transform
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -213,3 +216,11 @@ def test_volumes_benchmark_compares_bounds_first(run: Callable[..., str]) -> Non
     sizes = ["--box", "6", "--batch-size", "3", "--repetitions", "1", "--units", "7", "8"]
     told = run("volumes", *sizes)
     assert "ELBO with the same weights" in told and "3d-spvae, 400 voxels" in told
+
+
+def test_subspaces_separate_letters_that_are_turned_and_shifted() -> None:
+    subspaces = importlib.import_module("benchmarks.subspaces")
+    upright = np.repeat(glyphs("ABCEFGKLRY", 28), 24, axis=0)
+    images, _ = transform(upright, box=50, shift_std_px=3.0, seed=0)
+    found = subspaces.cluster(subspaces.rings(torch.from_numpy(images)), seed=0)
+    assert hungarian_accuracy(np.repeat(np.arange(10), 24), found.numpy())[0] > 0.85
