@@ -189,6 +189,15 @@ def learner_step(
         pixels=config.train.pixels,
         augment=config.train.augment_rotation,
     )
+    _climb(learner, elbo)
+
+
+def step_optimizers(learner: Learner, batch: Batch, generator: torch.Generator) -> None:
+    """Take the step of modpose's training loop on a batch that is ready."""
+    _climb(learner, learner.module(batch, generator=generator))
+
+
+def _climb(learner: Learner, elbo: Elbo) -> None:
     loss = -elbo.value().mean()
     for optimizer in learner.optimizers:
         optimizer.zero_grad()
