@@ -268,3 +268,41 @@ def test_a_textbook_learns(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     elbos = [textbook.train_step(model, optimizer, images, generator) for _ in range(15)]
     assert elbos[-1] > elbos[0] + 100
+
+
+def test_the_textbook_of_cryodrgn_is_the_field_with_the_same_weights() -> None:
+    from benchmarks.textbook.cryodrgn import CryoDrgn, Posed
+
+    from modpose.config import FourierFieldConfig, SpectralConfig
+    from modpose.data.batches import Batch
+    from modpose.fields.slices import SliceField
+    from modpose.geometry.pose import Pose
+    from modpose.geometry.rotations import haar_rotations
+    from modpose.observe.projection import Projection
+
+    generator = torch.Generator().manual_seed(0)
+    book, field = CryoDrgn(12), SliceField(FourierFieldConfig(), 8, 12)
+    first, *hidden = (book.decoder[i] for i in (0, 2, 3, 4))
+    waves = len(book.waves)
+    with torch.no_grad():
+        field.positions.copy_(book.waves.T / 2)  # per Nyquist, not per cycle a pixel
+        field.first.weight.copy_(first.weight[:, : 2 * waves])
+        field.first.bias.copy_(first.bias)
+        field.content.weight.copy_(first.weight[:, 2 * waves :])
+        for ours, theirs in zip(field.hidden, hidden, strict=True):
+            ours.linear.load_state_dict(theirs.layer.state_dict())
+        field.output.load_state_dict(book.decoder[-1].state_dict())
+        rotation, z = haar_rotations(3, generator=generator), torch.randn(3, 8)
+        images, shift = torch.randn(3, 12, 12), torch.randn(3, 2)
+        projection = Projection(SpectralConfig(), 12)
+        still = Pose(rotation, shift)
+        seen = projection.predict(field, z[:, None], still, None)[:, 0]
+        move = book.kx * shift[:, :1] + book.ky * shift[:, 1:]
+        expected = book.decode(rotation, z) * torch.exp(-2j * math.pi * move)
+        torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
+        batch = Batch(torch.arange(3), images[:, None], pose=still)
+        shown = projection.show(batch, "transform", torch.zeros(1, 2))
+        ahead = torch.view_as_real(book.transform(images) * torch.exp(2j * math.pi * move))
+        torch.testing.assert_close(shown, ahead.flatten(1), atol=1e-5, rtol=1e-4)
+    posed = Posed(images, rotation, shift, torch.ones(3, 12, 7))
+    assert torch.isfinite(book.loss(posed, generator))

@@ -73,7 +73,7 @@ class CryoDrgn(nn.Module):
         """Return slices (B, M)."""
         k = torch.stack([self.kx, self.ky, torch.zeros_like(self.kx)], dim=-1)
         k = k.expand(len(z), -1, -1) @ rotation
-        flip = k[..., 2] > 0
+        flip = k[..., 2] < 0
         k = torch.where(flip[..., None], -k, k)
         phase = (k[:, :, None, :] * self.waves).sum(-1)
         content = z[:, None].expand(-1, k.shape[1], -1)
