@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "target-vae": "target_vae",
     "subtomograms": "subtomograms",
     "affinity": "affinity",
+    "amortisation": "amortisation",
 }
 """Name of an experiment and its module in :mod:`modpose.evaluate.experiments`."""
 

@@ -7,6 +7,7 @@ that is started again with the same arguments continues where it was.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -126,6 +127,7 @@ class Score:
         Its parts.
     importance_bound, importance_images, importance_samples
         Mean importance-weighted bound of the first so many images with K samples each.
+        These are NaN where a lookup table says nothing of the held-out images.
     images
         Number of held-out images.
     seconds, epochs, stopped
@@ -212,25 +214,29 @@ def evaluate(fit: Fit, run: Run) -> Score:
     """Score a run on the held-out images, and keep what it infers of them."""
     model, images = run.model(), fit.sample.open_test()
     model.quiet = True
-    encoded = model.encode(images)
-    table = encoded.to_dataframe()
-    replace_atomically(run.path / HELD_OUT, table.to_parquet, overwrite=True)
+    table = run.config.model.encoder.kind == "table"
+    names = ("elbo", "recon", "kl_pose", "kl_content")
+    nats = dict.fromkeys((*names, "elbo_se", "importance_bound"), math.nan)
     count, samples = fit.importance
     few = images.subset(np.arange(min(count, images.n)))
-    environment = run.environment
+    # A lookup table has no rows for other images; where only content is asked, it is fitted.
+    if not table or run.config.model.poses == "given":
+        encoded = model.encode(images, search=table)
+        latents = encoded.to_dataframe()
+        replace_atomically(run.path / HELD_OUT, latents.to_parquet, overwrite=True)
+        nats |= {name: float(getattr(encoded, name).mean(dtype=np.float64)) for name in names}
+        nats["elbo_se"] = float(encoded.elbo.std(dtype=np.float64) / np.sqrt(images.n))
+    if not table:
+        bound = model.importance_bound(few, samples)
+        nats["importance_bound"] = float(bound.mean(dtype=np.float64))
     return Score(
-        elbo=float(encoded.elbo.mean(dtype=np.float64)),
-        elbo_se=float(encoded.elbo.std(dtype=np.float64) / np.sqrt(images.n)),
-        recon=float(encoded.recon.mean(dtype=np.float64)),
-        kl_pose=float(encoded.kl_pose.mean(dtype=np.float64)),
-        kl_content=float(encoded.kl_content.mean(dtype=np.float64)),
-        importance_bound=float(model.importance_bound(few, samples).mean(dtype=np.float64)),
+        **nats,
         importance_images=few.n,
         importance_samples=samples,
         images=images.n,
         seconds=float(run.epochs()[-1]["seconds"]),
         epochs=int(run.epochs()[-1]["epoch"]),
-        stopped=str(environment["stopped"]),
+        stopped=str(run.environment["stopped"]),
     )
 
 

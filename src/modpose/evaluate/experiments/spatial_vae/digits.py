@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,8 +63,10 @@ WIDE = (180.0, SHIFT_PRINTED)
 def prepare(setting: Setting) -> Study:
     """Make the three sets, and say which fits they need."""
     budget = setting.plan.digits
-    pictures, n_test, words = _pictures(setting)
-    sets = {name: _sample(setting, name, pictures, n_test, words) for name in VARIANTS}
+    drawn, n_test, words = pictures(
+        setting.find("mnist.npz"), budget.images, budget.held_out, setting.seed
+    )
+    sets = {name: _sample(setting, name, drawn, n_test, words) for name in VARIANTS}
     fits = {
         (name, model, z): _fit(setting, sets[name], name, model, z)
         for name in VARIANTS
@@ -92,32 +95,31 @@ def prepare(setting: Setting) -> Study:
 # --- data -------------------------------------------------------------------------------------
 
 
-def _pictures(setting: Setting) -> tuple[Floats, int, str]:
-    """Pictures in [0, 1], the last of them held out; how many those are, and what they show."""
+def pictures(file: Path | None, images: int, held_out: int, seed: int) -> tuple[Floats, int, str]:
+    """Return pictures in [0, 1], the last held out; how many those are, and what they show.
+
+    Digits of MNIST where ``file`` (mnist.npz) is given, else characters of a font.
+    """
     from modpose.simulate.digits import glyphs, transform
 
-    budget = setting.plan.digits
-    file = setting.find("mnist.npz")
     if file is not None:
         parts = []
-        for array, most in (("x_train", budget.images), ("x_test", budget.held_out)):
+        for array, most in (("x_train", images), ("x_test", held_out)):
             stack = open_source(f"{file}:{array}", kind="images").stack
             parts.append(stack.read(np.arange(min(most, stack.n)))[:, 0] / 255)
         n_test = len(parts[1])
         words = f"MNIST, the first {len(parts[0]):,} training and {n_test:,} test digits"
         return np.concatenate(parts), n_test, words
     characters = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"
-    n = budget.images + budget.held_out
-    rng = np.random.default_rng(setting.seed)
+    n = images + held_out
+    rng = np.random.default_rng(seed)
     chosen = glyphs(characters, SIDE)[rng.integers(len(characters), size=n)]
-    pictures, _ = transform(
-        chosen, box=SIDE, angle_std_deg=5.0, shift_std_px=0.5, seed=setting.seed
-    )
+    drawn, _ = transform(chosen, box=SIDE, angle_std_deg=5.0, shift_std_px=0.5, seed=seed)
     words = (
-        f"{budget.images:,} characters of a built-in font to fit and {budget.held_out:,} held out "
+        f"{images:,} characters of a built-in font to fit and {held_out:,} held out "
         "(no mnist.npz was given), each tilted by N(0, 5²) degrees"
     )
-    return pictures, budget.held_out, words
+    return drawn, held_out, words
 
 
 def _sample(setting: Setting, name: str, pictures: Floats, n_test: int, words: str) -> Sample:

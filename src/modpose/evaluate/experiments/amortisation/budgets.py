@@ -1,0 +1,80 @@
+"""How much of each study is done under each budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modpose.evaluate.experiments.study import Budget
+
+BY_TIME = 1_000_000
+"""So many epochs that the time ends the fit."""
+
+
+@dataclass(frozen=True)
+class StudyBudget:
+    """Sizes of one study.
+
+    Attributes
+    ----------
+    images, held_out
+        Numbers of images to fit and to score on.
+    epochs, minutes
+        What ends a fit; None where time does not.
+    importance
+        Held-out images, and samples of each, for the importance-weighted bound.
+    measured
+        Images that displacements and amortisation gaps are measured on, of each part.
+    box
+        Side of the images, pixels.
+    z_dim
+        Dimensions of content, where the study says nothing else.
+    options
+        Laid on every recipe.
+    """
+
+    images: int
+    held_out: int
+    epochs: int
+    minutes: float | None
+    importance: tuple[int, int]
+    measured: int
+    box: int
+    z_dim: int
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A budget in full: particles (the moves and the controls) and digits."""
+
+    particles: StudyBudget
+    digits: StudyBudget
+
+    def lasting(self, minutes: float) -> Plan:
+        """Return the plan with another time for every fit."""
+        return Plan(replace(self.particles, minutes=minutes), replace(self.digits, minutes=minutes))
+
+
+_TINY = {"encoder": {"hidden": 8}, "field": {"hidden": 8, "depth": 1}}
+
+PLANS: dict[Budget, Plan] = {
+    "smoke": Plan(
+        particles=StudyBudget(48, 12, 1, None, (4, 3), 10, 16, 2, {"model": _TINY}),
+        digits=StudyBudget(60, 12, 1, None, (4, 3), 10, 28, 2, {}),
+    ),
+    "scaled": Plan(
+        particles=StudyBudget(
+            3000, 300, BY_TIME, 5.0, (100, 20), 300, 32, 8, {"train": {"lr": 1e-3}}
+        ),
+        digits=StudyBudget(
+            10_000, 1000, BY_TIME, 3.0, (100, 50), 1000, 28, 2, {"train": {"lr": 1e-3}}
+        ),
+    ),
+    "full": Plan(
+        particles=StudyBudget(130_000, 2000, 50, None, (500, 100), 2000, 128, 8, {}),
+        digits=StudyBudget(
+            60_000, 10_000, 50, None, (500, 100), 2000, 28, 2, {"train": {"lr": 1e-2}}
+        ),
+    ),
+}

@@ -1,0 +1,114 @@
+"""Moved images against what moving the object does, displacements, and the experiment."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from modpose.data.batches import Batch
+from modpose.errors import InputError
+from modpose.evaluate.amortisation import SHIFT, SHIFT_5, TURN, Displacement, Move
+from modpose.evaluate.experiments import amortisation
+from modpose.geometry.pose import Pose
+from modpose.simulate.conformations import Conformer, built_in_conformers
+from modpose.simulate.projections import ProjectionSettings, simulate_projections
+
+
+def project(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    settings = ProjectionSettings(n=len(rotation), box=32, pixel_size=6.0, snr=1e6)
+    still = [Conformer("still", built_in_conformers(1)[0].molecule)]
+    made = simulate_projections(settings, still, (rotation, shift))
+    return made.images / made.scale
+
+
+@pytest.mark.parametrize("move", [SHIFT, SHIFT_5, TURN, Move("both", 2, True)])
+def test_a_moved_projection_is_the_projection_in_the_moved_pose(move):
+    rotation = Rotation.random(3, rng=0).as_matrix()
+    shift = np.array([[0.5, -1.0], [0.0, 2.0], [-1.5, 0.3]])
+    images = torch.from_numpy(project(rotation, shift))
+    pose = Pose(torch.from_numpy(rotation).float(), torch.from_numpy(shift).float())
+    batch = Batch(torch.arange(3), images[:, None], torch.zeros(3, 9), pose)
+    moved = move.of_batch(batch, "consistent")
+    expected = project(moved.pose.rotation.double().numpy(), moved.pose.shift.double().numpy())
+    inside = (slice(None), slice(3, -3), slice(8, -3))  # what was rolled round is left out
+    error = moved.image[:, 0].numpy()[inside] - expected[inside]
+    assert np.abs(error).max() < 0.02 * expected.max()
+    assert (moved.ctf[:, 3] == (90.0 if move.turned else 0.0)).all()
+    published = move.of_batch(batch, "as-published")
+    assert published.pose is pose
+    assert published.ctf is batch.ctf
+    torch.testing.assert_close(published.image, moved.image)
+
+
+def test_turning_four_times_and_shifting_round_the_box_changes_nothing():
+    for side in (7, 8):
+        image = torch.randn(2, side, side)
+        turned = image
+        for _ in range(4):
+            turned = TURN.of_images(turned)
+        torch.testing.assert_close(turned[:, 1:, 1:], image[:, 1:, 1:])
+        assert torch.equal(Move("all", side).of_images(image), image)
+
+
+def test_displacements_in_units_of_pairs_and_of_standard_deviations():
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(4000, 3)).astype(np.float32)
+    same = Displacement(before, before, np.ones_like(before))
+    assert same.of_pairs() == 0
+    assert same.in_std() == 0
+    elsewhere = Displacement(before, rng.permutation(before), np.full_like(before, 0.5))
+    assert elsewhere.of_pairs() == pytest.approx(1.0, abs=0.03)
+    one = Displacement(before, before + 0.5, np.full_like(before, 0.5))
+    assert one.in_std() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("amortisation")
+    amortisation.run("smoke", folder, seed=1)
+    return folder
+
+
+def rows(folder, name: str) -> list[dict[str, str]]:
+    with (folder / "tables" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_whole_experiment_runs_under_the_smoke_budget(smoke):
+    assert len(rows(smoke, "moves")) == 8
+    assert len(rows(smoke, "controls")) == 12
+    assert len(rows(smoke, "digits")) == 5
+    assert len(rows(smoke, "digits-moves")) == 8
+    for name in ("figure-10", "figure-14"):
+        assert (smoke / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    page = (smoke / "index.md").read_text()
+    assert "sections 3.1 to 3.3 and Appendix C" in page
+    assert "A fit failed" not in page
+
+
+def test_controls_say_what_they_should(smoke):
+    found = {row["model"]: row for row in rows(smoke, "controls")}
+    frozen = found["table, zeros, frozen"]
+    assert float(frozen["ARI"]) == 0
+    for row in found.values():
+        assert np.isfinite(float(row["ELBO, fitted"]))
+        assert np.isfinite(float(row["ELBO, held out"]))
+        assert float(row["gap, fitted"]) >= 0
+        held_out = row["gap, held out"]
+        assert held_out == "" if row["model"].startswith("table") else float(held_out) >= 0
+
+
+def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):
+    runs = smoke / "runs"
+    before = {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
+    assert len(before) == 17
+    amortisation.run("smoke", smoke, seed=1, only="digits")
+    assert before == {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
+    with pytest.raises(InputError, match="seed"):
+        amortisation.run("smoke", smoke, seed=2)
+    with pytest.raises(InputError, match="--only is nothing"):
+        amortisation.run("smoke", smoke, seed=1, only="nothing")
