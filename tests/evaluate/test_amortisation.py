@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from modpose.data.batches import Batch
+from modpose.data.particles import Particles
+from modpose.data.source import Source
+from modpose.data.stack import ArrayStack
 from modpose.errors import InputError
 from modpose.evaluate.amortisation import SHIFT, SHIFT_5, TURN, Displacement, Move
 from modpose.evaluate.experiments import amortisation
-from modpose.geometry.pose import Pose
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
 
@@ -29,19 +32,19 @@ def project(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
 def test_a_moved_projection_is_the_projection_in_the_moved_pose(move):
     rotation = Rotation.random(3, rng=0).as_matrix()
     shift = np.array([[0.5, -1.0], [0.0, 2.0], [-1.5, 0.3]])
-    images = torch.from_numpy(project(rotation, shift))
-    pose = Pose(torch.from_numpy(rotation).float(), torch.from_numpy(shift).float())
-    batch = Batch(torch.arange(3), images[:, None], torch.zeros(3, 9), pose)
-    moved = move.of_batch(batch, "consistent")
-    expected = project(moved.pose.rotation.double().numpy(), moved.pose.shift.double().numpy())
+    images = project(rotation, shift)
+    table = Particles(pd.DataFrame(index=range(3)), given_poses=(rotation, shift))
+    table = replace(table, given_ctf=np.ones((3, 9)))
+    source = Source(ArrayStack(images, pixel_size=6.0), table)
+    moved = move.of_source(source, "consistent")
+    expected = project(*moved.particles.poses())
     inside = (slice(None), slice(3, -3), slice(8, -3))  # what was rolled round is left out
-    error = moved.image[:, 0].numpy()[inside] - expected[inside]
-    assert np.abs(error).max() < 0.02 * expected.max()
-    assert (moved.ctf[:, 3] == (90.0 if move.turned else 0.0)).all()
-    published = move.of_batch(batch, "as-published")
-    assert published.pose is pose
-    assert published.ctf is batch.ctf
-    torch.testing.assert_close(published.image, moved.image)
+    found = moved.stack.read(np.arange(3))[:, 0]
+    assert np.abs(found[inside] - expected[inside]).max() < 0.02 * expected.max()
+    assert (moved.particles.ctf()[:, 3] == (91.0 if move.turned else 1.0)).all()
+    published = move.of_source(source, "as-published")
+    assert published.particles is table
+    np.testing.assert_array_equal(published.stack.read(np.arange(3))[:, 0], found)
 
 
 def test_turning_four_times_and_shifting_round_the_box_changes_nothing():
@@ -79,8 +82,8 @@ def rows(folder, name: str) -> list[dict[str, str]]:
 
 
 def test_the_whole_experiment_runs_under_the_smoke_budget(smoke):
-    assert len(rows(smoke, "moves")) == 8
-    assert len(rows(smoke, "controls")) == 12
+    assert len(rows(smoke, "moves")) == 12
+    assert len(rows(smoke, "controls")) == 13
     assert len(rows(smoke, "digits")) == 5
     assert len(rows(smoke, "digits-moves")) == 8
     for name in ("figure-10", "figure-14"):
@@ -105,7 +108,7 @@ def test_controls_say_what_they_should(smoke):
 def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):
     runs = smoke / "runs"
     before = {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
-    assert len(before) == 17
+    assert len(before) == 18
     amortisation.run("smoke", smoke, seed=1, only="digits")
     assert before == {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
     with pytest.raises(InputError, match="seed"):

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.data.batches import Batch
-from modpose.data.dataset import Dataset
+from modpose.data.source import Source
+from modpose.data.stack import Stack
 from modpose.geometry.pose import Pose
 from modpose.model import PoseModel
 from modpose.observe.ctf import CtfColumn
@@ -64,25 +64,35 @@ class Move:
             shift = shift @ turn[:2, :2].T
         return Pose(rotation, shift + shift.new_tensor([float(self.pixels), 0.0]))
 
-    def of_batch(self, batch: Batch, mode: Mode) -> Batch:
-        """Move images; with ``consistent``, poses and the axes of astigmatism with them.
+    def of_source(self, source: Source, mode: Mode) -> Source:
+        """Move images as stored; with ``consistent``, poses and axes of astigmatism with them.
 
         The published runs left pose and CTF as they were, so that the encoder and the decoder saw
         an image at odds with what they were told of it.
         """
-        moved = replace(
-            batch,
-            image=self.of_images(batch.image),
-            twin=None if batch.twin is None else self.of_images(batch.twin),
-        )
-        if mode == "as-published":
-            return moved
-        pose = None if batch.pose is None else self.of_pose(batch.pose)
-        ctf = batch.ctf
-        if ctf is not None and self.turned:
-            ctf = ctf.clone()
-            ctf[:, CtfColumn.DEFOCUS_ANGLE] += 90.0
-        return replace(moved, pose=pose, ctf=ctf)
+        particles, size = source.particles, source.stack.pixel_size
+        if mode == "consistent":
+            poses, ctf = particles.poses(size), particles.ctf(size)
+            if poses is not None:
+                moved = self.of_pose(Pose(*(torch.from_numpy(part) for part in poses)))
+                poses = moved.rotation.numpy(), moved.shift.numpy()
+            if ctf is not None and self.turned:
+                ctf[:, CtfColumn.DEFOCUS_ANGLE] += 90.0
+            angles = None if ctf is None else ctf.astype(np.float64)
+            particles = replace(particles, given_poses=poses, given_ctf=angles)
+        return replace(source, stack=_MovedStack(source.stack, self), particles=particles)
+
+
+class _MovedStack(Stack):
+    """A stack whose images are moved as they are read."""
+
+    def __init__(self, stack: Stack, move: Move) -> None:
+        self._stack, self._move = stack, move
+        self.n, self.shape, self.channels = stack.n, stack.shape, stack.channels
+        self.pixel_size, self.name, self.dtype = stack.pixel_size, stack.name, stack.dtype
+
+    def _read_into(self, rows: NDArray[np.int64], out: Floats) -> None:
+        out[:] = self._move.of_images(torch.from_numpy(self._stack.read(rows))).numpy()
 
 
 SHIFT = Move("shift by 1 px", pixels=1)
@@ -126,30 +136,29 @@ class Displacement:
 
 
 @torch.no_grad()
-def displace(
-    model: PoseModel, dataset: Dataset, move: Move, mode: Mode, rows: NDArray[np.int64] | None
-) -> Displacement:
+def displace(model: PoseModel, source: Source, move: Move, mode: Mode) -> Displacement:
     """Encode images as they are, and moved.
 
     Parameters
     ----------
     model
         With an encoder that sees images.
-    dataset
-        Images prepared for it (:meth:`PoseModel.dataset`).
+    source
+        The images.
     move, mode
         What is done to them.
-    rows
-        Which; None: all.
     """
-    vae = model.vae
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    rows = np.arange(dataset.n) if rows is None else rows
-    for batch in dataset.batches(rows, vae.whole_batch):
-        ready = batch.to(model.device)
-        posterior = vae.posterior(ready)
-        spread = posterior.spread(posterior.best().cell).z[:, 0]
-        after = vae.posterior(move.of_batch(ready, mode)).content_mean()
-        parts.append((posterior.content_mean(), after, spread))
-    whole = [torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)]
-    return Displacement(*(np.asarray(part, np.float32) for part in whole))
+    before, std = _content(model, source)
+    after, _ = _content(model, move.of_source(source, mode))
+    return Displacement(before, after, std)
+
+
+def _content(model: PoseModel, source: Source) -> tuple[Floats, Floats]:
+    """Posterior means of content over all cells, and s.d. in the best one, (N, k) each."""
+    vae, dataset = model.vae, model.dataset(source)
+    means, stds = [], []
+    for batch in dataset.batches(np.arange(dataset.n), vae.whole_batch):
+        posterior = vae.posterior(batch.to(model.device))
+        means.append(posterior.content_mean().cpu().numpy())
+        stds.append(posterior.spread(posterior.best().cell).z[:, 0].cpu().numpy())
+    return np.concatenate(means), np.concatenate(stds)

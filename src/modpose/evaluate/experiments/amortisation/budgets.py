@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modpose.evaluate.experiments.study import Budget
+from modpose.posterior.search import SearchSettings
 
 BY_TIME = 1_000_000
 """So many epochs that the time ends the fit."""
@@ -31,6 +32,8 @@ class StudyBudget:
         Dimensions of content, where the study says nothing else.
     options
         Laid on every recipe.
+    search
+        How long posteriors are refined for the amortisation gap.
     """
 
     images: int
@@ -42,6 +45,7 @@ class StudyBudget:
     box: int
     z_dim: int
     options: dict[str, Any]
+    search: SearchSettings = field(default_factory=SearchSettings)
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,12 @@ class Plan:
 
 
 _TINY = {"encoder": {"hidden": 8}, "field": {"hidden": 8, "depth": 1}}
+_BRIEF = SearchSettings(angles=8, nodes=8, modes=1, climb_steps=0, refine_steps=2, samples=2)
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
-        particles=StudyBudget(48, 12, 1, None, (4, 3), 10, 16, 2, {"model": _TINY}),
-        digits=StudyBudget(60, 12, 1, None, (4, 3), 10, 28, 2, {}),
+        particles=StudyBudget(24, 4, 1, None, (2, 2), 6, 16, 2, {"model": _TINY}, _BRIEF),
+        digits=StudyBudget(40, 4, 1, None, (2, 2), 6, 28, 2, {}, _BRIEF),
     ),
     "scaled": Plan(
         particles=StudyBudget(

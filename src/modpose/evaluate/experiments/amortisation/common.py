@@ -14,6 +14,7 @@ from modpose.evaluate.amortisation import Displacement, Mode, Move, displace
 from modpose.evaluate.experiments.amortisation.budgets import Plan
 from modpose.evaluate.experiments.page import Row
 from modpose.evaluate.experiments.study import Result
+from modpose.posterior.search import SearchSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +46,9 @@ def has_table(result: Result) -> bool:
 
 def displacement(result: Result, move: Move, mode: Mode, count: int) -> Displacement:
     """Measure where the encoder puts images that it was fitted to, once they are moved."""
-    model = result.model()
-    dataset = model.dataset(result.fit.sample.open_train())
-    return displace(model, dataset, move, mode, np.arange(min(count, dataset.n)))
+    source = result.fit.sample.open_train()
+    some = source.subset(np.arange(min(count, source.n)))
+    return displace(result.model(), some, move, mode)
 
 
 def displacement_row(result: Result, name: str, move: Move, mode: Mode, count: int) -> Row:
@@ -62,7 +63,7 @@ def displacement_row(result: Result, name: str, move: Move, mode: Mode, count: i
     }
 
 
-def gap_row(result: Result, name: str, count: int) -> Row:
+def gap_row(result: Result, name: str, count: int, search: SearchSettings) -> Row:
     """Return a row: bounds of the images fitted to and held out, and the amortisation gaps.
 
     The gap is what refining each image's own posterior by gradient gains over what the encoder
@@ -90,10 +91,10 @@ def gap_row(result: Result, name: str, count: int) -> Row:
         "minutes": score.seconds / 60,
         "ms an image to encode": None if has_table(result) else 1e3 * encoding / some.n,
     }
-    return row | _gaps(result, count)
+    return row | _gaps(result, count, search)
 
 
-def _gaps(result: Result, count: int) -> dict[str, float | None]:
+def _gaps(result: Result, count: int, search: SearchSettings) -> dict[str, float | None]:
     model = result.model()
     model.quiet = True
     gaps: dict[str, float | None] = {}
@@ -108,7 +109,7 @@ def _gaps(result: Result, count: int) -> dict[str, float | None]:
             continue
         # a table knows its own images by number, so it is asked about all of them
         some = source if has_table(result) else source.subset(np.arange(min(count, source.n)))
-        gain = model.encode(some, search=True).elbo_gain
+        gain = model.encode(some, search=search).elbo_gain
         gaps[f"gap, {part}"] = None if gain is None else float(gain.mean(dtype=np.float64))
     return gaps
 

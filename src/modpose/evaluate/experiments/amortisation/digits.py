@@ -88,14 +88,17 @@ def _fit(setting: Setting, sample: Sample, name: str) -> Fit:
 
 
 def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequence[str]:
-    count = setting.plan.digits.measured
+    budget = setting.plan.digits
+    count = budget.measured
     seeing = [name for name in MODELS if name != "table"]
     moved = [
         displacement_row(results[f"digits-{name}"], MODELS[name][0], move, "as-published", count)
         for name in seeing
         for move in (SHIFT, SHIFT_5)
     ]
-    rows = [gap_row(results[f"digits-{name}"], MODELS[name][0], count) for name in MODELS]
+    rows = [
+        gap_row(results[f"digits-{name}"], MODELS[name][0], count, budget.search) for name in MODELS
+    ]
     panels = {
         f"{MODELS[name][0]}, {move.name}": displacement(
             results[f"digits-{name}"], move, "as-published", count

@@ -56,6 +56,7 @@ CONTROLS: dict[str, Control] = {
         "cryodrgn",
         {"model": {"encoder": {"sees": "aligned"}}},
     ),
+    "posed": Control("modpose-posed", "modpose-posed"),
     "table": Control("table, random start", "vlt"),
     "table-zeros": Control("table, zero start", "vlt", {"model": {"encoder": _ZERO}}),
     "table-zeros-frozen": Control(
@@ -79,7 +80,7 @@ CONTROLS: dict[str, Control] = {
     "small-twin": Control("evil twin, 2 x 256, z = 2", "evil-twin", _SMALL),
 }
 """Appendix C; the first is the baseline."""
-MOVED = ("encoder", "aligned")
+MOVED = ("encoder", "aligned", "posed")
 """Those whose images are moved."""
 
 
@@ -205,10 +206,10 @@ def _show_moves(setting: Setting, results: Mapping[str, Result], page: Page) -> 
 
 
 def _show_controls(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequence[str]:
-    count = setting.plan.particles.measured
+    budget = setting.plan.particles
     rows = [
         {
-            **gap_row(results[_run_name(name)], control.title, count),
+            **gap_row(results[_run_name(name)], control.title, budget.measured, budget.search),
             "ARI": _states_found(results[_run_name(name)]),
         }
         for name, control in CONTROLS.items()
