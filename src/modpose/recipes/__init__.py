@@ -56,7 +56,7 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     source
         The opened input; a few images are read.
     recipe
-        Options of the one that was asked for; one for given poses keeps what it says of noise.
+        Options of the one that was asked for, which keeps what it says of noise.
 
     Returns
     -------
@@ -71,6 +71,7 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         return DEFAULT_FOR_POSED, {}, meaning
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
     hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
+    by_data = recipe is None or "likelihood" not in recipe.get("model", {})
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
     values = source.stack.read(few)
     name = DEFAULT_RECIPE if len(source.stack.shape) == 2 else DEFAULT_FOR_VOLUMES
@@ -79,11 +80,12 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     if eight_bit or (low >= 0 and high <= 1):
         options: Options = {"model": {"likelihood": {"kind": "bernoulli"}}}
         options["data"] = {"normalize": "range"}
-        return name, options, "values look like pictures: Bernoulli likelihood on [0, 1]"
+        meaning = "Bernoulli likelihood on [0, 1]" if by_data else "scaled to [0, 1]"
+        return name, options, f"values look like pictures: {meaning}"
     noise = {"kind": "gaussian", "noise": "learned", "std": 1.0}
     options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
-    meaning = f"values look like measurements: normalised images, learned Gaussian noise{hint}"
-    return name, options, meaning
+    learned = ", learned Gaussian noise" if by_data else ""
+    return name, options, f"values look like measurements: normalised images{learned}{hint}"
 
 
 def _has_poses_in_space(source: Source) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
-from modpose.report import grids, sections, summary
+from modpose.report import grids, kin, sections, summary
 from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
 from modpose.report.figures import Look
@@ -115,9 +115,13 @@ def _makers(material: Material, points: Integers) -> Makers:
         "truth": lambda: truth(material),
         "manifold": lambda: sections.manifold(material),
         "content": lambda: sections.content(material, points),
+        "classes": lambda: kin.classes(material),
+        "affinities": lambda: kin.affinities(material),
         "clusters": lambda: sections.clusters(material),
         "traversals": lambda: sections.traversals(material),
+        "pose channel": lambda: kin.pose_traversals(material),
         "interpolations": lambda: sections.interpolations(material),
+        "corners": lambda: kin.corners(material),
         "samples": lambda: sections.samples(material),
         "poses": lambda: sections.pose(material),
         "symmetry": lambda: symmetry(material),
@@ -174,7 +178,31 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         if dataset is None or projected
         else choose_probe(model.vae, dataset, columns, len(latents)),
         space=None if dataset is None else look_at_volumes(model, dataset, latents, known),
+        kin=_kin(run, model, latents),
         seed=config.seed,
+    )
+
+
+def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> kin.Kin | None:
+    """Collect known classes, affinities and the pose channel."""
+    from modpose.affinity.known import known_name
+
+    width = run.config.model.pose_channel
+    if "label" not in latents and not width:
+        return None
+    labels = latents["label"].tolist() if "label" in latents else [None] * len(latents)
+    known, volumes = run.known_affinity(), len(run.environment["shape"]) == 3
+
+    def draw(z: Floats, channel: Floats) -> Floats:
+        pictures = np.asarray(model.decode(z.astype(np.float32), channel.astype(np.float32)))
+        return grids.volume_pictures(pictures) if volumes else pictures
+
+    return kin.Kin(
+        labels=np.array([known_name(label) or "" for label in labels]),
+        held_out=latents["split"].to_numpy() == "val",
+        affinity=None if known is None else known.classes,
+        channel=latents[[f"pose_{k}" for k in range(width)]].to_numpy(float) if width else None,
+        draw=draw if width else None,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modpose.report import grids
 from modpose.report.figures import Look
 from modpose.report.grids import Floats
+from modpose.report.kin import Kin
 from modpose.report.probe import Probe
 from modpose.report.volumes import Space
 
@@ -55,6 +56,8 @@ class Material:
         pictures or volumes are modelled as they are.
     space
         Averages and walks of volumes with poses in space; None elsewhere.
+    kin
+        Known classes, affinities and the pose channel; None where none of them is there.
     probe
         Images whose inference is examined, with the model; None where there are none.
     """
@@ -80,6 +83,7 @@ class Material:
     probe: Probe | None = None
     volumes: Callable[[Floats], Floats] | None = None
     space: Space | None = None
+    kin: Kin | None = None
     seed: int = 0
 
     @property
