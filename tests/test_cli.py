@@ -98,7 +98,18 @@ def test_without_arguments_the_help_is_shown(cli: Callable[..., Result]) -> None
 
 @pytest.mark.parametrize(
     "verb",
-    ["fit", "resume", "inspect", "report", "recipes", "encode", "export", "select", "experiment"],
+    [
+        "fit",
+        "resume",
+        "inspect",
+        "report",
+        "recipes",
+        "encode",
+        "map",
+        "export",
+        "select",
+        "experiment",
+    ],
 )
 def test_every_verb_teaches_with_an_example(cli: Callable[..., Result], verb: str) -> None:
     assert f"\n  modpose {verb} " in cli(verb, "--help").out
