@@ -212,6 +212,18 @@ def test_the_sparse_stack_is_a_stack_of_different_images(tmp_path: Path) -> None
     assert path.stat().st_size == 1024 + 5 * 256 * 256 * 4
 
 
+def test_the_sparse_volumes_are_read_as_volumes(tmp_path: Path) -> None:
+    from benchmarks.memory import write_sparse_volumes
+
+    from modpose.data.source import open_source
+
+    write_sparse_volumes(tmp_path / "sparse.mrcs", 5, 8)
+    stack = open_source(tmp_path / "sparse.mrcs").stack
+    assert (stack.n, stack.shape) == (5, (8, 8, 8))
+    volumes = stack.read(np.arange(5))[:, 0]
+    assert len(np.unique(volumes[:, 4, 0, 0])) == 5 and (volumes[:, 0] == 0).all()
+
+
 def test_volumes_benchmark_compares_bounds_first(run: Callable[..., str]) -> None:
     sizes = ["--box", "6", "--batch-size", "3", "--repetitions", "1", "--units", "7", "8"]
     told = run("volumes", *sizes)
