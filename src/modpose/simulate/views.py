@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 FINE = 1.5
 """Points of the projection lattice in a standard deviation of the atoms, at least."""
@@ -155,6 +159,8 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
     except (RuntimeError, ValueError, OSError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or ["unknown format"])[0]
         raise InputError(f"{path}: not readable as coordinates ({reason})") from None
+    if structure.input_format == gemmi.CoorFormat.Pdb:
+        _check_columns(path)
     if len(structure) == 0 or not structure[0].count_atom_sites():
         raise InputError(f"{path}: the file has no atoms")
     model = structure[0]
@@ -171,6 +177,10 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
         for atom in residue
         if residue.name not in WATER and not atom.element.is_hydrogen
     ]
+    strange = next((row for row in atoms if row[0].element.atomic_number == 0), None)
+    if strange is not None:
+        where = f"atom {strange[0].name} of residue {strange[1]}, chain {strange[2]}"
+        raise InputError.of(path, f"the element of {where}", "unknown", "one of the periodic table")
     atoms = [row for row in atoms if row[0].occ * row[0].element.atomic_number > 0]
     if not atoms:
         raise InputError(f"{path}: the file has no atoms")
@@ -180,6 +190,20 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
     masses = np.array([atom.occ * atom.element.atomic_number for atom, *_ in atoms], float)
     residue = np.array([number for _, number, _ in atoms], np.int64)
     return AtomTable(positions, masses, np.array([name for *_, name in atoms]), residue)
+
+
+def _check_columns(path: Path) -> None:
+    """Refuse a PDB file whose coordinates are no numbers, which would be read in part."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.startswith(("ATOM  ", "HETATM")):
+                continue
+            for start in (30, 38, 46):
+                word = line[start : start + 8].strip()
+                if NUMBER.fullmatch(word) is None:
+                    where = f"a coordinate in line {number}"
+                    raise InputError.of(path, where, repr(word), "a number with a decimal point")
 
 
 def barrel() -> Atoms:
@@ -227,9 +251,12 @@ class Views:
 
 def haar_rotations(n: int, rng: np.random.Generator) -> Floats:
     """Return (n, 3, 3) rotations, uniform over SO(3): quaternions uniform on the sphere."""
-    from scipy.spatial.transform import Rotation
+    import torch
 
-    return np.asarray(Rotation.from_quat(rng.standard_normal((n, 4))).as_matrix())
+    from modpose.geometry.rotations import rotation_of_quaternion
+
+    quaternions = np.roll(rng.standard_normal((n, 4)), 1, axis=1)  # the real part was drawn last
+    return rotation_of_quaternion(torch.from_numpy(quaternions)).numpy()
 
 
 def project_atoms(
