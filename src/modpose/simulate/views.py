@@ -6,7 +6,7 @@ import gzip
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+UNKNOWN = 0.02
+"""Atoms of unknown element, as a fraction of all, that are left out without a word."""
+ELECTRONS = {"H": 1, "D": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}
+"""By the first letter of an atom's name, for files without a column of elements."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 FINE = 1.5
@@ -171,25 +175,42 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
         except RuntimeError as error:
             raise InputError(f"{path}: its assembly cannot be built ({error})") from None
     atoms = [
-        (atom, residue.seqid.num or 0, chain.name)
+        (atom, residue.seqid.num or 0, chain.name, _electrons(atom, residue.name))
         for chain in model
         for residue in chain
         for atom in residue
-        if residue.name not in WATER and not atom.element.is_hydrogen
+        if residue.name not in WATER
     ]
-    strange = next((row for row in atoms if row[0].element.atomic_number == 0), None)
-    if strange is not None:
-        where = f"atom {strange[0].name} of residue {strange[1]}, chain {strange[2]}"
-        raise InputError.of(path, f"the element of {where}", "unknown", "one of the periodic table")
-    atoms = [row for row in atoms if row[0].occ * row[0].element.atomic_number > 0]
+    atoms = [row for row in atoms if row[3] != 1]
+    unknown = [row for row in atoms if row[3] == 0]
+    if len(unknown) > UNKNOWN * len(atoms):
+        atom, number, chain_name, _ = unknown[0]
+        where = f"the element of atom {atom.name}, residue {number}, chain {chain_name}"
+        raise InputError.of(path, where, "unknown", "one of the periodic table")
+    atoms = [row for row in atoms if row[0].occ * row[3] > 0]
     if not atoms:
         raise InputError(f"{path}: the file has no atoms")
     positions = np.array([atom.pos.tolist() for atom, *_ in atoms], float)
     if not np.isfinite(positions).all():
         raise InputError(f"{path}: a coordinate is not a finite number")
-    masses = np.array([atom.occ * atom.element.atomic_number for atom, *_ in atoms], float)
-    residue = np.array([number for _, number, _ in atoms], np.int64)
-    return AtomTable(positions, masses, np.array([name for *_, name in atoms]), residue)
+    masses = np.array([atom.occ * electrons for atom, *_, electrons in atoms], float)
+    residue = np.array([number for _, number, *_ in atoms], np.int64)
+    return AtomTable(positions, masses, np.array([name for *_, name, _ in atoms]), residue)
+
+
+def _electrons(atom: Any, residue: str) -> int:
+    """Electrons of an atom; 0 where nothing says which element it is.
+
+    Standard residues are read by the first letter of the atom's name: without a column of
+    elements, HG would else be mercury and CB nothing at all.
+    """
+    import gemmi
+
+    if gemmi.find_tabulated_residue(residue).is_standard():
+        letter = atom.name.lstrip("0123456789")[:1]
+        if letter in ELECTRONS:
+            return ELECTRONS[letter]
+    return int(atom.element.atomic_number)
 
 
 def _check_columns(path: Path) -> None:
