@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 from modpose.cli import app
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.simulate.species import built_in_species
+from modpose.simulate.species import Species, built_in_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
 from modpose.simulate.tetrominoes import CLASSES, UNSEEN, tetromino, tetromino_species
+from modpose.simulate.views import Atoms
 
 CLEAN = SubtomogramSettings(
     n=12,
@@ -98,6 +99,15 @@ def test_clean_sets_hold_the_posed_shapes_and_say_what_they_are() -> None:
         blocks = tetromino(one["template"], 6.0).stretched(one["elongation"])
         expected = blocks.place(rotation.reshape(3, 3), np.zeros(3), 32, 1.0)
         np.testing.assert_allclose(volumes[row], expected, atol=1e-6)
+
+
+def test_clean_densities_of_atoms_are_never_negative() -> None:
+    rng = np.random.default_rng(0)
+    atoms = Atoms(4.0 * rng.standard_normal((50, 3)), np.full(50, 7.0), 2.25)
+    made = simulate_subtomograms(replace(CLEAN, n=2, box=16, pixel_size=3.0), [Species("m", atoms)])
+    volumes = made.volumes()
+    assert volumes.min() == 0.0
+    assert volumes.max() == pytest.approx(1.0)
 
 
 def test_turns_of_the_grid_are_by_tens_of_degrees() -> None:

@@ -219,7 +219,7 @@ class Subtomograms(Stack):
             poses = self._rotations[r], self._shifts[r]
             wide[mine] = self._place(int(k), *poses, self._hinge[r], self._elongation[r], side)
         if self.ctf is None and self._wedge.all():  # nothing to filter
-            return wide
+            return np.maximum(wide, 0.0, out=wide)  # splines undershoot by rounding
         return _filtered(wide, self._transfer(rows, side))
 
     def _transfer(self, rows: NDArray[np.int64], side: int) -> Volumes:
