@@ -178,3 +178,4 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     noise[3, 2, 2, 2] = np.nan
     with pytest.raises(InputError, match="image 4: it holds values that are not finite"):
         align_subtomograms(open_source(noise), tmp_path / "out", AlignSettings())
+    assert not (tmp_path / "out").exists()

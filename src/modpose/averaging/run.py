@@ -190,9 +190,12 @@ def align_subtomograms(
 
     settings = settings or AlignSettings()
     check_volumes(source, settings)
-    folder = _prepared(Path(out), settings, source.n, overwrite, resume)
+    folder, wanted = Path(out), dataclasses.asdict(settings) | {"volumes": source.n}
+    _check_folder(folder, wanted, overwrite, resume)
     wedges = open_wedges(source, wedge, datadir=datadir)
     data = read_coefficients(source, wedges, settings)
+    if not resume:
+        _begin(folder, wanted)
     found = _carried_out(data, folder, settings, quiet)
     if settings.motions:
         found = found._replace(motions=_motions_of(data, found, settings))
@@ -361,21 +364,17 @@ def _log(path: Path, state: State, data: Coefficients, seconds: float) -> None:
 # --- the folder -------------------------------------------------------------------------------
 
 
-def _prepared(folder: Path, settings: AlignSettings, n: int, overwrite: bool, resume: bool) -> Path:
-    """Make the folder, or check the one to go on with."""
-    wanted = dataclasses.asdict(settings) | {"volumes": n}
+def _check_folder(folder: Path, wanted: dict[str, object], overwrite: bool, resume: bool) -> None:
+    """Refuse a folder that cannot be written to or gone on with; nothing is touched."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the folder should go")
     if resume:
         earlier = _settings_of(folder)
-        differing = [name for name, value in wanted.items() if earlier.get(name) != value]
-        if differing:
-            name = differing[0]
-            raise InputError.of(
-                folder, f"{name} to go on with", wanted[name], f"{earlier.get(name)} as begun"
-            )
-        return folder
-    if folder.is_dir() and any(folder.iterdir()):
+        differing = next((name for name in wanted if earlier.get(name) != wanted[name]), None)
+        if differing is not None:
+            expected = f"{earlier.get(differing)} as begun"
+            raise InputError.of(folder, f"{differing} to go on with", wanted[differing], expected)
+    elif folder.is_dir() and any(folder.iterdir()):
         if not (folder / SETTINGS).is_file():
             raise InputError(f"{folder}: the folder is not empty and holds no alignment")
         if not overwrite:
@@ -383,11 +382,14 @@ def _prepared(folder: Path, settings: AlignSettings, n: int, overwrite: bool, re
                 f"{folder}: there is an alignment already; give another -o, or --overwrite to "
                 "replace it, or --resume to go on with it"
             )
-        _clear(folder)
+
+
+def _begin(folder: Path, wanted: dict[str, object]) -> None:
+    """Make an empty folder, and say in it what was asked for."""
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     text = json.dumps(wanted, indent=2) + "\n"
     replace_atomically(folder / SETTINGS, lambda file: file.write(text.encode()), overwrite=True)
-    return folder
 
 
 def _settings_of(folder: Path) -> dict[str, object]:

@@ -69,6 +69,7 @@ def align(
     """
     from modpose.averaging.run import AlignSettings, align_subtomograms
     from modpose.data.source import open_source
+    from modpose.evaluate.pose_recovery import recover_poses
 
     opened = open_source(source, kind="volumes", datadir=datadir, index=index)
     diameter = mask_diameter
@@ -101,6 +102,11 @@ def align(
     )
     for line in found.lines(opened.pixel_size, opened.stack.shape[0]):
         typer.echo(line)
+    truth = opened.particles.truth()
+    if truth is not None and {"r00", "shift_z"} <= set(truth):
+        here = found.assignment
+        for line in recover_poses(here.rotation, here.shift, here.klass, truth).lines():
+            typer.echo(f"truth: {line}")
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
 
 
