@@ -46,6 +46,7 @@ _POSED: Options = {
         "epochs": 20,
         "schedule": "cosine",
         "warmup_steps": 50,
+        "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 2000},
     },
 }
 
@@ -64,7 +65,7 @@ MODPOSE: dict[str, Recipe] = {
         title="Conformations of a volume from projections of known pose, ours",
         description=(
             "As cryodrgn, with a content that changes every layer of the network, a noise spectrum "
-            "that follows the data shell by shell, an evidence lower bound in nats (beta = 1), and "
+            "that follows the data shell by shell, the KL weighted from 0 up to 1, and "
             "an encoder that sees each particle upright and is told the direction of view.  "
             "'modpose encode --search' refines the content of every image from there."
         ),
