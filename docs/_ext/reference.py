@@ -24,7 +24,7 @@ class Reference(SphinxDirective):
     """Base: sections made of a title and Markdown or literal text."""
 
     def section(self, title: str, *children: nodes.Node) -> nodes.section:
-        name = nodes.make_id(title)
+        name = nodes.make_id(title.replace("+", "-plus"))
         section = nodes.section(ids=[name], names=[nodes.fully_normalize_name(title)])
         section += nodes.title("", "", nodes.literal("", title))
         section += list(children)
