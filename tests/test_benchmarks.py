@@ -236,3 +236,12 @@ def test_subspaces_separate_letters_that_are_turned_and_shifted() -> None:
     images, _ = transform(upright, box=50, shift_std_px=3.0, seed=0)
     found = subspaces.cluster(subspaces.rings(torch.from_numpy(images)), seed=0)
     assert hungarian_accuracy(np.repeat(np.arange(10), 24), found.numpy())[0] > 0.85
+
+
+def test_volumes_of_affinity_vae_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.affinity_vae import main
+
+    main(["--box", "8", "--batch-size", "6", "--repetitions", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    rates = [int(line.split(": ")[1].split()[0]) for line in lines[-3:]]
+    assert min(rates) > 0 and "rotations" in lines[-1]

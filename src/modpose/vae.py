@@ -269,8 +269,10 @@ class Vae(nn.Module):
             return self.projection.log_likelihood(self.field, batch, latents.z, pose, learn=learn)
         whole = batch.observation is not None or self.whole_field
         chosen = self.pixels if whole else self._subset(pixels, generator)
-        prediction = self.predict(latents, batch.observation, chosen)
-        target = batch.image.flatten(2)[:, :, chosen].transpose(1, 2).unsqueeze(1)
+        target = batch.image.flatten(2)
+        every = len(chosen) == target.shape[-1]  # then there is nothing to pick
+        prediction = self.predict(latents, batch.observation, None if every else chosen)
+        target = (target if every else target[:, :, chosen]).transpose(1, 2).unsqueeze(1)
         log_prob = self.likelihood.log_prob(prediction, target)
         return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
 

@@ -14,7 +14,7 @@ SQUARED_ERROR: Options = {"kind": "gaussian", "noise": "fixed", "std": math.sqrt
 _OPTIONS: Options = {
     "model": {
         "z_dim": 8,
-        "encoder": {"kind": "conv", "channels": 16, "depth": 4, "normalize": "group"},
+        "encoder": {"kind": "conv", "widths": (8, 32, 64, 128)},
         "field": {"kind": "conv", "channels": 32, "depth": 2, "patch": 4},
         "likelihood": SQUARED_ERROR,
         **NO_POSE,

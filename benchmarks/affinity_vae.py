@@ -1,0 +1,84 @@
+"""Training steps of affinity-VAE on volumes: how many volumes a second of one core.
+
+    python -m benchmarks.affinity_vae
+
+Times are those of the processor, so that what else the machine does counts little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from benchmarks import machine
+from modpose.affinity import Affinity
+from modpose.affinity.known import KnownAffinity
+from modpose.affinity.term import AffinityTerm
+from modpose.config import merge, parse_config
+from modpose.data.batches import Batch
+from modpose.recipes import recipe_config
+from modpose.train.augment import Augment, turned
+from modpose.train.loop import Learner, set_up
+from modpose.vae import build_vae
+
+CLASSES = 6
+AUGMENT: tuple[Augment, ...] = ("none", "quarter-turns", "rotations")
+
+
+def make_learner(box: int, batch: Batch) -> Learner:
+    """Return the recipe's model, untrained, with an affinity matrix of six unlike classes."""
+    config = parse_config(
+        merge(recipe_config("affinity-vae"), {"train": {"accelerator": "cpu"}}), "affinity-vae"
+    )
+    assert batch.label is not None
+    names = tuple(map(str, range(CLASSES)))
+    known = KnownAffinity(batch.label.numpy(), Affinity(np.eye(CLASSES), names))
+    vae = build_vae(
+        config, shape=[box] * 3, channels=1, n_images=len(batch), affinity=AffinityTerm(known)
+    )
+    learner = set_up(vae, config)
+    learner.module.train()
+    return learner
+
+
+def seconds_per_volume(box: int, size: int, how: Augment, steps: int) -> list[float]:
+    """Processor seconds a volume of each of so many steps, after one that warms up."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(size, 1, box, box, box, generator=generator)
+    batch = Batch(torch.arange(size), images, label=torch.arange(size) % CLASSES)
+    learner = make_learner(box, batch)
+    taken = []
+    for _ in range(steps + 1):
+        start = time.process_time()
+        elbo = learner.module(turned(batch, how, generator), generator=generator)
+        learner.fabric.backward(-elbo.value(1.0, 10.0).mean())
+        for optimizer in learner.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        taken.append((time.process_time() - start) / size)
+    return taken[1:]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.affinity_vae", description=__doc__)
+    parser.add_argument("--box", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=7)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(machine.sentence(), flush=True)
+    for how in AUGMENT:
+        taken = seconds_per_volume(given.box, given.batch_size, how, given.repetitions)
+        middle, best = 1 / statistics.median(taken), 1 / min(taken)
+        print(
+            f"train.augment={how}: {middle:.0f} volumes of {given.box}^3 a processor-second "
+            f"(best step {best:.0f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
