@@ -6,13 +6,12 @@ encoder -> posterior -> pose on coordinates -> field -> observation -> likelihoo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modpose.affinity.term import AffinityTerm
 from modpose.config import (
@@ -26,21 +25,12 @@ from modpose.config.checks import check_model
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.encoders.polar import PolarEncoder
-from modpose.fields import build_field
-from modpose.fields.conv import ConvField
-from modpose.fields.dense import DenseField
-from modpose.fields.fronted import FrontedField
-from modpose.geometry.grids import disc, half_box, lattice
-from modpose.geometry.pose import Pose, rotate_images
-from modpose.likelihoods import Prediction, build_likelihood
-from modpose.observe.observation import Observation
+from modpose.generative import GenerativeModel
+from modpose.geometry.pose import rotate_images
 from modpose.observe.projection import Projection
 from modpose.posterior.cells import Proposal
-from modpose.posterior.corrections import PoseCorrections
 from modpose.posterior.latents import Latents
 from modpose.posterior.posterior import LatentLayout, Posterior
-
-WHOLE_PIXELS = 1 << 17
 
 
 class Elbo(NamedTuple):
@@ -65,7 +55,7 @@ class Elbo(NamedTuple):
         return value if self.extra is None else value - gamma * self.extra
 
 
-class Vae(nn.Module):
+class Vae(GenerativeModel):
     """One generative story and one proposer of its posterior.
 
     Parameters
@@ -80,9 +70,6 @@ class Vae(nn.Module):
         How alike the images that it is trained on are, where that is known and trained on.
     """
 
-    coordinates: Tensor
-    pixels: Tensor
-
     def __init__(
         self,
         config: Config,
@@ -92,51 +79,30 @@ class Vae(nn.Module):
         n_images: int,
         affinity: AffinityTerm | None = None,
     ) -> None:
-        super().__init__()
         model = config.model
-        self.shape, self.channels = tuple(shape), channels
-        self.layout = LatentLayout(model, len(shape), max(shape))
-        self.projection = None
+        layout, projection = LatentLayout(model, len(shape), max(shape)), None
         if isinstance(model.likelihood, SpectralConfig):
-            self.projection = Projection(model.likelihood, max(shape))
-        self.sees = model.encoder.sees if isinstance(model.encoder, MlpEncoderConfig) else "image"
-        in_space = self.projection is None or self.sees == "image"
-        self.encoder = build_encoder(
+            projection = Projection(model.likelihood, max(shape))
+        sees = model.encoder.sees if isinstance(model.encoder, MlpEncoderConfig) else "image"
+        in_space = projection is None or sees == "image"
+        encoder = build_encoder(
             model,
-            n_params=self.layout.n_params,
+            n_params=layout.n_params,
             channels=channels,
             shape=shape,
             n_images=n_images,
-            n_shown=None if in_space else cast(Projection, self.projection).n_shown(self.sees),
+            n_shown=None if projection is None or in_space else projection.n_shown(sees),
         )
-        self.corrections = None
-        if model.refine_poses is not None:
-            self.corrections = PoseCorrections(model.refine_poses, n_images)
-        self.cells = config.train.cells
-        self.affinity = affinity
-        self.likelihood = build_likelihood(model.likelihood)
-        self.field = build_field(
-            model.field,
-            z_dim=model.z_dim + model.pose_channel,
-            n_outputs=channels * self.likelihood.outputs_per_channel,
+        super().__init__(
+            config,
             shape=shape,
+            channels=channels,
+            n_images=n_images,
+            layout=layout,
+            projection=projection,
         )
-        mask = config.data.mask
-        counted = (
-            torch.arange(math.prod(shape)) if mask is None else disc(shape, mask * min(shape) / 2)
-        )
-        self.register_buffer("coordinates", lattice(shape), persistent=False)
-        self.register_buffer("pixels", counted, persistent=False)
-
-    @property
-    def whole_field(self) -> bool:
-        """Whether the field can only be evaluated at every pixel of the box at once."""
-        return isinstance(self.field, FrontedField)
-
-    @property
-    def whole_batch(self) -> int:
-        """Images that are decoded at every pixel at once without filling the memory."""
-        return max(1, WHOLE_PIXELS // math.prod(self.shape))
+        self.encoder, self.sees = encoder, sees
+        self.cells, self.affinity = config.train.cells, affinity
 
     def forward(
         self,
@@ -248,47 +214,8 @@ class Vae(nn.Module):
             posed = replace(batch, pose=self.given_pose(batch))
             batch = batch.with_image(self.projection.show(posed, self.sees, self.coordinates))
         if isinstance(self.encoder, PolarEncoder):
-            return cast(Proposal, self.encoder(batch, self._upright))
+            return cast(Proposal, self.encoder(batch, self.upright_natural))
         return cast(Proposal, self.encoder(batch))
-
-    def _upright(self, u: Tensor, z: Tensor) -> Tensor:
-        """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""
-        outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
-        return self.likelihood.natural(self.likelihood.read(outputs))
-
-    def log_likelihood(
-        self,
-        batch: Batch,
-        latents: Latents,
-        generator: torch.Generator | None = None,
-        pixels: int | None = None,
-    ) -> Tensor:
-        """Return log p(image | latents) in nats, (B, K), summed over pixels and channels."""
-        if self.projection is not None:
-            pose, learn = self.given_pose(batch), self.training
-            return self.projection.log_likelihood(self.field, batch, latents.z, pose, learn=learn)
-        whole = batch.observation is not None or self.whole_field
-        chosen = self.pixels if whole else self._subset(pixels, generator)
-        target = batch.image.flatten(2)
-        every = len(chosen) == target.shape[-1]  # then there is nothing to pick
-        prediction = self.predict(latents, batch.observation, None if every else chosen)
-        target = (target if every else target[:, :, chosen]).transpose(1, 2).unsqueeze(1)
-        log_prob = self.likelihood.log_prob(prediction, target)
-        return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
-
-    def given_pose(self, batch: Batch) -> Pose:
-        """Poses (B,) that came with the images, corrected where they are being refined."""
-        assert batch.pose is not None, "the model needs given poses"
-        return batch.pose if self.corrections is None else self.corrections(batch.index, batch.pose)
-
-    @contextmanager
-    def uncorrected(self) -> Iterator[None]:
-        """Take given poses as they are for a while: corrections belong to the images fitted to."""
-        corrections, self.corrections = self.corrections, None
-        try:
-            yield
-        finally:
-            self.corrections = corrections
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
@@ -305,96 +232,6 @@ class Vae(nn.Module):
             seen = self.projection.predict(self.field, best.z, pose, batch.ctf)
             return self.projection.picture(seen[:, 0]).unsqueeze(-1)
         return self._picture(self.predict(best, batch.observation))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, channel: Tensor | None = None) -> Tensor:
-        """Draw objects of content z (N, z_dim) upright and centred, without noise.
-
-        Parameters
-        ----------
-        z
-            Content.
-        channel
-            (N, p) pose channel, where the model has one.
-
-        Returns
-        -------
-        Tensor
-            (N, *shape, C); from projections, the volumes (N, n, n, n, 1) behind them.
-        """
-        if self.projection is not None:
-            return torch.stack([self.projection.volume(self.field, one) for one in z])[..., None]
-        still = z.new_zeros(len(z), 1, len(self.shape))
-        cell = torch.zeros(len(z), 1, dtype=torch.int64, device=z.device)
-        angle = still[..., 0] if len(self.shape) == 2 else still
-        beside = None if channel is None else channel.unsqueeze(1)
-        latents = Latents(z.unsqueeze(1), angle, still, cell, channel=beside)
-        return self._picture(self.predict(latents))
-
-    def _picture(self, prediction: Prediction) -> Tensor:
-        pixels = self.likelihood.mean(prediction)[:, 0]
-        return pixels.reshape(-1, *self.shape, self.channels)
-
-    def predict(
-        self,
-        latents: Latents,
-        observation: Observation | None = None,
-        pixels: Tensor | None = None,
-    ) -> Prediction:
-        """Posed prediction at ``pixels`` (all when None), after the observation; (B, K, P, C).
-
-        With an observation the field is evaluated on the whole box and filtered there.
-        """
-        whole = pixels is None or observation is not None or self.whole_field
-        outputs = self._decode(latents, None if whole else pixels)
-        prediction = self.likelihood.read(outputs)
-        if not whole or (pixels is None and observation is None):
-            return prediction
-        chosen = slice(None) if pixels is None else pixels
-        signal, log_std = prediction
-        if observation is not None:
-            signal = self._observe(signal, observation)
-        signal = signal[:, :, chosen]
-        if log_std is not None and log_std.dim():
-            log_std = log_std[:, :, chosen]
-        return Prediction(signal, log_std)
-
-    def _decode(self, latents: Latents, pixels: Tensor | None) -> Tensor:
-        """Outputs of the field (B, K, P, n_outputs) at pixels of the posed image."""
-        z = latents.decoded
-        if self.upright:
-            gridded = cast(DenseField | ConvField, self.field)
-            values = gridded.picture(z.flatten(0, 1)).flatten(2).transpose(1, 2)
-            values = values.reshape(*z.shape[:2], *values.shape[1:])
-            return values if pixels is None else values[:, :, pixels]
-        x = self.coordinates if pixels is None else self.coordinates[pixels]
-        u = latents.pose().to_object(x) / half_box(self.shape)
-        if self.layout.shared_content:  # one picture for all poses of an image
-            return cast(Tensor, self.field(u.flatten(1, 2), z[:, 0])).reshape(*u.shape[:3], -1)
-        return cast(Tensor, self.field(u.flatten(0, 1), z.flatten(0, 1))).reshape(*u.shape[:3], -1)
-
-    @property
-    def upright(self) -> bool:
-        """Whether the field's picture is the image's, pixel by pixel: no pose is inferred."""
-        posed = self.layout.rotation.prior != "none" or self.layout.shift_std is not None
-        gridded = isinstance(self.field, DenseField | ConvField) and self.field.shape == self.shape
-        return gridded and not posed
-
-    def _observe(self, signal: Tensor, observation: Observation) -> Tensor:
-        """Filter each image's K signals (B, K, P, C) as the instrument did."""
-        pictures = signal.transpose(-1, -2).reshape(len(signal), -1, *self.shape)
-        return (
-            observation.apply(pictures)
-            .reshape(*signal.shape[:2], self.channels, -1)
-            .transpose(-1, -2)
-        )
-
-    def _subset(self, count: int | None, generator: torch.Generator | None) -> Tensor:
-        """Draw so many of the counted pixels, the same for the whole batch."""
-        if count is None or count >= len(self.pixels):
-            return self.pixels
-        order = torch.rand(len(self.pixels), generator=generator, device=self.pixels.device)
-        return self.pixels[order.topk(count, sorted=False).indices]
 
 
 def build_vae(

@@ -19,6 +19,7 @@ from modpose.config import (
     FourierFeatures,
     GaussianConfig,
     ImplicitFieldConfig,
+    RotationConfig,
     merge,
     parse_config,
 )
@@ -286,8 +287,10 @@ def test_ctf_is_applied_to_the_prediction_and_gradients_flow() -> None:
 
 def test_parts_that_do_not_agree_are_refused() -> None:
     config = Config(recipe="spatial-vae")
-    with pytest.raises(InputError, match="3-D"):
-        build_vae(config, shape=(8, 8, 8), channels=1, n_images=2)
+    wide = config.model.model_copy(update={"rotation": RotationConfig(prior="wide")})
+    in_space = config.model_copy(update={"model": wide})
+    with pytest.raises(InputError, match=r"rotation\.prior is wide, expected uniform"):
+        build_vae(in_space, shape=(8, 8, 8), channels=1, n_images=2)
     model = config.model.model_copy(update={"ctf": "auto", "likelihood": BernoulliConfig()})
     with pytest.raises(InputError, match="gaussian"):
         build_vae(config.model_copy(update={"model": model}), shape=(8, 8), channels=1, n_images=2)
