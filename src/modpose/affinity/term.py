@@ -25,8 +25,8 @@ class AffinityTerm(nn.Module):
     """S(z), by image: its mean over a batch is the term.
 
     With c_ij the cosine between the posterior means of the contents of images i and j, and A_ij
-    their affinity, ``ordered-pairs`` is sum_ij |A_ij - c_ij| / N over all ordered pairs
-    (Mirecka et al., equation 3), and ``pair-mean`` the mean of |A_ij - c_ij| over pairs i < j.
+    their affinity, ``ordered-pairs`` is ``sum_ij |A_ij - c_ij| / N`` over all ordered pairs
+    (Mirecka et al., equation 3), and ``pair-mean`` the mean of ``|A_ij - c_ij|`` over pairs.
     Images of which no affinity is known take no part; N counts the others.
 
     Parameters
