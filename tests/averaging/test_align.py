@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 import modpose.averaging.run
 from modpose import AlignSettings, InputError, align_subtomograms, open_source
-from modpose.averaging.average import shell_correlation
+from modpose.averaging.average import fsc_of_classes
 from modpose.cli import main
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
@@ -81,7 +81,7 @@ def test_poses_re_read_by_others_make_a_sharp_average(aligned: Path, star: Path)
     with mrcfile.open(aligned / "class001.mrc") as file:
         average = file.data.astype(np.float32)
     pair = torch.from_numpy(np.stack([found.astype(np.float32), average]))
-    assert shell_correlation(pair[:1], pair[1:])[0, 1:6].min() > 0.9
+    assert fsc_of_classes(pair[:1], pair[1:])[0, 1:6].min() > 0.9
 
 
 def test_columns_of_the_input_stay(aligned: Path, star: Path) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 from modpose.averaging.average import (
     averages,
     centre_of_mass,
+    fsc_of_classes,
     half_averages,
     put_back,
     resolution_shell,
-    shell_correlation,
     soft_sphere,
 )
 from modpose.averaging.classify import Schedule, classify
@@ -89,7 +89,7 @@ def test_wedges_are_compensated() -> None:
     sums = put_back(data, torch.zeros(80, dtype=torch.int64), 1, rotation, shift)
     compensated = averages(sums, BOX, MASK)
     template = torch.from_numpy(simulated.templates()) * MASK
-    band = shell_correlation(compensated, template)[0, 1:6]
+    band = fsc_of_classes(compensated, template)[0, 1:6]
     assert band.min() > 0.98
 
 
@@ -108,8 +108,8 @@ def test_volumes_can_be_weighted_and_left_out() -> None:
 def test_correlation_of_noise_is_nothing_and_of_a_copy_everything() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, BOX, BOX, BOX, generator=generator)
-    assert shell_correlation(noise[:1], noise[1:])[0, 3:].abs().max() < 0.25
-    copied = shell_correlation(noise, 3 * noise)
+    assert fsc_of_classes(noise[:1], noise[1:])[0, 3:].abs().max() < 0.25
+    copied = fsc_of_classes(noise, 3 * noise)
     assert copied == pytest.approx(torch.ones(2, BOX // 2 + 1), abs=1e-5)
     curve = torch.tensor([[1.0, 0.9, 0.5, 0.1, 0.8]])
     assert resolution_shell(curve).tolist() == [2]

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.averaging.coefficients import Coefficients, half_sphere, phases, shell_of, transform
+from modpose.averaging.coefficients import Coefficients, phases, shell_of
 from modpose.averaging.reference import blur, corners, turned
+from modpose.evaluate.fsc import shell_correlation
 from modpose.geometry.grids import lattice
 
 OVERSAMPLING = 2
@@ -208,7 +209,7 @@ def half_averages(first: Sums, second: Sums, box: int, mask: Tensor) -> tuple[Te
         (C, D, D, D) of all; (C, shells).
     """
     halves = [averages(part, box, mask) for part in (first, second)]
-    fsc = shell_correlation(*halves)
+    fsc = fsc_of_classes(*halves)
     fsc[:, first.highest_shell + 1 :] = 0.0
     return averages(first + second, box, mask, ssnr_of(fsc, halved=True)), fsc
 
@@ -220,22 +221,10 @@ def ssnr_of(fsc: Tensor, *, halved: bool) -> Tensor:
     return 2 * ratio if halved else ratio
 
 
-def shell_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Fourier shell correlation (C, shells) of volumes (C, D, D, D), shells to half a cycle."""
-    box = a.shape[-1]
-    frequency, place = half_sphere(box, 0.5)
-    shell = shell_of(frequency, box)
-    fa, fb = transform(a, place), transform(b, place)
-    shells = box // 2 + 1
-
-    def summed(values: Tensor) -> Tensor:
-        return torch.zeros(len(values), shells).index_add_(1, shell, values)
-
-    cross = summed((fa * fb.conj()).real)
-    power = summed(fa.abs().square()) * summed(fb.abs().square())
-    correlation = cross / power.sqrt().clamp(min=1e-20)
-    correlation[:, 0] = 1.0
-    return correlation
+def fsc_of_classes(a: Tensor, b: Tensor) -> Tensor:
+    """Fourier shell correlation (C, shells) of volumes (C, D, D, D); the mean's, shell 0, is 1."""
+    found = shell_correlation(a, b)
+    return torch.cat([torch.ones_like(found[:, :1]), found], 1)
 
 
 def resolution_shell(fsc: Tensor, threshold: float = 0.143) -> Tensor:

@@ -16,9 +16,9 @@ from torch import Tensor
 from modpose.averaging.average import (
     Sums,
     averages,
+    fsc_of_classes,
     put_back,
     resolution_shell,
-    shell_correlation,
     ssnr_of,
 )
 from modpose.averaging.classify import (
@@ -86,7 +86,7 @@ def half_maps(
     first, second = sums.slots(slots), sums.slots(slots + 1)
     plain_first = averages(first, data.box, mask)
     plain_second = averages(second, data.box, mask)
-    fsc = shell_correlation(plain_first, plain_second)
+    fsc = fsc_of_classes(plain_first, plain_second)
     fsc[:, first.highest_shell + 1 :] = 0.0
     ratio = ssnr_of(fsc, halved=False)
 

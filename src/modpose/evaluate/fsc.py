@@ -119,7 +119,7 @@ def fsc(
         first, second = first * weight, second * weight
     if not (first.isfinite().all() and second.isfinite().all()):
         raise InputError("FSC: a map holds a value that is NaN or infinite, expected finite ones")
-    correlation = shell_correlation(torch.stack([first, second]), _shells(shape))[0]
+    correlation = shell_correlation(first[None], second[None])[0].numpy()
     return FscCurve(correlation, shape[0], pixel_size)
 
 
@@ -161,18 +161,25 @@ def read_map(path: Path) -> tuple[NDArray[np.float32], float | None]:
     return stack.read(np.array([0]))[0, 0], stack.pixel_size
 
 
-def shell_correlation(maps: torch.Tensor, shells: Shells) -> Floats:
-    """Correlate the first map of (M + 1, *shape) with each of the others; (M, K)."""
-    axes = tuple(range(1, maps.ndim))
-    spectrum = torch.fft.rfftn(maps, dim=axes).flatten(1)[:, shells.position]
-    pairs = (spectrum[:1].conj() * spectrum).real * shells.weight
-    power = spectrum.abs().square() * shells.weight
-    sizes = shells.size.tolist()
-    cross = torch.stack([some.sum(1) for some in pairs.split(sizes, 1)], 1)
-    own = torch.stack([some.sum(1) for some in power.split(sizes, 1)], 1)
-    both = (own[:1] * own).sqrt()
-    found = torch.where(both > 0, cross / both.clamp_min(1e-300), 0.0)
-    return np.asarray(found[1:].numpy(), np.float64)
+def shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Correlate maps shell by shell, (C, *shape) each; (C, K), shells 1 to half the shortest side.
+
+    A shell in which one of the two has nothing has the correlation 0.
+    """
+    shells = _shells(tuple(first.shape[1:]))
+    axes = tuple(range(1, first.ndim))
+    a, b = (
+        torch.fft.rfftn(maps, dim=axes).flatten(1)[:, shells.position] for maps in (first, second)
+    )
+    sizes, weight = shells.size.tolist(), shells.weight.to(first.dtype)
+
+    def summed(values: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(values * weight, sizes, 1)
+        return torch.stack([part.sum(1) for part in parts], 1)
+
+    both = (summed(a.abs().square()) * summed(b.abs().square())).sqrt()
+    cross = summed((a.conj() * b).real)
+    return torch.where(both > 0, cross / both.clamp_min(1e-30), 0.0)
 
 
 @lru_cache(maxsize=8)
