@@ -283,7 +283,7 @@ def test_parts_that_do_not_agree_are_refused(options: dict[str, Any], message: s
     with pytest.raises(InputError, match=message):
         build_vae(config, shape=(20, 20), channels=1, n_images=2)
     config = parse_config(merge(recipe_config("target-vae"), {"model": {}}), "target-vae")
-    with pytest.raises(InputError, match="3-D"):
+    with pytest.raises(InputError, match="for volumes"):
         build_vae(
             config.model_copy(
                 update={

@@ -20,7 +20,9 @@ from modpose.simulate.views import (
     simulate_views,
 )
 
-ATOM = "ATOM  {n:5d}  CA  ALA {chain}{n:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 10.00          {e:>2}"
+ATOM = (
+    "ATOM  {n:5d}  {e:<3} ALA {chain}{n:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 10.00          {e:>2}"
+)
 
 
 def pdb(atoms: list[tuple[str, float, float, float]], head: list[str] | None = None) -> str:
@@ -201,16 +203,16 @@ def test_malformed_coordinates_give_a_molecule_or_one_sentence(shared_data: Path
     assert all(str(file) in said and "\n" not in said for file, said in refused.items())
 
 
-ATOM = "ATOM      1  CA  ALA A   1    {:>8}{:>8}{:>8}  1.00  0.00          {:>2}\n"
+LINE = "ATOM      1  CA  ALA A   1    {:>8}{:>8}{:>8}  1.00  0.00          {:>2}\n"
 
 
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (ATOM.format("1,000", "2.000", "3.000", "C"), "a coordinate in line 1 is '1,000'"),
-        (ATOM.format("1.000", "2.000", "nan", "C"), "line 1 is 'nan'"),
+        (LINE.format("1,000", "2.000", "3.000", "C"), "a coordinate in line 1 is '1,000'"),
+        (LINE.format("1.000", "2.000", "nan", "C"), "line 1 is 'nan'"),
         (
-            ATOM.format("1.0", "2.0", "3.0", "X").replace("CA ", "XX "),
+            LINE.format("1.0", "2.0", "3.0", "X").replace("CA ", "XX "),
             "is unknown, expected one of",
         ),
     ],
