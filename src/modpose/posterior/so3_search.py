@@ -74,14 +74,14 @@ def search(
     top
         Poses to keep for each volume and reference.
     normalised
-        Score with the best amplitude, A^2 |F|^2 / 2 with A >= 0, instead of amplitude one.
+        Score with the best amplitude, ``A^2 |F|^2 / 2`` with A >= 0, instead of amplitude one.
     apart
         Least angle between kept poses, radians.
 
     Returns
     -------
     PoseHypotheses
-        The best poses.  The plain score is log p(y | pose) less that of no object at all.
+        The best poses.  The plain score is ``log p(y | pose)`` less that of no object at all.
     """
     count, grid = len(references), rotations.to(volumes.frequency)
     which = torch.arange(count).repeat_interleave(len(grid))
