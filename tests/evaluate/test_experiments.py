@@ -20,11 +20,12 @@ from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError, TrainingError
 from modpose.evaluate.experiments import spatial_vae, study
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page
 from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae import digits, galaxies, hinge
 from modpose.evaluate.experiments.spatial_vae.budgets import PLANS, Plan, StudyBudget, configured
-from modpose.evaluate.experiments.spatial_vae.common import Setting, Study
+from modpose.evaluate.experiments.spatial_vae.common import Setting
 from modpose.recipes import recipe_config
 from modpose.report.grids import align
 from modpose.run import Run
@@ -242,7 +243,8 @@ def test_a_failed_fit_is_said_on_the_page(
     def prepare(_: Setting) -> Study:
         return Study("One", ["Said."], [small_fit(sample, lr=1e30)], lambda *_: ["drawn"])
 
-    monkeypatch.setattr(spatial_vae, "STUDIES", {"one": prepare})
+    one = replace(spatial_vae.EXPERIMENT, studies={"one": prepare})
+    monkeypatch.setattr(spatial_vae, "EXPERIMENT", one)
     with pytest.raises(TrainingError, match="1 of 1 fits failed"):
         spatial_vae.run("smoke", tmp_path / "out")
     page = (tmp_path / "out" / "index.md").read_text()

@@ -12,7 +12,13 @@ from modpose.config import parse_config
 from modpose.errors import InputError
 from modpose.evaluate.experiments import subtomograms
 from modpose.evaluate.experiments.subtomograms.sets import clean_volumes, make_set
-from modpose.evaluate.experiments.subtomograms.studies import MODELS, PLANS, SNRS, Setting
+from modpose.evaluate.experiments.subtomograms.studies import (
+    MODELS,
+    PLANS,
+    SNRS,
+    Setting,
+    make_fit,
+)
 
 
 def test_smoke(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_every_configuration_is_valid(budget: str, tmp_path: Path) -> None:
     plan = PLANS[budget]  # type: ignore[index]
     one = make_set(tmp_path, "R", snr=None, per_class=4, held_out=0.25, box=12, data=None, seed=0)
     for model in MODELS:
-        config = Setting(plan, tmp_path, None, 0).fit(model, one).config()
+        config = make_fit(Setting(plan, tmp_path, None, 0), model, one).config()
         assert parse_config(config.model_dump(mode="json"), model) == config
         if budget == "full":
             assert (config.train.epochs, config.train.batch_size, config.train.lr) == (

@@ -13,9 +13,8 @@ import pytest
 
 from modpose.errors import InputError, TrainingError
 from modpose.evaluate.experiments import samples, study, target_vae
-from modpose.evaluate.experiments.conduct import Conduct
+from modpose.evaluate.experiments.conduct import Conduct, Study
 from modpose.evaluate.experiments.samples import Sample, write_sample
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.target_vae import common, digits, particles, several, sprites
 from modpose.evaluate.experiments.target_vae.budgets import (
     PLANS,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+import torch
+
 from modpose.errors import InputError, TrainingError
 from modpose.evaluate.experiments.page import Page, Section
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import (
     Budget,
     Fit,
@@ -23,6 +26,33 @@ from modpose.evaluate.experiments.study import (
 )
 
 logger = logging.getLogger("modpose")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Fits, and what is written once they are done.
+
+    Attributes
+    ----------
+    title
+        Of its section; names the figures of the paper.
+    said
+        Sentences: the data and what was fitted.
+    fits
+        All of them.
+    show
+        From results by name to the blocks of the section.
+    """
+
+    title: str
+    said: Sequence[str]
+    fits: Sequence[Fit]
+    show: Callable[[Mapping[str, Result], Page], Sequence[str]]
+
+    def section(self, results: Mapping[str, Result], page: Page) -> Section:
+        """Write tables and figures and return the section."""
+        return Section(self.title, [*self.said, *self.show(results, page)])
+
 
 S = TypeVar("S")
 Prepare = Callable[[S], Study | str]
@@ -208,3 +238,15 @@ class Experiment(Generic[Q]):
         if record["minutes_per_fit"] is not None:
             options += ["--minutes-per-fit", str(record["minutes_per_fit"])]
         return f"modpose experiment {self.name} {shlex.join(options)}"
+
+
+def machine() -> str:
+    """Describe the processor, its cores, and torch."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{name}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"

@@ -67,6 +67,11 @@ class Setting(Generic[P]):
     data: Path | None
     seed: int
 
+    @property
+    def runs(self) -> Path:
+        """Folder of the fits, beside that of the prepared images."""
+        return self.samples.parent / "runs"
+
     def find(self, name: str) -> Path | None:
         """Return the path of a real data set, None where it is not there."""
         path = None if self.data is None else self.data / name

@@ -8,9 +8,7 @@ from pathlib import Path
 from modpose.evaluate.experiments.affinity import characters, proteins, tetrominoes
 from modpose.evaluate.experiments.affinity.budgets import PLANS, Plan
 from modpose.evaluate.experiments.affinity.common import Setting
-from modpose.evaluate.experiments.conduct import Experiment
-from modpose.evaluate.experiments.spatial_vae import machine
-from modpose.evaluate.experiments.spatial_vae.common import Study
+from modpose.evaluate.experiments.conduct import Experiment, Study, machine
 from modpose.evaluate.experiments.study import Budget
 
 TITLE = "affinity-VAE: the studies of the paper"

@@ -21,9 +21,9 @@ from modpose.evaluate.experiments.affinity.common import (
     found_all,
     make_fit,
 )
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample, sample_once
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Fit, Options, Result
 from modpose.evaluate.metrics import align_angles, resultant_length
 from modpose.evaluate.pose_channel import linearity_by_class

@@ -22,9 +22,9 @@ from modpose.evaluate.experiments.affinity.common import (
     make_fit,
 )
 from modpose.evaluate.experiments.affinity.tetrominoes import MODELS, PLAIN, TURNING
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample, sample_once
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Fit, Options, Result
 from modpose.evaluate.latent_map import mean_fractions
 from modpose.evaluate.metrics import knn_r2

@@ -30,9 +30,9 @@ from modpose.evaluate.experiments.affinity.common import (
     class_matrix,
     make_fit,
 )
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample, sample_once
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Fit, Options, Result
 from modpose.evaluate.latent_map import Between
 from modpose.simulate import tetrominoes

@@ -50,10 +50,14 @@ class StudyBudget:
 
 @dataclass(frozen=True)
 class Plan:
-    """A budget in full: particles (the moves and the controls) and digits."""
+    """A budget in full: particles (the moves and the controls) and digits.
+
+    Fits run one after the other: a table that starts from an encoder's content needs it finished.
+    """
 
     particles: StudyBudget
     digits: StudyBudget
+    jobs: int = 1
 
     def lasting(self, minutes: float) -> Plan:
         """Return the plan with another time for every fit."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modpose.evaluate.amortisation import Displacement, Mode, Move, displace
+from modpose.evaluate.experiments import study
 from modpose.evaluate.experiments.amortisation.budgets import Plan
 from modpose.evaluate.experiments.page import Row
 from modpose.evaluate.experiments.study import Result
@@ -23,20 +22,8 @@ LABELLED = 10
 """Images whose moves are drawn as arrows, as in the paper."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What an experiment was asked for: sizes, folders of images and runs, real data, seed."""
-
-    plan: Plan
-    samples: Path
-    runs: Path
-    data: Path | None
-    seed: int
-
-    def find(self, name: str) -> Path | None:
-        """Return the path of a real data set, None where it is not there."""
-        path = None if self.data is None else self.data / name
-        return path if path is not None and path.is_file() else None
+Setting = study.Setting[Plan]
+"""What the experiment was asked for."""
 
 
 def has_table(result: Result) -> bool:

@@ -16,9 +16,9 @@ from modpose.evaluate.experiments.amortisation.common import (
     displacement_row,
     gap_row,
 )
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page
 from modpose.evaluate.experiments.samples import Sample, write_sample
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.spatial_vae.digits import pictures
 from modpose.evaluate.experiments.study import Fit, Result
 

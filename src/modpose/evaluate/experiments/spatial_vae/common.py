@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from modpose.evaluate.experiments import study
-from modpose.evaluate.experiments.page import Page, Row, Section
+from modpose.evaluate.experiments.page import Row
 from modpose.evaluate.experiments.spatial_vae.budgets import Plan
 from modpose.evaluate.experiments.study import Fit, Result
 from modpose.model import PoseModel
@@ -18,32 +17,6 @@ from modpose.report.grids import Floats, Origin
 
 Setting = study.Setting[Plan]
 """What an experiment was asked for."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """Fits, and what is written once they are done.
-
-    Attributes
-    ----------
-    title
-        Of its section; names the figures of the paper.
-    said
-        Sentences: the data and what was fitted.
-    fits
-        All of them.
-    show
-        From results by name to the blocks of the section.
-    """
-
-    title: str
-    said: Sequence[str]
-    fits: Sequence[Fit]
-    show: Callable[[Mapping[str, Result], Page], Sequence[str]]
-
-    def section(self, results: Mapping[str, Result], page: Page) -> Section:
-        """Write tables and figures and return the section."""
-        return Section(self.title, [*self.said, *self.show(results, page)])
 
 
 def score_row(result: Result, labels: Row) -> Row:

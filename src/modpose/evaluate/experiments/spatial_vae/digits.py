@@ -11,12 +11,12 @@ import numpy as np
 
 from modpose.data.source import open_source
 from modpose.evaluate.experiments import plots
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page
 from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import Model, configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
-    Study,
     manifold,
     networks,
     score_note,

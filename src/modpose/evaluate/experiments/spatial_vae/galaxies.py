@@ -12,12 +12,12 @@ from modpose.data.dataset import split
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.evaluate.experiments import plots
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page
 from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
-    Study,
     networks,
     samples,
     score_note,

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from modpose.evaluate import metrics
 from modpose.evaluate.experiments import plots
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Sample, write_sample
 from modpose.evaluate.experiments.spatial_vae.budgets import Model, configured
 from modpose.evaluate.experiments.spatial_vae.common import (
     Setting,
-    Study,
     held_out_pictures,
     measured_look,
     networks,

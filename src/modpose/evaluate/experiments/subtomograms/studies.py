@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from modpose.config import merge
 from modpose.evaluate import metrics
+from modpose.evaluate.experiments import study
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Budget, Fit, Options, Result
 from modpose.evaluate.experiments.subtomograms.sets import (
     CENTRAL,
@@ -113,42 +113,38 @@ PLANS: dict[Budget, Plan] = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What the experiment was asked for: sizes, folder of prepared volumes, real files, seed."""
+Setting = study.Setting[Plan]
+"""What the experiment was asked for."""
 
-    plan: Plan
-    samples: Path
-    data: Path | None
-    seed: int
 
-    def make(self, name: str, snr: float | None = None) -> VolumeSet:
-        """Simulate a set."""
-        plan = self.plan
-        return make_set(
-            self.samples,
-            name,
-            snr=snr,
-            per_class=plan.per_class * (1 if name == "S" else 2),
-            held_out=plan.held_out,
-            box=plan.box,
-            data=self.data,
-            seed=self.seed,
-        )
+def make_volumes(setting: Setting, name: str, snr: float | None = None) -> VolumeSet:
+    """Simulate a set."""
+    plan = setting.plan
+    return make_set(
+        setting.samples,
+        name,
+        snr=snr,
+        per_class=plan.per_class * (1 if name == "S" else 2),
+        held_out=plan.held_out,
+        box=plan.box,
+        data=setting.data,
+        seed=setting.seed,
+    )
 
-    def fit(self, model: str, one: VolumeSet) -> Fit:
-        """Return the fit of a model to a set."""
-        plan = self.plan
-        base = {"data": {"val_fraction": 0.05}, "train": {"epochs": plan.epochs}}
-        return Fit(
-            name=f"{model}-{one.name}-{one.snr:g}",
-            sample=one.sample,
-            recipe=model,
-            options=merge(base, dict(plan.options.get(model, {}))),
-            seed=self.seed,
-            max_minutes=plan.minutes,
-            importance=plan.importance,
-        )
+
+def make_fit(setting: Setting, model: str, one: VolumeSet) -> Fit:
+    """Return the fit of a model to a set."""
+    plan = setting.plan
+    base = {"data": {"val_fraction": 0.05}, "train": {"epochs": plan.epochs}}
+    return Fit(
+        name=f"{model}-{one.name}-{one.snr:g}",
+        sample=one.sample,
+        recipe=model,
+        options=merge(base, dict(plan.options.get(model, {}))),
+        seed=setting.seed,
+        max_minutes=plan.minutes,
+        importance=plan.importance,
+    )
 
 
 # --- Table 1, Figures 2 and 3 -----------------------------------------------------------------
@@ -156,8 +152,8 @@ class Setting:
 
 def prepare_noise(setting: Setting) -> Study:
     """Three models at three signal-to-noise ratios."""
-    sets = [setting.make("S", snr) for snr in SNRS]
-    fits = {(m, one.snr): setting.fit(m, one) for one in sets for m in MODELS}
+    sets = [make_volumes(setting, "S", snr) for snr in SNRS]
+    fits = {(m, one.snr): make_fit(setting, m, one) for one in sets for m in MODELS}
 
     def show(results: Mapping[str, Result], page: Page) -> Sequence[str]:
         found = {key: results[fit.name] for key, fit in fits.items()}
@@ -272,8 +268,12 @@ def _flat(options: Options, prefix: str = "") -> str:
 
 def prepare_domains(setting: Setting) -> Study:
     """Train on one set, test on another."""
-    sets = {"S": setting.make("S", CENTRAL), "R": setting.make("R"), "C": setting.make("C")}
-    fits = {(m, name): setting.fit(m, one) for name, one in sets.items() for m in MODELS}
+    sets = {
+        "S": make_volumes(setting, "S", CENTRAL),
+        "R": make_volumes(setting, "R"),
+        "C": make_volumes(setting, "C"),
+    }
+    fits = {(m, name): make_fit(setting, m, one) for name, one in sets.items() for m in MODELS}
     columns = [("S", "S"), ("R", "R"), ("C", "C"), ("S", "R"), ("S", "C"), ("C", "R"), ("R", "C")]
 
     def show(results: Mapping[str, Result], page: Page) -> Sequence[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from modpose.evaluate.experiments.conduct import Experiment
-from modpose.evaluate.experiments.spatial_vae import machine
-from modpose.evaluate.experiments.spatial_vae.common import Study
+from modpose.evaluate.experiments.conduct import Experiment, Study, machine
 from modpose.evaluate.experiments.study import Budget
 from modpose.evaluate.experiments.target_vae import (
     digits,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.samples import Made, Sample, save_array
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Fit, Result
 from modpose.evaluate.experiments.target_vae import digit_tables as tables
 from modpose.evaluate.experiments.target_vae.budgets import Contender

@@ -12,9 +12,9 @@ import pandas as pd
 from modpose.data.dataset import split
 from modpose.evaluate import metrics
 from modpose.evaluate.equivariance import measure_equivariance
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Result
 from modpose.evaluate.experiments.target_vae import figures
 from modpose.evaluate.experiments.target_vae.common import (

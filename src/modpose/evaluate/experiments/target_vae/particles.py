@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from modpose.data.source import open_source
 from modpose.evaluate import metrics
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample
-from modpose.evaluate.experiments.spatial_vae.common import (
-    Study,
-    held_out_pictures,
-    measured_look,
-)
+from modpose.evaluate.experiments.spatial_vae.common import held_out_pictures, measured_look
 from modpose.evaluate.experiments.study import Result
 from modpose.evaluate.experiments.target_vae import figures
 from modpose.evaluate.experiments.target_vae.common import (

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from modpose.evaluate import metrics
 from modpose.evaluate.equivariance import RotationErrors, infer_poses, twin_angle_errors
 from modpose.evaluate.experiments import plots
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
-from modpose.evaluate.experiments.spatial_vae.common import Study
 from modpose.evaluate.experiments.study import Result
 from modpose.evaluate.experiments.target_vae.budgets import Contender
 from modpose.evaluate.experiments.target_vae.common import Setting, quiet_model

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from modpose.evaluate import metrics
+from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample
-from modpose.evaluate.experiments.spatial_vae.common import (
-    Study,
-    held_out_pictures,
-    measured_look,
-)
+from modpose.evaluate.experiments.spatial_vae.common import held_out_pictures, measured_look
 from modpose.evaluate.experiments.study import Result
 from modpose.evaluate.experiments.target_vae import figures
 from modpose.evaluate.experiments.target_vae.common import (
