@@ -24,3 +24,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data sets are not in {folder} (set MODPOSE_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Start every test from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
