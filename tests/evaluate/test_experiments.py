@@ -237,16 +237,13 @@ def test_a_fit_that_fails_does_not_stop_the_others(
             assert torch.equal(tensor, weights(tmp_path / "runs" / "a")[name])
 
 
-def test_a_failed_fit_is_said_on_the_page(
-    tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_fit_is_said_on_the_page(tmp_path: Path, sample: Sample) -> None:
     def prepare(_: Setting) -> Study:
         return Study("One", ["Said."], [small_fit(sample, lr=1e30)], lambda *_: ["drawn"])
 
     one = replace(spatial_vae.EXPERIMENT, studies={"one": prepare})
-    monkeypatch.setattr(spatial_vae, "EXPERIMENT", one)
     with pytest.raises(TrainingError, match="1 of 1 fits failed"):
-        spatial_vae.run("smoke", tmp_path / "out")
+        one.run("smoke", tmp_path / "out")
     page = (tmp_path / "out" / "index.md").read_text()
     assert "A fit failed: the loss became" in page and "drawn" not in page
 

@@ -183,12 +183,36 @@ class Experiment(Generic[Q]):
         self,
         budget: Budget,
         out: str | Path,
-        seed: int,
-        data: str | Path | None,
-        only: str | None,
-        minutes_per_fit: float | None,
+        seed: int = 0,
+        *,
+        data: str | Path | None = None,
+        only: str | None = None,
+        minutes_per_fit: float | None = None,
     ) -> Path:
-        """Carry it out, or go on where it was interrupted; return the page.
+        """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
+
+        Started again with the same arguments it continues: finished fits are kept, and so are the
+        sections of other studies where ``only`` asks for one.
+
+        Parameters
+        ----------
+        budget
+            ``smoke`` (seconds), ``scaled`` (hours on two cores) or ``full`` (the paper's).
+        out
+            The experiment's folder.
+        seed
+            Of everything random.
+        data
+            Folder of real data sets; the experiment's module says which it looks for.
+        only
+            One study, by its name in ``studies``.
+        minutes_per_fit
+            Training time of every fit, in place of the budget's own.
+
+        Returns
+        -------
+        Path
+            ``index.md``.
 
         Raises
         ------

@@ -1,9 +1,12 @@
-"""The studies of the affinity-VAE paper (Mirecka, Famili, Kotańska, Juraschko et al. 2022)."""
+"""The studies of the affinity-VAE paper (Mirecka, Famili, Kotańska, Juraschko et al. 2022).
+
+The folder of real data may hold proteins in ``pdb/``; without, assemblies of blobs are made in
+their place.  Characters and tetrominoes are always made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from modpose.evaluate.experiments.affinity import characters, proteins, tetrominoes
 from modpose.evaluate.experiments.affinity.budgets import PLANS, Plan
@@ -28,52 +31,6 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
 """Name for ``only``, and what prepares the study."""
 
 
-def run(
-    budget: Budget,
-    out: str | Path,
-    seed: int = 0,
-    *,
-    data: str | Path | None = None,
-    only: str | None = None,
-    minutes_per_fit: float | None = None,
-) -> Path:
-    """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
-
-    Started again with the same arguments it continues: finished fits are kept, and so are the
-    sections of other studies where ``only`` asks for one.
-
-    Parameters
-    ----------
-    budget
-        ``smoke`` (seconds), ``scaled`` (about three hours on two cores) or ``full`` (the paper's
-        sizes).
-    out
-        The experiment's folder.
-    seed
-        Of everything random.
-    data
-        Folder with proteins in ``pdb/``; without, assemblies of blobs are made in their place.
-        Characters and tetrominoes are always made.
-    only
-        One study, by its name in :data:`STUDIES`.
-    minutes_per_fit
-        Training time of every fit, in place of the budget's own.
-
-    Returns
-    -------
-    Path
-        ``index.md``.
-
-    Raises
-    ------
-    InputError
-        If an argument is out of range, or the folder holds something else.
-    TrainingError
-        If a fit failed; the others are done, and the page says so.
-    """
-    return EXPERIMENT.run(budget, out, seed, data, only, minutes_per_fit)
-
-
 def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
     """Say what the page is, how it was made, and on which machine."""
     how = f"in {plan.jobs} single-threaded processes" if plan.jobs > 1 else "one after the other"
@@ -96,3 +53,4 @@ def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
 
 
 EXPERIMENT = Experiment("affinity", TITLE, PLANS, STUDIES, _said)
+run = EXPERIMENT.run

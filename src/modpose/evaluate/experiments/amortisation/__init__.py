@@ -1,9 +1,11 @@
-"""The studies of Edelberg & Lederman 2023: whether an encoder is needed, and amortises."""
+"""The studies of Edelberg & Lederman 2023: whether an encoder is needed, and amortises.
+
+The folder of real data may hold ``mnist.npz``; characters of a font are drawn in its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from modpose.evaluate.experiments.amortisation import digits, particles
 from modpose.evaluate.experiments.amortisation.budgets import PLANS, Plan
@@ -20,49 +22,6 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
 """Name for ``only``, and what prepares the study."""
 
 
-def run(
-    budget: Budget,
-    out: str | Path,
-    seed: int = 0,
-    *,
-    data: str | Path | None = None,
-    only: str | None = None,
-    minutes_per_fit: float | None = None,
-) -> Path:
-    """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
-
-    Started again with the same arguments it continues: finished fits are kept.
-
-    Parameters
-    ----------
-    budget
-        ``smoke`` (seconds), ``scaled`` (under two hours on two cores) or ``full`` (the paper's).
-    out
-        The experiment's folder.
-    seed
-        Of everything random.
-    data
-        Folder with ``mnist.npz``; characters of a font are drawn in its place.
-    only
-        One study: moves, controls or digits.
-    minutes_per_fit
-        Training time of every fit, in place of the budget's own.
-
-    Returns
-    -------
-    Path
-        ``index.md``.
-
-    Raises
-    ------
-    InputError
-        If an argument is out of range, or the folder holds something else.
-    TrainingError
-        If a fit failed; the others are done, and the page says so.
-    """
-    return EXPERIMENT.run(budget, out, seed, data, only, minutes_per_fit)
-
-
 def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
     """Say what the page is, how it was made, and on which machine."""
     return [
@@ -73,3 +32,4 @@ def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
 
 
 EXPERIMENT = Experiment("amortisation", TITLE, PLANS, STUDIES, _said)
+run = EXPERIMENT.run

@@ -1,9 +1,12 @@
-"""The studies of the 3D-SpVAE paper (Yi et al. 2021)."""
+"""The studies of the 3D-SpVAE paper (Yi et al. 2021).
+
+The folder of real data may hold ``pdb/``; built-in assemblies stand in for molecules that are not
+there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from modpose.evaluate.experiments.conduct import Experiment, Study, machine
 from modpose.evaluate.experiments.study import Budget
@@ -23,47 +26,6 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
 """Name for ``only``, and what prepares the study."""
 
 
-def run(
-    budget: Budget,
-    out: str | Path,
-    seed: int = 0,
-    *,
-    data: str | Path | None = None,
-    only: str | None = None,
-    minutes_per_fit: float | None = None,
-) -> Path:
-    """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
-
-    Parameters
-    ----------
-    budget
-        ``smoke`` (seconds), ``scaled`` (under two hours of one core) or ``full`` (the paper's).
-    out
-        The experiment's folder; started again it goes on.
-    seed
-        Of everything random.
-    data
-        Folder with ``pdb/``; built-in assemblies stand in for molecules that are not there.
-    only
-        One study: noise or domains.
-    minutes_per_fit
-        Training time of every fit, in place of the budget's own.
-
-    Returns
-    -------
-    Path
-        ``index.md``.
-
-    Raises
-    ------
-    InputError
-        If an argument is out of range, or the folder holds something else.
-    TrainingError
-        If a fit failed; the others are done, and the page says so.
-    """
-    return EXPERIMENT.run(budget, out, seed, data, only, minutes_per_fit)
-
-
 def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
     """Say what the page is, how it was made, and on which machine."""
     return [
@@ -77,3 +39,4 @@ def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
 
 
 EXPERIMENT = Experiment("subtomograms", TITLE, PLANS, STUDIES, _said)
+run = EXPERIMENT.run

@@ -1,9 +1,13 @@
-"""The studies of the TARGET-VAE paper (Nasiri & Bepler 2022)."""
+"""The studies of the TARGET-VAE paper (Nasiri & Bepler 2022).
+
+The folder of real data may hold ``mnist.npz``, ``dsprites/dsprites_grid_46080.npz``,
+``galaxy/galaxy_zoo_train_64.npz``, ``spa/apoferritin_empiar10146_64.star`` and ``pdb/1oel.pdb``, as
+far as they are there; others are made in their place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from modpose.evaluate.experiments.conduct import Experiment, Study, machine
 from modpose.evaluate.experiments.study import Budget
@@ -31,52 +35,6 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "views": views.prepare,
 }
 """Name for ``only``, and what prepares the study."""
-
-
-def run(
-    budget: Budget,
-    out: str | Path,
-    seed: int = 0,
-    *,
-    data: str | Path | None = None,
-    only: str | None = None,
-    minutes_per_fit: float | None = None,
-) -> Path:
-    """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
-
-    Started again with the same arguments it continues: finished fits are kept, and so are the
-    sections of other studies where ``only`` asks for one.
-
-    Parameters
-    ----------
-    budget
-        ``smoke`` (seconds), ``scaled`` (under three hours on two cores) or ``full`` (the paper's).
-    out
-        The experiment's folder.
-    seed
-        Of everything random.
-    data
-        Folder with ``mnist.npz``, ``dsprites/dsprites_grid_46080.npz``,
-        ``galaxy/galaxy_zoo_train_64.npz``, ``spa/apoferritin_empiar10146_64.star`` and
-        ``pdb/1oel.pdb``, as far as they are there; others are made in their place.
-    only
-        One study, by its name in :data:`STUDIES`.
-    minutes_per_fit
-        Training time of every fit, in place of the budget's own.
-
-    Returns
-    -------
-    Path
-        ``index.md``.
-
-    Raises
-    ------
-    InputError
-        If an argument is out of range, or the folder holds something else.
-    TrainingError
-        If a fit failed; the others are done, and the page says so.
-    """
-    return EXPERIMENT.run(budget, out, seed, data, only, minutes_per_fit)
 
 
 def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
@@ -108,3 +66,4 @@ def _said(plan: Plan, command: str, budget: Budget) -> list[str]:
 
 
 EXPERIMENT = Experiment("target-vae", TITLE, PLANS, STUDIES, _said)
+run = EXPERIMENT.run
