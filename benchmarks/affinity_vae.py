@@ -18,15 +18,15 @@ from benchmarks import machine
 from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity
 from modpose.affinity.term import AffinityTerm
-from modpose.config import merge, parse_config
+from modpose.config import AugmentConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.recipes import recipe_config
-from modpose.train.augment import Augment, turned
+from modpose.train.augment import augmented
 from modpose.train.loop import Learner, set_up
 from modpose.vae import build_vae
 
 CLASSES = 6
-AUGMENT: tuple[Augment, ...] = ("none", "quarter-turns", "rotations")
+AUGMENT = (AugmentConfig(), AugmentConfig(rotate="quarter-turns"), AugmentConfig(rotate="any"))
 
 
 def make_learner(box: int, batch: Batch) -> Learner:
@@ -45,7 +45,7 @@ def make_learner(box: int, batch: Batch) -> Learner:
     return learner
 
 
-def seconds_per_volume(box: int, size: int, how: Augment, steps: int) -> list[float]:
+def seconds_per_volume(box: int, size: int, how: AugmentConfig, steps: int) -> list[float]:
     """Processor seconds a volume of each of so many steps, after one that warms up."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(size, 1, box, box, box, generator=generator)
@@ -54,7 +54,7 @@ def seconds_per_volume(box: int, size: int, how: Augment, steps: int) -> list[fl
     taken = []
     for _ in range(steps + 1):
         start = time.process_time()
-        elbo = learner.module(turned(batch, how, generator), generator=generator)
+        elbo = learner.module(augmented(batch, how, generator), generator=generator)
         learner.fabric.backward(-elbo.value(1.0, 10.0).mean())
         for optimizer in learner.optimizers:
             optimizer.step()
@@ -75,8 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
         taken = seconds_per_volume(given.box, given.batch_size, how, given.repetitions)
         middle, best = 1 / statistics.median(taken), 1 / min(taken)
         print(
-            f"train.augment={how}: {middle:.0f} volumes of {given.box}^3 a processor-second "
-            f"(best step {best:.0f})"
+            f"train.augment.rotate={how.rotate}: {middle:.0f} volumes of {given.box}^3 a "
+            f"processor-second (best step {best:.0f})"
         )
 
 

@@ -52,7 +52,7 @@ def fit(options: argparse.Namespace, train: Images) -> PoseModel:
     }
     if options.angle_std is not None:
         normal = {"rotation": {"prior": "gaussian", "std_deg": options.angle_std}}
-        chosen = merge(chosen, {"model": normal, "train": {"augment_rotation": False}})
+        chosen = merge(chosen, {"model": normal, "train": {"augment": {"rotate": "none"}}})
     for assignment in options.set:
         chosen = set_option(chosen, assignment)
     model = PoseModel(

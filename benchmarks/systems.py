@@ -169,7 +169,7 @@ def step_config(system: System, recipe: str, size: Size, precision: str = "32-tr
     values = merge(recipe_options(system, recipe, size), {"train": {"precision": precision}})
     if recipe == system.exact:
         batch = system.step_batch if size.batch is None else size.batch
-        values = merge(values, {"train": {"augment_rotation": False, "batch_size": batch}})
+        values = merge(values, {"train": {"augment": {"rotate": "none"}, "batch_size": batch}})
     return parse_config(values, recipe)
 
 
@@ -187,7 +187,7 @@ def learner_step(
         as_batch(images),
         generator=generator,
         pixels=config.train.pixels,
-        augment=config.train.augment_rotation,
+        augment=config.train.augment.rotate == "encoder-input",
     )
     _climb(learner, elbo)
 

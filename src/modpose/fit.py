@@ -352,14 +352,18 @@ def open_dataset(
     dataset = dataset_of(source, config, affinity=known)
     if not len(dataset.train):
         raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
-    _check_turns(config, dataset)
+    _check_augment(config, dataset)
     return dataset
 
 
-def _check_turns(config: Config, dataset: Dataset) -> None:
-    """Refuse to turn images of which something is known that would have to turn with them."""
-    if config.train.augment == "none":
+def _check_augment(config: Config, dataset: Dataset) -> None:
+    """Refuse to move images of which something is known that would have to move with them."""
+    augment = config.train.augment
+    if not augment.moves_images:
         return
+    option, found, expected = "train.augment.shift_px", str(augment.shift_px), "0"
+    if augment.rotate != "none":
+        option, found, expected = "train.augment.rotate", augment.rotate, "none"
     bound = {
         "a lookup table of their posteriors": config.model.encoder.kind == "table",
         "a contrast transfer function": dataset.ctf is not None,
@@ -369,9 +373,8 @@ def _check_turns(config: Config, dataset: Dataset) -> None:
     }
     for reason, holds in bound.items():
         if holds:
-            expected = f"none for images with {reason}"
-            where = f"recipe {config.recipe}"
-            raise InputError.of(where, "train.augment", config.train.augment, expected)
+            where, expected = f"recipe {config.recipe}", f"{expected} for images with {reason}"
+            raise InputError.of(where, option, found, expected)
 
 
 def _check_affinity(config: Config, given: bool) -> None:

@@ -17,7 +17,7 @@ from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity, known_affinity
 from modpose.affinity.term import AffinityTerm
-from modpose.config import Schedule, merge, parse_config
+from modpose.config import AugmentConfig, Schedule, merge, parse_config
 from modpose.conv import TRANSPOSED
 from modpose.data.batches import Batch
 from modpose.fields.conv import Patches
@@ -25,7 +25,7 @@ from modpose.geometry.grids import lattice
 from modpose.geometry.groups import octahedral
 from modpose.geometry.pose import Pose, sample_images
 from modpose.recipes import recipe_config
-from modpose.train.augment import exactly_turned, turned
+from modpose.train.augment import augmented, exactly_turned
 from modpose.train.schedules import weight_at
 from modpose.vae import Vae, build_vae
 
@@ -247,12 +247,25 @@ def test_turning_keeps_what_turns_with_it() -> None:
         x, side = lattice([17] * dim), [17] * dim
         ball = torch.exp(-x.square().sum(1) / 8).reshape(1, 1, *side).repeat(5, 1, *[1] * dim)
         bar = (x[:, 0].abs() < 1).float().reshape(1, 1, *side).expand_as(ball)
-        for how in ("quarter-turns", "rotations"):
-            batch = Batch(torch.arange(5), ball)
-            assert torch.allclose(turned(batch, how, generator).image, ball, atol=0.1)  # type: ignore[arg-type]
-            other = turned(batch.with_image(bar), how, generator).image  # type: ignore[arg-type]
+        batch = Batch(torch.arange(5), ball)
+        for how in (AugmentConfig(rotate="quarter-turns"), AugmentConfig(rotate="any")):
+            assert torch.allclose(augmented(batch, how, generator).image, ball, atol=0.1)
+            other = augmented(batch.with_image(bar), how, generator).image
             assert not torch.allclose(other, bar)
-    assert turned(batch, "none", generator) is batch
+    for how in (AugmentConfig(), AugmentConfig(rotate="encoder-input")):
+        assert augmented(batch, how, generator) is batch
+
+
+def test_shifts_are_whole_and_reach_every_pixel_of_their_range() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for dim in (2, 3):
+        point = torch.zeros(400, 1, *[9] * dim)
+        point[(slice(None), 0, *[4] * dim)] = 1.0
+        batch = Batch(torch.arange(400), point)
+        shifted = augmented(batch, AugmentConfig(shift_px=1), generator).image
+        assert torch.equal(shifted.flatten(1).sum(1), torch.ones(400))
+        hit = torch.nonzero(shifted.sum(0)[0]) - 4
+        assert len(hit) == 3**dim and int(hit.abs().max()) == 1
 
 
 # --- fits -------------------------------------------------------------------------------------
@@ -262,7 +275,7 @@ def test_run_keeps_what_it_was_told(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", images())
     labels = classes().astype("<U2")
     labels[4] = "-1"
-    options = config(train={"augment": "quarter-turns", "gamma": {"end": 5.0}})
+    options = config(train={"augment": {"rotate": "quarter-turns"}, "gamma": {"end": 5.0}})
     source = open_source(tmp_path / "x.npy")
     run = fit_run(source, options, tmp_path / "run", labels=labels, affinity=MATRIX, quiet=True)
     rows = run.epochs()
@@ -286,7 +299,7 @@ def test_run_keeps_what_it_was_told(tmp_path: Path) -> None:
 def test_resume_continues_to_the_same_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", images(dim=3, n=12))
     options = config(
-        train={"epochs": 3, "augment": "rotations", "schedule": "constant"},
+        train={"epochs": 3, "augment": {"rotate": "any"}, "schedule": "constant"},
     )
 
     def fit(out: str, epochs: int) -> Run:
@@ -369,7 +382,7 @@ def test_bad_affinities_are_one_sentence(tmp_path: Path) -> None:
         "conv-vae",
         options={
             "model": {"encoder": {"kind": "table"}},
-            "train": {"augment": "rotations"},
+            "train": {"augment": {"rotate": "any"}},
             "data": {"val_fraction": 0.0},
         },
         quiet=True,
@@ -408,7 +421,7 @@ def test_volumes_compared_by_their_power_spectra(shared_data: Path) -> None:
     with np.load(shared_data / "affinity" / "affinity_volumes_64.npz") as file:
         x, labels = file["volumes"].astype(np.float32), file["cls"].astype("<U4")
     labels[::5] = "-1"
-    options = {"data": {"box": 24}, "train": {"epochs": 1, "augment": "quarter-turns"}}
+    options = {"data": {"box": 24}, "train": {"epochs": 1, "augment": {"rotate": "quarter-turns"}}}
     model = PoseModel("affinity-vae", options=options, quiet=True)
     model.fit(x, labels, affinity="power-spectrum", sample_affinity="power-spectrum")
     assert np.isfinite(model.metrics()["affinity"]).all()

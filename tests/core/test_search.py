@@ -551,7 +551,7 @@ def test_a_lookup_table_meets_new_images_by_search() -> None:
     images = pictures(60)
     options = merge(SMALL, {"model": {"encoder": {"kind": "table"}}, "data": {"val_fraction": 0}})
     options["model"]["encoder"].pop("hidden", None)
-    options["train"]["augment_rotation"] = False
+    options["train"]["augment"] = {"rotate": "none"}
     fitted = PoseModel("spatial-vae", z_dim=1, options=options, quiet=True).fit(images[:40])
     with pytest.raises(InputError, match="lookup table"):
         fitted.encode(images[40:])
@@ -566,7 +566,7 @@ def test_a_lookup_table_meets_new_images_by_search() -> None:
 def test_a_table_with_a_known_field_finds_content_and_pose_of_new_images() -> None:
     options = merge(SMALL, {"model": {"encoder": {"kind": "table"}}, "data": {"val_fraction": 0}})
     options["model"]["encoder"].pop("hidden", None)
-    options["train"]["augment_rotation"] = False
+    options["train"]["augment"] = {"rotate": "none"}
     vae = model(shape=(20, 20), noise=0.15)
     truth = torch.tensor([-0.6, 0.0, 0.6, 1.2] * 5)
     generator = torch.Generator().manual_seed(0)

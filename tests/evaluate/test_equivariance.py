@@ -253,4 +253,4 @@ def test_models_without_pose_or_encoder() -> None:
 
 
 def merged(options: dict[str, Any]) -> dict[str, Any]:
-    return options | {"train": {"epochs": 1, "augment_rotation": False}}
+    return options | {"train": {"epochs": 1, "augment": {"rotate": "none"}}}

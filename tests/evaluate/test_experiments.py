@@ -288,7 +288,7 @@ def test_full_budget_has_the_papers_sizes_and_takes_two_steps(
     assert delays["digits"] == delays["galaxies"] == delays["particles"] == 0
     fixed = configs["digits-plain-spatial-vae-fixed-z50"]
     assert (fixed.model.rotation.prior, fixed.model.shift.prior) == ("none", "none")
-    assert not fixed.train.augment_rotation
+    assert fixed.train.augment.rotate == "none"
     assert galaxy.rotation.prior == "wide" and galaxy.shift.std_px == 8
     assert configs["particles-spatial-vae-z20"].model.field.hidden == 1000
     assert {c.train.epochs for n, c in configs.items() if n.startswith("hinge")} == {500}
@@ -326,7 +326,7 @@ def test_models_compared_have_the_same_data_time_and_schedule(
         ("cosine", 1_000_000, 0)
     }
     assert len({(f.max_minutes, f.importance) for f in fits}) == 1
-    assert not any(c.train.augment_rotation for c in configs)
+    assert all(c.train.augment.rotate == "none" for c in configs)
     priors = {
         fit.name: (fit.config().model.rotation.std_deg, fit.config().model.shift.std_px)
         for fit in fits

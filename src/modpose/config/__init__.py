@@ -41,6 +41,7 @@ from modpose.config.model import (
 )
 from modpose.config.section import Frozen
 from modpose.config.train import (
+    AugmentConfig,
     CellsConfig,
     Schedule,
     SoftCellsConfig,
@@ -51,6 +52,7 @@ from modpose.errors import InputError
 
 __all__ = [
     "Activation",
+    "AugmentConfig",
     "BernoulliConfig",
     "CellsConfig",
     "Config",

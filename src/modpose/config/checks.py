@@ -48,7 +48,12 @@ def _check_volumes(config: Config) -> None:
     for option, value, flat, expected in (
         ("model.encoder.kind", model.encoder.kind, ("orbit", "polar"), "mlp or table for volumes"),
         ("model.rotation.prior", model.rotation.prior, ("wide",), "uniform, gaussian or none"),
-        ("train.augment_rotation", config.train.augment_rotation, (True,), "false for volumes"),
+        (
+            "train.augment.rotate",
+            config.train.augment.rotate,
+            ("encoder-input",),
+            "quarter-turns, any or none for volumes",
+        ),
     ):
         if value in flat:
             raise InputError.of(f"recipe {config.recipe}", option, value, expected)

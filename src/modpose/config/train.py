@@ -33,6 +33,25 @@ class Schedule(Frozen):
         return self.end > 0 or (self.kind != "constant" and self.start > 0)
 
 
+class AugmentConfig(Frozen):
+    """How training images are changed, each afresh every epoch; validation images are not."""
+
+    rotate: Literal["none", "encoder-input", "quarter-turns", "any"] = "none"
+    """``encoder-input``: turn what the encoder sees, not what is reconstructed, by any angle, and
+    take it off the inferred one; for pictures turned any way, so not with a narrow ``gaussian``
+    prior of the angle.  ``quarter-turns``: turn the image about its centre by one of the 4
+    (volumes: 24) turns that need no interpolation.  ``any``: by any turn (volumes: Haar-uniform),
+    with linear interpolation."""
+    shift_px: int = Field(0, ge=0)
+    """Largest shift of the image on each axis, in whole pixels; what leaves the box on one side
+    comes in on the other, so that noise stays what it is."""
+
+    @property
+    def moves_images(self) -> bool:
+        """Whether the images themselves are changed, and not only what the encoder sees."""
+        return self.rotate in ("quarter-turns", "any") or self.shift_px > 0
+
+
 class SoftCellsConfig(Frozen):
     """A Gumbel-softmax sample whose weights mix the parameters of the cells (TARGET-VAE)."""
 
@@ -69,9 +88,6 @@ class TrainConfig(Frozen):
     pixels: int | None = Field(None, ge=1)
     """Number of pixels, drawn afresh each step, that estimate the reconstruction term without
     bias; null takes every pixel."""
-    augment_rotation: bool = False
-    """Turn the encoder's input by a random angle and take it off the inferred one; for images
-    turned any way, so not with a narrow ``gaussian`` prior of the angle."""
     delay_z_steps: int = Field(0, ge=0)
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""
@@ -84,9 +100,7 @@ class TrainConfig(Frozen):
     the number of images (Mirecka et al., equation 3).  ``pair-mean``: the mean over pairs, as the
     reference program has it; about a batch size less.  With ``chunk`` the pairs are those of a
     chunk."""
-    augment: Literal["none", "quarter-turns", "rotations"] = "none"
-    """Turn every training image about its centre, afresh each epoch: by one of the 4 (volumes: 24)
-    turns that need no interpolation, or by any (volumes: Haar-uniform)."""
+    augment: AugmentConfig = AugmentConfig()
     cells: CellsConfig = SoftCellsConfig()
     """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
     restarts: int = Field(1, ge=1)

@@ -19,7 +19,7 @@ _OPTIONS: Options = {
         "schedule": "cosine",
         "warmup_steps": 500,
         "pixels": 800,
-        "augment_rotation": True,
+        "augment": {"rotate": "encoder-input"},
         "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 1000},
         "cells": {"kind": "top", "count": 2},
     },

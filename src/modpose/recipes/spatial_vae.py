@@ -20,7 +20,7 @@ _OPTIONS: Options = {
         "schedule": "cosine",
         "warmup_steps": 500,
         "pixels": 100,
-        "augment_rotation": True,
+        "augment": {"rotate": "encoder-input"},
         "delay_z_steps": 1000,
         "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 2000},
     },
@@ -78,7 +78,7 @@ SPATIAL_VAE: dict[str, Recipe] = {
         paper=_PAPER,
         options=merge(
             _OPTIONS,
-            {"model": {"rotation": {"prior": "none"}}, "train": {"augment_rotation": False}},
+            {"model": {"rotation": {"prior": "none"}}, "train": {"augment": {"rotate": "none"}}},
         ),
     ),
     "spatial-vae-fixed": Recipe(
@@ -87,7 +87,7 @@ SPATIAL_VAE: dict[str, Recipe] = {
         paper=_PAPER,
         options=merge(
             _OPTIONS,
-            {"model": NO_POSE, "train": {"augment_rotation": False, "delay_z_steps": 0}},
+            {"model": NO_POSE, "train": {"augment": {"rotate": "none"}, "delay_z_steps": 0}},
         ),
     ),
 }

@@ -1,48 +1,59 @@
-"""Turning training images: the same objects in more poses."""
+"""Turning and shifting training images: the same objects in more poses."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from modpose.config import AugmentConfig
 from modpose.data.batches import Batch
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import octahedral
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations, rotation_2d
 
-Augment = Literal["none", "quarter-turns", "rotations"]
 
-
-def turned(batch: Batch, how: Augment, generator: torch.Generator) -> Batch:
-    """Turn every image of a batch about its centre by a random rotation of its own.
+def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
+    """Turn and shift every image of a batch by a random rotation and shift of its own.
 
     Parameters
     ----------
     batch
         Images (B, C, H, W) or volumes (B, C, D, H, W).
-    how
-        ``quarter-turns``: one of the 4 turns of a square or the 24 of a cube, exactly, about the
-        middle between the pixels of an even box.  ``rotations``: any, in space uniform (Haar),
-        about the centre of the box by linear interpolation; pixels that would come from outside
-        the box keep their values.
+    config
+        How.  ``quarter-turns`` are exact, about the middle between the pixels of an even box.
+        ``any`` turns about the centre of the box; pixels that would come from outside the box
+        keep their values.
     generator
-        Source of the rotations, on the processor.
+        Source of the rotations and shifts, on the processor.
     """
-    if how == "none":
+    if not config.moves_images:
         return batch
     image = batch.image
-    flat = image.dim() == 4
-    if how == "quarter-turns":
-        return batch.with_image(_quarter_turned(image, generator))
-    if flat:
-        rotation = rotation_2d(2 * math.pi * torch.rand(len(image), generator=generator))
-    else:
-        rotation = haar_rotations(len(image), generator)
-    return batch.with_image(_rotated(image, rotation.to(image.device)))
+    if config.rotate == "quarter-turns":
+        image = _quarter_turned(image, generator)
+    elif config.rotate == "any":
+        image = _rotated(image, _any_rotation(image, generator).to(image.device))
+    if config.shift_px:
+        image = _shifted(image, config.shift_px, generator)
+    return batch.with_image(image)
+
+
+def _any_rotation(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a rotation an image, (B, d, d)."""
+    if image.dim() == 4:
+        return rotation_2d(2 * math.pi * torch.rand(len(image), generator=generator))
+    return haar_rotations(len(image), generator)
+
+
+def _shifted(image: Tensor, largest: int, generator: torch.Generator) -> Tensor:
+    """Shift by whole pixels, up to ``largest`` on each axis, round the box."""
+    axes = list(range(1, image.dim() - 1))
+    shifts = torch.randint(-largest, largest + 1, (len(image), len(axes)), generator=generator)
+    each = zip(image, shifts.tolist(), strict=True)
+    return torch.stack([one.roll(shift, axes) for one, shift in each])
 
 
 def _quarter_turned(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,13 +25,13 @@ from modpose.data.dataset import Dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import TrainingError
 from modpose.progress import Progress
-from modpose.train.augment import turned
+from modpose.train.augment import augmented
 from modpose.train.memory import keep_freed_memory
 from modpose.train.schedules import rate_factor, weight_at
 from modpose.vae import Elbo, Vae
 
 VALIDATION_STREAM = 1 << 31
-TURN_STREAM = 1 << 32
+AUGMENT_STREAM = 1 << 32
 LONGEST_DELAY = 0.25
 COMPARED = 1000
 """Validation images whose affinities are compared, two at a time."""
@@ -171,7 +171,7 @@ def _train_epoch(
     train, state = config.train, learner.state
     learner.module.train()
     generator = _generator(learner.fabric.device, config.seed, state.epoch)
-    turns = _generator(torch.device("cpu"), config.seed, TURN_STREAM + state.epoch)
+    moves = _generator(torch.device("cpu"), config.seed, AUGMENT_STREAM + state.epoch)
     order = np.random.default_rng([config.seed, state.epoch])
     totals = Totals()
     start, n = time.perf_counter(), len(dataset.train)
@@ -185,13 +185,13 @@ def _train_epoch(
         beta = weight_at(train.beta, state.step - state.freed)
         gamma = weight_at(train.gamma, state.step)
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
-        batch = turned(batch, train.augment, turns)
+        batch = augmented(batch, train.augment, moves)
         for part in batch.chunks(train.chunk):
             elbo: Elbo = learner.module(
                 part.to(learner.fabric.device),
                 generator=generator,
                 pixels=train.pixels,
-                augment=train.augment_rotation,
+                augment=train.augment.rotate == "encoder-input",
                 hold_content=state.step < state.freed,
             )
             _backward(learner, -elbo.value(beta, gamma).sum() / len(batch))

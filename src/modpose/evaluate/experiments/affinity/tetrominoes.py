@@ -41,7 +41,7 @@ from modpose.simulate.subtomograms import simulate_subtomograms
 
 CUBE = 6 / 32
 """Side of a cube as a fraction of the box."""
-TURNED: Options = {"train": {"augment": "rotations"}}
+TURNED: Options = {"train": {"augment": {"rotate": "any"}}}
 AFFINITY = affinity_vae()
 TURNING = Model("affinity-fsc-ours", "affinity-VAE, our training", None, None, options=TURNED)
 """The recipe's own weights, and training images that are turned afresh each epoch."""

@@ -145,7 +145,7 @@ _AS_PRINTED: dict[Model, tuple[str, Options]] = {
     "spatial-vae-rotation": ("spatial-vae-paper", {"model": {"shift": {"prior": "none"}}}),
     "spatial-vae-fixed": (
         "spatial-vae-paper",
-        {"model": _NO_POSE, "train": {"augment_rotation": False, "delay_z_steps": 0}},
+        {"model": _NO_POSE, "train": {"augment": {"rotate": "none"}, "delay_z_steps": 0}},
     ),
     "vae": ("vae", {"train": {"lr": 1e-4}}),
 }

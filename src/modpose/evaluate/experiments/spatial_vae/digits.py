@@ -182,7 +182,7 @@ def _fit(
             "rotation": {"prior": "gaussian", "std_deg": angle},
             "shift": {"prior": "gaussian", "std_px": shift},
         }
-        more["train"] = {"augment_rotation": False}
+        more["train"] = {"augment": {"rotate": "none"}}
     recipe, options = configured(plan, budget, model, z_dim, more)
     width = "" if priors is None else "-wide"
     return Fit(

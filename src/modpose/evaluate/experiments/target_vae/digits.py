@@ -197,7 +197,7 @@ def _fit(setting: Setting, digits: Digits, contender: Contender) -> Fit:
     more: dict[str, Any] = {"data": {"normalize": "range"}, "model": model}
     if digits.angle_deg is not None:
         model["rotation"] = {"prior": "gaussian", "std_deg": digits.angle_deg}
-        more["train"] = {"augment_rotation": False}
+        more["train"] = {"augment": {"rotate": "none"}}
     sample = sample_of(setting, digits)
     return make_fit(setting, sizes, sample, f"digits-{digits.name}", contender, more)
 
