@@ -12,6 +12,7 @@ import argparse
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -59,7 +60,9 @@ def textbook_turn(box: int, size: int) -> Turn:
 def modpose_turn(recipe: str, box: int, size: int, precision: str) -> Turn:
     """Return the step of modpose's training loop."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    options = {"train": {"precision": precision}, "model": {"z_dim": 8}}
+    options: dict[str, Any] = {"train": {"precision": precision}, "model": {"z_dim": 8}}
+    if recipe == "modpose-posed":
+        options["model"] |= {"z_dim": 6}  # as many as it has motions
     config = parse_config(merge(recipe_config(recipe), options), recipe)
     learner = set_up(build_vae(config, shape=(box, box), channels=1, n_images=size), config)
     batch, generator = make_batch(box, size), torch.Generator().manual_seed(0)

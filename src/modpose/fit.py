@@ -6,6 +6,7 @@ import copy
 import os
 import platform
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from modpose.errors import InputError, TrainingError
 from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress
 from modpose.run import Run
+from modpose.start import prepare
 from modpose.train.checkpoint import newest_checkpoint, read_weights, save_checkpoint
 from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
 from modpose.vae import Vae, build_vae
@@ -174,13 +176,13 @@ def start(
     """
     train = config.train
     if train.restarts == 1:
-        return set_up(_build(dataset, config), config), []
+        return _new(dataset, config, quiet), []
     starts: list[tuple[Learner, list[dict[str, float]]]] = []
     images = train.restarts * train.restart_epochs * len(dataset.train)
     with cpu_threads(train.threads), Progress("restarts", images, quiet=quiet) as progress:
         for k in range(train.restarts):
             seeded = config.model_copy(update={"seed": config.seed + RESTART_STRIDE * k})
-            learner = set_up(_build(dataset, seeded), seeded)
+            learner = _new(dataset, seeded, quiet=True)
             rows: list[dict[str, float]] = []
             run_epochs(
                 learner,
@@ -399,6 +401,17 @@ def _check_images(dataset: Dataset, quiet: bool) -> None:
     with Progress("read", dataset.n, quiet=quiet) as progress:
         for batch in dataset.batches(np.arange(dataset.n), 1024):
             progress.advance(len(batch), 0.0)
+
+
+def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
+    """Make a learner; what its start takes counts as training time."""
+    began = time.perf_counter()
+    vae = _build(dataset, config)
+    with cpu_threads(config.train.threads):
+        prepare(vae, dataset, config, quiet)
+    learner = set_up(vae, config)
+    learner.state.seconds = time.perf_counter() - began
+    return learner
 
 
 def _build(dataset: Dataset, config: Config) -> Vae:

@@ -25,6 +25,8 @@ from modpose.config.checks import check_model
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.encoders.polar import PolarEncoder
+from modpose.encoders.principal import PrincipalEncoder
+from modpose.fields.principal import PrincipalField
 from modpose.generative import GenerativeModel
 from modpose.geometry.pose import rotate_images
 from modpose.observe.projection import Projection
@@ -213,9 +215,18 @@ class Vae(GenerativeModel):
         if self.projection is not None and self.sees != "image":
             posed = replace(batch, pose=self.given_pose(batch))
             batch = batch.with_image(self.projection.show(posed, self.sees, self.coordinates))
+        if isinstance(self.encoder, PrincipalEncoder):
+            return cast(Proposal, self.encoder(*self._said_of_motions(batch)))
         if isinstance(self.encoder, PolarEncoder):
             return cast(Proposal, self.encoder(batch, self.upright_natural))
         return cast(Proposal, self.encoder(batch))
+
+    @torch.no_grad()
+    def _said_of_motions(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Precision (B, J, J) and slope (B, J) of the motions' amplitudes, given each pose."""
+        assert self.projection is not None and isinstance(self.field, PrincipalField)
+        posed = replace(batch, pose=self.given_pose(batch))
+        return self.projection.said_of(self.field.components, posed)
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:

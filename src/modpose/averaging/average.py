@@ -142,20 +142,16 @@ def averages(sums: Sums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> 
 
 
 def solve_jointly(
-    values: list[Tensor],
-    weights: dict[tuple[int, int], Tensor],
-    padded: int,
-    mask: Tensor,
-    variance: Tensor,
+    values: Tensor, weights: Tensor, padded: int, mask: Tensor, variance: Tensor
 ) -> Tensor:
     """Solve for J volumes whose mixtures were summed, at every frequency at once.
 
     Parameters
     ----------
     values
-        J sums (m, m, m) of volumes times how much of each of the J they hold.
+        (m, m, m, J) sums of volumes times how much of each of the J they hold.
     weights
-        (m, m, m) sums of squared transfers times both amounts, for each pair i <= j.
+        (m, m, m, Q) sums of squared transfers times both amounts, for each pair i <= j, by rows.
     padded
         Points of the lattice of sums in a step of one cycle a voxel.
     mask
@@ -168,18 +164,21 @@ def solve_jointly(
     Tensor
         (J, D, D, D).
     """
-    count, side, box = len(values), values[0].shape[-1], mask.shape[-1]
+    side, count, box = values.shape[0], values.shape[-1], mask.shape[-1]
     frequency = lattice((side,) * 3) / padded
     shell = shell_of(frequency, box).clamp(max=variance.shape[1] - 1)
-    normal = torch.empty(side**3, count, count)
-    for (i, j), weight in weights.items():
-        normal[:, i, j] = normal[:, j, i] = weight.flatten()
-    prior = 1 / (OVERSAMPLING**3 * variance[:, shell].T.clamp(min=1e-12))
-    normal += torch.diag_embed(prior)
-    right = torch.view_as_real(torch.stack([value.flatten() for value in values], 1))
-    solved = torch.linalg.solve(normal, right)  # real and imaginary parts side by side
-    spectrum = torch.view_as_complex(solved.transpose(0, 1).contiguous())
-    spectrum = spectrum.reshape(count, side, side, side)
+    prior = 1 / (OVERSAMPLING**3 * variance.clamp(min=1e-12))  # (J, shells)
+    pairs = torch.triu_indices(count, count)
+    spectrum = torch.zeros(side**3, count, dtype=values.dtype)
+    flat = values.flatten(0, 2), weights.flatten(0, 2)
+    half = (frequency[:, 0] >= 0).nonzero().squeeze(1)  # the other half is never read
+    for rows in torch.split(half, POINTS_AT_ONCE):
+        normal = torch.diag_embed(prior[:, shell[rows]].T)
+        normal[:, pairs[0], pairs[1]] += flat[1][rows]
+        normal[:, pairs[1], pairs[0]] = normal[:, pairs[0], pairs[1]]
+        solved = torch.linalg.solve(normal, torch.view_as_real(flat[0][rows]))
+        spectrum[rows] = torch.view_as_complex(solved.contiguous())
+    spectrum = spectrum.T.reshape(count, side, side, side)
     return _volumes_of(spectrum, frequency, padded, box) * mask
 
 

@@ -12,24 +12,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.averaging.average import put_back, solve_jointly
-from modpose.averaging.coefficients import (
-    Coefficients,
-    half_sphere,
-    phases,
-    shell_of,
-    transform,
-)
-from modpose.averaging.reference import make_references, sample, turned
+from modpose.averaging.coefficients import Coefficients, half_sphere, shell_of, transform
+from modpose.averaging.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
 
 SHARE = 0.1
 """Power of a motion over that of the mean, as the prior has it."""
 LOOSE = 100.0
 """Power of the mean over its own estimate, as the prior has it: hardly any prior."""
+LEAST = 1e-4
+"""The smallest variance of a direction, over what the loose prior has."""
+SETTLING, RENEWED = 6, 3
+"""Iterations before variances are estimated from the data, and between such estimates."""
 ITERATIONS = 25
 STILL = 0.01
-"""Root mean square change of z at which the iterations end."""
-ROWS_AT_ONCE = 256
+"""Root mean square change of z at which they end sooner."""
 
 
 class Motions(NamedTuple):
@@ -64,6 +60,8 @@ def principal_motions(
     *,
     count: int,
     generator: torch.Generator,
+    start: Tensor | None = None,
+    iterations: int = ITERATIONS,
 ) -> Motions:
     """Find the principal motions of posed volumes.
 
@@ -81,14 +79,23 @@ def principal_motions(
         How many motions, J, fewer than volumes.
     generator
         Draws the start.
+    start
+        (N, J) content to start from, in place of noise.
+    iterations
+        At most.
     """
-    prior = _power(mean, data.box)
-    z = torch.randn(len(data), count, generator=generator)
+    loose = prior_variance(power_of(mean[None])[0], count)
+    blocks = PlacedBlocks(data, rotation, shift)
+    z = torch.randn(len(data), count, generator=generator) if start is None else start
     spread = torch.zeros(len(data), count, count)
-    for _ in range(ITERATIONS):
-        mean, directions = _maximised(data, rotation, shift, z, spread, mask, prior)
-        last = z
-        z, spread = _expected(data, rotation, shift, mean, directions)
+    variance = loose
+    for step in range(iterations):
+        halves = halved(blocks, *amounts(z, spread))
+        if step >= SETTLING and step % RENEWED == 0:
+            variance = agreed_variance(halves, mask, loose)
+        maps = (halves[0] + halves[1]).solve(mask, variance)
+        mean, directions, last = maps[0], maps[1:], z
+        z, spread = _expected(blocks, mean, directions)
         scale = (z.square() + spread.diagonal(dim1=1, dim2=2)).mean(0).sqrt()
         z, spread = z / scale, spread / (scale[:, None] * scale)
         directions = directions * scale[:, None, None, None]
@@ -97,64 +104,64 @@ def principal_motions(
     return _ordered(mean, directions, z, spread)
 
 
-def _power(mean: Tensor, box: int) -> Tensor:
-    """Mean square (shells,) of an object's coefficients."""
+def power_of(volumes: Tensor, others: Tensor | None = None) -> Tensor:
+    """Mean square (C, shells) of unitary coefficients of objects (C, D, D, D), shell by shell.
+
+    With ``others`` of the same shape the mean product: only what they share counts.
+    """
+    box = volumes.shape[-1]
     frequency, place = half_sphere(box, 0.5)
     shell, shells = shell_of(frequency, box), box // 2 + 1
-    power = transform(mean[None], place)[0].abs().square()
-    total = torch.zeros(shells).index_add_(0, shell, power)
+    first = transform(volumes, place)
+    second = first if others is None else transform(others, place)
+    power = (first * second.conj()).real
+    total = torch.zeros(len(volumes), shells).index_add_(1, shell, power)
     return total / torch.bincount(shell, minlength=shells).clamp(min=1)
 
 
-def _expected(
-    data: Coefficients, rotation: Tensor, shift: Tensor, mean: Tensor, directions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Posterior mean (N, J) and covariance (N, J, J) of z."""
-    maps = torch.cat([mean[None], directions])
-    references = make_references(maps, float(data.radius[-1]))
-    means, spreads = [], []
-    for rows in torch.split(torch.arange(len(data)), ROWS_AT_ONCE):
-        part = data.rows(rows)
-        frequency = turned(part.frequency, rotation[rows])
-        passed = part.transfer * phases(part.frequency, shift[rows])
-        models = [
-            sample(references, torch.full((len(rows),), j), frequency) * passed
-            for j in range(len(maps))
-        ]
-        parts = torch.view_as_real(torch.stack(models[1:], 1)).flatten(2)  # (B, J, 2 K)
-        target = torch.view_as_real(part.value - models[0]).flatten(1)
-        precision = 2 * parts @ parts.transpose(1, 2) + torch.eye(len(directions))
-        covariance = torch.linalg.inv(precision)
-        means.append((covariance @ (2 * parts @ target[..., None])).squeeze(-1))
-        spreads.append(covariance)
-    return torch.cat(means), torch.cat(spreads)
+def agreed_variance(
+    halves: tuple[NormalEquations, NormalEquations], mask: Tensor, loose: Tensor
+) -> Tensor:
+    """Variance (J + 1, shells) of directions: what two halves of the set agree on.
+
+    A direction that is noise is another one in the other half; its variance falls to nothing, and
+    with it the direction.  That of the mean stays as it is.
+    """
+    first, second = (half.solve(mask, loose)[1:] for half in halves)
+    shared = torch.maximum(power_of(first, second), LEAST * loose[1:])
+    return torch.cat([loose[:1], shared])
 
 
-def _maximised(
-    data: Coefficients,
-    rotation: Tensor,
-    shift: Tensor,
-    z: Tensor,
-    spread: Tensor,
-    mask: Tensor,
-    power: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Best mean and directions given z: least squares at every frequency."""
-    n, count = z.shape
-    slot = torch.zeros(n, dtype=torch.int64)
-    basis = torch.cat([torch.ones(n, 1), z], 1)
-    second = basis[:, :, None] * basis[:, None]
+def expected(placed: Placed, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean (N, J) and covariance (N, J, J) of z, which is N(0, I) before.
+
+    ``table`` is :func:`table_of` the mean and the J directions.
+    """
+    models = placed.predictions(table)
+    parts = torch.view_as_real(models[:, 1:]).flatten(2)  # (N, J, 2 K)
+    target = torch.view_as_real(placed.value - models[:, 0]).flatten(1)
+    precision = 2 * parts @ parts.transpose(1, 2) + torch.eye(parts.shape[1])
+    covariance = torch.linalg.inv(precision)
+    return (covariance @ (2 * parts @ target[..., None])).squeeze(-1), covariance
+
+
+def _expected(blocks: PlacedBlocks, mean: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    table = table_of(torch.cat([mean[None], directions]), blocks.limit)
+    found = [expected(placed, table) for _, placed in blocks]
+    return torch.cat([z for z, _ in found]), torch.cat([spread for _, spread in found])
+
+
+def amounts(z: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Amounts (N, J + 1) of the mean and of every direction, and their products expected."""
+    amount = torch.cat([torch.ones(len(z), 1), z], 1)
+    second = amount[:, :, None] * amount[:, None]
     second[:, 1:, 1:] += spread
-    sums = [put_back(data, slot, 1, rotation, shift, basis[:, j]) for j in range(count + 1)]
-    weights = {
-        (i, j): put_back(data, slot, 1, rotation, shift, second[:, i, j]).weight[0]
-        for i in range(count + 1)
-        for j in range(i, count + 1)
-    }
-    variance = torch.stack([LOOSE * power] + count * [SHARE * power])
-    values = [one.value[0] for one in sums]
-    maps = solve_jointly(values, weights, sums[0].padded, mask, variance)
-    return maps[0], maps[1:]
+    return amount, second
+
+
+def prior_variance(power: Tensor, directions: int) -> Tensor:
+    """Variance (J + 1, shells) of the coefficients of the mean and of each direction."""
+    return torch.stack([LOOSE * power] + directions * [SHARE * power])
 
 
 def _ordered(mean: Tensor, directions: Tensor, z: Tensor, spread: Tensor) -> Motions:

@@ -131,6 +131,7 @@ def corners(frequency: Tensor, side: int, padded: int) -> tuple[Tensor, Tensor]:
     steps = torch.tensor(
         [0, 1, side, side + 1, side**2, side**2 + 1, side**2 + side, side**2 + side + 1],
         dtype=torch.int32,
+        device=frequency.device,
     )
     along_x = torch.stack([1 - x, x], -1)
     plane = (torch.stack([1 - y, y], -1)[..., :, None] * along_x[..., None, :]).flatten(-2)

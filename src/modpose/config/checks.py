@@ -59,12 +59,24 @@ def _check_volumes(config: Config) -> None:
             raise InputError.of(f"recipe {config.recipe}", option, value, expected)
 
 
+def _check_principal(config: Config) -> None:
+    """Check that motions have an encoder that reads them, and are as many as it needs."""
+    model, name = config.model, f"recipe {config.recipe}"
+    if model.encoder.kind == "principal" and model.field.kind != "principal":
+        expected = "principal, whose motions the encoder of that name reads"
+        raise InputError.of(name, "model.field.kind", model.field.kind, expected)
+    if model.field.kind == "principal" and not 1 <= model.z_dim <= model.field.motions:
+        expected = f"1 to {model.field.motions} (model.field.motions)"
+        raise InputError.of(name, "model.z_dim", model.z_dim, expected)
+
+
 def _check_projection(config: Config, shape: Sequence[int], channels: int) -> None:
     """Check that slices, the likelihood of coefficients and given poses come together."""
     model, name = config.model, f"recipe {config.recipe}"
-    slices = model.field.kind == "slices"
+    slices = model.field.kind in ("slices", "principal")
+    _check_principal(config)
     if slices != (model.likelihood.kind == "spectral"):
-        expected = "spectral with a field of slices, and only with it"
+        expected = "spectral with fields of slices and principal motions, and only there"
         raise InputError.of(name, "model.likelihood.kind", model.likelihood.kind, expected)
     if not slices:
         if isinstance(model.encoder, MlpEncoderConfig) and model.encoder.sees != "image":

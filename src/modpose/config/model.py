@@ -103,12 +103,22 @@ class ConvEncoderConfig(Frozen):
     """``group``: normalise each layer over groups of its channels, image by image."""
 
 
+class PrincipalEncoderConfig(Frozen):
+    """The exact posterior of the motions of a ``principal`` field, bent by a perceptron."""
+
+    kind: Literal["principal"] = "principal"
+    hidden: int = Field(128, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "silu"
+
+
 EncoderConfig = Annotated[
     MlpEncoderConfig
     | TableEncoderConfig
     | OrbitEncoderConfig
     | PolarEncoderConfig
-    | ConvEncoderConfig,
+    | ConvEncoderConfig
+    | PrincipalEncoderConfig,
     Field(discriminator="kind"),
 ]
 
@@ -196,6 +206,23 @@ class FourierFieldConfig(Frozen):
     """Of that change."""
 
 
+class PrincipalFieldConfig(Frozen):
+    """A mean volume and its principal motions, mixed by a perceptron of content.
+
+    Mean and motions are found before training, by probabilistic principal components.
+    """
+
+    kind: Literal["principal"] = "principal"
+    motions: int = Field(6, ge=1)
+    """Principal motions, at least as many as dimensions of content."""
+    cycles: int = Field(16, ge=2)
+    """Highest frequency, cycles a box, that they are told apart by; they are then drawn to the
+    last."""
+    hidden: int = Field(64, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "silu"
+
+
 class FrontedFieldConfig(Frozen):
     """A linear layer, then transposed convolutions at full resolution (3D-SpVAE++).
 
@@ -236,6 +263,7 @@ FieldConfig = Annotated[
     | DenseFieldConfig
     | ConvFieldConfig
     | FourierFieldConfig
+    | PrincipalFieldConfig
     | FrontedFieldConfig,
     Field(discriminator="kind"),
 ]

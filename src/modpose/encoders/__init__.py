@@ -2,7 +2,9 @@
 
 Contract: ``encoder(batch) -> Proposal(params (B, C, n_params), cell_logits (B, C), cells)``, read
 by :meth:`modpose.posterior.posterior.LatentLayout.posterior`.  An encoder that searches
-(:class:`modpose.encoders.polar.PolarEncoder`) is given the model's own prediction as well.
+(:class:`modpose.encoders.polar.PolarEncoder`) is given the model's own prediction as well, and one
+that reads principal motions (:class:`modpose.encoders.principal.PrincipalEncoder`) what images say
+of these.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from modpose.config import (
     ModelConfig,
     OrbitEncoderConfig,
     PolarEncoderConfig,
+    PrincipalEncoderConfig,
+    PrincipalFieldConfig,
 )
 from modpose.encoders.conv import ConvEncoder
 from modpose.encoders.mlp import MlpEncoder
 from modpose.encoders.orbit import OrbitEncoder
 from modpose.encoders.polar import PolarEncoder
+from modpose.encoders.principal import PrincipalEncoder
 from modpose.encoders.table import TableEncoder
 
 
@@ -48,4 +53,7 @@ def build_encoder(
         return PolarEncoder(model, config, channels=channels, shape=shape)
     if isinstance(config, ConvEncoderConfig):
         return ConvEncoder(config, channels=channels, shape=shape, n_params=n_params)
+    if isinstance(config, PrincipalEncoderConfig):
+        assert isinstance(model.field, PrincipalFieldConfig)  # checked
+        return PrincipalEncoder(config, model.field.motions, model.z_dim)
     return TableEncoder(config, n_images, n_params, model.z_dim)

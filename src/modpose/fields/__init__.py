@@ -2,7 +2,8 @@
 
 Contract: ``field(u, z)`` with u (B, P, d) network coordinates (about [-1, 1]) and z (B, z_dim)
 gives (B, P, n_outputs).  Coordinates are positions over half the box, or, for
-:class:`modpose.fields.slices.SliceField`, frequencies over Nyquist's.  A gridded field has
+:class:`modpose.fields.slices.SliceField` and :class:`modpose.fields.principal.PrincipalField`,
+frequencies over Nyquist's.  A gridded field has
 ``shape`` and ``picture(z)``, (B, n_outputs, *shape), too, which is read as it is where no pose is
 inferred.
 """
@@ -19,11 +20,13 @@ from modpose.config import (
     FourierFieldConfig,
     FrontedFieldConfig,
     ImplicitFieldConfig,
+    PrincipalFieldConfig,
 )
 from modpose.fields.conv import ConvField
 from modpose.fields.dense import DenseField
 from modpose.fields.fronted import FrontedField
 from modpose.fields.implicit import ImplicitField
+from modpose.fields.principal import PrincipalField
 from modpose.fields.slices import SliceField
 
 
@@ -33,6 +36,8 @@ def build_field(
     """Make the field that ``config`` names."""
     if isinstance(config, FourierFieldConfig):
         return SliceField(config, z_dim, max(shape))
+    if isinstance(config, PrincipalFieldConfig):
+        return PrincipalField(config, z_dim, max(shape))
     if isinstance(config, ImplicitFieldConfig):
         return ImplicitField(config, z_dim, n_outputs, len(shape))
     if isinstance(config, FrontedFieldConfig):

@@ -20,6 +20,7 @@ about one over the fraction of the box that is left too much.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -143,9 +144,12 @@ class Projection(nn.Module):
 
     def slices(self, field: nn.Module, z: Tensor, rotation: Tensor) -> Tensor:
         """Central slices (B, M) of the field for content z (B, z_dim) at rotations (B, 3, 3)."""
-        with torch.autocast(z.device.type, enabled=False):
-            u = (self.k * (2 / self.box)) @ rotation.float()[:, :2]
-        return torch.view_as_complex(field(u, z).float())
+        return torch.view_as_complex(field(self.upright(rotation), z).float())
+
+    def upright(self, rotation: Tensor) -> Tensor:
+        """Frequencies (B, M, 3) of objects at rotations (B, 3, 3), as fractions of Nyquist's."""
+        with torch.autocast(rotation.device.type, enabled=False):
+            return (self.k * (2 / self.box)) @ rotation.float()[:, :2]
 
     def predict(self, field: nn.Module, z: Tensor, pose: Pose, ctf: Tensor | None) -> Tensor:
         """Predicted coefficients (B, K, M) for content z (B, K, z_dim) at poses (B,)."""
@@ -189,6 +193,39 @@ class Projection(nn.Module):
         log_variance = self.log_variance[self.shell]
         nats = power * torch.exp(-log_variance) + self.weight * (log_variance + LOG_2PI)
         return -0.5 * nats.sum(-1)
+
+    def said_of(
+        self, components: Callable[[Tensor], Tensor], batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """Return all that images say of how much of each of J maps they hold.
+
+        log p(image | a) = slope.a - a.precision a / 2 + constant, for a mean map and a_1 ... a_J
+        times the others.
+
+        Parameters
+        ----------
+        components
+            From frequencies (B, M, 3) to coefficients (B, M, J + 1, 2) of the maps, the mean first.
+        batch
+            B images with poses.
+
+        Returns
+        -------
+        precision, slope
+            (B, J, J) and (B, J).
+        """
+        assert batch.pose is not None
+        scale = torch.exp(-0.5 * self.log_variance[self.shell]) * self.weight.sqrt()
+        passed = scale if batch.ctf is None else scale * self.transfer(batch.ctf)
+        real = (self.weight == 2).float()
+        held = torch.stack([torch.ones_like(real), real], dim=-1)  # numbers that are data
+        models = components(self.upright(batch.pose.rotation)) * held.unsqueeze(1)
+        models = (models * passed[..., None, None]).permute(0, 2, 1, 3).flatten(2)
+        seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
+        target = torch.view_as_real(seen) * held * scale.unsqueeze(-1)
+        left = target.flatten(1) - models[:, 0]
+        motions = models[:, 1:]
+        return motions @ motions.transpose(1, 2), (motions @ left.unsqueeze(-1)).squeeze(-1)
 
     def _power(self, error: Tensor) -> Tensor:
         """Sum of squares of the real numbers that coefficients (..., M) hold."""

@@ -30,23 +30,16 @@ _POSED: Options = {
     "model": {
         "z_dim": 4,
         **GIVEN_POSE,
-        "encoder": {
-            "kind": "mlp",
-            "hidden": 256,
-            "depth": 2,
-            "activation": "relu",
-            "sees": "aligned",
-        },
-        "field": {"kind": "slices", "hidden": 256, "depth": 3, "content": "every"},
+        "encoder": {"kind": "principal"},
+        "field": {"kind": "principal"},
         "likelihood": {"kind": "spectral", "noise": "shells"},
     },
     "train": {
-        "lr": 1e-3,
-        "batch_size": 32,
+        "lr": 2e-3,
+        "batch_size": 100,
         "epochs": 20,
         "schedule": "cosine",
-        "warmup_steps": 50,
-        "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 2000},
+        "warmup_steps": 20,
     },
 }
 
@@ -64,10 +57,11 @@ MODPOSE: dict[str, Recipe] = {
     "modpose-posed": Recipe(
         title="Conformations of a volume from projections of known pose, ours",
         description=(
-            "As cryodrgn, with a content that changes every layer of the network, a noise spectrum "
-            "that follows the data shell by shell, the KL weighted from 0 up to 1, and "
-            "an encoder that sees each particle upright and is told the direction of view.  "
-            "'modpose encode --search' refines the content of every image from there."
+            "The mean volume and its principal motions come first, from the images, their poses "
+            "and CTF; content then says how motions mix, by a perceptron that bends the linear "
+            "space, and is inferred from what each image says of the motions, exactly before the "
+            "bend.  The noise spectrum follows the data.  'modpose encode --search' refines "
+            "the content of every image from there."
         ),
         paper="this program",
         options=_POSED,

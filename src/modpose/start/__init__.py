@@ -1,0 +1,27 @@
+"""What a model knows before the first step of training, where its parts need a start."""
+
+from __future__ import annotations
+
+from modpose.config import Config
+from modpose.data.dataset import Dataset
+from modpose.fields.principal import PrincipalField
+from modpose.start.principal import start_motions
+from modpose.vae import Vae
+
+
+def prepare(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> None:
+    """Give a new model the start that its parts ask for.
+
+    Parameters
+    ----------
+    vae
+        Changed in place.
+    dataset
+        Its training half is used.
+    config
+        The run's configuration.
+    quiet
+        No progress bar.
+    """
+    if isinstance(vae.field, PrincipalField):
+        start_motions(vae, dataset, config, quiet)

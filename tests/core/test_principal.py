@@ -1,0 +1,221 @@
+"""Principal motions: the field, the exact posterior that the encoder starts from, the start."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from modpose import PoseModel
+from modpose.config import PrincipalFieldConfig, SpectralConfig, merge, parse_config
+from modpose.data.batches import Batch
+from modpose.data.source import open_source
+from modpose.errors import InputError
+from modpose.evaluate.metrics import spearman
+from modpose.fields.principal import PrincipalField
+from modpose.geometry.pose import Pose
+from modpose.geometry.rotations import haar_rotations
+from modpose.observe.projection import Projection
+from modpose.recipes import recipe_config
+from modpose.simulate.conformations import built_in_conformers
+from modpose.simulate.projection_files import write_projections
+from modpose.simulate.projections import ProjectionSettings, simulate_projections
+from modpose.vae import build_vae
+
+BOX = 16
+
+
+def some_volumes(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    axis = torch.arange(BOX) - BOX // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    volumes = torch.zeros(count, BOX, BOX, BOX)
+    for _ in range(4):
+        c = 1.5 * torch.randn(count, 3, generator=generator)
+        weight = torch.randn(count, generator=generator)
+        parts = [(a - c[:, i, None, None, None]) ** 2 for i, a in enumerate((x, y, z))]
+        volumes += weight[:, None, None, None] * torch.exp(-(parts[0] + parts[1] + parts[2]) / 4)
+    return volumes
+
+
+def field_of(volumes: torch.Tensor, z_dim: int = 1) -> PrincipalField:
+    field = PrincipalField(PrincipalFieldConfig(motions=len(volumes) - 1), z_dim, BOX)
+    field.set_volumes(volumes)
+    return field
+
+
+def test_the_field_is_the_transform_of_its_volumes() -> None:
+    volumes = some_volumes(3)
+    field = field_of(volumes)
+    u = 0.9 * (torch.rand(1, 40, 3) - 0.5)
+    axis = torch.arange(BOX).float() - BOX // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    place = torch.stack([x, y, z], -1).reshape(-1, 3)
+    wave = torch.exp(-1j * math.pi * (u[0] @ place.T))  # u is in units of half a cycle a pixel
+    asked = (wave @ volumes.flatten(1).T.to(wave.dtype)) / BOX  # as an orthonormal slice has it
+    found = torch.view_as_complex(field.components(u)[0].contiguous())
+    torch.testing.assert_close(found, asked, rtol=0.05, atol=0.03 * float(asked.abs().max()))
+
+
+def test_content_mixes_the_volumes_and_starts_along_the_first_motions() -> None:
+    field = field_of(some_volumes(4), z_dim=2)
+    u, z = torch.rand(2, 5, 3) - 0.5, torch.randn(2, 2)
+    torch.testing.assert_close(field.amplitudes(z), torch.cat([z, torch.zeros(2, 1)], 1))
+    parts = field.components(u)
+    asked = parts[:, :, 0] + parts[:, :, 1] * z[:, None, :1] + parts[:, :, 2] * z[:, None, 1:]
+    torch.testing.assert_close(field(u, z), asked)
+
+
+def test_new_volumes_are_read_after_loading() -> None:
+    first, second = field_of(some_volumes(2)), field_of(some_volumes(2, seed=1))
+    u, z = torch.rand(1, 5, 3) - 0.5, torch.randn(1, 1)
+    asked = second(u, z)
+    assert not torch.allclose(first(u, z), asked)
+    first.load_state_dict(second.state_dict())
+    torch.testing.assert_close(first(u, z), asked)
+
+
+def test_the_field_passes_gradients_to_the_pose() -> None:
+    field = field_of(some_volumes(2))
+    u = (0.5 * torch.rand(1, 6, 3) + 0.1).double().float().requires_grad_()
+    z = torch.randn(1, 1)
+    (gradient,) = torch.autograd.grad(field(u, z).square().sum(), u)
+    step = 1e-3
+    for axis in range(3):
+        moved = torch.zeros(3)
+        moved[axis] = step
+        with torch.no_grad():
+            rise = field(u + moved, z).square().sum() - field(u - moved, z).square().sum()
+        found = float(gradient[..., axis].sum())
+        assert found == pytest.approx(float(rise) / (2 * step), rel=0.1, abs=0.05)
+
+
+def posed_batch(n: int, ctf: bool) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    row = torch.tensor([4.0, 9000.0, 8000.0, 30.0, 300.0, 2.7, 0.1, 0.0, 0.0])
+    pose = Pose(haar_rotations(n, generator=generator), torch.randn(n, 2, generator=generator))
+    image = torch.randn(n, 1, BOX, BOX, generator=generator)
+    return Batch(torch.arange(n), image, row.expand(n, 9) if ctf else None, pose)
+
+
+@pytest.mark.parametrize("ctf", [False, True])
+def test_what_images_say_of_motions_is_their_likelihood(ctf: bool) -> None:
+    """Differences of slope.a - a.precision.a / 2 are those of the log likelihood, for any a."""
+    field, batch = field_of(some_volumes(4), z_dim=3), posed_batch(5, ctf)
+    projection = Projection(SpectralConfig(), BOX)
+    projection.log_variance.copy_(torch.linspace(-1, 1, len(projection.log_variance)))
+    precision, slope = projection.said_of(field.components, batch)
+    assert batch.pose is not None
+    a = torch.randn(2, 5, 3)
+    with torch.no_grad():
+        found = [
+            projection.log_likelihood(field, batch, one.unsqueeze(1), batch.pose)[:, 0] for one in a
+        ]
+    said = [
+        (slope * one).sum(1) - 0.5 * torch.einsum("bi,bij,bj->b", one, precision, one) for one in a
+    ]
+    torch.testing.assert_close(said[1] - said[0], found[1] - found[0], rtol=2e-3, atol=2e-2)
+
+
+def config_of(**sections: Any) -> Any:
+    return parse_config(merge(recipe_config("modpose-posed"), sections), "modpose-posed")
+
+
+def test_the_encoder_starts_at_the_exact_linear_posterior() -> None:
+    config = config_of(model={"z_dim": 2, "ctf": "off", "field": {"motions": 3}})
+    vae = build_vae(config, shape=(BOX, BOX), channels=1, n_images=5)
+    assert isinstance(vae.field, PrincipalField) and vae.projection is not None
+    vae.field.set_volumes(some_volumes(4))
+    batch = posed_batch(5, ctf=False)
+    precision, slope = vae.projection.said_of(vae.field.components, batch)
+    covariance = np.linalg.inv(precision.double().numpy() + np.eye(3))
+    mean = np.einsum("bij,bj->bi", covariance, slope.double().numpy())
+    with torch.no_grad():
+        content = vae.posterior(batch).content
+    np.testing.assert_allclose(content.mean[:, 0], mean[:, :2], rtol=1e-3, atol=1e-4)
+    std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))[:, :2]
+    np.testing.assert_allclose(content.log_std[:, 0].exp(), std, rtol=1e-3)
+
+
+def test_content_stays_when_an_image_moves_with_its_pose() -> None:
+    """Turned by a quarter and shifted by a pixel, pose and all: the same content."""
+    config = config_of(model={"z_dim": 1, "ctf": "off"}, data={"window": None})
+    vae = build_vae(config, shape=(BOX, BOX), channels=1, n_images=5)
+    assert isinstance(vae.field, PrincipalField)
+    vae.field.set_volumes(some_volumes(7))
+    with torch.no_grad():
+        for value in vae.encoder.parameters():
+            value.add_(0.1 * torch.randn_like(value))
+        batch = posed_batch(5, ctf=False)
+        assert batch.pose is not None
+        before = vae.posterior(batch).content.mean
+        shift = batch.pose.shift + torch.tensor([1.0, 0.0])
+        moved = Batch(batch.index, batch.image.roll(1, -1), None, batch.pose._replace(shift=shift))
+        torch.testing.assert_close(vae.posterior(moved).content.mean, before, rtol=1e-3, atol=1e-4)
+
+
+# --- the start --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hinged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = ProjectionSettings(
+        n=600, box=24, pixel_size=6.7, snr=0.5, hinge_range_deg=(-30.0, 30.0), shift_std_px=0.5
+    )
+    simulated = simulate_projections(settings, built_in_conformers(1))
+    folder = tmp_path_factory.mktemp("hinged")
+    write_projections(simulated, folder)
+    return folder / "particles.star"
+
+
+def test_a_hinge_is_found_in_seconds_and_by_new_images(hinged: Path) -> None:
+    source = open_source(hinged)
+    options = {"model": {"z_dim": 1, "field": {"motions": 3}}, "train": {"epochs": 4}}
+    model = PoseModel("modpose-posed", options=options, quiet=True)
+    model.fit(source.subset(np.arange(400)))
+    truth = source.particles.truth()
+    assert truth is not None
+    hinge = truth["hinge_deg"].to_numpy()
+    assert abs(spearman(model.latents()["z_0"].to_numpy(), hinge[:400])) > 0.85
+    new = model.encode(source.subset(np.arange(400, 600)))
+    assert abs(spearman(new.z[:, 0], hinge[400:])) > 0.85
+
+
+def test_the_start_is_the_same_every_time(hinged: Path) -> None:
+    source = open_source(hinged).subset(np.arange(100))
+    options = {"model": {"z_dim": 1, "field": {"motions": 2}}, "train": {"epochs": 1}}
+    found = [
+        PoseModel("modpose-posed", options=options, quiet=True).fit(source).latents()["z_0"]
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_too_few_images_and_too_much_content_are_refused(hinged: Path) -> None:
+    source = open_source(hinged)
+    with pytest.raises(InputError, match="more than 12"):
+        PoseModel("modpose-posed", quiet=True).fit(source.subset(np.arange(8)))
+    with pytest.raises(InputError, match=r"model\.field\.motions"):
+        PoseModel("modpose-posed", options={"model": {"z_dim": 9}}, quiet=True).fit(source)
+    field: dict[str, Any] = {"model": {"field": {"kind": "slices"}}}
+    with pytest.raises(InputError, match=r"model\.field\.kind"):
+        build_vae(config_of(**field), shape=(BOX, BOX), channels=1, n_images=5)
+
+
+def test_rotations_of_scipy_are_those_of_the_field() -> None:
+    """A volume turned by SciPy's matrix projects to what the field says at that pose."""
+    volumes = some_volumes(2)
+    field, projection = field_of(volumes), Projection(SpectralConfig(), BOX)
+    matrix = Rotation.from_euler("z", 90, degrees=True).as_matrix()
+    pose = Pose(torch.tensor(matrix).float()[None], torch.zeros(1, 2))
+    with torch.no_grad():
+        seen = projection.predict(field, torch.zeros(1, 1, 1), pose, None)[:, 0]
+    flat = volumes[0].sum(0)  # the sum along z, seen from above
+    turned = torch.rot90(flat, -1, (0, 1)).roll(1, 1)  # x to y, about n // 2 of an even box
+    largest = float(turned.abs().max())
+    torch.testing.assert_close(projection.picture(seen)[0], turned, rtol=0.0, atol=0.05 * largest)
