@@ -21,6 +21,7 @@ from modpose.evaluate.conformations import (
     reference_areas,
     score_conformations,
 )
+from modpose.evaluate.known_maps import score_known_maps
 from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
@@ -119,3 +120,17 @@ def test_the_verb_scores_a_run(tmp_path, made):
     assert "mean FSC with 6 true maps" in done.output
     assert "|Spearman|" in done.output
     assert "ARI" in done.output
+
+
+def test_who_has_the_true_maps_tells_states_better_than_chance(made):
+    _, folder = made
+    maps = read_true_maps(folder / "maps")
+    source = open_source(folder / "particles.star")
+    truth = source.particles.truth().reset_index(drop=True)
+    found = score_known_maps(open_posed(source), truth, maps, quiet=True)
+    assert 0.8 < found.motion <= 1 and 0.3 < found.classes <= 1
+    rows = np.random.default_rng(0).permutation(len(truth))
+    mixed = score_known_maps(
+        open_posed(source), truth.iloc[rows].reset_index(drop=True), maps, True
+    )
+    assert mixed.motion < 0.2 and abs(mixed.classes) < 0.05

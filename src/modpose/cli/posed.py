@@ -280,7 +280,9 @@ def score(
     ],
     reference: Annotated[
         bool,
-        typer.Option("--reference", help="Also back-project the images of each true state."),
+        typer.Option(
+            "--reference", help="Also what the true states and the true maps give, if known."
+        ),
     ] = False,
 ) -> None:
     """Score RUN against a known truth: its maps (FSC), motion (rank) and classes (ARI).

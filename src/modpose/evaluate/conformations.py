@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from modpose.errors import InputError
 from modpose.evaluate.clustering import cluster
 from modpose.evaluate.fsc import fsc, read_map, soft_sphere
+from modpose.evaluate.known_maps import KnownMapScores, score_known_maps
 from modpose.evaluate.metrics import ari, spearman
 from modpose.report.grids import principal_axes
 
@@ -71,26 +72,33 @@ class ConformationScores:
         angle; with several classes the mean over classes, each with components of its own.
     classes
         Adjusted Rand index of k-means of content, with as many clusters as there are classes.
+    known
+        What someone with the true maps makes of the images; None where it was not found out.
     """
 
     areas: list[float]
     reference: list[float] | None
     motion: float | None
     classes: float | None
+    known: KnownMapScores | None = None
 
     def lines(self) -> list[str]:
         """Say everything, a line each."""
         said = [f"mean FSC with {len(self.areas)} true maps: {np.mean(self.areas):.4f}"]
         if self.reference is not None:
-            best = float(np.mean(self.reference))
+            reference = float(np.mean(self.reference))
             said.append(
-                f"back-projection of the images of each true state: {best:.4f} "
-                f"(the model reaches {np.mean(self.areas) / best:.1%} of it)"
+                f"back-projection of the images of each true state: {reference:.4f} "
+                f"(the model reaches {np.mean(self.areas) / reference:.1%} of it)"
             )
         if self.motion is not None:
-            said.append(f"first component of content with the hinge, |Spearman|: {self.motion:.4f}")
+            best = "" if self.known is None else f" (true maps known: {self.known.motion:.4f})"
+            said.append(
+                f"first component of content with the hinge, |Spearman|: {self.motion:.4f}{best}"
+            )
         if self.classes is not None:
-            said.append(f"clusters of content with the classes, ARI: {self.classes:.4f}")
+            best = "" if self.known is None else f" (true maps known: {self.known.classes:.4f})"
+            said.append(f"clusters of content with the classes, ARI: {self.classes:.4f}{best}")
         return said
 
 
@@ -227,7 +235,7 @@ def score_conformations(
     decode, z, truth, maps
         As in :func:`map_areas`.
     dataset
-        Images with given poses, for the reference; None leaves it out.
+        Images with given poses, for the references; None leaves these out.
     seed
         Of k-means.
     quiet
@@ -238,6 +246,7 @@ def score_conformations(
         reference=None if dataset is None else reference_areas(dataset, truth, maps, quiet),
         motion=motion_found(z, truth),
         classes=classes_found(z, truth, seed),
+        known=None if dataset is None else score_known_maps(dataset, truth, maps, quiet),
     )
 
 
@@ -253,7 +262,7 @@ def score_run(
     maps
         Folder of the true maps.
     reference
-        Also back-project the images of each true state.
+        Also back-project the images of each true state, and tell states by the true maps.
     quiet
         No progress bars.
 

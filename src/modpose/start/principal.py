@@ -9,8 +9,6 @@ put back once at all frequencies.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.averaging.average import half_averages, soft_sphere
-from modpose.averaging.coefficients import Coefficients
 from modpose.averaging.motion import (
     Motions,
     agreed_variance,
@@ -29,93 +26,27 @@ from modpose.averaging.motion import (
     prior_variance,
 )
 from modpose.averaging.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
+from modpose.averaging.projections import (
+    IMAGES_AT_ONCE,
+    ImageReader,
+    PosedImages,
+    joined_images,
+    power_spectrum,
+)
 from modpose.config import Config, PrincipalFieldConfig
-from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError
 from modpose.fields.principal import PrincipalField
-from modpose.observe.projection import SETTLED, Projection
+from modpose.observe.projection import SETTLED
 from modpose.progress import Progress
 from modpose.vae import Vae
 
 MOST_POINTS = 1 << 23
 """Coefficients that motions are told apart by; beyond it, images are left out at random."""
-IMAGES_AT_ONCE = 512
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
 ITERATIONS = 12
 """Of either round; what is left to find by then are motions too weak to matter."""
-SPARE = 4
-"""Pixels of a small box beyond twice the highest frequency."""
-
-
-@dataclass(frozen=True)
-class PosedImages:
-    """Projections of known pose as coefficients, and where they are placed.
-
-    Attributes
-    ----------
-    data
-        N images, frequencies in the plane z = 0.
-    rotation, shift
-        (N, 3, 3), and (N, 3) pixels, the last of them zero.
-    """
-
-    data: Coefficients
-    rotation: Tensor
-    shift: Tensor
-
-    def over(self, variance: Tensor) -> PosedImages:
-        """Whiten anew, the noise being of this variance (K,) in place of one."""
-        white = variance.rsqrt()
-        value, transfer = self.data.value * white, self.data.transfer * white
-        return replace(self, data=replace(self.data, value=value, transfer=transfer))
-
-    def within(self, limit: float) -> PosedImages:
-        """Keep the frequencies up to ``limit`` cycles a pixel."""
-        return replace(self, data=self.data.within(limit))
-
-
-class ImageReader:
-    """Makes whitened coefficients of a batch of images, in a box as small as is asked for.
-
-    Parameters
-    ----------
-    projection
-        How images show a volume.
-    cycles
-        Highest frequency, cycles a box.
-    """
-
-    def __init__(self, projection: Projection, cycles: float) -> None:
-        self.projection = projection
-        self.box = min(projection.box, 2 * math.ceil(cycles) + SPARE)
-        k = projection.k.cpu()
-        radius = k.norm(dim=1)
-        inside = (projection.weight.cpu() == 2) & (radius <= min(cycles, self.box / 2 - 0.5))
-        chosen = inside.nonzero().squeeze(1)
-        self.chosen = chosen[radius[chosen].argsort(stable=True)]
-        self.shell = projection.shell.cpu()[self.chosen]
-        flat = torch.cat([k, torch.zeros(len(k), 1)], 1) / self.box
-        self.frequency = flat[self.chosen]
-
-    @property
-    def limit(self) -> float:
-        """Highest frequency, cycles a pixel of the box."""
-        return float(self.frequency[-1].norm())
-
-    def images(self, batch: Batch, variance: Tensor) -> PosedImages:
-        """Read a batch, over noise of this variance by shell."""
-        assert batch.pose is not None
-        white = variance.rsqrt()[self.shell]
-        value = self.projection.transform(batch.image)[:, self.chosen] * white
-        transfer = math.sqrt(self.box) * white.expand(len(value), -1)
-        if batch.ctf is not None:
-            transfer = transfer * self.projection.transfer(batch.ctf)[:, self.chosen]
-        shift = batch.pose.shift * (self.box / self.projection.box)
-        shift = torch.cat([shift, torch.zeros(len(value), 1)], 1)
-        data = Coefficients(self.frequency, value, transfer.contiguous(), self.box)
-        return PosedImages(data, batch.pose.rotation, shift)
 
 
 def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> None:
@@ -148,8 +79,10 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
     rows = _some(dataset.train, len(low.frequency), config.seed)
     steps = 3 * len(rows) + len(dataset.train)
     with Progress("principal motions", steps, quiet=quiet) as progress:
-        variance = _power(dataset, rows, every, progress)
-        images = _joined(low.images(b, variance) for b in dataset.batches(rows, IMAGES_AT_ONCE))
+        variance = power_spectrum(dataset, rows, every, progress)
+        images = joined_images(
+            low.images(b, variance) for b in dataset.batches(rows, IMAGES_AT_ONCE)
+        )
         left = _left(images, _still(images), low.shell, len(variance))
         images, variance = images.over(left[low.shell]), variance * left
         motions = _motions(images, count, config.seed, progress)
@@ -164,34 +97,6 @@ def _some(train: NDArray[np.int64], points: int, seed: int) -> NDArray[np.int64]
     """Choose as many images, of so many coefficients each, as can be kept in memory."""
     count = min(len(train), max(2, MOST_POINTS // points))
     return np.sort(np.random.default_rng(seed).choice(train, count, replace=False))
-
-
-def _power(
-    dataset: Dataset, rows: NDArray[np.int64], reader: ImageReader, progress: Progress
-) -> Tensor:
-    """Mean power of the images at ``rows`` by shell, (shells,): nearly all of it is noise."""
-    shells = int(reader.projection.shell.max()) + 1
-    total, white = torch.zeros(shells), torch.ones(shells)
-    for batch in dataset.batches(rows, IMAGES_AT_ONCE):
-        value = reader.images(batch, white).data.value
-        total.index_add_(0, reader.shell, value.abs().square().sum(0))
-        progress.advance(len(batch), 0.0)
-    number = torch.bincount(reader.shell, minlength=shells)
-    power = total / (len(rows) * number.clamp(min=1))
-    last = int(number.nonzero().max())
-    power[0], power[last + 1 :] = power[1], power[last]
-    return power.clamp(min=1e-8)
-
-
-def _joined(parts: Iterable[PosedImages]) -> PosedImages:
-    every = list(parts)
-    data = replace(
-        every[0].data,
-        value=torch.cat([part.data.value for part in every]),
-        transfer=torch.cat([part.data.transfer for part in every]),
-    )
-    rotation = torch.cat([part.rotation for part in every])
-    return PosedImages(data, rotation, torch.cat([part.shift for part in every]))
 
 
 def _motions(images: PosedImages, count: int, seed: int, progress: Progress) -> Motions:
