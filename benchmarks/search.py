@@ -21,7 +21,8 @@ from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
 from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.refine import refine
-from modpose.posterior.search import SearchSettings, grid_candidates, modes_of
+from modpose.posterior.search import grid_candidates, modes_of
+from modpose.posterior.settings import SearchSettings
 from modpose.recipes import recipe_config
 from modpose.simulate.digits import transform
 from modpose.train.memory import keep_freed_memory

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
+from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.encoders.table import TableEncoder
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
+from modpose.posterior.codebook import centres_of
 from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.latents import Latents
+from modpose.posterior.posterior import Posterior
 from modpose.posterior.refine import Mixture, refine
-from modpose.posterior.search import SearchSettings, check_searchable, content_modes, modes_of
+from modpose.posterior.search import check_searchable, content_modes, modes_of
+from modpose.posterior.settings import SearchSettings, SpaceSearch
 from modpose.progress import Progress
 from modpose.vae import Elbo, Vae
 
@@ -139,7 +143,7 @@ def encode_dataset(
     generator = torch.Generator(device).manual_seed(seed)
     parts: list[dict[str, torch.Tensor]] = []
     size = vae.whole_batch
-    if search is not None:
+    if search is not None and not in_space(vae):
         check_searchable(vae)
         size = max(1, size // search.modes)
     with Progress("encode" if search is None else "search", dataset.n, quiet=quiet) as progress:
@@ -147,6 +151,8 @@ def encode_dataset(
             ready = batch.to(device)
             if search is None:
                 parts.append(_encode_batch(vae, ready, generator))
+            elif in_space(vae):
+                parts.append(_search_space(vae, ready, search.in_space, generator))
             elif hypotheses is None:
                 parts.append(_search_batch(vae, ready, search, generator, seed))
             else:
@@ -164,10 +170,15 @@ def encode_dataset(
 
 @torch.no_grad()
 def _encode_batch(
-    vae: Vae, batch: Batch, generator: torch.Generator, samples: int = 1
+    vae: Vae,
+    batch: Batch,
+    generator: torch.Generator,
+    samples: int = 1,
+    posterior: Posterior | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Infer by the encoder alone; the bound is the mean over so many samples."""
-    posterior = vae.posterior(batch)
+    """Infer by the encoder, or from ``posterior``; the bound is the mean over so many samples."""
+    if posterior is None:
+        posterior = vae.posterior(batch)
     best = posterior.best()
     bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
     elbo = Elbo(*(torch.stack(part).mean(0) for part in zip(*(b[:3] for b in bounds), strict=True)))
@@ -279,6 +290,27 @@ def _search_batch(
     return kept | {"elbo_gain": torch.where(better, gain, 0.0)}
 
 
+def in_space(vae: Vae) -> bool:
+    """Whether the model can search for the poses of volumes."""
+    return isinstance(vae.encoder, OctahedralEncoder)
+
+
+@torch.no_grad()
+def _search_space(
+    vae: Vae, batch: Batch, settings: SpaceSearch, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Search all poses of volumes, and keep the encoder's where its bound is the higher one."""
+    own = _encode_batch(vae, batch, generator)
+    found = _encode_batch(vae, batch, generator, posterior=vae.searched_posterior(batch, settings))
+    gain = found["elbo"] - own["elbo"]
+    better = gain > 0
+    kept = {
+        name: torch.where(better.reshape(-1, *([1] * (value.dim() - 1))), value, own[name])
+        for name, value in found.items()
+    }
+    return kept | {"elbo_gain": torch.where(better, gain, 0.0)}
+
+
 def _variance(samples: torch.Tensor) -> torch.Tensor:
     return samples.var(0) if len(samples) > 1 else torch.zeros_like(samples[0])
 
@@ -307,15 +339,7 @@ def table_hypotheses(vae: Vae, count: int = 16) -> Gaussian:
     posterior = vae.posterior(batch)
     best = posterior.best()
     rows, inside = best.z[:, 0], posterior.spread(best.cell).z[:, 0].square().mean(0)
-    centres = rows.mean(0, keepdim=True)
-    for _ in range(min(count, n_images) - 1):
-        farthest = torch.cdist(rows, centres).amin(1).argmax()
-        centres = torch.cat([centres, rows[farthest][None]])
-    for _ in range(20):
-        group = torch.cdist(rows, centres).argmin(1)
-        size = torch.bincount(group, minlength=len(centres))[:, None]
-        total = torch.zeros_like(centres).index_add_(0, group, rows)
-        centres = torch.where(size > 0, total / size.clamp(min=1), centres)
+    centres, group = centres_of(rows, count)
     apart = (rows - centres[group]).square().mean(0)
     log_std = 0.5 * (apart + inside).clamp(min=1e-6).log()
     return Gaussian(centres[None], log_std.expand_as(centres)[None])

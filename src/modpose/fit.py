@@ -284,7 +284,8 @@ def _go_on(
     config = run.config
     train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
     device = learner.fabric.device
-    encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
+    with learner.vae.knowing():
+        encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
     environment = run.environment
     labels = None if environment["labels"] is None else np.asarray(environment["labels"])
     table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed)
@@ -320,9 +321,15 @@ def describe_fit(
         "pixel_size": dataset.pixel_size,
         "value_range": dataset.value_range,
         "labels": None if labels is None else labels.tolist(),
-        "clusters": clusters,
+        "clusters": clusters or _classes_searched(config),
         "started": _now(),
     }
+
+
+def _classes_searched(config: Config) -> int | None:
+    """How many classes were told apart before training, which content then shows."""
+    start = config.train.start
+    return start.classes if start is not None and start.classes > 1 else None
 
 
 def open_dataset(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.fields import build_field
+from modpose.fields.basis import BasisField
 from modpose.fields.conv import ConvField
 from modpose.fields.dense import DenseField
 from modpose.fields.fronted import FrontedField
@@ -188,7 +189,7 @@ class GenerativeModel(nn.Module):
         """Outputs of the field (B, K, P, n_outputs) at pixels of the posed image."""
         z = latents.decoded
         if self.upright:
-            gridded = cast(DenseField | ConvField, self.field)
+            gridded = cast(DenseField | ConvField | BasisField, self.field)
             values = gridded.picture(z.flatten(0, 1)).flatten(2).transpose(1, 2)
             values = values.reshape(*z.shape[:2], *values.shape[1:])
             return values if pixels is None else values[:, :, pixels]
@@ -202,7 +203,10 @@ class GenerativeModel(nn.Module):
     def upright(self) -> bool:
         """Whether the field's picture is the image's, pixel by pixel: no pose is inferred."""
         posed = self.layout.rotation.prior != "none" or self.layout.shift_std is not None
-        gridded = isinstance(self.field, DenseField | ConvField) and self.field.shape == self.shape
+        gridded = (
+            isinstance(self.field, DenseField | ConvField | BasisField)
+            and self.field.shape == self.shape
+        )
         return gridded and not posed
 
     def _observe(self, signal: Tensor, observation: Observation) -> Tensor:

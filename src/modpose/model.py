@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,7 +25,7 @@ from modpose.fit import (
     start,
     train_model,
 )
-from modpose.posterior.search import SearchSettings
+from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint
 from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
@@ -144,8 +144,10 @@ class PoseModel:
         self._environment = describe_fit(dataset, config, known, clusters) | {
             "stopped": learner.state.stopped
         }
-        encoded = self._encode(dataset)
-        self._latents = latents_table(encoded, dataset, known, clusters, config.seed)
+        with self._poses_for(dataset):
+            encoded = self._encode(dataset)
+        found = self._environment["clusters"]
+        self._latents = latents_table(encoded, dataset, known, found, config.seed)
         return self
 
     def _resolve(self, source: Source, seed: int) -> Config:
@@ -258,9 +260,9 @@ class PoseModel:
 
     @contextmanager
     def _poses_for(self, dataset: Dataset) -> Iterator[None]:
-        """Correct given poses only of the images that the corrections were learned for."""
-        own = self.vae.corrections is None or self._fitted_to(dataset)
-        with nullcontext() if own else self.vae.uncorrected():
+        """Use what was learned of the poses of single images for these images only."""
+        vae = self.vae
+        with vae.knowing() if self._fitted_to(dataset) else vae.uncorrected():
             yield
 
     def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
@@ -406,9 +408,13 @@ class PoseModel:
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
-        """Read a trained model from its run folder, onto ``device`` (a GPU where there is one)."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        """Read a trained model from its run folder, onto ``device``.
+
+        By default a GPU where there is one, unless it was trained with ``train.accelerator=cpu``.
+        """
         run = Run.open(path)
+        on_gpu = torch.cuda.is_available() and run.config.train.accelerator != "cpu"
+        device = device or ("cuda" if on_gpu else "cpu")
         config, environment = run.config, run.environment
         model = cls(config.recipe, z_dim=config.model.z_dim, seed=config.seed)
         vae = build_vae(

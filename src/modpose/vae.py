@@ -6,7 +6,8 @@ encoder -> posterior -> pose on coordinates -> field -> observation -> likelihoo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple, cast
 
@@ -24,15 +25,22 @@ from modpose.config import (
 from modpose.config.checks import check_model
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
+from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.encoders.polar import PolarEncoder
 from modpose.encoders.principal import PrincipalEncoder
+from modpose.fields.basis import BasisField
 from modpose.fields.principal import PrincipalField
 from modpose.generative import GenerativeModel
-from modpose.geometry.pose import rotate_images
+from modpose.geometry.pose import Pose, rotate_images
 from modpose.observe.projection import Projection
 from modpose.posterior.cells import Proposal
 from modpose.posterior.latents import Latents
 from modpose.posterior.posterior import LatentLayout, Posterior
+from modpose.posterior.searched import SearchedPoses
+from modpose.posterior.settings import SpaceSearch
+
+POSED_AT_ONCE = 32
+"""Volumes whose poses are compared with the model's in one product of matrices."""
 
 
 class Elbo(NamedTuple):
@@ -44,16 +52,25 @@ class Elbo(NamedTuple):
         The bound is the first less the others.
     extra
         (B,) the affinity term, a loss and no part of the bound; None where there is none.
+    taught
+        (B,) log density of known poses under the encoder, which learns from them, and no part of
+        the bound; None where none are known.
     """
 
     recon: Tensor
     kl_pose: Tensor
     kl_content: Tensor
     extra: Tensor | None = None
+    taught: Tensor | None = None
 
     def value(self, beta: float = 1.0, gamma: float = 0.0) -> Tensor:
-        """Return recon - kl_pose - beta kl_content - gamma extra; by default the bound."""
+        """Return recon - kl_pose - beta kl_content - gamma extra + taught.
+
+        Without the last two, the bound by default.
+        """
         value = self.recon - self.kl_pose - beta * self.kl_content
+        if self.taught is not None:
+            value = value + self.taught
         return value if self.extra is None else value - gamma * self.extra
 
 
@@ -105,6 +122,15 @@ class Vae(GenerativeModel):
         )
         self.encoder, self.sees = encoder, sees
         self.cells, self.affinity = config.train.cells, affinity
+        self.searched, self.knows = None, False
+        if isinstance(encoder, OctahedralEncoder):
+            self.searched = SearchedPoses(n_images)
+
+    @property
+    def whole_batch(self) -> int:
+        """Images that are encoded and decoded at once; many volumes, whose poses are compared."""
+        least = POSED_AT_ONCE if isinstance(self.encoder, OctahedralEncoder) else 1
+        return max(least, super().whole_batch)
 
     def forward(
         self,
@@ -130,6 +156,8 @@ class Vae(GenerativeModel):
         hold_content
             Decode with z = 0 and leave its KL out.
         """
+        if self.searched is not None and self.training:
+            return self._taught(batch, self.searched, generator)
         posterior = self.posterior(batch, generator if augment else None)
         elbo = self.elbo(batch, posterior, generator, pixels=pixels, hold_content=hold_content)
         if self.affinity is None or not self.training:
@@ -155,6 +183,44 @@ class Vae(GenerativeModel):
             kl = kl._replace(content=torch.zeros_like(kl.content))
         recon = self.log_likelihood(batch, latents, generator, pixels)
         return Elbo((log_weight.exp() * recon).sum(1), kl.pose, kl.content)
+
+    def _taught(
+        self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None
+    ) -> Elbo:
+        """Bound at the poses that a search found, and how well the encoder knows them."""
+        encoder, field = self._octahedral()
+        seen = encoder.coefficients(batch)
+        pose, width = searched.at(batch.index)
+        content = encoder.contents(seen, pose, field)
+        params = encoder.lay_out(content, pose, width).unsqueeze(1)
+        posterior = self.layout.posterior(params, torch.zeros_like(params[..., 0]))
+        with torch.no_grad():
+            z = posterior.sample(1, generator).z[:, 0]
+        taught = encoder.learn_poses(seen, pose, z, field, generator)
+        return self.elbo(batch, posterior, generator)._replace(taught=taught)
+
+    def _octahedral(self) -> tuple[OctahedralEncoder, BasisField]:
+        return cast(OctahedralEncoder, self.encoder), cast(BasisField, self.field)
+
+    def searched_posterior(self, batch: Batch, thorough: SpaceSearch) -> Posterior:
+        """q(content, pose | volume) by a search of all poses in place of the encoder's few."""
+        encoder, field = self._octahedral()
+        return self.layout.posterior(*encoder(batch, field, thorough, self._known(batch)))
+
+    def _known(self, batch: Batch) -> Pose | None:
+        """Return the poses searched for a batch of the images fitted to, if they may be used."""
+        if self.searched is None or not self.knows:
+            return None
+        return self.searched.at(batch.index)[0]
+
+    @contextmanager
+    def knowing(self) -> Iterator[None]:
+        """Consider, for a while, the poses that were searched: for the images fitted to alone."""
+        before, self.knows = self.knows, True
+        try:
+            yield
+        finally:
+            self.knows = before
 
     def _hypotheses(
         self, posterior: Posterior, generator: torch.Generator | None
@@ -219,6 +285,8 @@ class Vae(GenerativeModel):
             return cast(Proposal, self.encoder(*self._said_of_motions(batch)))
         if isinstance(self.encoder, PolarEncoder):
             return cast(Proposal, self.encoder(batch, self.upright_natural))
+        if isinstance(self.encoder, OctahedralEncoder):
+            return cast(Proposal, self.encoder(batch, self.field, known=self._known(batch)))
         return cast(Proposal, self.encoder(batch))
 
     @torch.no_grad()

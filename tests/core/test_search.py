@@ -25,7 +25,8 @@ from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.grid import decode_upright, fast_length, log_likelihood_grid, log_prior
 from modpose.posterior.latents import Latents
 from modpose.posterior.refine import Components, Mixture, Workplace, refine
-from modpose.posterior.search import PoseModes, SearchSettings, modes_of
+from modpose.posterior.search import PoseModes, modes_of
+from modpose.posterior.settings import SearchSettings
 from modpose.recipes import recipe_config
 from modpose.vae import Vae, build_vae
 

@@ -36,7 +36,7 @@ from modpose.fields.slices import SliceField, half_space
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations
 from modpose.posterior.corrections import PoseCorrections
-from modpose.posterior.search import SearchSettings
+from modpose.posterior.settings import SearchSettings
 from modpose.recipes import recipe_config
 from modpose.train.loop import set_up
 from modpose.vae import Vae, build_vae

@@ -234,8 +234,9 @@ def climb_poses(
     return posed, which
 
 
-def best_of(first: PosedVolumes, klass: Tensor, others: PosedVolumes, which: Tensor) -> Assignment:
-    """Take the best of a pose for each of N volumes and of H more, (N H)."""
+def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignment:
+    """Take the best of a pose for each of N volumes and of H more, (N H), of classes ``which``."""
+    klass = first.klass
     n = len(klass)
     per = len(which) // n
     score = torch.cat([first.score[:, None], others.score.reshape(n, per)], 1)

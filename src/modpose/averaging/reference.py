@@ -80,6 +80,13 @@ def make_references(
     return References(table.contiguous(), side, padded, slopes)
 
 
+def side_by_side(references: References) -> References:
+    """Lay C references without slopes into one, whose samples (B, K, C) hold them all."""
+    count = len(references)
+    table = references.table.reshape(count, -1, 2).transpose(0, 1).flatten(1)
+    return References(table.contiguous(), references.side, references.padded, slopes=False)
+
+
 def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
     """Read references at frequencies.
 
@@ -95,7 +102,8 @@ def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (B, K) complex, or (B, K, 4) with the slopes behind the values.
+        (B, K) complex, or (B, K, 4) with the slopes behind the values, or (B, K, C) of references
+        side by side.
     """
     rows, count = frequency.shape[:2]
     channels = references.table.shape[1]
@@ -112,7 +120,13 @@ def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
             mode="sum",
         )
     values = torch.view_as_complex(out.reshape(rows, count, channels // 2, 2))
-    return values if references.slopes else values.squeeze(-1)
+    return values if references.slopes or channels > 2 else values.squeeze(-1)
+
+
+def read_side_by_side(references: References, frequency: Tensor, rotation: Tensor) -> Tensor:
+    """Read references that stand side by side at frequencies turned by (B, 3, 3), (B, K, C)."""
+    first = torch.zeros(len(rotation), dtype=torch.int64)
+    return sample(references, first, turned(frequency, rotation))
 
 
 def corners(frequency: Tensor, side: int, padded: int) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,14 @@
 """Refinement in two halves that share nothing but their start.
 
-Every volume is compared with averages of its own half only, so noise that averages have come to
-share with it cannot pull it; what the halves agree on is signal (gold-standard Fourier shell
-correlation), and it says how far in frequency to go and how much of each shell to keep.
+Every volume is compared with averages of its own half only; what the halves agree on is signal
+(gold-standard Fourier shell correlation), and it says how far in frequency to go and how much of
+each shell to keep.  Where another pose is weighed against the one that a volume has, it is left out
+of the averages, which else would side with the noise that they took from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from modpose.averaging.classify import (
     grid_poses,
 )
 from modpose.averaging.coefficients import Coefficients, coefficients_of, white_noise
+from modpose.averaging.look_alikes import LookAlikes, look_alikes
 from modpose.averaging.reference import make_references
 from modpose.posterior.so3_climb import climb
 
@@ -38,6 +40,12 @@ BEYOND = 2
 """Shells beyond the resolution so far that a round looks at."""
 SEARCHED_AGAIN = (0, 2)
 """Rounds that search all poses and classes again; the others climb from the last pose."""
+TURNED = (1, 3)
+"""Rounds that also try turns after which the average of the class looks alike."""
+TURNS = 3
+"""Turns that are then tried."""
+FOLDS = 3
+"""Parts of a half, where each volume is compared with averages of the parts without it."""
 JOIN_LIMIT = 0.2
 """Highest frequency at which the frames of the halves are brought together, cycles a voxel."""
 
@@ -134,14 +142,20 @@ def refine(
     maps = half_maps(data.within(limit), assignment, half, classes, mask)
     for number in range(schedule.refine_rounds):
         seen = data.within(limit)
-        again = number in SEARCHED_AGAIN
+        turns = look_alikes(maps.combined, TURNS) if number in TURNED else None
         parts = []
         for side, volumes in enumerate((maps.first, maps.second)):
             rows = (half == side).nonzero().squeeze(1)
             mine = Assignment(*(part[rows] for part in assignment))
-            parts.append(
-                (rows, _again(seen.rows(rows), mine, volumes, again, reach, schedule, generator))
-            )
+            own = seen.rows(rows)
+            if turns is None and number not in SEARCHED_AGAIN:
+                parts.append((rows, _climbed(own, mine, volumes, reach)))
+                continue
+            ratio = ssnr_of(maps.fsc, halved=False)
+            for some, others in _left_out(own, mine, classes, mask, ratio, generator):
+                few = Assignment(*(part[some] for part in mine))
+                found = _elsewhere(own.rows(some), few, others, turns, reach, schedule, generator)
+                parts.append((rows[some], found))
         assignment = _gathered(parts)
         maps = half_maps(seen, assignment, half, classes, mask)
         assignment = _in_one_frame(assignment, half, maps, min(JOIN_LIMIT, limit))
@@ -153,27 +167,69 @@ def refine(
     return state, maps, half
 
 
-def _again(
-    seen: Coefficients,
-    mine: Assignment,
-    volumes: Tensor,
-    again: bool,
-    reach: float,
-    schedule: Schedule,
-    generator: torch.Generator,
-) -> Assignment:
-    """Climb from the last pose, and from a new search where that is due; keep the best."""
-    n = len(seen)
-    owner = torch.arange(n)
+def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float) -> Assignment:
+    """Climb from the last poses."""
+    owner = torch.arange(len(seen))
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     posed = climb(
         seen, references, owner, mine.klass, mine.rotation, mine.shift, steps=3, reach=reach
     )
-    if not again:
-        return Assignment(posed.rotation, posed.shift, mine.klass, posed.score, posed.amplitude)
-    found = grid_poses(seen, volumes, reach, schedule, generator)
-    others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
-    return best_of(posed, mine.klass, others, which)
+    return Assignment(posed.rotation, posed.shift, mine.klass, posed.score, posed.amplitude)
+
+
+def _left_out(
+    seen: Coefficients,
+    mine: Assignment,
+    classes: int,
+    mask: Tensor,
+    ssnr: Tensor,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Divide the volumes of a half into folds, each with the averages of the other folds.
+
+    An average holds the noise of its volumes at the poses that they have, and so would speak for
+    these poses against any other.
+    """
+    fold = torch.randperm(len(seen), generator=generator) % FOLDS
+    slot = mine.klass * FOLDS + fold
+    sums = put_back(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
+    for number in range(FOLDS):
+        others = torch.tensor([f for f in range(FOLDS) if f != number])
+        index = torch.arange(classes)[:, None] * FOLDS + others
+        rest = Sums(sums.value[index].sum(1), sums.weight[index].sum(1), sums.padded)
+        yield (fold == number).nonzero().squeeze(1), averages(rest, seen.box, mask, ssnr)
+
+
+def _elsewhere(
+    seen: Coefficients,
+    mine: Assignment,
+    volumes: Tensor,
+    turns: LookAlikes | None,
+    reach: float,
+    schedule: Schedule,
+    generator: torch.Generator,
+) -> Assignment:
+    """Climb from the last poses, and from what looks alike or else from a new search; the best."""
+    here = _climbed(seen, mine, volumes, reach)
+    if turns is None:
+        found = grid_poses(seen, volumes, reach, schedule, generator)
+        others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
+        return best_of(here, others, which)
+    rotation, shift = turns.of(mine.klass, here.rotation, here.shift)
+    several = torch.arange(len(seen)).repeat_interleave(TURNS)
+    which = mine.klass.repeat_interleave(TURNS)
+    references = make_references(volumes, float(seen.radius[-1]), slopes=True)
+    others = climb(
+        seen,
+        references,
+        several,
+        which,
+        rotation.flatten(0, 1),
+        shift.flatten(0, 1),
+        steps=3,
+        reach=reach,
+    )
+    return best_of(here, others, which)
 
 
 def _gathered(parts: list[tuple[Tensor, Assignment]]) -> Assignment:

@@ -34,6 +34,9 @@ def fit(
         str | None, typer.Option(help="A published system by name; see: modpose recipes.")
     ] = None,
     z_dim: Annotated[int | None, typer.Option(help="Number of content dimensions.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Structures that a search of volumes tells apart.")
+    ] = None,
     group: Annotated[
         int | None,
         typer.Option(metavar="N", help="Rotations of the encoder's kernels, as 4, 8 or 16."),
@@ -108,10 +111,12 @@ def fit(
     modpose fit mnist.npz:x_train -o digits --recipe vae --set train.beta.end=4
     modpose fit mnist.npz:x_train -o digits --recipe target-vae --group 16
     modpose fit volumes.mrcs -o map --recipe affinity-vae --labels class.txt --affinity a.csv
+    modpose fit subtomograms.star -o run --classes 4
     modpose fit --resume run
     """
     flags: dict[str, tuple[str, object]] = {
         "--z-dim": ("model.z_dim", z_dim),
+        "--classes": ("train.start.classes", classes),
         "--group": ("model.encoder.rotations", group),
         "--epochs": ("train.epochs", epochs),
         "--seed": ("seed", seed),

@@ -17,6 +17,7 @@ from modpose.config.data import (
 )
 from modpose.config.model import (
     Activation,
+    BasisFieldConfig,
     BernoulliConfig,
     ConvEncoderConfig,
     ConvFieldConfig,
@@ -31,6 +32,7 @@ from modpose.config.model import (
     LikelihoodConfig,
     MlpEncoderConfig,
     ModelConfig,
+    OctahedralEncoderConfig,
     OrbitEncoderConfig,
     PolarEncoderConfig,
     PoseRefinementConfig,
@@ -42,6 +44,7 @@ from modpose.config.model import (
     TableEncoderConfig,
 )
 from modpose.config.section import Frozen
+from modpose.config.start import AlignmentStartConfig
 from modpose.config.train import (
     AugmentConfig,
     CellsConfig,
@@ -54,7 +57,9 @@ from modpose.errors import InputError
 
 __all__ = [
     "Activation",
+    "AlignmentStartConfig",
     "AugmentConfig",
+    "BasisFieldConfig",
     "BernoulliConfig",
     "CellsConfig",
     "Config",
@@ -73,6 +78,7 @@ __all__ = [
     "LikelihoodConfig",
     "MlpEncoderConfig",
     "ModelConfig",
+    "OctahedralEncoderConfig",
     "OrbitEncoderConfig",
     "PolarEncoderConfig",
     "PoseRefinementConfig",

@@ -39,14 +39,42 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
     if model.pose_channel and (posed or model.poses == "given"):
         expected = "0 where rotation or shift is inferred or given, which is the pose already"
         raise InputError.of(name, "model.pose_channel", model.pose_channel, expected)
+    _check_octahedral(config, shape)
     _check_projection(config, shape, channels)
+
+
+def _check_octahedral(config: Config, shape: Sequence[int]) -> None:
+    """Check that the octahedral encoder has what it compares volumes with, and learns from."""
+    model, name = config.model, f"recipe {config.recipe}"
+    aligned = config.train.start is not None and config.train.start.kind == "alignment"
+    if model.encoder.kind != "octahedral":
+        if aligned:
+            expected = "octahedral with train.start.kind alignment"
+            raise InputError.of(name, "model.encoder.kind", model.encoder.kind, expected)
+        return
+    for option, found, expected in (
+        ("the data", "volumes" if len(shape) == 3 else "images", "volumes"),
+        ("model.field.kind", model.field.kind, "basis"),
+        ("model.rotation.prior", model.rotation.prior, "uniform"),
+        ("model.shift.prior", model.shift.prior, "gaussian"),
+        ("model.likelihood.kind", model.likelihood.kind, "gaussian"),
+        ("train.start.kind", "alignment" if aligned else "null", "alignment"),
+    ):
+        if found != expected:
+            where = f"{expected} with the octahedral encoder"
+            raise InputError.of(name, option, found, where)
 
 
 def _check_volumes(config: Config) -> None:
     """Refuse what only pictures have."""
     model = config.model
     for option, value, flat, expected in (
-        ("model.encoder.kind", model.encoder.kind, ("orbit", "polar"), "mlp or table for volumes"),
+        (
+            "model.encoder.kind",
+            model.encoder.kind,
+            ("orbit", "polar"),
+            "octahedral, mlp, conv or table for volumes",
+        ),
         ("model.rotation.prior", model.rotation.prior, ("wide",), "uniform, gaussian or none"),
         (
             "train.augment.rotate",

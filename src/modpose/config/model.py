@@ -70,6 +70,31 @@ class OrbitEncoderConfig(Frozen):
     """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
 
 
+class OctahedralEncoderConfig(Frozen):
+    """Volumes: rotations proposed on the 24 turns of the cube, climbed on the model's volumes."""
+
+    kind: Literal["octahedral"] = "octahedral"
+    limit: float = Field(0.18, gt=0, lt=0.5)
+    """Highest frequency that the network sees, cycles a voxel."""
+    climb_limit: float = Field(0.3, gt=0, lt=0.5)
+    """Highest frequency that proposals are compared and climbed at."""
+    cells: int = Field(16, ge=1)
+    """Rotations about each of the 24 turns that are told apart."""
+    hidden: int = Field(512, ge=2)
+    depth: int = Field(3, ge=1)
+    activation: Activation = "silu"
+    proposals: int = Field(8, ge=1)
+    """Poses that the network proposes, to be compared with the model's volumes."""
+    hypotheses: int = Field(2, ge=1)
+    """The best of them, which are climbed; each is a cell of the posterior."""
+    max_shift_px: float = Field(3.0, gt=0)
+    """Largest shift along an axis, voxels."""
+    codebook: int = Field(8, ge=1)
+    """Contents whose volumes proposals are compared with."""
+    drawn: int = Field(8, ge=0)
+    """Volumes drawn from the model that the network learns from, for each one of the data."""
+
+
 class PolarEncoderConfig(Frozen):
     """Centre by attention, angle by correlation with the model's own picture (modpose)."""
 
@@ -115,6 +140,7 @@ class PrincipalEncoderConfig(Frozen):
 EncoderConfig = Annotated[
     MlpEncoderConfig
     | TableEncoderConfig
+    | OctahedralEncoderConfig
     | OrbitEncoderConfig
     | PolarEncoderConfig
     | ConvEncoderConfig
@@ -258,9 +284,22 @@ class ConvFieldConfig(Frozen):
     """As in the encoder."""
 
 
+class BasisFieldConfig(Frozen):
+    """Pictures or volumes that are added up, in amounts that depend on content."""
+
+    kind: Literal["basis"] = "basis"
+    count: int = Field(16, ge=1)
+    """How many are added up."""
+    hidden: int = Field(64, ge=1)
+    """Width of the perceptron from content to the amounts."""
+    depth: int = Field(2, ge=1)
+    activation: Activation = "silu"
+
+
 FieldConfig = Annotated[
     ImplicitFieldConfig
     | DenseFieldConfig
+    | BasisFieldConfig
     | ConvFieldConfig
     | FourierFieldConfig
     | PrincipalFieldConfig

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from modpose.config.section import Frozen
+from modpose.config.start import AlignmentStartConfig
 
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
 SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
@@ -72,6 +73,8 @@ CellsConfig = Annotated[SoftCellsConfig | TopCellsConfig, Field(discriminator="k
 class TrainConfig(Frozen):
     """How the ELBO is climbed."""
 
+    start: AlignmentStartConfig | None = None
+    """What is found in the data before the first step; null starts from random networks."""
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(100, ge=1)
     chunk: int | None = Field(None, ge=1)

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from modpose.config import (
+    BasisFieldConfig,
     ConvEncoderConfig,
     MlpEncoderConfig,
     ModelConfig,
+    OctahedralEncoderConfig,
     OrbitEncoderConfig,
     PolarEncoderConfig,
     PrincipalEncoderConfig,
@@ -25,6 +27,7 @@ from modpose.config import (
 )
 from modpose.encoders.conv import ConvEncoder
 from modpose.encoders.mlp import MlpEncoder
+from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.encoders.orbit import OrbitEncoder
 from modpose.encoders.polar import PolarEncoder
 from modpose.encoders.principal import PrincipalEncoder
@@ -49,6 +52,11 @@ def build_encoder(
         return MlpEncoder(config, n_shown or channels * math.prod(shape), n_params)
     if isinstance(config, OrbitEncoderConfig):
         return OrbitEncoder(model, config, n_params=n_params, channels=channels, shape=shape)
+    if isinstance(config, OctahedralEncoderConfig):
+        assert isinstance(model.field, BasisFieldConfig), "checked with the configuration"
+        return OctahedralEncoder(
+            model, config, pictures=model.field.count, channels=channels, shape=shape
+        )
     if isinstance(config, PolarEncoderConfig):
         return PolarEncoder(model, config, channels=channels, shape=shape)
     if isinstance(config, ConvEncoderConfig):

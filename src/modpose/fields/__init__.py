@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from modpose.config import (
+    BasisFieldConfig,
     ConvFieldConfig,
     FieldConfig,
     FourierFieldConfig,
@@ -22,6 +23,7 @@ from modpose.config import (
     ImplicitFieldConfig,
     PrincipalFieldConfig,
 )
+from modpose.fields.basis import BasisField
 from modpose.fields.conv import ConvField
 from modpose.fields.dense import DenseField
 from modpose.fields.fronted import FrontedField
@@ -42,6 +44,8 @@ def build_field(
         return ImplicitField(config, z_dim, n_outputs, len(shape))
     if isinstance(config, FrontedFieldConfig):
         return FrontedField(config, z_dim, n_outputs, shape)
+    if isinstance(config, BasisFieldConfig):
+        return BasisField(config, z_dim, n_outputs, shape)
     if isinstance(config, ConvFieldConfig):
         return ConvField(config, z_dim, n_outputs, shape)
     return DenseField(config, z_dim, n_outputs, shape)

@@ -26,12 +26,8 @@ from modpose.posterior.angles import angle_kl
 from modpose.posterior.gaussian import Gaussian, wrapped_entropy, wrapped_log_prob
 from modpose.posterior.latents import Latents
 from modpose.posterior.posterior import LOG_STD_RANGE
-from modpose.posterior.search import (
-    PoseModes,
-    SearchSettings,
-    infers_angle,
-    infers_shift,
-)
+from modpose.posterior.search import PoseModes, infers_angle, infers_shift
+from modpose.posterior.settings import SearchSettings
 
 if TYPE_CHECKING:
     from modpose.data.batches import Batch

@@ -8,7 +8,6 @@ top times the volume of the Gaussian that has the same curvature.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from modpose.geometry.rotations import wrap
 from modpose.posterior.climb import Climber, Tops
 from modpose.posterior.grid import PoseGrid, log_likelihood_grid, log_prior
 from modpose.posterior.latents import Latents
+from modpose.posterior.settings import SearchSettings
 
 if TYPE_CHECKING:
     from modpose.data.batches import Batch
@@ -26,48 +26,6 @@ if TYPE_CHECKING:
 
 GRID_NUMBERS = 1 << 22
 """Numbers of the turned predictions of a grid that are held at once."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How finely poses are searched, and how long they are refined.
-
-    Attributes
-    ----------
-    angles
-        Angles of the grid, a multiple of 4.
-    nodes
-        Intervals of the coarse lattice across the box (never finer than the pixels).
-    reach_std
-        Largest shift along an axis, in standard deviations of its prior (at most half the box).
-    modes
-        Distinct modes that are kept.
-    climb_steps
-        Steps of Fisher scoring on the full image; 0 leaves the modes on the grid, between whose
-        nodes a parabola then gives the top.
-    refine_steps
-        Steps of gradient on the variational parameters.
-    refine_pixels
-        Pixels drawn afresh for each of these steps; None takes all.
-    samples
-        Samples of the latent variables that estimate a bound; as many more choose.
-    """
-
-    angles: int = 64
-    nodes: int = 28
-    reach_std: float = 3.0
-    modes: int = 4
-    climb_steps: int = 5
-    refine_steps: int = 50
-    refine_pixels: int | None = 1000
-    samples: int = 16
-
-    def __post_init__(self) -> None:
-        if self.angles < 4 or self.angles % 4:
-            raise InputError.of("search", "angles", self.angles, "a multiple of 4")
-        for name in ("nodes", "modes", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError.of("search", name, getattr(self, name), "1 or more")
 
 
 class PoseModes(NamedTuple):

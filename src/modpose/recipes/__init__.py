@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modpose.data.wedges import CTF_IMAGE
 from modpose.errors import InputError
 from modpose.recipes.affinity_vae import AFFINITY_VAE
 from modpose.recipes.baselines import BASELINES
@@ -26,7 +27,7 @@ RECIPES: dict[str, Recipe] = (
 
 DEFAULT_RECIPE = "modpose"
 DEFAULT_FOR_POSED = "modpose-posed"
-DEFAULT_FOR_VOLUMES = "vae"
+DEFAULT_FOR_VOLUMES = "modpose-3d"
 
 
 def recipe_config(name: str) -> Options:
@@ -71,10 +72,12 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         return DEFAULT_FOR_POSED, {}, meaning
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
     hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
+    if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
+        return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
     by_data = recipe is None or "likelihood" not in recipe.get("model", {})
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
     values = source.stack.read(few)
-    name = DEFAULT_RECIPE if len(source.stack.shape) == 2 else DEFAULT_FOR_VOLUMES
+    name = DEFAULT_RECIPE
     low, high = float(values.min()), float(values.max())
     eight_bit = low >= 0 and 1 < high <= 255 and bool((values == np.rint(values)).all())
     if eight_bit or (low >= 0 and high <= 1):
@@ -86,6 +89,13 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
     learned = ", learned Gaussian noise" if by_data else ""
     return name, options, f"values look like measurements: normalised images{learned}{hint}"
+
+
+def _of_volumes(source: Source) -> tuple[Options, str]:
+    """Mind the missing wedge where the table tells of one."""
+    if source.particles.tilt_range() is None and not source.particles.has(CTF_IMAGE):
+        return {}, "volumes; nothing tells of a missing wedge (--wedge)"
+    return {"model": {"wedge": "auto"}}, "volumes, with the missing wedge that their table tells of"
 
 
 def _has_poses_in_space(source: Source) -> bool:

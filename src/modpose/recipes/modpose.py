@@ -43,6 +43,28 @@ _POSED: Options = {
     },
 }
 
+_VOLUMES: Options = {
+    "data": {"normalize": "image"},
+    "model": {
+        "z_dim": 2,
+        "encoder": {"kind": "octahedral"},
+        "field": {"kind": "basis"},
+        "rotation": {"prior": "uniform"},
+        "shift": {"prior": "gaussian", "std_px": 2.0},
+        "likelihood": {"kind": "gaussian", "noise": "learned", "std": 1.0},
+    },
+    "train": {
+        "start": {"kind": "alignment"},
+        "lr": 1e-3,
+        "batch_size": 16,
+        "epochs": 16,
+        "schedule": "cosine",
+        "warmup_steps": 20,
+        "max_grad_norm": 100.0,
+        "accelerator": "cpu",
+    },
+}
+
 MODPOSE: dict[str, Recipe] = {
     "modpose": Recipe(
         title="Rotation by search against the model's own picture, shift by attention",
@@ -65,5 +87,17 @@ MODPOSE: dict[str, Recipe] = {
         ),
         paper="this program",
         options=_POSED,
+    ),
+    "modpose-3d": Recipe(
+        title="Classes, poses and motions of volumes by search, then an encoder that knows them",
+        description=(
+            "Poses and classes are searched from nothing, as modpose align does; averages and "
+            "motions become a model of content, wedges accounted for, and a network on the 24 "
+            "turns of the cube learns from the poses found and from volumes that the model draws, "
+            "so that new volumes cost milliseconds.  train.start.classes says how many structures "
+            "there are (--classes)."
+        ),
+        paper="this program",
+        options=_VOLUMES,
     ),
 }

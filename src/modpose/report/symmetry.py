@@ -21,7 +21,8 @@ from modpose.evaluate.symmetry import (
     relative_deg,
 )
 from modpose.posterior.latents import Latents
-from modpose.posterior.search import SearchSettings, infers_angle, modes_of
+from modpose.posterior.search import infers_angle, modes_of
+from modpose.posterior.settings import SearchSettings
 from modpose.report import grids, pose_figures
 from modpose.report.html import Picture, Section
 from modpose.report.material import Integers, Material, sense_of_angle

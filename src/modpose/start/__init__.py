@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from modpose.config import Config
 from modpose.data.dataset import Dataset
+from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.fields.principal import PrincipalField
+from modpose.start.alignment import start_aligned
 from modpose.start.principal import start_motions
 from modpose.vae import Vae
 
@@ -17,7 +19,7 @@ def prepare(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> 
     vae
         Changed in place.
     dataset
-        Its training half is used.
+        Its training half is used; an alignment takes held-out volumes, too, which need no labels.
     config
         The run's configuration.
     quiet
@@ -25,3 +27,5 @@ def prepare(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> 
     """
     if isinstance(vae.field, PrincipalField):
         start_motions(vae, dataset, config, quiet)
+    if isinstance(vae.encoder, OctahedralEncoder) and config.train.start is not None:
+        start_aligned(vae, dataset, config.train.start, seed=config.seed, quiet=quiet)

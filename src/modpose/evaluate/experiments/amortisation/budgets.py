@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modpose.evaluate.experiments.study import Budget
-from modpose.posterior.search import SearchSettings
+from modpose.posterior.settings import SearchSettings
 
 BY_TIME = 1_000_000
 """So many epochs that the time ends the fit."""

@@ -13,7 +13,7 @@ from modpose.evaluate.experiments import study
 from modpose.evaluate.experiments.amortisation.budgets import Plan
 from modpose.evaluate.experiments.page import Row
 from modpose.evaluate.experiments.study import Result
-from modpose.posterior.search import SearchSettings
+from modpose.posterior.settings import SearchSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

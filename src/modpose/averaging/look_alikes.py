@@ -1,0 +1,79 @@
+"""Turns after which an average looks nearly as before, and volumes that were posed by mistake so.
+
+A crooked chain looks much the same after half a turn about its long axis, the more so the lower
+the frequency, so a search at low frequencies takes some volumes for their look-alikes.  A pose
+that is composed with such a turn is far from the first and no climb leads there; it has to be
+tried.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.averaging.coefficients import coefficients_of, white_noise
+from modpose.averaging.reference import make_references
+from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import geodesic
+from modpose.posterior.so3_climb import climb
+from modpose.posterior.so3_search import search
+
+GRID_LIMIT, LIMIT = 0.15, 0.25
+"""Frequencies up to here choose where to climb from, and tell what looks alike, cycles a voxel."""
+ROTATIONS, TRIED = 1000, 12
+"""Of the grid, and of those that are climbed."""
+SMALLEST_DEG, APART_DEG = 40.0, 20.0
+"""Least angle of a turn, and between turns."""
+
+
+class LookAlikes(NamedTuple):
+    """Turns of each of C objects, the most alike first: f(g^T (x - s)) is nearly f(x).
+
+    Attributes
+    ----------
+    rotation, shift
+        (C, S, 3, 3) g, and (C, S, 3) s, voxels.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+
+    def of(self, klass: Tensor, rotation: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Compose poses (N, ...) of objects (N,) with their turns: (N, S, 3, 3), (N, S, 3)."""
+        turned = rotation[:, None] @ self.rotation[klass]
+        moved = shift[:, None] + torch.einsum("nij,nsj->nsi", rotation, self.shift[klass])
+        return turned, moved
+
+
+def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
+    """Find the turns after which upright volumes (C, D, D, D) look most as before, S = count."""
+    classes, box = len(volumes), volumes.shape[-1]
+    whole = volumes.new_ones(1, box, box, box // 2 + 1)
+    seen = coefficients_of(volumes, whole, white_noise(box, 1.0), LIMIT)
+    found = search(
+        seen.within(GRID_LIMIT),
+        make_references(volumes, GRID_LIMIT),
+        so3_grid(ROTATIONS).float(),
+        torch.zeros(1, 3),
+        top=TRIED,
+        apart=math.radians(1.5 * APART_DEG),
+    )
+    own = torch.arange(classes)
+    start = found.rotation[own, own].flatten(0, 1)
+    owner = own.repeat_interleave(TRIED)
+    references = make_references(volumes, LIMIT, slopes=True)
+    top = climb(seen, references, owner, owner, start, torch.zeros(len(owner), 3), steps=5)
+    rotation, shift = top.rotation.reshape(classes, -1, 3, 3), top.shift.reshape(classes, -1, 3)
+    score = top.score.reshape(classes, -1)
+    score[geodesic(rotation, torch.eye(3)) < math.radians(SMALLEST_DEG)] = -math.inf
+    places = []
+    for _ in range(count):
+        best = score.argmax(1)
+        places.append(best)
+        near = geodesic(rotation, rotation[own, best][:, None]) < math.radians(APART_DEG)
+        score[near] = -math.inf
+    place = torch.stack(places, 1)
+    return LookAlikes(rotation[own[:, None], place], shift[own[:, None], place])

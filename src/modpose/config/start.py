@@ -1,0 +1,30 @@
+"""``train.start``: what is found in the data before the first step of training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from modpose.config.section import Frozen
+
+
+class AlignmentStartConfig(Frozen):
+    """Subtomograms: search every pose and class from nothing, average, find motions.
+
+    The field starts as the averages and motions; the poses teach the encoder.
+    """
+
+    kind: Literal["alignment"] = "alignment"
+    classes: int = Field(1, ge=1)
+    """How many structures are told apart."""
+    motions: int = Field(1, ge=0, le=8)
+    """Principal motions within each class that content starts with."""
+    rounds: int = Field(40, ge=1)
+    """Of the search from a random start."""
+    refine_rounds: int = Field(6, ge=1)
+    """Of the refinement in two independent halves."""
+    rotations: int = Field(1000, ge=24)
+    """Of the grid."""
+    mask_diameter_px: float | None = Field(None, gt=0)
+    """Averages are zero beyond this sphere, voxels; null: the box less four voxels."""
