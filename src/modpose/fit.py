@@ -373,10 +373,11 @@ def _check_augment(config: Config, dataset: Dataset) -> None:
     option, found, expected = "train.augment.shift_px", str(augment.shift_px), "0"
     if augment.rotate != "none":
         option, found, expected = "train.augment.rotate", augment.rotate, "none"
+    turns = augment.rotate != "none"  # neither turns with the image
     bound = {
         "a lookup table of their posteriors": config.model.encoder.kind == "table",
-        "a contrast transfer function": dataset.ctf is not None,
-        "a missing wedge": dataset.wedges is not None,
+        "a contrast transfer function": turns and dataset.ctf is not None,
+        "a missing wedge": turns and dataset.wedges is not None,
         "given poses": dataset.rotation is not None,
         "twins": dataset.twins.kind != "none",
     }

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from modpose.affinity.term import AffinityTerm
 from modpose.config import (
@@ -138,6 +139,7 @@ class Vae(GenerativeModel):
         *,
         generator: torch.Generator | None = None,
         pixels: int | None = None,
+        decoded_images: int | None = None,
         augment: bool = False,
         hold_content: bool = False,
     ) -> Elbo:
@@ -151,6 +153,8 @@ class Vae(GenerativeModel):
             Source of all randomness.
         pixels
             Number of pixels that estimate the reconstruction term without bias; None: all.
+        decoded_images
+            Number of images that do, the first ones; of the others it is zero.
         augment
             Turn the encoder's input by a random angle and take it off the inferred one.
         hold_content
@@ -159,7 +163,14 @@ class Vae(GenerativeModel):
         if self.searched is not None and self.training:
             return self._taught(batch, self.searched, generator)
         posterior = self.posterior(batch, generator if augment else None)
-        elbo = self.elbo(batch, posterior, generator, pixels=pixels, hold_content=hold_content)
+        elbo = self.elbo(
+            batch,
+            posterior,
+            generator,
+            pixels=pixels,
+            decoded_images=decoded_images,
+            hold_content=hold_content,
+        )
         if self.affinity is None or not self.training:
             return elbo
         return elbo._replace(extra=self.affinity(posterior.content_mean(), batch))
@@ -171,6 +182,7 @@ class Vae(GenerativeModel):
         generator: torch.Generator | None,
         *,
         pixels: int | None = None,
+        decoded_images: int | None = None,
         hold_content: bool = False,
     ) -> Elbo:
         """Return the bound that ``posterior`` gives; parameters as in :meth:`forward`."""
@@ -181,8 +193,14 @@ class Vae(GenerativeModel):
         if hold_content:
             latents = latents._replace(z=torch.zeros_like(latents.z))
             kl = kl._replace(content=torch.zeros_like(kl.content))
-        recon = self.log_likelihood(batch, latents, generator, pixels)
-        return Elbo((log_weight.exp() * recon).sum(1), kl.pose, kl.content)
+        few = min(decoded_images or len(batch), len(batch))
+        if few < len(batch):
+            latents, log_weight = latents.at(slice(few)), log_weight[:few]
+            batch = batch.rows(torch.arange(few))
+        recon = (log_weight.exp() * self.log_likelihood(batch, latents, generator, pixels)).sum(1)
+        rest = len(kl.content) - few
+        recon = functional.pad(recon * (1 + rest / few), (0, rest))
+        return Elbo(recon, kl.pose, kl.content)
 
     def _taught(
         self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None

@@ -137,8 +137,25 @@ class PrincipalEncoderConfig(Frozen):
     activation: Activation = "silu"
 
 
+class HarmonicEncoderConfig(Frozen):
+    """Content from powers of learned radial profiles of harmonics: it does not turn."""
+
+    kind: Literal["harmonic"] = "harmonic"
+    lmax: int = Field(8, ge=0)
+    """Highest degree of the spherical (in 2-D: circular) harmonics."""
+    profiles: int = Field(16, ge=1)
+    """Radial profiles that are learned for each degree."""
+    hidden: int = Field(128, ge=1)
+    """Width of the perceptrons from powers to content and from harmonics to pose."""
+    depth: int = Field(2, ge=1)
+    activation: Activation = "relu"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Fraction of the powers that training leaves out, drawn afresh each step."""
+
+
 EncoderConfig = Annotated[
     MlpEncoderConfig
+    | HarmonicEncoderConfig
     | TableEncoderConfig
     | OctahedralEncoderConfig
     | OrbitEncoderConfig

@@ -91,6 +91,9 @@ class TrainConfig(Frozen):
     pixels: int | None = Field(None, ge=1)
     """Number of pixels, drawn afresh each step, that estimate the reconstruction term without
     bias; null takes every pixel."""
+    decoded_images: int | None = Field(None, ge=1)
+    """Number of images of a batch (or chunk) that estimate its reconstruction term without bias;
+    null takes every image. Where decoding takes longest, the encoder sees more for the time."""
     delay_z_steps: int = Field(0, ge=0)
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""

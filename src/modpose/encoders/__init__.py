@@ -17,6 +17,7 @@ from torch import nn
 from modpose.config import (
     BasisFieldConfig,
     ConvEncoderConfig,
+    HarmonicEncoderConfig,
     MlpEncoderConfig,
     ModelConfig,
     OctahedralEncoderConfig,
@@ -26,6 +27,7 @@ from modpose.config import (
     PrincipalFieldConfig,
 )
 from modpose.encoders.conv import ConvEncoder
+from modpose.encoders.harmonic import HarmonicEncoder
 from modpose.encoders.mlp import MlpEncoder
 from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.encoders.orbit import OrbitEncoder
@@ -64,4 +66,13 @@ def build_encoder(
     if isinstance(config, PrincipalEncoderConfig):
         assert isinstance(model.field, PrincipalFieldConfig)  # checked
         return PrincipalEncoder(config, model.field.motions, model.z_dim)
+    if isinstance(config, HarmonicEncoderConfig):
+        n_content = 2 * model.z_dim
+        return HarmonicEncoder(
+            config,
+            channels=channels,
+            shape=shape,
+            n_content=n_content,
+            n_pose=n_params - n_content,
+        )
     return TableEncoder(config, n_images, n_params, model.z_dim)

@@ -39,6 +39,34 @@ AFFINITY_VAE: dict[str, Recipe] = {
             },
         ),
     ),
+    "affinity-harmonic": Recipe(
+        title="affinity-vae whose content cannot turn with the object, 2-D or 3-D",
+        description=(
+            "Content comes from the powers of learned radial profiles of spherical (circular) "
+            "harmonics, which no rotation changes, in place of convolutions; everything else is "
+            "affinity-vae. For objects in any orientation: it learns from few labelled ones, and "
+            "from noisy ones. It does not tell mirror images apart."
+        ),
+        paper=_PAPER,
+        options=merge(
+            _OPTIONS,
+            {
+                "model": {
+                    "pose_channel": 3,
+                    "encoder": {"kind": "harmonic"},
+                    "field": {"channels": 16},
+                },
+                "train": {
+                    "lr": 5e-3,
+                    "batch_size": 32,
+                    "decoded_images": 8,
+                    "warmup_steps": 30,
+                    "augment": {"shift_px": 2},
+                    "gamma": {"kind": "constant", "end": 1000.0},
+                },
+            },
+        ),
+    ),
     "conv-vae": Recipe(
         title="Convolutional VAE, no pose, 2-D or 3-D",
         description=(

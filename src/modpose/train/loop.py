@@ -191,6 +191,7 @@ def _train_epoch(
                 part.to(learner.fabric.device),
                 generator=generator,
                 pixels=train.pixels,
+                decoded_images=train.decoded_images,
                 augment=train.augment.rotate == "encoder-input",
                 hold_content=state.step < state.freed,
             )

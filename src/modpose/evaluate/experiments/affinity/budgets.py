@@ -206,6 +206,10 @@ PLANS: dict[Budget, Plan] = {
 }
 
 _SMALL: Mapping[str, Options] = {
+    "affinity-harmonic": {
+        "encoder": {"lmax": 2, "hidden": 8},
+        "field": {"channels": 2, "depth": 2},
+    },
     "affinity-vae": {
         "encoder": {"channels": 2, "depth": 2},
         "field": {"channels": 2, "depth": 2},

@@ -21,7 +21,12 @@ from modpose.evaluate.experiments.affinity.common import (
     found_all,
     make_fit,
 )
-from modpose.evaluate.experiments.affinity.tetrominoes import MODELS, PLAIN, TURNING
+from modpose.evaluate.experiments.affinity.tetrominoes import (
+    AFFINITY,
+    HARMONIC,
+    MOVING,
+    PLAIN,
+)
 from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Made, Sample, sample_once
@@ -47,6 +52,7 @@ FILES = (
 )
 """Of the folder pdb of the data, as far as they are there; the last two are not trained on."""
 UNSEEN = 2
+MODELS = (PLAIN, AFFINITY, MOVING, HARMONIC)
 MORE: Options = {"data": {"normalize": "range"}}
 SIDE = 5
 """Pictures along a side of the square between four samples."""
@@ -129,7 +135,7 @@ def prepare(setting: Setting) -> Study:
     sample = sample_of(setting)
 
     def show(results: Mapping[str, Result], page: Page) -> Sequence[str]:
-        return _show(setting, found_all(fits, results), results[fits[TURNING].name], page)
+        return _show(setting, found_all(fits, results), results[fits[HARMONIC].name], page)
 
     said = "FSC affinities of upright densities. " + NOTE
     title = "Proteins, seen and unseen: Figures 5, 7 and 9"
@@ -141,13 +147,13 @@ def _show(setting: Setting, by: dict[Model, Found], result: Result, page: Page) 
     panels = {model.title: found for model, found in by.items()}
     return [
         page.table("proteins", "Proteins, held out", rows, DIGITS),
-        *_unseen(by[TURNING], page),
+        *_unseen(by[HARMONIC], page),
         page.figure(
             "figure-5",
             figures.embeddings(panels, setting.seed, setting.plan.small),
             "Figure 5: fitted (faint), held-out and unseen (crosses) proteins",
         ),
-        *_interpolation(setting, result, by[TURNING], page),
+        *_interpolation(setting, result, by[HARMONIC], page),
         *_organisation(setting, by, page),
     ]
 
