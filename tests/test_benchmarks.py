@@ -244,4 +244,4 @@ def test_volumes_of_affinity_vae_are_timed(capsys: pytest.CaptureFixture[str]) -
     main(["--box", "8", "--batch-size", "6", "--repetitions", "1"])
     lines = capsys.readouterr().out.splitlines()
     rates = [int(line.split(": ")[1].split()[0]) for line in lines[-3:]]
-    assert min(rates) > 0 and "rotations" in lines[-1]
+    assert min(rates) > 0 and "rotate=any" in lines[-1]

@@ -244,7 +244,7 @@ def test_auto_needs_something_to_find() -> None:
 @pytest.mark.parametrize(
     ("recipe", "model", "said"),
     [
-        ("target-vae", {}, "mlp or table for volumes"),
+        ("target-vae", {}, "octahedral, mlp, conv or table for volumes"),
         ("spatial-vae-paper", {}, "uniform, gaussian or none"),
         ("3d-spvae", {"wedge": "auto", "likelihood": {"kind": "bernoulli"}}, "to apply a wedge"),
     ],
