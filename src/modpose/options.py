@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from pydantic import BaseModel
 
-from modpose.config import Config, merge, parse_config, read_yaml, set_option
+from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, set_option
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
+
+OF_OTHER_KIND = " where model."
+"""In the message about an option that another kind of encoder, field or noise has."""
 
 
 def configure(
@@ -61,13 +64,30 @@ def configure(
     def resolved(options: Mapping[str, Any]) -> Config:
         return resolve(options, file=file, flags=flags, assignments=assignments)
 
-    kind = resolved(base).data.kind
+    try:  # what is wrong with the options need not wait for the data
+        resolved(base)
+    except InputError as error:
+        if name is not None or OF_OTHER_KIND not in str(error):
+            raise  # else the recipe that the data choose may have the option
+    kind = _data_section(base, file, assignments).kind
     opened = open_source(source, kind=kind, datadir=datadir, index=index, poses=poses, ctf=ctf)
     best, for_data, meaning = suggest(opened, None if name is None else base)
     if name is None:
         base = recipe_config(best)
     chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")
     return opened, resolved(merge(for_data, base)), f"{chosen}; {meaning}, unless set otherwise"
+
+
+def _data_section(
+    base: Mapping[str, Any], file: Path | None, assignments: Sequence[str]
+) -> DataConfig:
+    """Resolve ``data`` alone: it says how to read the data that choose the recipe."""
+    values = parse_config(dict(base), "the recipe").model_dump(mode="json")
+    if file is not None:
+        values = merge(values, {"data": read_yaml(file).get("data") or {}})
+        _parse(values, str(file))
+    about_data = [text for text in assignments if text.startswith("data.")]
+    return resolve(values, assignments=about_data).data
 
 
 def resolve(

@@ -21,6 +21,7 @@ from modpose.fields.principal import PrincipalField
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
 from modpose.observe.projection import Projection
+from modpose.options import configure
 from modpose.recipes import recipe_config
 from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.projection_files import write_projections
@@ -194,6 +195,20 @@ def test_the_start_is_the_same_every_time(hinged: Path) -> None:
         for _ in range(2)
     ]
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_options_are_those_of_the_recipe_that_the_data_choose(hinged: Path, tmp_path: Path) -> None:
+    chosen = configure(str(hinged), assignments=["model.field.motions=3"])[1]
+    assert chosen.recipe == "modpose-posed" and chosen.model.field.kind == "principal"
+    file = tmp_path / "options.yaml"
+    file.write_text("model: {field: {motions: 4}}\ndata: {invert: true}\n")
+    chosen = configure(str(hinged), file=file)[1]
+    assert isinstance(chosen.model.field, PrincipalFieldConfig)
+    assert chosen.model.field.motions == 4 and chosen.data.invert
+    with pytest.raises(InputError, match=r"--set model\.field\.angles=3: there is no option"):
+        configure(str(hinged), assignments=["model.field.angles=3"])
+    with pytest.raises(InputError, match=r"data\.box"):
+        configure(str(hinged), assignments=["data.box=-1"])
 
 
 def test_too_few_images_and_too_much_content_are_refused(hinged: Path) -> None:
