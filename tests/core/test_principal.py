@@ -16,7 +16,9 @@ from modpose.config import PrincipalFieldConfig, SpectralConfig, merge, parse_co
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.evaluate.metrics import spearman
+from modpose.evaluate.clustering import cluster
+from modpose.evaluate.fsc import read_map
+from modpose.evaluate.metrics import ari, spearman
 from modpose.fields.principal import PrincipalField
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
@@ -195,6 +197,32 @@ def test_the_start_is_the_same_every_time(hinged: Path) -> None:
         for _ in range(2)
     ]
     np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.shared
+def test_two_stages_of_a_ribosome_are_told_apart(shared_data: Path) -> None:
+    """Noisy projections of EMPIAR-10076 classes D and E, eight or ten of each particle."""
+    folder = shared_data / "spa_sim" / "10076_DE"
+    source = open_source(folder / "10076_both_32_sim.star")
+    options = {
+        "data": {"invert": True},
+        "model": {"z_dim": 1, "field": {"motions": 3}},
+        "train": {"epochs": 4},
+    }
+    model = PoseModel("modpose-posed", options=options, quiet=True).fit(source)
+    is_e = np.array(["classE" in str(name) for name in source.particles.column("rlnImageName")])
+    group = source.particles.column("rlnGroupName")
+    particle = [f"{name}{e}" for name, e in zip(group, is_e, strict=True)]
+    mean = model.latents()[["z_0"]].assign(e=is_e).groupby(particle).mean()
+    assert ari(mean["e"], cluster(mean[["z_0"]].to_numpy(), 2, "kmeans", 0)) > 0.75
+    z = model.latents()["z_0"].to_numpy()
+    for of, other, rows in (("D", "E", ~is_e), ("E", "D", is_e)):
+        drawn = model.decode(np.array([[z[rows].mean()]]))[0].ravel()
+        own, wrong = (
+            np.corrcoef(drawn, read_map(folder / f"10076_class{name}_32.mrc")[0].ravel())[0, 1]
+            for name in (of, other)
+        )
+        assert own > 0.78 and own > wrong
 
 
 def test_options_are_those_of_the_recipe_that_the_data_choose(hinged: Path, tmp_path: Path) -> None:
