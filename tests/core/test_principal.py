@@ -74,6 +74,21 @@ def test_content_mixes_the_volumes_and_starts_along_the_first_motions() -> None:
     torch.testing.assert_close(field(u, z), asked)
 
 
+def test_a_field_of_large_images_keeps_small_volumes() -> None:
+    """Box of 40 pixels, drawn to 6 cycles: the same transform to there, nothing beyond."""
+    field = PrincipalField(PrincipalFieldConfig(motions=1, drawn=6), 1, 40)
+    assert field.volumes.shape == (2, BOX, BOX, BOX)
+    volumes = some_volumes(2)
+    field.set_volumes(volumes)
+    small, z = field_of(volumes), torch.randn(1, 1)
+    cycles = 8 * (2 * torch.rand(1, 30, 3) - 1)
+    found = field(cycles / 20, z)
+    asked = small(cycles / 8, z)
+    inside = cycles.norm(dim=-1) <= 8
+    torch.testing.assert_close(found[inside], asked[inside])
+    assert (found[~inside] == 0).all() and inside.any() and not inside.all()
+
+
 def test_new_volumes_are_read_after_loading() -> None:
     first, second = field_of(some_volumes(2)), field_of(some_volumes(2, seed=1))
     u, z = torch.rand(1, 5, 3) - 0.5, torch.randn(1, 1)

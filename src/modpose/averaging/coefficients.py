@@ -22,6 +22,8 @@ from modpose.geometry.grids import frequencies, lattice
 
 CORNER_SOFTNESS = 2.0
 """Voxels over which the noise's window opens outside the sphere that the box holds."""
+SPARE = 4
+"""Pixels of a small box beyond twice its highest frequency."""
 UNSEEN = 1e-4
 """A transfer below this fraction of the largest counts as not measured."""
 
@@ -88,6 +90,11 @@ def shell_of(frequency: Tensor, box: int) -> Tensor:
     """Number the shells, one a step of 1 / box, of frequencies (..., 3); (...) int64."""
     shell: Tensor = (frequency.norm(dim=-1) * box).round().long()
     return shell
+
+
+def smallest_box(cycles: float, box: int) -> int:
+    """Side of a box, at most ``box`` pixels, that holds frequencies up to ``cycles`` a box."""
+    return min(box, 2 * math.ceil(cycles) + SPARE)
 
 
 def phases(frequency: Tensor, shift: Tensor) -> Tensor:

@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.averaging.coefficients import Coefficients
+from modpose.averaging.coefficients import Coefficients, smallest_box
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.observe.projection import Projection
 from modpose.progress import Progress
 
 IMAGES_AT_ONCE = 512
-SPARE = 4
-"""Pixels of a small box beyond twice the highest frequency."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class ImageReader:
 
     def __init__(self, projection: Projection, cycles: float) -> None:
         self.projection = projection
-        self.box = min(projection.box, 2 * math.ceil(cycles) + SPARE)
+        self.box = smallest_box(cycles, projection.box)
         k = projection.k.cpu()
         radius = k.norm(dim=1)
         inside = (projection.weight.cpu() == 2) & (radius <= min(cycles, self.box / 2 - 0.5))

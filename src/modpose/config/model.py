@@ -259,8 +259,10 @@ class PrincipalFieldConfig(Frozen):
     motions: int = Field(6, ge=1)
     """Principal motions, at least as many as dimensions of content."""
     cycles: int = Field(16, ge=2)
-    """Highest frequency, cycles a box, that they are told apart by; they are then drawn to the
-    last."""
+    """Highest frequency, cycles a box, that they are told apart by."""
+    drawn: int = Field(48, ge=2)
+    """Highest frequency, cycles a box, that mean and motions are drawn to, memory permitting: it
+    takes about 3 GB for 48, eight times as much for twice that."""
     hidden: int = Field(64, ge=1)
     depth: int = Field(2, ge=1)
     activation: Activation = "silu"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modpose.averaging.coefficients import smallest_box
 from modpose.averaging.reference import corners, make_references
 from modpose.config import PrincipalFieldConfig
 from modpose.perceptron import perceptron
@@ -41,8 +42,9 @@ class PrincipalField(nn.Module):
 
     def __init__(self, config: PrincipalFieldConfig, z_dim: int, box: int) -> None:
         super().__init__()
-        self.box = box
-        self.register_buffer("volumes", torch.zeros(config.motions + 1, box, box, box))
+        self.box = smallest_box(config.drawn, box)
+        self.scale = box / self.box  # frequencies a pixel of the small box for those of images
+        self.register_buffer("volumes", torch.zeros(config.motions + 1, *(self.box,) * 3))
         self.linear = nn.Linear(z_dim, config.motions, bias=False)
         self.bend = perceptron(
             z_dim, config.motions, config.hidden, config.depth, config.activation, residual=False
@@ -57,7 +59,7 @@ class PrincipalField(nn.Module):
 
     @torch.no_grad()
     def set_volumes(self, volumes: Tensor) -> None:
-        """Take the mean and the motions, (J + 1, n, n, n), of one s.d. each."""
+        """Take the mean and the motions, of one s.d. each, (J + 1, b, b, b) in the field's box."""
         self.volumes.copy_(volumes)
 
     def amplitudes(self, z: Tensor) -> Tensor:
@@ -87,7 +89,9 @@ class PrincipalField(nn.Module):
         """Transform of the mean and of every motion at u (B, P, 3); (B, P, J + 1, 2)."""
         with torch.autocast(u.device.type, enabled=False):
             padded = OVERSAMPLING * self.box
-            index, share = corners(u.float() / 2, padded + 1, padded)
+            frequency = u.float() * (self.scale / 2)
+            index, share = corners(frequency, padded + 1, padded)
+            share = share * (frequency.norm(dim=-1, keepdim=True) <= 0.5)
             read = functional.embedding_bag(
                 index.flatten(0, 1),
                 self._lattice(),
@@ -98,7 +102,7 @@ class PrincipalField(nn.Module):
 
     @torch.no_grad()
     def _lattice(self) -> Tensor:
-        """Coefficients ((2 n + 1)^3, 2 (J + 1)) of the maps, as slices of images have them."""
+        """Coefficients ((2 b + 1)^3, 2 (J + 1)) of the maps, as slices of images have them."""
         now = (self.volumes.data_ptr(), self.volumes._version)
         if self._table is None or now != self._made_of:
             limit = 0.5 - 0.5 / self.box

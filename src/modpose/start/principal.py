@@ -74,8 +74,11 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
     count, name = config.model.field.motions, dataset.source.stack.name
     if len(dataset.train) <= 2 * count:
         raise InputError.of(name, "the number of images", dataset.n, f"more than {2 * count}")
-    cycles = min(config.model.field.cycles, projection.box / 2 - 0.5)
-    low, every = ImageReader(projection, cycles), ImageReader(projection, projection.box / 2 - 0.5)
+    last = projection.box / 2 - 0.5
+    low, every, drawn = (
+        ImageReader(projection, min(cycles, last))
+        for cycles in (config.model.field.cycles, last, config.model.field.drawn)
+    )
     rows = _some(dataset.train, len(low.frequency), config.seed)
     steps = 3 * len(rows) + len(dataset.train)
     with Progress("principal motions", steps, quiet=quiet) as progress:
@@ -87,7 +90,7 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         images, variance = images.over(left[low.shell]), variance * left
         motions = _motions(images, count, config.seed, progress)
         variance = variance * _left(images, motions, low.shell, len(variance))
-        maps = _drawn(dataset, low, every, motions, variance, progress)
+        maps = _drawn(dataset, low, drawn, motions, variance, progress)
     field.set_volumes(maps)
     projection.log_variance.copy_(variance.log())
     projection.seen.fill_(SETTLED)
@@ -165,23 +168,23 @@ def _table(motions: Motions, limit: float) -> Tensor:
 def _drawn(
     dataset: Dataset,
     low: ImageReader,
-    every: ImageReader,
+    drawn: ImageReader,
     motions: Motions,
     variance: Tensor,
     progress: Progress,
 ) -> Tensor:
-    """Mean and motions (J + 1, n, n, n) at all frequencies, from one pass through the images."""
-    count, mask = len(motions.directions), _mask(every.box)
+    """Mean and motions (J + 1, b, b, b), their details too, from one pass through the images."""
+    count, mask = len(motions.directions), _mask(drawn.box)
     table = _table(motions, low.limit)
     halves = NormalEquations(count + 1), NormalEquations(count + 1)
     at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
     for number, batch in enumerate(dataset.batches(dataset.train, at_once)):
         seen = low.images(batch, variance)
         z, spread = expected(Placed(seen.data, seen.rotation, seen.shift), table)
-        whole = every.images(batch, variance)
+        whole = drawn.images(batch, variance)
         placed = Placed(whole.data, whole.rotation, whole.shift)
         halves[number % 2].add(placed, *amounts(z, spread))
         progress.advance(len(batch), 0.0)
-    power = power_of(_average(halves, every.box, mask)[None])[0]
+    power = power_of(_average(halves, drawn.box, mask)[None])[0]
     agreed = agreed_variance(halves, mask, prior_variance(power, count))
     return (halves[0] + halves[1]).solve(mask, agreed)
