@@ -262,7 +262,7 @@ class PrincipalFieldConfig(Frozen):
     """Highest frequency, cycles a box, that they are told apart by."""
     drawn: int = Field(48, ge=2)
     """Highest frequency, cycles a box, that mean and motions are drawn to, memory permitting: it
-    takes about 3 GB for 48, eight times as much for twice that."""
+    takes about 8 GB for 48, and goes with the third power."""
     hidden: int = Field(64, ge=1)
     depth: int = Field(2, ge=1)
     activation: Activation = "silu"
