@@ -143,6 +143,7 @@ def test_classes_and_clusters() -> None:
     found = recover(latents, truth)
     assert found.cluster_accuracy == 0.8
     assert "80.0 % of the images" in "\n".join(found.lines())
+    assert recover(latents, truth.assign(**{"class": "a"})).cluster_accuracy is None
 
 
 def test_refuses_tables_that_do_not_belong_together(

@@ -138,7 +138,7 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
         figures["rotation_median_deg"] = float(np.median(aligned))
         figures["rotation_median_raw_deg"] = float(np.median(raw))
         figures["shift_median_px"] = float(np.median(moved))
-    if "class" in truth and "cluster" in latents:
+    if "class" in truth and "cluster" in latents and truth["class"].nunique() > 1:
         classes, clusters = truth["class"].to_numpy(), latents["cluster"].to_numpy()
         figures["cluster_accuracy"] = metrics.hungarian_accuracy(classes, clusters)[0]
         figures["cluster_ari"] = metrics.ari(classes, clusters)
