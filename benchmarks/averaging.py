@@ -23,6 +23,7 @@ from modpose.averaging.reference import make_references
 from modpose.averaging.run import AlignSettings, align_subtomograms
 from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
+from modpose.evaluate.volume_symmetry import volume_symmetry
 from modpose.geometry.groups import so3_grid
 from modpose.observe.wedge import wedge_mask
 from modpose.posterior.so3_search import search, shift_grid
@@ -61,8 +62,10 @@ def measure(made: Subtomograms, settings: AlignSettings) -> tuple[PoseRecovery, 
         found = align_subtomograms(source, Path(folder) / "aligned", settings, quiet=True)
         clock, processor = time.perf_counter() - clock, time.process_time() - processor
     here = found.assignment
-    bounds = bounds_of(made)
-    recovery = recover_poses(here.rotation, here.shift, here.klass, made.truth, bounds=bounds)
+    symmetries = [volume_symmetry(torch.from_numpy(one)) for one in made.templates()]
+    recovery = recover_poses(
+        here.rotation, here.shift, here.klass, made.truth, symmetries, bounds_of(made)
+    )
     return recovery, clock, processor
 
 

@@ -1,0 +1,66 @@
+"""Rotations that leave a volume as it is: its symmetry, as far as its voxels tell."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from modpose.averaging.coefficients import coefficients_of, white_noise
+from modpose.averaging.reference import make_references
+from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import geodesic
+from modpose.posterior.so3_climb import climb
+from modpose.posterior.so3_search import search
+
+GRID_LIMIT, LIMIT = 0.15, 0.45
+"""Frequencies up to here choose where to climb from, and are compared, cycles a voxel."""
+ROTATIONS, TRIED = 2000, 72
+"""Of the grid, and of those that are climbed: more than the icosahedral group has."""
+APART_DEG, SAME_DEG = 15.0, 8.0
+"""Least angle between starts, and between rotations that are told apart."""
+ALIKE = 0.99
+"""Least correlation of a volume with its turned self, where that is a symmetry."""
+
+
+def volume_symmetry(volume: Tensor, alike: float = ALIKE) -> Tensor:
+    """Find the rotations about its origin that leave a volume (nearly) unchanged.
+
+    Parameters
+    ----------
+    volume
+        (D, D, D), free of noise; shifts are allowed for.
+    alike
+        Least correlation, up to 0.45 cycles a voxel, of the volume with its turned self.
+
+    Returns
+    -------
+    (G, 3, 3), the identity first, the more alike the earlier.  Where the volume is round, so that
+    more than a few dozen turns leave it as it is, some of them.
+    """
+    box = volume.shape[-1]
+    one = volume[None].float()
+    whole = one.new_ones(1, box, box, box // 2 + 1)
+    seen = coefficients_of(one, whole, white_noise(box, 1.0), LIMIT)
+    found = search(
+        seen.within(GRID_LIMIT),
+        make_references(one, GRID_LIMIT),
+        so3_grid(ROTATIONS).float(),
+        torch.zeros(1, 3),
+        top=TRIED,
+        apart=math.radians(APART_DEG),
+    )
+    start = torch.cat([torch.eye(3)[None], found.rotation[0, 0]])
+    first = torch.zeros(len(start), dtype=torch.long)
+    references = make_references(one, LIMIT, slopes=True)
+    top = climb(seen, references, first, first, start, torch.zeros(len(start), 3), steps=6)
+    # the score is half the squared correlation, times the power of what is seen
+    correlation = (top.score / top.score[0]).clamp(min=0).sqrt()
+    kept = [torch.eye(3)]
+    for place in correlation.argsort(descending=True).tolist():
+        turn = top.rotation[place]
+        apart = min(float(geodesic(turn, other)) for other in kept)
+        if correlation[place] >= alike and apart > math.radians(SAME_DEG):
+            kept.append(turn)
+    return torch.stack(kept)
