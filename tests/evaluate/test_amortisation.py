@@ -86,6 +86,7 @@ def test_the_whole_experiment_runs_under_the_smoke_budget(smoke):
     assert len(rows(smoke, "controls")) == 13
     assert len(rows(smoke, "digits")) == 5
     assert len(rows(smoke, "digits-moves")) == 8
+    assert len(rows(smoke, "ranking")) == 18
     for name in ("figure-10", "figure-14"):
         assert (smoke / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     page = (smoke / "index.md").read_text()
@@ -105,10 +106,21 @@ def test_controls_say_what_they_should(smoke):
         assert held_out == "" if row["model"].startswith("table") else float(held_out) >= 0
 
 
+def test_the_ranking_scores_what_each_set_has(smoke):
+    found = rows(smoke, "ranking")
+    assert {row["set"] for row in found if row["motion"]} == {
+        "hinge",
+        "mixture of three, all hinged",
+    }
+    assert all((row["ARI"] == "") == (row["set"] == "hinge") for row in found)
+    assert all(np.isfinite(float(row["FSC"])) for row in found)
+    assert [row["minutes"] for row in found if row["model"] == "best possible"] == [""] * 3
+
+
 def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):
     runs = smoke / "runs"
     before = {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
-    assert len(before) == 18
+    assert len(before) == 30
     amortisation.run("smoke", smoke, seed=1, only="digits")
     assert before == {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
     with pytest.raises(InputError, match="seed"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from modpose.evaluate.experiments.amortisation import digits, particles
+from modpose.evaluate.experiments.amortisation import digits, particles, ranking
 from modpose.evaluate.experiments.amortisation.budgets import PLANS, Plan
 from modpose.evaluate.experiments.amortisation.common import Setting
 from modpose.evaluate.experiments.conduct import Experiment, Study, machine
@@ -18,6 +18,7 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "moves": particles.prepare_moves,
     "controls": particles.prepare_controls,
     "digits": digits.prepare,
+    "ranking": ranking.prepare,
 }
 """Name for ``only``, and what prepares the study."""
 

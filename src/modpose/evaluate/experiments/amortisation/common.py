@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modpose.config import merge
 from modpose.evaluate.amortisation import Displacement, Mode, Move, displace
 from modpose.evaluate.experiments import study
-from modpose.evaluate.experiments.amortisation.budgets import Plan
+from modpose.evaluate.experiments.amortisation.budgets import Plan, StudyBudget
 from modpose.evaluate.experiments.page import Row
 from modpose.evaluate.experiments.study import Result
 from modpose.posterior.settings import SearchSettings
@@ -24,6 +25,17 @@ LABELLED = 10
 
 Setting = study.Setting[Plan]
 """What the experiment was asked for."""
+
+
+def fit_options(recipe: str, budget: StudyBudget, z_dim: int) -> dict[str, Any]:
+    """Return what a budget lays on a recipe for posed images, so that all see the same images."""
+    options = merge(
+        {"model": {"z_dim": z_dim}, "train": {"epochs": budget.epochs}}, dict(budget.options)
+    )
+    if recipe == "vlt":  # a table has no width
+        options["model"].pop("encoder", None)
+        return options
+    return merge(options, {"data": {"val_fraction": 0.0}})
 
 
 def has_table(result: Result) -> bool:

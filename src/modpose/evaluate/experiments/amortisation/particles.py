@@ -15,6 +15,7 @@ from modpose.evaluate.experiments.amortisation.common import (
     arrows,
     displacement,
     displacement_row,
+    fit_options,
     gap_row,
 )
 from modpose.evaluate.experiments.conduct import Study
@@ -151,20 +152,10 @@ def _sample(setting: Setting) -> Sample:
 
 def _fit(setting: Setting, sample: Sample, name: str) -> Fit:
     budget, control = setting.plan.particles, CONTROLS[name]
-    options: dict[str, Any] = {
-        "model": {"z_dim": budget.z_dim},
-        "train": {"epochs": budget.epochs},
-    }
-    sized = dict(budget.options)
-    if control.recipe == "vlt":  # a table has no width
-        model = {k: v for k, v in sized.get("model", {}).items() if k != "encoder"}
-        sized = sized | {"model": model}
-    options = merge(merge(options, sized), control.options)
+    options = merge(fit_options(control.recipe, budget, budget.z_dim), control.options)
     if control.pretrained:
         run = setting.runs / _run_name("encoder")
         options = merge(options, {"model": {"encoder": {"run": str(run)}}})
-    if control.recipe != "vlt":  # so that all are fitted to the same images
-        options = merge(options, {"data": {"val_fraction": 0.0}})
     return Fit(
         name=_run_name(name),
         sample=sample,
