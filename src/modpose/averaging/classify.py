@@ -67,7 +67,7 @@ class Schedule:
     rotations: int = 1000
     hypotheses: int = 4
     climb_steps: int = 2
-    refine_rounds: int = 6
+    refine_rounds: int = 10
     refine_limit: float = 0.4
 
 

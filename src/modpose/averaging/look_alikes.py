@@ -19,12 +19,15 @@ from modpose.averaging.reference import make_references
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import geodesic
 from modpose.posterior.so3_climb import climb
-from modpose.posterior.so3_search import search
+from modpose.posterior.so3_search import search, shift_grid
 
 GRID_LIMIT, LIMIT = 0.15, 0.25
 """Frequencies up to here choose where to climb from, and tell what looks alike, cycles a voxel."""
-ROTATIONS, TRIED = 1000, 12
+ROTATIONS, TRIED = 1000, 24
 """Of the grid, and of those that are climbed."""
+REACH = 2.0
+"""Largest shift of the grid on an axis, voxels: an average need not be centred, and the axis of a
+turn then misses the origin."""
 SMALLEST_DEG, APART_DEG = 40.0, 20.0
 """Least angle of a turn, and between turns."""
 
@@ -57,7 +60,7 @@ def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
         seen.within(GRID_LIMIT),
         make_references(volumes, GRID_LIMIT),
         so3_grid(ROTATIONS).float(),
-        torch.zeros(1, 3),
+        shift_grid(REACH, 1.0),
         top=TRIED,
         apart=math.radians(1.5 * APART_DEG),
     )

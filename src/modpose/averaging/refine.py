@@ -8,6 +8,7 @@ of the averages, which else would side with the noise that they took from it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -32,20 +33,26 @@ from modpose.averaging.classify import (
     grid_poses,
 )
 from modpose.averaging.coefficients import Coefficients, coefficients_of, white_noise
-from modpose.averaging.look_alikes import LookAlikes, look_alikes
+from modpose.averaging.look_alikes import APART_DEG, LookAlikes, look_alikes
 from modpose.averaging.reference import make_references
+from modpose.geometry.rotations import geodesic
 from modpose.posterior.so3_climb import climb
 
 BEYOND = 2
 """Shells beyond the resolution so far that a round looks at."""
 SEARCHED_AGAIN = (0, 2)
 """Rounds that search all poses and classes again; the others climb from the last pose."""
-TURNED = (1, 3)
-"""Rounds that also try turns after which the average of the class looks alike."""
+TURNED = (1, 3, 5, 7)
+"""Rounds that also try turns after which the average of the class looks alike: each makes the
+average, and with it the next choice, less of a blend."""
+SETTLED = 0.005
+"""Where a smaller share of every class turns in such a round, there is no other."""
 TURNS = 3
 """Turns that are then tried."""
 FOLDS = 3
 """Parts of a half, where each volume is compared with averages of the parts without it."""
+LARGEST_MOVE = 3.0
+"""Largest shift on an axis of a half's frame, voxels."""
 JOIN_LIMIT = 0.2
 """Highest frequency at which the frames of the halves are brought together, cycles a voxel."""
 
@@ -140,9 +147,11 @@ def refine(
     half = split_in_halves(assignment.klass, generator)
     limit = schedule.limits[1]
     maps = half_maps(data.within(limit), assignment, half, classes, mask)
+    settled = False
     for number in range(schedule.refine_rounds):
-        seen = data.within(limit)
-        turns = look_alikes(maps.combined, TURNS) if number in TURNED else None
+        seen, before = data.within(limit), assignment.rotation
+        trying = number in TURNED and not settled
+        turns = look_alikes(maps.combined, TURNS) if trying else None
         parts = []
         for side, volumes in enumerate((maps.first, maps.second)):
             rows = (half == side).nonzero().squeeze(1)
@@ -157,14 +166,25 @@ def refine(
                 found = _elsewhere(own.rows(some), few, others, turns, reach, schedule, generator)
                 parts.append((rows[some], found))
         assignment = _gathered(parts)
+        if trying:
+            settled = _turned(before, assignment, classes) < SETTLED
         maps = half_maps(seen, assignment, half, classes, mask)
-        assignment = _in_one_frame(assignment, half, maps, min(JOIN_LIMIT, limit))
+        turns = look_alikes(maps.first, TURNS) if trying else None
+        assignment = _in_one_frame(assignment, half, maps, turns, min(JOIN_LIMIT, limit))
         limit = _next_limit(maps.fsc, data, schedule)
         maps = half_maps(data.within(limit), assignment, half, classes, mask)
         state = State(state.round + 1, assignment, maps.combined, maps.fsc)
         if report is not None:
             report(state)
     return state, maps, half
+
+
+def _turned(before: Tensor, now: Assignment, classes: int) -> float:
+    """Return the share of the volumes, of the class where it is largest, that were turned."""
+    far = geodesic(before, now.rotation) > math.radians(APART_DEG)
+    count = torch.bincount(now.klass, minlength=classes)
+    turned = torch.bincount(now.klass[far], minlength=classes)
+    return float((turned / count.clamp(min=1)).max())
 
 
 def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float) -> Assignment:
@@ -238,16 +258,36 @@ def _gathered(parts: list[tuple[Tensor, Assignment]]) -> Assignment:
     return Assignment(*(torch.cat(column)[order] for column in columns))
 
 
-def _in_one_frame(assignment: Assignment, half: Tensor, maps: HalfMaps, limit: float) -> Assignment:
-    """Turn and move the second half's upright frames onto the first's, six numbers a class."""
+def _in_one_frame(
+    assignment: Assignment, half: Tensor, maps: HalfMaps, turns: LookAlikes | None, limit: float
+) -> Assignment:
+    """Turn and move the second half's upright frames onto the first's, six numbers a class.
+
+    Halves of an object that looks nearly as before after a turn may have settled that turn apart.
+    """
     classes, box = len(maps.first), maps.first.shape[-1]
     whole = torch.ones(1, box, box, box // 2 + 1)
     seen = coefficients_of(maps.second, whole, white_noise(box, 1.0), limit)
-    own = torch.arange(classes)
-    eye = torch.eye(3).expand(classes, 3, 3)
+    own, shift = torch.arange(classes), torch.zeros(classes, 1, 3)
+    rotation = torch.eye(3).expand(classes, 1, 3, 3)
+    if turns is not None:
+        turned, moved = turns.of(own, rotation[:, 0], shift[:, 0])
+        rotation, shift = torch.cat([rotation, turned], 1), torch.cat([shift, moved], 1)
+    tried = rotation.shape[1]
+    several = own.repeat_interleave(tried)
     references = make_references(maps.first, limit, slopes=True)
-    found = climb(seen, references, own, own, eye, torch.zeros(classes, 3), steps=6, reach=2.0)
-    turn, move = found.rotation[assignment.klass], found.shift[assignment.klass]
+    found = climb(
+        seen,
+        references,
+        several,
+        several,
+        rotation.flatten(0, 1),
+        shift.flatten(0, 1),
+        steps=6,
+        reach=LARGEST_MOVE,
+    )
+    best = found.rows(found.score.reshape(classes, tried).argmax(1) + own * tried)
+    turn, move = best.rotation[assignment.klass], best.shift[assignment.klass]
     rotation = assignment.rotation @ turn
     shift = assignment.shift + torch.einsum("nij,nj->ni", assignment.rotation, move)
     second = half == 1

@@ -80,7 +80,7 @@ class AlignSettings:
     max_shift_px: float = 3.0
     invert: bool = False
     rounds: int = 40
-    refine_rounds: int = 6
+    refine_rounds: int = 10
     rotations: int = 1000
     motions: int = 0
     seed: int = 0

@@ -44,7 +44,7 @@ def align(
     rounds: Annotated[int, typer.Option(help="Rounds of the search from a random start.")] = 40,
     refine_rounds: Annotated[
         int, typer.Option(help="Rounds of refinement in two independent halves.")
-    ] = 6,
+    ] = 10,
     rotations: Annotated[int, typer.Option(help="Rotations of the search's grid.")] = 1000,
     motions: Annotated[
         int, typer.Option(help="How many principal motions to find within each class.")

@@ -22,7 +22,7 @@ class AlignmentStartConfig(Frozen):
     """Principal motions within each class that content starts with."""
     rounds: int = Field(40, ge=1)
     """Of the search from a random start."""
-    refine_rounds: int = Field(6, ge=1)
+    refine_rounds: int = Field(10, ge=1)
     """Of the refinement in two independent halves."""
     rotations: int = Field(1000, ge=24)
     """Of the grid."""
