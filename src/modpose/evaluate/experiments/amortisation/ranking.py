@@ -15,6 +15,7 @@ from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Sample, index_sample
 from modpose.evaluate.experiments.study import Fit, Result
+from modpose.posterior.settings import SearchSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SNR, EXTENT = 0.1, 160.0
 """Of the simulated images; side of the box, Å."""
 HELD_OUT = 8
+REFINING = SearchSettings(refine_steps=10, samples=2)
+"""A few steps an image."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ RECIPES = {
     "evil-twin": "evil twin, another image",
     "modpose-posed": "modpose-posed",
 }
-REFINED = "encoder, then each image refined"
+REFINED = "encoder, then ten steps an image"
 
 
 def prepare(setting: Setting) -> Study:
@@ -170,8 +173,7 @@ def _rows(setting: Setting, name: str, moving: Moving, results: Mapping[str, Res
         model.quiet = True
         contents = {title: result.run.latents()[columns].to_numpy(float)}
         if recipe == "cryodrgn":
-            refined = model.encode(source, search=setting.plan.particles.search)
-            contents[REFINED] = refined.z
+            contents[REFINED] = model.encode(source, search=REFINING).z
         for said, z in contents.items():
             found = score_conformations(model.decode, z, truth, maps, seed=setting.seed)
             rows.append(
