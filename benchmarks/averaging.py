@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine
+from modpose.averaging.alignment import AlignSettings
 from modpose.averaging.coefficients import coefficients_of, joined, white_noise
 from modpose.averaging.reference import make_references
-from modpose.averaging.run import AlignSettings, align_subtomograms
+from modpose.averaging.run import align_subtomograms
 from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
 from modpose.evaluate.volume_symmetry import volume_symmetry

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modpose.averaging.run import AlignSettings, align_subtomograms
+    from modpose.averaging.alignment import AlignSettings
+    from modpose.averaging.run import align_subtomograms
     from modpose.config import Config
     from modpose.data.source import open_source
     from modpose.encoded import Encoded

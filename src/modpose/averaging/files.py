@@ -20,7 +20,7 @@ from modpose.posterior.so3_climb import climb
 if TYPE_CHECKING:
     import pandas as pd
 
-    from modpose.averaging.run import Alignment
+    from modpose.averaging.alignment import Alignment
     from modpose.data.source import Source
 
 MAPS = ("class{:03d}.mrc", "class{:03d}_half1.mrc", "class{:03d}_half2.mrc")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
 
-    from modpose.averaging.run import Alignment, AlignSettings
+    from modpose.averaging.alignment import Alignment, AlignSettings
     from modpose.data.source import Source
 
 THRESHOLD = 0.143

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose.averaging.alignment import Alignment, AlignSettings
 from modpose.averaging.average import resolution_shell, soft_sphere
 from modpose.averaging.classify import (
     Assignment,
@@ -28,7 +27,7 @@ from modpose.averaging.classify import (
 )
 from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, measure_noise
 from modpose.averaging.motion import Motions, principal_motions
-from modpose.averaging.refine import HalfMaps, refine
+from modpose.averaging.refine import refine
 from modpose.data.files import replace_atomically
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
@@ -43,107 +42,11 @@ CHUNK = 64
 """Volumes read at a time."""
 NOISE_FROM = 512
 """Volumes that the spectrum of the noise is measured on."""
-MOST_MOTIONS = 8
 LEAST_SHELLS = 3
 """Motions are sought in so many shells at least."""
 SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
 CONTENTS = (SETTINGS, STATE, METRICS, "particles.star", "fsc.csv", "index.html")
 """Files of a finished folder, besides averages and figures; what --overwrite removes."""
-
-
-@dataclass(frozen=True)
-class AlignSettings:
-    """What is asked of an alignment.
-
-    Attributes
-    ----------
-    classes
-        How many structures.
-    mask_diameter_px
-        Averages are zero beyond this sphere, voxels; None for the box less four voxels.
-    max_shift_px
-        Largest shift along an axis, voxels.
-    invert
-        Whether molecules are darker than what is around them.
-    rounds, refine_rounds
-        Of the search and of the refinement.
-    rotations
-        Of the grid.
-    motions
-        How many principal motions are sought within each class.
-    seed
-        Of everything random.
-    """
-
-    classes: int = 1
-    mask_diameter_px: float | None = None
-    max_shift_px: float = 3.0
-    invert: bool = False
-    rounds: int = 40
-    refine_rounds: int = 10
-    rotations: int = 1000
-    motions: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        diameter = 1.0 if self.mask_diameter_px is None else self.mask_diameter_px
-        expectations = (
-            ("classes", self.classes, self.classes >= 1, "at least 1"),
-            ("mask diameter", diameter, 0 < diameter < math.inf, "more than 0"),
-            ("max shift", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more voxels"),
-            ("rounds", self.rounds, self.rounds >= 1, "at least 1"),
-            ("refine rounds", self.refine_rounds, self.refine_rounds >= 1, "at least 1"),
-            ("rotations", self.rotations, self.rotations >= 24, "at least 24"),
-            ("motions", self.motions, 0 <= self.motions <= MOST_MOTIONS, f"0 to {MOST_MOTIONS}"),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-        )
-        for name, value, good, expected in expectations:
-            if not good:
-                raise InputError.of("align", name, value, expected)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The rounds."""
-        return Schedule(
-            rounds=self.rounds, rotations=self.rotations, refine_rounds=self.refine_rounds
-        )
-
-
-class Alignment(NamedTuple):
-    """What an alignment found.
-
-    Attributes
-    ----------
-    assignment
-        Pose and class of each volume.
-    maps
-        Averages of all volumes and of two independent halves, a class each.
-    half
-        (N,) 0 or 1, which half each volume is in.
-    motions
-        How the volumes of each class differ; a row of ``z`` a volume of the class, in input order.
-        Empty where it was not asked for.
-    """
-
-    assignment: Assignment
-    maps: HalfMaps
-    half: Tensor
-    motions: list[Motions] = []  # noqa: RUF012  (a tuple's default, never changed)
-
-    def resolution(self, pixel_size: float | None, box: int) -> list[str]:
-        """Say the resolution of each class: where the halves' correlation falls below 0.143."""
-        unit, size = ("voxels", 1.0) if pixel_size is None else ("Å", pixel_size)
-        shells = resolution_shell(self.maps.fsc).tolist()
-        return [f"{size * box / shell:.1f} {unit}" if shell else "none" for shell in shells]
-
-    def lines(self, pixel_size: float | None, box: int) -> list[str]:
-        """Say what was found, a line a class."""
-        counts = torch.bincount(self.assignment.klass, minlength=len(self.maps.fsc)).tolist()
-        found = zip(counts, self.resolution(pixel_size, box), strict=True)
-        return [
-            f"class {number}: {count} volumes, resolution {text}"
-            for number, (count, text) in enumerate(found, 1)
-        ]
 
 
 def align_subtomograms(

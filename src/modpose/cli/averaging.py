@@ -67,7 +67,8 @@ def align(
     modpose align particles.star -o aligned --classes 4
     modpose align volumes.npy -o aligned --wedge -60,60
     """
-    from modpose.averaging.run import AlignSettings, align_subtomograms
+    from modpose.averaging.alignment import AlignSettings
+    from modpose.averaging.run import align_subtomograms
     from modpose.data.source import open_source
     from modpose.evaluate.pose_recovery import recover_poses
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.evaluate.clustering import cluster
-from modpose.evaluate.fsc import fsc, read_map, soft_sphere
+from modpose.evaluate.fsc import fsc, soft_sphere
 from modpose.evaluate.known_maps import KnownMapScores, score_known_maps
 from modpose.evaluate.metrics import ari, spearman
+from modpose.evaluate.true_maps import TrueMap, read_true_maps
 from modpose.report.grids import principal_axes
 
 if TYPE_CHECKING:
@@ -34,25 +35,6 @@ SHARE = 0.1
 """Of the images of a class: those nearest a hinge angle stand for it."""
 BALL = (0.95, 0.1)
 """Radius and edge, in half boxes, of the ball that maps are compared in."""
-
-
-@dataclass(frozen=True)
-class TrueMap:
-    """A true map and what it is of.
-
-    Attributes
-    ----------
-    volume
-        (D, H, W).
-    label
-        Class; 0 where there is one only.
-    hinge_deg
-        Hinge angle, degrees; 0 where nothing moves.
-    """
-
-    volume: Volume
-    label: int
-    hinge_deg: float
 
 
 @dataclass(frozen=True)
@@ -100,27 +82,6 @@ class ConformationScores:
             best = "" if self.known is None else f" (true maps known: {self.known.classes:.4f})"
             said.append(f"clusters of content with the classes, ARI: {self.classes:.4f}{best}")
         return said
-
-
-def read_true_maps(folder: Path) -> list[TrueMap]:
-    """Read the maps that ``maps.csv`` in a folder lists.
-
-    Raises
-    ------
-    InputError
-        Where the list or a map is missing, or the list lacks a column.
-    """
-    import pandas as pd
-
-    path = folder / "maps.csv"
-    if not path.is_file():
-        raise InputError(f"{folder}: there is no maps.csv, expected what simulate --maps writes")
-    table = pd.read_csv(path)
-    for name in ("file", "class", "hinge_deg"):
-        if name not in table:
-            raise InputError.of(path, "the columns", ", ".join(table.columns), f"also {name}")
-    rows = zip(table["file"], table["class"], table["hinge_deg"], strict=True)
-    return [TrueMap(read_map(folder / str(f))[0], int(k), float(h)) for f, k, h in rows]
 
 
 def images_of(truth: pd.DataFrame, of: TrueMap) -> NDArray[np.int64]:

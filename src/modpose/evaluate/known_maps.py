@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.data.dataset import Dataset
-    from modpose.evaluate.conformations import TrueMap
+    from modpose.evaluate.true_maps import TrueMap
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
 from modpose.report.figures import Look
 from modpose.report.html import Section, render
-from modpose.report.material import Material
+from modpose.report.material import Kin, Material
 from modpose.report.probe import choose_probe
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
@@ -183,7 +183,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     )
 
 
-def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> kin.Kin | None:
+def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> Kin | None:
     """Collect known classes, affinities and the pose channel."""
     from modpose.affinity.known import known_name
 
@@ -197,7 +197,7 @@ def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> kin.Kin | None:
         pictures = np.asarray(model.decode(z.astype(np.float32), channel.astype(np.float32)))
         return grids.volume_pictures(pictures) if volumes else pictures
 
-    return kin.Kin(
+    return Kin(
         labels=np.array([known_name(label) or "" for label in labels]),
         held_out=latents["split"].to_numpy() == "val",
         affinity=None if known is None else known.classes,

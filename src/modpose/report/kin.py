@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.affinity.matrix import Affinity
 from modpose.report import figures, scatter
 from modpose.report.figures import INK, SMALL, TEXT, new_figure, style
 from modpose.report.grids import Floats
@@ -22,31 +19,6 @@ if TYPE_CHECKING:
 
 WRITTEN_NAMES = 40
 """More classes than this are not named beside a matrix."""
-
-
-@dataclass(frozen=True)
-class Kin:
-    """What is known of N images beside content.
-
-    Attributes
-    ----------
-    labels
-        (N,) classes, empty where they are not known.
-    held_out
-        (N,) whether the image is one of the validation's.
-    affinity
-        What the classes' cosines were asked to be; None where nothing was asked.
-    channel
-        (N, p) pose channel, or None.
-    draw
-        From content (n, k) and pose channel (n, p) to pictures.
-    """
-
-    labels: NDArray[np.str_]
-    held_out: NDArray[np.bool_]
-    affinity: Affinity | None = None
-    channel: Floats | None = None
-    draw: Callable[[Floats, Floats], Floats] | None = None
 
 
 def class_cosines(z: Floats, labels: NDArray[np.str_], names: tuple[str, ...]) -> Floats:

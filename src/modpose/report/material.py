@@ -9,14 +9,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.affinity.matrix import Affinity
 from modpose.report import grids
 from modpose.report.figures import Look
 from modpose.report.grids import Floats
-from modpose.report.kin import Kin
 from modpose.report.probe import Probe
 from modpose.report.volumes import Space
 
 Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Kin:
+    """What is known of N images beside content.
+
+    Attributes
+    ----------
+    labels
+        (N,) classes, empty where they are not known.
+    held_out
+        (N,) whether the image is one of the validation's.
+    affinity
+        What the classes' cosines were asked to be; None where nothing was asked.
+    channel
+        (N, p) pose channel, or None.
+    draw
+        From content (n, k) and pose channel (n, p) to pictures.
+    """
+
+    labels: NDArray[np.str_]
+    held_out: NDArray[np.bool_]
+    affinity: Affinity | None = None
+    channel: Floats | None = None
+    draw: Callable[[Floats, Floats], Floats] | None = None
 
 
 @dataclass(frozen=True)

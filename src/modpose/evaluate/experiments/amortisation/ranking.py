@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.data.source import Source
-    from modpose.evaluate.conformations import TrueMap
+    from modpose.evaluate.true_maps import TrueMap
 
 SNR, EXTENT = 0.1, 160.0
 """Of the simulated images; side of the box, Å."""
@@ -158,7 +158,8 @@ def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequen
 
 def _rows(setting: Setting, name: str, moving: Moving, results: Mapping[str, Result]) -> list[Row]:
     """Score every recipe on a set, and what could be reached at best."""
-    from modpose.evaluate.conformations import read_true_maps, score_conformations
+    from modpose.evaluate.conformations import score_conformations
+    from modpose.evaluate.true_maps import read_true_maps
 
     maps = read_true_maps(_folder(setting, name) / "maps")
     source = results["cryodrgn"].fit.sample.open_train()
