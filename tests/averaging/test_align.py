@@ -17,7 +17,10 @@ from scipy.spatial.transform import Rotation
 import modpose.averaging.run
 from modpose import AlignSettings, InputError, align_subtomograms, open_source
 from modpose.averaging.average import fsc_of_classes
+from modpose.averaging.run import read_coefficients
 from modpose.cli import main
+from modpose.data.preprocess import fourier_crop
+from modpose.data.wedges import open_wedges
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
@@ -82,6 +85,50 @@ def test_poses_re_read_by_others_make_a_sharp_average(aligned: Path, star: Path)
         average = file.data.astype(np.float32)
     pair = torch.from_numpy(np.stack([found.astype(np.float32), average]))
     assert fsc_of_classes(pair[:1], pair[1:])[0, 1:6].min() > 0.9
+
+
+def test_volumes_are_aligned_in_a_smaller_box(star: Path) -> None:
+    """Poses come in units of the input, the average in voxels of the box."""
+    out = star.parent / "small"
+    with pytest.raises(SystemExit) as leaving:
+        main(["align", str(star), "-o", str(out), "--box", "16", *QUICK])
+    assert not leaving.value.code
+    with mrcfile.open(out / "class001.mrc") as file:
+        average = file.data.astype(np.float32)
+        assert float(file.voxel_size.x) == pytest.approx(9.0 * BOX / 16)
+    found = averaged(out / "particles.star", star.parent).astype(np.float32)
+    small = fourier_crop(found[None, None], 16)[:, 0]
+    pair = torch.from_numpy(np.concatenate([small, average[None]]))
+    assert fsc_of_classes(pair[:1], pair[1:])[0, 1:6].min() > 0.9
+
+
+def test_wedge_and_ctf_stay_what_they_are_in_a_smaller_box(tmp_path: Path) -> None:
+    made = SubtomogramSettings(n=12, box=24, pixel_size=6.0, ctf=True, tilt_range_deg=(-60, 40))
+    written = write_subtomograms(simulate_subtomograms(made, built_in_species(1)), tmp_path)
+    source = open_source(written)
+    read = []
+    for box in (24, 16):
+        wedges = open_wedges(source, shape=(box,) * 3, pixel_size_factor=24 / box)
+        data = read_coefficients(source, wedges, AlignSettings(box=box))
+        where = {tuple(k): i for i, k in enumerate((box * data.frequency).round().int().tolist())}
+        read.append((data, where))
+    (whole, at), (small, there) = read
+    common = sorted(set(at) & set(there))
+    assert len(common) > 250
+    columns = [at[k] for k in common], [there[k] for k in common]
+    for part in ("transfer", "value"):
+        one, other = (getattr(d, part)[:, c] for d, c in zip((whole, small), columns, strict=True))
+        ratio = (one.abs().sum() / other.abs().sum()).item()
+        assert (one - ratio * other).norm() < 0.15 * one.norm()  # noise is measured anew
+
+
+def test_a_larger_box_is_refused(star: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for box, words in (("40", "box is 40, expected at most 20"), ("8", "expected at least 16")):
+        with pytest.raises(SystemExit) as leaving:
+            main(["align", str(star), "-o", str(star.parent / "never"), "--box", box, *QUICK])
+        assert leaving.value.code == 2
+        assert words in capsys.readouterr().err
+    assert not (star.parent / "never").exists()
 
 
 def test_columns_of_the_input_stay(aligned: Path, star: Path) -> None:

@@ -15,6 +15,7 @@ from modpose.averaging.motion import Motions
 from modpose.averaging.refine import HalfMaps
 from modpose.errors import InputError
 
+LEAST_BOX = 16
 MOST_MOTIONS = 8
 
 
@@ -26,10 +27,12 @@ class AlignSettings:
     ----------
     classes
         How many structures.
+    box
+        Volumes are Fourier-cropped to so many voxels a side first; None keeps them as they are.
     mask_diameter_px
-        Averages are zero beyond this sphere, voxels; None for the box less four voxels.
+        Averages are zero beyond this sphere, voxels of that box; None for the box less four.
     max_shift_px
-        Largest shift along an axis, voxels.
+        Largest shift along an axis, voxels of that box.
     invert
         Whether molecules are darker than what is around them.
     rounds, refine_rounds
@@ -43,6 +46,7 @@ class AlignSettings:
     """
 
     classes: int = 1
+    box: int | None = None
     mask_diameter_px: float | None = None
     max_shift_px: float = 3.0
     invert: bool = False
@@ -54,8 +58,10 @@ class AlignSettings:
 
     def __post_init__(self) -> None:
         diameter = 1.0 if self.mask_diameter_px is None else self.mask_diameter_px
+        side = LEAST_BOX if self.box is None else self.box
         expectations = (
             ("classes", self.classes, self.classes >= 1, "at least 1"),
+            ("box", side, side >= LEAST_BOX, f"at least {LEAST_BOX} voxels"),
             ("mask diameter", diameter, 0 < diameter < math.inf, "more than 0"),
             ("max shift", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more voxels"),
             ("rounds", self.rounds, self.rounds >= 1, "at least 1"),
@@ -82,7 +88,7 @@ class Alignment(NamedTuple):
     Attributes
     ----------
     assignment
-        Pose and class of each volume.
+        Pose and class of each volume; shifts in voxels of the averages.
     maps
         Averages of all volumes and of two independent halves, a class each.
     half
@@ -90,15 +96,29 @@ class Alignment(NamedTuple):
     motions
         How the volumes of each class differ; a row of ``z`` a volume of the class, in input order.
         Empty where it was not asked for.
+    binning
+        Side of a voxel of the averages, in voxels of the input.
     """
 
     assignment: Assignment
     maps: HalfMaps
     half: Tensor
     motions: list[Motions] = []  # noqa: RUF012  (a tuple's default, never changed)
+    binning: float = 1.0
+
+    @property
+    def shift_px(self) -> Tensor:
+        """Shifts (N, 3), voxels of the input."""
+        return self.binning * self.assignment.shift
 
     def resolution(self, pixel_size: float | None, box: int) -> list[str]:
-        """Say the resolution of each class: where the halves' correlation falls below 0.143."""
+        """Say the resolution of each class: where the halves' correlation falls below 0.143.
+
+        Parameters
+        ----------
+        pixel_size, box
+            Of the input: Å a voxel or None, and voxels a side.
+        """
         unit, size = ("voxels", 1.0) if pixel_size is None else ("Å", pixel_size)
         shells = resolution_shell(self.maps.fsc).tolist()
         return [f"{size * box / shell:.1f} {unit}" if shell else "none" for shell in shells]

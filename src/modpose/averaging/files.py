@@ -32,7 +32,7 @@ STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 def write_results(folder: Path, source: Source, found: Alignment, data: Coefficients) -> None:
     """Write averages, their halves, correlations and, last, the table of poses."""
-    size = source.pixel_size
+    size = None if source.pixel_size is None else found.binning * source.pixel_size
     maps = found.maps
     for number in range(len(maps.combined)):
         volumes = (maps.combined, maps.plain_first, maps.plain_second)
@@ -113,7 +113,7 @@ def pose_table(
     ``rlnOriginXAngst`` ... (Å), or ``rlnOriginX`` ... (voxels) where no pixel size is known,
     ``rlnClassNumber`` and ``rlnRandomSubset`` (from 1), ``modposeScore`` (nats),
     ``modposeAmplitude``, ``modposeAngleStd`` (degrees), ``modposeShiftStd`` (voxels) and, with
-    motions, ``modposeZ0`` ... along those of its class.
+    motions, ``modposeZ0`` ... along those of its class.  Voxels are those of the input.
     """
     import pandas as pd
 
@@ -128,7 +128,7 @@ def pose_table(
     sizes = particles.pixel_sizes()
     if sizes is None and source.pixel_size is not None:
         sizes = np.full(source.n, source.pixel_size)
-    for axis, shift in zip("XYZ", here.shift.double().numpy().T, strict=True):
+    for axis, shift in zip("XYZ", found.shift_px.double().numpy().T, strict=True):
         stale = f"rlnOrigin{axis}"
         if sizes is not None:
             table[f"rlnOrigin{axis}Angst"] = _rounded(-shift * sizes)
@@ -140,7 +140,7 @@ def pose_table(
         "Score": here.score,
         "Amplitude": here.amplitude,
         "AngleStd": spread[0],
-        "ShiftStd": spread[1],
+        "ShiftStd": found.binning * spread[1],
     }
     for name, values in own.items():
         table[f"modpose{name}"] = _rounded(values.double().numpy())

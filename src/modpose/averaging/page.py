@@ -40,6 +40,7 @@ def write_page(folder: Path, source: Source, found: Alignment, settings: AlignSe
     facts = [
         ("volumes", f"{source.n}"),
         ("box", f"{box}³" + ("" if size is None else f", {size:g} Å a voxel")),
+        *([] if settings.box is None else [("brought to", f"{settings.box}³")]),
         ("classes", f"{settings.classes}"),
         ("seed", f"{settings.seed}"),
     ]
@@ -189,7 +190,7 @@ def directions(found: Alignment) -> Figure:
         ax.set_xlim(-1.05, 1.05)
         ax.set_ylim(-1.05, 1.05)
         ax.set_title(name, fontsize=TEXT, color=INK)
-    lengths = found.assignment.shift.norm(dim=1).numpy()
+    lengths = found.shift_px.norm(dim=1).numpy()
     style(right, "shift, voxels", "volumes").hist(lengths, 24, color=ORANGE)
     return fig
 

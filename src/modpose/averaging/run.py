@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.averaging.alignment import Alignment, AlignSettings
+from modpose.averaging.alignment import LEAST_BOX, Alignment, AlignSettings
 from modpose.averaging.average import resolution_shell, soft_sphere
 from modpose.averaging.classify import (
     Assignment,
@@ -29,6 +29,7 @@ from modpose.averaging.coefficients import Coefficients, coefficients_of, joined
 from modpose.averaging.motion import Motions, principal_motions
 from modpose.averaging.refine import refine
 from modpose.data.files import replace_atomically
+from modpose.data.preprocess import fourier_crop
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
 from modpose.progress import Progress
@@ -95,11 +96,14 @@ def align_subtomograms(
     check_volumes(source, settings)
     folder, wanted = Path(out), dataclasses.asdict(settings) | {"volumes": source.n}
     _check_folder(folder, wanted, overwrite, resume)
-    wedges = open_wedges(source, wedge, datadir=datadir)
+    side, binning = _side(source, settings)
+    wedges = open_wedges(
+        source, wedge, shape=(side,) * 3, pixel_size_factor=binning, datadir=datadir
+    )
     data = read_coefficients(source, wedges, settings)
     if not resume:
         _begin(folder, wanted)
-    found = _carried_out(data, folder, settings, quiet)
+    found = _carried_out(data, folder, settings, quiet)._replace(binning=binning)
     if settings.motions:
         found = found._replace(motions=_motions_of(data, found, settings))
     write_results(folder, source, found, data)
@@ -115,8 +119,12 @@ def check_volumes(source: Source, settings: AlignSettings) -> None:
         raise InputError.of(stack.name, "the box", shape, "volumes: subtomograms are cubes")
     if len(set(stack.shape)) != 1:
         raise InputError.of(stack.name, "the box", shape, "a cube")
-    if stack.shape[0] < 16:
-        raise InputError.of(stack.name, "the side of the box", stack.shape[0], "at least 16 voxels")
+    if stack.shape[0] < LEAST_BOX:
+        expected = f"at least {LEAST_BOX} voxels"
+        raise InputError.of(stack.name, "the side of the box", stack.shape[0], expected)
+    if settings.box is not None and settings.box > stack.shape[0]:
+        expected = f"at most {stack.shape[0]}, the side of {stack.name}"
+        raise InputError.of("align", "box", settings.box, expected)
     if source.n < 8 * settings.classes:
         raise InputError.of(
             stack.name,
@@ -126,13 +134,20 @@ def check_volumes(source: Source, settings: AlignSettings) -> None:
         )
 
 
+def _side(source: Source, settings: AlignSettings) -> tuple[int, float]:
+    """Return the side of the box that is aligned, and how much larger its voxels are."""
+    side = settings.box or source.stack.shape[0]
+    return side, source.stack.shape[0] / side
+
+
 def read_coefficients(
     source: Source, wedges: Wedges | None, settings: AlignSettings
 ) -> Coefficients:
     """Read volumes in chunks and keep their coefficients, whitened by the noise in the corners."""
-    box, sign = source.stack.shape[0], -1.0 if settings.invert else 1.0
+    box, binning = _side(source, settings)
+    sign = -1.0 if settings.invert else 1.0
     everything = torch.ones(1, box, box, box // 2 + 1)
-    ctf = _ctf_of(source, box)
+    ctf = _ctf_of(source, box, binning)
 
     def volumes(rows: Rows) -> Tensor:
         block = torch.from_numpy(source.stack.read(rows)[:, 0])
@@ -140,6 +155,8 @@ def read_coefficients(
             bad = int((~block.isfinite()).flatten(1).any(1).nonzero()[0])
             where = source.stack.where(int(rows[bad]))
             raise InputError(f"{where}: it holds values that are not finite, expected numbers")
+        if binning != 1.0:
+            block = torch.from_numpy(fourier_crop(block[:, None].numpy(), box)[:, 0])
         return sign * block
 
     def mask(rows: Rows) -> Tensor:
@@ -157,12 +174,14 @@ def read_coefficients(
     return joined(parts)
 
 
-def _ctf_of(source: Source, box: int) -> Callable[[Rows], Tensor] | None:
-    from modpose.observe.ctf import ctf_3d
+def _ctf_of(source: Source, box: int, binning: float) -> Callable[[Rows], Tensor] | None:
+    from modpose.observe.ctf import CtfColumn, ctf_3d
 
     params = source.particles.ctf(source.stack.pixel_size)
     if params is None:
         return None
+    params = params.copy()
+    params[:, CtfColumn.PIXEL_SIZE] *= binning
     return lambda rows: ctf_3d(torch.from_numpy(params[rows]).float(), (box,) * 3)
 
 

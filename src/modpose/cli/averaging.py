@@ -25,11 +25,16 @@ def align(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     classes: Annotated[int, typer.Option(help="How many structures to tell apart.")] = 1,
+    box: Annotated[
+        int | None, typer.Option(help="Fourier-crop volumes to this many voxels a side first.")
+    ] = None,
     mask_diameter: Annotated[
         float | None,
         typer.Option(help="Diameter of the averages, angstrom.  Default: the box less 4 voxels."),
     ] = None,
-    max_shift: Annotated[float, typer.Option(help="Largest shift along an axis, voxels.")] = 3.0,
+    max_shift: Annotated[
+        float, typer.Option(help="Largest shift along an axis, voxels of the box.")
+    ] = 3.0,
     wedge: Annotated[
         str | None,
         typer.Option(
@@ -80,9 +85,10 @@ def align(
                 f"{source}: its pixel size is not known, so --mask-diameter in angstrom says "
                 "nothing, expected a STAR or MRC file with a pixel size"
             )
-        diameter /= opened.pixel_size
+        diameter *= (box or opened.stack.shape[0]) / opened.stack.shape[0] / opened.pixel_size
     settings = AlignSettings(
         classes=classes,
+        box=box,
         mask_diameter_px=diameter,
         max_shift_px=max_shift,
         invert=invert,
@@ -106,7 +112,7 @@ def align(
     truth = opened.particles.truth()
     if truth is not None and {"r00", "shift_z"} <= set(truth):
         here = found.assignment
-        for line in recover_poses(here.rotation, here.shift, here.klass, truth).lines():
+        for line in recover_poses(here.rotation, found.shift_px, here.klass, truth).lines():
             typer.echo(f"truth: {line}")
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
 
