@@ -263,6 +263,8 @@ class PrincipalFieldConfig(Frozen):
     drawn: int = Field(48, ge=2)
     """Highest frequency, cycles a box, that mean and motions are drawn to, memory permitting: it
     takes about 8 GB for 48, and goes with the third power."""
+    solvent: Literal["flatten", "keep"] = "flatten"
+    """``flatten``: mean and motions are zero where neither stands out of the noise."""
     hidden: int = Field(64, ge=1)
     depth: int = Field(2, ge=1)
     activation: Activation = "silu"

@@ -33,6 +33,7 @@ from modpose.averaging.projections import (
     joined_images,
     power_spectrum,
 )
+from modpose.averaging.solvent import molecule_mask
 from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError
@@ -91,6 +92,8 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         motions = _motions(images, count, config.seed, progress)
         variance = variance * _left(images, motions, low.shell, len(variance))
         maps = _drawn(dataset, low, drawn, motions, variance, progress)
+    if config.model.field.solvent == "flatten":
+        maps = maps * molecule_mask(maps, drawn.box - MARGIN)
     field.set_volumes(maps)
     projection.log_variance.copy_(variance.log())
     projection.seen.fill_(SETTLED)
