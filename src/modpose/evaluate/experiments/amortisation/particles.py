@@ -57,7 +57,7 @@ CONTROLS: dict[str, Control] = {
         "cryodrgn",
         {"model": {"encoder": {"sees": "aligned"}}},
     ),
-    "posed": Control("modpose-posed", "modpose-posed"),
+    "posed": Control("modpose-posed", "modpose-posed", {"model": {"field": {"motions": 8}}}),
     "table": Control("table, random start", "vlt"),
     "table-zeros": Control("table, zero start", "vlt", {"model": {"encoder": _ZERO}}),
     "table-zeros-frozen": Control(
