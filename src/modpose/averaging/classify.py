@@ -167,7 +167,9 @@ def random_start(
     assignment = Assignment(
         haar_rotations(n, generator), torch.zeros(n, 3), klass, zero, torch.ones(n)
     )
-    volumes, fsc = _averaged(data.within(schedule.limits[0]), assignment, classes, mask, generator)
+    volumes, fsc = average_classes(
+        data.within(schedule.limits[0]), assignment, classes, mask, generator
+    )
     return State(0, assignment, volumes, fsc)
 
 
@@ -186,7 +188,7 @@ def search_round(
     n, classes = len(data), len(state.volumes)
     assignment = _drawn(posed, which.reshape(n, -1), classes, temperature, generator)
     assignment = _fill(assignment, len(state.volumes), generator)
-    volumes, fsc = _averaged(seen, assignment, len(state.volumes), mask, generator)
+    volumes, fsc = average_classes(seen, assignment, len(state.volumes), mask, generator)
     volumes, assignment = _centred(volumes, assignment, seen, mask, generator)
     return State(done + 1, assignment, volumes, fsc)
 
@@ -291,13 +293,14 @@ def _fill(assignment: Assignment, classes: int, generator: torch.Generator) -> A
     return assignment._replace(klass=klass)
 
 
-def _averaged(
+def average_classes(
     seen: Coefficients,
     assignment: Assignment,
     classes: int,
     mask: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
+    """Average each class, filtered by what two random halves agree on: volumes and (C, shells)."""
     half = torch.randperm(len(seen), generator=generator) % 2
     sums = put_back(
         seen, 2 * assignment.klass + half, 2 * classes, assignment.rotation, assignment.shift
@@ -323,7 +326,7 @@ def _centred(
         return volumes, assignment
     moved = torch.einsum("nij,nj->ni", assignment.rotation, offset[assignment.klass])
     assignment = assignment._replace(shift=assignment.shift + moved)
-    volumes, _ = _averaged(seen, assignment, len(volumes), mask, generator)
+    volumes, _ = average_classes(seen, assignment, len(volumes), mask, generator)
     return volumes, assignment
 
 

@@ -28,6 +28,7 @@ from modpose.averaging.classify import (
 from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, measure_noise
 from modpose.averaging.motion import Motions, principal_motions
 from modpose.averaging.refine import refine
+from modpose.averaging.regroup import regrouped
 from modpose.data.files import replace_atomically
 from modpose.data.preprocess import fourier_crop
 from modpose.data.wedges import Wedge, Wedges, open_wedges
@@ -223,6 +224,14 @@ def _carried_out(
                 seed=settings.seed,
                 start=state,
                 report=report,
+            )
+            state = regrouped(
+                data,
+                state,
+                mask=mask,
+                reach=reach,
+                schedule=schedule,
+                seed=settings.seed,
             )
             _save_state(searched, state)
         state = _load_state(searched) or state

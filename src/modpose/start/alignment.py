@@ -29,6 +29,7 @@ from modpose.averaging.coefficients import (
 from modpose.averaging.motion import principal_motions
 from modpose.averaging.reference import make_references
 from modpose.averaging.refine import HalfMaps, refine
+from modpose.averaging.regroup import regrouped
 from modpose.config import AlignmentStartConfig
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
@@ -248,6 +249,7 @@ def _aligned(
         state = classify(
             data, start.classes, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
         )
+        state = regrouped(data, state, mask=mask, reach=reach, schedule=schedule, seed=seed)
         state, maps, _ = refine(
             data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
         )
