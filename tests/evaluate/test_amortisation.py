@@ -114,7 +114,7 @@ def test_the_ranking_scores_what_each_set_has(smoke):
     }
     assert all((row["ARI"] == "") == (row["set"] == "hinge") for row in found)
     assert all(np.isfinite(float(row["FSC"])) for row in found)
-    assert [row["minutes"] for row in found if row["model"] == "best possible"] == [""] * 3
+    assert [row["minutes"] for row in found if row["model"] == "truth known"] == [""] * 3
 
 
 def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):

@@ -9,6 +9,7 @@ the set better.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -99,6 +100,7 @@ def regrouped(
     reach: float,
     schedule: Schedule | None = None,
     seed: int = 0,
+    report: Callable[[State], None] | None = None,
 ) -> State:
     """Merge and split as long as that explains the volumes better.
 
@@ -110,6 +112,8 @@ def regrouped(
         Where the search ended; the number of its round stays.
     mask, reach, schedule, seed
         As in :func:`modpose.averaging.classify.classify`.
+    report
+        Called after every round that is tried.
     """
     schedule = schedule or Schedule()
     generator = generator_of(seed, -1)
@@ -120,6 +124,8 @@ def regrouped(
         trial = replace(state, volumes=_split(data, state, pair, mask, generator))
         for _ in range(ROUNDS):
             trial = search_round(data, trial, mask, reach, schedule, seed)
+            if report is not None:
+                report(trial)
         if trial.assignment.score.mean() <= state.assignment.score.mean():
             return state
         state = replace(trial, round=state.round)

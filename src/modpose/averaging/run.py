@@ -209,6 +209,10 @@ def _carried_out(
             progress.show(round=state.round, score=float(state.assignment.score.mean()))
             progress.advance(len(data), time.perf_counter() - began)
 
+        def regrouping(state: State) -> None:
+            progress.show(round=state.round, score=float(state.assignment.score.mean()))
+            progress.advance(0, time.perf_counter() - began)
+
         state = _load_state(folder / STATE)
         if state is None:
             state = random_start(data, settings.classes, mask, schedule, settings.seed)
@@ -232,6 +236,7 @@ def _carried_out(
                 reach=reach,
                 schedule=schedule,
                 seed=settings.seed,
+                report=regrouping,
             )
             _save_state(searched, state)
         state = _load_state(searched) or state

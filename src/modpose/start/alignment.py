@@ -246,10 +246,16 @@ def _aligned(
             progress.show(round=state.round, score=float(state.assignment.score.mean()))
             progress.advance(len(data), time.perf_counter() - began)
 
+        def regrouping(state: State) -> None:
+            progress.show(round=state.round, score=float(state.assignment.score.mean()))
+            progress.advance(0, time.perf_counter() - began)
+
         state = classify(
             data, start.classes, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
         )
-        state = regrouped(data, state, mask=mask, reach=reach, schedule=schedule, seed=seed)
+        state = regrouped(
+            data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=regrouping
+        )
         state, maps, _ = refine(
             data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
         )

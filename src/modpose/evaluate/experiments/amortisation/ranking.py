@@ -79,8 +79,8 @@ def prepare(setting: Setting) -> Study:
             " ".join(samples[name].description for name in SETS),
             "*FSC*: mean Fourier shell correlation of the map drawn for each true state with the "
             "true one. *Motion*: |Spearman| of the first principal component of content with the "
-            "hinge angle, class by class. *ARI*: k-means of content against the classes. *Best "
-            "possible*: back-projection of the images of each true state, and the exact posterior "
+            "hinge angle, class by class. *ARI*: k-means of content against the classes. *Truth "
+            "known*: back-projection of the images of each true state, and the exact posterior "
             "over the true maps.",
         ],
         list(fits.values()),
@@ -157,7 +157,7 @@ def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequen
 
 
 def _rows(setting: Setting, name: str, moving: Moving, results: Mapping[str, Result]) -> list[Row]:
-    """Score every recipe on a set, and what could be reached at best."""
+    """Score every recipe on a set, and who knows the truth."""
     from modpose.evaluate.conformations import score_conformations
     from modpose.evaluate.true_maps import read_true_maps
 
@@ -187,10 +187,10 @@ def _rows(setting: Setting, name: str, moving: Moving, results: Mapping[str, Res
                     "minutes": result.score.seconds / 60,
                 }
             )
-    return [*rows, _best(moving, source, truth, maps)]
+    return [*rows, _known(moving, source, truth, maps)]
 
 
-def _best(moving: Moving, source: Source, truth: pd.DataFrame, maps: Sequence[TrueMap]) -> Row:
+def _known(moving: Moving, source: Source, truth: pd.DataFrame, maps: Sequence[TrueMap]) -> Row:
     """Score back-projections of the images of each true state, and who has the true maps."""
     from modpose.backprojection.halves import open_posed
     from modpose.evaluate.conformations import reference_areas
@@ -200,7 +200,7 @@ def _best(moving: Moving, source: Source, truth: pd.DataFrame, maps: Sequence[Tr
     known = score_known_maps(dataset, truth, maps, quiet=True)
     return {
         "set": moving.title,
-        "model": "best possible",
+        "model": "truth known",
         "FSC": float(np.mean(reference_areas(dataset, truth, maps, quiet=True))),
         "motion": known.motion,
         "ARI": known.classes,
