@@ -153,6 +153,13 @@ class NoiseSpectrum:
         return self.amplitude[shell_of(frequency, box).clamp(max=len(self.amplitude) - 1)]
 
 
+def map_coefficients(maps: Tensor, limit: float) -> Coefficients:
+    """Take maps (C, D, D, D) for volumes measured whole, with noise of unit variance."""
+    box = maps.shape[-1]
+    whole = maps.new_ones(1, box, box, box // 2 + 1)
+    return coefficients_of(maps, whole, white_noise(box, 1.0), limit)
+
+
 def white_noise(box: int, std: float) -> NoiseSpectrum:
     """Return the spectrum of noise with this standard deviation, independent in every voxel."""
     return NoiseSpectrum(torch.full((box // 2 + 1,), std))

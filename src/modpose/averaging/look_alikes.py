@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.averaging.coefficients import coefficients_of, white_noise
+from modpose.averaging.coefficients import map_coefficients
 from modpose.averaging.reference import make_references
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import geodesic
@@ -53,9 +53,7 @@ class LookAlikes(NamedTuple):
 
 def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
     """Find the turns after which upright volumes (C, D, D, D) look most as before, S = count."""
-    classes, box = len(volumes), volumes.shape[-1]
-    whole = volumes.new_ones(1, box, box, box // 2 + 1)
-    seen = coefficients_of(volumes, whole, white_noise(box, 1.0), LIMIT)
+    classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
     found = search(
         seen.within(GRID_LIMIT),
         make_references(volumes, GRID_LIMIT),

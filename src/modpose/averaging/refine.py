@@ -32,7 +32,7 @@ from modpose.averaging.classify import (
     generator_of,
     grid_poses,
 )
-from modpose.averaging.coefficients import Coefficients, coefficients_of, white_noise
+from modpose.averaging.coefficients import Coefficients, map_coefficients
 from modpose.averaging.look_alikes import APART_DEG, LookAlikes, look_alikes
 from modpose.averaging.reference import make_references
 from modpose.geometry.rotations import geodesic
@@ -265,9 +265,7 @@ def _in_one_frame(
 
     Halves of an object that looks nearly as before after a turn may have settled that turn apart.
     """
-    classes, box = len(maps.first), maps.first.shape[-1]
-    whole = torch.ones(1, box, box, box // 2 + 1)
-    seen = coefficients_of(maps.second, whole, white_noise(box, 1.0), limit)
+    classes, seen = len(maps.first), map_coefficients(maps.second, limit)
     own, shift = torch.arange(classes), torch.zeros(classes, 1, 3)
     rotation = torch.eye(3).expand(classes, 1, 3, 3)
     if turns is not None:

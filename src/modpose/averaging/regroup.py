@@ -24,7 +24,7 @@ from modpose.averaging.classify import (
     generator_of,
     search_round,
 )
-from modpose.averaging.coefficients import Coefficients, coefficients_of, white_noise
+from modpose.averaging.coefficients import Coefficients, map_coefficients
 from modpose.averaging.reference import make_references
 from modpose.geometry.groups import so3_grid
 from modpose.posterior.so3_climb import climb
@@ -64,10 +64,7 @@ class Pair(NamedTuple):
 
 def most_alike(volumes: Tensor) -> Pair:
     """Find the two of C >= 2 averages (C, D, D, D) that are most alike, each turned any way."""
-    classes, box = len(volumes), volumes.shape[-1]
-    seen = coefficients_of(
-        volumes, volumes.new_ones(1, box, box, box // 2 + 1), white_noise(box, 1.0), LIMIT
-    )
+    classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
     found = search(
         seen.within(GRID_LIMIT),
         make_references(volumes, GRID_LIMIT),

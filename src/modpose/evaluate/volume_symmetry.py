@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from modpose.averaging.coefficients import coefficients_of, white_noise
+from modpose.averaging.coefficients import map_coefficients
 from modpose.averaging.reference import make_references
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import geodesic
@@ -39,10 +39,8 @@ def volume_symmetry(volume: Tensor, alike: float = ALIKE) -> Tensor:
     (G, 3, 3), the identity first, the more alike the earlier.  Where the volume is round, so that
     more than a few dozen turns leave it as it is, some of them.
     """
-    box = volume.shape[-1]
     one = volume[None].float()
-    whole = one.new_ones(1, box, box, box // 2 + 1)
-    seen = coefficients_of(one, whole, white_noise(box, 1.0), LIMIT)
+    seen = map_coefficients(one, LIMIT)
     found = search(
         seen.within(GRID_LIMIT),
         make_references(one, GRID_LIMIT),

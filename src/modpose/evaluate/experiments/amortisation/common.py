@@ -19,6 +19,10 @@ from modpose.posterior.settings import SearchSettings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from modpose.simulate.projections import ProjectionSettings
+
+SNR, EXTENT = 0.1, 160.0
+"""Of the simulated images; side of the box, Å."""
 LABELLED = 10
 """Images whose moves are drawn as arrows, as in the paper."""
 
@@ -36,6 +40,22 @@ def fit_options(recipe: str, budget: StudyBudget, z_dim: int) -> dict[str, Any]:
         options["model"].pop("encoder", None)
         return options
     return merge(options, {"data": {"val_fraction": 0.0}})
+
+
+def projection_settings(setting: Setting) -> ProjectionSettings:
+    """Return how the studies' projections are simulated, fitted and held-out ones together."""
+    from modpose.simulate.projections import ProjectionSettings
+
+    budget = setting.plan.particles
+    return ProjectionSettings(
+        n=budget.images + budget.held_out,
+        box=budget.box,
+        pixel_size=EXTENT / budget.box,
+        snr=SNR,
+        ctf=True,
+        shift_std_px=0.03 * budget.box,
+        seed=setting.seed,
+    )
 
 
 def has_table(result: Result) -> bool:

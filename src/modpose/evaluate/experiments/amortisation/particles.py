@@ -11,12 +11,14 @@ import numpy as np
 from modpose.config import merge
 from modpose.evaluate.amortisation import SHIFT, TURN, Mode
 from modpose.evaluate.experiments.amortisation.common import (
+    SNR,
     Setting,
     arrows,
     displacement,
     displacement_row,
     fit_options,
     gap_row,
+    projection_settings,
 )
 from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page
@@ -24,8 +26,6 @@ from modpose.evaluate.experiments.samples import Sample, index_sample
 from modpose.evaluate.experiments.study import Fit, Result
 
 MODES: tuple[Mode, ...] = ("as-published", "consistent")
-SNR, EXTENT = 0.1, 160.0
-"""Of the simulated images; side of the box, Å."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +122,13 @@ def prepare_controls(setting: Setting) -> Study:
 def _sample(setting: Setting) -> Sample:
     from modpose.simulate.conformations import built_in_conformers
     from modpose.simulate.projection_files import write_projections
-    from modpose.simulate.projections import ProjectionSettings, simulate_projections
+    from modpose.simulate.projections import simulate_projections
 
     budget = setting.plan.particles
     n = budget.images + budget.held_out
     folder = setting.samples / "particles" / "images"
     if not (folder / "particles.star").is_file():
-        settings = ProjectionSettings(
-            n=n,
-            box=budget.box,
-            pixel_size=EXTENT / budget.box,
-            snr=SNR,
-            ctf=True,
-            shift_std_px=0.03 * budget.box,
-            seed=setting.seed,
-        )
+        settings = projection_settings(setting)
         made = simulate_projections(settings, built_in_conformers(2))
         write_projections(made, folder, overwrite=True)
     description = (

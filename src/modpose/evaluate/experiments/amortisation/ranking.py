@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modpose.config import merge
-from modpose.evaluate.experiments.amortisation.common import Setting, fit_options
+from modpose.evaluate.experiments.amortisation.common import (
+    SNR,
+    Setting,
+    fit_options,
+    projection_settings,
+)
 from modpose.evaluate.experiments.conduct import Study
 from modpose.evaluate.experiments.page import Page, Row
 from modpose.evaluate.experiments.samples import Sample, index_sample
@@ -23,8 +28,6 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
     from modpose.evaluate.true_maps import TrueMap
 
-SNR, EXTENT = 0.1, 160.0
-"""Of the simulated images; side of the box, Å."""
 HELD_OUT = 8
 REFINING = SearchSettings(refine_steps=10, samples=2)
 """A few steps an image."""
@@ -95,24 +98,12 @@ def _folder(setting: Setting, name: str) -> Path:
 def _sample(setting: Setting, name: str) -> Sample:
     from modpose.simulate.conformations import built_in_conformers
     from modpose.simulate.projection_files import write_projections
-    from modpose.simulate.projections import (
-        BUILT_IN_HINGE,
-        ProjectionSettings,
-        simulate_projections,
-    )
+    from modpose.simulate.projections import BUILT_IN_HINGE, simulate_projections
 
     budget, moving, folder = setting.plan.particles, SETS[name], _folder(setting, name)
     n = budget.images + budget.held_out
     if not (folder / "particles.star").is_file():
-        settings = ProjectionSettings(
-            n=n,
-            box=budget.box,
-            pixel_size=EXTENT / budget.box,
-            snr=SNR,
-            ctf=True,
-            shift_std_px=0.03 * budget.box,
-            seed=setting.seed,
-        )
+        settings = projection_settings(setting)
         if moving.hinge and moving.states is not None:
             settings = replace(settings, hinge_range_deg=BUILT_IN_HINGE)
         kinds = None if moving.states is None else built_in_conformers(moving.states)
