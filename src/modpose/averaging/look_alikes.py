@@ -66,6 +66,7 @@ def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
     start = found.rotation[own, own].flatten(0, 1)
     owner = own.repeat_interleave(TRIED)
     references = make_references(volumes, LIMIT, slopes=True)
+    # shifts of the grid only choose turns: the climb finds its own
     top = climb(seen, references, owner, owner, start, torch.zeros(len(owner), 3), steps=5)
     rotation, shift = top.rotation.reshape(classes, -1, 3, 3), top.shift.reshape(classes, -1, 3)
     score = top.score.reshape(classes, -1)
