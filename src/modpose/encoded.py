@@ -117,6 +117,7 @@ def encode_dataset(
     quiet: bool = False,
     search: SearchSettings | None = None,
     hypotheses: Gaussian | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> Encoded:
     """Infer content and pose of every image of a data set, in order.
 
@@ -138,7 +139,10 @@ def encode_dataset(
     hypotheses
         (1, H, z_dim) content to search with in place of the encoder's: for a lookup table and
         images that it has no row for.
+    rows
+        Images to infer, in this order; None: all.
     """
+    chosen = np.arange(dataset.n) if rows is None else np.asarray(rows)
     vae.eval()
     generator = torch.Generator(device).manual_seed(seed)
     parts: list[dict[str, torch.Tensor]] = []
@@ -146,8 +150,8 @@ def encode_dataset(
     if search is not None and not in_space(vae):
         check_searchable(vae)
         size = max(1, size // search.modes)
-    with Progress("encode" if search is None else "search", dataset.n, quiet=quiet) as progress:
-        for batch in dataset.batches(np.arange(dataset.n), size):
+    with Progress("encode" if search is None else "search", len(chosen), quiet=quiet) as progress:
+        for batch in dataset.batches(chosen, size):
             ready = batch.to(device)
             if search is None:
                 parts.append(_encode_batch(vae, ready, generator))
@@ -224,6 +228,19 @@ def gain_summary(encoded: Encoded) -> str:
         f"{gain.mean():.2f} over the encoder (the amortisation gap: median {np.median(gain):.2f}, "
         f"largest {gain.max():.2f}); {(gain > 0).mean():.0%} of the images improved"
     )
+
+
+def importance_bounds(
+    vae: Vae, dataset: Dataset, samples: int, *, device: torch.device, seed: int, quiet: bool
+) -> Floats:
+    """Importance-weighted bound of every image, (N,) nats; parameters as elsewhere here."""
+    generator = torch.Generator(device).manual_seed(seed)
+    bounds = []
+    with torch.no_grad(), Progress("importance weights", dataset.n, quiet=quiet) as progress:
+        for batch in dataset.batches(np.arange(dataset.n), vae.whole_batch):
+            bounds.append(vae.importance_bound(batch.to(device), samples, generator).cpu())
+            progress.advance(len(batch), 0.0)
+    return np.asarray(torch.cat(bounds).numpy())
 
 
 # --- search -----------------------------------------------------------------------------------

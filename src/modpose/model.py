@@ -16,7 +16,7 @@ from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
-from modpose.encoded import Encoded, encode_dataset, table_hypotheses
+from modpose.encoded import Encoded, encode_dataset, importance_bounds, table_hypotheses
 from modpose.errors import InputError
 from modpose.fit import (
     describe_fit,
@@ -27,7 +27,6 @@ from modpose.fit import (
 )
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint
-from modpose.progress import Progress
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
 from modpose.run import Run
 from modpose.train.checkpoint import read_weights, save_weights
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from modpose.affinity.known import KnownAffinity
     from modpose.affinity.matrix import Affinity
+    from modpose.posterior.gaussian import Gaussian
 
 Floats = NDArray[np.float32]
 Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
@@ -215,7 +215,12 @@ class PoseModel:
             )
         return dataset
 
-    def encode(self, x: Images, search: bool | SearchSettings = False) -> Encoded:
+    def encode(
+        self,
+        x: Images,
+        search: bool | SearchSettings = False,
+        rows: NDArray[np.int64] | None = None,
+    ) -> Encoded:
         """Infer content and pose of each image.
 
         Parameters
@@ -227,6 +232,9 @@ class PoseModel:
             refine content and pose by gradient (content alone, where poses are given); True for
             the default settings.  A model with a lookup table has no other way to images that it
             was not fitted to.
+        rows
+            Which of the images to encode; None: all.  So a lookup table is asked about a part of
+            the images that it was fitted to, for it knows an image by its place in the stack.
 
         Raises
         ------
@@ -243,17 +251,11 @@ class PoseModel:
         dataset = self.dataset(x)
         with self._poses_for(dataset):
             if not search:
-                return self._encode(dataset)
+                return self._encode(dataset, rows=rows)
+            thorough = search if isinstance(search, SearchSettings) else SearchSettings()
             new = table and not self._fitted_to(dataset)
-            return encode_dataset(
-                self.vae,
-                dataset,
-                device=self.device,
-                seed=self.config.seed,
-                quiet=self.quiet,
-                search=search if isinstance(search, SearchSettings) else SearchSettings(),
-                hypotheses=table_hypotheses(self.vae) if new else None,
-            )
+            anew = table_hypotheses(self.vae) if new else None
+            return self._encode(dataset, thorough, anew, rows)
 
     def _fitted_to(self, dataset: Dataset) -> bool:
         return fingerprint(dataset.source) == self._environment.get("fingerprint")
@@ -282,18 +284,11 @@ class PoseModel:
         NDArray
             (N,) nats, on average between the ELBO and the log-likelihood.
         """
-        dataset, bounds = self.dataset(x), []
-        generator = torch.Generator(self.device).manual_seed(seed)
-        with (
-            torch.no_grad(),
-            self._poses_for(dataset),
-            Progress("importance weights", dataset.n, quiet=self.quiet) as progress,
-        ):
-            for batch in dataset.batches(np.arange(dataset.n), self.vae.whole_batch):
-                ready = batch.to(self.device)
-                bounds.append(self.vae.importance_bound(ready, samples, generator).cpu())
-                progress.advance(len(batch), 0.0)
-        return np.asarray(torch.cat(bounds).numpy())
+        dataset = self.dataset(x)
+        with self._poses_for(dataset):
+            return importance_bounds(
+                self.vae, dataset, samples, device=self.device, seed=seed, quiet=self.quiet
+            )
 
     def decode(self, z: ArrayLike, pose_channel: ArrayLike | None = None) -> Floats:
         """Draw the objects upright and centred, without noise.
@@ -358,9 +353,22 @@ class PoseModel:
         drawn: Floats = (pictures[..., 0] if pictures.shape[-1] == 1 else pictures).numpy()
         return drawn
 
-    def _encode(self, dataset: Dataset) -> Encoded:
+    def _encode(
+        self,
+        dataset: Dataset,
+        search: SearchSettings | None = None,
+        hypotheses: Gaussian | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> Encoded:
         return encode_dataset(
-            self.vae, dataset, device=self.device, seed=self.config.seed, quiet=self.quiet
+            self.vae,
+            dataset,
+            device=self.device,
+            seed=self.config.seed,
+            quiet=self.quiet,
+            search=search,
+            hypotheses=hypotheses,
+            rows=rows,
         )
 
     # --- scikit-learn's manners ---------------------------------------------------------------

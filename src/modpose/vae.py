@@ -161,16 +161,17 @@ class Vae(GenerativeModel):
             Decode with z = 0 and leave its KL out.
         """
         if self.searched is not None and self.training:
-            return self._taught(batch, self.searched, generator)
-        posterior = self.posterior(batch, generator if augment else None)
-        elbo = self.elbo(
-            batch,
-            posterior,
-            generator,
-            pixels=pixels,
-            decoded_images=decoded_images,
-            hold_content=hold_content,
-        )
+            elbo, posterior = self._taught(batch, self.searched, generator)
+        else:
+            posterior = self.posterior(batch, generator if augment else None)
+            elbo = self.elbo(
+                batch,
+                posterior,
+                generator,
+                pixels=pixels,
+                decoded_images=decoded_images,
+                hold_content=hold_content,
+            )
         if self.affinity is None or not self.training:
             return elbo
         return elbo._replace(extra=self.affinity(posterior.content_mean(), batch))
@@ -204,8 +205,8 @@ class Vae(GenerativeModel):
 
     def _taught(
         self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None
-    ) -> Elbo:
-        """Bound at the poses that a search found, and how well the encoder knows them."""
+    ) -> tuple[Elbo, Posterior]:
+        """Bound and posterior at the poses that a search found; how well the encoder knows them."""
         encoder, field = self._octahedral()
         seen = encoder.coefficients(batch)
         pose, width = searched.at(batch.index)
@@ -215,7 +216,7 @@ class Vae(GenerativeModel):
         with torch.no_grad():
             z = posterior.sample(1, generator).z[:, 0]
         taught = encoder.learn_poses(seen, pose, z, field, generator)
-        return self.elbo(batch, posterior, generator)._replace(taught=taught)
+        return self.elbo(batch, posterior, generator)._replace(taught=taught), posterior
 
     def _octahedral(self) -> tuple[OctahedralEncoder, BasisField]:
         return cast(OctahedralEncoder, self.encoder), cast(BasisField, self.field)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose import InputError, PoseModel, open_source
+from modpose.affinity import Affinity
 from modpose.averaging.coefficients import Coefficients, half_sphere, transform
 from modpose.config import (
     BasisFieldConfig,
@@ -258,11 +259,11 @@ QUICK = {
 THOROUGH = SearchSettings(in_space=SpaceSearch(rotations=500, hypotheses=6, climb_steps=6))
 
 
-def subtomograms(n: int, seed: int) -> Subtomograms:
+def subtomograms(n: int, seed: int, molecules: int = 1) -> Subtomograms:
     settings = SubtomogramSettings(
         n=n, box=BOX, pixel_size=10.0, snr=2.0, max_shift_px=1.0, seed=seed
     )
-    return simulate_subtomograms(settings, built_in_species(1))
+    return simulate_subtomograms(settings, built_in_species(molecules))
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +340,18 @@ def test_a_run_goes_on_to_the_numbers_it_would_have_had(
     assert all(math.isfinite(row["taught"]) for row in rows)
 
 
+def test_known_classes_place_content() -> None:
+    """The affinity term is climbed at the poses that were searched, too."""
+    made = subtomograms(40, 0, molecules=2)
+    known = np.array(["first", "second"])[made.truth["class"]]
+    train = {"epochs": 6, "lr": 0.01, "warmup_steps": 0}
+    weight = {"gamma": {"kind": "constant", "end": 1000.0}}
+    model = PoseModel("modpose-3d", options=merge(QUICK, {"train": train | weight}), quiet=True)
+    model.fit(made.source(), labels=known, affinity=Affinity(np.eye(2), ("first", "second")))
+    terms = model.metrics()["affinity"]
+    assert terms.iloc[-1] < 0.8 * terms.iloc[0]
+
+
 def test_a_run_is_exported_and_decoded(run: Run, tmp_path: Path) -> None:
     written, _ = export_run(run, tmp_path / "posed.star", None)
     assert [path.name for path in written] == ["posed.star"]
@@ -359,3 +372,9 @@ def test_too_few_volumes_for_the_classes_are_refused() -> None:
     model = PoseModel("modpose-3d", options=options, quiet=True)
     with pytest.raises(InputError, match="the number of volumes is 12, expected at least 40"):
         model.fit(a_volume().repeat(12, 1, 1, 1) + torch.randn(12, BOX, BOX, BOX))
+
+
+def test_a_box_too_small_to_align_is_refused() -> None:
+    model = PoseModel("modpose-3d", quiet=True)
+    with pytest.raises(InputError, match="side of the prepared box is 8, expected at least 16"):
+        model.fit(torch.randn(12, 8, 8, 8))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from modpose.averaging.alignment import LEAST_BOX
 from modpose.averaging.average import resolution_shell, soft_sphere
 from modpose.averaging.classify import Assignment, Schedule, State, classify, generator_of
 from modpose.averaging.coefficients import (
@@ -107,9 +108,12 @@ def start_aligned(
             start.classes * per_class,
             f"at most {len(field.pictures)}, the pictures of model.field.count",
         )
+    name = dataset.source.stack.name
+    if dataset.shape[0] < LEAST_BOX:
+        expected = f"at least {LEAST_BOX} voxels"
+        raise InputError.of(name, "the side of the prepared box", dataset.shape[0], expected)
     if dataset.n < 8 * start.classes:
         expected = f"at least {8 * start.classes}, eight for each of {start.classes} classes"
-        name = dataset.source.stack.name
         raise InputError.of(name, "the number of volumes", dataset.n, expected)
     noise = _noise(dataset)
     data = _coefficients(dataset, noise)

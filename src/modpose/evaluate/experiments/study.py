@@ -101,6 +101,9 @@ class Fit:
         Column of the sample's truth that the fit is told; None where it is told nothing.
     affinity
         CSV that says how alike these classes are.
+    table_images
+        Held-out images that are scored where a lookup table has to be fitted to each: the first
+        so many; None: all.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Fit:
     importance: tuple[int, int]
     labels: str | None = None
     affinity: Path | None = None
+    table_images: int | None = None
 
     def config(self) -> Config:
         """Resolve the complete configuration."""
@@ -220,6 +224,8 @@ def evaluate(fit: Fit, run: Run) -> Score:
     model, images = run.model(), fit.sample.open_test()
     model.quiet = True
     table = run.config.model.encoder.kind == "table"
+    if table and fit.table_images is not None:
+        images = images.subset(np.arange(min(fit.table_images, images.n)))
     names = ("elbo", "recon", "kl_pose", "kl_content")
     nats = dict.fromkeys((*names, "elbo_se", "importance_bound"), math.nan)
     count, samples = fit.importance

@@ -218,6 +218,10 @@ _SMALL: Mapping[str, Options] = {
         "encoder": {"angles": 16, "channels": 4, "hidden": 16},
         "field": {"hidden": 16},
     },
+    "modpose-3d": {
+        "encoder": {"hidden": 16, "cells": 2, "drawn": 1, "hypotheses": 2},
+        "field": {"count": 6, "hidden": 8},
+    },
 }
 
 
@@ -239,6 +243,8 @@ def configured(plan: Plan, sizes: Sizes, model: Model, more: Options) -> dict[st
         recipe = "affinity-vae" if model.recipe == "conv-vae" else model.recipe
         options["model"] |= _SMALL[recipe]
         options["train"]["warmup_steps"] = 0
+        if recipe == "modpose-3d":
+            options["train"]["start"] = {"rounds": 6, "refine_rounds": 1, "rotations": 200}
     for laid in (more, model.options):
         options = merge(options, dict(laid))
     return options

@@ -102,9 +102,21 @@ class Found:
     channel: Floats | None = None
 
     @classmethod
+    def by_search(cls, result: Result) -> Found:
+        """Place the held-out samples by a search of all poses, in place of the encoder."""
+        model = result.model()
+        model.quiet = True
+        encoded = model.encode(result.fit.sample.open_test(), search=True)
+        return cls._of(result, encoded.to_dataframe())
+
+    @classmethod
     def of(cls, result: Result) -> Found:
         """Read what a fit left."""
-        table, held_out = result.run.latents(), result.held_out()
+        return cls._of(result, result.held_out())
+
+    @classmethod
+    def _of(cls, result: Result, held_out: pd.DataFrame) -> Found:
+        table = result.run.latents()
         labels = result.fit.sample.truth_of_train()[NAME].astype(str).to_numpy()
         fitted = (table["split"] == "train").to_numpy()
         distance: Distance = "euclidean" if result.fit.affinity is None else "cosine"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.averaging.alignment import LEAST_BOX
 from modpose.evaluate.experiments.affinity import descriptors, figures
 from modpose.evaluate.experiments.affinity.budgets import (
     BETA,
@@ -41,6 +42,8 @@ from modpose.simulate.subtomograms import simulate_subtomograms
 
 CUBE = 6 / 32
 """Side of a cube as a fraction of the box."""
+GAMMA_SEARCHED = 10.0
+"""Weight of the affinity where content starts as structures far from one another."""
 MOVED: Options = {"train": {"augment": {"rotate": "quarter-turns", "shift_px": 2}}}
 AFFINITY = affinity_vae()
 MOVING = Model("affinity-fsc-moved", "affinity-VAE, moved images", None, None, options=MOVED)
@@ -56,6 +59,18 @@ HALVED = Model(
     options={"train": {"augment": {"shift_px": 1}}},
 )
 """The same of volumes brought to half as many voxels a side."""
+SEARCHED = Model(
+    "affinity-modpose-half-box",
+    "modpose-3d and affinity, half box",
+    GAMMA_SEARCHED,
+    None,
+    recipe="modpose-3d",
+    options={"train": {"start": {"classes": len(tetrominoes.CLASSES), "motions": 0}}},
+)
+"""Poses and as many structures as there are classes are searched for without labels; then affinity.
+
+The wedge is part of the model.
+"""
 PLAIN = beta_vae()
 MODELS = (PLAIN, AFFINITY, MOVING, HALVED)
 
@@ -125,8 +140,11 @@ def fit_of(setting: Setting, model: Model, seed: int = 0, condition: Condition =
     _, matrix = class_matrix(setting, "tetrominoes", model.similarity, templates(setting), names)
     exact = condition.snr is None and condition.tilt == 90.0
     more: Options = {"data": {"normalize": "range" if exact else "image"}}
-    if model == HALVED:
-        more["data"]["box"] = setting.plan.tetrominoes.box // 2
+    half = setting.plan.tetrominoes.box // 2
+    if model == HALVED or (model == SEARCHED and half >= LEAST_BOX):
+        more["data"]["box"] = half
+    if model == SEARCHED and condition.tilt < 90.0:
+        more["model"] = {"wedge": f"{-condition.tilt:g},{condition.tilt:g}"}
     sample = sample_of(setting, condition)
     return make_fit(setting, setting.plan.tetrominoes, sample, model, matrix, more, seed)
 
@@ -297,10 +315,13 @@ def prepare_similarity(setting: Setting) -> Study:
 
 def prepare_descriptors(setting: Setting) -> Study:
     """Fit the models under every condition, and compare with descriptors that need no fit."""
-    models = (MOVING, HALVED)
+    compared = {
+        condition: (MOVING, HALVED, *([] if condition.snr is None else [SEARCHED]))
+        for condition in setting.plan.conditions
+    }
     fits = {
         (condition, model): fit_of(setting, model, 0, condition)
-        for condition in setting.plan.conditions
+        for condition, models in compared.items()
         for model in models
     }
 
@@ -313,9 +334,13 @@ def prepare_descriptors(setting: Setting) -> Study:
                     sample_of(setting, condition)
                 ).items()
             ]
-            for model in models:
-                found = Found.of(results[fits[condition, model].name])
-                rows.append({"way": model.title, **found.row(), **_fusion([found])})
+            for model in compared[condition]:
+                result = results[fits[condition, model].name]
+                ways = {model.title: Found.of(result)}
+                if model == SEARCHED:
+                    ways[f"{model.title}, held out by search"] = Found.by_search(result)
+                for way, found in ways.items():
+                    rows.append({"way": way, **found.row(), **_fusion([found])})
             digits = DIGITS | {"EL to E": 2, "EL to L": 2}
             title = f"Tetrominoes, {condition.title}"
             blocks.append(page.table(f"descriptors-{condition.slug}", title, rows, digits))
@@ -328,7 +353,8 @@ def prepare_descriptors(setting: Setting) -> Study:
             "in the space of the voxels (raw cosine), of whitened spectra (FSC, as they lie), of "
             "rotation-invariant power by radius and harmonic degree about the centre of the box or "
             f"of the mass, and of SOAP; at half box, of volumes brought to half as many voxels a "
-            f"side first, which leaves out much of the noise. {Z_DIM} dimensions of content.",
+            f"side first, which leaves out much of the noise. {Z_DIM} dimensions of content. "
+            "`modpose-3d` learns of the noise outside the object, so it has no clean volumes.",
         ],
         list(fits.values()),
         show,

@@ -25,7 +25,10 @@ class StudyBudget:
     importance
         Held-out images, and samples of each, for the importance-weighted bound.
     measured
-        Images that displacements and amortisation gaps are measured on, of each part.
+        Images that displacements are measured on.
+    refined
+        Images, of those fitted and of those held out, whose posteriors are refined for the
+        amortisation gap; held-out images that a lookup table is fitted to.
     box
         Side of the images, pixels.
     z_dim
@@ -42,6 +45,7 @@ class StudyBudget:
     minutes: float | None
     importance: tuple[int, int]
     measured: int
+    refined: int
     box: int
     z_dim: int
     options: dict[str, Any]
@@ -65,25 +69,26 @@ class Plan:
 
 
 _TINY = {"encoder": {"hidden": 8}, "field": {"hidden": 8, "depth": 1}}
+_SHORT = SearchSettings(refine_steps=30, samples=8)
 _BRIEF = SearchSettings(angles=8, nodes=8, modes=1, climb_steps=0, refine_steps=2, samples=2)
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
-        particles=StudyBudget(24, 4, 1, None, (2, 2), 6, 16, 2, {"model": _TINY}, _BRIEF),
-        digits=StudyBudget(40, 4, 1, None, (2, 2), 6, 28, 2, {}, _BRIEF),
+        particles=StudyBudget(24, 4, 1, None, (2, 2), 6, 3, 16, 2, {"model": _TINY}, _BRIEF),
+        digits=StudyBudget(40, 4, 1, None, (2, 2), 6, 3, 28, 2, {}, _BRIEF),
     ),
     "scaled": Plan(
         particles=StudyBudget(
-            3000, 300, BY_TIME, 5.0, (100, 20), 300, 32, 8, {"train": {"lr": 1e-3}}
+            3000, 300, BY_TIME, 5.0, (100, 20), 300, 60, 32, 8, {"train": {"lr": 1e-3}}, _SHORT
         ),
         digits=StudyBudget(
-            10_000, 1000, BY_TIME, 3.0, (100, 50), 1000, 28, 2, {"train": {"lr": 1e-3}}
+            10_000, 1000, BY_TIME, 3.0, (100, 50), 1000, 200, 28, 2, {"train": {"lr": 1e-3}}, _SHORT
         ),
     ),
     "full": Plan(
-        particles=StudyBudget(130_000, 2000, 50, None, (500, 100), 2000, 128, 8, {}),
+        particles=StudyBudget(130_000, 2000, 50, None, (500, 100), 2000, 500, 128, 8, {}),
         digits=StudyBudget(
-            60_000, 10_000, 50, None, (500, 100), 2000, 28, 2, {"train": {"lr": 1e-2}}
+            60_000, 10_000, 50, None, (500, 100), 2000, 500, 28, 2, {"train": {"lr": 1e-2}}
         ),
     ),
 }

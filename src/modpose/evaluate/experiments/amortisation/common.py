@@ -14,7 +14,6 @@ from modpose.evaluate.experiments import study
 from modpose.evaluate.experiments.amortisation.budgets import Plan, StudyBudget
 from modpose.evaluate.experiments.page import Row
 from modpose.evaluate.experiments.study import Result
-from modpose.posterior.settings import SearchSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +81,7 @@ def displacement_row(result: Result, name: str, move: Move, mode: Mode, count: i
     }
 
 
-def gap_row(result: Result, name: str, count: int, search: SearchSettings) -> Row:
+def gap_row(result: Result, name: str, budget: StudyBudget) -> Row:
     """Return a row: bounds of the images fitted to and held out, and the amortisation gaps.
 
     The gap is what refining each image's own posterior by gradient gains over what the encoder
@@ -94,7 +93,7 @@ def gap_row(result: Result, name: str, count: int, search: SearchSettings) -> Ro
     model = result.model()
     model.quiet = True
     source = result.fit.sample.open_train()
-    some = source.subset(np.arange(min(count, source.n)))
+    some = source.subset(np.arange(min(budget.measured, source.n)))
     began = time.perf_counter()
     if not has_table(result):
         model.encode(some)
@@ -110,10 +109,10 @@ def gap_row(result: Result, name: str, count: int, search: SearchSettings) -> Ro
         "minutes": score.seconds / 60,
         "ms an image to encode": None if has_table(result) else 1e3 * encoding / some.n,
     }
-    return row | _gaps(result, count, search)
+    return row | _gaps(result, budget)
 
 
-def _gaps(result: Result, count: int, search: SearchSettings) -> dict[str, float | None]:
+def _gaps(result: Result, budget: StudyBudget) -> dict[str, float | None]:
     model = result.model()
     model.quiet = True
     gaps: dict[str, float | None] = {}
@@ -126,9 +125,8 @@ def _gaps(result: Result, count: int, search: SearchSettings) -> dict[str, float
         gaps[f"gap, {part}"] = None
         if not can_refine or (part == "held out" and has_table(result)):
             continue
-        # a table knows its own images by number, so it is asked about all of them
-        some = source if has_table(result) else source.subset(np.arange(min(count, source.n)))
-        gain = model.encode(some, search=search).elbo_gain
+        rows = np.arange(min(budget.refined, source.n))
+        gain = model.encode(source, search=budget.search, rows=rows).elbo_gain
         gaps[f"gap, {part}"] = None if gain is None else float(gain.mean(dtype=np.float64))
     return gaps
 

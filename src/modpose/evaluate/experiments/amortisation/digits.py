@@ -84,6 +84,7 @@ def _fit(setting: Setting, sample: Sample, name: str) -> Fit:
         seed=setting.seed,
         max_minutes=budget.minutes,
         importance=budget.importance,
+        table_images=budget.refined,
     )
 
 
@@ -96,9 +97,7 @@ def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequen
         for name in seeing
         for move in (SHIFT, SHIFT_5)
     ]
-    rows = [
-        gap_row(results[f"digits-{name}"], MODELS[name][0], count, budget.search) for name in MODELS
-    ]
+    rows = [gap_row(results[f"digits-{name}"], MODELS[name][0], budget) for name in MODELS]
     panels = {
         f"{MODELS[name][0]}, {move.name}": displacement(
             results[f"digits-{name}"], move, "as-published", count

@@ -156,6 +156,7 @@ def _fit(setting: Setting, sample: Sample, name: str) -> Fit:
         seed=setting.seed,
         max_minutes=budget.minutes,
         importance=budget.importance,
+        table_images=budget.refined,
     )
 
 
@@ -192,7 +193,7 @@ def _show_controls(setting: Setting, results: Mapping[str, Result], page: Page) 
     budget = setting.plan.particles
     rows = [
         {
-            **gap_row(results[_run_name(name)], control.title, budget.measured, budget.search),
+            **gap_row(results[_run_name(name)], control.title, budget),
             "ARI": _states_found(results[_run_name(name)]),
         }
         for name, control in CONTROLS.items()
