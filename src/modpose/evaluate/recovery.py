@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -148,18 +149,22 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
 Values = NDArray[np.float64]
 
 
-def space_errors(latents: pd.DataFrame, truth: pd.DataFrame) -> tuple[Values, Values, Values]:
+def space_errors(
+    latents: pd.DataFrame, truth: pd.DataFrame, symmetry: Sequence[Tensor] | None = None
+) -> tuple[Values, Values, Values]:
     """Errors of poses in three dimensions, class by class (:func:`pose_errors`).
 
     Parameters
     ----------
     latents, truth
         Row by row, columns ``r00`` ... ``r22``, ``shift_x`` ... and, of the truth, ``class``.
+    symmetry
+        Rotations (G, 3, 3) that leave each class as it is, by its number; None for none.
 
     Returns
     -------
     aligned_deg, raw_deg, shift_px
-        (N,) after one global rotation and offset a class, and as they are.
+        (N,) after one global rotation and offset a class, modulo symmetry, and as they are.
     """
     import torch
 
@@ -172,8 +177,9 @@ def space_errors(latents: pd.DataFrame, truth: pd.DataFrame) -> tuple[Values, Va
     out = np.empty((3, len(truth)))
     for name in np.unique(classes):
         rows = torch.from_numpy(np.flatnonzero(classes == name))
-        errors = pose_errors(found[rows], shift[rows], true[rows], true_shift[rows])
-        own = torch.stack([errors.aligned_deg, errors.raw_deg, errors.shift_px])
+        group = None if symmetry is None else symmetry[int(name)]
+        errors = pose_errors(found[rows], shift[rows], true[rows], true_shift[rows], group)
+        own = torch.stack([errors.angle_deg, errors.raw_deg, errors.shift_px])
         out[:, rows.numpy()] = own.numpy()
     return out[0], out[1], out[2]
 

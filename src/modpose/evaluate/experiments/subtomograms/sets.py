@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modpose.evaluate.experiments.samples import Sample, save_array, write_sample
+from modpose.evaluate.volume_symmetry import volume_symmetry
 from modpose.simulate.species import Species, built_in_species, species_of_files
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
@@ -48,14 +51,20 @@ class VolumeSet:
         Signal-to-noise ratio inside the box.
     sample
         Volumes to fit, and volumes held out.
-    clean
-        File (.npy) of the held-out volumes without noise, (N, D, H, W).
+    clean, upright
+        Files (.npy) of the held-out volumes without noise, (N, D, H, W), and of each molecule
+        upright, (K, D, H, W).
+    tilt_range_deg, reach_px
+        The tilts that were taken, and the largest shift along an axis, voxels.
     """
 
     name: str
     snr: float
     sample: Sample
     clean: Path
+    upright: Path
+    tilt_range_deg: tuple[float, float]
+    reach_px: float
 
 
 def make_set(
@@ -116,9 +125,12 @@ def make_set(
     )
     label = f"{name}-{ratio:g}"
     sample = write_sample(folder, label, description, made.volumes(), n_test, made.truth)
-    clean = folder / label / "clean.npy"
+    clean, upright = folder / label / "clean.npy", folder / label / "upright.npy"
     save_array(clean, made.clean(np.arange(settings.n - n_test, settings.n)))
-    return VolumeSet(name, ratio, sample, clean)
+    save_array(upright, made.templates())
+    return VolumeSet(
+        name, ratio, sample, clean, upright, settings.tilt_range_deg, settings.max_shift_px
+    )
 
 
 def _species(name: str, data: Path | None) -> tuple[list[Species], str]:
@@ -139,3 +151,8 @@ def clean_volumes(one: VolumeSet, rows: NDArray[np.int64]) -> NDArray[np.float32
     """Read held-out volumes without noise."""
     volumes: NDArray[np.float32] = np.load(one.clean, mmap_mode="r")[rows]
     return volumes
+
+
+def symmetries(one: VolumeSet) -> list[Tensor]:
+    """Find the rotations (G, 3, 3) that leave each molecule of a set as it is."""
+    return [volume_symmetry(torch.from_numpy(volume)) for volume in np.load(one.upright)]
