@@ -8,7 +8,6 @@ of the box that the model saw; a STAR file speaks of the images as they were bef
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,23 +17,23 @@ from numpy.typing import NDArray
 
 from modpose.data import preprocess
 from modpose.data.files import replace_atomically
-from modpose.data.mrc import is_mrc, write_mrcs
+from modpose.data.mrc import is_mrc
 from modpose.data.particles import Particles
 from modpose.data.source import image_references
 from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.latents import content_columns
 from modpose.observe.ctf import CtfColumn
+from modpose.upright import write_pictures
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.data.dataset import Dataset
     from modpose.data.source import Source
-    from modpose.model import PoseModel
     from modpose.run import Run
 
 FORMATS = ("star", "csv", "mrcs")
-CHUNK = 256
 
 
 def export_run(
@@ -84,7 +83,7 @@ def export_run(
         elif name == "star":
             notes += _write_poses(run, dataset, latents, paths[0], overwrite)
         elif model is not None:
-            _write_pictures(model, dataset, latents, paths, overwrite)
+            write_pictures(model, dataset, latents, paths, overwrite)
     return [path for paths in targets.values() for path in paths], notes
 
 
@@ -204,7 +203,7 @@ def with_poses(
         table["rlnClassNumber"] = latents["cluster"].to_numpy() + 1
     old = [c for c in table if str(c).startswith("modposeZ") and str(c)[8:].isdigit()]
     table = table.drop(columns=old)
-    for name in _content_columns(latents):
+    for name in content_columns(latents):
         table[f"modposeZ{name[2:]}"] = _rounded(latents[name], len(table))
     return table
 
@@ -218,11 +217,6 @@ def _relion_angles(latents: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     entries = latents[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
     angles = relion_of_rotation(torch.from_numpy(entries.reshape(-1, 3, 3).copy())).numpy()
     return {f"rlnAngle{name}": angles[:, k] for k, name in enumerate(("Rot", "Tilt", "Psi"))}
-
-
-def _content_columns(latents: pd.DataFrame) -> list[str]:
-    names = map(str, latents.columns)
-    return [name for name in names if name.startswith("z_") and name[2:].isdigit()]
 
 
 def _rounded(values: Any, n: int) -> NDArray[np.float64]:
@@ -316,74 +310,6 @@ _CTF_OF_GROUP = {
     CtfColumn.CS: "rlnSphericalAberration",
     CtfColumn.AMPLITUDE_CONTRAST: "rlnAmplitudeContrast",
 }
-
-
-# --- MRCS -------------------------------------------------------------------------------------
-
-
-def turn_upright(
-    images: NDArray[np.float32], angle_deg: NDArray[np.float64], shift: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Read each image at its posed coordinates, aligned(u) = image(R u + t), by cubic splines.
-
-    Parameters
-    ----------
-    images
-        (N, H, W).
-    angle_deg
-        (N,) degrees.
-    shift
-        (N, 2) pixels, (x, y).
-
-    Returns
-    -------
-    (N, H, W) float32; what lies outside an image takes the mean of its border.
-    """
-    from scipy.ndimage import affine_transform
-
-    center = np.array([side // 2 for side in images.shape[1:]])
-    upright = np.empty(images.shape, np.float32)
-    for i, image in enumerate(images):
-        cos, sin = np.cos(np.deg2rad(angle_deg[i])), np.sin(np.deg2rad(angle_deg[i]))
-        rotation = np.array([[cos, sin], [-sin, cos]])  # on (row, column) = (y, x)
-        offset = center + shift[i, ::-1] - rotation @ center
-        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean()
-        upright[i] = affine_transform(image, rotation, offset, order=3, cval=float(edge))
-    return upright
-
-
-def _write_pictures(
-    model: PoseModel, dataset: Dataset, latents: pd.DataFrame, paths: list[Path], overwrite: bool
-) -> None:
-    """Write the images turned upright, and the model's noise-free version of each."""
-    n = dataset.n
-    angle = np.broadcast_to(latents.get("angle_deg", 0.0), n).astype(np.float64)
-    shift = np.stack([np.broadcast_to(latents.get(f"shift_{a}", 0.0), n) for a in "xy"], axis=1)
-    content = _content_columns(latents)
-    z = latents[content].to_numpy(np.float32).reshape(n, len(content))
-    rows = [np.arange(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
-    upright = (turn_upright(dataset.batch(r).image[:, 0].numpy(), angle[r], shift[r]) for r in rows)
-    denoised = (
-        np.asarray(model.decode(z[r]), np.float32).reshape(-1, *dataset.shape) for r in rows
-    )
-    for path, chunks in zip(paths, (upright, denoised), strict=True):
-        with tempfile.TemporaryFile(dir=path.parent) as scratch:
-            stack = _gathered(chunks, (n, *dataset.shape), scratch)
-            write_mrcs(path, stack, dataset.pixel_size, overwrite)
-
-
-def _gathered(
-    chunks: Iterable[NDArray[np.float32]], shape: tuple[int, ...], scratch: Any
-) -> NDArray[np.float32]:
-    """Lay chunks one after another in a scratch file, so that memory does not grow with them."""
-    if hasattr(os, "posix_fallocate"):  # a full disk is an error now rather than a crash later
-        os.posix_fallocate(scratch.fileno(), 0, 4 * int(np.prod(shape)))
-    stack = np.memmap(scratch, np.float32, "w+", shape=shape)
-    start = 0
-    for chunk in chunks:
-        stack[start : start + len(chunk)] = chunk
-        start += len(chunk)
-    return stack
 
 
 # --- selections -------------------------------------------------------------------------------

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from modpose.affinity.known import known_affinity
 from modpose.affinity.term import AffinityTerm
 from modpose.config import Config, TableEncoderConfig
-from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
-from modpose.encoded import Encoded, encode_dataset
+from modpose.data.training_set import check_images, open_dataset
+from modpose.encoded import encode_dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
+from modpose.latents import latents_table
 from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress
 from modpose.run import Run
@@ -33,14 +34,10 @@ from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
 from modpose.vae import Vae, build_vae
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from modpose.affinity.matrix import Affinity
     from modpose.data.source import Source
 
 
-LOOKED_AT = 32
-"""Images of a stack too large for memory that are read before a fit begins."""
 RESTART_STRIDE = 7919
 """What separates the seeds of restarts, so that seeds 0, 1, 2... share none."""
 
@@ -98,7 +95,7 @@ def fit_run(
     """
     known = None if labels is None else read_labels(labels, source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
-    _check_images(dataset, quiet)
+    check_images(dataset, quiet)
     environment = describe_fit(dataset, config, known, clusters) | {
         "command": sys.argv[1:],
         **{
@@ -253,25 +250,6 @@ def train_model(
         learner.vae.load_state_dict(best_weights)
 
 
-def latents_table(
-    encoded: Encoded, dataset: Dataset, labels: NDArray[Any] | None, clusters: int | None, seed: int
-) -> pd.DataFrame:
-    """Lay out ``latents.parquet``: inference, then split, cluster and label."""
-    from modpose.evaluate.clustering import cluster
-
-    table = encoded.to_dataframe()
-    split = np.full(dataset.n, "train", dtype=object)
-    split[dataset.val] = "val"
-    table["split"] = split
-    if clusters is not None:
-        table["cluster"] = cluster(
-            encoded.z, clusters, "ward" if dataset.n <= 10_000 else "kmeans", seed
-        )
-    if labels is not None:
-        table["label"] = labels
-    return table
-
-
 def _go_on(
     run: Run,
     learner: Learner,
@@ -330,85 +308,6 @@ def _classes_searched(config: Config) -> int | None:
     """How many classes were told apart before training, which content then shows."""
     start = config.train.start
     return start.classes if start is not None and start.classes > 1 else None
-
-
-def open_dataset(
-    source: Source,
-    config: Config,
-    labels: NDArray[Any] | None = None,
-    affinity: str | Path | Affinity | None = None,
-    sample_affinity: str | Path | ArrayLike | Affinity | None = None,
-) -> Dataset:
-    """Prepare images to be trained on, with what is known of how alike they are.
-
-    Raises
-    ------
-    InputError
-        Where there is nothing to train on, or the affinities do not fit the images or the options.
-    """
-    table = config.model.encoder.kind == "table"
-    if table and config.data.val_fraction > 0:
-        raise InputError.of(
-            f"recipe {config.recipe}",
-            "data.val_fraction",
-            config.data.val_fraction,
-            "0 with a lookup table, which has nothing to say of images it was not fitted to",
-        )
-    _check_affinity(config, affinity is not None or sample_affinity is not None)
-    known = None
-    if config.train.gamma.used:
-        known = known_affinity(source, labels, affinity, sample_affinity)
-    dataset = dataset_of(source, config, affinity=known)
-    if not len(dataset.train):
-        raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
-    _check_augment(config, dataset)
-    return dataset
-
-
-def _check_augment(config: Config, dataset: Dataset) -> None:
-    """Refuse to move images of which something is known that would have to move with them."""
-    augment = config.train.augment
-    if not augment.moves_images:
-        return
-    option, found, expected = "train.augment.shift_px", str(augment.shift_px), "0"
-    if augment.rotate != "none":
-        option, found, expected = "train.augment.rotate", augment.rotate, "none"
-    turns = augment.rotate != "none"  # neither turns with the image
-    bound = {
-        "a lookup table of their posteriors": config.model.encoder.kind == "table",
-        "a contrast transfer function": turns and dataset.ctf is not None,
-        "a missing wedge": turns and dataset.wedges is not None,
-        "given poses": dataset.rotation is not None,
-        "twins": dataset.twins.kind != "none",
-    }
-    for reason, holds in bound.items():
-        if holds:
-            where, expected = f"recipe {config.recipe}", f"{expected} for images with {reason}"
-            raise InputError.of(where, option, found, expected)
-
-
-def _check_affinity(config: Config, given: bool) -> None:
-    """Refuse an affinity that nothing weighs, and a weight without an affinity."""
-    gamma = config.train.gamma
-    where = f"recipe {config.recipe}"
-    if given and not gamma.used:
-        raise InputError.of(
-            where, "train.gamma.end", gamma.end, "a weight for the affinity that is given (--gamma)"
-        )
-    if gamma.used and not given:
-        expected = "--affinity with --labels, --sample-affinity, or --gamma 0"
-        raise InputError(f"{where}: the affinity matrix is missing, expected {expected}")
-
-
-def _check_images(dataset: Dataset, quiet: bool) -> None:
-    """Read what is kept in memory anyway, else a few, so that bad images are named at once."""
-    if not dataset.cached:
-        few = np.linspace(0, dataset.n - 1, min(dataset.n, LOOKED_AT))
-        dataset.batch(few.astype(np.int64))
-        return
-    with Progress("read", dataset.n, quiet=quiet) as progress:
-        for batch in dataset.batches(np.arange(dataset.n), 1024):
-            progress.advance(len(batch), 0.0)
 
 
 def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:

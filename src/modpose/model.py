@@ -16,15 +16,15 @@ from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
+from modpose.data.training_set import open_dataset
 from modpose.encoded import Encoded, encode_dataset, importance_bounds, table_hypotheses
 from modpose.errors import InputError
 from modpose.fit import (
     describe_fit,
-    latents_table,
-    open_dataset,
     start,
     train_model,
 )
+from modpose.latents import latents_table
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from modpose.data.particles import relion_rotation
+from modpose.data.rotations import relion_rotation
 from modpose.geometry.rotations import (
     geodesic,
     haar_rotations,

@@ -185,7 +185,7 @@ def test_a_bad_image_leaves_nothing_half_written(
     np.save(tmp_path / "stack.npy", images)
     for cache in (2**30, 0):  # found at the start, and found on the way
         monkeypatch.setattr("modpose.data.dataset.CACHE_BYTES", cache)
-        monkeypatch.setattr("modpose.fit.LOOKED_AT", 2)
+        monkeypatch.setattr("modpose.data.training_set.LOOKED_AT", 2)
         with pytest.raises(InputError, match=r"34.*NaN"):
             fit_tiny(tmp_path / "stack.npy", tmp_path / "run")
         assert not (tmp_path / "run").exists()

@@ -15,36 +15,39 @@ from pydantic import Field, ValidationError
 from modpose.config.data import (
     DataConfig,
 )
-from modpose.config.model import (
-    Activation,
-    BasisFieldConfig,
-    BernoulliConfig,
+from modpose.config.encoders import (
     ConvEncoderConfig,
+    EncoderConfig,
+    HarmonicEncoderConfig,
+    MlpEncoderConfig,
+    OctahedralEncoderConfig,
+    OrbitEncoderConfig,
+    PolarEncoderConfig,
+    PrincipalEncoderConfig,
+    TableEncoderConfig,
+)
+from modpose.config.fields import (
+    BasisFieldConfig,
     ConvFieldConfig,
     DenseFieldConfig,
-    EncoderConfig,
     FieldConfig,
     FourierFeatures,
     FourierFieldConfig,
     FrontedFieldConfig,
-    GaussianConfig,
-    HarmonicEncoderConfig,
     ImplicitFieldConfig,
-    LikelihoodConfig,
-    MlpEncoderConfig,
-    ModelConfig,
-    OctahedralEncoderConfig,
-    OrbitEncoderConfig,
-    PolarEncoderConfig,
-    PoseRefinementConfig,
-    PrincipalEncoderConfig,
     PrincipalFieldConfig,
+)
+from modpose.config.model import (
+    BernoulliConfig,
+    GaussianConfig,
+    LikelihoodConfig,
+    ModelConfig,
+    PoseRefinementConfig,
     RotationConfig,
     ShiftConfig,
     SpectralConfig,
-    TableEncoderConfig,
 )
-from modpose.config.section import Frozen
+from modpose.config.section import Activation, Frozen
 from modpose.config.start import AlignmentStartConfig
 from modpose.config.train import (
     AugmentConfig,

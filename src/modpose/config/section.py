@@ -1,8 +1,12 @@
-"""The base of all sections of a configuration."""
+"""What sections of a configuration share."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+Activation = Literal["tanh", "relu", "leaky-relu", "silu"]
 
 
 class Frozen(BaseModel):

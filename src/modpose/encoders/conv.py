@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from modpose.config import ConvEncoderConfig
-from modpose.conv import CONVOLUTION, normalization, reduced, widths_of
+from modpose.conv import CONVOLUTION, channels_innermost, normalization, reduced, widths_of
 from modpose.data.batches import Batch
 from modpose.perceptron import ACTIVATIONS, start_small
 from modpose.posterior.cells import Proposal
@@ -51,6 +51,7 @@ class ConvEncoder(nn.Module):
             features = config.hidden
         self.network = nn.Sequential(*layers, nn.Linear(features, n_params))
         start_small(cast(nn.Linear, self.network[-1]))
+        channels_innermost(self.network, len(shape))
 
     def forward(self, batch: Batch) -> Proposal:
         """Return parameters (B, 1, n_params) and cell logits (B, 1)."""

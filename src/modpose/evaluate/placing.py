@@ -9,6 +9,7 @@ import numpy as np
 from modpose.affinity.known import known_name
 from modpose.errors import InputError
 from modpose.evaluate.latent_map import Distance, LatentMap
+from modpose.latents import content_of_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,16 +41,10 @@ def map_of_run(run: Run, distance: Distance | None = None) -> LatentMap:
         )
     names = [known_name(label) for label in table["label"].tolist()]
     labelled = np.array([name is not None for name in names])
-    z = content_of(table)[labelled]
+    z = content_of_table(table)[labelled]
     if distance is None:
         distance = "cosine" if run.config.train.gamma.used else "euclidean"
     return LatentMap.of(z, [name for name in names if name is not None], distance)
-
-
-def content_of(table: pd.DataFrame) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Content (N, z_dim) of a table of latents."""
-    columns = [c for c in map(str, table.columns) if c.startswith("z_") and c[2:].isdigit()]
-    return np.asarray(table[columns].to_numpy(np.float64))
 
 
 def place_images(run: Run, source: Source, distance: Distance | None = None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.evaluate import metrics
+from modpose.latents import content_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,8 +214,7 @@ def _values(table: pd.DataFrame, *columns: str) -> NDArray[np.float64]:
 def _hinge_figures(
     latents: pd.DataFrame, hinge: NDArray[np.float64]
 ) -> dict[str, float | str | None]:
-    columns = [c for c in latents.columns if c.startswith("z_") and c[2:].isdigit()]
-    columns = [c for c in columns if latents[c].nunique() > 1]
+    columns = [c for c in content_columns(latents) if latents[c].nunique() > 1]
     if not columns or np.ptp(hinge) == 0:
         return {}
     correlations = [abs(metrics.pearson(_values(latents, c), hinge)) for c in columns]

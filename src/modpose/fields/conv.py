@@ -10,7 +10,14 @@ from typing import cast
 from torch import Tensor, nn
 
 from modpose.config import ConvFieldConfig
-from modpose.conv import CONVOLUTION, TRANSPOSED, normalization, reduced, widths_of
+from modpose.conv import (
+    CONVOLUTION,
+    TRANSPOSED,
+    channels_innermost,
+    normalization,
+    reduced,
+    widths_of,
+)
 from modpose.geometry.grids import half_box
 from modpose.geometry.pose import sample_images
 from modpose.perceptron import ACTIVATIONS
@@ -59,6 +66,7 @@ class ConvField(nn.Module):
         else:
             layers.append(Patches(widths[-1], n_outputs, config.patch, len(shape)))
         self.network = nn.Sequential(*layers)
+        channels_innermost(self.network, len(shape))
 
     def picture(self, z: Tensor) -> Tensor:
         """Upright pictures (B, n_outputs, *shape) for content z (B, z_dim)."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.latents import content_columns
 from modpose.report import grids, kin, sections, summary
 from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
@@ -139,8 +140,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     model = run.model()
     projected = model.vae.projection is not None
     decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
-    names = [str(name) for name in latents.columns]
-    content = [name for name in names if name.startswith("z_") and name[2:].isdigit()]
+    names, content = set(map(str, latents.columns)), content_columns(latents)
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
     dataset = None if environment.get("input") is None else run.dataset()
     rows, images, posed, known = _images(dataset, model, len(latents), config.seed)
@@ -153,7 +153,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
         predicted = decode(np.concatenate([z[rows[:100]], prior]))
     turned = config.model.rotation.prior != "none" and "angle_deg" in names
-    shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= set(names)
+    shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= names
     return Material(
         look=_look(config, images, predicted),
         decode=decode,

@@ -13,6 +13,7 @@ from modpose.evaluate.recovery import rotations_of, space_errors
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_of_yaw_pitch_roll
+from modpose.latents import content_columns
 from modpose.posterior.latents import Latents
 from modpose.report import figures, grids
 from modpose.report.figures import Look
@@ -60,7 +61,7 @@ def look_at_volumes(
     """Collect what the section shows; None where the model infers no rotation in space."""
     if len(dataset.shape) != 3 or "r00" not in latents:
         return None
-    content = [str(c) for c in latents if str(c).startswith("z_") and str(c)[2:].isdigit()]
+    content = content_columns(latents)
     z = latents[content].to_numpy(np.float32).reshape(len(latents), len(content))
     rows = np.linspace(0, len(latents) - 1, min(len(latents), AVERAGED)).astype(np.int64)
     volumes = dataset.batch(rows).image

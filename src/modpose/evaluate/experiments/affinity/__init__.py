@@ -27,6 +27,7 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "fsc": tetrominoes.prepare_similarity,
     "proteins": proteins.prepare,
     "descriptors": tetrominoes.prepare_descriptors,
+    "posed": tetrominoes.prepare_posed,
 }
 """Name for ``only``, and what prepares the study."""
 

@@ -18,7 +18,7 @@ from modpose.evaluate.experiments.affinity.budgets import Model, Plan, Sizes, co
 from modpose.evaluate.experiments.samples import Sample
 from modpose.evaluate.experiments.study import Fit, Options, Result
 from modpose.evaluate.latent_map import SOFT_K, Distance, LatentMap, novelty_auc
-from modpose.evaluate.placing import content_of
+from modpose.latents import content_of_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,11 +120,11 @@ class Found:
         labels = result.fit.sample.truth_of_train()[NAME].astype(str).to_numpy()
         fitted = (table["split"] == "train").to_numpy()
         distance: Distance = "euclidean" if result.fit.affinity is None else "cosine"
-        known = LatentMap.of(content_of(table)[fitted], labels[fitted], distance)
+        known = LatentMap.of(content_of_table(table)[fitted], labels[fitted], distance)
         channel = _pose_channel(held_out)
         truth = result.fit.sample.truth_of_test()
         truth[NAME] = truth[NAME].astype(str)
-        return cls(known, content_of(held_out), truth, channel if channel.size else None)
+        return cls(known, content_of_table(held_out), truth, channel if channel.size else None)
 
     @property
     def seen(self) -> NDArray[np.bool_]:

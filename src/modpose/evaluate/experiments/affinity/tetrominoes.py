@@ -73,6 +73,8 @@ The wedge is part of the model.
 """
 PLAIN = beta_vae()
 MODELS = (PLAIN, AFFINITY, MOVING, HALVED)
+PLACES = DIGITS | {"EL to E": 2, "EL to L": 2}
+"""Decimals of tables that place the fusion, too."""
 
 
 # --- data -------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ def fit_of(setting: Setting, model: Model, seed: int = 0, condition: Condition =
     names = tetrominoes.CLASSES
     _, matrix = class_matrix(setting, "tetrominoes", model.similarity, templates(setting), names)
     exact = condition.snr is None and condition.tilt == 90.0
-    more: Options = {"data": {"normalize": "range" if exact else "image"}}
+    more: dict[str, Any] = {"data": {"normalize": "range" if exact else "image"}}
     half = setting.plan.tetrominoes.box // 2
     if model == HALVED or (model == SEARCHED and half >= LEAST_BOX):
         more["data"]["box"] = half
@@ -187,9 +189,8 @@ def _show(setting: Setting, by: By, page: Page) -> list[str]:
     rows: list[Row] = [
         {"model": m.title, **mean_row(each), **_fusion(each)} for m, each in by.items()
     ]
-    digits = DIGITS | {"EL to E": 2, "EL to L": 2}
     return [
-        page.table("tetrominoes", "Tetrominoes", rows, digits),
+        page.table("tetrominoes", "Tetrominoes", rows, PLACES),
         "EL to E, to L: distance of the centre of the unseen fusion to that of either, over the "
         "distance between the two, mean over seeds; it lies between them where both are below 1.",
         page.figure(
@@ -315,13 +316,10 @@ def prepare_similarity(setting: Setting) -> Study:
 
 def prepare_descriptors(setting: Setting) -> Study:
     """Fit the models under every condition, and compare with descriptors that need no fit."""
-    compared = {
-        condition: (MOVING, HALVED, *([] if condition.snr is None else [SEARCHED]))
-        for condition in setting.plan.conditions
-    }
+    models = (MOVING, HALVED)
     fits = {
         (condition, model): fit_of(setting, model, 0, condition)
-        for condition, models in compared.items()
+        for condition in setting.plan.conditions
         for model in models
     }
 
@@ -334,16 +332,11 @@ def prepare_descriptors(setting: Setting) -> Study:
                     sample_of(setting, condition)
                 ).items()
             ]
-            for model in compared[condition]:
-                result = results[fits[condition, model].name]
-                ways = {model.title: Found.of(result)}
-                if model == SEARCHED:
-                    ways[f"{model.title}, held out by search"] = Found.by_search(result)
-                for way, found in ways.items():
-                    rows.append({"way": way, **found.row(), **_fusion([found])})
-            digits = DIGITS | {"EL to E": 2, "EL to L": 2}
+            for model in models:
+                found = Found.of(results[fits[condition, model].name])
+                rows.append({"way": model.title, **found.row(), **_fusion([found])})
             title = f"Tetrominoes, {condition.title}"
-            blocks.append(page.table(f"descriptors-{condition.slug}", title, rows, digits))
+            blocks.append(page.table(f"descriptors-{condition.slug}", title, rows, PLACES))
         return blocks
 
     return Study(
@@ -353,8 +346,38 @@ def prepare_descriptors(setting: Setting) -> Study:
             "in the space of the voxels (raw cosine), of whitened spectra (FSC, as they lie), of "
             "rotation-invariant power by radius and harmonic degree about the centre of the box or "
             f"of the mass, and of SOAP; at half box, of volumes brought to half as many voxels a "
-            f"side first, which leaves out much of the noise. {Z_DIM} dimensions of content. "
-            "`modpose-3d` learns of the noise outside the object, so it has no clean volumes.",
+            f"side first, which leaves out much of the noise. {Z_DIM} dimensions of content.",
+        ],
+        list(fits.values()),
+        show,
+    )
+
+
+# --- beside a pose that is geometry -------------------------------------------------------------
+
+
+def prepare_posed(setting: Setting) -> Study:
+    """Fit `modpose-3d` with the affinity wherever there is noise, which it learns from."""
+    noisy = [condition for condition in setting.plan.conditions if condition.snr is not None]
+    fits = {condition: fit_of(setting, SEARCHED, 0, condition) for condition in noisy}
+
+    def show(results: Mapping[str, Result], page: Page) -> list[str]:
+        rows: list[Row] = []
+        for condition in noisy:
+            result = results[fits[condition].name]
+            by = {"encoder": Found.of(result), "search": Found.by_search(result)}
+            rows += [
+                {"volumes": condition.title, "held out by": way, **found.row(), **_fusion([found])}
+                for way, found in by.items()
+            ]
+        return [NOTE, page.table("posed", "modpose-3d and affinity", rows, PLACES)]
+
+    return Study(
+        "Tetrominoes with a pose that is geometry",
+        [
+            f"Recipe `modpose-3d`, γ = {GAMMA_SEARCHED:g}, volumes of half as many voxels a side: "
+            "poses and six structures are searched for without labels, then the affinity places "
+            "them. The volumes are those of the study `descriptors`."
         ],
         list(fits.values()),
         show,

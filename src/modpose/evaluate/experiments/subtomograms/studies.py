@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,12 +25,12 @@ from modpose.evaluate.experiments.subtomograms.sets import (
     symmetries,
 )
 from modpose.evaluate.recovery import space_errors
+from modpose.latents import content_of_table
 from modpose.report import figures, grids
 from modpose.report.figures import Look
 from modpose.report.volumes import VARIABLES, pose_walk
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
 
 MODELS = ("vae-3d", "3d-spvae", "3d-spvae++")
@@ -225,15 +224,10 @@ def _row(result: Result, model: str, one: VolumeSet, alike: Sequence[Tensor]) ->
         "IW": score.importance_bound,
         "rotation (°)": None if aligned is None else float(np.median(aligned)),
         "shift (px)": None if moved is None else float(np.median(moved)),
-        "kNN (%)": 100 * metrics.knn_accuracy(_content(found), classes, k),
+        "kNN (%)": 100 * metrics.knn_accuracy(content_of_table(found), classes, k),
         "epochs": score.epochs,
         "minutes": score.seconds / 60,
     }
-
-
-def _content(table: pd.DataFrame) -> NDArray[np.float64]:
-    names = [name for name in map(str, table.columns) if re.fullmatch(r"z_\d+", name)]
-    return table[names].to_numpy(np.float64)
 
 
 def _figure_2(results: Mapping[str, Result], one: VolumeSet, page: Page) -> str:
@@ -258,7 +252,7 @@ def _figure_2(results: Mapping[str, Result], one: VolumeSet, page: Page) -> str:
 
 def _figure_3(result: Result, name: str, page: Page) -> str:
     model, found = result.model(), result.held_out()
-    z = _content(found).astype(np.float32)[0]
+    z = content_of_table(found).astype(np.float32)[0]
     walk = pose_walk(model, z, SNAPS)
     levels = grids.grey_range(walk, 0.1)
     figure = figures.traversals(walk, VARIABLES, Look(levels, levels, "lower"))

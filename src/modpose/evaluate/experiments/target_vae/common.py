@@ -114,12 +114,6 @@ def kept(result: Result, name: str, make: Callable[[], pd.DataFrame]) -> pd.Data
     return pd.read_parquet(path)
 
 
-def content(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Return z, (N, k), of a table of latents."""
-    k = sum(name.startswith("z_") and name[2:].isdigit() for name in table.columns)
-    return table[[f"z_{i}" for i in range(k)]].to_numpy(np.float64)
-
-
 def clusters(
     z: NDArray[np.float64], k: int, method: Linkage = "ward", seed: int = 0
 ) -> NDArray[np.int64]:

@@ -17,10 +17,10 @@ from modpose.evaluate.experiments.target_vae.common import (
     MOST_CLUSTERED,
     Linkage,
     clusters,
-    content,
     kept,
     quiet_model,
 )
+from modpose.latents import content_of_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,14 +87,14 @@ def find(contender: Contender, result: Result, twins: Callable[[], NDArray[np.ui
     """Infer the poses of the twins, once, and compare."""
     latents, truth = result.held_out(), result.fit.sample.truth_of_test()
     if not contender.has_pose:
-        return Found(contender, result, content(latents), truth, None, None, None, twins)
+        return Found(contender, result, content_of_table(latents), truth, None, None, None, twins)
     still = kept(result, "twins", lambda: _twin_poses(result, twins()))
     axes = ["shift_x", "shift_y"]
     shift, angle = latents[axes].to_numpy(float), truth["angle_deg"].to_numpy(float)
     return Found(
         contender=contender,
         result=result,
-        z=content(latents),
+        z=content_of_table(latents),
         truth=truth,
         shift=shift,
         angle_errors=twin_angle_errors(latents["angle_deg"], still["angle_deg"], angle),

@@ -21,7 +21,6 @@ from modpose.evaluate.experiments.target_vae.common import (
     By,
     Setting,
     clusters,
-    content,
     kept,
     make_fits,
     named,
@@ -31,6 +30,7 @@ from modpose.evaluate.experiments.target_vae.common import (
     scores,
 )
 from modpose.evaluate.experiments.target_vae.digit_tables import equivariance_columns
+from modpose.latents import content_of_table
 from modpose.report.grids import Floats, as_pictures
 
 FILE = "galaxy/galaxy_zoo_train_64.npz"
@@ -90,7 +90,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
     pictures: dict[str, Floats] = {"images": as_pictures(stack.read(some)) / 255}
     for contender, result in by.items():
         model = quiet_model(result)
-        z = content(result.held_out())
+        z = content_of_table(result.held_out())
         pictures[f"{contender.name}: as posed"] = model.reconstruct(
             result.fit.sample.open_test().subset(some)
         )
@@ -116,7 +116,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
 
 
 def _classes(result: Result) -> dict[str, float | None]:
-    z = content(result.held_out())
+    z = content_of_table(result.held_out())
     classes = result.fit.sample.truth_of_test()["class"].to_numpy()
     if len(np.unique(classes)) < 2 or len(z) <= 5:
         return {"Ward (%)": None, "5-NN (%)": None}

@@ -22,7 +22,6 @@ from modpose.evaluate.experiments.target_vae.common import (
     By,
     Setting,
     clusters,
-    content,
     make_fits,
     named,
     of_contenders,
@@ -30,6 +29,7 @@ from modpose.evaluate.experiments.target_vae.common import (
     sample_once,
     scores,
 )
+from modpose.latents import content_of_table
 
 FILE = "spa/apoferritin_empiar10146_64.star"
 CROP, BOX = 56, 40
@@ -138,7 +138,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
         return ["No model was fitted."]
     rows, maps, blocks = list[Row](), {}, []
     for contender, result in by.items():
-        z = content(result.held_out())
+        z = content_of_table(result.held_out())
         kind = result.fit.sample.truth_of_test()["class"].to_numpy()
         group = clusters(z, CLUSTERS)
         maps[contender.name] = (z, kind)

@@ -20,7 +20,6 @@ from modpose.evaluate.experiments.target_vae.common import (
     By,
     Setting,
     clusters,
-    content,
     eight_bit,
     make_fits,
     named,
@@ -30,6 +29,7 @@ from modpose.evaluate.experiments.target_vae.common import (
     scores,
 )
 from modpose.evaluate.symmetry import fold_deg, symmetry
+from modpose.latents import content_of_table
 from modpose.report.grids import as_pictures
 from modpose.simulate.shapes import SHAPES, SYMMETRY
 
@@ -111,7 +111,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
     blocks = []
     for contender, result in by.items():
         latents, truth = result.held_out(), result.fit.sample.truth_of_test()
-        z, classes = content(latents), truth["class"].to_numpy()
+        z, classes = content_of_table(latents), truth["class"].to_numpy()
         maps[contender.name] = (z, classes)
         rows += shape_rows(contender.name, latents, truth)
         caption = f"Figure 9: inferred against true rotation of each shape, {contender.name}"
@@ -144,7 +144,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
 
 def shape_rows(model: str, latents: pd.DataFrame, truth: pd.DataFrame) -> list[Row]:
     """Return a row of the table for each shape."""
-    z, classes = content(latents), truth["class"].to_numpy()
+    z, classes = content_of_table(latents), truth["class"].to_numpy()
     sized = np.char.add(classes.astype(str), truth["scale"].round(1).astype(str).to_numpy(str))
     overall = {
         "Ward, shape (%)": _accuracy(z, classes),
@@ -207,4 +207,4 @@ def _images(result: Result) -> NDArray[np.floating]:
 
 
 def _upright(result: Result) -> NDArray[np.floating]:
-    return quiet_model(result).decode(content(result.held_out())[:ACROSS])
+    return quiet_model(result).decode(content_of_table(result.held_out())[:ACROSS])

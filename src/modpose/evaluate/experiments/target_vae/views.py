@@ -16,7 +16,6 @@ from modpose.evaluate.experiments.target_vae import figures
 from modpose.evaluate.experiments.target_vae.common import (
     By,
     Setting,
-    content,
     make_fits,
     named,
     of_contenders,
@@ -24,6 +23,7 @@ from modpose.evaluate.experiments.target_vae.common import (
     sample_once,
     scores,
 )
+from modpose.latents import content_of_table
 from modpose.report.grids import drawn
 
 FILE = "pdb/1oel.pdb"
@@ -84,7 +84,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
     pictures = {"images": measured_look(images, images).image(images)}
     for contender, result in by.items():
         rows.append({"model": contender.name, **_scores(result)})
-        model, z = quiet_model(result), content(result.held_out())
+        model, z = quiet_model(result), content_of_table(result.held_out())
         upright = model.decode(z[list(some)])
         pictures[f"{contender.name}: upright"] = measured_look(images, upright).prediction(upright)
         posed = model.reconstruct(result.fit.sample.open_test().subset(np.asarray(some)))
@@ -110,7 +110,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
 
 def _scores(result: Result) -> dict[str, float | None]:
     latents, truth = result.held_out(), result.fit.sample.truth_of_test()
-    z = content(latents)
+    z = content_of_table(latents)
     square = np.einsum("ni,nj->nij", z, z)[:, *np.triu_indices(z.shape[1])]
     features = np.concatenate([z, square], axis=1)
     tilt = np.abs(np.cos(np.deg2rad(truth["tilt_deg"].to_numpy(float))))

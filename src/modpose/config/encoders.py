@@ -1,0 +1,164 @@
+"""``model.encoder``: what proposes the posterior of an image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from modpose.config.section import Activation, Frozen
+
+
+class MlpEncoderConfig(Frozen):
+    """A perceptron on the flattened image (spatial-VAE)."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: int = Field(500, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "tanh"
+    residual: bool = False
+    sees: Literal["image", "transform", "aligned"] = "image"
+    """What of each image.  With given poses also: ``transform``, its Fourier transform with the
+    shift undone and phases flipped by the sign of the CTF (cryoDRGN); ``aligned``, the same as a
+    picture, weighted by CTF and noise and turned in the plane, and the direction of view."""
+
+
+class TableEncoderConfig(Frozen):
+    """A lookup table: one row of variational parameters an image, no network."""
+
+    kind: Literal["table"] = "table"
+    init: Literal["zeros", "random", "pretrained"] = "zeros"
+    """How content starts: at ``mean``, drawn round it with ``spread``, or as run ``run`` has it."""
+    mean: float = 0.0
+    spread: float = Field(1.0, ge=0)
+    log_std: float = 0.0
+    """Logarithm of the posterior s.d. that rows start with."""
+    log_std_spread: float = Field(0.0, ge=0)
+    run: str | None = None
+    """Folder of the run, fitted to the same images, that ``pretrained`` takes content from."""
+    frozen: bool = False
+    """Keep the rows as they start and train the field alone."""
+    lr: float = Field(1e-2, gt=0)
+    """Learning rate of the rows (the field has its own, ``train.lr``)."""
+
+
+class OrbitEncoderConfig(Frozen):
+    """A group convolution (TARGET-VAE): one cell a position and rotation of its kernels."""
+
+    kind: Literal["orbit"] = "orbit"
+    rotations: int = Field(8, ge=1, le=64)
+    """Angles that the kernels are turned to, the n of P_n; 1 is an ordinary convolution."""
+    channels: int = Field(128, ge=1)
+    """Kernels, and the width of the layers that follow."""
+    kernel: int | None = Field(None, ge=3)
+    """Side of the kernels, pixels, which should hold the whole object; null: a little over half
+    of the box (28 of 50)."""
+    padding: int | None = Field(None, ge=0)
+    """Zeros round the image, pixels; null: about a sixth of the box (8 of 50)."""
+    stride: int = Field(1, ge=1)
+    """Distance of translation cells, pixels; above 1, ``subpixel`` keeps shifts accurate."""
+    subpixel: bool = False
+    """Let each cell infer a residual of the shift, too; its prior is N(0, (stride/2)²)."""
+    depth: int = Field(2, ge=0)
+    """Hidden layers, acting on each cell alone, between the convolution and the output."""
+    activation: Activation = "leaky-relu"
+    infer_rotation: bool = True
+    """Infer which rotation (variants 1 and 2 of Table 4 do not: one cell a position)."""
+    add_offset: bool = True
+    """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
+
+
+class OctahedralEncoderConfig(Frozen):
+    """Volumes: rotations proposed on the 24 turns of the cube, climbed on the model's volumes."""
+
+    kind: Literal["octahedral"] = "octahedral"
+    limit: float = Field(0.18, gt=0, lt=0.5)
+    """Highest frequency that the network sees, cycles a voxel."""
+    climb_limit: float = Field(0.3, gt=0, lt=0.5)
+    """Highest frequency that proposals are compared and climbed at."""
+    cells: int = Field(16, ge=1)
+    """Rotations about each of the 24 turns that are told apart."""
+    hidden: int = Field(512, ge=2)
+    depth: int = Field(3, ge=1)
+    activation: Activation = "silu"
+    proposals: int = Field(8, ge=1)
+    """Poses that the network proposes, to be compared with the model's volumes."""
+    hypotheses: int = Field(2, ge=1)
+    """The best of them, which are climbed; each is a cell of the posterior."""
+    max_shift_px: float = Field(3.0, gt=0)
+    """Largest shift along an axis, voxels."""
+    codebook: int = Field(8, ge=1)
+    """Contents whose volumes proposals are compared with."""
+    drawn: int = Field(8, ge=0)
+    """Volumes drawn from the model that the network learns from, for each one of the data."""
+
+
+class PolarEncoderConfig(Frozen):
+    """Centre by attention, angle by correlation with the model's own picture (modpose)."""
+
+    kind: Literal["polar"] = "polar"
+    angles: int = Field(64, ge=8, multiple_of=4)
+    """Angles that are compared at once; a parabola through the best reads between them."""
+    radius: float = Field(1.0, gt=0)
+    """Of the disc that is looked at, as a fraction of the half box."""
+    hypotheses: int = Field(2, ge=1)
+    """Angles that are proposed, each a cell."""
+    channels: int = Field(32, ge=4)
+    """Width of the circular convolutions; twice it in the last two."""
+    hidden: int = Field(512, ge=2)
+    activation: Activation = "leaky-relu"
+
+
+class ConvEncoderConfig(Frozen):
+    """Strided convolutions in 2-D or 3-D, each halving the box (affinity-VAE)."""
+
+    kind: Literal["conv"] = "conv"
+    channels: int = Field(8, ge=1)
+    """Of the first layer; each further one has twice as many."""
+    depth: int = Field(3, ge=1)
+    widths: tuple[int, ...] | None = Field(None, min_length=1)
+    """Channels of every layer, in place of ``channels`` and ``depth``."""
+    kernel: int = Field(3, ge=2, le=9)
+    hidden: int = Field(0, ge=0)
+    """Width of a fully connected layer after the convolutions; 0: none."""
+    activation: Activation = "relu"
+    normalize: Literal["none", "group"] = "none"
+    """``group``: normalise each layer over groups of its channels, image by image."""
+
+
+class PrincipalEncoderConfig(Frozen):
+    """The exact posterior of the motions of a ``principal`` field, bent by a perceptron."""
+
+    kind: Literal["principal"] = "principal"
+    hidden: int = Field(128, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "silu"
+
+
+class HarmonicEncoderConfig(Frozen):
+    """Content from powers of learned radial profiles of harmonics: it does not turn."""
+
+    kind: Literal["harmonic"] = "harmonic"
+    lmax: int = Field(8, ge=0)
+    """Highest degree of the spherical (in 2-D: circular) harmonics."""
+    profiles: int = Field(16, ge=1)
+    """Radial profiles that are learned for each degree."""
+    hidden: int = Field(128, ge=1)
+    """Width of the perceptrons from powers to content and from harmonics to pose."""
+    depth: int = Field(2, ge=1)
+    activation: Activation = "relu"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Fraction of the powers that training leaves out, drawn afresh each step."""
+
+
+EncoderConfig = Annotated[
+    MlpEncoderConfig
+    | HarmonicEncoderConfig
+    | TableEncoderConfig
+    | OctahedralEncoderConfig
+    | OrbitEncoderConfig
+    | PolarEncoderConfig
+    | ConvEncoderConfig
+    | PrincipalEncoderConfig,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,145 @@
+"""``model.field``: what the object is, as a function of place and content."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from modpose.config.section import Activation, Frozen
+
+
+class FourierFeatures(Frozen):
+    """Random Fourier features of the coordinates, cos and sin of 2π W x, W ~ N(0, sigma²)."""
+
+    count: int = Field(256, ge=1)
+    sigma: float = Field(1.0, gt=0)
+
+
+class ImplicitFieldConfig(Frozen):
+    """A coordinate network: the value at x given z, evaluated at every pixel asked for."""
+
+    kind: Literal["implicit"] = "implicit"
+    hidden: int = Field(500, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "tanh"
+    residual: bool = False
+    squared_coordinates: bool = False
+    """Append the squares and products of the coordinates to the input."""
+    bilinear: bool = False
+    """Add a bilinear form of coordinates and content to the first layer."""
+    fourier: FourierFeatures | None = None
+
+
+class DenseFieldConfig(Frozen):
+    """A perceptron that decodes one upright picture a z, sampled by interpolation."""
+
+    kind: Literal["dense"] = "dense"
+    extent: float = Field(1.0, gt=0, le=1)
+    """Side of the picture as a fraction of the box; its border goes on outside."""
+    hidden: int = Field(500, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "tanh"
+    residual: bool = False
+
+
+class FourierFieldConfig(Frozen):
+    """A coordinate network of a volume's transform, read at central slices (cryoDRGN)."""
+
+    kind: Literal["slices"] = "slices"
+    hidden: int = Field(256, ge=1)
+    depth: int = Field(3, ge=1)
+    """Residual layers after the first."""
+    activation: Activation = "relu"
+    encoding: Literal["gaussian", "geometric"] = "gaussian"
+    """Positions r whose waves cos and sin of 2 pi k r the network sees: drawn from a Gaussian, or
+    on each axis a geometric ladder from one pixel to half the box."""
+    features: int | None = Field(None, ge=3)
+    """How many; null: three halves of the box."""
+    sigma: float = Field(0.5, gt=0)
+    """Of the ``gaussian`` positions, in units of box / 4 pi."""
+    content: Literal["first", "every"] = "first"
+    """Where content enters: beside the first layer's input, as published, or as a low-rank change
+    of every layer."""
+    rank: int = Field(16, ge=1)
+    """Of that change."""
+
+
+class PrincipalFieldConfig(Frozen):
+    """A mean volume and its principal motions, mixed by a perceptron of content.
+
+    Mean and motions are found before training, by probabilistic principal components.
+    """
+
+    kind: Literal["principal"] = "principal"
+    motions: int = Field(6, ge=1)
+    """Principal motions, at least as many as dimensions of content."""
+    cycles: int = Field(16, ge=2)
+    """Highest frequency, cycles a box, that they are told apart by."""
+    drawn: int = Field(48, ge=2)
+    """Highest frequency, cycles a box, that mean and motions are drawn to, memory permitting: it
+    takes about 8 GB for 48, and goes with the third power."""
+    solvent: Literal["flatten", "keep"] = "flatten"
+    """``flatten``: mean and motions are zero where neither stands out of the noise."""
+    hidden: int = Field(64, ge=1)
+    depth: int = Field(2, ge=1)
+    activation: Activation = "silu"
+
+
+class FrontedFieldConfig(Frozen):
+    """A linear layer, then transposed convolutions at full resolution (3D-SpVAE++).
+
+    Every pixel of the box is decoded at once.
+    """
+
+    kind: Literal["fronted"] = "fronted"
+    hidden: int = Field(1250, ge=1)
+    channels: tuple[int, ...] = (128, 64, 32)
+    """Widths between the first and the last convolution; after each a ReLU and batch
+    normalisation."""
+    kernel: int = Field(3, ge=1)
+    """Side of the kernels, an odd number of pixels."""
+
+
+class ConvFieldConfig(Frozen):
+    """Transposed convolutions in 2-D or 3-D, each doubling the picture (affinity-VAE)."""
+
+    kind: Literal["conv"] = "conv"
+    channels: int = Field(8, ge=1)
+    """Of the last hidden layer; each earlier one has twice as many."""
+    depth: int = Field(3, ge=1)
+    widths: tuple[int, ...] | None = Field(None, min_length=1)
+    """Channels of every layer from the coarsest, in place of ``channels`` and ``depth``."""
+    patch: int | None = Field(None, ge=1)
+    """Draw the picture in patches of this side, each from one point of the last hidden layer, which
+    is faster (4 in place of two layers: 7 times); null: the last layer, too, doubles by overlapping
+    kernels."""
+    hidden: int = Field(0, ge=0)
+    """Width of a fully connected layer before the convolutions; 0: none."""
+    activation: Activation = "relu"
+    normalize: Literal["none", "group"] = "none"
+    """As in the encoder."""
+
+
+class BasisFieldConfig(Frozen):
+    """Pictures or volumes that are added up, in amounts that depend on content."""
+
+    kind: Literal["basis"] = "basis"
+    count: int = Field(16, ge=1)
+    """How many are added up."""
+    hidden: int = Field(64, ge=1)
+    """Width of the perceptron from content to the amounts."""
+    depth: int = Field(2, ge=1)
+    activation: Activation = "silu"
+
+
+FieldConfig = Annotated[
+    ImplicitFieldConfig
+    | DenseFieldConfig
+    | BasisFieldConfig
+    | ConvFieldConfig
+    | FourierFieldConfig
+    | PrincipalFieldConfig
+    | FrontedFieldConfig,
+    Field(discriminator="kind"),
+]
