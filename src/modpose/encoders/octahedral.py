@@ -142,8 +142,9 @@ class OctahedralEncoder(nn.Module):
         self._age = 0
 
     def train(self, mode: bool = True) -> OctahedralEncoder:
-        """Set the mode; the model's volumes are transformed anew when next needed."""
-        self._pictures = self._book = None
+        """Set the mode; after training, the model's volumes are transformed anew when needed."""
+        if mode or self.training:
+            self._pictures = self._book = None
         super().train(mode)
         return self
 
