@@ -5,6 +5,7 @@
 
 One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
 upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
+``--search 1000`` takes the first thousand of them again with a search of all poses.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import machine
 from benchmarks.digits import FAR, Images
 from modpose import PoseModel
 from modpose.config import merge, set_option
+from modpose.encoded import Encoded
 from modpose.evaluate import metrics
 from modpose.evaluate.clustering import Method, cluster
 from modpose.evaluate.equivariance import (
@@ -65,13 +68,40 @@ def fit(options: argparse.Namespace, train: Images) -> PoseModel:
     return model.fit(images)
 
 
-def report(model: PoseModel, test: Images, labels: np.ndarray, angle_std: float | None) -> None:
+def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse.Namespace) -> None:
     """Print every figure of one fitted model."""
     images, truth = transform(
-        test, box=FAR.box, angle_std_deg=angle_std, shift_std_px=FAR.shift_std_px, seed=2
+        test, box=FAR.box, angle_std_deg=options.angle_std, shift_std_px=FAR.shift_std_px, seed=2
     )
     upright, _ = transform(test, box=FAR.box, angle_std_deg=0.0)
-    found, twin = model.encode(images), model.encode(upright)
+    found = report_poses(model, images, upright, truth, labels, search=False)
+    turned = turned_consistency(model, images[:CONSISTENCY_IMAGES])
+    print(
+        f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
+        f"{metrics.circular_rmse_deg(turned):.1f} degrees"
+    )
+    methods: tuple[Method, ...] = ("ward", "kmeans", "gmm")
+    shares = {m: metrics.hungarian_accuracy(labels, cluster(found.z, 10, m))[0] for m in methods}
+    said = ", ".join(f"{method} {100 * share:.1f} %" for method, share in shares.items())
+    print(f"clusters of z: {said}; 5-NN {100 * metrics.knn_accuracy(found.z, labels):.1f} %")
+    if options.search:
+        few = slice(options.search)
+        print(f"the first {options.search} images, by the encoder and by search:")
+        for search in (False, True):
+            report_poses(model, images[few], upright[few], truth[few], labels[few], search=search)
+
+
+def report_poses(
+    model: PoseModel,
+    images: Images,
+    upright: Images,
+    truth: pd.DataFrame,
+    labels: np.ndarray,
+    *,
+    search: bool,
+) -> Encoded:
+    """Print how far the poses of images are from those of their twins, beside the truth."""
+    found, twin = model.encode(images, search=search), model.encode(upright, search=search)
     assert found.angle_deg is not None and twin.angle_deg is not None
     angle = truth["angle_deg"].to_numpy()
     shift = truth[["shift_x", "shift_y"]].to_numpy()
@@ -79,7 +109,6 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, angle_std: float 
     moved = twin_shift_errors(found.shift, twin.shift, shift, angle)
     every, firm = RotationErrors.of(errors), errors[np.isin(labels, ASYMMETRIC)]
     digits = " ".join(f"{e.resultant:.2f}" for e in by_label(errors, labels).values())
-    turned = turned_consistency(model, images[:CONSISTENCY_IMAGES])
     print(f"ELBO (one sample): {found.elbo.mean():.1f} nats an image")
     print(
         f"rotation against the twin: median {np.median(np.abs(errors)):.2f} degrees, resultant "
@@ -87,18 +116,11 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, angle_std: float 
         f"{digits}"
     )
     print(
-        f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
-        f"{metrics.circular_rmse_deg(turned):.1f} degrees"
-    )
-    print(
         f"shift: r {metrics.pearson(found.shift[:, 0], shift[:, 0]):.3f}, "
         f"{metrics.pearson(found.shift[:, 1], shift[:, 1]):.3f}; RMSE against the twin "
         f"{metrics.shift_rmse_px(moved):.2f} px"
     )
-    methods: tuple[Method, ...] = ("ward", "kmeans", "gmm")
-    shares = {m: metrics.hungarian_accuracy(labels, cluster(found.z, 10, m))[0] for m in methods}
-    said = ", ".join(f"{method} {100 * share:.1f} %" for method, share in shares.items())
-    print(f"clusters of z: {said}; 5-NN {100 * metrics.knn_accuracy(found.z, labels):.1f} %")
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -113,10 +135,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], help="section.option=value")
     parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
+    parser.add_argument("--search", type=int, default=0, help="test images also searched")
     options = parser.parse_args(arguments)
     print(machine.sentence(options.threads), flush=True)
     model = fit(options, pictures(options.data, "train", options.images)[0])
-    report(model, *pictures(options.data, "test", options.test), options.angle_std)
+    report(model, *pictures(options.data, "test", options.test), options)
 
 
 if __name__ == "__main__":
