@@ -13,6 +13,7 @@ from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.encoders.table import TableEncoder
+from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
 from modpose.posterior.codebook import centres_of
@@ -142,7 +143,10 @@ def encode_dataset(
     rows
         Images to infer, in this order; None: all.
     """
-    chosen = np.arange(dataset.n) if rows is None else np.asarray(rows)
+    chosen = np.arange(dataset.n) if rows is None else np.asarray(rows, dtype=np.int64)
+    if len(chosen) and not 0 <= chosen.min() <= chosen.max() < dataset.n:
+        found, expected = f"{chosen.min()} to {chosen.max()}", f"0 to {dataset.n - 1}"
+        raise InputError.of("encode", "the range of rows", found, expected)
     vae.eval()
     generator = torch.Generator(device).manual_seed(seed)
     parts: list[dict[str, torch.Tensor]] = []

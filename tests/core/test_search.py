@@ -564,6 +564,8 @@ def test_a_lookup_table_meets_new_images_by_search() -> None:
     assert own.elbo_gain is not None and (own.elbo_gain >= 0).all()
     some = fitted.encode(images[:40], search=QUICK, rows=np.array([7, 3]))
     np.testing.assert_allclose(some.z, own.z[[7, 3]], atol=1e-5)
+    with pytest.raises(InputError, match="range of rows is 3 to 40, expected 0 to 39"):
+        fitted.encode(images[:40], search=QUICK, rows=np.array([3, 40]))
 
 
 def test_a_table_with_a_known_field_finds_content_and_pose_of_new_images() -> None:
