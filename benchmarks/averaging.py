@@ -100,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--volumes", type=int, default=400)
     parser.add_argument("--box", type=int, default=28)
     parser.add_argument("--snr", type=float, default=0.1)
+    parser.add_argument("--max-shift", type=float, default=2.0, help="voxels along each axis")
     parser.add_argument("--abundance", type=float, nargs="*", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=AlignSettings.rounds)
@@ -124,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
             n=options.volumes,
             box=options.box,
             snr=options.snr,
+            max_shift_px=options.max_shift,
             seed=options.seed,
             abundances=None if options.abundance is None else tuple(options.abundance),
         ),
@@ -134,6 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed=options.seed,
         rounds=options.rounds,
         rotations=options.rotations,
+        max_shift_px=options.max_shift + 1,
     )
     recovery, clock, processor = measure(made, settings)
     many = "1 molecule" if len(species) == 1 else f"{len(species)} molecules"

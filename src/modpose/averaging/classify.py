@@ -9,7 +9,7 @@ temperature that falls to zero, with empty ones filled again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from modpose.averaging.average import (
     half_averages,
     put_back,
 )
-from modpose.averaging.coefficients import Coefficients
+from modpose.averaging.coefficients import Coefficients, phases
 from modpose.averaging.reference import make_references
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
@@ -36,6 +36,10 @@ GRID_LIMIT = 0.15
 """Highest frequency that the grid is scored with, cycles a voxel; climbing sees the rest."""
 SHIFT_STEP = 0.33
 """Step of the shifts in periods of the highest frequency."""
+NEAR = 3.0
+"""Shifts are searched so far from the last ones along each axis, voxels, once they are known."""
+EVERYWHERE = 6
+"""Rounds that search all shifts."""
 ROTATION_STEP = 2.0
 """Step of the rotations in resolution elements at the rim of the mask."""
 
@@ -182,7 +186,8 @@ def search_round(
     low, high = schedule.limits
     limit = low + (high - low) * min(1.0, done / last)
     seen = data.within(limit)
-    found = grid_poses(seen, state.volumes, reach, schedule, generator)
+    about = None if done < EVERYWHERE else state.assignment.shift
+    found = grid_poses(seen, state.volumes, reach, schedule, generator, about)
     posed, which = climb_poses(seen, state.volumes, found, reach, schedule, schedule.climb_steps)
     temperature = max(0.0, 1 - done / (ANNEALED * last))
     n, classes = len(data), len(state.volumes)
@@ -199,19 +204,26 @@ def grid_poses(
     reach: float,
     schedule: Schedule,
     generator: torch.Generator,
+    about: Tensor | None = None,
 ) -> PoseHypotheses:
-    """Search a grid turned at random, at low frequencies."""
+    """Search a grid turned at random, at low frequencies, at all shifts or near some, (N, 3)."""
     coarse = seen.within(GRID_LIMIT)
     limit = float(coarse.radius[-1])
     grid = haar_rotations(1, generator) @ so3_grid(schedule.rotations).float()
-    return search(
+    near = about is not None and reach > NEAR
+    if about is not None and near:
+        coarse = replace(coarse, value=coarse.value * phases(coarse.frequency, -about))
+    found = search(
         coarse,
         make_references(volumes, limit),
         grid,
-        shift_grid(reach, SHIFT_STEP / limit),
+        shift_grid(NEAR if near else reach, SHIFT_STEP / limit),
         top=max(2, -(-schedule.hypotheses // len(volumes))),
         apart=1.5 * grid_spacing(schedule.rotations),
     )
+    if about is None or not near:
+        return found
+    return found._replace(shift=(found.shift + about[:, None, None]).clamp(-reach, reach))
 
 
 def climb_poses(

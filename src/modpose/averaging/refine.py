@@ -232,7 +232,7 @@ def _elsewhere(
     """Climb from the last poses, and from what looks alike or else from a new search; the best."""
     here = _climbed(seen, mine, volumes, reach)
     if turns is None:
-        found = grid_poses(seen, volumes, reach, schedule, generator)
+        found = grid_poses(seen, volumes, reach, schedule, generator, here.shift)
         others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
         return best_of(here, others, which)
     rotation, shift = turns.of(mine.klass, here.rotation, here.shift)
