@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from modpose.averaging.classify import Schedule, grid_poses
 from modpose.averaging.coefficients import (
     Coefficients,
     coefficients_of,
@@ -169,6 +170,23 @@ def test_search_and_climb_find_the_pose() -> None:
     assert best.amplitude == pytest.approx(torch.ones(8), abs=0.03)
     none = climb(volumes, references, owner, which, *start, steps=0)
     assert (top.score >= none.score).all()
+
+
+def test_far_shifts_are_searched_near_the_last_ones() -> None:
+    """As well as everywhere; and no farther than the reach."""
+    rotation, shift = poses(6)
+    far = 4 * shift.sign() + shift  # 4 to 5.5 voxels along each axis
+    volumes = joined([coefficients_of(placed(0, rotation, far), everything(), ONE, LIMIT)])
+    last = far + torch.tensor([1.0, -1.5, 0.5])
+    schedule = Schedule(rotations=400)
+    found, whole = (
+        grid_poses(volumes, upright(), 6.0, schedule, torch.Generator().manual_seed(1), about)
+        for about in (last, None)
+    )
+    assert (found.shift[:, 0, 0] - far).abs().max() < 1.5
+    assert torch.rad2deg(geodesic(found.rotation[:, 0, 0], rotation)).median() < 30
+    assert (found.score[:, 0, 0] > 0.95 * whole.score[:, 0, 0]).all()
+    assert found.shift.abs().max() <= 6.0
 
 
 def test_shifts_of_a_climb_stay_within_reach() -> None:
