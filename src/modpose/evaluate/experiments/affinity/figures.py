@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 MOST_SHOWN = 1000
 """Fitted samples in an embedding at most; held-out ones come on top."""
+LEGEND_ENTRY = 1.1
+"""Width of one in a legend below panels, inches."""
 
 
 def embedded(found: Found, seed: int, quick: bool) -> tuple[Floats, NDArray[np.str_], Floats]:
@@ -68,7 +70,10 @@ def embeddings(panels: Mapping[str, Found], seed: int, quick: bool, across: int 
         _bare(ax)
         _scatter(ax, *embedded(found, seed, quick))
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=12, frameon=False, fontsize=SMALL)
+    ncols = max(1, int(fig.get_figwidth() / LEGEND_ENTRY))
+    fig.legend(
+        handles, labels, loc="outside lower center", ncols=ncols, frameon=False, fontsize=SMALL
+    )
     return fig
 
 
