@@ -13,6 +13,7 @@ from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.evaluate.conformations import (
     TrueMap,
+    classes_discriminated,
     classes_found,
     images_of,
     map_areas,
@@ -70,7 +71,8 @@ def test_a_model_that_knows_the_truth_scores_one_and_one_that_knows_nothing_less
     assert min(found.areas) > 0.985  # the typical image is within a few degrees
     assert found.motion == pytest.approx(1.0)
     assert np.mean(map_areas(average, z, simulated.truth, maps)) < np.mean(found.areas) - 0.02
-    assert len(found.lines()) == 3
+    assert len(found.lines()) == 4
+    assert found.discriminant == pytest.approx(1.0)  # k-means follows the hinge
 
 
 def test_the_reference_is_what_the_images_of_each_state_give(made):
@@ -96,6 +98,18 @@ def test_classes_are_scored_by_the_adjusted_rand_index():
     assert classes_found(z, table) == pytest.approx(1.0)
     assert abs(classes_found(RNG.normal(size=(200, 2)), table)) < 0.1
     assert classes_found(z, table.drop(columns="class")) is None
+
+
+def test_a_discriminant_reads_classes_that_clusters_do_not_follow():
+    table = truth()
+    hinge = 30.0 * RNG.normal(size=200)
+    z = np.stack([hinge, 4.0 * table["class"] + RNG.normal(size=200)], axis=1)
+    assert abs(classes_found(z, table)) < 0.1
+    assert classes_discriminated(z, table) > 0.8
+    assert abs(classes_discriminated(RNG.normal(size=(200, 2)), table)) < 0.1
+    assert abs(classes_discriminated(np.zeros((200, 2)), table)) < 0.1  # nothing varies
+    assert classes_discriminated(z[:9], table[:9].assign(**{"class": [0] * 8 + [1]})) is None
+    assert classes_discriminated(z, table.drop(columns="class")) is None
 
 
 def test_missing_maps_and_truth_are_named(tmp_path, made):

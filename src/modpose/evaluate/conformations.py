@@ -33,6 +33,8 @@ Volume = NDArray[np.float32]
 
 SHARE = 0.1
 """Of the images of a class: those nearest a hinge angle stand for it."""
+FOLDS = 5
+"""Parts of the images, each read by a discriminant that was fitted to the others."""
 BALL = (0.95, 0.1)
 """Radius and edge, in half boxes, of the ball that maps are compared in."""
 
@@ -54,6 +56,9 @@ class ConformationScores:
         angle; with several classes the mean over classes, each with components of its own.
     classes
         Adjusted Rand index of k-means of content, with as many clusters as there are classes.
+    discriminant
+        Adjusted Rand index of the classes that a linear discriminant reads from content, fitted
+        to other images: what content holds, whether or not it lies in clusters.
     known
         What someone with the true maps makes of the images; None where it was not found out.
     """
@@ -62,6 +67,7 @@ class ConformationScores:
     reference: list[float] | None
     motion: float | None
     classes: float | None
+    discriminant: float | None = None
     known: KnownMapScores | None = None
 
     def lines(self) -> list[str]:
@@ -81,6 +87,8 @@ class ConformationScores:
         if self.classes is not None:
             best = "" if self.known is None else f" (true maps known: {self.known.classes:.4f})"
             said.append(f"clusters of content with the classes, ARI: {self.classes:.4f}{best}")
+        if self.discriminant is not None:
+            said.append(f"linear discriminant of content, ARI: {self.discriminant:.4f}")
         return said
 
 
@@ -180,6 +188,25 @@ def classes_found(z: Floats, truth: pd.DataFrame, seed: int = 0) -> float | None
     return ari(truth["class"], cluster(z, truth["class"].nunique(), "kmeans", seed))
 
 
+def classes_discriminated(z: Floats, truth: pd.DataFrame) -> float | None:
+    """Return the adjusted Rand index of a linear discriminant of content; None without classes.
+
+    The class of each fifth of the images is read by a discriminant fitted to the others; None, too,
+    where a class has fewer images than there are parts.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.model_selection import cross_val_predict
+
+    if "class" not in truth or truth["class"].nunique() < 2:
+        return None
+    if truth["class"].value_counts().min() < FOLDS:
+        return None
+    classes = truth["class"].to_numpy()
+    # shrinkage keeps content that does not vary from making the covariance singular
+    reader = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    return ari(classes, cross_val_predict(reader, np.asarray(z, float), classes, cv=FOLDS))
+
+
 def score_conformations(
     decode: Callable[[Floats], Volume],
     z: Floats,
@@ -207,6 +234,7 @@ def score_conformations(
         reference=None if dataset is None else reference_areas(dataset, truth, maps, quiet),
         motion=motion_found(z, truth),
         classes=classes_found(z, truth, seed),
+        discriminant=classes_discriminated(z, truth),
         known=None if dataset is None else score_known_maps(dataset, truth, maps, quiet),
     )
 
