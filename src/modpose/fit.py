@@ -29,7 +29,12 @@ from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress
 from modpose.run import Run
 from modpose.start import prepare
-from modpose.train.checkpoint import newest_checkpoint, read_weights, save_checkpoint
+from modpose.train.checkpoint import (
+    newest_checkpoint,
+    put_weights,
+    read_weights,
+    save_checkpoint,
+)
 from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
 from modpose.vae import Vae, build_vae
 
@@ -154,7 +159,7 @@ def resume_run(
         learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
         return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
     learner = set_up(_build(dataset, run.config), run.config)
-    learner.vae.load_state_dict(saved[0])
+    put_weights(learner.vae, saved[0], run.path / "checkpoints")
     learner.load_training_state(saved[1])
     learner.state.stopped = ""
     rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]

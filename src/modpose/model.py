@@ -19,17 +19,13 @@ from modpose.data.stack import Stack
 from modpose.data.training_set import open_dataset
 from modpose.encoded import Encoded, encode_dataset, importance_bounds, table_hypotheses
 from modpose.errors import InputError
-from modpose.fit import (
-    describe_fit,
-    start,
-    train_model,
-)
+from modpose.fit import describe_fit, start, train_model
 from modpose.latents import latents_table
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint
 from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
 from modpose.run import Run
-from modpose.train.checkpoint import read_weights, save_weights
+from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.vae import Vae, build_vae
 
 if TYPE_CHECKING:
@@ -431,7 +427,8 @@ class PoseModel:
             channels=environment["channels"],
             n_images=environment["n"],
         )
-        vae.load_state_dict(read_weights(run.path / "checkpoints" / "best.safetensors"))
+        best = run.path / "checkpoints" / "best.safetensors"
+        put_weights(vae, read_weights(best), best)
         model._vae, model._config, model._environment = vae.to(device), config, environment
         model._metrics = run.epochs()
         model._affinity = run.known_affinity()

@@ -278,6 +278,20 @@ def test_only_complete_checkpoints_count(tmp_path: Path) -> None:
     assert saved is not None and saved[1]["state"]["epoch"] == 2
 
 
+def test_weights_of_another_network_are_refused_in_one_sentence(
+    stack: Path, tmp_path: Path
+) -> None:
+    run = fit_tiny(stack, tmp_path / "run")
+    config = (run.path / "config.yaml").read_text()
+    assert "z_dim: 1" in config
+    (run.path / "config.yaml").write_text(config.replace("z_dim: 1", "z_dim: 3"))
+    with pytest.raises(InputError, match=r"best\.safetensors: the weights are not those") as caught:
+        PoseModel.load(run.path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="the weights are not those"):
+        resume_run(run.path, epochs=9, quiet=True)
+
+
 def test_a_state_file_cannot_run_code(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:

@@ -16,10 +16,10 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modpose.config import ModelConfig, PolarEncoderConfig
 from modpose.data.batches import Batch
+from modpose.encoders.centre import Centre
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.observe.ctf import apply_ctf
@@ -31,7 +31,6 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 (B, P, C): what the pixels are correlated with."""
 
 MAX_RINGS = 32
-HEAT_SIDE = 26
 ANGLE_STD_RANGE = (0.01, 0.6)
 
 
@@ -120,38 +119,6 @@ class PolarEncoder(nn.Module):
             return centre[:, :0]
         std = self.shift.std_px
         return torch.cat([centre / std, (log_spread - math.log(std)).expand(-1, 2)], dim=-1)
-
-
-class Centre(nn.Module):
-    """Where the object is: the mean of a convolutional map of attention, to a part of a pixel."""
-
-    def __init__(self, channels: int, shape: Sequence[int], config: PolarEncoderConfig) -> None:
-        super().__init__()
-        self.pool = max(1, round(max(shape) / HEAT_SIDE))
-        act = ACTIVATIONS[config.activation]
-        width = max(4, config.channels // 2)
-        self.attention = nn.Sequential(
-            nn.Conv2d(channels, width // 2, 5, padding=2, stride=2),
-            act(),
-            nn.Conv2d(width // 2, width, 5, padding=2),
-            act(),
-            nn.Conv2d(width, width, 5, padding=2),
-            act(),
-            nn.Conv2d(width, 1, 3, padding=1),
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 2) pixels (x, y) relative to the box centre."""
-        pooled = functional.avg_pool2d(image, self.pool) if self.pool > 1 else image
-        heat = self.attention(pooled)
-        weight = heat.flatten(1).softmax(-1).view(heat.shape[0], *heat.shape[2:])
-        axes = []
-        for k, n in enumerate(image.shape[2:]):
-            index = torch.arange(heat.shape[2 + k], device=image.device)
-            # the middle of the pooled pixels that each value of the map is centred on
-            axes.append(2 * self.pool * index + (self.pool - 1) / 2 - n // 2)
-        rows, columns = (weight.sum(2) * axes[0]).sum(1), (weight.sum(1) * axes[1]).sum(1)
-        return torch.stack([columns, rows], dim=-1)
 
 
 class InvariantPerceptron(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from modpose.data.files import replace_atomically
 from modpose.errors import InputError
@@ -65,6 +65,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: the checkpoint is missing") from None
     except SafetensorError as error:
         raise InputError(f"{path}: the checkpoint cannot be read ({error})") from None
+
+
+def put_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Give a network the weights that were read from ``path``.
+
+    Raises
+    ------
+    InputError
+        Where they are of another network, as those of another version of modpose may be.
+    """
+    own = network.state_dict()
+    strange = [name for name, value in own.items() if _shape(weights.get(name)) != value.shape]
+    strange += [name for name in weights if name not in own]
+    if strange:
+        raise InputError(
+            f"{path}: the weights are not those of the network that config.yaml describes "
+            f"({len(strange)} differ, among them {strange[0]}); a run of another version of "
+            "modpose has to be fitted again, or read with that version (see environment.json)"
+        )
+    network.load_state_dict(weights)
+
+
+def _shape(value: Tensor | None) -> torch.Size | None:
+    return None if value is None else value.shape
 
 
 def _complete(folder: Path) -> list[Path]:
