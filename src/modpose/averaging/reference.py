@@ -137,20 +137,20 @@ def corners(frequency: Tensor, side: int, padded: int) -> tuple[Tensor, Tensor]:
     index, weight
         (..., 8) int32 into a flattened (m, m, m) lattice with the origin in the middle.
     """
-    place = frequency * padded + side // 2
-    floor = place.floor().clamp(0, side - 2)
-    x, y, z = (place - floor).unbind(-1)
-    i, j, k = floor.int().unbind(-1)
+    # axes first: inner dimensions of two and three are slow to multiply
+    place = (frequency * padded + side // 2).movedim(-1, 0).contiguous()
+    floor = place.floor().clamp_(0, side - 2)
+    part = place - floor
+    i, j, k = floor.int()
     base = (k * side + j) * side + i
     steps = torch.tensor(
         [0, 1, side, side + 1, side**2, side**2 + 1, side**2 + side, side**2 + side + 1],
         dtype=torch.int32,
         device=frequency.device,
     )
-    along_x = torch.stack([1 - x, x], -1)
-    plane = (torch.stack([1 - y, y], -1)[..., :, None] * along_x[..., None, :]).flatten(-2)
-    weight = torch.stack([1 - z, z], -1)[..., :, None] * plane[..., None, :]
-    return base[..., None] + steps, weight.flatten(-2)
+    x, y, z = torch.stack([1 - part, part]).unbind(1)  # (2, ...) each
+    weight = z[:, None, None] * (y[:, None] * x)  # (2, 2, 2, ...)
+    return base[..., None] + steps, weight.flatten(0, 2).movedim(0, -1).contiguous()
 
 
 def blur(box: int, padded: int) -> Tensor:
