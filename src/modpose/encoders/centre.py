@@ -41,6 +41,9 @@ class Centre(nn.Module):
         Of the encoder: width and activation.
     """
 
+    rows: Tensor
+    columns: Tensor
+
     def __init__(self, channels: int, shape: Sequence[int], config: PolarEncoderConfig) -> None:
         super().__init__()
         spacing = max(1.0, max(shape) / HEAT_SIDE)
@@ -57,14 +60,13 @@ class Centre(nn.Module):
         for name, n, side in zip(("rows", "columns"), shape, sides, strict=True):
             self.register_buffer(name, coarse_grid(n, side) - n // 2, persistent=False)
 
-    rows: Tensor
-    columns: Tensor
-
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 2) pixels (x, y) relative to the box centre n // 2."""
         heat = self.attention(image)
         weight = heat.flatten(1).softmax(-1).view(heat.shape[0], *heat.shape[2:])
-        return torch.stack([weight.sum(1) @ self.columns, weight.sum(2) @ self.rows], dim=-1)
+        # not as products of matrices, which mixed precision would round
+        x, y = (weight.sum(1) * self.columns).sum(1), (weight.sum(2) * self.rows).sum(1)
+        return torch.stack([x, y], dim=-1)
 
 
 class SmoothedSampling(nn.Module):
