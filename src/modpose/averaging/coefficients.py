@@ -11,7 +11,7 @@ noise's amplitude.  Half of all frequencies hold everything about a real volume;
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -232,17 +232,25 @@ def coefficients_of(
     return Coefficients(frequency, value, transfer, box)
 
 
-def joined(parts: Sequence[Coefficients]) -> Coefficients:
-    """Join the volumes of several; frequencies that none of them measured are dropped."""
-    alike = all(p.shared and torch.equal(p.transfer, parts[0].transfer) for p in parts)
-    transfer = parts[0].transfer if alike else torch.cat([_each(p) for p in parts])
-    value = torch.cat([p.value for p in parts])
-    largest = transfer.abs().amax(0)
+def joined(parts: list[Coefficients]) -> Coefficients:
+    """Join the volumes of several; frequencies that none of them measured are dropped.
+
+    ``parts`` is emptied on the way, so that memory holds every volume once.
+    """
+    first, count = parts[0], sum(map(len, parts))
+    alike = all(part.shared and torch.equal(part.transfer, first.transfer) for part in parts)
+    largest = torch.stack([part.transfer.abs().amax(0) for part in parts]).amax(0)
     kept = largest > UNSEEN * largest.max()
-    return Coefficients(
-        parts[0].frequency[kept], value[:, kept], transfer[:, kept].contiguous(), parts[0].box
-    )
-
-
-def _each(part: Coefficients) -> Tensor:
-    return part.transfer.expand(len(part), -1)
+    width = int(kept.sum())
+    value = first.value.new_empty(count, width)
+    transfer = first.transfer[:, kept].contiguous() if alike else value.real.new_empty(count, width)
+    begin = 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        rows = slice(begin, begin + len(part))
+        value[rows] = part.value[:, kept]
+        if not alike:
+            transfer[rows] = part.transfer[:, kept]
+        begin += len(part)
+    return Coefficients(first.frequency[kept], value, transfer, first.box)
