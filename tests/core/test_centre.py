@@ -77,6 +77,37 @@ def test_a_sharp_map_gives_the_place_of_its_peak(side: int) -> None:
     assert y == pytest.approx(2.5 * spacing - 0.5 - side // 2, abs=1e-4)
 
 
+@pytest.mark.parametrize("side", [39, 65])
+def test_a_bright_pixel_is_its_own_centre(side: int) -> None:
+    centre, spacing = make_centre(side), side // 13
+    centre.attention = torch.nn.Sequential(centre.attention[0], Brightest())
+    image = torch.zeros(1, 1, side, side)
+    image[0, 0, 4 * spacing + spacing // 2, 6 * spacing + spacing // 2] = 1.0  # where values are
+    x, y = centre(image)[0].tolist()
+    assert x == pytest.approx(6 * spacing + spacing // 2 - side // 2, abs=1e-4)
+    assert y == pytest.approx(4 * spacing + spacing // 2 - side // 2, abs=1e-4)
+
+
+class Brightest(torch.nn.Module):
+    """A map with all of its weight on the brightest of the least smoothed values."""
+
+    def forward(self, smoothed: torch.Tensor) -> torch.Tensor:
+        return 1e5 * smoothed[:, :1]
+
+
+def test_what_is_smoothed_moves_with_the_object_by_whole_values() -> None:
+    smooth = make_centre(65).attention[0]
+    image = blobs(0.0, (0.0, 0.0), 65)
+    still, moved = smooth(image), smooth(image.roll((5, 10), (2, 3)))
+    torch.testing.assert_close(moved[..., 1:, 2:], still[..., :-1, :-2], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("longest", [8, 13, 15, 30, 50, 60, 128])
+def test_the_map_has_thirteen_values_a_side_or_one_a_pixel(longest: int) -> None:
+    centre = Centre(1, (longest, longest), PolarEncoderConfig(channels=8))
+    assert len(centre.rows) == len(centre.columns) == min(13, longest)
+
+
 class Fixed(torch.nn.Module):
     """The same map whatever the image."""
 

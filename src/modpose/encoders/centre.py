@@ -46,8 +46,8 @@ class Centre(nn.Module):
 
     def __init__(self, channels: int, shape: Sequence[int], config: PolarEncoderConfig) -> None:
         super().__init__()
-        spacing = max(1.0, max(shape) / HEAT_SIDE)
-        sides = [math.ceil(side / spacing) for side in shape]
+        longest = max(shape)
+        sides = [-(-n * min(longest, HEAT_SIDE) // longest) for n in shape]  # rounded up
         act, width = ACTIVATIONS[config.activation], max(4, config.channels // 2)
         self.attention = nn.Sequential(
             SmoothedSampling(shape, sides),
