@@ -24,6 +24,7 @@ from modpose.config import (
     TopCellsConfig,
 )
 from modpose.config.checks import check_model
+from modpose.contrast import contrastive_loss, deformed
 from modpose.data.batches import Batch
 from modpose.encoders import build_encoder
 from modpose.encoders.octahedral import OctahedralEncoder
@@ -53,6 +54,8 @@ class Elbo(NamedTuple):
         The bound is the first less the others.
     extra
         (B,) the affinity term, a loss and no part of the bound; None where there is none.
+    contrast
+        (B,) the contrastive term, another such loss.
     taught
         (B,) log density of known poses under the encoder, which learns from them, and no part of
         the bound; None where none are known.
@@ -62,16 +65,19 @@ class Elbo(NamedTuple):
     kl_pose: Tensor
     kl_content: Tensor
     extra: Tensor | None = None
+    contrast: Tensor | None = None
     taught: Tensor | None = None
 
-    def value(self, beta: float = 1.0, gamma: float = 0.0) -> Tensor:
-        """Return recon - kl_pose - beta kl_content - gamma extra + taught.
+    def value(self, beta: float = 1.0, gamma: float = 0.0, contrast: float = 0.0) -> Tensor:
+        """Return recon - kl_pose - beta kl_content - gamma extra - contrast contrast + taught.
 
-        Without the last two, the bound by default.
+        Without the last three, the bound by default.
         """
         value = self.recon - self.kl_pose - beta * self.kl_content
         if self.taught is not None:
             value = value + self.taught
+        if self.contrast is not None:
+            value = value - contrast * self.contrast
         return value if self.extra is None else value - gamma * self.extra
 
 
@@ -123,6 +129,7 @@ class Vae(GenerativeModel):
         )
         self.encoder, self.sees = encoder, sees
         self.cells, self.affinity = config.train.cells, affinity
+        self.contrast = config.train.contrast
         self.searched, self.knows = None, False
         if isinstance(encoder, OctahedralEncoder):
             self.searched = SearchedPoses(n_images)
@@ -172,9 +179,13 @@ class Vae(GenerativeModel):
                 decoded_images=decoded_images,
                 hold_content=hold_content,
             )
-        if self.affinity is None or not self.training:
+        if not self.training:
             return elbo
-        return elbo._replace(extra=self.affinity(posterior.content_mean(), batch))
+        if self.affinity is not None:
+            elbo = elbo._replace(extra=self.affinity(posterior.content_mean(), batch))
+        if self.contrast is not None:
+            elbo = elbo._replace(contrast=self._contrast(batch, posterior, generator))
+        return elbo
 
     def elbo(
         self,
@@ -202,6 +213,15 @@ class Vae(GenerativeModel):
         rest = len(kl.content) - few
         recon = functional.pad(recon * (1 + rest / few), (0, rest))
         return Elbo(recon, kl.pose, kl.content)
+
+    def _contrast(
+        self, batch: Batch, posterior: Posterior, generator: torch.Generator | None
+    ) -> Tensor:
+        """How far contents are from telling images by deformed copies of them, (B,) nats."""
+        assert self.contrast is not None
+        copies = batch.with_image(deformed(batch.image, self.contrast, generator))
+        other = self.layout.posterior(*self._propose(copies)).content_mean()
+        return contrastive_loss(posterior.content_mean(), other, self.contrast.temperature)
 
     def _taught(
         self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None

@@ -52,6 +52,7 @@ from modpose.config.start import AlignmentStartConfig
 from modpose.config.train import (
     AugmentConfig,
     CellsConfig,
+    ContrastConfig,
     Schedule,
     SoftCellsConfig,
     TopCellsConfig,
@@ -67,6 +68,7 @@ __all__ = [
     "BernoulliConfig",
     "CellsConfig",
     "Config",
+    "ContrastConfig",
     "ConvEncoderConfig",
     "ConvFieldConfig",
     "DataConfig",

@@ -39,8 +39,26 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
     if model.pose_channel and (posed or model.poses == "given"):
         expected = "0 where rotation or shift is inferred or given, which is the pose already"
         raise InputError.of(name, "model.pose_channel", model.pose_channel, expected)
+    _check_contrast(config, shape)
     _check_octahedral(config, shape)
     _check_projection(config, shape, channels)
+
+
+def _check_contrast(config: Config, shape: Sequence[int]) -> None:
+    """Check that there are pictures to deform, and an encoder that looks at them."""
+    if config.train.contrast is None:
+        return
+    model = config.model
+    for option, found, sound, expected in (
+        ("the data", "volumes", len(shape) == 2, "images"),
+        ("data.twin", config.data.twin, config.data.twin == "none", "none"),
+        ("model.poses", model.poses, model.poses == "inferred", "inferred"),
+        ("model.encoder.kind", model.encoder.kind, model.encoder.kind != "table", "a network"),
+        ("model.z_dim", model.z_dim, model.z_dim > 1, "2 or more, whose cosines differ"),
+    ):
+        if not sound:
+            where = f"{expected} with train.contrast"
+            raise InputError.of(f"recipe {config.recipe}", option, found, where)
 
 
 def _check_octahedral(config: Config, shape: Sequence[int]) -> None:

@@ -53,6 +53,24 @@ class AugmentConfig(Frozen):
         return self.rotate in ("quarter-turns", "any") or self.shift_px > 0
 
 
+class ContrastConfig(Frozen):
+    """A term that makes content forget small deformations (:mod:`modpose.contrast`).
+
+    For clear pictures of objects that come in classes, whose members differ by how they are bent.
+    In noise it would learn to tell the noise of one image from that of another.
+    """
+
+    weight: float = Field(40.0, gt=0)
+    """Nats of the bound that a nat of the term is worth."""
+    temperature: float = Field(0.2, gt=0)
+    """Of the cosines that are compared: lower asks for more distance between neighbours."""
+    stretch: float = Field(0.25, ge=0, lt=0.5)
+    """Largest change of each entry of the linear map: a picture is stretched, squeezed and
+    sheared."""
+    bend: float = Field(0.02, ge=0)
+    """S.d. of smooth displacements on top, in sides of the box."""
+
+
 class SoftCellsConfig(Frozen):
     """A Gumbel-softmax sample whose weights mix the parameters of the cells (TARGET-VAE)."""
 
@@ -107,6 +125,8 @@ class TrainConfig(Frozen):
     reference program has it; about a batch size less.  With ``chunk`` the pairs are those of a
     chunk."""
     augment: AugmentConfig = AugmentConfig()
+    contrast: ContrastConfig | None = None
+    """Also train content not to change with small deformations; null does not."""
     cells: CellsConfig = SoftCellsConfig()
     """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
     restarts: int = Field(1, ge=1)

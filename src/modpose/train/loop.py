@@ -195,7 +195,8 @@ def _train_epoch(
                 augment=train.augment.rotate == "encoder-input",
                 hold_content=state.step < state.freed,
             )
-            _backward(learner, -elbo.value(beta, gamma).sum() / len(batch))
+            contrast = 0.0 if train.contrast is None else train.contrast.weight
+            _backward(learner, -elbo.value(beta, gamma, contrast).sum() / len(batch))
             totals.add(elbo)
         _step(learner, train.max_grad_norm)
         state.step += 1
@@ -285,7 +286,7 @@ class Totals:
                 self.sums[name] = self.sums.get(name, 0.0) + total
 
     def means(self) -> dict[str, float]:
-        """Nats an image; the affinity term where there is one."""
+        """Nats an image; the affinity and the contrastive term where there are such."""
         mean = {name: total / self.count for name, total in self.sums.items()}
         extra = {"affinity": mean.pop("extra")} if "extra" in mean else {}
         bound = mean["recon"] - mean["kl_pose"] - mean["kl_content"]

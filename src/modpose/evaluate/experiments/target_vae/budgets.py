@@ -52,6 +52,8 @@ def modpose(z_dim: int) -> Contender:
     return Contender("modpose", "modpose", z_dim)
 
 
+CLASSES = Contender("modpose-classes", "modpose-classes", 16)
+
 BASELINES = (
     Contender("VAE", "vae", 4),
     Contender("β-VAE", "beta-vae", 4),
@@ -159,8 +161,10 @@ _SMOKE = Sizes(60, 24, 2, None, (target_vae(4, 2),), (8, 5))
 _DIGITS = Sizes(8_000, 2_000, BY_TIME, 8.0, (), (20, 20))
 """A textbook decoder takes 25 ms an image and thread: with more images, going through them once
 after a fit would take longer than the fit."""
-_SCALED = replace(_DIGITS, images=5_000, held_out=1_000, minutes=6.0, contenders=(P8, modpose(16)))
-_FULL = Sizes(60_000, 10_000, 500, None, (P8, modpose(16)))
+_SCALED = replace(
+    _DIGITS, images=5_000, held_out=1_000, minutes=6.0, contenders=(P8, modpose(16), CLASSES)
+)
+_FULL = Sizes(60_000, 10_000, 500, None, (P8, modpose(16), CLASSES))
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
@@ -188,9 +192,12 @@ PLANS: dict[Budget, Plan] = {
         turned=40,
         rotations=160,
         uniform=replace(
-            _DIGITS, contenders=(*BASELINES, *WHOLE, target_vae(8, 32), modpose(2), modpose(16))
+            _DIGITS,
+            contenders=(*BASELINES, *WHOLE, target_vae(8, 32), modpose(2), modpose(16), CLASSES),
         ),
-        normal=replace(_DIGITS, contenders=(*BASELINES, P8, target_vae(8, 32), modpose(16))),
+        normal=replace(
+            _DIGITS, contenders=(*BASELINES, P8, target_vae(8, 32), modpose(16), CLASSES)
+        ),
         ablation=VARIANTS,
         several=(P8, modpose(16)),
         fields=16,
@@ -208,10 +215,12 @@ PLANS: dict[Budget, Plan] = {
         turned=10_000,
         rotations=160,
         uniform=replace(
-            _FULL, contenders=(*BASELINES, *WHOLE, *LARGE, modpose(2), modpose(16), modpose(32))
+            _FULL,
+            contenders=(*BASELINES, *WHOLE, *LARGE, modpose(2), modpose(16), modpose(32), CLASSES),
         ),
         normal=replace(
-            _FULL, contenders=(*BASELINES, *WHOLE, *LARGE, modpose(2), modpose(16), modpose(32))
+            _FULL,
+            contenders=(*BASELINES, *WHOLE, *LARGE, modpose(2), modpose(16), modpose(32), CLASSES),
         ),
         ablation=VARIANTS,
         several=(P8, modpose(16)),

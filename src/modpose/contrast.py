@@ -1,0 +1,71 @@
+"""The contrastive term: content that small deformations do not change, and so tells classes apart.
+
+Content of an image is compared with that of deformed copies of all images of the batch: its own
+copy is to be told from the others by the cosine of the contents alone (InfoNCE: van den Oord et al.
+2018; between two views of each image, Chen et al. 2020).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modpose.config.train import ContrastConfig
+
+KNOTS = 7
+"""Displacements along each side of the box that a bend is interpolated from."""
+
+
+def contrastive_loss(content: Tensor, deformed: Tensor, temperature: float) -> Tensor:
+    """Return how far each content is from telling its own deformed copy from others, in nats.
+
+    With c_ij the cosine between content i and that of the deformed image j, the mean of
+    ``-log softmax_j(c_ij / temperature)`` and ``-log softmax_j(c_ji / temperature)`` at j = i.
+
+    Parameters
+    ----------
+    content, deformed
+        (B, z_dim), of images and of their deformed copies.
+    temperature
+        Of the softmax.
+
+    Returns
+    -------
+    Tensor
+        (B,); log B where all contents are alike.
+    """
+    unit, other = (functional.normalize(part, dim=-1) for part in (content, deformed))
+    # not as a product of matrices, which mixed precision would round
+    score = (unit.unsqueeze(1) * other).sum(-1) / temperature
+    own = torch.arange(len(score), device=score.device)
+    there = functional.cross_entropy(score, own, reduction="none")
+    return 0.5 * (there + functional.cross_entropy(score.T, own, reduction="none"))
+
+
+def deformed(images: Tensor, config: ContrastConfig, generator: torch.Generator | None) -> Tensor:
+    """Stretch, shear and bend each picture, by linear interpolation.
+
+    Parameters
+    ----------
+    images
+        (B, C, H, W).
+    config
+        How much.
+    generator
+        Source of the deformations, on the device of the images.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W); zero where a picture would have to be known outside its box.
+    """
+    count, device = len(images), images.device
+    entries = torch.rand(count, 2, 2, generator=generator, device=device)
+    linear = torch.eye(2, device=device) + config.stretch * (2 * entries - 1)
+    linear = torch.cat([linear, linear.new_zeros(count, 2, 1)], dim=-1)
+    grid = functional.affine_grid(linear, list(images.shape), align_corners=False)
+    knots = torch.randn(count, 2, KNOTS, KNOTS, generator=generator, device=device)
+    bend = functional.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
+    grid = grid + 2 * config.bend * bend.permute(0, 2, 3, 1)
+    return functional.grid_sample(images, grid.to(images.dtype), align_corners=False)
