@@ -44,7 +44,7 @@ def contrastive_loss(content: Tensor, deformed: Tensor, temperature: float) -> T
 
 
 def deformed(images: Tensor, config: ContrastConfig, generator: torch.Generator | None) -> Tensor:
-    """Stretch, shear and bend each picture, by linear interpolation.
+    """Stretch, shear and bend each picture, by linear interpolation, and change its grey values.
 
     Parameters
     ----------
@@ -68,4 +68,17 @@ def deformed(images: Tensor, config: ContrastConfig, generator: torch.Generator 
     knots = torch.randn(count, 2, KNOTS, KNOTS, generator=generator, device=device)
     bend = functional.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
     grid = grid + 2 * config.bend * bend.permute(0, 2, 3, 1)
-    return functional.grid_sample(images, grid.to(images.dtype), align_corners=False)
+    moved = functional.grid_sample(images, grid.to(images.dtype), align_corners=False)
+    power = (config.grey * torch.randn(count, generator=generator, device=device)).exp()
+    return raised(moved, power)
+
+
+def raised(images: Tensor, power: Tensor) -> Tensor:
+    """Raise grey values, from 0 at each picture's darkest to 1 at its brightest, to a power (B,).
+
+    What is half dark at the edge of a stroke becomes dark or bright: strokes grow thinner or
+    thicker.
+    """
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    span = (high - low).clamp(min=1e-6)
+    return low + span * ((images - low) / span) ** power.view(-1, 1, 1, 1)

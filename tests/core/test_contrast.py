@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modpose import InputError, PoseModel
 from modpose.config import ContrastConfig, merge, parse_config
-from modpose.contrast import contrastive_loss, deformed
+from modpose.contrast import contrastive_loss, deformed, raised
 from modpose.evaluate.metrics import knn_accuracy
 from modpose.geometry.grids import lattice
 from modpose.recipes import recipe_config
@@ -63,7 +63,7 @@ def test_its_gradient_is_that_of_finite_differences() -> None:
 
 def test_no_deformation_leaves_pictures_as_they_are() -> None:
     images = torch.rand(3, 2, 9, 12)
-    same = deformed(images, ContrastConfig(stretch=0.0, bend=0.0), None)
+    same = deformed(images, ContrastConfig(stretch=0.0, bend=0.0, grey=0.0), None)
     torch.testing.assert_close(same, images, atol=1e-5, rtol=0)
 
 
@@ -75,18 +75,28 @@ def test_deformations_are_of_the_size_that_is_asked_for() -> None:
     generator = torch.Generator().manual_seed(0)
     middle = slice(16, 48)  # far enough from the border that nothing comes from outside
 
-    bent = deformed(pictures, ContrastConfig(stretch=0.0, bend=0.02), generator)
+    bent = deformed(pictures, ContrastConfig(stretch=0.0, bend=0.02, grey=0.0), generator)
     moved = (bent - pictures)[..., middle, middle]
     assert float(moved.std()) == pytest.approx(0.02 * side, rel=0.35)  # less between the knots
     assert float(moved.mean()) == pytest.approx(0, abs=0.1)
 
-    config = ContrastConfig(stretch=0.25, bend=0.0)
+    config = ContrastConfig(stretch=0.25, bend=0.0, grey=0.0)
     read = deformed(pictures, config, generator)[..., middle, middle].flatten(2)
     where = at[0][:, middle, middle].flatten(1)
     linear = read @ torch.linalg.pinv(where)  # (count, 2, 2): pictures are read at linear @ x
     change = linear - torch.eye(2)
     assert float(change.abs().max()) <= 0.25 + 1e-3
     assert float(change.std()) == pytest.approx(0.25 / math.sqrt(3), rel=0.1)
+
+
+def test_grey_values_are_raised_between_the_darkest_and_the_brightest() -> None:
+    images = torch.tensor([0.0, 0.25, 1.0]).reshape(1, 1, 1, 3).repeat(3, 1, 1, 1)
+    images[2] = 4 * images[2] - 3  # from -3 to 1
+    found = raised(images, torch.tensor([0.5, 2.0, 0.5]))[:, 0, 0]
+    expected = torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.0625, 1.0], [-3.0, -1.0, 1.0]])
+    torch.testing.assert_close(found, expected)
+    flat = torch.full((1, 1, 4, 4), 0.7)
+    torch.testing.assert_close(raised(flat, torch.tensor([3.0])), flat)
 
 
 def test_deformations_follow_the_generator_and_differ_from_image_to_image() -> None:

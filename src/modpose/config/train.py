@@ -64,11 +64,14 @@ class ContrastConfig(Frozen):
     """Nats of the bound that a nat of the term is worth."""
     temperature: float = Field(0.2, gt=0)
     """Of the cosines that are compared: lower asks for more distance between neighbours."""
-    stretch: float = Field(0.25, ge=0, lt=0.5)
+    stretch: float = Field(0.35, ge=0, lt=0.5)
     """Largest change of each entry of the linear map: a picture is stretched, squeezed and
     sheared."""
-    bend: float = Field(0.02, ge=0)
+    bend: float = Field(0.04, ge=0)
     """S.d. of smooth displacements on top, in sides of the box."""
+    grey: float = Field(0.5, ge=0)
+    """S.d. of the logarithm of the power that grey values are raised to, which makes strokes
+    thinner or thicker."""
 
 
 class SoftCellsConfig(Frozen):
