@@ -57,7 +57,7 @@ class ContrastConfig(Frozen):
     """A term that makes content forget small deformations (:mod:`modpose.contrast`).
 
     For clear pictures of objects that come in classes, whose members differ by how they are bent.
-    In noise it would learn to tell the noise of one image from that of another.
+    In strong noise it may learn to tell the noise of one image from that of another.
     """
 
     weight: float = Field(40.0, gt=0)
