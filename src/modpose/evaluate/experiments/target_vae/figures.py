@@ -150,8 +150,10 @@ def picture_rows(rows: Mapping[str, Floats], width: float = WIDTH) -> Figure:
     n, high = next(iter(rows.values())).shape[:2]
     gap = max(1, high // 24)
     sheet = mosaic(np.concatenate(list(rows.values())), n, gap)
-    fig = new_figure((width - 1.6) * sheet.shape[0] / sheet.shape[1] + 0.15, width)
+    names = max(1.6, 0.08 * max(map(len, rows)))  # inches
+    fig = new_figure((width - names) * sheet.shape[0] / sheet.shape[1] + 0.15, width)
     ax = fig.subplots()
+    ax.set_anchor("E")  # what room there is, is for the names
     ax.imshow(np.clip(sheet, 0, 1), cmap="gray", vmin=0, vmax=1)
     ax.set_xticks([])
     centres = (high + gap) * np.arange(len(rows)) + high / 2
