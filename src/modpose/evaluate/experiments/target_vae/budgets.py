@@ -202,7 +202,7 @@ PLANS: dict[Budget, Plan] = {
         several=(P8, modpose(16)),
         fields=16,
         sprites=_SCALED,
-        galaxies=_SCALED,
+        galaxies=replace(_SCALED, contenders=(P8, modpose(16))),
         hinge=replace(_SCALED, minutes=5.0, contenders=(target_vae(8, 1), modpose(1))),
         particles=replace(_SCALED, minutes=5.0, contenders=(P8, modpose(2))),
         views=replace(_SCALED, images=3_000, minutes=5.0, contenders=(P8, modpose(2))),
