@@ -19,7 +19,7 @@ from modpose.contrast import contrastive_loss, deformed, raised
 from modpose.evaluate.metrics import knn_accuracy
 from modpose.geometry.grids import lattice
 from modpose.recipes import recipe_config
-from modpose.vae import build_vae
+from modpose.vae import Elbo, build_vae
 
 
 def by_hand(content: Tensor, other: Tensor, temperature: float) -> list[float]:
@@ -168,6 +168,13 @@ def test_the_bound_is_left_alone() -> None:
     model = fitted(images, {"weight": 1e6})
     last = model.metrics().iloc[-1]
     assert last["elbo"] == pytest.approx(last["recon"] - last["kl_pose"] - last["kl_content"])
+
+
+def test_the_term_is_weighted_in_training_and_absent_from_the_bound() -> None:
+    recon, pose, content, term = torch.randn(4, 5)
+    elbo = Elbo(recon, pose, content, contrast=term)
+    torch.testing.assert_close(elbo.value(), recon - pose - content)
+    torch.testing.assert_close(elbo.value(contrast=40.0), recon - pose - content - 40 * term)
 
 
 @pytest.mark.parametrize(

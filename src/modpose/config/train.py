@@ -129,7 +129,8 @@ class TrainConfig(Frozen):
     chunk."""
     augment: AugmentConfig = AugmentConfig()
     contrast: ContrastConfig | None = None
-    """Also train content not to change with small deformations; null does not."""
+    """Also train content not to change with small deformations; null does not.  With ``chunk``
+    images are told from those of their chunk."""
     cells: CellsConfig = SoftCellsConfig()
     """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
     restarts: int = Field(1, ge=1)

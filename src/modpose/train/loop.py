@@ -173,6 +173,7 @@ def _train_epoch(
     generator = _generator(learner.fabric.device, config.seed, state.epoch)
     moves = _generator(torch.device("cpu"), config.seed, AUGMENT_STREAM + state.epoch)
     order = np.random.default_rng([config.seed, state.epoch])
+    contrast = 0.0 if train.contrast is None else train.contrast.weight
     totals = Totals()
     start, n = time.perf_counter(), len(dataset.train)
     for batch in dataset.batches(dataset.train, train.batch_size, generator=order):
@@ -195,7 +196,6 @@ def _train_epoch(
                 augment=train.augment.rotate == "encoder-input",
                 hold_content=state.step < state.freed,
             )
-            contrast = 0.0 if train.contrast is None else train.contrast.weight
             _backward(learner, -elbo.value(beta, gamma, contrast).sum() / len(batch))
             totals.add(elbo)
         _step(learner, train.max_grad_norm)
