@@ -29,7 +29,8 @@ def test_smoke(tmp_path: Path) -> None:
         assert part in text
     with (tmp_path / "study" / "tables" / "table-1.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(r["model"], r["SNR"]) for r in rows] == [(m, f"{s:g}") for s in SNRS for m in COMPARED]
+    models = (*COMPARED, "modpose-3d, by search")
+    assert [(r["model"], r["SNR"]) for r in rows] == [(m, f"{s:g}") for s in SNRS for m in models]
     for row in rows:
         assert np.isfinite(float(row["ELBO"])) and float(row["KL"]) > 0
         assert bool(row["rotation (°)"]) == (row["model"] != "vae-3d")
