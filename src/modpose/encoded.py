@@ -149,7 +149,8 @@ def encode_dataset(
         raise InputError.of("encode", "the range of rows", found, expected)
     vae.eval()
     generator = torch.Generator(device).manual_seed(seed)
-    parts: list[dict[str, torch.Tensor]] = []
+    columns: dict[str, torch.Tensor] = {}
+    done = 0
     size = vae.whole_batch
     if search is not None and not in_space(vae):
         check_searchable(vae)
@@ -158,22 +159,36 @@ def encode_dataset(
         for batch in dataset.batches(chosen, size):
             ready = batch.to(device)
             if search is None:
-                parts.append(_encode_batch(vae, ready, generator))
+                found = _encode_batch(vae, ready, generator)
             elif in_space(vae):
-                parts.append(_search_space(vae, ready, search.in_space, generator))
+                found = _search_space(vae, ready, search.in_space, generator)
             elif hypotheses is None:
-                parts.append(_search_batch(vae, ready, search, generator, seed))
+                found = _search_batch(vae, ready, search, generator, seed)
             else:
                 mixture = _search(vae, ready, search, hypotheses, seed, encode=False)
-                parts.append(_mixture_values(vae, ready, mixture))
+                found = _mixture_values(vae, ready, mixture)
+            _put(columns, found, done, len(chosen))
+            done += len(batch)
             progress.advance(len(batch), 0.0)
-    columns: dict[str, Any] = {
-        field.name: torch.cat([part[field.name] for part in parts]).cpu().numpy()
-        if field.name in parts[0]
-        else None
+    arrays: dict[str, Any] = {
+        field.name: columns[field.name].numpy() if field.name in columns else None
         for field in fields(Encoded)
     }
-    return Encoded(**columns)
+    return Encoded(**arrays)
+
+
+def _put(
+    columns: dict[str, torch.Tensor], found: dict[str, torch.Tensor], first: int, count: int
+) -> None:
+    """Write the rows of a batch, from ``first`` on, into columns of so many rows.
+
+    They are made once: what stays from every batch would lie in the middle of large freed blocks,
+    which could not be used again, and memory would grow with the number of images.
+    """
+    for name, values in found.items():
+        if name not in columns:
+            columns[name] = torch.empty((count, *values.shape[1:]), dtype=values.dtype)
+        columns[name][first : first + len(values)] = values
 
 
 @torch.no_grad()
@@ -239,12 +254,14 @@ def importance_bounds(
 ) -> Floats:
     """Importance-weighted bound of every image, (N,) nats; parameters as elsewhere here."""
     generator = torch.Generator(device).manual_seed(seed)
-    bounds = []
+    bounds, done = np.empty(dataset.n, np.float32), 0
     with torch.no_grad(), Progress("importance weights", dataset.n, quiet=quiet) as progress:
         for batch in dataset.batches(np.arange(dataset.n), vae.whole_batch):
-            bounds.append(vae.importance_bound(batch.to(device), samples, generator).cpu())
+            found = vae.importance_bound(batch.to(device), samples, generator)
+            bounds[done : done + len(batch)] = found.cpu().numpy()
+            done += len(batch)
             progress.advance(len(batch), 0.0)
-    return np.asarray(torch.cat(bounds).numpy())
+    return bounds
 
 
 # --- search -----------------------------------------------------------------------------------
