@@ -159,15 +159,15 @@ def encode_dataset(
         for batch in dataset.batches(chosen, size):
             ready = batch.to(device)
             if search is None:
-                found = _encode_batch(vae, ready, generator)
+                values = _encode_batch(vae, ready, generator)
             elif in_space(vae):
-                found = _search_space(vae, ready, search.in_space, generator)
+                values = _search_space(vae, ready, search.in_space, generator)
             elif hypotheses is None:
-                found = _search_batch(vae, ready, search, generator, seed)
+                values = _search_batch(vae, ready, search, generator, seed)
             else:
                 mixture = _search(vae, ready, search, hypotheses, seed, encode=False)
-                found = _mixture_values(vae, ready, mixture)
-            _put(columns, found, done, len(chosen))
+                values = _mixture_values(vae, ready, mixture)
+            _put(columns, values, done, len(chosen))
             done += len(batch)
             progress.advance(len(batch), 0.0)
     arrays: dict[str, Any] = {
@@ -178,17 +178,17 @@ def encode_dataset(
 
 
 def _put(
-    columns: dict[str, torch.Tensor], found: dict[str, torch.Tensor], first: int, count: int
+    columns: dict[str, torch.Tensor], values: dict[str, torch.Tensor], first: int, count: int
 ) -> None:
     """Write the rows of a batch, from ``first`` on, into columns of so many rows.
 
     They are made once: what stays from every batch would lie in the middle of large freed blocks,
     which could not be used again, and memory would grow with the number of images.
     """
-    for name, values in found.items():
+    for name, part in values.items():
         if name not in columns:
-            columns[name] = torch.empty((count, *values.shape[1:]), dtype=values.dtype)
-        columns[name][first : first + len(values)] = values
+            columns[name] = torch.empty((count, *part.shape[1:]), dtype=part.dtype)
+        columns[name][first : first + len(part)] = part
 
 
 @torch.no_grad()
