@@ -5,7 +5,8 @@
 
 One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
 upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
-``--search 1000`` takes the first thousand of them again with a search of all poses.
+``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 16``
+the first two thousand with the pose that most of so many turned copies tell.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from modpose.evaluate.experiments.target_vae.digit_tables import ASYMMETRIC
 from modpose.simulate.digits import transform
 
 CONSISTENCY_IMAGES = 40
+COPIED_IMAGES = 2_000
 
 
 def pictures(data: Path, part: str, most: int) -> tuple[Images, np.ndarray]:
@@ -74,12 +76,8 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse
         test, box=FAR.box, angle_std_deg=options.angle_std, shift_std_px=FAR.shift_std_px, seed=2
     )
     upright, _ = transform(test, box=FAR.box, angle_std_deg=0.0)
-    found = report_poses(model, images, upright, truth, labels, search=False)
-    turned = turned_consistency(model, images[:CONSISTENCY_IMAGES])
-    print(
-        f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
-        f"{metrics.circular_rmse_deg(turned):.1f} degrees"
-    )
+    found = report_poses(model, images, upright, truth, labels)
+    report_consistency(model, images)
     methods: tuple[Method, ...] = ("ward", "kmeans", "gmm")
     shares = {m: metrics.hungarian_accuracy(labels, cluster(found.z, 10, m))[0] for m in methods}
     said = ", ".join(f"{method} {100 * share:.1f} %" for method, share in shares.items())
@@ -89,6 +87,21 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse
         print(f"the first {options.search} images, by the encoder and by search:")
         for search in (False, True):
             report_poses(model, images[few], upright[few], truth[few], labels[few], search=search)
+    if options.copies > 1:
+        few = slice(COPIED_IMAGES)
+        print(f"the first {COPIED_IMAGES} images, read once and from {options.copies} copies:")
+        for copies in (1, options.copies):
+            report_poses(model, images[few], upright[few], truth[few], labels[few], copies=copies)
+        report_consistency(model, images, options.copies)
+
+
+def report_consistency(model: PoseModel, images: Images, copies: int = 1) -> None:
+    """Print how far the poses of turned images are from those of the same images as they are."""
+    turned = turned_consistency(model, images[:CONSISTENCY_IMAGES], copies=copies)
+    print(
+        f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
+        f"{metrics.circular_rmse_deg(turned):.1f} degrees"
+    )
 
 
 def report_poses(
@@ -98,10 +111,12 @@ def report_poses(
     truth: pd.DataFrame,
     labels: np.ndarray,
     *,
-    search: bool,
+    search: bool = False,
+    copies: int = 1,
 ) -> Encoded:
     """Print how far the poses of images are from those of their twins, beside the truth."""
-    found, twin = model.encode(images, search=search), model.encode(upright, search=search)
+    found = model.encode(images, search=search, copies=copies)
+    twin = model.encode(upright, search=search, copies=copies)
     assert found.angle_deg is not None and twin.angle_deg is not None
     angle = truth["angle_deg"].to_numpy()
     shift = truth[["shift_x", "shift_y"]].to_numpy()
@@ -136,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
     parser.add_argument("--search", type=int, default=0, help="test images also searched")
+    parser.add_argument("--copies", type=int, default=1, help="also read from so many, turned")
     options = parser.parse_args(arguments)
     print(machine.sentence(options.threads), flush=True)
     model = fit(options, pictures(options.data, "train", options.images)[0])

@@ -17,6 +17,7 @@ from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
 from modpose.posterior.codebook import centres_of
+from modpose.posterior.copies import check_copies, consensus, even_turns, picked
 from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.latents import Latents
 from modpose.posterior.posterior import Posterior
@@ -61,6 +62,8 @@ class Encoded:
         without search, or where there is no encoder to compare with.
     pose_channel
         (N, p) numbers beside content for the field alone, or None where the model has none.
+    pose_agreement
+        (N,) share of the turned copies of each image that tell this pose; None without copies.
     """
 
     z: Floats
@@ -78,6 +81,7 @@ class Encoded:
     elbo_gain: Floats | None = None
     rotation_std_deg: Floats | None = None
     pose_channel: Floats | None = None
+    pose_agreement: Floats | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row an image: the columns of ``latents.parquet`` that inference gives."""
@@ -104,8 +108,9 @@ class Encoded:
             columns |= {f"pose_{k}": part for k, part in enumerate(self.pose_channel.T)}
         for name in ("pose_entropy", "elbo", "recon", "kl_pose", "kl_content"):
             columns[name] = getattr(self, name)
-        if self.elbo_gain is not None:
-            columns["elbo_gain"] = self.elbo_gain
+        for name in ("elbo_gain", "pose_agreement"):
+            if getattr(self, name) is not None:
+                columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
 
 
@@ -119,6 +124,7 @@ def encode_dataset(
     search: SearchSettings | None = None,
     hypotheses: Gaussian | None = None,
     rows: NDArray[np.int64] | None = None,
+    copies: int = 1,
 ) -> Encoded:
     """Infer content and pose of every image of a data set, in order.
 
@@ -142,7 +148,11 @@ def encode_dataset(
         images that it has no row for.
     rows
         Images to infer, in this order; None: all.
+    copies
+        Read each image so many times, turned evenly round the circle, and keep what most copies
+        tell; not with ``search``.
     """
+    check_copies(copies, vae.layout, given=vae.projection is not None or search is not None)
     chosen = np.arange(dataset.n) if rows is None else np.asarray(rows, dtype=np.int64)
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < dataset.n:
         found, expected = f"{chosen.min()} to {chosen.max()}", f"0 to {dataset.n - 1}"
@@ -158,7 +168,9 @@ def encode_dataset(
     with Progress("encode" if search is None else "search", len(chosen), quiet=quiet) as progress:
         for batch in dataset.batches(chosen, size):
             ready = batch.to(device)
-            if search is None:
+            if search is None and copies > 1:
+                values = _encode_copies(vae, ready, generator, copies)
+            elif search is None:
                 values = _encode_batch(vae, ready, generator)
             elif in_space(vae):
                 values = _search_space(vae, ready, search.in_space, generator)
@@ -209,6 +221,20 @@ def _encode_batch(
     values = _latent_values(vae, batch, best, spread)
     values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo.value()}
     return values | {"recon": elbo.recon, "kl_pose": elbo.kl_pose, "kl_content": elbo.kl_content}
+
+
+def _encode_copies(
+    vae: Vae, batch: Batch, generator: torch.Generator, copies: int
+) -> dict[str, torch.Tensor]:
+    """Infer from the copy of each image, turned, whose pose most of the others tell, too."""
+    found = []
+    for turn in even_turns(copies):
+        angle = batch.image.new_full((len(batch),), turn) if turn else None
+        with torch.no_grad():
+            posterior = vae.posterior(batch, angle)
+        found.append(_encode_batch(vae, batch, generator, posterior=posterior))
+    which, agreement = consensus(torch.stack([one["angle_deg"] for one in found]).deg2rad())
+    return picked(found, which) | {"pose_agreement": agreement}
 
 
 def _latent_values(

@@ -216,6 +216,7 @@ class PoseModel:
         x: Images,
         search: bool | SearchSettings = False,
         rows: NDArray[np.int64] | None = None,
+        copies: int = 1,
     ) -> Encoded:
         """Infer content and pose of each image.
 
@@ -231,12 +232,17 @@ class PoseModel:
         rows
             Which of the images to encode; None: all.  So a lookup table is asked about a part of
             the images that it was fitted to, for it knows an image by its place in the stack.
+        copies
+            Read each image so many times, turned evenly round the circle, and keep the pose that
+            most copies tell: so many times slower, and objects that look much the same upside
+            down are read the same way up more often.  Where an angle in the plane is inferred,
+            its prior is uniform, and nothing is searched.
 
         Raises
         ------
         InputError
             Without search, if the model has a lookup table in place of an encoder; with search,
-            if the model infers no pose in two dimensions.
+            if the model infers no pose in two dimensions; with copies, if these may not be turned.
         """
         table = self.config.model.encoder.kind == "table"
         if table and not search:
@@ -247,11 +253,11 @@ class PoseModel:
         dataset = self.dataset(x)
         with self._poses_for(dataset):
             if not search:
-                return self._encode(dataset, rows=rows)
+                return self._encode(dataset, rows=rows, copies=copies)
             thorough = search if isinstance(search, SearchSettings) else SearchSettings()
             new = table and not self._fitted_to(dataset)
             anew = table_hypotheses(self.vae) if new else None
-            return self._encode(dataset, thorough, anew, rows)
+            return self._encode(dataset, thorough, anew, rows, copies)
 
     def _fitted_to(self, dataset: Dataset) -> bool:
         return fingerprint(dataset.source) == self._environment.get("fingerprint")
@@ -355,6 +361,7 @@ class PoseModel:
         search: SearchSettings | None = None,
         hypotheses: Gaussian | None = None,
         rows: NDArray[np.int64] | None = None,
+        copies: int = 1,
     ) -> Encoded:
         return encode_dataset(
             self.vae,
@@ -365,6 +372,7 @@ class PoseModel:
             search=search,
             hypotheses=hypotheses,
             rows=rows,
+            copies=copies,
         )
 
     # --- scikit-learn's manners ---------------------------------------------------------------

@@ -170,7 +170,11 @@ class Vae(GenerativeModel):
         if self.searched is not None and self.training:
             elbo, posterior = self._taught(batch, self.searched, generator)
         else:
-            posterior = self.posterior(batch, generator if augment else None)
+            turn = None
+            if augment:
+                size, device = len(batch), batch.image.device
+                turn = 2 * math.pi * torch.rand(size, generator=generator, device=device)
+            posterior = self.posterior(batch, turn)
             elbo = self.elbo(
                 batch,
                 posterior,
@@ -304,15 +308,16 @@ class Vae(GenerativeModel):
         weight = recon + posterior.log_prior_over_posterior(latents)
         return weight.logsumexp(-1) - math.log(samples)
 
-    def posterior(self, batch: Batch, augment: torch.Generator | None = None) -> Posterior:
-        """q(content, pose | image); ``augment`` gives the angles of the encoder's input."""
-        if augment is None:
+    def posterior(self, batch: Batch, turn: Tensor | None = None) -> Posterior:
+        """q(content, pose | image); with ``turn`` (B,), as read from copies turned by that angle.
+
+        Radians; what is inferred of the copies is turned back.
+        """
+        if turn is None:
             return self.layout.posterior(*self._propose(batch))
-        angle = torch.rand(len(batch), generator=augment, device=batch.image.device)
-        angle = 2 * math.pi * angle
-        turned = rotate_images(batch.image, angle, self.coordinates)
+        turned = rotate_images(batch.image, turn, self.coordinates)
         posterior = self.layout.posterior(*self._propose(batch.with_image(turned)))
-        return posterior.turned_back(angle)
+        return posterior.turned_back(turn)
 
     def _propose(self, batch: Batch) -> Proposal:
         if batch.twin is not None:

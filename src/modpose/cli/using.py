@@ -99,6 +99,13 @@ def encode(
             help="Search for every pose on a grid and refine by gradient: slower, more accurate.",
         ),
     ] = False,
+    copies: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Read each image so many times, turned, and keep the pose that most tell.",
+        ),
+    ] = 1,
     datadir: DataDir = None,
     index: Index = None,
     poses: PosesFile = None,
@@ -107,11 +114,13 @@ def encode(
 ) -> None:
     """Infer content and pose of other images with a run's model.
 
-    With --search the column elbo_gain says by how many nats the search improved on the encoder.
+    With --search the column elbo_gain says by how many nats the search improved on the encoder;
+    with --copies the column pose_agreement says which share of the copies tell the pose.
 
     \b
     modpose encode run new.star -o latents.parquet
     modpose encode run new.star -o latents.parquet --search
+    modpose encode run new.star -o latents.parquet --copies 16
     """
     from modpose.data.source import open_source
     from modpose.encoded import gain_summary
@@ -129,7 +138,7 @@ def encode(
         poses=poses,
         ctf=ctf,
     )
-    encoded = opened_run.model().encode(images, search=search)
+    encoded = opened_run.model().encode(images, search=search, copies=copies)
     write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:
         typer.echo(gain_summary(encoded))

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.data.batches import Batch
 from modpose.errors import InputError
 from modpose.evaluate.metrics import circular_rmse_deg, resultant_length, shift_rmse_px, wrap_deg
 from modpose.geometry.rotations import wrap
+from modpose.posterior.copies import check_copies, consensus, even_turns, picked
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -167,7 +169,7 @@ class Poses:
 
 
 @torch.no_grad()
-def infer_poses(model: PoseModel, images: Floats, batch: int = 256) -> Poses:
+def infer_poses(model: PoseModel, images: Floats, batch: int = 256, copies: int = 1) -> Poses:
     """Infer content and pose of the most probable cell, as ``encode`` does, and no ELBO.
 
     Parameters
@@ -178,18 +180,29 @@ def infer_poses(model: PoseModel, images: Floats, batch: int = 256) -> Poses:
         (N, H, W) or (N, H, W, 3), in the units that the model was fitted in.
     batch
         Images at a time.
+    copies
+        Turned copies of each image that are read, as ``encode`` does.
     """
     if model.config.model.encoder.kind == "table":
         raise InputError("equivariance: a lookup table infers nothing of images that were moved")
+    check_copies(copies, model.vae.layout, given=False)
     dataset, parts = model.dataset(images), []
     with Progress("infer", dataset.n, quiet=model.quiet) as progress:
         for ready in dataset.batches(np.arange(dataset.n), batch):
-            best = model.vae.posterior(ready.to(model.device)).best()
-            angle = wrap(best.angle[:, 0]).rad2deg()
-            parts.append([part.cpu() for part in (best.z[:, 0], angle, best.shift[:, 0])])
+            there = ready.to(model.device)
+            found = [_best(model, there, turn) for turn in even_turns(copies)]
+            which, _ = consensus(torch.stack([one["angle"] for one in found]))
+            parts.append([part.cpu() for part in picked(found, which).values()])
             progress.advance(len(ready), 0.0)
-    columns = [torch.cat(column).double().numpy() for column in zip(*parts, strict=True)]
-    return Poses(*columns)
+    z, angle, shift = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+    return Poses(z, np.rad2deg(angle), shift)
+
+
+def _best(model: PoseModel, batch: Batch, turn: float) -> dict[str, torch.Tensor]:
+    """Infer from images that are turned by an angle, radians; what is inferred is turned back."""
+    angle = batch.image.new_full((len(batch),), turn) if turn else None
+    best = model.vae.posterior(batch, angle).best()
+    return {"z": best.z[:, 0], "angle": wrap(best.angle[:, 0]), "shift": best.shift[:, 0]}
 
 
 def move(images: Floats, angle_deg: ArrayLike, shift_px: ArrayLike) -> Floats:
@@ -233,14 +246,16 @@ def _move_plane(plane: Floats, angle_deg: float, shift_px: Array) -> Floats:
 # --- the measurements -------------------------------------------------------------------------
 
 
-def turned_consistency(model: PoseModel, images: Floats, rotations: int = 160) -> Array:
+def turned_consistency(
+    model: PoseModel, images: Floats, rotations: int = 160, copies: int = 1
+) -> Array:
     """Turn each image by ``rotations`` even angles and compare what is inferred: (N, K) degrees.
 
-    Nasiri & Bepler 2022, Table 3 (they draw the angles at random).
+    Nasiri & Bepler 2022, Table 3 (they draw the angles at random).  ``copies`` as in ``encode``.
     """
     angles = 360.0 * np.arange(rotations) / rotations
-    unturned = infer_poses(model, images).angle_deg
-    turned = [infer_poses(model, move(images, a, 0.0)).angle_deg for a in angles]
+    unturned = infer_poses(model, images, copies=copies).angle_deg
+    turned = [infer_poses(model, move(images, a, 0.0), copies=copies).angle_deg for a in angles]
     return consistency_errors(np.stack(turned, axis=1), unturned, angles)
 
 

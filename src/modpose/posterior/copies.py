@@ -1,0 +1,68 @@
+"""Copies of an image that are turned before they are read, and the pose that most of them tell.
+
+An encoder that follows a turn only nearly reads an object that looks much the same upside down now
+the one way up and now the other, as the pixels fall.  What the copies agree on depends on that far
+less, and how many do says how sure the pose is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from modpose.errors import InputError
+from modpose.posterior.posterior import LatentLayout
+
+ALIKE = math.radians(30)
+"""Angles that differ by less tell the same pose."""
+
+
+def even_turns(copies: int) -> list[float]:
+    """Return so many angles, radians, evenly round the circle from 0 on."""
+    return [2 * math.pi * k / copies for k in range(copies)]
+
+
+def consensus(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the copy that agrees best with the others.
+
+    Parameters
+    ----------
+    angle
+        (M, B) radians that M copies tell of each image, turned back.
+
+    Returns
+    -------
+    which, agreement
+        (B,) int64, the copy with the largest sum of cosines to all, the first of equals; and (B,)
+        the share of copies, itself among them, within 30 degrees of it.
+    """
+    cosine = (angle.unsqueeze(1) - angle).cos()  # (M, M, B)
+    which = cosine.sum(1).argmax(0)
+    near = (cosine > math.cos(ALIKE)).float().mean(1)
+    return which, near.gather(0, which.unsqueeze(0)).squeeze(0)
+
+
+def check_copies(copies: int, layout: LatentLayout, *, given: bool) -> None:
+    """Check that images of a model may be turned: any angle is then as probable as any other.
+
+    Raises
+    ------
+    InputError
+        If there are less than one, or a pose that is known, not inferred, or has another prior.
+    """
+    if copies < 1:
+        raise InputError.of("encode", "copies", copies, "1 or more")
+    if copies == 1:
+        return
+    uniform = layout.rotation.prior == "uniform" and layout.dim == 2
+    if given or not uniform:
+        expected = "1 where the model does not infer an angle in the plane with a uniform prior"
+        raise InputError.of("encode", "copies", copies, expected)
+
+
+def picked(values: list[dict[str, Tensor]], which: Tensor) -> dict[str, Tensor]:
+    """Take, of M dictionaries of (B, ...), each row from the one that ``which`` (B,) says."""
+    rows = torch.arange(len(which), device=which.device)
+    return {name: torch.stack([one[name] for one in values])[which, rows] for name in values[0]}
