@@ -272,8 +272,8 @@ def test_augmentation_turns_the_input_and_takes_the_angle_off() -> None:
     u = Pose(rotation_2d(truth), torch.zeros(6, 2)).to_object(lattice((10, 10)))
     blob = torch.exp(-((u[..., 0] - 2) ** 2 + u[..., 1] ** 2) / 2).reshape(6, 1, 10, 10)
     batch = Batch(torch.arange(6), blob)
-    for augment in (None, seeded(4)):
-        angle = vae.posterior(batch, augment).best().angle[:, 0]
+    for turn in (None, 2 * math.pi * torch.rand(6, generator=seeded(4))):
+        angle = vae.posterior(batch, turn).best().angle[:, 0]
         assert ((angle - truth).cos() > 0.99).all()
 
 
