@@ -162,7 +162,7 @@ _DIGITS = Sizes(8_000, 2_000, BY_TIME, 8.0, (), (20, 20))
 """A textbook decoder takes 25 ms an image and thread: with more images, going through them once
 after a fit would take longer than the fit."""
 _SCALED = replace(
-    _DIGITS, images=5_000, held_out=1_000, minutes=6.0, contenders=(P8, modpose(16), CLASSES)
+    _DIGITS, images=5_000, held_out=1_000, minutes=5.0, contenders=(P8, modpose(16), CLASSES)
 )
 _FULL = Sizes(60_000, 10_000, 500, None, (P8, modpose(16), CLASSES))
 
@@ -203,9 +203,9 @@ PLANS: dict[Budget, Plan] = {
         fields=16,
         sprites=_SCALED,
         galaxies=replace(_SCALED, contenders=(P8, modpose(16))),
-        hinge=replace(_SCALED, minutes=5.0, contenders=(target_vae(8, 1), modpose(1))),
-        particles=replace(_SCALED, minutes=5.0, contenders=(P8, modpose(2))),
-        views=replace(_SCALED, images=3_000, minutes=5.0, contenders=(P8, modpose(2))),
+        hinge=replace(_SCALED, contenders=(target_vae(8, 1), modpose(1))),
+        particles=replace(_SCALED, contenders=(P8, modpose(2), CLASSES)),
+        views=replace(_SCALED, images=3_000, contenders=(P8, modpose(2))),
         snr=(0.5, 0.1, 0.05),
     ),
     "full": Plan(
