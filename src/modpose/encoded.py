@@ -152,7 +152,8 @@ def encode_dataset(
         Read each image so many times, turned evenly round the circle, and keep what most copies
         tell; not with ``search``.
     """
-    check_copies(copies, vae.layout, given=vae.projection is not None or search is not None)
+    given, searched = vae.projection is not None, search is not None
+    check_copies(copies, vae.layout, given=given, searched=searched)
     chosen = np.arange(dataset.n) if rows is None else np.asarray(rows, dtype=np.int64)
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < dataset.n:
         found, expected = f"{chosen.min()} to {chosen.max()}", f"0 to {dataset.n - 1}"

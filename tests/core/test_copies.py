@@ -127,7 +127,7 @@ def test_copies_that_may_not_be_turned_are_refused(model: PoseModel) -> None:
     images = pictures(20)
     with pytest.raises(InputError, match="copies is 0, expected 1 or more"):
         model.encode(images, copies=0)
-    with pytest.raises(InputError, match="copies is 4, expected 1 where"):
+    with pytest.raises(InputError, match="copies is 4, expected 1 with search"):
         model.encode(images, copies=4, search=True)
     narrow = merge(SMALL, {"model": {"rotation": {"prior": "gaussian", "std_deg": 45.0}}})
     narrow = merge(narrow, {"train": {"epochs": 1, "augment": {"rotate": "none"}}})

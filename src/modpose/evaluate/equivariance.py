@@ -185,7 +185,7 @@ def infer_poses(model: PoseModel, images: Floats, batch: int = 256, copies: int 
     """
     if model.config.model.encoder.kind == "table":
         raise InputError("equivariance: a lookup table infers nothing of images that were moved")
-    check_copies(copies, model.vae.layout, given=False)
+    check_copies(copies, model.vae.layout, given=False, searched=False)
     dataset, parts = model.dataset(images), []
     with Progress("infer", dataset.n, quiet=model.quiet) as progress:
         for ready in dataset.batches(np.arange(dataset.n), batch):

@@ -44,20 +44,22 @@ def consensus(angle: Tensor) -> tuple[Tensor, Tensor]:
     return which, near.gather(0, which.unsqueeze(0)).squeeze(0)
 
 
-def check_copies(copies: int, layout: LatentLayout, *, given: bool) -> None:
+def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bool) -> None:
     """Check that images of a model may be turned: any angle is then as probable as any other.
 
     Raises
     ------
     InputError
-        If there are less than one, or a pose that is known, not inferred, or has another prior.
+        If there are less than one; or several, and the pose is ``given``, is ``searched`` for, or
+        is no angle with a uniform prior.
     """
     if copies < 1:
         raise InputError.of("encode", "copies", copies, "1 or more")
     if copies == 1:
         return
-    uniform = layout.rotation.prior == "uniform" and layout.dim == 2
-    if given or not uniform:
+    if searched:
+        raise InputError.of("encode", "copies", copies, "1 with search, or no search")
+    if given or layout.rotation.prior != "uniform" or layout.dim != 2:
         expected = "1 where the model does not infer an angle in the plane with a uniform prior"
         raise InputError.of("encode", "copies", copies, expected)
 
