@@ -11,7 +11,13 @@ import pytest
 from modpose.config import parse_config
 from modpose.errors import InputError
 from modpose.evaluate.experiments import subtomograms
-from modpose.evaluate.experiments.subtomograms.sets import clean_volumes, make_set
+from modpose.evaluate.experiments.subtomograms.sets import (
+    FIELD_OF_VIEW,
+    MOLECULES,
+    RESOLUTION,
+    clean_volumes,
+    make_set,
+)
 from modpose.evaluate.experiments.subtomograms.studies import (
     COMPARED,
     MODELS,
@@ -20,6 +26,7 @@ from modpose.evaluate.experiments.subtomograms.studies import (
     Setting,
     make_fit,
 )
+from modpose.simulate.species import species_of_files
 
 
 def test_smoke(tmp_path: Path) -> None:
@@ -57,6 +64,13 @@ def test_sets_differ_in_molecules_and_instrument(tmp_path: Path) -> None:
     noise = noisy - clean
     assert clean.var() / noise.var() == pytest.approx(0.1, rel=0.5)
     assert abs(np.corrcoef(clean.ravel(), noise.ravel())[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("name", list(MOLECULES))
+def test_real_molecules_fit_into_the_box(shared_data: Path, name: str) -> None:
+    paths = [shared_data / "pdb" / file for file in MOLECULES[name][0].split()]
+    for one in species_of_files(paths, RESOLUTION):
+        assert 2 * one.radius(np.zeros(1), 1.0) <= FIELD_OF_VIEW, one.name
 
 
 @pytest.mark.parametrize("budget", ["scaled", "full"])

@@ -28,8 +28,8 @@ MOLECULES = {
         "1bxn.pdb 2atc.pdb 3gl1.pdb 4hhb.pdb 1oel.pdb 1qvr.pdb 3cf3.pdb 3h84.pdb",
         "eight molecules, four of them of the paper's set",
     ),
-    "C": ("3j9i.pdb.gz 4v1w.cif.gz 1igt.pdb 1s3x.pdb adk_open.pdb", "five other molecules"),
-    "R": ("4v4r_30S.pdb.gz", "one molecule, a ribosomal subunit"),
+    "C": ("4v1w.cif.gz 1igt.pdb 1s3x.pdb adk_open.pdb", "four other molecules"),
+    "R": ("3j9i.pdb.gz", "one molecule, a proteasome"),
 }
 INSTRUMENT: dict[str, dict[str, Any]] = {
     "S": {"tilt_range_deg": (-60.0, 60.0), "noise": "white"},
