@@ -170,7 +170,7 @@ class Seer:
     )
 
 
-def seen(_: Any, images: np.ndarray, batch: int = 256) -> Poses:
+def seen(_: Any, images: np.ndarray, batch: int = 256, copies: int = 1) -> Poses:
     light = images.sum((1, 2))
     y, x = np.mgrid[: images.shape[1], : images.shape[2]] - images.shape[1] // 2
     centre = np.stack([(images * g).sum((1, 2)) / light for g in (x, y)], 1)
