@@ -5,7 +5,7 @@
 
 One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
 upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
-``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 16``
+``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 5``
 the first two thousand with the pose that most of so many turned copies tell.
 """
 

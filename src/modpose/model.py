@@ -235,8 +235,8 @@ class PoseModel:
         copies
             Read each image so many times, turned evenly round the circle, and keep the pose that
             most copies tell: so many times slower, and objects that look much the same upside
-            down are read the same way up more often.  Where an angle in the plane is inferred,
-            its prior is uniform, and nothing is searched.
+            down are read the same way up more often.  An odd number is best, 5 or 15.  Where an
+            angle in the plane is inferred, its prior is uniform, and nothing is searched.
 
         Raises
         ------

@@ -103,7 +103,7 @@ def encode(
         int,
         typer.Option(
             min=1,
-            help="Read each image so many times, turned, and keep the pose that most tell.",
+            help="Read each image so many times, turned, and keep the pose that most tell; odd.",
         ),
     ] = 1,
     datadir: DataDir = None,
@@ -120,7 +120,7 @@ def encode(
     \b
     modpose encode run new.star -o latents.parquet
     modpose encode run new.star -o latents.parquet --search
-    modpose encode run new.star -o latents.parquet --copies 16
+    modpose encode run new.star -o latents.parquet --copies 5
     """
     from modpose.data.source import open_source
     from modpose.encoded import gain_summary
