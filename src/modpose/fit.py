@@ -21,9 +21,9 @@ from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
 from modpose.data.training_set import check_images, open_dataset
-from modpose.encoded import encode_dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
+from modpose.inference import encode_dataset
 from modpose.latents import latents_table
 from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress

@@ -17,9 +17,10 @@ from modpose.data.labels import read_labels
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
 from modpose.data.training_set import open_dataset
-from modpose.encoded import Encoded, encode_dataset, importance_bounds, table_hypotheses
+from modpose.encoded import Encoded
 from modpose.errors import InputError
 from modpose.fit import describe_fit, start, train_model
+from modpose.inference import encode_dataset, importance_bounds, table_hypotheses
 from modpose.latents import latents_table
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint

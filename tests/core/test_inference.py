@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from modpose import encoded
+from modpose import inference
 from modpose.config import merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.source import open_source
-from modpose.encoded import encode_dataset, importance_bounds
+from modpose.inference import encode_dataset, importance_bounds
 from modpose.recipes import recipe_config
 from modpose.vae import Vae, build_vae
 
@@ -51,7 +51,7 @@ def test_no_tensor_of_a_batch_outlives_the_next(
     vae, dataset = ready
     alive: list[int] = []
     batches: list[list[weakref.ReferenceType[Tensor]]] = []
-    encode = encoded._encode_batch
+    encode = inference._encode_batch
 
     def watched(*arguments: Any) -> dict[str, Tensor]:
         alive.append(sum(one() is not None for batch in batches[:-1] for one in batch))
@@ -59,6 +59,6 @@ def test_no_tensor_of_a_batch_outlives_the_next(
         batches.append([weakref.ref(part) for part in found.values()])
         return found
 
-    monkeypatch.setattr(encoded, "_encode_batch", watched)
+    monkeypatch.setattr(inference, "_encode_batch", watched)
     encode_dataset(vae, dataset, device=CPU, seed=0, quiet=True)
     assert alive == [0, 0, 0, 0]
