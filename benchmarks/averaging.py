@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from benchmarks import machine
 from modpose.averaging.alignment import AlignSettings
-from modpose.averaging.coefficients import coefficients_of, joined, white_noise
+from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, white_noise
 from modpose.averaging.reference import make_references
 from modpose.averaging.run import align_subtomograms
-from modpose.evaluate.pose_bound import pose_bound
+from modpose.evaluate.pose_bound import MEDIAN_OF_RMS, pose_bound
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
 from modpose.evaluate.volume_symmetry import volume_symmetry
 from modpose.geometry.groups import so3_grid
@@ -35,24 +36,46 @@ from modpose.train.memory import keep_freed_memory
 
 BOUND_LIMIT = 0.45
 """Frequencies up to here enter the bound, cycles a voxel."""
+HINGE_STOPS = 9
+"""Angles of a hinge whose templates stand for all."""
 
 
 def bounds_of(made: Subtomograms) -> list[float]:
     """Median error of rotation at the bound for each molecule, degrees."""
-    box = made.settings.box
+    classes = torch.tensor(made.truth["class"].to_numpy())
+    found = []
+    for number, template in enumerate(torch.from_numpy(made.templates())):
+        bound = pose_bound(*_observed(made, classes == number, template))
+        found.append(bound.angle_median_deg)
+    return found
+
+
+def hinge_bounds_of(made: Subtomograms, *, known: bool) -> float:
+    """Median error of rotation at the bound of a hinged molecule, its hinge known or not."""
+    hinge = torch.tensor(made.truth["hinge_deg"].to_numpy())
+    stops = torch.linspace(float(hinge.min()), float(hinge.max()), HINGE_STOPS)
+    nearest = (hinge[:, None] - stops).abs().argmin(1)
+    angles = []
+    for number, stop in enumerate(stops.tolist()):
+        own = nearest == number
+        before, here, after = (torch.from_numpy(made.templates(stop + k)[0]) for k in (-1, 0, 1))
+        motions = None if known else (after - before)[None] / 2  # a degree
+        angles.append(pose_bound(*_observed(made, own, here), motions).angle_rms_deg)
+    return MEDIAN_OF_RMS * float(torch.cat(angles).median())
+
+
+def _observed(
+    made: Subtomograms, own: Tensor, template: Tensor
+) -> tuple[Coefficients, Tensor, Tensor, Tensor]:
+    """What a bound asks of some volumes: how they were seen, the template, their true poses."""
+    box, count = made.settings.box, int(own.sum())
     mask = wedge_mask(torch.tensor([made.settings.tilt_range_deg]), (box,) * 3)
-    volumes = torch.zeros(made.n, box, box, box)
+    volumes = torch.zeros(count, box, box, box)
     data = joined([coefficients_of(volumes, mask, white_noise(box, 1.0), BOUND_LIMIT)])
     entries = made.truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy()
     rotation = torch.tensor(entries, dtype=torch.float32).reshape(-1, 3, 3)
     shift = torch.tensor(made.truth[["shift_x", "shift_y", "shift_z"]].to_numpy()).float()
-    classes = torch.tensor(made.truth["class"].to_numpy())
-    found = []
-    for number, template in enumerate(torch.from_numpy(made.templates())):
-        own = classes == number
-        bound = pose_bound(data.rows(own), template, rotation[own], shift[own])
-        found.append(bound.angle_median_deg)
-    return found
+    return data, template, rotation[own], shift[own]
 
 
 def measure(made: Subtomograms, settings: AlignSettings) -> tuple[PoseRecovery, float, float]:

@@ -35,7 +35,12 @@ from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_errors import pose_errors
 from modpose.evaluate.pose_recovery import recover_poses
 from modpose.geometry.groups import symmetry_group
-from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
+from modpose.geometry.rotations import (
+    geodesic,
+    haar_rotations,
+    rotation_of_vector,
+    vector_of_rotation,
+)
 from modpose.observe.wedge import wedge_mask
 from modpose.posterior.so3_climb import climb
 from modpose.simulate.molecules import blob_assembly, density, hinged_molecule
@@ -152,6 +157,27 @@ def test_pose_errors_forget_the_frame_and_the_symmetry(symmetry: str) -> None:
         assert errors.aligned_deg.median() > 30
 
 
+def test_pose_errors_forget_a_frame_that_goes_with_a_motion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = haar_rotations(120, generator, torch.float64)
+    hinge = 40 * torch.rand(120, generator=generator, dtype=torch.float64) - 20
+    noise = torch.randn(120, 3, generator=generator, dtype=torch.float64) * 0.01
+    axis = torch.tensor([0.002, -0.001, 0.005], dtype=torch.float64)  # radians a degree
+    found = true @ haar_rotations(1, generator, torch.float64)[0]
+    found = found @ rotation_of_vector(hinge[:, None] * axis + noise)
+    along = torch.tensor([0.03, 0.0, -0.02], dtype=torch.float64)
+    shift = torch.einsum("nij,nj->ni", true, hinge[:, None] * along + 0.5)
+    found[:6] = haar_rotations(6, generator, torch.float64)  # some are lost
+    plain = pose_errors(found, shift, true, torch.zeros_like(shift))
+    errors = pose_errors(found, shift, true, torch.zeros_like(shift), motion=hinge)
+    expected = torch.rad2deg(noise.norm(dim=1))[6:].median().item()
+    assert plain.angle_deg.median().item() > 3 * expected
+    assert errors.angle_deg[6:].median().item() == pytest.approx(expected, rel=0.1)
+    assert plain.shift_px.median() > 0.2
+    assert errors.shift_px[6:].max() < 1e-6
+    assert torch.equal(errors.raw_deg, plain.raw_deg)
+
+
 def test_the_bound_is_what_maximum_likelihood_reaches() -> None:
     simulated = made(150, 0.4)
     data, (rotation, shift) = taken(simulated, 0.45), true_poses(simulated)
@@ -169,10 +195,46 @@ def test_the_bound_is_what_maximum_likelihood_reaches() -> None:
     assert angle.median().item() == pytest.approx(bound.angle_median_deg, rel=0.15)
 
 
-def drawn_from_model(data: Coefficients, template: Tensor, poses: tuple[Tensor, Tensor]) -> Tensor:
+def test_the_bound_with_an_unknown_hinge_is_what_maximum_likelihood_reaches() -> None:
+    """Poses from the best of templates at several amounts of the motion, read between them."""
+    settings = SubtomogramSettings(n=150, box=BOX, pixel_size=8.0, snr=0.4, seed=0)
+    simulated = simulate_subtomograms(settings, hinged_species())
+    data, (rotation, shift) = taken(simulated, 0.3), true_poses(simulated)
+    maps = torch.from_numpy(np.concatenate([simulated.templates(h) for h in (-5.0, 0.0, 5.0)]))
+    motion = (maps[2] - maps[0]) / 2  # of five degrees
+    bound = pose_bound(data, maps[1], rotation, shift, motion[None])
+    drawn = replace(data, value=drawn_from_model(data, maps[1:2], (rotation, shift), 0.3))
+    steps = torch.tensor([-1.0, 0.0, 1.0])
+    references = make_references(maps[1] + steps[:, None, None, None] * motion, 0.3, slopes=True)
+    owner = torch.arange(150)
+    scores, errors = [], []
+    for k in range(3):
+        which = torch.full_like(owner, k)
+        top = climb(drawn, references, owner, which, rotation, shift, steps=6, normalised=False)
+        scores.append(top.score.double())
+        turn = vector_of_rotation(rotation.mT @ top.rotation)
+        errors.append(torch.cat([turn, top.shift - shift], 1).double())
+    curve = scores[0] - 2 * scores[1] + scores[2]
+    best = (0.5 * (scores[0] - scores[2]) / curve)[:, None]
+    error = errors[1] + best * (errors[2] - errors[0]) / 2
+    error = error + best.square() * (errors[0] - 2 * errors[1] + errors[2]) / 2
+    known = pose_bound(data, maps[1], rotation, shift)
+    assert mahalanobis(error, bound.covariance) == pytest.approx(6, rel=0.12)
+    assert mahalanobis(error, known.covariance) > 6 * 1.12
+
+
+def mahalanobis(error: Tensor, covariance: Tensor) -> float:
+    """Mean square of errors (N, 6) in units of what was expected; 6 where that was right."""
+    solved = torch.linalg.solve(covariance, error[..., None]).squeeze(-1)
+    return (error * solved).sum(1).mean().item()
+
+
+def drawn_from_model(
+    data: Coefficients, template: Tensor, poses: tuple[Tensor, Tensor], limit: float = 0.45
+) -> Tensor:
     """Draw coefficients of the bound's own model: the wedge acts in the box itself."""
     which = torch.zeros(len(data), dtype=torch.int64)
-    references = make_references(template, 0.45)
+    references = make_references(template, limit)
     signal = sample(references, which, turned(data.frequency, poses[0]))
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(*signal.shape, 2, generator=generator) * 0.5**0.5

@@ -1,7 +1,8 @@
 """The Cramer-Rao bound of a pose: how well rotation and shift can be known at all.
 
 With the template known, the noise white and of known variance, the error of any unbiased estimate
-of the six numbers has at least the inverse of their Fisher information as covariance.
+of the six numbers has at least the inverse of their Fisher information as covariance.  What else
+must be found in the same volume, such as the angle of a hinge, can only add to it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from modpose.averaging.coefficients import Coefficients
 from modpose.averaging.reference import make_references
-from modpose.posterior.so3_climb import climb
+from modpose.posterior.so3_climb import NUMBERS_AT_ONCE, predicted
 
 MEDIAN_OF_RMS = 0.888
 """Median length of three independent Gaussian numbers over their root mean square."""
@@ -46,7 +47,11 @@ class PoseBound(NamedTuple):
 
 
 def pose_bound(
-    volumes: Coefficients, template: Tensor, rotation: Tensor, shift: Tensor
+    volumes: Coefficients,
+    template: Tensor,
+    rotation: Tensor,
+    shift: Tensor,
+    motions: Tensor | None = None,
 ) -> PoseBound:
     """Bound the errors of poses of a known template.
 
@@ -59,12 +64,23 @@ def pose_bound(
         (D, D, D) the upright object, before the observation, in the unit of the volumes.
     rotation, shift
         (B, 3, 3) and (B, 3) voxels, the true poses.
+    motions
+        (J, D, D, D) derivatives of the template by what is not known of it; None: it is known.
     """
-    references = make_references(template[None], float(volumes.radius[-1]), slopes=True)
-    owner = torch.arange(len(rotation))
-    which = torch.zeros_like(owner)
-    seen = climb(volumes, references, owner, which, rotation, shift, steps=0, normalised=False)
-    covariance = torch.linalg.inv(seen.information.double())
+    known = template[None] if motions is None else torch.cat([template[None], motions])
+    references = make_references(known, float(volumes.radius[-1]), slopes=True)
+    count = max(1, NUMBERS_AT_ONCE // (14 * len(known) * len(volumes.frequency)))
+    information = []
+    for first in range(0, len(rotation), count):
+        part = slice(first, first + count)
+        seen, pose = volumes.rows(part), (rotation[part], shift[part])
+        which = torch.zeros(len(pose[0]), dtype=torch.int64)
+        slopes = [predicted(seen, references, which, *pose)[1]]
+        for j in range(1, len(known)):
+            slopes.append(predicted(seen, references, which + j, *pose)[0][..., None])
+        every = torch.cat(slopes, -1).double()
+        information.append(every.transpose(1, 2) @ every)
+    covariance = torch.linalg.inv(torch.cat(information))[:, :6, :6]
     variances = covariance.diagonal(dim1=1, dim2=2)
     return PoseBound(
         covariance,

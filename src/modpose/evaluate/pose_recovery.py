@@ -74,6 +74,7 @@ def recover_poses(
     truth: pd.DataFrame,
     symmetries: Sequence[Tensor | None] | None = None,
     bounds: Sequence[float] | None = None,
+    motion: Tensor | None = None,
 ) -> PoseRecovery:
     """Compare classes and poses with the truth.
 
@@ -88,6 +89,8 @@ def recover_poses(
         Rotations that leave each true object unchanged.
     bounds
         Median error of rotation at the Cramer-Rao bound of each, degrees.
+    motion
+        (N,) what the frame may turn and shift with (:func:`pose_errors`).
     """
     entries = truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
     true_rotation = torch.tensor(entries).reshape(-1, 3, 3)
@@ -108,6 +111,7 @@ def recover_poses(
             true_rotation[own],
             true_shift[own],
             None if symmetries is None else symmetries[number],
+            None if motion is None else motion[own],
         )
         name = str(truth["template"][classes == value].iloc[0]) if "template" in truth else ""
         out.append(

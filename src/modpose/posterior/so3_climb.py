@@ -150,12 +150,7 @@ def _slope(
     shift: Tensor,
     normalised: bool,
 ) -> _Slope:
-    values = sample(references, which, turned(seen.frequency, rotation))  # (B, K, 4)
-    passed = seen.transfer * phases(seen.frequency, shift)
-    values = values * passed[..., None]
-    moved = (-2j * math.pi * seen.frequency) * values[..., :1]
-    model = _real(values[..., :1]).squeeze(-1)
-    slopes = _real(torch.cat([values[..., 1:], moved], -1))  # (B, 2 K, 6)
+    model, slopes = predicted(seen, references, which, rotation, shift)
     target = _real(seen.value.unsqueeze(-1)).squeeze(-1)
     inner, norm = (model * target).sum(1), model.square().sum(1)
     both = torch.stack([target, model], 1) @ slopes  # (B, 2, 6)
@@ -168,6 +163,25 @@ def _slope(
         information = (amplitude.square())[:, None, None] * (information - outer)
     gradient = a * (along - a * self_along)
     return _Slope(pose_score(inner, norm, normalised), amplitude, gradient, information)
+
+
+def predicted(
+    seen: Coefficients, references: References, which: Tensor, rotation: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Predict volumes, one a pose, as real numbers of the same inner products.
+
+    Returns
+    -------
+    model, slopes
+        (B, 2 K), and (B, 2 K, 6) its derivatives by rotation (radians, in the object's frame) and
+        shift (voxels).
+    """
+    values = sample(references, which, turned(seen.frequency, rotation))  # (B, K, 4)
+    passed = seen.transfer * phases(seen.frequency, shift)
+    values = values * passed[..., None]
+    moved = (-2j * math.pi * seen.frequency) * values[..., :1]
+    model = _real(values[..., :1]).squeeze(-1)
+    return model, _real(torch.cat([values[..., 1:], moved], -1))
 
 
 def _real(values: Tensor) -> Tensor:

@@ -119,11 +119,11 @@ class Subtomograms(Stack):
         parts = [self._crop(self._observed(part)) for part in _chunks(rows)]
         return np.concatenate(parts) * np.float32(self.scale)
 
-    def templates(self) -> Volumes:
+    def templates(self, hinge_deg: float = 0.0) -> Volumes:
         """Return each molecule upright, before the observation, (K, D, H, W), scaled alike."""
-        box = self.settings.box
+        box, hinge = self.settings.box, np.array([hinge_deg])
         upright = [
-            self._place(k, np.eye(3)[None], np.zeros((1, 3)), np.zeros(1), np.ones(1), box)
+            self._place(k, np.eye(3)[None], np.zeros((1, 3)), hinge, np.ones(1), box)
             for k in range(len(self.species))
         ]
         return np.concatenate(upright) * np.float32(self.scale)
