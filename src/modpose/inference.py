@@ -18,7 +18,7 @@ from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
 from modpose.posterior.codebook import centres_of
-from modpose.posterior.copies import check_copies, consensus, even_turns, picked
+from modpose.posterior.copies import check_copies, picked, read_copies
 from modpose.posterior.gaussian import Gaussian
 from modpose.posterior.latents import Latents
 from modpose.posterior.posterior import Posterior
@@ -64,8 +64,8 @@ def encode_dataset(
     rows
         Images to infer, in this order; None: all.
     copies
-        Read each image so many times, turned evenly round the circle, and keep what most copies
-        tell; not with ``search``.
+        Read each image twice so many times, turned evenly round the circle, and keep what most
+        copies tell (:func:`modpose.posterior.copies.read_copies`); not with ``search``.
     """
     given, searched = vae.projection is not None, search is not None
     check_copies(copies, vae.layout, given=given, searched=searched)
@@ -143,14 +143,10 @@ def _encode_copies(
     vae: Vae, batch: Batch, generator: torch.Generator, copies: int
 ) -> dict[str, torch.Tensor]:
     """Infer from the copy of each image, turned, whose pose most of the others tell, too."""
-    found = []
-    for turn in even_turns(copies):
-        angle = batch.image.new_full((len(batch),), turn) if turn else None
-        with torch.no_grad():
-            posterior = vae.posterior(batch, angle)
-        found.append(_encode_batch(vae, batch, generator, posterior=posterior))
-    which, agreement = consensus(torch.stack([one["angle_deg"] for one in found]).deg2rad())
-    return picked(found, which) | {"pose_agreement": agreement}
+    with torch.no_grad():
+        read = read_copies(lambda *how: vae.posterior(batch, *how), copies, vae.layout)
+    found = [_encode_batch(vae, batch, generator, posterior=one) for one in read.posteriors]
+    return picked(found, read.which) | {"pose_agreement": read.agreement}
 
 
 def _latent_values(

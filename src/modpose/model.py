@@ -234,10 +234,11 @@ class PoseModel:
             Which of the images to encode; None: all.  So a lookup table is asked about a part of
             the images that it was fitted to, for it knows an image by its place in the stack.
         copies
-            Read each image so many times, turned evenly round the circle, and keep the pose that
-            most copies tell: so many times slower, and objects that look much the same upside
-            down are read the same way up more often.  An odd number is best, 5 or 15.  Where an
-            angle in the plane is inferred, its prior is uniform, and nothing is searched.
+            Read each image so many times, turned evenly round the circle, and so many times again
+            from the pose that most tell, and keep what most of these tell: twice so many times
+            slower, and objects that look much the same upside down are read the same way up more
+            often.  An odd number is best, 5 or 15.  Where an angle in the plane is inferred, its
+            prior is uniform, and nothing is searched.
 
         Raises
         ------

@@ -308,16 +308,19 @@ class Vae(GenerativeModel):
         weight = recon + posterior.log_prior_over_posterior(latents)
         return weight.logsumexp(-1) - math.log(samples)
 
-    def posterior(self, batch: Batch, turn: Tensor | None = None) -> Posterior:
+    def posterior(
+        self, batch: Batch, turn: Tensor | None = None, centre: Tensor | None = None
+    ) -> Posterior:
         """q(content, pose | image); with ``turn`` (B,), as read from copies turned by that angle.
 
-        Radians; what is inferred of the copies is turned back.
+        Radians; about the middle, or about ``centre`` (B, 2) pixels.  What is inferred of the
+        copies is turned back.
         """
         if turn is None:
             return self.layout.posterior(*self._propose(batch))
-        turned = rotate_images(batch.image, turn, self.coordinates)
+        turned = rotate_images(batch.image, turn, self.coordinates, centre)
         posterior = self.layout.posterior(*self._propose(batch.with_image(turned)))
-        return posterior.turned_back(turn)
+        return posterior.turned_back(turn, centre)
 
     def _propose(self, batch: Batch) -> Proposal:
         if batch.twin is not None:

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from modpose import InputError, PoseModel
 from modpose.cli import main
-from modpose.config import merge
+from modpose.config import ModelConfig, merge
 from modpose.evaluate.equivariance import infer_poses
 from modpose.evaluate.metrics import wrap_deg
-from modpose.posterior.copies import consensus, even_turns
+from modpose.geometry.rotations import rotation_2d
+from modpose.posterior.copies import consensus, even_turns, read_copies
+from modpose.posterior.gaussian import Gaussian
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 COPIES = 4
 SMALL: dict[str, Any] = {
@@ -81,6 +84,37 @@ def test_one_copy_is_the_image_itself(model: PoseModel) -> None:
     once, plain = model.encode(images, copies=1), model.encode(images)
     np.testing.assert_array_equal(once.angle_deg, plain.angle_deg)
     assert plain.pose_agreement is None and "pose_agreement" not in plain.to_dataframe()
+
+
+@settings(max_examples=30, deadline=None)
+@given(angle=st.floats(-math.pi, math.pi), x=st.floats(-3, 3), y=st.floats(-3, 3))
+def test_the_second_round_shows_an_object_alike_wherever_it_lies(
+    angle: float, x: float, y: float
+) -> None:
+    """A reader that errs by half a turn as the object lies errs alike in all poses."""
+    layout = LatentLayout(ModelConfig(z_dim=1), 2)
+    truth, place = torch.tensor([angle]), torch.tensor([[x, y]])
+
+    def read(turn: torch.Tensor | None, centre: torch.Tensor | None) -> Posterior:
+        turn = torch.zeros(1) if turn is None else turn
+        centre = torch.zeros(1, 2) if centre is None else centre
+        seen, offset = truth + turn, (place - centre) @ rotation_2d(turn)[0].T
+        wrong = ((2 * seen + 1).cos() + 0.2 + offset[:, 0] < 0).float()
+        one = torch.zeros(1, 1, 1)
+        posterior = Posterior(
+            layout=layout,
+            cell_log_q=torch.zeros(1, 1),
+            content=Gaussian(one, one),
+            angle=Gaussian((seen + math.pi * wrong)[:, None, None], one),
+            shift=Gaussian(offset[:, None], torch.zeros(1, 1, 2)),
+        )
+        return posterior.turned_back(turn, centre)
+
+    read_of = read_copies(read, 5, layout)
+    best = read_of.posteriors[int(read_of.which)].best()
+    assert (best.angle[0, 0] - truth).cos().item() == pytest.approx(1, abs=1e-5)
+    assert read_of.agreement.item() == pytest.approx(0.6)
+    torch.testing.assert_close(best.shift[:, 0], place, atol=1e-4, rtol=1e-4)
 
 
 def test_what_copies_tell_turns_exactly_with_the_image() -> None:

@@ -112,3 +112,8 @@ def test_rotating_a_posed_picture_adds_to_its_pose() -> None:
     wrong = picture(Pose(rotation_2d(angle - turn), moved))
     assert (turned - expected).abs().max() < 0.08  # what bilinear reading costs
     assert (turned - wrong).abs().max() > 0.5
+    centre = torch.tensor([[1.5, -0.5]])
+    about = rotate_images(picture(Pose(rotation_2d(angle), shift)), turn, lattice((32, 32)), centre)
+    moved = (rotation_2d(turn) @ (shift - centre).unsqueeze(-1)).squeeze(-1)
+    assert (about - picture(Pose(rotation_2d(angle + turn), moved))).abs().max() < 0.08
+    assert (about - expected).abs().max() > 0.3

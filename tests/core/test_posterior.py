@@ -145,6 +145,15 @@ def test_turning_back_undoes_a_turn_of_the_image() -> None:
     torch.testing.assert_close(again.shift.mean, posterior.shift.mean, atol=1e-5, rtol=1e-5)
 
 
+def test_turning_back_about_a_centre_moves_the_shift_back_to_it() -> None:
+    posterior, turn = make_posterior(), torch.tensor([0.8, -2.5])
+    centre = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
+    about_middle, back = posterior.turned_back(turn), posterior.turned_back(turn, centre)
+    assert back.shift is not None and about_middle.shift is not None
+    expected = about_middle.shift.mean + centre[:, None]
+    torch.testing.assert_close(back.shift.mean, expected)
+
+
 def test_sampling_is_seeded_and_picks_cells_by_their_weight() -> None:
     posterior = make_posterior()
     first = posterior.sample(20_000, torch.Generator().manual_seed(5))

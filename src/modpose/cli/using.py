@@ -103,7 +103,7 @@ def encode(
         int,
         typer.Option(
             min=1,
-            help="Read each image so many times, turned, and keep the pose that most tell; odd.",
+            help="Read each image twice so many times, turned, and keep what most tell; odd.",
         ),
     ] = 1,
     datadir: DataDir = None,

@@ -20,7 +20,7 @@ from modpose.data.batches import Batch
 from modpose.errors import InputError
 from modpose.evaluate.metrics import circular_rmse_deg, resultant_length, shift_rmse_px, wrap_deg
 from modpose.geometry.rotations import wrap
-from modpose.posterior.copies import check_copies, consensus, even_turns, picked
+from modpose.posterior.copies import check_copies, picked, read_copies
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -189,20 +189,28 @@ def infer_poses(model: PoseModel, images: Floats, batch: int = 256, copies: int 
     dataset, parts = model.dataset(images), []
     with Progress("infer", dataset.n, quiet=model.quiet) as progress:
         for ready in dataset.batches(np.arange(dataset.n), batch):
-            there = ready.to(model.device)
-            found = [_best(model, there, turn) for turn in even_turns(copies)]
-            which, _ = consensus(torch.stack([one["angle"] for one in found]))
+            found, which = _read(model, ready.to(model.device), copies)
             parts.append([part.cpu() for part in picked(found, which).values()])
             progress.advance(len(ready), 0.0)
     z, angle, shift = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
     return Poses(z, np.rad2deg(angle), shift)
 
 
-def _best(model: PoseModel, batch: Batch, turn: float) -> dict[str, torch.Tensor]:
-    """Infer from images that are turned by an angle, radians; what is inferred is turned back."""
-    angle = batch.image.new_full((len(batch),), turn) if turn else None
-    best = model.vae.posterior(batch, angle).best()
-    return {"z": best.z[:, 0], "angle": wrap(best.angle[:, 0]), "shift": best.shift[:, 0]}
+def _read(
+    model: PoseModel, batch: Batch, copies: int
+) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+    """Infer from each copy; say which to keep of every image."""
+    vae, which = model.vae, torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
+    if copies == 1:
+        posteriors = [vae.posterior(batch)]
+    else:
+        posteriors, which, _ = read_copies(
+            lambda *how: vae.posterior(batch, *how), copies, vae.layout
+        )
+    best = [one.best() for one in posteriors]
+    return [
+        {"z": one.z[:, 0], "angle": wrap(one.angle[:, 0]), "shift": one.shift[:, 0]} for one in best
+    ], which
 
 
 def move(images: Floats, angle_deg: ArrayLike, shift_px: ArrayLike) -> Floats:

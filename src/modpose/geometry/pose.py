@@ -76,12 +76,14 @@ def sample_images(
     return values.flatten(2).transpose(1, 2)
 
 
-def rotate_images(images: Tensor, angle: Tensor, x: Tensor) -> Tensor:
-    """Turn pictures (B, C, H, W) about their centre by ``angle`` (B,) radians; ``x`` the lattice.
+def rotate_images(images: Tensor, angle: Tensor, x: Tensor, centre: Tensor | None = None) -> Tensor:
+    """Turn pictures (B, C, H, W) by ``angle`` (B,) radians; ``x`` the lattice.
 
-    A picture of pose (theta, t) becomes one of pose (theta + angle, R(angle) t).  Interpolation is
-    cubic: linear interpolation would blur turned pictures, and their noise, and tell them apart.
+    About their middle, or about ``centre`` (B, 2), which becomes the middle: a picture of pose
+    (theta, t) becomes one of pose (theta + angle, R(angle) (t - centre)).  Interpolation is cubic:
+    linear interpolation would blur turned pictures, and their noise, and tell them apart.
     """
     pose = Pose(rotation_2d(angle), torch.zeros(len(angle), 2, device=angle.device))
-    turned = sample_images(images, pose.to_object(x), mode="bicubic")
+    place = pose.to_object(x) if centre is None else pose.to_object(x) + centre.unsqueeze(-2)
+    turned = sample_images(images, place, mode="bicubic")
     return turned.transpose(1, 2).reshape(images.shape)

@@ -2,21 +2,67 @@
 
 An encoder that follows a turn only nearly reads an object that looks much the same upside down now
 the one way up and now the other, as the pixels fall.  What the copies agree on depends on that far
-less, and how many do says how sure the pose is.
+less, and how many do says how sure the pose is.  A second round of copies starts from what the
+first agrees on, so that an object gives the same copies wherever it lies and whichever way.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from modpose.errors import InputError
-from modpose.posterior.posterior import LatentLayout
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 ALIKE = math.radians(30)
 """Angles that differ by less tell the same pose."""
+
+
+Read = Callable[[Tensor | None, Tensor | None], Posterior]
+"""Angles (B,) and centres (B, 2) to the posterior of B images as read from copies that are turned
+by the one about the other; None for not at all, and for about the middle."""
+
+
+class Copies(NamedTuple):
+    """What the second round of copies tells of B images.
+
+    Attributes
+    ----------
+    posteriors
+        One a copy, turned and moved back.
+    which, agreement
+        As :func:`consensus` gives them.
+    """
+
+    posteriors: list[Posterior]
+    which: Tensor
+    agreement: Tensor
+
+
+def read_copies(read: Read, count: int, layout: LatentLayout) -> Copies:
+    """Read ``count`` copies, turned evenly, and so many again from the pose that most tell.
+
+    Those are also moved to the middle, but for encoders whose cells tell the shift: the prior of
+    a cell is that of its place.
+    """
+    posterior = read(None, None)
+    like = posterior.cell_log_q[:, 0]
+    turns = [torch.full_like(like, turn) for turn in even_turns(count)]
+    first = [posterior, *(read(turn, None) for turn in turns[1:])]
+    best = [one.best() for one in first]
+    angles = torch.stack([one.angle[:, 0] for one in best])
+    which, _ = consensus(angles)
+    rows = torch.arange(len(like), device=like.device)
+    centre = None
+    if layout.shift_std is not None and not layout.role.shift:
+        centre = torch.stack([one.shift[:, 0] for one in best])[which, rows]
+    second = [read(turn - angles[which, rows], centre) for turn in turns]
+    told = torch.stack([one.best().angle[:, 0] for one in second])
+    return Copies(second, *consensus(told))
 
 
 def even_turns(copies: int) -> list[float]:

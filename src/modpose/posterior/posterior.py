@@ -154,16 +154,22 @@ class Posterior(NamedTuple):
             self.cells is not None and self.cells.shift is not None and self.cells.shift_std is None
         )
 
-    def turned_back(self, angle: Tensor) -> Posterior:
-        """Return the posterior of an image whose turned copy, by ``angle`` (B,), had this one."""
+    def turned_back(self, angle: Tensor, centre: Tensor | None = None) -> Posterior:
+        """Return the posterior of an image whose turned copy, by ``angle`` (B,), had this one.
+
+        With ``centre`` (B, 2), the copy was turned about it, and it became the middle.
+        """
         spin, shift = self.angle, self.shift
+        told = self.cells is not None and self.cells.shift is not None
+        assert centre is None or not told, "the prior of a cell is that of its place"
         cells = None if self.cells is None else self.cells.turned_back(angle)
         if spin is not None:
             mean = spin.mean - angle[:, None, None]
             told = cells is not None and cells.angle is not None  # then a residual is on the line
             spin = Gaussian(mean if told else wrap(mean), spin.log_std)
         if shift is not None:
-            shift = Gaussian(shift.mean @ rotation_2d(angle), shift.log_std)
+            mean = shift.mean @ rotation_2d(angle)
+            shift = Gaussian(mean if centre is None else mean + centre[:, None], shift.log_std)
         return self._replace(angle=spin, shift=shift, cells=cells)
 
     def sample(self, count: int, generator: torch.Generator | None) -> Latents:
