@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,14 @@ from torch import Tensor
 
 from modpose import InputError, PoseModel, open_source
 from modpose.affinity import Affinity
-from modpose.averaging.coefficients import Coefficients, half_sphere, transform
+from modpose.averaging.coefficients import (
+    Coefficients,
+    half_sphere,
+    map_coefficients,
+    phases,
+    transform,
+)
+from modpose.averaging.reference import make_references, sample, turned
 from modpose.config import (
     BasisFieldConfig,
     ModelConfig,
@@ -31,8 +39,8 @@ from modpose.fields.basis import BasisField
 from modpose.fit import fit_run, resume_run
 from modpose.geometry.groups import nearest, octahedral
 from modpose.geometry.pose import Pose
-from modpose.geometry.rotations import geodesic, haar_rotations
-from modpose.posterior.codebook import centres_of
+from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
+from modpose.posterior.codebook import Codebook, Shown, centres_of
 from modpose.posterior.settings import SearchSettings, SpaceSearch
 from modpose.recipes import recipe_config, suggest
 from modpose.run import Run
@@ -241,6 +249,32 @@ def test_images_and_boxes_that_are_no_cubes_are_refused() -> None:
         build_vae(config, shape=(BOX, BOX), channels=1, n_images=4)
     with pytest.raises(InputError, match="expected 1, cubes"):
         build_vae(config, shape=(BOX, BOX, BOX + 2), channels=1, n_images=4)
+
+
+def test_climbing_twice_ends_where_climbing_on_all_frequencies_does() -> None:
+    """And keeps as many poses as were shown, the best among them."""
+    volumes = torch.stack([blobs(0), blobs(1)])
+    book, n = Codebook.of(volumes, 0.2, 0.3), 12
+    generator = torch.Generator().manual_seed(0)
+    rotation = haar_rotations(n, generator)
+    shift = 2 * torch.rand(n, 3, generator=generator) - 1
+    which = torch.arange(n) % 2
+    clean = map_coefficients(volumes, 0.3)
+    signal = sample(make_references(volumes, 0.3), which, turned(clean.frequency, rotation))
+    noise = torch.randn(*signal.shape, 2, generator=generator) * 0.02
+    value = signal * phases(clean.frequency, shift) + torch.view_as_complex(noise)
+    seen = replace(clean, value=value)
+    off = rotation_of_vector(0.15 * torch.randn(n, 2, 3, generator=generator))
+    shown = Shown(
+        rotation[:, None] @ off, shift[:, None].repeat(1, 2, 1), which[:, None].repeat(1, 2)
+    )
+    whole = book.climbed(seen, shown, 8, 3.0).score.reshape(n, 3).amax(1)
+    found = book.climbed_twice(seen, shown, 0.2, (4, 2), 3.0)
+    assert found.score.shape == (2 * n,)
+    torch.testing.assert_close(found.score.reshape(n, 2).amax(1), whole, rtol=1e-3, atol=0)
+    best = found.score.reshape(n, 2).argmax(1) + 2 * torch.arange(n)
+    assert torch.rad2deg(geodesic(found.rotation[best], rotation)).max() < 1
+    assert (found.shift[best] - shift).norm(dim=1).max() < 0.1
 
 
 # --- all of it ----------------------------------------------------------------------------------

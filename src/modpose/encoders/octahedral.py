@@ -53,7 +53,8 @@ from modpose.posterior.so3_climb import PosedVolumes
 
 STALE = 20
 """Training steps after which the model's volumes are transformed again."""
-CLIMB_STEPS = 3
+CLIMB_STEPS = (2, 1)
+"""At the frequencies that the network sees, and at all that are compared."""
 PER_CELL = 7
 """Numbers for each rotation: its logit, a rotation vector, a shift."""
 
@@ -317,17 +318,20 @@ class OctahedralEncoder(nn.Module):
     ) -> PosedVolumes:
         """Find the best poses of B volumes, (B K) of them, volume by volume."""
         book, reach = self.book(field), self.config.max_shift_px
-        low, compared = seen.within(self.config.limit), measured(seen)
+        compared = measured(seen)
+        low = compared.within(self.config.limit)
         if thorough is None:
-            proposed = self.proposed(self.guess(low.value), self.config.proposals)
+            guess = self.guess(seen.within(self.config.limit).value)
+            proposed = self.proposed(guess, self.config.proposals)
             shown = book.best(low, proposed, self.config.hypotheses)
         else:
             shown = book.searched(compared, thorough, reach)
         if known is not None:
             own = book.best(low, Pose(*(part[:, None] for part in known)), 1)
             shown = Shown(*(torch.cat(pair, 1) for pair in zip(own, shown, strict=True)))
-        steps = CLIMB_STEPS if thorough is None else thorough.climb_steps
-        return book.climbed(compared, shown, steps, reach)
+        if thorough is not None:
+            return book.climbed(compared, shown, thorough.climb_steps, reach)
+        return book.climbed_twice(compared, shown, self.config.limit, CLIMB_STEPS, reach)
 
     def amounts(self, seen: Coefficients, pose: Pose, field: BasisField) -> Tensor:
         """How much of each of the field's pictures B volumes show, (B, J), at poses (B,).

@@ -138,11 +138,30 @@ class Codebook(NamedTuple):
 
     def climbed(self, seen: Coefficients, shown: Shown, steps: int, reach: float) -> PosedVolumes:
         """Climb from poses, and from what looks like the best; (B (K + 1)), volume by volume."""
+        tried = self._with_look_alikes(shown)
+        owner = torch.arange(len(seen)).repeat_interleave(tried.which.shape[1])
+        start = (tried.which.flatten(), tried.rotation.flatten(0, 1), tried.shift.flatten(0, 1))
+        return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
+
+    def climbed_twice(
+        self, seen: Coefficients, shown: Shown, limit: float, steps: tuple[int, int], reach: float
+    ) -> PosedVolumes:
+        """Climb as :meth:`climbed` up to a limit of frequency, then with the best K on all."""
+        first = self.climbed(seen.within(limit), shown, steps[0], reach)
+        n, count = shown.which.shape
+        tried = self._with_look_alikes(shown)
+        place = first.score.reshape(n, -1).topk(count, dim=1).indices
+        row = (place + torch.arange(n)[:, None] * (count + 1)).flatten()
+        start = (tried.which.flatten()[row], first.rotation[row], first.shift[row])
+        owner = torch.arange(n).repeat_interleave(count)
+        return climb(seen, self.references, owner, *start, steps=steps[1], reach=reach)
+
+    def _with_look_alikes(self, shown: Shown) -> Shown:
+        """Add what looks like the most promising pose, (B, K + TURNS)."""
         first = shown.which[:, 0]
         turns = self.turns.of(first, shown.rotation[:, 0], shown.shift[:, 0])
-        rotation = torch.cat([shown.rotation, turns[0]], 1)
-        shift = torch.cat([shown.shift, turns[1]], 1)
-        which = torch.cat([shown.which, first[:, None].expand(-1, TURNS)], 1)
-        owner = torch.arange(len(seen)).repeat_interleave(which.shape[1])
-        start = (which.flatten(), rotation.flatten(0, 1), shift.flatten(0, 1))
-        return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
+        return Shown(
+            torch.cat([shown.rotation, turns[0]], 1),
+            torch.cat([shown.shift, turns[1]], 1),
+            torch.cat([shown.which, first[:, None].expand(-1, TURNS)], 1),
+        )
