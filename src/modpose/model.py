@@ -237,8 +237,8 @@ class PoseModel:
             Read each image so many times, turned evenly round the circle, and so many times again
             from the pose that most tell, and keep what most of these tell: twice so many times
             slower, and objects that look much the same upside down are read the same way up more
-            often.  An odd number is best, 5 or 15.  Where an angle in the plane is inferred, its
-            prior is uniform, and nothing is searched.
+            often.  An odd number is best, 5 or 15.  Where an angle in the plane is inferred, with a
+            uniform prior unless the encoder is polar, and nothing is searched.
 
         Raises
         ------

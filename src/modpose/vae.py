@@ -319,10 +319,10 @@ class Vae(GenerativeModel):
         if turn is None:
             return self.layout.posterior(*self._propose(batch))
         turned = rotate_images(batch.image, turn, self.coordinates, centre)
-        posterior = self.layout.posterior(*self._propose(batch.with_image(turned)))
+        posterior = self.layout.posterior(*self._propose(batch.with_image(turned), turn))
         return posterior.turned_back(turn, centre)
 
-    def _propose(self, batch: Batch) -> Proposal:
+    def _propose(self, batch: Batch, turn: Tensor | None = None) -> Proposal:
         if batch.twin is not None:
             batch = batch.with_image(batch.twin)
         if self.projection is not None and self.sees != "image":
@@ -331,7 +331,7 @@ class Vae(GenerativeModel):
         if isinstance(self.encoder, PrincipalEncoder):
             return cast(Proposal, self.encoder(*self._said_of_motions(batch)))
         if isinstance(self.encoder, PolarEncoder):
-            return cast(Proposal, self.encoder(batch, self.upright_natural))
+            return cast(Proposal, self.encoder(batch, self.upright_natural, turn))
         if isinstance(self.encoder, OctahedralEncoder):
             return cast(Proposal, self.encoder(batch, self.field, known=self._known(batch)))
         return cast(Proposal, self.encoder(batch))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose import PoseModel
-from modpose.config import Config, parse_config
+from modpose.config import Config, RotationConfig, parse_config
 from modpose.data.batches import Batch
 from modpose.encoders.polar import PolarEncoder, Rings, best_angles
 from modpose.evaluate.metrics import resultant_length
@@ -124,6 +124,28 @@ def test_turning_the_image_turns_the_angle_and_leaves_content(channels: int) -> 
     error = torch.remainder(found - angle + math.pi, 2 * math.pi) - math.pi
     assert error.abs().max() < math.radians(4)
     torch.testing.assert_close(turned.content.mean, posterior.content.mean, atol=0.03, rtol=0)
+
+
+def test_a_prior_of_angles_turns_with_a_copy() -> None:
+    """Else a copy that is turned far would be read as what lies near the prior's mean."""
+    plain = config()
+    rotation = RotationConfig(prior="gaussian", std_deg=15.0)
+    narrow = plain.model_copy(
+        update={"model": plain.model.model_copy(update={"rotation": rotation})}
+    )
+    vae = build_vae(narrow, shape=(BOX, BOX), channels=1, n_images=4).eval()
+    with torch.no_grad():
+        for weight in vae.field.parameters():
+            weight.mul_(3)
+    image, angle = smooth_images(6), torch.tensor([2.5, -2.0, 1.5, -1.2, 3.0, -2.8])
+    vae.encoder.centre = Still()
+    upright, copy = vae.posterior(batch_of(image)), vae.posterior(batch_of(image), angle)
+    apart = copy.best().angle[:, 0] - upright.best().angle[:, 0]
+    assert apart.abs().max() < math.radians(4)
+    torch.testing.assert_close(copy.cell_log_q, upright.cell_log_q, atol=0.1, rtol=0.1)
+    untold = vae.posterior(batch_of(rotate_images(image, angle, vae.coordinates)))
+    off = untold.turned_back(angle).best().angle[:, 0] - upright.best().angle[:, 0]
+    assert (off.cos() < math.cos(math.radians(30))).sum() >= 3
 
 
 class Still(torch.nn.Module):

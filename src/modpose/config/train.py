@@ -40,9 +40,9 @@ class AugmentConfig(Frozen):
     rotate: Literal["none", "encoder-input", "quarter-turns", "any"] = "none"
     """``encoder-input``: turn what the encoder sees, not what is reconstructed, by any angle, and
     take it off the inferred one; for pictures turned any way, so not with a narrow ``gaussian``
-    prior of the angle.  ``quarter-turns``: turn the image about its centre by one of the 4
-    (volumes: 24) turns that need no interpolation.  ``any``: by any turn (volumes: Haar-uniform),
-    with linear interpolation."""
+    prior of the angle, but for the polar encoder, whose prior turns along.  ``quarter-turns``: turn
+    the image about its centre by one of the 4 (volumes: 24) turns that need no interpolation.
+    ``any``: by any turn (volumes: Haar-uniform), with linear interpolation."""
     shift_px: int = Field(0, ge=0)
     """Largest shift of the image on each axis, in whole pixels; what leaves the box on one side
     comes in on the other, so that noise stays what it is."""

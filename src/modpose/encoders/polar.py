@@ -72,8 +72,12 @@ class PolarEncoder(nn.Module):
         )
         start_small(cast(nn.Linear, self.look_again[-1]))
 
-    def forward(self, batch: Batch, draw: Draw) -> Proposal:
-        """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed."""
+    def forward(self, batch: Batch, draw: Draw, turn: Tensor | None = None) -> Proposal:
+        """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed.
+
+        ``turn`` (B,) radians is by how much the images were turned, and so the mean of a prior that
+        some angles are more probable by; None: not at all.
+        """
         image = batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
         centre = image.new_zeros(len(image), 2)
         if self.shift.prior != "none":
@@ -81,11 +85,11 @@ class PolarEncoder(nn.Module):
         around = self.rings.read(image, centre)
         content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
         with torch.no_grad():
-            found = self.search(around, content, draw, 1)
+            found = self.search(around, content, draw, 1, turn)
             upright = self.rings.read(image, centre, found.angle[:, 0])
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
-            found = self.search(around, content, draw, self.hypotheses)
+            found = self.search(around, content, draw, self.hypotheses, turn)
         parts = [content, self._angle_params(found), self._shift_params(centre, log_spread)]
         count = found.angle.shape[1]
         params = [
@@ -93,7 +97,9 @@ class PolarEncoder(nn.Module):
         ]
         return Proposal(torch.cat(params, dim=-1), found.log_weight)
 
-    def search(self, around: Tensor, content: Tensor, draw: Draw, count: int) -> Angles:
+    def search(
+        self, around: Tensor, content: Tensor, draw: Draw, count: int, turn: Tensor | None
+    ) -> Angles:
         """Correlate rings (B, C, A, R) with the picture of ``content`` at every angle."""
         if self.rotation.prior == "none":
             zero = around.new_zeros(len(around), 1)
@@ -101,8 +107,8 @@ class PolarEncoder(nn.Module):
         picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
         score = self.rings.correlate(around, self.rings.fold(picture))
         if self.rotation.prior == "gaussian":
-            angle = wrap(self.rings.angles) / math.radians(self.rotation.std_deg)
-            score = score - 0.5 * angle.square()
+            angle = self.rings.angles if turn is None else self.rings.angles - turn[:, None]
+            score = score - 0.5 * (wrap(angle) / math.radians(self.rotation.std_deg)).square()
         return best_angles(score, count)
 
     def _angle_params(self, found: Angles) -> Tensor:

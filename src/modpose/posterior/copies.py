@@ -91,13 +91,16 @@ def consensus(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bool) -> None:
-    """Check that images of a model may be turned: any angle is then as probable as any other.
+    """Check that images of a model may be turned.
+
+    Any angle must be as probable as any other; or else the encoder is the polar one, which weighs
+    the angles that it compares by their prior and is told by how much an image was turned.
 
     Raises
     ------
     InputError
         If there are less than one; or several, and the pose is ``given``, is ``searched`` for, or
-        is no angle with a uniform prior.
+        is no such angle.
     """
     if copies < 1:
         raise InputError.of("encode", "copies", copies, "1 or more")
@@ -105,8 +108,13 @@ def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bo
         return
     if searched:
         raise InputError.of("encode", "copies", copies, "1 with search, or no search")
-    if given or layout.rotation.prior != "uniform" or layout.dim != 2:
-        expected = "1 where the model does not infer an angle in the plane with a uniform prior"
+    polar = layout.shared_content
+    free = layout.rotation.prior == "uniform" or (polar and layout.rotation.prior == "gaussian")
+    if given or not free or layout.dim != 2:
+        expected = (
+            "1 where the model does not infer an angle in the plane, with a uniform prior unless "
+            "the encoder is polar"
+        )
         raise InputError.of("encode", "copies", copies, expected)
 
 
