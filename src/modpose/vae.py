@@ -148,6 +148,7 @@ class Vae(GenerativeModel):
         pixels: int | None = None,
         decoded_images: int | None = None,
         augment: bool = False,
+        angle_prior: float = 1.0,
         hold_content: bool = False,
     ) -> Elbo:
         """Single-sample estimate of the evidence lower bound (Bepler et al. 2019, equation 4).
@@ -164,6 +165,8 @@ class Vae(GenerativeModel):
             Number of images that do, the first ones; of the others it is zero.
         augment
             Turn the encoder's input by a random angle and take it off the inferred one.
+        angle_prior
+            How many times the prior of the angle counts where the polar encoder searches for it.
         hold_content
             Decode with z = 0 and leave its KL out.
         """
@@ -174,7 +177,7 @@ class Vae(GenerativeModel):
             if augment:
                 size, device = len(batch), batch.image.device
                 turn = 2 * math.pi * torch.rand(size, generator=generator, device=device)
-            posterior = self.posterior(batch, turn)
+            posterior = self.posterior(batch, turn, angle_prior=angle_prior)
             elbo = self.elbo(
                 batch,
                 posterior,
@@ -309,20 +312,27 @@ class Vae(GenerativeModel):
         return weight.logsumexp(-1) - math.log(samples)
 
     def posterior(
-        self, batch: Batch, turn: Tensor | None = None, centre: Tensor | None = None
+        self,
+        batch: Batch,
+        turn: Tensor | None = None,
+        centre: Tensor | None = None,
+        *,
+        angle_prior: float = 1.0,
     ) -> Posterior:
         """q(content, pose | image); with ``turn`` (B,), as read from copies turned by that angle.
 
         Radians; about the middle, or about ``centre`` (B, 2) pixels.  What is inferred of the
-        copies is turned back.
+        copies is turned back.  ``angle_prior`` as in :meth:`forward`.
         """
         if turn is None:
-            return self.layout.posterior(*self._propose(batch))
-        turned = rotate_images(batch.image, turn, self.coordinates, centre)
-        posterior = self.layout.posterior(*self._propose(batch.with_image(turned), turn))
+            return self.layout.posterior(*self._propose(batch, angle_prior=angle_prior))
+        turned = batch.with_image(rotate_images(batch.image, turn, self.coordinates, centre))
+        posterior = self.layout.posterior(*self._propose(turned, turn, angle_prior))
         return posterior.turned_back(turn, centre)
 
-    def _propose(self, batch: Batch, turn: Tensor | None = None) -> Proposal:
+    def _propose(
+        self, batch: Batch, turn: Tensor | None = None, angle_prior: float = 1.0
+    ) -> Proposal:
         if batch.twin is not None:
             batch = batch.with_image(batch.twin)
         if self.projection is not None and self.sees != "image":
@@ -331,7 +341,7 @@ class Vae(GenerativeModel):
         if isinstance(self.encoder, PrincipalEncoder):
             return cast(Proposal, self.encoder(*self._said_of_motions(batch)))
         if isinstance(self.encoder, PolarEncoder):
-            return cast(Proposal, self.encoder(batch, self.upright_natural, turn))
+            return cast(Proposal, self.encoder(batch, self.upright_natural, turn, angle_prior))
         if isinstance(self.encoder, OctahedralEncoder):
             return cast(Proposal, self.encoder(batch, self.field, known=self._known(batch)))
         return cast(Proposal, self.encoder(batch))

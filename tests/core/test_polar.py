@@ -128,17 +128,8 @@ def test_turning_the_image_turns_the_angle_and_leaves_content(channels: int) -> 
 
 def test_a_prior_of_angles_turns_with_a_copy() -> None:
     """Else a copy that is turned far would be read as what lies near the prior's mean."""
-    plain = config()
-    rotation = RotationConfig(prior="gaussian", std_deg=15.0)
-    narrow = plain.model_copy(
-        update={"model": plain.model.model_copy(update={"rotation": rotation})}
-    )
-    vae = build_vae(narrow, shape=(BOX, BOX), channels=1, n_images=4).eval()
-    with torch.no_grad():
-        for weight in vae.field.parameters():
-            weight.mul_(3)
+    vae = narrow_vae(15.0)
     image, angle = smooth_images(6), torch.tensor([2.5, -2.0, 1.5, -1.2, 3.0, -2.8])
-    vae.encoder.centre = Still()
     upright, copy = vae.posterior(batch_of(image)), vae.posterior(batch_of(image), angle)
     apart = copy.best().angle[:, 0] - upright.best().angle[:, 0]
     assert apart.abs().max() < math.radians(4)
@@ -146,6 +137,30 @@ def test_a_prior_of_angles_turns_with_a_copy() -> None:
     untold = vae.posterior(batch_of(rotate_images(image, angle, vae.coordinates)))
     off = untold.turned_back(angle).best().angle[:, 0] - upright.best().angle[:, 0]
     assert (off.cos() < math.cos(math.radians(30))).sum() >= 3
+
+
+def test_a_prior_of_angles_may_count_more_at_first() -> None:
+    vae, batch = narrow_vae(60.0), batch_of(smooth_images(6))
+    plain, firm = vae.posterior(batch), vae.posterior(batch, angle_prior=1e4)
+    assert plain.best().angle.abs().max() > math.radians(10)
+    assert firm.best().angle.abs().max() < math.radians(3)
+    turn = torch.linspace(-3, 3, 6)
+    turned = vae.posterior(batch, turn, angle_prior=1e4)
+    assert turned.best().angle.abs().max() < math.radians(3)
+
+
+def narrow_vae(std_deg: float) -> Vae:
+    """A picture that prefers an angle, the prior of which is narrow; objects in the middle."""
+    plain = config()
+    rotation = RotationConfig(prior="gaussian", std_deg=std_deg)
+    model = plain.model.model_copy(update={"rotation": rotation})
+    narrow = plain.model_copy(update={"model": model})
+    vae = build_vae(narrow, shape=(BOX, BOX), channels=1, n_images=4).eval()
+    with torch.no_grad():
+        for weight in vae.field.parameters():
+            weight.mul_(3)
+    vae.encoder.centre = Still()
+    return vae
 
 
 class Still(torch.nn.Module):

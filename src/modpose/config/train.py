@@ -120,6 +120,10 @@ class TrainConfig(Frozen):
     learned first."""
     beta: Schedule = Schedule()
     """Weight of the content KL."""
+    angle_prior: Schedule = Schedule()
+    """How many times a ``gaussian`` prior of the angle counts where the polar encoder searches for
+    it.  More at first, so that everything is drawn as the mean of the prior has it: once it is
+    drawn, no slope turns it."""
     gamma: Schedule = Schedule(end=0.0)
     """Weight of the affinity term, which needs an affinity matrix (--affinity)."""
     affinity: Literal["ordered-pairs", "pair-mean"] = "ordered-pairs"

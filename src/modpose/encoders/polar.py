@@ -72,12 +72,24 @@ class PolarEncoder(nn.Module):
         )
         start_small(cast(nn.Linear, self.look_again[-1]))
 
-    def forward(self, batch: Batch, draw: Draw, turn: Tensor | None = None) -> Proposal:
+    def forward(
+        self, batch: Batch, draw: Draw, turn: Tensor | None = None, prior_weight: float = 1.0
+    ) -> Proposal:
         """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed.
 
-        ``turn`` (B,) radians is by how much the images were turned, and so the mean of a prior that
-        some angles are more probable by; None: not at all.
+        Parameters
+        ----------
+        batch
+            B images.
+        draw
+            What they are compared with.
+        turn
+            (B,) radians, by how much the images were turned, and so the mean of a prior by which
+            some angles are more probable than others; None: not at all.
+        prior_weight
+            How many times such a prior counts.
         """
+        prior = self.angle_log_prior(turn, prior_weight)
         image = batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
         centre = image.new_zeros(len(image), 2)
         if self.shift.prior != "none":
@@ -85,11 +97,11 @@ class PolarEncoder(nn.Module):
         around = self.rings.read(image, centre)
         content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
         with torch.no_grad():
-            found = self.search(around, content, draw, 1, turn)
+            found = self.search(around, content, draw, 1, prior)
             upright = self.rings.read(image, centre, found.angle[:, 0])
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
-            found = self.search(around, content, draw, self.hypotheses, turn)
+            found = self.search(around, content, draw, self.hypotheses, prior)
         parts = [content, self._angle_params(found), self._shift_params(centre, log_spread)]
         count = found.angle.shape[1]
         params = [
@@ -97,8 +109,16 @@ class PolarEncoder(nn.Module):
         ]
         return Proposal(torch.cat(params, dim=-1), found.log_weight)
 
+    def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor | float:
+        """Log prior of the angles of the rings, (A,) or (B, A) nats, but for a constant."""
+        if self.rotation.prior != "gaussian":
+            return 0.0
+        angle = self.rings.angles if turn is None else self.rings.angles - turn[:, None]
+        scaled: Tensor = wrap(angle) / math.radians(self.rotation.std_deg)
+        return -0.5 * weight * scaled.square()
+
     def search(
-        self, around: Tensor, content: Tensor, draw: Draw, count: int, turn: Tensor | None
+        self, around: Tensor, content: Tensor, draw: Draw, count: int, prior: Tensor | float
     ) -> Angles:
         """Correlate rings (B, C, A, R) with the picture of ``content`` at every angle."""
         if self.rotation.prior == "none":
@@ -106,10 +126,7 @@ class PolarEncoder(nn.Module):
             return Angles(zero, zero, zero)
         picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
         score = self.rings.correlate(around, self.rings.fold(picture))
-        if self.rotation.prior == "gaussian":
-            angle = self.rings.angles if turn is None else self.rings.angles - turn[:, None]
-            score = score - 0.5 * (wrap(angle) / math.radians(self.rotation.std_deg)).square()
-        return best_angles(score, count)
+        return best_angles(score + prior, count)
 
     def _angle_params(self, found: Angles) -> Tensor:
         """Lay out the angle as :class:`modpose.posterior.posterior.LatentLayout` reads it."""

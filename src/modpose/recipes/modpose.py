@@ -22,6 +22,7 @@ _OPTIONS: Options = {
         "pixels": 800,
         "augment": {"rotate": "encoder-input"},
         "beta": {"kind": "linear", "start": 0.0, "end": 1.0, "steps": 1000},
+        "angle_prior": {"kind": "linear", "start": 4.0, "end": 1.0, "steps": 600},
         "cells": {"kind": "top", "count": 2},
     },
 }

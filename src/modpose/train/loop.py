@@ -194,6 +194,7 @@ def _train_epoch(
                 pixels=train.pixels,
                 decoded_images=train.decoded_images,
                 augment=train.augment.rotate == "encoder-input",
+                angle_prior=weight_at(train.angle_prior, state.step),
                 hold_content=state.step < state.freed,
             )
             _backward(learner, -elbo.value(beta, gamma, contrast).sum() / len(batch))
