@@ -15,7 +15,14 @@ from modpose.errors import InputError, TrainingError
 from modpose.evaluate.experiments import samples, study, target_vae
 from modpose.evaluate.experiments.conduct import Conduct, Study
 from modpose.evaluate.experiments.samples import Sample, write_sample
-from modpose.evaluate.experiments.target_vae import common, digits, particles, several, sprites
+from modpose.evaluate.experiments.target_vae import (
+    common,
+    digits,
+    figures,
+    particles,
+    several,
+    sprites,
+)
 from modpose.evaluate.experiments.target_vae.budgets import (
     PLANS,
     VARIANTS,
@@ -147,6 +154,20 @@ def test_other_arguments_are_refused(
     given: dict[str, Any] = {"budget": "smoke", "seed": 3, "data": galaxies} | arguments
     with pytest.raises(InputError, match=re.escape(said)):
         target_vae.run(given.pop("budget"), smoke, **given)
+
+
+def test_a_fit_of_one_epoch_is_seen_in_its_curve() -> None:
+    curves = {"quick": ([2.0], [-200.0]), "slow": ([2.8], [-1000.0])}
+    curves["two"] = ([1.0, 2.0], [-400.0, -300.0])
+    axes = figures.learning(curves).axes[0]
+    low, high = axes.get_ylim()
+    for line in axes.lines:
+        assert line.get_marker() == "o"
+        assert all(low < value < high for value in np.asarray(line.get_ydata(), float))
+    long = {"long": (list(range(100)), [-1e4, *[-100.0 + k / 10 for k in range(99)]])}
+    axes = figures.learning(long).axes[0]
+    assert axes.lines[0].get_marker() == "None"
+    assert axes.get_ylim()[0] > -200
 
 
 def test_absent_galaxies_are_said(tmp_path: Path) -> None:

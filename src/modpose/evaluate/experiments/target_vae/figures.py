@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 2000
 """Points of a scatter."""
+FEW = 10
+"""Epochs of a fit, up to which a curve has a dot for each: one alone has no line."""
 
 
 def learning(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
@@ -28,10 +30,11 @@ def learning(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> F
     for k, (name, (minutes, elbo)) in enumerate(curves.items()):
         dashes = "-" if k < len(CATEGORY_COLOURS) else "--"
         colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
-        ax.plot(minutes, elbo, dashes, color=colour, lw=1.4, label=name)
+        dot = "o" if len(elbo) <= FEW else None
+        ax.plot(minutes, elbo, dashes, color=colour, lw=1.4, label=name, marker=dot, ms=4)
         late += [value for value in elbo[len(elbo) // 10 :] if np.isfinite(value)]
     if late:
-        low, high = np.percentile(late, [2, 100])
+        low, high = np.percentile(late, [2 if len(late) > FEW * len(curves) else 0, 100])
         pad = 0.05 * (high - low) + 1e-6
         ax.set_ylim(low - pad, high + pad)
     ax.grid(axis="y", color=RULE, linewidth=0.6)
