@@ -73,7 +73,7 @@ class PolarEncoder(nn.Module):
         start_small(cast(nn.Linear, self.look_again[-1]))
 
     def forward(
-        self, batch: Batch, draw: Draw, turn: Tensor | None = None, prior_weight: float = 1.0
+        self, batch: Batch, draw: Draw, turn: Tensor | None = None, angle_prior: float = 1.0
     ) -> Proposal:
         """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed.
 
@@ -86,10 +86,10 @@ class PolarEncoder(nn.Module):
         turn
             (B,) radians, by how much the images were turned, and so the mean of a prior by which
             some angles are more probable than others; None: not at all.
-        prior_weight
+        angle_prior
             How many times such a prior counts.
         """
-        prior = self.angle_log_prior(turn, prior_weight)
+        prior = self.angle_log_prior(turn, angle_prior)
         image = batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
         centre = image.new_zeros(len(image), 2)
         if self.shift.prior != "none":

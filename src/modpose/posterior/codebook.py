@@ -137,24 +137,31 @@ class Codebook(NamedTuple):
         return Shown(rotation[rows, place], shift[rows, place], place // few)
 
     def climbed(self, seen: Coefficients, shown: Shown, steps: int, reach: float) -> PosedVolumes:
-        """Climb from poses, and from what looks like the best; (B (K + 1)), volume by volume."""
-        tried = self._with_look_alikes(shown)
-        owner = torch.arange(len(seen)).repeat_interleave(tried.which.shape[1])
-        start = (tried.which.flatten(), tried.rotation.flatten(0, 1), tried.shift.flatten(0, 1))
-        return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
+        """Climb from poses, and from what looks like the best; (B (K + TURNS)), by volume."""
+        return self._climbed_from(seen, self._with_look_alikes(shown), steps, reach)
 
     def climbed_twice(
         self, seen: Coefficients, shown: Shown, limit: float, steps: tuple[int, int], reach: float
     ) -> PosedVolumes:
         """Climb as :meth:`climbed` up to a limit of frequency, then with the best K on all."""
-        first = self.climbed(seen.within(limit), shown, steps[0], reach)
-        n, count = shown.which.shape
         tried = self._with_look_alikes(shown)
-        place = first.score.reshape(n, -1).topk(count, dim=1).indices
-        row = (place + torch.arange(n)[:, None] * (count + 1)).flatten()
-        start = (tried.which.flatten()[row], first.rotation[row], first.shift[row])
-        owner = torch.arange(n).repeat_interleave(count)
-        return climb(seen, self.references, owner, *start, steps=steps[1], reach=reach)
+        first = self._climbed_from(seen.within(limit), tried, steps[0], reach)
+        shape, count = tried.which.shape, shown.which.shape[1]
+        place = first.score.reshape(shape).topk(count, dim=1).indices
+        rows = torch.arange(shape[0])[:, None]
+        best = Shown(
+            first.rotation.reshape(*shape, 3, 3)[rows, place],
+            first.shift.reshape(*shape, 3)[rows, place],
+            tried.which[rows, place],
+        )
+        return self._climbed_from(seen, best, steps[1], reach)
+
+    def _climbed_from(
+        self, seen: Coefficients, shown: Shown, steps: int, reach: float
+    ) -> PosedVolumes:
+        owner = torch.arange(len(seen)).repeat_interleave(shown.which.shape[1])
+        start = (shown.which.flatten(), shown.rotation.flatten(0, 1), shown.shift.flatten(0, 1))
+        return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
 
     def _with_look_alikes(self, shown: Shown) -> Shown:
         """Add what looks like the most promising pose, (B, K + TURNS)."""
