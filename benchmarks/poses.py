@@ -6,7 +6,7 @@
 One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
 upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
 ``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 5``
-the first two thousand with the pose that most of so many turned copies tell.
+the first two thousand (``--copied``) with the pose that most of so many turned copies tell.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from modpose.evaluate.experiments.target_vae.digit_tables import ASYMMETRIC
 from modpose.simulate.digits import transform
 
 CONSISTENCY_IMAGES = 40
-COPIED_IMAGES = 2_000
 
 
 def pictures(data: Path, part: str, most: int) -> tuple[Images, np.ndarray]:
@@ -88,8 +87,8 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse
         for search in (False, True):
             report_poses(model, images[few], upright[few], truth[few], labels[few], search=search)
     if options.copies > 1:
-        few = slice(COPIED_IMAGES)
-        print(f"the first {COPIED_IMAGES} images, read once and from {options.copies} copies:")
+        few = slice(options.copied)
+        print(f"the first {len(images[few])} images, read once and from {options.copies} copies:")
         for copies in (1, options.copies):
             report_poses(model, images[few], upright[few], truth[few], labels[few], copies=copies)
         report_consistency(model, images, options.copies)
@@ -152,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
     parser.add_argument("--search", type=int, default=0, help="test images also searched")
     parser.add_argument("--copies", type=int, default=1, help="also read from so many, turned")
+    parser.add_argument("--copied", type=int, default=2_000, help="test images so read, at most")
     options = parser.parse_args(arguments)
     print(machine.sentence(options.threads), flush=True)
     model = fit(options, pictures(options.data, "train", options.images)[0])

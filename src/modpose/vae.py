@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -41,6 +42,8 @@ from modpose.posterior.posterior import LatentLayout, Posterior
 from modpose.posterior.searched import SearchedPoses
 from modpose.posterior.settings import SpaceSearch
 
+FIRST_LOOKED = 0.5
+"""Fraction of a batch whose first look is decoded in training."""
 POSED_AT_ONCE = 32
 """Volumes whose poses are compared with the model's in one product of matrices."""
 
@@ -59,6 +62,9 @@ class Elbo(NamedTuple):
     taught
         (B,) log density of known poses under the encoder, which learns from them, and no part of
         the bound; None where none are known.
+    first
+        (B,) bound that the first look of a polar encoder gives, times its weight, which is trained
+        as well; None where there is none.
     """
 
     recon: Tensor
@@ -67,15 +73,16 @@ class Elbo(NamedTuple):
     extra: Tensor | None = None
     contrast: Tensor | None = None
     taught: Tensor | None = None
+    first: Tensor | None = None
 
     def value(self, beta: float = 1.0, gamma: float = 0.0, contrast: float = 0.0) -> Tensor:
-        """Return recon - kl_pose - beta kl_content - gamma extra - contrast contrast + taught.
+        """Return recon - kl_pose - beta kl_content, the bound by default, and what is trained too.
 
-        Without the last three, the bound by default.
+        That is - gamma extra - contrast contrast + taught + first, of those that there are.
         """
         value = self.recon - self.kl_pose - beta * self.kl_content
-        if self.taught is not None:
-            value = value + self.taught
+        for gain in (self.taught, self.first):
+            value = value if gain is None else value + gain
         if self.contrast is not None:
             value = value - contrast * self.contrast
         return value if self.extra is None else value - gamma * self.extra
@@ -178,14 +185,15 @@ class Vae(GenerativeModel):
                 size, device = len(batch), batch.image.device
                 turn = 2 * math.pi * torch.rand(size, generator=generator, device=device)
             posterior = self.posterior(batch, turn, angle_prior=angle_prior)
-            elbo = self.elbo(
-                batch,
-                posterior,
-                generator,
-                pixels=pixels,
-                decoded_images=decoded_images,
-                hold_content=hold_content,
+            bound = partial(
+                self.elbo, batch, generator=generator, pixels=pixels, hold_content=hold_content
             )
+            elbo = bound(posterior, decoded_images=decoded_images)
+            if posterior.first is not None:
+                few = math.ceil(FIRST_LOOKED * (decoded_images or len(batch)))
+                first = bound(posterior.first, decoded_images=few).value()
+                weight = cast(PolarEncoder, self.encoder).first_look
+                elbo = elbo._replace(first=weight * first)
         if not self.training:
             return elbo
         if self.affinity is not None:

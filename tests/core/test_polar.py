@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from modpose.encoders.polar import PolarEncoder, Rings, best_angles
 from modpose.evaluate.metrics import resultant_length
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import rotate_images
+from modpose.geometry.rotations import rotation_2d
 from modpose.simulate.digits import glyphs, transform
 from modpose.vae import Vae, build_vae
 
@@ -181,6 +183,73 @@ def test_hypotheses_share_one_content_and_gradients_reach_every_part() -> None:
     assert not without
     assert isinstance(vae.encoder, PolarEncoder)
     assert all(one.grad.abs().max() > 0 for one in vae.encoder.centre.attention[1].parameters())
+
+
+def test_the_first_look_is_trained_on_a_bound_of_its_own() -> None:
+    """Its content is that of the rings alone, and what turned the image upright is its angle."""
+    vae, batch = make_vae().train(), batch_of(smooth_images(5))
+    encoder = vae.encoder
+    assert isinstance(encoder, PolarEncoder)
+    seen: list[torch.Tensor] = []
+    encoder.look.register_forward_hook(lambda _, __, told: seen.append(told))
+    encoder.rings.read = recorded(encoder.rings.read, upright := [])  # type: ignore[method-assign]
+    first = vae.posterior(batch).first
+    assert first is not None and first.cell_log_q.shape == (5, 1)
+    torch.testing.assert_close(first.content.mean[:, 0], seen[0][:, : vae.layout.z_dim])
+    torch.testing.assert_close(
+        rotation_2d(first.best().angle[:, 0]), rotation_2d(upright[1]), atol=1e-5, rtol=0
+    )
+    vae(batch, generator=torch.Generator().manual_seed(0)).first.mean().backward()
+    assert all(p.grad is None for p in encoder.look_again.parameters())
+    for part in (encoder.look, encoder.centre.attention[1], vae.field):
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
+
+
+def recorded(read: Callable[..., torch.Tensor], angles: list[object]) -> Callable[..., object]:
+    """Read rings as ever, and keep the angles that they are read from."""
+
+    def reading(image: torch.Tensor, centre: torch.Tensor, angle: object = None) -> torch.Tensor:
+        angles.append(angle)
+        return read(image, centre, angle)
+
+    return reading
+
+
+def test_the_first_look_counts_by_its_weight_and_in_training_alone() -> None:
+    batch, weights = batch_of(smooth_images(5)), {}
+    for weight in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        vae = make_vae(first_look=weight).train()
+        weights[weight] = vae(batch, generator=torch.Generator().manual_seed(1))
+    assert weights[0.0].first is None
+    torch.testing.assert_close(weights[1.0].first, 2 * weights[0.5].first)
+    gain = weights[1.0].value() - weights[0.0].value()
+    torch.testing.assert_close(gain, weights[1.0].first)
+    assert vae.eval().posterior(batch).first is None and vae(batch).first is None
+
+
+def test_the_bound_of_the_first_look_is_that_of_its_posterior() -> None:
+    """The decoded images stand for the others: over many batches the mean is that of them all."""
+    vae, batch = make_vae(first_look=1.0).train(), batch_of(smooth_images(6))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        first = vae.posterior(batch).first
+        assert first is not None
+        every = vae.eval().elbo(batch, first, generator).value()
+        vae.train()
+        rows = [batch.rows(torch.randperm(6, generator=generator)) for _ in range(200)]
+        drawn = torch.stack([vae(one, generator=generator).first.mean() for one in rows])
+    off = drawn.mean() - every.mean()
+    assert off.abs() < 4 * drawn.std() / math.sqrt(len(drawn)) + 0.02 * every.mean().abs()
+
+
+def test_the_first_look_at_a_copy_is_turned_back() -> None:
+    vae, batch = narrow_vae(30.0).train(), batch_of(smooth_images(6))
+    here = vae.posterior(batch).first
+    copy = vae.posterior(batch, torch.linspace(-3, 3, 6)).first
+    assert here is not None and copy is not None
+    off = copy.best().angle[:, 0] - here.best().angle[:, 0]
+    assert off.cos().min() > math.cos(math.radians(4))
 
 
 @pytest.mark.parametrize(("rotation", "shift"), [("none", "gaussian"), ("gaussian", "none")])

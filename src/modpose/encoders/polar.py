@@ -5,7 +5,8 @@ pooled over the angle give a first content that does not change when the object 
 own picture of it, correlated with the rings at every angle at once (a fast Fourier transform),
 gives the angle; the image turned upright by it gives the content; and the picture of that gives
 the few angles that are proposed, each with its weight and width.  So the pose is found by search
-and only the centre and the content are regressed.
+and only the centre and the content are regressed.  The first content and angle are trained on a
+bound of their own as well: where they have an image upside down, the second look cannot mend it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class PolarEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.z_dim, self.rotation, self.shift = model.z_dim, model.rotation, model.shift
-        self.hypotheses = config.hypotheses if model.rotation.prior != "none" else 1
+        turns = model.rotation.prior != "none"
+        self.hypotheses = config.hypotheses if turns else 1
+        self.first_look = config.first_look if turns else 0.0
         radius = config.radius * min(shape) / 2
         self.rings = Rings(config.angles, radius)
         self.centre = Centre(channels, shape, config)
@@ -99,15 +102,17 @@ class PolarEncoder(nn.Module):
         with torch.no_grad():
             found = self.search(around, content, draw, 1, prior)
             upright = self.rings.read(image, centre, found.angle[:, 0])
+        spread = self._shift_params(centre, log_spread)
+        first = None
+        if self.training and self.first_look:
+            first = torch.cat([content, self._angle_params(found)[:, 0], spread], dim=-1)
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
             found = self.search(around, content, draw, self.hypotheses, prior)
-        parts = [content, self._angle_params(found), self._shift_params(centre, log_spread)]
-        count = found.angle.shape[1]
-        params = [
-            part if part.dim() == 3 else part.unsqueeze(1).expand(-1, count, -1) for part in parts
-        ]
-        return Proposal(torch.cat(params, dim=-1), found.log_weight)
+        angle = self._angle_params(found)
+        parts = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, spread)]
+        params = torch.cat([parts[0], angle, parts[1]], dim=-1)
+        return Proposal(params, found.log_weight, first=first)
 
     def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor | float:
         """Log prior of the angles of the rings, (A,) or (B, A) nats, but for a constant."""

@@ -79,11 +79,15 @@ class Proposal(NamedTuple):
         (B, C) unnormalised log q(cell).
     cells
         What the cells say of the pose; None for one cell, or several that say nothing.
+    first
+        (B, n_params) numbers that the encoder had before it looked again, one cell, to be trained
+        as well; None where there are none.
     """
 
     params: Tensor
     cell_logits: Tensor
     cells: Cells | None = None
+    first: Tensor | None = None
 
 
 class CellRole(NamedTuple):

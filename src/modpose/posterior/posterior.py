@@ -60,7 +60,11 @@ class LatentLayout:
         return sum(self.sizes)
 
     def posterior(
-        self, params: Tensor, cell_logits: Tensor, cells: Cells | None = None
+        self,
+        params: Tensor,
+        cell_logits: Tensor,
+        cells: Cells | None = None,
+        first: Tensor | None = None,
     ) -> Posterior:
         """Read an encoder's output.
 
@@ -76,6 +80,8 @@ class LatentLayout:
             (B, C) unnormalised log q(cell).
         cells
             What the cells tell of the pose.
+        first
+            (B, n_params) numbers before a second look, as one cell.
         """
         told = self.role.angle or self.role.shift
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
@@ -91,6 +97,9 @@ class LatentLayout:
             shift=self._shift(shift, cells),
             cells=cells,
             channel=channel if channel.shape[-1] else None,
+            first=None
+            if first is None
+            else self.posterior(first[:, None], first.new_zeros(len(first), 1)),
         )
 
     def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
@@ -135,7 +144,8 @@ class Posterior(NamedTuple):
 
     The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
     shift that a cell fixes has a log s.d. of minus infinity.  The pose channel (B, C, p), where
-    there is one, is a number without a distribution.
+    there is one, is a number without a distribution.  ``first`` is what was believed before a
+    second look, where that is trained as well.
     """
 
     layout: LatentLayout
@@ -146,6 +156,7 @@ class Posterior(NamedTuple):
     cells: Cells | None = None
     turn: Turn | None = None
     channel: Tensor | None = None
+    first: Posterior | None = None
 
     @property
     def shift_is_fixed(self) -> bool:
@@ -170,7 +181,8 @@ class Posterior(NamedTuple):
         if shift is not None:
             mean = shift.mean @ rotation_2d(angle)
             shift = Gaussian(mean if centre is None else mean + centre[:, None], shift.log_std)
-        return self._replace(angle=spin, shift=shift, cells=cells)
+        first = None if self.first is None else self.first.turned_back(angle, centre)
+        return self._replace(angle=spin, shift=shift, cells=cells, first=first)
 
     def sample(self, count: int, generator: torch.Generator | None) -> Latents:
         """Draw ``count`` independent samples an image, reparametrised within each cell."""
