@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modpose.report import figures, grids, scatter
+from modpose.report import figures, grids, pose_figures, scatter
 from modpose.report.figures import Look
 
 EM = Look((0.0, 1.0), (0.0, 1.0), "lower")
@@ -87,7 +87,7 @@ def test_manifold_has_the_highest_second_latent_on_top() -> None:
 @pytest.mark.parametrize("origin", ["upper", "lower"])
 def test_angles_turn_the_way_pictures_do(origin) -> None:
     angle = np.array([42.0] * 70 + [-118.0] * 30)
-    figure = figures.angle_histogram(angle, None, origin)
+    figure = pose_figures.angle_histogram(angle, None, origin)
     polar = figure.axes[0]
     assert polar.get_theta_direction() == (1 if origin == "lower" else -1)
     bars = {
@@ -114,14 +114,14 @@ def test_a_small_positive_angle_is_drawn_counter_clockwise_for_em() -> None:
 @pytest.mark.parametrize("origin", ["upper", "lower"])
 def test_shift_histograms_count_every_image(origin) -> None:
     shift = np.random.default_rng(0).normal(0, 1, (500, 2)).clip(-2, 2)
-    figure = figures.shift_histograms(shift, 1.0, origin, 3.2)
+    figure = pose_figures.shift_histograms(shift, 1.0, origin, 3.2)
     assert figure.axes[0].collections[0].get_array().sum() == 500
     assert figure.axes[0].yaxis_inverted() == (origin == "upper")
     png_size(figure)
 
 
 def test_shifts_that_are_all_zero_are_drawn() -> None:
-    png_size(figures.shift_histograms(np.zeros((10, 2)), None, "lower", None))
+    png_size(pose_figures.shift_histograms(np.zeros((10, 2)), None, "lower", None))
 
 
 def test_errors_and_scatters_against_truth() -> None:

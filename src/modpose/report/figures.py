@@ -73,7 +73,8 @@ def style(ax: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
     return ax
 
 
-def _legend(ax: Axes) -> None:
+def legend(ax: Axes) -> None:
+    """Name the curves of axes, without a frame."""
     ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK)
 
 
@@ -138,7 +139,7 @@ def learning_curves(metrics: Mapping[str, Floats]) -> Figure:
                 ax.plot(epoch, values, color=colour, label=label, lw=1.6, marker=marker, ms=3.5)
                 drawn_values.append(values)
         if drawn_values:
-            _legend(ax)
+            legend(ax)
             if key in ("elbo", "recon"):
                 _hide_first_climb(ax, np.stack(drawn_values))
     return fig
@@ -302,67 +303,6 @@ def titled_pictures(
         unit = to_unit(picture, level or grey_range(picture, 0.2))
         _show(ax, drawn(unit[None], origin)[0])
         ax.set_title(title, fontsize=TEXT, color=INK)
-    return fig
-
-
-# --- pose -------------------------------------------------------------------------------------
-
-
-def angle_histogram(angle_deg: Floats, std_deg: Floats | None, origin: Origin) -> Figure:
-    """Polar histogram of the inferred angles and, when known, of their uncertainty.
-
-    The polar plot turns the way the pictures do: a positive angle is counter-clockwise where
-    row 0 is drawn at the bottom, clockwise where it is at the top.
-    """
-    fig = new_figure(3.7, 7.6 if std_deg is not None else 3.8)
-    polar: Any = fig.add_subplot(1, 2 if std_deg is not None else 1, 1, projection="polar")
-    bins = 36
-    counts, edges = np.histogram(np.deg2rad(angle_deg), bins=bins, range=(-np.pi, np.pi))
-    polar.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=BLUE, alpha=0.85)
-    mean = len(angle_deg) / bins
-    circle = np.linspace(-np.pi, np.pi, 200)
-    polar.plot(circle, np.full(200, mean), color=ORANGE, lw=1.2, ls="--")
-    polar.set_theta_direction(1 if origin == "lower" else -1)
-    polar.set_ylim(0, max(1.15 * counts.max(), 1.3 * mean))
-    style(polar, title="Inferred angle (dashed: uniform)")
-    polar.grid(color=RULE, linewidth=0.6)
-    polar.set_yticks([])
-    ticks = np.arange(-135, 181, 45)
-    polar.set_xticks(np.deg2rad(ticks), [f"{t}°".replace("-", "−") for t in ticks])
-    polar.set_xlim(-np.pi, np.pi)
-    if std_deg is not None:
-        ax = style(fig.add_subplot(1, 2, 2), "s.d. of the angle (degrees)", "images")
-        ax.set_title("How sure the model is", fontsize=TEXT + 1, color=INK, loc="left")
-        finite = std_deg[np.isfinite(std_deg)]
-        ax.hist(finite, bins=40, color=BLUE, alpha=0.85)
-    return fig
-
-
-def shift_histograms(
-    shift_px: Floats, prior_std_px: float | None, origin: Origin, pixel_size: float | None
-) -> Figure:
-    """Inferred shifts (N, 2) in pixels: their density in the plane and along each axis."""
-    fig = new_figure(3.7, 8.2)
-    plane, along = fig.subplots(1, 2)
-    reach = max(float(np.percentile(np.abs(shift_px), 99.5)) * 1.1, 0.5)
-    unit = "px" if pixel_size is None else f"px of {pixel_size:.3g} Å"
-    plane.hist2d(shift_px[:, 0], shift_px[:, 1], bins=41, range=[[-reach, reach]] * 2, cmap="Blues")
-    style(plane, f"shift along x ({unit})", f"shift along y ({unit})", "Where the objects sit")
-    plane.set_aspect("equal")
-    plane.axhline(0, color=RULE, lw=0.8)
-    plane.axvline(0, color=RULE, lw=0.8)
-    if origin == "upper":
-        plane.invert_yaxis()
-    bins = np.linspace(-reach, reach, 51)
-    for axis, colour in ((0, BLUE), (1, ORANGE)):
-        along.hist(shift_px[:, axis], bins, histtype="step", color=colour, lw=1.6, label="xy"[axis])
-    if prior_std_px is not None:
-        x = np.linspace(-reach, reach, 300)
-        density = np.exp(-0.5 * (x / prior_std_px) ** 2) / (prior_std_px * np.sqrt(2 * np.pi))
-        scale = len(shift_px) * (bins[1] - bins[0])
-        along.plot(x, density * scale, color=MUTED, ls="--", lw=1.2, label="prior")
-    style(along, f"shift ({unit})", "images", "Along each axis")
-    _legend(along)
     return fig
 
 

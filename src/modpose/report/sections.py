@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modpose.report import figures, grids, scatter
+from modpose.report import figures, grids, pose_figures, scatter
 from modpose.report.html import Picture, Section
 from modpose.report.material import Integers, Material, sense_of_angle, subscript
 
@@ -286,10 +286,12 @@ def pose(m: Material) -> Section | None:
     """Histograms of angle and shift."""
     pictures = []
     if m.angle_deg is not None:
-        fig = figures.angle_histogram(m.angle_deg, m.angle_std_deg, m.look.origin)
+        fig = pose_figures.angle_histogram(m.angle_deg, m.angle_std_deg, m.look.origin)
         pictures.append(Picture.of(fig, "angles.png", "Histogram of the inferred angles"))
     if m.shift_px is not None:
-        fig = figures.shift_histograms(m.shift_px, m.shift_prior_px, m.look.origin, m.pixel_size)
+        fig = pose_figures.shift_histograms(
+            m.shift_px, m.shift_prior_px, m.look.origin, m.pixel_size
+        )
         pictures.append(Picture.of(fig, "shifts.png", "Histogram of the inferred shifts"))
     if not pictures:
         return None
