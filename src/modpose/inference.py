@@ -132,11 +132,13 @@ def _encode_batch(
         posterior = vae.posterior(batch)
     best = posterior.best()
     bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
-    elbo = Elbo(*(torch.stack(part).mean(0) for part in zip(*(b[:3] for b in bounds), strict=True)))
+    parts = zip(*(bound[:3] for bound in bounds), strict=True)
+    recon, kl_pose, kl_content = (torch.stack(part).mean(0) for part in parts)
     spread = posterior.spread(best.cell)
     values = _latent_values(vae, batch, best, spread)
-    values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo.value()}
-    return values | {"recon": elbo.recon, "kl_pose": elbo.kl_pose, "kl_content": elbo.kl_content}
+    elbo = Elbo(recon, kl_pose, kl_content).value()
+    values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo}
+    return values | {"recon": recon, "kl_pose": kl_pose, "kl_content": kl_content}
 
 
 def _encode_copies(

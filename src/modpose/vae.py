@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from modpose.affinity.term import AffinityTerm
@@ -63,8 +63,8 @@ class Elbo(NamedTuple):
         (B,) log density of known poses under the encoder, which learns from them, and no part of
         the bound; None where none are known.
     first
-        (B,) bound that the first look of a polar encoder gives, times its weight, which is trained
-        as well; None where there is none.
+        The parts of the bound that the first look of a polar encoder gives, times its weight, on
+        which the encoder is trained as well; None where there is none.
     """
 
     recon: Tensor
@@ -73,19 +73,34 @@ class Elbo(NamedTuple):
     extra: Tensor | None = None
     contrast: Tensor | None = None
     taught: Tensor | None = None
-    first: Tensor | None = None
+    first: Elbo | None = None
 
     def value(self, beta: float = 1.0, gamma: float = 0.0, contrast: float = 0.0) -> Tensor:
         """Return recon - kl_pose - beta kl_content, the bound by default, and what is trained too.
 
-        That is - gamma extra - contrast contrast + taught + first, of those that there are.
+        That is - gamma extra - contrast contrast + taught + first (with the same beta), of those
+        that there are.
         """
         value = self.recon - self.kl_pose - beta * self.kl_content
-        for gain in (self.taught, self.first):
-            value = value if gain is None else value + gain
+        if self.first is not None:
+            value = value + self.first.value(beta)
+        if self.taught is not None:
+            value = value + self.taught
         if self.contrast is not None:
             value = value - contrast * self.contrast
         return value if self.extra is None else value - gamma * self.extra
+
+
+@contextmanager
+def _still(module: nn.Module) -> Iterator[None]:
+    """Let what is computed in between not move the module's parameters."""
+    learned = [p for p in module.parameters() if p.requires_grad]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_()
 
 
 class Vae(GenerativeModel):
@@ -191,9 +206,10 @@ class Vae(GenerativeModel):
             elbo = bound(posterior, decoded_images=decoded_images)
             if posterior.first is not None:
                 few = math.ceil(FIRST_LOOKED * (decoded_images or len(batch)))
-                first = bound(posterior.first, decoded_images=few).value()
-                weight = cast(PolarEncoder, self.encoder).first_look
-                elbo = elbo._replace(first=weight * first)
+                with _still(self.field), _still(self.likelihood):  # these are for the second
+                    recon, kl_pose, kl_content, *_ = bound(posterior.first, decoded_images=few)
+                w = cast(PolarEncoder, self.encoder).first_look
+                elbo = elbo._replace(first=Elbo(w * recon, w * kl_pose, w * kl_content))
         if not self.training:
             return elbo
         if self.affinity is not None:

@@ -199,9 +199,10 @@ def test_the_first_look_is_trained_on_a_bound_of_its_own() -> None:
     torch.testing.assert_close(
         rotation_2d(first.best().angle[:, 0]), rotation_2d(upright[1]), atol=1e-5, rtol=0
     )
-    vae(batch, generator=torch.Generator().manual_seed(0)).first.mean().backward()
-    assert all(p.grad is None for p in encoder.look_again.parameters())
-    for part in (encoder.look, encoder.centre.attention[1], vae.field):
+    vae(batch, generator=torch.Generator().manual_seed(0)).first.value().mean().backward()
+    for part in (encoder.look_again, vae.field):
+        assert all(p.grad is None and p.requires_grad for p in part.parameters())
+    for part in (encoder.look, encoder.centre.attention[1]):
         assert all(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
 
 
@@ -222,9 +223,12 @@ def test_the_first_look_counts_by_its_weight_and_in_training_alone() -> None:
         vae = make_vae(first_look=weight).train()
         weights[weight] = vae(batch, generator=torch.Generator().manual_seed(1))
     assert weights[0.0].first is None
-    torch.testing.assert_close(weights[1.0].first, 2 * weights[0.5].first)
-    gain = weights[1.0].value() - weights[0.0].value()
-    torch.testing.assert_close(gain, weights[1.0].first)
+    for beta in (0.0, 1.0):
+        first = weights[1.0].first.value(beta)
+        torch.testing.assert_close(first, 2 * weights[0.5].first.value(beta))
+        gain = weights[1.0].value(beta) - weights[0.0].value(beta)
+        torch.testing.assert_close(gain, first)
+    assert (weights[1.0].first.value(0.0) > weights[1.0].first.value()).all()
     assert vae.eval().posterior(batch).first is None and vae(batch).first is None
 
 
@@ -238,7 +242,7 @@ def test_the_bound_of_the_first_look_is_that_of_its_posterior() -> None:
         every = vae.eval().elbo(batch, first, generator).value()
         vae.train()
         rows = [batch.rows(torch.randperm(6, generator=generator)) for _ in range(200)]
-        drawn = torch.stack([vae(one, generator=generator).first.mean() for one in rows])
+        drawn = torch.stack([vae(one, generator=generator).first.value().mean() for one in rows])
     off = drawn.mean() - every.mean()
     assert off.abs() < 4 * drawn.std() / math.sqrt(len(drawn)) + 0.02 * every.mean().abs()
 

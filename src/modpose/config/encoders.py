@@ -104,8 +104,8 @@ class PolarEncoderConfig(Frozen):
     hypotheses: int = Field(2, ge=1)
     """Angles that are proposed, each a cell."""
     first_look: float = Field(0.5, ge=0)
-    """Weight, in training, of the bound of what the first look tells, which is where the image is
-    turned upright for the second; 0: the first is trained through the second alone."""
+    """Weight, in the encoder's training, of the bound that the first look gives, by which the image
+    is turned upright for the second; 0: the first is trained through the second alone."""
     channels: int = Field(32, ge=4)
     """Width of the circular convolutions; twice it in the last two."""
     hidden: int = Field(512, ge=2)

@@ -5,8 +5,8 @@ pooled over the angle give a first content that does not change when the object 
 own picture of it, correlated with the rings at every angle at once (a fast Fourier transform),
 gives the angle; the image turned upright by it gives the content; and the picture of that gives
 the few angles that are proposed, each with its weight and width.  So the pose is found by search
-and only the centre and the content are regressed.  The first content and angle are trained on a
-bound of their own as well: where they have an image upside down, the second look cannot mend it.
+and only the centre and the content are regressed.  The first content and centre are trained on
+a bound of their own as well: where they have an image upside down, the second look cannot mend it.
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> di
 
 
 class Totals:
-    """Sums of the parts of the ELBO, and of the affinity term, over an epoch."""
+    """Sums of the parts of the ELBO, and of what else is trained on, over an epoch."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -283,7 +283,8 @@ class Totals:
         self.count += len(elbo.recon)
         for name, part in elbo._asdict().items():
             if part is not None:
-                total = float(part.detach().double().sum())
+                nats = part.value() if isinstance(part, Elbo) else part
+                total = float(nats.detach().double().sum())
                 self.sums[name] = self.sums.get(name, 0.0) + total
 
     def means(self) -> dict[str, float]:
