@@ -102,16 +102,16 @@ class PolarEncoder(nn.Module):
         with torch.no_grad():
             found = self.search(around, content, draw, 1, prior)
             upright = self.rings.read(image, centre, found.angle[:, 0])
-        spread = self._shift_params(centre, log_spread)
+        shift = self._shift_params(centre, log_spread)
         first = None
         if self.training and self.first_look:
-            first = torch.cat([content, self._angle_params(found)[:, 0], spread], dim=-1)
+            first = torch.cat([content, self._angle_params(found)[:, 0], shift], dim=-1)
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
             found = self.search(around, content, draw, self.hypotheses, prior)
         angle = self._angle_params(found)
-        parts = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, spread)]
-        params = torch.cat([parts[0], angle, parts[1]], dim=-1)
+        shared = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, shift)]
+        params = torch.cat([shared[0], angle, shared[1]], dim=-1)
         return Proposal(params, found.log_weight, first=first)
 
     def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor | float:

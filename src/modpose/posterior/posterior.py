@@ -85,6 +85,9 @@ class LatentLayout:
         """
         told = self.role.angle or self.role.shift
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
+        before = None
+        if first is not None:
+            before = self.posterior(first[:, None], first.new_zeros(len(first), 1))
         content, angle, shift, channel = torch.split(params.float(), self.sizes, dim=-1)
         mean, log_std = content.chunk(2, dim=-1)
         over_so3 = self.dim == 3 and self.rotation.prior == "uniform"
@@ -97,9 +100,7 @@ class LatentLayout:
             shift=self._shift(shift, cells),
             cells=cells,
             channel=channel if channel.shape[-1] else None,
-            first=None
-            if first is None
-            else self.posterior(first[:, None], first.new_zeros(len(first), 1)),
+            first=before,
         )
 
     def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
