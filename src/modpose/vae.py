@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from modpose.affinity.term import AffinityTerm
@@ -33,6 +33,7 @@ from modpose.encoders.polar import PolarEncoder
 from modpose.encoders.principal import PrincipalEncoder
 from modpose.fields.basis import BasisField
 from modpose.fields.principal import PrincipalField
+from modpose.frozen import frozen
 from modpose.generative import GenerativeModel
 from modpose.geometry.pose import Pose, rotate_images
 from modpose.observe.projection import Projection
@@ -89,18 +90,6 @@ class Elbo(NamedTuple):
         if self.contrast is not None:
             value = value - contrast * self.contrast
         return value if self.extra is None else value - gamma * self.extra
-
-
-@contextmanager
-def _still(module: nn.Module) -> Iterator[None]:
-    """Let what is computed in between not move the module's parameters."""
-    learned = [p for p in module.parameters() if p.requires_grad]
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_()
 
 
 class Vae(GenerativeModel):
@@ -206,7 +195,7 @@ class Vae(GenerativeModel):
             elbo = bound(posterior, decoded_images=decoded_images)
             if posterior.first is not None:
                 few = math.ceil(FIRST_LOOKED * (decoded_images or len(batch)))
-                with _still(self.field), _still(self.likelihood):  # these are for the second
+                with frozen(self.field, self.likelihood):  # these learn from the second look
                     recon, kl_pose, kl_content, *_ = bound(posterior.first, decoded_images=few)
                 w = cast(PolarEncoder, self.encoder).first_look
                 elbo = elbo._replace(first=Elbo(w * recon, w * kl_pose, w * kl_content))

@@ -13,13 +13,12 @@ modes are apart and never negative; with it the bound is exact, whatever the mod
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from modpose.frozen import frozen
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import wrap
 from modpose.posterior.angles import angle_kl
@@ -143,19 +142,6 @@ def refine(
     )
     chosen = torch.where(better, after.value(), before.value())
     return work.mixture(parts, chosen)
-
-
-@contextmanager
-def frozen(vae: Vae) -> Iterator[None]:
-    """Ask for no gradient of the model's weights for a while."""
-    weights = [p for p in vae.parameters() if p.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
 
 
 class Workplace:
