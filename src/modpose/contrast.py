@@ -1,8 +1,8 @@
 """The contrastive term: content that small deformations do not change, and so tells classes apart.
 
 Content of an image is compared with that of deformed copies of all images of the batch: its own
-copy is to be told from the others by the cosine of the contents alone (InfoNCE: van den Oord et al.
-2018; between two views of each image, Chen et al. 2020).
+copy is to be told from the others by how alike the contents are (InfoNCE: van den Oord et al. 2018;
+between two views of each image, Chen et al. 2020; by distances in a plane, Böhm et al. 2023).
 """
 
 from __future__ import annotations
@@ -11,33 +11,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modpose.config.train import ContrastConfig
+from modpose.config import CauchyConfig, ContrastConfig, SimilarityConfig
 
 KNOTS = 7
 """Displacements along each side of the box that a bend is interpolated from."""
 
 
-def contrastive_loss(content: Tensor, deformed: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(content: Tensor, deformed: Tensor, similarity: SimilarityConfig) -> Tensor:
     """Return how far each content is from telling its own deformed copy from others, in nats.
 
-    With c_ij the cosine between content i and that of the deformed image j, the mean of
-    ``-log softmax_j(c_ij / temperature)`` and ``-log softmax_j(c_ji / temperature)`` at j = i.
+    With s_ij the log similarity of content i and that of the deformed image j, the mean of
+    ``-log softmax_j(s_ij)`` and ``-log softmax_j(s_ji)`` at j = i.
 
     Parameters
     ----------
     content, deformed
         (B, z_dim), of images and of their deformed copies.
-    temperature
-        Of the softmax.
+    similarity
+        The cosine over its temperature, or -log(1 + (distance / width)²).
 
     Returns
     -------
     Tensor
         (B,); log B where all contents are alike.
     """
-    unit, other = (functional.normalize(part, dim=-1) for part in (content, deformed))
-    # not as a product of matrices, which mixed precision would round
-    score = (unit.unsqueeze(1) * other).sum(-1) / temperature
+    # not as products of matrices, which mixed precision would round
+    if isinstance(similarity, CauchyConfig):
+        far = (content.unsqueeze(1) - deformed).square().sum(-1)
+        score = -torch.log1p(far / similarity.width**2)
+    else:
+        unit, other = (functional.normalize(part, dim=-1) for part in (content, deformed))
+        score = (unit.unsqueeze(1) * other).sum(-1) / similarity.temperature
     own = torch.arange(len(score), device=score.device)
     there = functional.cross_entropy(score, own, reduction="none")
     return 0.5 * (there + functional.cross_entropy(score.T, own, reduction="none"))

@@ -241,7 +241,7 @@ class Vae(GenerativeModel):
         assert self.contrast is not None
         copies = batch.with_image(deformed(batch.image, self.contrast, generator))
         other = self.layout.posterior(*self._propose(copies)).content_mean()
-        return contrastive_loss(posterior.content_mean(), other, self.contrast.temperature)
+        return contrastive_loss(posterior.content_mean(), other, self.contrast.similarity)
 
     def _taught(
         self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None

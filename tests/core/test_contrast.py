@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose import InputError, PoseModel
-from modpose.config import ContrastConfig, merge, parse_config
+from modpose.config import (
+    CauchyConfig,
+    ContrastConfig,
+    CosineConfig,
+    SimilarityConfig,
+    merge,
+    parse_config,
+)
 from modpose.contrast import contrastive_loss, deformed, raised
 from modpose.evaluate.metrics import knn_accuracy
 from modpose.geometry.grids import lattice
@@ -22,40 +29,60 @@ from modpose.recipes import recipe_config
 from modpose.vae import Elbo, build_vae
 
 
-def by_hand(content: Tensor, other: Tensor, temperature: float) -> list[float]:
+def by_hand(content: Tensor, other: Tensor, similarity: SimilarityConfig) -> list[float]:
     """Add it up pair by pair."""
     n = len(content)
-    cosine = [
-        [float(a @ b / (a.norm() * b.norm())) / temperature for b in other.double()]
-        for a in content.double()
-    ]
+
+    def alike(a: Tensor, b: Tensor) -> float:
+        if isinstance(similarity, CosineConfig):
+            return float(a @ b / (a.norm() * b.norm())) / similarity.temperature
+        return math.log(1 / (1 + float((a - b).square().sum()) / similarity.width**2))
+
+    score = [[alike(a, b) for b in other.double()] for a in content.double()]
     loss = []
     for i in range(n):
-        there = math.log(sum(math.exp(cosine[i][j]) for j in range(n))) - cosine[i][i]
-        back = math.log(sum(math.exp(cosine[j][i]) for j in range(n))) - cosine[i][i]
+        there = math.log(sum(math.exp(score[i][j]) for j in range(n))) - score[i][i]
+        back = math.log(sum(math.exp(score[j][i]) for j in range(n))) - score[i][i]
         loss.append((there + back) / 2)
     return loss
 
 
-@settings(max_examples=20, deadline=None)
-@given(n=st.integers(1, 7), k=st.integers(2, 5), t=st.floats(0.05, 2), scale=st.floats(0.1, 10))
-def test_the_term_is_what_its_formula_says(n: int, k: int, t: float, scale: float) -> None:
+SIMILARITIES = st.floats(0.05, 2).map(lambda t: CosineConfig(temperature=t)) | st.floats(
+    0.05, 2
+).map(lambda w: CauchyConfig(width=w))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 7), k=st.integers(2, 5), how=SIMILARITIES, scale=st.floats(0.1, 10))
+def test_the_term_is_what_its_formula_says(
+    n: int, k: int, how: SimilarityConfig, scale: float
+) -> None:
     content, other = torch.randn(2, n, k)
-    found = contrastive_loss(scale * content, other, t)
-    torch.testing.assert_close(found, torch.tensor(by_hand(content, other, t)), atol=1e-4, rtol=0)
+    found = contrastive_loss(scale * content, other, how)
+    expected = torch.tensor(by_hand(scale * content, other, how))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert (found > -1e-5).all()
 
 
-def test_content_that_is_the_same_for_all_tells_nothing() -> None:
+@pytest.mark.parametrize("how", [CosineConfig(), CauchyConfig()])
+def test_content_that_is_the_same_for_all_tells_nothing(how: SimilarityConfig) -> None:
     same = torch.ones(12, 3)
-    torch.testing.assert_close(contrastive_loss(same, same, 0.2), torch.full((12,), math.log(12)))
+    torch.testing.assert_close(contrastive_loss(same, same, how), torch.full((12,), math.log(12)))
 
 
-def test_its_gradient_is_that_of_finite_differences() -> None:
+def test_cosines_leave_lengths_alone_and_distances_do_not() -> None:
+    content, other = torch.randn(2, 6, 2)
+    for how, same in ((CosineConfig(), True), (CauchyConfig(), False)):
+        losses = [contrastive_loss(c * content, c * other, how) for c in (1.0, 4.0)]
+        assert torch.allclose(*losses, atol=1e-5) == same
+
+
+@pytest.mark.parametrize("how", [CosineConfig(temperature=0.5), CauchyConfig(width=0.5)])
+def test_its_gradient_is_that_of_finite_differences(how: SimilarityConfig) -> None:
     content = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     other = torch.randn(5, 3, dtype=torch.float64)
 
-    assert torch.autograd.gradcheck(lambda c: contrastive_loss(c, other, 0.5), content)
+    assert torch.autograd.gradcheck(lambda c: contrastive_loss(c, other, how), content)
 
 
 # --- deformations -----------------------------------------------------------------------------
@@ -149,7 +176,7 @@ def told_apart(model: PoseModel, images: NDArray[np.float32]) -> float:
     generator = torch.Generator().manual_seed(0)
     copies = deformed(torch.from_numpy(images)[:, None], ContrastConfig(), generator)[:, 0]
     contents = [torch.from_numpy(model.encode(part).z) for part in (images, copies.numpy())]
-    return float(contrastive_loss(contents[0], contents[1], 0.2).mean())
+    return float(contrastive_loss(contents[0], contents[1], CosineConfig()).mean())
 
 
 def test_content_learns_to_forget_deformations_and_keeps_classes() -> None:

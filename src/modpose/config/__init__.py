@@ -48,12 +48,15 @@ from modpose.config.model import (
     SpectralConfig,
 )
 from modpose.config.section import Activation, Frozen
-from modpose.config.start import AlignmentStartConfig
+from modpose.config.start import AlignmentStartConfig, SubspacesStartConfig
 from modpose.config.train import (
     AugmentConfig,
+    CauchyConfig,
     CellsConfig,
     ContrastConfig,
+    CosineConfig,
     Schedule,
+    SimilarityConfig,
     SoftCellsConfig,
     TopCellsConfig,
     TrainConfig,
@@ -66,11 +69,13 @@ __all__ = [
     "AugmentConfig",
     "BasisFieldConfig",
     "BernoulliConfig",
+    "CauchyConfig",
     "CellsConfig",
     "Config",
     "ContrastConfig",
     "ConvEncoderConfig",
     "ConvFieldConfig",
+    "CosineConfig",
     "DataConfig",
     "DenseFieldConfig",
     "EncoderConfig",
@@ -94,8 +99,10 @@ __all__ = [
     "RotationConfig",
     "Schedule",
     "ShiftConfig",
+    "SimilarityConfig",
     "SoftCellsConfig",
     "SpectralConfig",
+    "SubspacesStartConfig",
     "TableEncoderConfig",
     "TopCellsConfig",
     "TrainConfig",

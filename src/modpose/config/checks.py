@@ -40,6 +40,7 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
         expected = "0 where rotation or shift is inferred or given, which is the pose already"
         raise InputError.of(name, "model.pose_channel", model.pose_channel, expected)
     _check_contrast(config, shape)
+    _check_subspaces(config)
     _check_octahedral(config, shape)
     _check_projection(config, shape, channels)
 
@@ -48,16 +49,32 @@ def _check_contrast(config: Config, shape: Sequence[int]) -> None:
     """Check that there are pictures to deform, and an encoder that looks at them."""
     if config.train.contrast is None:
         return
-    model = config.model
+    model, apart = config.model, config.train.contrast.similarity.kind == "cauchy"
     for option, found, sound, expected in (
         ("the data", "volumes", len(shape) == 2, "images"),
         ("data.twin", config.data.twin, config.data.twin == "none", "none"),
         ("model.poses", model.poses, model.poses == "inferred", "inferred"),
         ("model.encoder.kind", model.encoder.kind, model.encoder.kind != "table", "a network"),
-        ("model.z_dim", model.z_dim, model.z_dim > 1, "2 or more, whose cosines differ"),
+        ("model.z_dim", model.z_dim, model.z_dim > 1 or apart, "2 or more, whose cosines differ"),
     ):
         if not sound:
             where = f"{expected} with train.contrast"
+            raise InputError.of(f"recipe {config.recipe}", option, found, where)
+
+
+def _check_subspaces(config: Config) -> None:
+    """Check that there are centres and angles to be found, and an encoder that is taught them."""
+    if config.train.start is None or config.train.start.kind != "subspaces":
+        return
+    model = config.model
+    for option, found, expected in (
+        ("model.encoder.kind", model.encoder.kind, "polar"),
+        ("model.rotation.prior", model.rotation.prior, "uniform or gaussian"),
+        ("model.shift.prior", model.shift.prior, "gaussian"),
+        ("data.twin", config.data.twin, "none"),
+    ):
+        if found not in expected.split(" or "):
+            where = f"{expected} with train.start.kind subspaces"
             raise InputError.of(f"recipe {config.recipe}", option, found, where)
 
 

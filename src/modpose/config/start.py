@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,3 +28,22 @@ class AlignmentStartConfig(Frozen):
     """Of the grid."""
     mask_diameter_px: float | None = Field(None, gt=0)
     """Averages are zero beyond this sphere, voxels; null: the box less four voxels."""
+
+
+class SubspacesStartConfig(Frozen):
+    """Clear pictures: find classes and angles by aligned linear subspaces, with no network.
+
+    The field starts with each class upright at a place of its own in content space, the polar
+    encoder with knowing that place and the centre.  A prior of the angle decides how classes stand.
+    """
+
+    kind: Literal["subspaces"] = "subspaces"
+    classes: int = Field(10, ge=1)
+    """How many kinds of object are told apart."""
+    images: int = Field(8000, ge=1)
+    """Images that classes are sought among, at most."""
+    steps: int = Field(600, ge=0)
+    """Batches from which the model is taught what was found."""
+
+
+StartConfig = Annotated[AlignmentStartConfig | SubspacesStartConfig, Field(discriminator="kind")]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from modpose.config.section import Frozen
-from modpose.config.start import AlignmentStartConfig
+from modpose.config.start import StartConfig
 
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
 SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
@@ -53,6 +53,25 @@ class AugmentConfig(Frozen):
         return self.rotate in ("quarter-turns", "any") or self.shift_px > 0
 
 
+class CosineConfig(Frozen):
+    """The cosine of two contents: for many dimensions.  In two they are points on a circle."""
+
+    kind: Literal["cosine"] = "cosine"
+    temperature: float = Field(0.2, gt=0)
+    """Lower asks for more distance between neighbours."""
+
+
+class CauchyConfig(Frozen):
+    """1 / (1 + d² / width²) at a distance d (Böhm et al. 2023): for two dimensions."""
+
+    kind: Literal["cauchy"] = "cauchy"
+    width: float = Field(0.2, gt=0)
+    """Contents much nearer than this are alike."""
+
+
+SimilarityConfig = Annotated[CosineConfig | CauchyConfig, Field(discriminator="kind")]
+
+
 class ContrastConfig(Frozen):
     """A term that makes content forget small deformations (:mod:`modpose.contrast`).
 
@@ -62,8 +81,8 @@ class ContrastConfig(Frozen):
 
     weight: float = Field(40.0, gt=0)
     """Nats of the bound that a nat of the term is worth."""
-    temperature: float = Field(0.2, gt=0)
-    """Of the cosines that are compared: lower asks for more distance between neighbours."""
+    similarity: SimilarityConfig = CosineConfig()
+    """How alike two contents are."""
     stretch: float = Field(0.35, ge=0, lt=0.5)
     """Largest change of each entry of the linear map: a picture is stretched, squeezed and
     sheared."""
@@ -94,7 +113,7 @@ CellsConfig = Annotated[SoftCellsConfig | TopCellsConfig, Field(discriminator="k
 class TrainConfig(Frozen):
     """How the ELBO is climbed."""
 
-    start: AlignmentStartConfig | None = None
+    start: StartConfig | None = None
     """What is found in the data before the first step; null starts from random networks."""
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(100, ge=1)

@@ -93,7 +93,7 @@ class PolarEncoder(nn.Module):
             How many times such a prior counts.
         """
         prior = self.angle_log_prior(turn, angle_prior)
-        image = batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
+        image = self.seen(batch)
         centre = image.new_zeros(len(image), 2)
         if self.shift.prior != "none":
             centre = self.centre(image)
@@ -113,6 +113,16 @@ class PolarEncoder(nn.Module):
         shared = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, shift)]
         params = torch.cat([shared[0], angle, shared[1]], dim=-1)
         return Proposal(params, found.log_weight, first=first)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """Return the images (B, C, H, W), filtered by their CTF where there is one."""
+        return batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
+
+    def contents(self, image: Tensor, centre: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Content, (B, 2 z_dim) each, of a first look and of one more where the pose is known."""
+        content = self.look(self.rings.read(image, centre))[:, :-1]
+        upright = self.rings.read(image, centre, angle)
+        return content, content + self.look_again(upright.flatten(1))
 
     def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor | float:
         """Log prior of the angles of the rings, (A,) or (B, A) nats, but for a constant."""

@@ -31,6 +31,14 @@ _CLASSES: Options = merge(
     _OPTIONS, {"model": {"z_dim": 16}, "train": {"contrast": {"weight": 40.0}}}
 )
 
+_EMBEDDING: Options = merge(
+    _CLASSES,
+    {
+        "model": {"z_dim": 2},
+        "train": {"start": {"kind": "subspaces"}, "contrast": {"similarity": {"kind": "cauchy"}}},
+    },
+)
+
 _POSED: Options = {
     "data": PROJECTIONS,
     "model": {
@@ -91,6 +99,17 @@ MODPOSE: dict[str, Recipe] = {
         ),
         paper="this program",
         options=_CLASSES,
+    ),
+    "modpose-embedding": Recipe(
+        title="As modpose-classes, with content of two dimensions, to look at",
+        description=(
+            "Classes and angles are first found by aligned linear subspaces, with no network, and "
+            "each class begins at its own place.  Members of a class are then drawn together by "
+            "distance, as in neighbour embedding.  train.start.classes says how many kinds there "
+            "are (--classes)."
+        ),
+        paper="this program",
+        options=_EMBEDDING,
     ),
     "modpose-posed": Recipe(
         title="Conformations of a volume from projections of known pose, ours",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from modpose.config import Config
+from modpose.config import AlignmentStartConfig, Config, SubspacesStartConfig
 from modpose.data.dataset import Dataset
-from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.fields.principal import PrincipalField
 from modpose.start.alignment import start_aligned
 from modpose.start.principal import start_motions
+from modpose.start.subspaces import start_subspaces
 from modpose.vae import Vae
 
 
@@ -27,5 +27,8 @@ def prepare(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> 
     """
     if isinstance(vae.field, PrincipalField):
         start_motions(vae, dataset, config, quiet)
-    if isinstance(vae.encoder, OctahedralEncoder) and config.train.start is not None:
-        start_aligned(vae, dataset, config.train.start, seed=config.seed, quiet=quiet)
+    start = config.train.start
+    if isinstance(start, AlignmentStartConfig):
+        start_aligned(vae, dataset, start, seed=config.seed, quiet=quiet)
+    if isinstance(start, SubspacesStartConfig):
+        start_subspaces(vae, dataset, config, start, quiet=quiet)
