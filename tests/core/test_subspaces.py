@@ -187,3 +187,10 @@ def test_classes_of_the_start_are_marked_in_the_latents() -> None:
     model = PoseModel("modpose-embedding", options={"train": few}, seed=0, quiet=True).fit(images)
     assert model.latents()["cluster"].nunique() == len(LETTERS)
     assert hungarian_accuracy(labels, model.latents()["cluster"].to_numpy())[0] > 0.7
+
+
+def test_a_number_of_classes_says_not_how_they_are_found() -> None:
+    chosen = merge(recipe_config("modpose-classes"), {"train": {"start": {"classes": 5}}})
+    match = r"train.start is {'classes': 5}, expected its kind, too \(--set train.start.kind="
+    with pytest.raises(InputError, match=match):
+        parse_config(chosen, "--classes")

@@ -35,7 +35,7 @@ def fit(
     ] = None,
     z_dim: Annotated[int | None, typer.Option(help="Number of content dimensions.")] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Structures that a search of volumes tells apart.")
+        int | None, typer.Option(help="Kinds of object that a search before training tells apart.")
     ] = None,
     group: Annotated[
         int | None,

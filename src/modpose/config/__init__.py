@@ -137,7 +137,10 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
         if first["type"] == "extra_forbidden":
             of_kind = f" where {option.rpartition('.')[0]}.kind is {kind}" if kind else ""
             raise InputError(f"{where}: there is no option '{option}'{of_kind}") from None
-        raise InputError.of(where, option, repr(first.get("input")), first["msg"]) from None
+        expected = first["msg"]
+        if first["type"] == "union_tag_not_found":
+            expected = f"its kind, too (--set {option}.kind=...)"
+        raise InputError.of(where, option, repr(first.get("input")), expected) from None
 
 
 def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:
