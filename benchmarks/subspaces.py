@@ -21,7 +21,7 @@ from benchmarks.poses import pictures
 from modpose.encoders.polar import Rings
 from modpose.evaluate import metrics
 from modpose.simulate.digits import transform
-from modpose.start.subspaces import centre_of_mass, cluster, transformed
+from modpose.start.subspaces import bright_centre, cluster, transformed
 
 CLASSES, ANGLES, REACH = 10, 64, 20.0
 
@@ -29,7 +29,7 @@ CLASSES, ANGLES, REACH = 10, 64, 20.0
 def transforms(images: Tensor) -> Tensor:
     """Transforms (N, rings, ANGLES // 2 + 1) of images (N, H, W) round their centres of mass."""
     rings, images = Rings(ANGLES, REACH), images[:, None]
-    return transformed(rings.read(images, centre_of_mass(images)), rings.area)
+    return transformed(rings.read(images, bright_centre(images)), rings.area)
 
 
 def main(arguments: list[str] | None = None) -> None:

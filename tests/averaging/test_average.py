@@ -12,7 +12,6 @@ from torch import Tensor
 
 from modpose.averaging.average import (
     averages,
-    centre_of_mass,
     fsc_of_classes,
     half_averages,
     put_back,
@@ -34,6 +33,7 @@ from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_errors import pose_errors
 from modpose.evaluate.pose_recovery import recover_poses
+from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import (
     geodesic,
@@ -123,7 +123,8 @@ def test_correlation_of_noise_is_nothing_and_of_a_copy_everything() -> None:
 
 def test_centre_of_mass_is_where_the_object_is() -> None:
     ball = soft_sphere(BOX, 6).roll((2, -1, 3), (0, 1, 2))[None]
-    assert centre_of_mass(ball)[0].tolist() == pytest.approx([3, -1, 2], abs=0.05)
+    found = centre_of_mass(ball, torch.tensor([0.2]))[0]
+    assert found.tolist() == pytest.approx([3, -1, 2], abs=0.05)
 
 
 def test_halves_are_even_in_every_class() -> None:

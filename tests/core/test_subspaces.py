@@ -25,7 +25,7 @@ from modpose.simulate.characters import glyphs
 from modpose.simulate.digits import transform
 from modpose.start import prepare
 from modpose.start.subspaces import (
-    centre_of_mass,
+    bright_centre,
     cluster,
     correlation,
     mean_angles,
@@ -50,7 +50,7 @@ def letters(angle_std_deg: float | None = None) -> tuple[NDArray[np.float32], An
 
 def read(images: NDArray[np.float32], angles: int = 32) -> torch.Tensor:
     rings, tensor = Rings(angles, 14.0), torch.from_numpy(images)[:, None]
-    return transformed(rings.read(tensor, centre_of_mass(tensor)), rings.area)
+    return transformed(rings.read(tensor, bright_centre(tensor)), rings.area)
 
 
 def test_correlation_is_that_of_turned_rings() -> None:
@@ -75,8 +75,8 @@ def test_the_centre_of_mass_follows_a_shift_and_not_the_background() -> None:
     image = torch.zeros(1, 1, 24, 24)
     image[0, 0, 8:12, 9:14] = 1.0
     expected = torch.tensor([[11.0 - 12, 9.5 - 12]])  # x, y of the middle of the block
-    torch.testing.assert_close(centre_of_mass(image), expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(centre_of_mass(3 * image - 7), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(bright_centre(image), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(bright_centre(3 * image - 7), expected, atol=1e-3, rtol=0)
 
 
 def test_letters_are_told_apart_and_turned_alike() -> None:

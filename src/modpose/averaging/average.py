@@ -239,14 +239,6 @@ def soft_sphere(box: int, diameter: float) -> Tensor:
     return 0.5 + 0.5 * torch.cos(math.pi * outside)
 
 
-def centre_of_mass(volumes: Tensor) -> Tensor:
-    """(C, 3) voxels from the centre, of what stands out of volumes (C, D, D, D)."""
-    flat = volumes.flatten(1)
-    mass = (flat - 0.2 * flat.amax(1, keepdim=True)).clamp(min=0)
-    x = lattice(tuple(volumes.shape[1:]))
-    return (mass @ x) / mass.sum(1, keepdim=True).clamp(min=1e-12)
-
-
 def _by_shell(values: Tensor, shell: Tensor) -> Tensor:
     count = int(shell.max()) + 1
     sums = torch.zeros(len(values), count).index_add_(1, shell.flatten(), values.flatten(1))

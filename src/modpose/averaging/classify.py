@@ -17,12 +17,12 @@ from torch import Tensor
 
 from modpose.averaging.average import (
     Sums,
-    centre_of_mass,
     half_averages,
     put_back,
 )
 from modpose.averaging.coefficients import Coefficients, phases
 from modpose.averaging.reference import make_references
+from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.posterior.so3_climb import PosedVolumes, climb
@@ -36,6 +36,8 @@ GRID_LIMIT = 0.15
 """Highest frequency that the grid is scored with, cycles a voxel; climbing sees the rest."""
 SHIFT_STEP = 0.33
 """Step of the shifts in periods of the highest frequency."""
+FAINT = 0.2
+"""Of the largest value of an average: what is below has no part in its centre."""
 NEAR = 3.0
 """Shifts are searched so far from the last ones along each axis, voxels, once they are known."""
 EVERYWHERE = 6
@@ -333,7 +335,7 @@ def _centred(
     generator: torch.Generator,
 ) -> tuple[Tensor, Assignment]:
     """Move averages that lie more than half a voxel off centre, and their volumes' shifts."""
-    offset = centre_of_mass(volumes)
+    offset = centre_of_mass(volumes, FAINT * volumes.flatten(1).amax(1))
     if float(offset.norm(dim=1).amax()) < 0.5:
         return volumes, assignment
     moved = torch.einsum("nij,nj->ni", assignment.rotation, offset[assignment.klass])

@@ -29,6 +29,25 @@ def lattice(shape: Sequence[int]) -> Tensor:
     return torch.stack([axis.reshape(-1) for axis in reversed(mesh)], dim=-1)
 
 
+def centre_of_mass(images: Tensor, background: Tensor) -> Tensor:
+    """Centre of what stands out of the background of each image or volume.
+
+    Parameters
+    ----------
+    images
+        (N, *shape), d axes each.
+    background
+        (N,) value that, like any below it, has no mass.
+
+    Returns
+    -------
+    Tensor
+        (N, d) pixels as of :func:`lattice`; zero where nothing stands out.
+    """
+    mass = (images.flatten(1) - background[:, None]).clamp(min=0)
+    return mass @ lattice(images.shape[1:]) / mass.sum(1, keepdim=True).clamp(min=1e-12)
+
+
 def half_box(shape: Sequence[int]) -> float:
     """Pixels a network unit: coordinates over this are about [-1, 1] along the longest side."""
     return max(shape) / 2

@@ -24,7 +24,7 @@ from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.encoders.polar import PolarEncoder
 from modpose.errors import InputError
-from modpose.geometry.grids import lattice
+from modpose.geometry.grids import centre_of_mass
 from modpose.posterior.latents import Latents
 from modpose.progress import Progress
 from modpose.vae import Vae
@@ -114,7 +114,7 @@ def _found(
     encoder, spectra, centres = cast(PolarEncoder, vae.encoder), [], []
     for batch in dataset.batches(rows, CHUNK):
         image = encoder.seen(batch)
-        centres.append(centre_of_mass(image))
+        centres.append(bright_centre(image))
         spectra.append(transformed(encoder.rings.read(image, centres[-1]), encoder.rings.area))
     subspaces = cluster(torch.cat(spectra), classes, seed, progress)
     angle = subspaces.step * (2 * math.pi / len(encoder.rings.angles))
@@ -188,11 +188,10 @@ class Subspaces(NamedTuple):
     mean: Tensor
 
 
-def centre_of_mass(image: Tensor) -> Tensor:
+def bright_centre(image: Tensor) -> Tensor:
     """Centre (N, 2) pixels of what is brighter than the median of each image (N, C, H, W)."""
-    grey = image.sum(1).flatten(1)
-    mass = (grey - grey.median(1, keepdim=True).values).clamp(min=0) + 1e-9
-    return mass @ lattice(image.shape[2:]) / mass.sum(1, keepdim=True)
+    grey = image.sum(1)
+    return centre_of_mass(grey, grey.flatten(1).median(1).values)
 
 
 def transformed(rings: Tensor, area: Tensor) -> Tensor:
