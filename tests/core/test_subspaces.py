@@ -25,6 +25,7 @@ from modpose.simulate.characters import glyphs
 from modpose.simulate.digits import transform
 from modpose.start import prepare
 from modpose.start.subspaces import (
+    agreeing,
     bright_centre,
     cluster,
     correlation,
@@ -89,6 +90,32 @@ def test_letters_are_told_apart_and_turned_alike() -> None:
         mine = (labels == label) & (found.chosen.numpy() == klass)
         off = degrees[mine] - truth["angle_deg"].to_numpy()[mine]
         assert resultant_length(off) > 0.98
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.lists(st.integers(0, 15), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_frames_of_like_classes_agree(steps: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    picture = torch.randn(5, 16, generator=generator)
+    noise, rounds, counts = (
+        torch.randn(len(steps), 5, size, generator=generator) for size in (16, 1, 1)
+    )
+    classes = torch.stack([picture.roll(step, -1) for step in steps]) + 0.2 * noise + 3 * rounds
+    back = agreeing(torch.fft.rfft(counts[:, :1].exp() * classes, norm="ortho"))
+    assert len(np.unique((torch.tensor(steps) - back) % 16)) == 1
+
+
+def test_frames_agree_where_one_kind_is_several_classes() -> None:
+    sizes = [np.repeat(glyphs(LETTERS, side), EACH, axis=0) for side in (15, 20)]
+    made = [transform(size, box=32, shift_std_px=2.0, seed=k) for k, size in enumerate(sizes)]
+    images = np.concatenate([pictures for pictures, _ in made])
+    angle = np.concatenate([truth["angle_deg"].to_numpy() for _, truth in made])
+    labels = np.tile(np.repeat(np.arange(len(LETTERS)), EACH), len(sizes))
+    found = cluster(read(images), 3 * len(LETTERS), seed=0)
+    off = found.step.numpy() * 360 / 32 - angle
+    for label in range(len(LETTERS)):
+        assert len(np.unique(found.chosen[labels == label])) > 1
+        assert resultant_length(off[labels == label]) > 0.9
 
 
 def test_classes_are_laid_out_by_how_unlike_they_are() -> None:

@@ -223,7 +223,7 @@ def test_scaled_budget_stays_within_three_hours_on_two_cores(
     found = [(e.rotations, e.infer_rotation, e.add_offset) for e in ablated]  # type: ignore[union-attr]
     assert found == [(1, True, True), (4, False, True), (4, True, False)]
     uniform = [c for name, c in configs.items() if name.startswith("digits-uniform")]
-    assert len(uniform) == 10 + 3
+    assert len(uniform) == 11 + 3
     assert {c.train.schedule for c in uniform} == {"cosine"}
     assert len({c.data.model_dump_json() for c in uniform}) == 1
     for name, config in configs.items():

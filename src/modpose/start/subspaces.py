@@ -173,7 +173,7 @@ def mean_angles(angle: Tensor, chosen: Tensor, classes: int) -> Tensor:
 
 
 class Subspaces(NamedTuple):
-    """Classes of N pictures, each turned to the frame of its class.
+    """Classes of N pictures, each turned to the frame of its class; frames of like classes agree.
 
     Attributes
     ----------
@@ -273,7 +273,33 @@ def cluster(
                 progress.advance(1, 0.0)
     members = one_hot(chosen, classes).to(spectrum.dtype)
     total = torch.einsum("nk,nrf->krf", members, aligned)
-    return Subspaces(chosen, step, total / members.real.sum(0).clamp(min=1)[:, None, None])
+    back = agreeing(total)
+    mean = turned(total, back) / members.real.sum(0).clamp(min=1)[:, None, None]
+    return Subspaces(chosen, step + back[chosen], mean)
+
+
+def agreeing(total: Tensor) -> Tensor:
+    """Angles (K,) to turn classes back by, in steps of the rings, for frames of like ones to agree.
+
+    The two that are most alike, each at its best angle, are added up again and again.  What is
+    round in the sums (K, rings, F) of the classes' pictures tells no angle and is left out.
+    """
+    total = total.to(torch.complex128)
+    total[..., 0] = 0
+    back = torch.zeros(len(total), dtype=torch.int64)
+    groups = torch.eye(len(total), dtype=torch.bool)
+    while len(groups) > 1:
+        best = correlation(total, total[:, None])[:, :, 0].max(-1)
+        length = best.values.diagonal().clamp(min=1e-9).sqrt()
+        alike = (best.values / (length[:, None] * length)).fill_diagonal_(-math.inf)
+        one, other = divmod(int(alike.argmax()), len(groups))
+        step = best.indices[one, other]
+        back[groups[one]] += step
+        total[other] += turned(total[one, None], step[None])[0]
+        groups[other] |= groups[one]
+        rest = torch.arange(len(groups)) != one
+        total, groups = total[rest], groups[rest]
+    return back
 
 
 def _fitted(

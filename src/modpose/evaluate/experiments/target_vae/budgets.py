@@ -53,6 +53,8 @@ def modpose(z_dim: int) -> Contender:
 
 
 CLASSES = Contender("modpose-classes", "modpose-classes", 16)
+EMBEDDING = Contender("modpose-embedding", "modpose-embedding", 2)
+MODPOSE = (modpose(2), EMBEDDING, modpose(16), CLASSES)
 
 BASELINES = (
     Contender("VAE", "vae", 4),
@@ -158,13 +160,14 @@ class Plan:
 
 P8 = target_vae(8, 2)
 _SMOKE = Sizes(60, 24, 2, None, (target_vae(4, 2),), (8, 5))
-_DIGITS = Sizes(8_000, 2_000, BY_TIME, 8.0, (), (20, 20))
+_DIGITS = Sizes(8_000, 2_000, BY_TIME, 7.0, (), (20, 20))
 """A textbook decoder takes 25 ms an image and thread: with more images, going through them once
 after a fit would take longer than the fit."""
 _SCALED = replace(
     _DIGITS, images=5_000, held_out=1_000, minutes=5.0, contenders=(P8, modpose(16), CLASSES)
 )
 _FULL = Sizes(60_000, 10_000, 500, None, (P8, modpose(16), CLASSES))
+_FULL_DIGITS = replace(_FULL, contenders=(*BASELINES, *WHOLE, *LARGE, *MODPOSE, modpose(32)))
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
@@ -193,7 +196,7 @@ PLANS: dict[Budget, Plan] = {
         rotations=160,
         uniform=replace(
             _DIGITS,
-            contenders=(*BASELINES, *WHOLE, target_vae(8, 32), modpose(2), modpose(16), CLASSES),
+            contenders=(*BASELINES, *WHOLE, target_vae(8, 32), *MODPOSE),
         ),
         normal=replace(
             _DIGITS, contenders=(*BASELINES, P8, target_vae(8, 32), modpose(16), CLASSES)
@@ -202,7 +205,7 @@ PLANS: dict[Budget, Plan] = {
         several=(P8, modpose(16)),
         fields=16,
         sprites=_SCALED,
-        galaxies=replace(_SCALED, contenders=(P8, modpose(16))),
+        galaxies=_SCALED,
         hinge=replace(_SCALED, contenders=(target_vae(8, 1), modpose(1))),
         particles=replace(_SCALED, contenders=(P8, modpose(2), CLASSES)),
         views=replace(_SCALED, images=3_000, contenders=(P8, modpose(2))),
@@ -214,14 +217,8 @@ PLANS: dict[Budget, Plan] = {
         small=False,
         turned=10_000,
         rotations=160,
-        uniform=replace(
-            _FULL,
-            contenders=(*BASELINES, *WHOLE, *LARGE, modpose(2), modpose(16), modpose(32), CLASSES),
-        ),
-        normal=replace(
-            _FULL,
-            contenders=(*BASELINES, *WHOLE, *LARGE, modpose(2), modpose(16), modpose(32), CLASSES),
-        ),
+        uniform=_FULL_DIGITS,
+        normal=_FULL_DIGITS,
         ablation=VARIANTS,
         several=(P8, modpose(16)),
         fields=100,
