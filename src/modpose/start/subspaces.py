@@ -284,7 +284,7 @@ def agreeing(total: Tensor) -> Tensor:
     The two that are most alike, each at its best angle, are added up again and again.  What is
     round in the sums (K, rings, F) of the classes' pictures tells no angle and is left out.
     """
-    total = total.to(torch.complex128)
+    total = total.to(torch.complex128, copy=True)
     total[..., 0] = 0
     back = torch.zeros(len(total), dtype=torch.int64)
     groups = torch.eye(len(total), dtype=torch.bool)
