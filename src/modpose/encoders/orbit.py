@@ -71,7 +71,8 @@ class OrbitEncoder(nn.Module):
         shape: Sequence[int],
     ) -> None:
         super().__init__()
-        self.config, self.rotation, self.shift = config, model.rotation, model.shift
+        self.config, self.rotation = config, model.rotation
+        self.shift_std = model.shift.std(max(shape))
         self.role = cell_role(model)
         self.window = fit_window(config, shape, centred=not self.role.shift)
         self.discrete = infers_rotation(model, config)
@@ -123,7 +124,7 @@ class OrbitEncoder(nn.Module):
         if self.role.angle:
             log_prior = log_rotation_prior(turns, self.rotation)[:, None]
         if self.role.shift:
-            log_prior = log_prior + log_shift_prior(places, self.shift.std_px)
+            log_prior = log_prior + log_shift_prior(places, self.shift_std)
         return Cells(
             angle=turns.repeat_interleave(len(places)) if self.role.angle else None,
             shift=places.repeat(count, 1) if self.role.shift else None,

@@ -59,6 +59,7 @@ class PolarEncoder(nn.Module):
         super().__init__()
         self.z_dim, self.rotation, self.shift = model.z_dim, model.rotation, model.shift
         turns = model.rotation.prior != "none"
+        self.shift_std = model.shift.std(max(shape))
         self.hypotheses = config.hypotheses if turns else 1
         self.first_look = config.first_look if turns else 0.0
         radius = config.radius * min(shape) / 2
@@ -155,8 +156,8 @@ class PolarEncoder(nn.Module):
     def _shift_params(self, centre: Tensor, log_spread: Tensor) -> Tensor:
         if self.shift.prior == "none":
             return centre[:, :0]
-        std = self.shift.std_px
-        return torch.cat([centre / std, (log_spread - math.log(std)).expand(-1, 2)], dim=-1)
+        log_spread = log_spread - math.log(self.shift_std)
+        return torch.cat([centre / self.shift_std, log_spread.expand(-1, 2)], dim=-1)
 
 
 class InvariantPerceptron(nn.Module):
