@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
+from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.mrc import is_mrc, read_header
 from modpose.data.particles import TILT_RANGE, Particles
 from modpose.data.source import (
-    IMAGE_COLUMNS,
     find_files,
     image_references,
     open_source,

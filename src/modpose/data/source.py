@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from modpose.data import formats
 from modpose.data.files import natural_key
 from modpose.data.given import with_given
+from modpose.data.identity import IMAGE_COLUMNS, split_names
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.particles import Particles
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger("modpose")
-
-IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path")
-"""Columns of a CSV table that may name the images."""
-STACK_REFERENCE = re.compile(r"(\d+)@(.+)")
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def _open_whole(
         if path.is_dir() and path.suffix.lower() != ".zarr":
             return _open_folder(path, kind)
         stack = open_stack(path, array, kind)
-        return Source(stack, _no_table(stack), Path(input))
+        return Source(stack, _no_table(stack, str(input)), Path(input))
     if "torch" in sys.modules and isinstance(input, sys.modules["torch"].Tensor):
         input = input.detach().cpu().numpy()
     if not isinstance(input, np.ndarray):
@@ -179,10 +176,13 @@ def open_stack(path: Path, array: str | None = None, kind: Kind = "auto") -> Sta
     )
 
 
-def _no_table(stack: Stack) -> Particles:
+def _no_table(stack: Stack, file: str | None = None) -> Particles:
     import pandas as pd
 
-    return Particles(pd.DataFrame(index=pd.RangeIndex(stack.n)), name=stack.name)
+    table = pd.DataFrame(index=pd.RangeIndex(stack.n))
+    if file is None:
+        return Particles(table, name=stack.name)
+    return Particles(table, name=file, position=np.arange(stack.n))
 
 
 def _open_folder(path: Path, kind: Kind) -> Source:
@@ -190,6 +190,7 @@ def _open_folder(path: Path, kind: Kind) -> Source:
 
     maps = sorted(filter(is_mrc, path.iterdir()), key=lambda p: natural_key(p.name))
     pictures = formats.picture_files(path, nested=not maps)
+    position: NDArray[np.int64] | None = None
     if pictures:
         stack: Stack = formats.PictureStack(pictures, str(path))
         files = pictures
@@ -197,13 +198,14 @@ def _open_folder(path: Path, kind: Kind) -> Source:
         parts = [open_mrc(file, kind) for file in maps]
         stack = _joined(parts, str(path))
         files = [file for file, part in zip(maps, parts, strict=True) for _ in range(part.n)]
+        position = np.concatenate([np.arange(part.n) for part in parts])
     else:
         expected = "PNG, TIFF, JPEG or MRC files"
         raise InputError.of(path, "the folder", "without images", expected)
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     if any(file.parent != path for file in files):
         table["folder"] = [str(file.parent.relative_to(path)) for file in files]
-    return Source(stack, Particles(table, name=str(path)), path)
+    return Source(stack, Particles(table, name=str(path), position=position), path)
 
 
 def _joined(parts: list[Stack], name: str) -> Stack:
@@ -237,17 +239,8 @@ def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]
     column = "rlnImageName"
     if particles.format == "csv":
         column = next((c for c in IMAGE_COLUMNS if particles.has(c)), IMAGE_COLUMNS[1])
-    files: list[str] = []
-    rows = np.full(particles.n, -1, dtype=np.int64)
-    for i, name in enumerate(particles.column(column)):
-        match = STACK_REFERENCE.fullmatch(str(name))
-        files.append(match[2] if match else str(name))
-        if match:
-            rows[i] = int(match[1]) - 1
-            if rows[i] < 0:
-                where = f"{particles.name}: {column} in row {i + 1}"
-                raise InputError(f"{where} is '{name}', expected image numbers from 1")
-    return files, rows
+    numbers, files = split_names(particles.column(column), f"{particles.name}: {column}")
+    return files.tolist(), np.where(numbers > 0, numbers - 1, -1)
 
 
 def candidates(name: str, table: Path, datadir: Path | None) -> Iterator[Path]:

@@ -1,0 +1,451 @@
+"""What identifies a row of a particle table, and which rows of two tables are the same image.
+
+Tables of one data set come in any order: a refinement sorts its particles, a passthrough file of
+cryoSPARC has an order of its own.  So rows are compared by what names the image, never by their
+place.  A set expanded by symmetry names an image several times: a row is then its image and its
+occurrence, and the second row of an image belongs to the second row of that image elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.data.particles import Particles
+
+logger = logging.getLogger("modpose")
+
+IdentityKind = Literal["uid", "image", "file"]
+Ints = NDArray[np.int64]
+Parts = tuple[str, ...]
+
+IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path")
+"""Columns of a CSV table that may name the images."""
+EXACT_FLOAT = 2.0**53
+"""From here on a float64 cannot tell neighbouring integers apart, so it cannot hold a uid."""
+MOST_IMAGES = 1 << 40
+"""An image number in a stack that is larger is a mistake."""
+JOB_FOLDER = re.compile(r"(job\d+|J\d+)", re.ASCII)
+"""Folders of one job of RELION (job012) or cryoSPARC (J12); another job has other images."""
+KIND_WORDS = {
+    "uid": "the uid of cryoSPARC",
+    "image": "image number and stack",
+    "file": "file name",
+}
+"""What identifies a row, in words."""
+
+
+@dataclass(frozen=True)
+class RowIdentity:
+    """What identifies each row of a table.
+
+    Attributes
+    ----------
+    kind
+        ``uid`` (cryoSPARC), ``image`` (number@stack), or ``file`` (a name without a number).
+    key
+        (N,) uint64 for ``uid``; else str, ``12@folder/stack.mrcs`` or ``folder/picture.png``.
+    occurrence
+        (N,) how many earlier rows have the same key; above 0 in symmetry-expanded sets.
+    """
+
+    kind: IdentityKind
+    key: NDArray[Any]
+    occurrence: Ints
+
+    @classmethod
+    def of(cls, kind: IdentityKind, key: NDArray[Any]) -> RowIdentity:
+        """Count the occurrences of each key."""
+        return cls(kind, key, _occurrences(key))
+
+    @property
+    def n(self) -> int:
+        """How many rows."""
+        return len(self.key)
+
+    def subset(self, index: Ints) -> RowIdentity:
+        """Keep the rows at ``index``; they stay the occurrences of the whole table."""
+        return RowIdentity(self.kind, self.key[index], self.occurrence[index])
+
+
+def identities_of(particles: Particles) -> tuple[RowIdentity, ...]:
+    """Say what identifies the rows of a table, the best first; empty where nothing does.
+
+    Raises
+    ------
+    InputError
+        Where a row of a table names its image wrongly (number 0, for example).
+    """
+    found = [_uids(particles), _images(particles)]
+    return tuple(identity for identity in found if identity is not None)
+
+
+def common_identity(
+    wanted: Sequence[RowIdentity], offered: Sequence[RowIdentity]
+) -> tuple[RowIdentity, RowIdentity] | None:
+    """Choose the best pair of identities of two tables that can be compared.
+
+    Uids that share no value (of two imports of the same images) give way to image names.
+    """
+    pairs = [(w, o) for w in wanted for o in offered if (w.kind == "uid") == (o.kind == "uid")]
+    for w, o in pairs:
+        if w.kind != "uid" or np.isin(w.key, o.key).any():
+            return w, o
+    return pairs[0] if pairs else None
+
+
+def match_rows(
+    wanted: RowIdentity,
+    offered: RowIdentity,
+    *,
+    names: tuple[str, str] = ("the images", "the table"),
+    per_image: bool = False,
+    renamed: bool = False,
+    whole: bool = True,
+) -> Ints:
+    """Find the row of one table that is each row of another.
+
+    Parameters
+    ----------
+    wanted, offered
+        What identifies the rows of both; kinds as :func:`common_identity` chooses them.
+    names
+        What messages call the two tables.
+    per_image
+        What is offered belongs to the image (its CTF, its class), so one offered row serves all
+        occurrences of its image.
+    renamed
+        Both name one stack each, which is the same one under another name.
+    whole
+        ``wanted`` is a whole table.  Where it is a part, whose occurrences were counted in the
+        whole, an image may be there more often in what is offered.
+
+    Returns
+    -------
+    rows
+        (N wanted,) rows of ``offered``; -1 where there is none.
+
+    Raises
+    ------
+    InputError
+        Where an image is there once on one side and several times on the other, or the name of a
+        stack stands for two.
+    """
+    if (wanted.kind == "uid") != (offered.kind == "uid"):
+        raise InputError(
+            f"{names[1]}: its rows have {KIND_WORDS[offered.kind]} and those of {names[0]} "
+            f"{KIND_WORDS[wanted.kind]}, so they cannot be compared"
+        )
+    if wanted.kind == "uid":
+        keys = np.concatenate([wanted.key.astype(np.uint64), offered.key.astype(np.uint64)])
+    else:
+        keys = _image_codes(wanted.key, offered.key, names, renamed)
+    code, n_codes = _codes(keys)
+    w, o = code[: wanted.n], code[wanted.n :]
+    count_w, count_o = np.bincount(w, minlength=n_codes), np.bincount(o, minlength=n_codes)
+    occurrence = np.where(count_o[w] == 1, 0, wanted.occurrence) if per_image else wanted.occurrence
+    different = (count_w > 0) & (count_o > 0) & (count_w != count_o)
+    if per_image:
+        different &= count_o != 1
+    if not whole:
+        different &= count_w > count_o
+    unlike = np.flatnonzero(different[w])
+    if unlike.size:
+        row = int(unlike[0])
+        raise InputError(
+            f"{names[1]}: {_shown(wanted.key[row])} stands in {count_o[w[row]]} rows, but in "
+            f"{count_w[w[row]]} of {names[0]}, so which row belongs to which is not known"
+        )
+    return _find((w, occurrence), (o, offered.occurrence))
+
+
+# --- what a table says --------------------------------------------------------------------------
+
+
+def _uids(particles: Particles) -> RowIdentity | None:
+    """Read the uids; None where there are none, or where they are one constant or rounded."""
+    if particles.format not in ("cs", "csv") or not particles.has("uid"):
+        return None
+    values = particles.column("uid")
+    if values.dtype.kind == "f":
+        exact = np.isfinite(values) & (np.abs(values) < EXACT_FLOAT) & (values == np.floor(values))
+        if not exact.all():
+            return None
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "iu":
+        return None
+    key = values.astype(np.uint64)
+    if len(key) > 1 and (key == key[0]).all():
+        return None
+    return RowIdentity.of("uid", key)
+
+
+def _images(particles: Particles) -> RowIdentity | None:
+    """Read image numbers and stacks, or file names; None where the table has neither."""
+    if particles.format == "none":
+        return _untabled(particles)
+    if particles.format == "cs":
+        if not (particles.has("blob/path") and particles.has("blob/idx")):
+            return None
+        number = particles.column("blob/idx").astype(np.int64) + 1
+        paths = particles.column("blob/path")
+    else:
+        columns = ("rlnImageName",) if particles.format == "star" else IMAGE_COLUMNS
+        column = next((name for name in columns if particles.has(name)), None)
+        if column is None:
+            return None
+        number, paths = split_names(particles.column(column), f"{particles.name}: {column}")
+    return _named(number, paths)
+
+
+def _untabled(particles: Particles) -> RowIdentity | None:
+    """Name images that came without a table: by their place in a stack, or by their file."""
+    position = particles.position
+    if particles.has("file"):
+        files = particles.column("file")
+        number = np.full(particles.n, -1) if position is None else position + 1
+        return _named(number, files)
+    if position is None:
+        return None
+    name = np.array([posixpath.basename(normalised(particles.name))], dtype=object)
+    return _named(position + 1, np.repeat(name, particles.n))
+
+
+def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity:
+    clean: dict[str, str] = {}
+    keys = np.empty(len(paths), dtype=object)
+    for i, (k, path) in enumerate(zip(number.tolist(), paths.tolist(), strict=True)):
+        text = clean.get(path)
+        if text is None:
+            text = clean[path] = normalised(str(path))
+        keys[i] = text if k < 0 else f"{k}@{text}"
+    kind: IdentityKind = "image" if (number >= 0).any() else "file"
+    return RowIdentity.of(kind, keys)
+
+
+def split_names(values: NDArray[Any], where: str) -> tuple[Ints, NDArray[Any]]:
+    """Split names ``12@stack`` into numbers from 1, (N,), and stacks; -1 for a name without one.
+
+    Raises
+    ------
+    InputError
+        Where a number is 0 or impossibly large.
+    """
+    numbers: list[int] = []
+    paths = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values.tolist()):
+        name = str(value)
+        head, at, tail = name.partition("@")
+        if not (at and head.isascii() and head.isdigit() and tail):
+            numbers.append(-1)
+            paths[i] = name
+            continue
+        k = int(head[:20])
+        if not 0 < k < MOST_IMAGES:
+            raise InputError(
+                f"{where} in row {i + 1} is '{name[:80]}', expected image numbers from 1"
+            )
+        numbers.append(k)
+        paths[i] = tail
+    return np.array(numbers, dtype=np.int64), paths
+
+
+def normalised(path: str) -> str:
+    """Write a path in one way: forward slashes, no ``.`` or ``..``, no mark of cryoSPARC."""
+    path = path.strip().lstrip(">").replace("\\", "/")
+    path = posixpath.normpath(path) if path else path
+    return path[1:] if path.startswith("//") else path
+
+
+# --- comparing ----------------------------------------------------------------------------------
+
+
+def _codes(keys: NDArray[Any]) -> tuple[Ints, int]:
+    import pandas as pd
+
+    code, values = pd.factorize(keys)
+    return np.asarray(code, dtype=np.int64), len(values)
+
+
+def _occurrences(key: NDArray[Any]) -> Ints:
+    """Count, for each row, the earlier rows with the same key."""
+    code, _ = _codes(key)
+    order = np.argsort(code, kind="stable")
+    ordered = code[order]
+    first = np.flatnonzero(np.diff(ordered, prepend=-1))
+    within = np.arange(len(code)) - np.repeat(first, np.diff(first, append=len(code)))
+    occurrence = np.empty(len(code), dtype=np.int64)
+    occurrence[order] = within
+    return occurrence
+
+
+def _find(wanted: tuple[Ints, Ints], offered: tuple[Ints, Ints]) -> Ints:
+    """Look up (code, occurrence) pairs, each of which is there once in what is offered."""
+    stride = 1 + max(int(part[1].max(initial=0)) for part in (wanted, offered))
+    w, o = (part[0] * stride + part[1] for part in (wanted, offered))
+    if np.array_equal(w, o):
+        return np.arange(len(w), dtype=np.int64)
+    if not o.size:
+        return np.full(len(w), -1, dtype=np.int64)
+    order = np.argsort(o, kind="stable")
+    place = np.minimum(np.searchsorted(o, w, sorter=order), len(o) - 1)
+    rows = order[place]
+    return np.where(o[rows] == w, rows, -1).astype(np.int64)
+
+
+def _image_codes(
+    wanted: NDArray[Any], offered: NDArray[Any], names: tuple[str, str], renamed: bool
+) -> Ints:
+    """Number the images of both sides alike; a name without a number is a file of one image."""
+    number_w, path_w = split_names(wanted, names[0])
+    number_o, path_o = split_names(offered, names[1])
+    stack_w, unique_w = _unique(path_w)
+    stack_o, unique_o = _unique(path_o)
+    if renamed and len(unique_w) == len(unique_o) == 1:
+        same = np.zeros(1, dtype=np.int64)
+    else:
+        same = match_stacks(unique_w, unique_o, names)
+    shared = np.where(same >= 0, same, len(unique_o) + np.arange(len(unique_w)))
+    stack = np.concatenate([shared[stack_w], stack_o])
+    number = np.abs(np.concatenate([number_w, number_o]))
+    _, compact = np.unique(number, return_inverse=True)
+    return (stack * (int(compact.max(initial=0)) + 1) + compact).astype(np.int64)
+
+
+def _unique(paths: NDArray[Any]) -> tuple[Ints, list[str]]:
+    import pandas as pd
+
+    code, values = pd.factorize(paths)
+    return np.asarray(code, dtype=np.int64), [str(value) for value in values]
+
+
+def match_stacks(wanted: list[str], offered: list[str], names: tuple[str, str]) -> Ints:
+    """Find the path of one table that is each path of another, both lists without repeats.
+
+    The same text is the same path.  Otherwise the path with the longest common end counts, where
+    one of both is the end of the other (``Extract/job012/a.mrcs`` and
+    ``/data/project/Extract/job012/a.mrcs``), or where a whole project has moved (both absolute,
+    nothing common at the beginning, two names at the end, no job folder in what differs, and one
+    move for all).
+
+    Returns
+    -------
+    same
+        (number wanted,) places in ``offered``; -1 where there is none.
+
+    Raises
+    ------
+    InputError
+        Where two paths could be meant, or two paths would be one.
+    """
+    place = {path: i for i, path in enumerate(offered)}
+    same = np.array([place.get(path, -1) for path in wanted], dtype=np.int64)
+    left = np.flatnonzero(same < 0)
+    if not left.size:
+        return same
+    taken = set(same[same >= 0].tolist())
+    ends = sorted((_turned(path), i) for i, path in enumerate(offered) if i not in taken)
+    known = dict(ends)
+    moves: set[tuple[str, str]] = set()
+    owner: dict[int, str] = {}
+    for i in left.tolist():
+        turned = _turned(wanted[i])
+        found = _of_end(turned, known, ends, (wanted[i], names[0], names[1]))
+        if found is None:
+            found, move = _of_move(turned, ends)
+            if found is None or len(moves | {move}) > 1:
+                continue
+            moves.add(move)
+        if found in owner:
+            raise InputError(
+                f"{names[1]}: {offered[found]} could be {owner[found]} and {wanted[i]} of "
+                f"{names[0]}; write the paths alike in both tables"
+            )
+        owner[found] = wanted[i]
+        same[i] = found
+    _say_taken(owner, offered, names)
+    return same
+
+
+def _say_taken(owner: dict[int, str], offered: list[str], names: tuple[str, str]) -> None:
+    if not owner:
+        return
+    found, path = next(iter(owner.items()))
+    more = f" (and so for {len(owner) - 1} more)" if len(owner) > 1 else ""
+    logger.warning(
+        "%s: %s is taken to be %s of %s, by the end of the path%s",
+        names[1],
+        offered[found],
+        path,
+        names[0],
+        more,
+    )
+
+
+def _turned(path: str) -> Parts:
+    """Split a path, the file first, without ``..`` and ``~`` at its beginning."""
+    parts = path.split("/")
+    while len(parts) > 1 and parts[0] in ("..", "~"):
+        parts.pop(0)
+    return tuple(reversed(parts))
+
+
+def _of_end(
+    turned: Parts, known: dict[Parts, int], ends: list[tuple[Parts, int]], words: tuple[str, ...]
+) -> int | None:
+    """Find the one offered path of which this is the end, else the longest that is its end."""
+    relative = turned[:-1] if len(turned) > 2 and turned[-1] == "" else turned
+    at = bisect_left(ends, (relative, -1))
+    longer = [e for e in ends[at : at + 2] if e[0][: len(relative)] == relative]
+    if len(longer) > 1:
+        both = " and ".join("/".join(reversed(parts)) for parts, _ in longer)
+        raise InputError(
+            f"{words[2]}: {both} both end as {words[0]} of {words[1]} does; write the paths alike "
+            "in both tables"
+        )
+    if longer:
+        return longer[0][1]
+    for length in range(len(turned) - 1, 0, -1):
+        end = turned[:length]
+        for shorter in (end, (*end, "")):
+            if shorter in known and (length > 1 or shorter[-1] != ""):
+                return known[shorter]
+    return None
+
+
+def _of_move(turned: Parts, ends: list[tuple[Parts, int]]) -> tuple[int | None, tuple[str, str]]:
+    """Find the one offered path that this one is after a move of the whole project."""
+    at = bisect_left(ends, (turned, -1))
+    near = [(_common(turned, parts), parts, i) for parts, i in ends[max(at - 2, 0) : at + 2]]
+    best = max((common for common, _, _ in near), default=0)
+    at_best = [entry for entry in near if entry[0] == best]
+    if best < 2 or len(at_best) > 1:
+        return None, ("", "")
+    one, other = turned[best:], at_best[0][1][best:]
+    absolute = all(head[-1] == "" or head[-1].endswith(":") for head in (one, other))
+    apart = len(one) > 1 and len(other) > 1 and one[-2] != other[-2]
+    if not (absolute and apart) or any(JOB_FOLDER.fullmatch(name) for name in one + other):
+        return None, ("", "")
+    return at_best[0][2], ("/".join(one), "/".join(other))
+
+
+def _common(one: Parts, other: Parts) -> int:
+    """Count the names that two turned paths have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((k for k, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _shown(key: object) -> str:
+    text = str(key)
+    return text if len(text) <= 60 else f"...{text[-57:]}"
