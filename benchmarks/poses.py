@@ -31,8 +31,8 @@ from modpose.evaluate.equivariance import (
     twin_angle_errors,
     twin_shift_errors,
 )
-from modpose.evaluate.experiments.target_vae.digit_tables import ASYMMETRIC
 from modpose.simulate.digits import transform
+from studies.target_vae.digit_tables import ASYMMETRIC
 
 CONSISTENCY_IMAGES = 40
 

@@ -272,7 +272,6 @@ def test_a_textbook_learns(name: str) -> None:
 
 def test_the_textbook_of_cryodrgn_is_the_field_with_the_same_weights() -> None:
     from benchmarks.textbook.cryodrgn import CryoDrgn, Posed
-
     from modpose.config import FourierFieldConfig, SpectralConfig
     from modpose.data.batches import Batch
     from modpose.fields.slices import SliceField

@@ -214,7 +214,6 @@ def test_the_sparse_stack_is_a_stack_of_different_images(tmp_path: Path) -> None
 
 def test_the_sparse_volumes_are_read_as_volumes(tmp_path: Path) -> None:
     from benchmarks.memory import write_sparse_volumes
-
     from modpose.data.source import open_source
 
     write_sparse_volumes(tmp_path / "sparse.mrcs", 5, 8)

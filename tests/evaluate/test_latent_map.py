@@ -10,10 +10,10 @@ from sklearn.metrics import confusion_matrix, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from modpose.errors import InputError
-from modpose.evaluate.classification import Confusion
 from modpose.evaluate.latent_map import Between, LatentMap, mean_fractions, novelty_auc
 from modpose.evaluate.metrics import knn_r2
-from modpose.evaluate.pose_channel import linearity, linearity_by_class
+from studies.affinity.classification import Confusion
+from studies.affinity.pose_channel import linearity, linearity_by_class
 
 CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, 0.0], [0.0, 6.0, 0.0]])
 NAMES = np.array(["a", "b", "c"])

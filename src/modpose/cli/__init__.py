@@ -13,19 +13,37 @@ from contextlib import contextmanager
 
 import typer
 
-from modpose.cli import affinity, averaging, fitting, making, posed, using
+from modpose.cli import affinity, averaging, experiment, fitting, making, posed, using
 from modpose.cli.arguments import app
 from modpose.errors import InputError, TrainingError
 
-__all__ = ["affinity", "app", "averaging", "fitting", "main", "making", "posed", "using"]
+__all__ = [
+    "affinity",
+    "app",
+    "averaging",
+    "experiment",
+    "fitting",
+    "main",
+    "making",
+    "posed",
+    "run_and_exit",
+    "using",
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C)."""
+    run_and_exit(app, arguments)
+
+
+def run_and_exit(
+    command: typer.Typer, arguments: list[str] | None = None, prog_name: str = "modpose"
+) -> None:
+    """Run any command line of ours, with the exit codes and messages of :func:`main`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with _notes_on_stderr():
-            code = app(arguments or ["--help"], prog_name="modpose", standalone_mode=False)
+            code = command(arguments or ["--help"], prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:
         code, sentence = _explain(error)

@@ -1,25 +1,15 @@
-"""Making data and repeating studies: simulate, experiment."""
+"""Making data: simulate."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from modpose.cli.arguments import Overwrite, app, simulate_app
+from modpose.cli.arguments import Overwrite, simulate_app
 from modpose.errors import InputError
-
-EXPERIMENTS = {
-    "spatial-vae": "spatial_vae",
-    "target-vae": "target_vae",
-    "subtomograms": "subtomograms",
-    "affinity": "affinity",
-    "amortisation": "amortisation",
-}
-"""Name of an experiment and its module in :mod:`modpose.evaluate.experiments`."""
 
 
 @simulate_app.command()
@@ -275,32 +265,3 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise InputError.of(
             "--abundance", "the value", f"'{text}'", "numbers, as in 10,1"
         ) from None
-
-
-@app.command()
-def experiment(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(EXPERIMENTS)}.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
-    budget: Annotated[
-        Literal["smoke", "scaled", "full"],
-        typer.Option(help="Seconds to try it, hours on two cores, or the paper's own sizes."),
-    ] = "scaled",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the real data sets that the studies use.")
-    ] = None,
-    only: Annotated[str | None, typer.Option(metavar="STUDY", help="One study by name.")] = None,
-    minutes_per_fit: Annotated[
-        float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
-    ] = None,
-) -> None:
-    """Repeat the studies of a paper.  Started again, it goes on where it was interrupted.
-
-    \b
-    modpose experiment spatial-vae --budget smoke -o study
-    """
-    if name not in EXPERIMENTS:
-        raise InputError.of("experiment", "the name", name, f"one of {', '.join(EXPERIMENTS)}")
-    module = importlib.import_module(f"modpose.evaluate.experiments.{EXPERIMENTS[name]}")
-    page = module.run(budget, out, seed, data=data, only=only, minutes_per_fit=minutes_per_fit)
-    typer.echo(f"experiment: {page}")

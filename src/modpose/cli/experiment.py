@@ -1,0 +1,90 @@
+"""Start the studies of the repository: experiment."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from modpose.cli.arguments import app
+from modpose.errors import InputError
+
+EXPERIMENTS = {
+    "spatial-vae": "spatial_vae",
+    "target-vae": "target_vae",
+    "subtomograms": "subtomograms",
+    "affinity": "affinity",
+    "amortisation": "amortisation",
+}
+"""Name of an experiment and its package in ``studies/`` of the repository."""
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(EXPERIMENTS)}.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
+    budget: Annotated[
+        Literal["smoke", "scaled", "full"],
+        typer.Option(help="Seconds to try it, hours on two cores, or the paper's own sizes."),
+    ] = "scaled",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the real data sets that the studies use.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="STUDY", help="One study by name.")] = None,
+    minutes_per_fit: Annotated[
+        float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
+    ] = None,
+) -> None:
+    """Repeat the studies of a paper.  Started again, it goes on where it was interrupted.
+
+    The studies are in the repository of modpose and are not installed with it.
+
+    \b
+    modpose experiment spatial-vae --budget smoke -o study
+    """
+    if name not in EXPERIMENTS:
+        raise InputError.of("experiment", "the name", name, f"one of {', '.join(EXPERIMENTS)}")
+    options: dict[str, object] = {"--budget": budget, "--seed": seed, "--out": out}
+    options |= {"--data": data, "--only": only, "--minutes-per-fit": minutes_per_fit}
+    given = [f"{flag}={value}" for flag, value in options.items() if value is not None]
+    raise typer.Exit(_run_module(f"studies.{EXPERIMENTS[name]}", given, find_repository()))
+
+
+def find_repository() -> Path:
+    """Return the folder that holds ``studies/``: that of an editable install, or the present one.
+
+    Raises
+    ------
+    InputError
+        Where there is none; the sentence says how to get it.
+    """
+    for folder in (Path(__file__).resolve().parents[3], Path.cwd()):
+        if (folder / "studies" / "common" / "conduct.py").is_file():
+            return folder
+    raise InputError(
+        "experiment: the studies are not installed with modpose; download its source code, and "
+        "run this command in that folder"
+    )
+
+
+def _run_module(module: str, arguments: list[str], repository: Path) -> int:
+    """Run a module in a process of its own; return its exit code."""
+    paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    child = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child, too
+    try:
+        code = child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    return code if code >= 0 else 128 - code

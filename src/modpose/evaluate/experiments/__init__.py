@@ -1,1 +1,0 @@
-"""Experiments: the studies of a paper repeated, one module a paper, each with a ``run``."""

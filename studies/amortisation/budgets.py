@@ -1,0 +1,94 @@
+"""How much of each study is done under each budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modpose.posterior.settings import SearchSettings
+from studies.common.study import Budget
+
+BY_TIME = 1_000_000
+"""So many epochs that the time ends the fit."""
+
+
+@dataclass(frozen=True)
+class StudyBudget:
+    """Sizes of one study.
+
+    Attributes
+    ----------
+    images, held_out
+        Numbers of images to fit and to score on.
+    epochs, minutes
+        What ends a fit; None where time does not.
+    importance
+        Held-out images, and samples of each, for the importance-weighted bound.
+    measured
+        Images that displacements are measured on.
+    refined
+        Images, of those fitted and of those held out, whose posteriors are refined for the
+        amortisation gap; held-out images that a lookup table is fitted to.
+    box
+        Side of the images, pixels.
+    z_dim
+        Dimensions of content, where the study says nothing else.
+    options
+        Laid on every recipe.
+    search
+        How long posteriors are refined for the amortisation gap.
+    """
+
+    images: int
+    held_out: int
+    epochs: int
+    minutes: float | None
+    importance: tuple[int, int]
+    measured: int
+    refined: int
+    box: int
+    z_dim: int
+    options: dict[str, Any]
+    search: SearchSettings = field(default_factory=SearchSettings)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A budget in full: particles (the moves and the controls) and digits.
+
+    Fits run one after the other: a table that starts from an encoder's content needs it finished.
+    """
+
+    particles: StudyBudget
+    digits: StudyBudget
+    jobs: int = 1
+
+    def lasting(self, minutes: float) -> Plan:
+        """Return the plan with another time for every fit."""
+        return Plan(replace(self.particles, minutes=minutes), replace(self.digits, minutes=minutes))
+
+
+_TINY = {"encoder": {"hidden": 8}, "field": {"hidden": 8, "depth": 1}}
+_SHORT = SearchSettings(refine_steps=30, samples=8)
+_BRIEF = SearchSettings(angles=8, nodes=8, modes=1, climb_steps=0, refine_steps=2, samples=2)
+
+PLANS: dict[Budget, Plan] = {
+    "smoke": Plan(
+        particles=StudyBudget(24, 4, 1, None, (2, 2), 6, 3, 16, 2, {"model": _TINY}, _BRIEF),
+        digits=StudyBudget(40, 4, 1, None, (2, 2), 6, 3, 28, 2, {}, _BRIEF),
+    ),
+    "scaled": Plan(
+        particles=StudyBudget(
+            3000, 300, BY_TIME, 5.0, (100, 20), 300, 60, 32, 8, {"train": {"lr": 1e-3}}, _SHORT
+        ),
+        digits=StudyBudget(
+            10_000, 1000, BY_TIME, 3.0, (100, 50), 1000, 200, 28, 2, {"train": {"lr": 1e-3}}, _SHORT
+        ),
+    ),
+    "full": Plan(
+        particles=StudyBudget(130_000, 2000, 50, None, (500, 100), 2000, 500, 128, 8, {}),
+        digits=StudyBudget(
+            60_000, 10_000, 50, None, (500, 100), 2000, 500, 28, 2, {"train": {"lr": 1e-2}}
+        ),
+    ),
+}

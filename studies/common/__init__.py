@@ -1,0 +1,1 @@
+"""What every study does: samples, fits, tables, figures, pages."""

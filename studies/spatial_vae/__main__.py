@@ -1,0 +1,7 @@
+"""Run these studies: ``python -m studies.spatial_vae --help``."""
+
+from studies.common.command import run_command
+from studies.spatial_vae import EXPERIMENT
+
+if __name__ == "__main__":  # also guards the workers, which import this module anew
+    run_command(EXPERIMENT)

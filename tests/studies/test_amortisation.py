@@ -1,0 +1,129 @@
+"""Moved images against what moving the object does, displacements, and the experiment."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from modpose.data.particles import Particles
+from modpose.data.source import Source
+from modpose.data.stack import ArrayStack
+from modpose.errors import InputError
+from modpose.simulate.conformations import Conformer, built_in_conformers
+from modpose.simulate.projections import ProjectionSettings, simulate_projections
+from studies import amortisation
+from studies.amortisation.moves import SHIFT, SHIFT_5, TURN, Displacement, Move
+
+
+def project(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    settings = ProjectionSettings(n=len(rotation), box=32, pixel_size=6.0, snr=1e6)
+    still = [Conformer("still", built_in_conformers(1)[0].molecule)]
+    made = simulate_projections(settings, still, (rotation, shift))
+    return made.images / made.scale
+
+
+@pytest.mark.parametrize("move", [SHIFT, SHIFT_5, TURN, Move("both", 2, True)])
+def test_a_moved_projection_is_the_projection_in_the_moved_pose(move):
+    rotation = Rotation.random(3, rng=0).as_matrix()
+    shift = np.array([[0.5, -1.0], [0.0, 2.0], [-1.5, 0.3]])
+    images = project(rotation, shift)
+    table = Particles(pd.DataFrame(index=range(3)), given_poses=(rotation, shift))
+    table = replace(table, given_ctf=np.ones((3, 9)))
+    source = Source(ArrayStack(images, pixel_size=6.0), table)
+    moved = move.of_source(source, "consistent")
+    expected = project(*moved.particles.poses())
+    inside = (slice(None), slice(3, -3), slice(8, -3))  # what was rolled round is left out
+    found = moved.stack.read(np.arange(3))[:, 0]
+    assert np.abs(found[inside] - expected[inside]).max() < 0.02 * expected.max()
+    assert (moved.particles.ctf()[:, 3] == (91.0 if move.turned else 1.0)).all()
+    published = move.of_source(source, "as-published")
+    assert published.particles is table
+    np.testing.assert_array_equal(published.stack.read(np.arange(3))[:, 0], found)
+
+
+def test_turning_four_times_and_shifting_round_the_box_changes_nothing():
+    for side in (7, 8):
+        image = torch.randn(2, side, side)
+        turned = image
+        for _ in range(4):
+            turned = TURN.of_images(turned)
+        torch.testing.assert_close(turned[:, 1:, 1:], image[:, 1:, 1:])
+        assert torch.equal(Move("all", side).of_images(image), image)
+
+
+def test_displacements_in_units_of_pairs_and_of_standard_deviations():
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(4000, 3)).astype(np.float32)
+    same = Displacement(before, before, np.ones_like(before))
+    assert same.of_pairs() == 0
+    assert same.in_std() == 0
+    elsewhere = Displacement(before, rng.permutation(before), np.full_like(before, 0.5))
+    assert elsewhere.of_pairs() == pytest.approx(1.0, abs=0.03)
+    one = Displacement(before, before + 0.5, np.full_like(before, 0.5))
+    assert one.in_std() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("amortisation")
+    amortisation.run("smoke", folder, seed=1)
+    return folder
+
+
+def rows(folder, name: str) -> list[dict[str, str]]:
+    with (folder / "tables" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_whole_experiment_runs_under_the_smoke_budget(smoke):
+    assert len(rows(smoke, "moves")) == 12
+    assert len(rows(smoke, "controls")) == 13
+    assert len(rows(smoke, "digits")) == 5
+    assert len(rows(smoke, "digits-moves")) == 8
+    assert len(rows(smoke, "ranking")) == 18
+    for name in ("figure-10", "figure-14"):
+        assert (smoke / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    page = (smoke / "index.md").read_text()
+    assert "sections 3.1 to 3.3 and Appendix C" in page
+    assert "A fit failed" not in page
+
+
+def test_controls_say_what_they_should(smoke):
+    found = {row["model"]: row for row in rows(smoke, "controls")}
+    frozen = found["table, zeros, frozen"]
+    assert float(frozen["ARI"]) == 0
+    for row in found.values():
+        assert np.isfinite(float(row["ELBO, fitted"]))
+        assert np.isfinite(float(row["ELBO, held out"]))
+        assert float(row["gap, fitted"]) >= 0
+        held_out = row["gap, held out"]
+        assert held_out == "" if row["model"].startswith("table") else float(held_out) >= 0
+
+
+def test_the_ranking_scores_what_each_set_has(smoke):
+    found = rows(smoke, "ranking")
+    assert {row["set"] for row in found if row["motion"]} == {
+        "hinge",
+        "mixture of three, all hinged",
+    }
+    assert all((row["ARI"] == "") == (row["set"] == "hinge") for row in found)
+    assert all(np.isfinite(float(row["FSC"])) for row in found)
+    assert [row["minutes"] for row in found if row["model"] == "truth known"] == [""] * 3
+
+
+def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):
+    runs = smoke / "runs"
+    before = {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
+    assert len(before) == 30
+    amortisation.run("smoke", smoke, seed=1, only="digits")
+    assert before == {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
+    with pytest.raises(InputError, match="seed"):
+        amortisation.run("smoke", smoke, seed=2)
+    with pytest.raises(InputError, match="--only is nothing"):
+        amortisation.run("smoke", smoke, seed=1, only="nothing")
