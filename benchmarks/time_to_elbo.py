@@ -39,7 +39,7 @@ from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.progress import Progress
-from modpose.recipes import suggest
+from modpose.suggest import suggest
 from modpose.train.loop import Learner, run_epochs, set_up
 from modpose.vae import build_vae
 

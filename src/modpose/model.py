@@ -24,8 +24,9 @@ from modpose.inference import encode_dataset, importance_bounds, table_hypothese
 from modpose.latents import latents_table
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint
-from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
+from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.run import Run
+from modpose.suggest import suggest
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.vae import Vae, build_vae
 

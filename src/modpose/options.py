@@ -54,7 +54,8 @@ def configure(
         which options for the kind of data were taken.
     """
     from modpose.data.source import open_source
-    from modpose.recipes import DEFAULT_RECIPE, recipe_config, suggest
+    from modpose.recipes import DEFAULT_RECIPE, recipe_config
+    from modpose.suggest import suggest
 
     name = recipe
     if name is None and file is not None:

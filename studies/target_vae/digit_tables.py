@@ -16,6 +16,7 @@ from modpose.evaluate.equivariance import (
     turned_consistency,
 )
 from modpose.evaluate.symmetry import symmetry
+from modpose.geometry.degrees import wrap_deg
 from modpose.report.grids import as_pictures
 from studies.common.page import Page, Row
 from studies.target_vae import figures
@@ -247,7 +248,7 @@ def _orders(found: Found) -> dict[str, str]:
 
 def _scatters(found: Found) -> Any:
     assert found.angle_errors is not None
-    inferred = metrics.wrap_deg(found.angle_errors + found.angle)
+    inferred = wrap_deg(found.angle_errors + found.angle)
     panels = {"all": (inferred, found.angle)}
     for digit in range(10):
         own = found.labels == digit

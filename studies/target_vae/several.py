@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.evaluate import metrics
 from modpose.evaluate.equivariance import RotationErrors, infer_poses, twin_angle_errors
+from modpose.geometry.degrees import wrap_deg
 from modpose.report.grids import Floats
 from studies.common import plots
 from studies.common.conduct import Study
@@ -266,4 +266,4 @@ def _twin_angles(twin: Found) -> NDArray[np.float64]:
     """Return the angle inferred of each twin: that of the image less its error and the truth."""
     assert twin.angle_errors is not None
     inferred = twin.result.held_out()["angle_deg"].to_numpy(float)
-    return metrics.wrap_deg(inferred - twin.angle - twin.angle_errors)
+    return wrap_deg(inferred - twin.angle - twin.angle_errors)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from modpose.evaluate import metrics
 from modpose.evaluate.symmetry import fold_deg, symmetry
+from modpose.geometry.degrees import wrap_deg
 from modpose.latents import content_of_table
 from modpose.report.grids import as_pictures
 from modpose.simulate.shapes import SHAPES, SYMMETRY
@@ -93,7 +94,7 @@ def _of_dsprites(file: Path, n: int, held_out: int, seed: int) -> Made:
         {
             "class": np.asarray(SHAPES)[values[:, 0].astype(int) - 1],
             "scale": values[:, 1],
-            "angle_deg": metrics.wrap_deg(-np.rad2deg(values[:, 2])),
+            "angle_deg": wrap_deg(-np.rad2deg(values[:, 2])),
             "shift_x": 32 * values[:, 3] - 16.5,
             "shift_y": 32 * values[:, 4] - 16.5,
         }
@@ -156,7 +157,7 @@ def shape_rows(model: str, latents: pd.DataFrame, truth: pd.DataFrame) -> list[R
         own = classes == shape
         if own.sum() < 2:
             continue
-        errors = metrics.wrap_deg(latents["angle_deg"][own] - truth["angle_deg"][own])
+        errors = wrap_deg(latents["angle_deg"][own] - truth["angle_deg"][own])
         axes = ["shift_x", "shift_y"]
         residual, _ = metrics.align_shifts(
             latents[axes][own], truth[axes][own], truth["angle_deg"][own]

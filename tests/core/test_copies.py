@@ -18,7 +18,7 @@ from modpose import InputError, PoseModel
 from modpose.cli import main
 from modpose.config import ModelConfig, merge
 from modpose.evaluate.equivariance import infer_poses
-from modpose.evaluate.metrics import wrap_deg
+from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import rotation_2d
 from modpose.posterior.copies import consensus, even_turns, read_copies
 from modpose.posterior.gaussian import Gaussian

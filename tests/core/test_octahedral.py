@@ -42,13 +42,14 @@ from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.posterior.codebook import Codebook, Shown, centres_of
 from modpose.posterior.settings import SearchSettings, SpaceSearch
-from modpose.recipes import recipe_config, suggest
+from modpose.recipes import recipe_config
 from modpose.run import Run
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
 from modpose.start.alignment import ContentLayout
+from modpose.suggest import suggest
 from modpose.vae import build_vae
 
 BOX = 16

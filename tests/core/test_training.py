@@ -22,8 +22,9 @@ from sklearn.base import clone
 
 from modpose import InputError, PoseModel, Run, TrainingError, fit_run, open_source, resume_run
 from modpose.config import Schedule, TrainConfig, merge, parse_config
-from modpose.recipes import recipe_config, suggest
+from modpose.recipes import recipe_config
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
+from modpose.suggest import suggest
 from modpose.train.checkpoint import newest_checkpoint, save_checkpoint
 from modpose.train.schedules import rate_factor, weight_at
 

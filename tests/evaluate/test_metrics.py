@@ -14,6 +14,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 from modpose.evaluate import metrics
+from modpose.geometry.degrees import wrap_deg
 
 degrees = st.floats(-1e4, 1e4)
 angle_arrays = arrays(float, st.integers(1, 40), elements=st.floats(-720, 720))
@@ -28,7 +29,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 @given(degrees)
 def test_wrapping_keeps_the_direction_and_the_range(angle: float) -> None:
-    wrapped = float(metrics.wrap_deg(angle))
+    wrapped = float(wrap_deg(angle))
     assert -180 < wrapped <= 180
     assert math.cos(math.radians(wrapped - angle)) == pytest.approx(1.0)
 
@@ -38,8 +39,8 @@ def test_wrapping_keeps_the_direction_and_the_range(angle: float) -> None:
     [(180, 180), (-180, 180), (540, 180), (181, -179), (0, 0), (360, 0), (180 + 3e-14, 180)],
 )
 def test_wrapping_at_the_cut(angle: float, expected: float) -> None:
-    assert metrics.wrap_deg(angle) == pytest.approx(expected)
-    assert metrics.wrap_deg(angle) > -180
+    assert wrap_deg(angle) == pytest.approx(expected)
+    assert wrap_deg(angle) > -180
 
 
 @given(angle_arrays, degrees)
@@ -55,9 +56,9 @@ def test_figures_do_not_depend_on_the_frame(seed: int, turn: float, noise: float
     true = rng(seed).uniform(-180, 180, 50)
     predicted = true + noise * rng(seed + 1).standard_normal(50)
     plain, _ = metrics.align_angles(predicted, true)
-    turned, _ = metrics.align_angles(metrics.wrap_deg(predicted + turn), true)
+    turned, _ = metrics.align_angles(wrap_deg(predicted + turn), true)
     # the errors themselves may sit on either side of the cut
-    np.testing.assert_allclose(metrics.wrap_deg(plain - turned), 0, atol=1e-6)
+    np.testing.assert_allclose(wrap_deg(plain - turned), 0, atol=1e-6)
     assert metrics.resultant_length(plain) == pytest.approx(metrics.resultant_length(turned))
     assert metrics.resultant_length(predicted - true) == pytest.approx(
         metrics.resultant_length(plain)
@@ -128,7 +129,7 @@ def test_circular_correlation_without_variation_is_nan() -> None:
 def test_a_frame_that_follows_the_hinge_is_regressed_out(slope: float) -> None:
     n = 2000
     hinge = rng().uniform(-20, 20, n)
-    errors = metrics.wrap_deg(170 + slope * hinge + rng(1).normal(0, 4, n))
+    errors = wrap_deg(170 + slope * hinge + rng(1).normal(0, 4, n))
     residuals, found = metrics.remove_linear_drift(errors, hinge)
     # standard error of the slope: 4 / (std of the hinge √n)
     assert found == pytest.approx(slope, abs=5 * 4 / (11.5 * math.sqrt(n)) + 1e-3)

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.data.batches import Batch
 from modpose.errors import InputError
-from modpose.evaluate.metrics import circular_rmse_deg, resultant_length, shift_rmse_px, wrap_deg
+from modpose.evaluate.metrics import circular_rmse_deg, resultant_length, shift_rmse_px
+from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import wrap
 from modpose.posterior.copies import check_copies, picked, read_copies
 from modpose.progress import Progress

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from modpose.affinity.spectra import Shells, make_shells
+from modpose.affinity.shells import Shells, make_shells
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]

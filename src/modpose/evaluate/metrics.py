@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.geometry.degrees import wrap_deg
+
 Array = NDArray[np.float64]
 
 # --- angles -----------------------------------------------------------------------------------
-
-
-def wrap_deg(angles: ArrayLike) -> Array:
-    """Wrap angles into (−180, 180]."""
-    wrapped = 180.0 - (180.0 - np.asarray(angles, float)) % 360.0
-    return np.where(wrapped <= -180.0, 180.0, wrapped)  # the remainder can round up to 360
 
 
 def align_angles(predicted: ArrayLike, true: ArrayLike) -> tuple[Array, float]:

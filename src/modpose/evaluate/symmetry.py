@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.errors import InputError
-from modpose.evaluate.metrics import wrap_deg
+from modpose.geometry.degrees import wrap_deg
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]

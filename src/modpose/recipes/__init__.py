@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from modpose.data.wedges import CTF_IMAGE
 from modpose.errors import InputError
 from modpose.recipes.affinity_vae import AFFINITY_VAE
 from modpose.recipes.baselines import BASELINES
@@ -17,9 +13,6 @@ from modpose.recipes.recipe import Options, Recipe
 from modpose.recipes.spatial_vae import SPATIAL_VAE
 from modpose.recipes.subtomograms import SUBTOMOGRAMS
 from modpose.recipes.target_vae import TARGET_VAE
-
-if TYPE_CHECKING:
-    from modpose.data.source import Source
 
 RECIPES: dict[str, Recipe] = (
     MODPOSE | BASELINES | SPATIAL_VAE | TARGET_VAE | SUBTOMOGRAMS | EXPLICIT_LATENTS | AFFINITY_VAE
@@ -44,64 +37,3 @@ def recipe_config(name: str) -> Options:
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(RECIPES)}"
         raise InputError(f"--recipe: there is no recipe '{name}'; {hint}")
     return {"recipe": name} | recipe.options
-
-
-def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options, str]:
-    """Choose the recipe, and the likelihood and normalisation, by the kind of data, and say so.
-
-    Pictures (8-bit, or real values within [0, 1]) take the Bernoulli likelihood on [0, 1];
-    measurements take Gaussian noise on images of zero mean and unit standard deviation.
-
-    Parameters
-    ----------
-    source
-        The opened input; a few images are read.
-    recipe
-        Options of the one that was asked for, which keeps what it says of noise.
-
-    Returns
-    -------
-    tuple
-        The best recipe's name, options to lay under any recipe's and the user's own, and a
-        sentence.
-    """
-    if recipe is not None and recipe.get("model", {}).get("poses") == "given":
-        return DEFAULT_RECIPE, {}, "projections of volumes, with the poses and CTF that are given"
-    if recipe is None and _has_poses_in_space(source):
-        meaning = "projections with the poses of a consensus refinement"
-        return DEFAULT_FOR_POSED, {}, meaning
-    ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
-    hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
-    if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
-        return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
-    by_data = recipe is None or "likelihood" not in recipe.get("model", {})
-    few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
-    values = source.stack.read(few)
-    name = DEFAULT_RECIPE
-    low, high = float(values.min()), float(values.max())
-    eight_bit = low >= 0 and 1 < high <= 255 and bool((values == np.rint(values)).all())
-    if eight_bit or (low >= 0 and high <= 1):
-        options: Options = {"model": {"likelihood": {"kind": "bernoulli"}}}
-        options["data"] = {"normalize": "range"}
-        meaning = "Bernoulli likelihood on [0, 1]" if by_data else "scaled to [0, 1]"
-        return name, options, f"values look like pictures: {meaning}"
-    noise = {"kind": "gaussian", "noise": "learned", "std": 1.0}
-    options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
-    learned = ", learned Gaussian noise" if by_data else ""
-    return name, options, f"values look like measurements: normalised images{learned}{hint}"
-
-
-def _of_volumes(source: Source) -> tuple[Options, str]:
-    """Mind the missing wedge where the table tells of one."""
-    if source.particles.tilt_range() is None and not source.particles.has(CTF_IMAGE):
-        return {}, "volumes; nothing tells of a missing wedge (--wedge)"
-    return {"model": {"wedge": "auto"}}, "volumes, with the missing wedge that their table tells of"
-
-
-def _has_poses_in_space(source: Source) -> bool:
-    """Whether square images come with rotations that tilt, and not only in the plane."""
-    stack = source.stack
-    if len(stack.shape) != 2 or stack.shape[0] != stack.shape[1] or stack.channels != 1:
-        return False
-    found = source.particles.poses(stack.pixel_size)
-    return found is not None and bool((np.abs(found[0][:, 2, 2]) < 0.999).any())

@@ -18,8 +18,9 @@ from modpose.evaluate.equivariance import (
     twin_angle_errors,
     twin_shift_errors,
 )
-from modpose.evaluate.metrics import shift_rmse_px, wrap_deg
+from modpose.evaluate.metrics import shift_rmse_px
 from modpose.evaluate.symmetry import fold_deg, symmetry
+from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import wrap
 from modpose.observe.ctf import CtfColumn
 from modpose.posterior.search import infers_angle, infers_shift

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose.evaluate.metrics import wrap_deg
 from modpose.evaluate.symmetry import (
     COMPARABLE,
     SAME,
@@ -20,6 +19,7 @@ from modpose.evaluate.symmetry import (
     image_order,
     relative_deg,
 )
+from modpose.geometry.degrees import wrap_deg
 from modpose.posterior.latents import Latents
 from modpose.posterior.search import infers_angle, modes_of
 from modpose.posterior.settings import SearchSettings

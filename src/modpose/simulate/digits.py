@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
+from modpose.geometry.degrees import wrap_deg
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +54,6 @@ def transform(
         If the pictures are not (N, h, w) in [0, 1], or an option is out of range.
     """
     import pandas as pd
-
-    from modpose.evaluate.metrics import wrap_deg
 
     _check(images, box, angle_std_deg, shift_std_px, seed)
     rng = np.random.default_rng(seed)
