@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modpose.config import Config, DataConfig
 from modpose.data import preprocess
 from modpose.data.batches import Batch
+from modpose.data.ranges import Range, check_range
 from modpose.data.source import Source
 from modpose.data.twins import Twins
 from modpose.data.wedges import wedges_asked_for
@@ -323,7 +324,15 @@ def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64
     dims = len(source.stack.shape)
     if shift.shape[1] < dims:  # a table of volumes without rlnOriginZ
         shift = np.pad(shift, ((0, 0), (0, dims - shift.shape[1])))
-    return rotation, shift[:, :dims]
+    shift = shift[:, :dims]
+    side = max(source.stack.shape)
+    check_range(
+        np.abs(shift).max(axis=1, initial=0.0),
+        Range(0, side, f"at most {side}, the side of the box"),
+        "the shift in pixels",
+        source.particles.name,
+    )
+    return rotation, shift
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
+from modpose.data.ranges import BOX, TRANSLATION, check_ctf, check_range
 from modpose.data.tables import TABLES, read_particles
 from modpose.errors import InputError
 
@@ -70,6 +71,7 @@ def read_poses(
     check_rotations(rotation, str(path))
     if not np.isfinite(shift).all():
         raise InputError(f"{path}: a translation is not a finite number")
+    check_range(np.abs(shift).max(axis=1) / box, TRANSLATION, "the translation", str(path))
     return rotation, shift
 
 
@@ -125,8 +127,11 @@ def read_ctf(path: str | Path, *, n: int, box: int, pixel_size: float | None = N
     if not np.isfinite(columns).all() or (columns[:, [0, 1, 5]] <= 0).any():
         expected = "finite numbers, positive ones for box, pixel size and voltage"
         raise InputError.of(path, "a parameter", "not possible", expected)
+    check_range(columns[:, 0], BOX, "the box", str(path))
     size = columns[:, 1] * columns[:, 0] / box
-    return np.concatenate([size[:, None], columns[:, 2:], np.zeros((n, 1))], axis=1)
+    parameters = np.concatenate([size[:, None], columns[:, 2:], np.zeros((n, 1))], axis=1)
+    check_ctf(parameters, str(path))
+    return parameters
 
 
 def with_given(

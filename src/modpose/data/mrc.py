@@ -26,6 +26,8 @@ from modpose.errors import InputError
 logger = logging.getLogger("modpose")
 
 HEADER_BYTES = 1024
+IMOD_STAMP, IMOD_SIGNED = 1146047817, 1
+"""The word of files that IMOD wrote, and the bit of its flags that says bytes are signed."""
 MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 SUFFIXES = (".mrc", ".mrcs", ".st", ".map", ".ccp4", ".ali", ".rec")
 
@@ -184,7 +186,7 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
         sections=sections,
         rows=rows,
         columns=columns,
-        dtype=np.dtype(f"{order}{MODES[mode]}"),
+        dtype=np.dtype(f"{order}{_type_of(mode, int(words[38]), int(words[39]))}"),
         offset=HEADER_BYTES + extended,
         pixel_size=(cell[0], cell[1], cell[2]),
         space_group=int(words[22]),
@@ -192,6 +194,13 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
         axes=(axes[0], axes[1], axes[2]) if sorted(axes) == [1, 2, 3] else (1, 2, 3),
         stamped=raw[208:211] == b"MAP",
     )
+
+
+def _type_of(mode: int, stamp: int, flags: int) -> str:
+    """Bytes are signed (MRC2014), unless IMOD wrote the file and does not say so."""
+    if mode == 0 and stamp == IMOD_STAMP and not flags & IMOD_SIGNED:
+        return "u1"
+    return MODES[mode]
 
 
 def _byte_order(raw: bytes) -> str:

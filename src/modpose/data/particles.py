@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.ranges import check_column, check_ctf
 from modpose.data.rotations import relion_rotation, rotation_of_vector
 from modpose.errors import InputError
 
@@ -40,6 +41,8 @@ TRUTH = {
     "modposeTruthTemplate": "template",
 }
 """STAR column of a simulated truth to its short name."""
+MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+"""STAR columns of the microscope; as of RELION 3.1 they stand in data_optics."""
 TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
 """STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
@@ -138,6 +141,8 @@ class Particles:
         if self.has("rlnTomoTiltSeriesPixelSize") and self.has("rlnTomoSubtomogramBinning"):
             binning = self._positive("rlnTomoSubtomogramBinning")
             return self._positive("rlnTomoTiltSeriesPixelSize") * binning
+        if self.optics is None and "rlnOpticsGroup" in self.table.columns:
+            self._once("the block data_optics is missing or empty, and with it the pixel size")
         return None if self.given_ctf is None else self.given_ctf[:, 0]
 
     def pixel_size(self) -> float | None:
@@ -177,7 +182,7 @@ class Particles:
         Raises
         ------
         InputError
-            Where the table has a defocus but lacks another parameter.
+            Where the table has a defocus but lacks another parameter, or a value is impossible.
         """
         if self.given_ctf is not None:
             return self.given_ctf.astype(np.float32)
@@ -190,9 +195,12 @@ class Particles:
         sizes = self._sizes_or(pixel_size)
         if sizes is None:
             raise InputError(f"{self.name}: there is a defocus but no pixel size (angstrom)")
-        return np.stack([sizes, *columns], axis=1).astype(np.float32)
+        parameters = np.stack([sizes, *columns], axis=1)
+        check_ctf(parameters, self.name)
+        return parameters.astype(np.float32)
 
     def _ctf_relion(self) -> list[Floats]:
+        self._refuse_without_optics()
         defocus_u = self._numbers("rlnDefocusU")
         zero = np.zeros_like(defocus_u)
         bfactor = self._numbers("rlnCtfBfactor") if self.has("rlnCtfBfactor") else zero
@@ -211,6 +219,15 @@ class Particles:
             self._numbers("rlnPhaseShift") if self.has("rlnPhaseShift") else zero,
             np.abs(bfactor),
         ]
+
+    def _refuse_without_optics(self) -> None:
+        """Say so where the table names optics groups and the file has no table of them."""
+        missing = [name for name in MICROSCOPE if not self.has(name)]
+        if missing and self.optics is None and "rlnOpticsGroup" in self.table.columns:
+            raise InputError(
+                f"{self.name}: rlnOpticsGroup is there, but the block data_optics, which holds "
+                f"{', '.join(missing)}, is missing or empty; put it back, or give the CTF (--ctf)"
+            )
 
     def _ctf_cryosparc(self) -> list[Floats]:
         defocus_u = self._numbers("ctf/df1_A")
@@ -344,6 +361,7 @@ class Particles:
         if not finite.all():
             row = int(np.flatnonzero(~finite)[0])
             raise InputError.of(self.name, f"{name} in row {row + 1}", numbers[row], "a number")
+        check_column(name, numbers, self.name)
         return numbers
 
     def _positive(self, name: str) -> Floats:

@@ -71,13 +71,17 @@ def _check(path: Path, lines: list[str]) -> tuple[list[str] | None, list[str]]:
     text_tags: set[str] = set()
     names: set[str] = set()
     block, state = "", "outside"  # outside, open (a block), tags or rows (of a loop), values
+    begun = 0
     for i, raw in enumerate(lines):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
         here = f"{path}: line {i + 1}"
         if _begins_block(line, state, tags):
-            block, state, tags = line, "open", []
+            if state == "open":  # starfile would take the next block's contents for this one's
+                mended = list(lines) if mended is None else mended
+                mended[begun] = ""
+            block, state, tags, begun = line, "open", [], i
             if block in names:
                 raise InputError(f"{here}: the block {block} is there already")
             names.add(block)
