@@ -16,11 +16,12 @@ from scipy.ndimage import affine_transform
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.export import export_run, export_selection, write_latents
+from modpose.export import export_run, write_latents
 from modpose.fit import describe_fit
 from modpose.options import resolve
 from modpose.recipes import recipe_config
 from modpose.run import Run
+from modpose.selected import export_selection
 from modpose.train.checkpoint import save_weights
 from modpose.vae import build_vae
 

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.config.model import SpectralConfig
 from modpose.data import preprocess
-from modpose.data.files import replace_atomically
+from modpose.data.files import Staging, all_or_nothing, check_outputs, refuse_to_replace
 from modpose.data.mrc import is_mrc
 from modpose.data.particles import Particles
 from modpose.data.source import image_references
 from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.inputs import files_of_run
 from modpose.latents import content_columns
 from modpose.observe.ctf import CtfColumn
 from modpose.upright import write_pictures
@@ -64,32 +66,46 @@ def export_run(
         A format is unknown or does not apply to the data, or a file is there already.
     """
     targets = _targets(out, formats)
-    _refuse_existing((path for paths in targets.values() for path in paths), overwrite)
-    latents, dataset = run.latents(), run.dataset()
-    if len(latents) != dataset.n:
-        found = f"{dataset.n} images"
-        raise InputError.of(dataset.source.stack.name, "the input", found, f"{len(latents)}")
-    reasons = {name: reason for name in targets if (reason := _why_not(name, dataset)) is not None}
-    asked = bool(out.suffix) or formats is not None
+    refuse_to_replace((path for paths in targets.values() for path in paths), overwrite)
+    latents = run.latents()
+    dataset = _dataset(run, latents, targets)
+    reasons = {n: reason for n in targets if (reason := _why_not(n, run, dataset)) is not None}
+    asked = formats is not None or not _is_folder(out)
     if reasons and asked:
         raise InputError(next(iter(reasons.values())))
     targets = {name: paths for name, paths in targets.items() if name not in reasons}
-    model = run.model() if "mrcs" in targets else None
-    next(iter(targets.values()))[0].parent.mkdir(parents=True, exist_ok=True)
+    written = [path for paths in targets.values() for path in paths]
+    check_outputs(written, overwrite, files_of_run(run))
     notes = list(reasons.values())
-    for name, paths in targets.items():
-        if name == "csv":
-            write_latents(latents, paths[0], overwrite=overwrite)
-        elif name == "star":
-            notes += _write_poses(run, dataset, latents, paths[0], overwrite)
-        elif model is not None:
-            write_pictures(model, dataset, latents, paths, overwrite)
-    return [path for paths in targets.values() for path in paths], notes
+    with all_or_nothing() as place:
+        if "csv" in targets:
+            write_latents(latents, place(targets["csv"][0]))
+        if "mrcs" in targets and dataset is not None:
+            places = [place(path) for path in targets["mrcs"]]
+            write_pictures(run.model(), dataset, latents, places)
+        if "star" in targets and dataset is not None:
+            notes += _write_poses(run, dataset, latents, targets["star"][0], place)
+    return written, notes
+
+
+def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
+    """Open the images where a format needs them; None where the run has none any more."""
+    if set(targets) == {"csv"} or run.environment.get("input") is None:
+        return None
+    dataset = run.dataset()
+    if len(latents) != dataset.n:
+        found = f"{dataset.n} images"
+        raise InputError.of(dataset.source.stack.name, "the input", found, f"{len(latents)}")
+    return dataset
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
 
 
 def _targets(out: Path, formats: Sequence[str] | None) -> dict[str, list[Path]]:
     """Say which files each format fills."""
-    if out.suffix and not out.is_dir():
+    if not _is_folder(out):
         name = out.suffix.lower().removeprefix(".")
         if name not in FORMATS or (formats is not None and list(formats) != [name]):
             expected = ".star, .csv or .mrcs, or a folder" if formats is None else formats[0]
@@ -107,20 +123,21 @@ def _targets(out: Path, formats: Sequence[str] | None) -> dict[str, list[Path]]:
     return {name: paths for name, paths in files.items() if name in (formats or FORMATS)}
 
 
-def _refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise InputError(f"{path}: is there already; --overwrite replaces it")
-
-
-def _why_not(name: str, dataset: Dataset) -> str | None:
+def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
     """Say why a format cannot hold these data; None where it can."""
+    if name == "csv":
+        return None
+    no = f"no {name.upper()} is written"
+    if dataset is None:
+        return f"{run.path}: {no}, the run was fitted to an array in memory, which is not kept"
     stack = dataset.source.stack
     if name == "star" and not _has_image_names(dataset.source):
-        return f"{stack.name}: no STAR is written, for its images have no names that RELION reads"
+        return f"{stack.name}: {no}, for its images have no names that RELION reads"
     if name == "mrcs" and (stack.channels != 1 or len(dataset.shape) != 2):
         found = f"{stack.channels} channels" if stack.channels != 1 else "volumes"
-        return f"{stack.name}: no MRCS is written, the images are {found}, expected grey images"
+        return f"{stack.name}: {no}, the images are {found}, expected grey images"
+    if name == "mrcs" and isinstance(run.config.model.likelihood, SpectralConfig):
+        return f"{run.path}: {no}, the model draws volumes; modpose volumes writes these"
     return None
 
 
@@ -135,16 +152,20 @@ def write_latents(table: pd.DataFrame, out: Path, *, overwrite: bool = False) ->
     InputError
         Another extension, or the file is there and ``overwrite`` is false.
     """
+    check_table(out, overwrite)
+    with all_or_nothing() as place:
+        if out.suffix.lower() == ".csv":
+            place(out).write_text(table.to_csv(index=False), encoding="utf-8")
+        else:
+            table.to_parquet(place(out), index=False)
+
+
+def check_table(out: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a file that :func:`write_latents` could not write, or that is an input."""
     suffix = out.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise InputError.of(out, "the extension", repr(suffix), ".parquet or .csv")
-    _refuse_existing([out], overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if suffix == ".csv":
-        text = table.to_csv(index=False)
-        replace_atomically(out, lambda file: file.write(text.encode()), overwrite)
-    else:
-        replace_atomically(out, lambda file: table.to_parquet(file, index=False), overwrite)
+    check_outputs([out], overwrite, inputs)
 
 
 # --- STAR -------------------------------------------------------------------------------------
@@ -225,7 +246,7 @@ def _rounded(values: Any, n: int) -> NDArray[np.float64]:
 
 
 def _write_poses(
-    run: Run, dataset: Dataset, latents: pd.DataFrame, out: Path, overwrite: bool
+    run: Run, dataset: Dataset, latents: pd.DataFrame, out: Path, place: Staging
 ) -> list[str]:
     source = dataset.source
     particles = source.particles
@@ -238,8 +259,8 @@ def _write_poses(
         pixels_per_model_pixel=sizes.pixel_size_factor,
         pixel_size=source.pixel_size,
     )
-    write_star(out, table, particles.optics, overwrite)
-    return _pose_notes(particles, latents) + _path_notes(source, out)
+    write_star(place(out), table, particles.optics)
+    return _pose_notes(particles, latents) + path_notes(source, out)
 
 
 def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
@@ -251,7 +272,7 @@ def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
     return []
 
 
-def _path_notes(source: Source, out: Path) -> list[str]:
+def path_notes(source: Source, out: Path) -> list[str]:
     """Tell where image paths start from when the new file lies elsewhere."""
     if source.particles.format == "none" or source.path is None:
         return []
@@ -262,8 +283,10 @@ def _path_notes(source: Source, out: Path) -> list[str]:
 
 
 def _has_image_names(source: Source) -> bool:
-    table = source.particles.format in ("star", "cs")
-    return table or (source.path is not None and source.path.is_file() and is_mrc(source.path))
+    if source.particles.format in ("star", "cs"):
+        return True
+    flat = len(source.stack.shape) == 2
+    return flat and source.path is not None and source.path.is_file() and is_mrc(source.path)
 
 
 def _fresh_particles(source: Source, out: Path) -> Particles:
@@ -310,56 +333,3 @@ _CTF_OF_GROUP = {
     CtfColumn.CS: "rlnSphericalAberration",
     CtfColumn.AMPLITUDE_CONTRAST: "rlnAmplitudeContrast",
 }
-
-
-# --- selections -------------------------------------------------------------------------------
-
-
-def export_selection(
-    run: Run, mask: NDArray[np.bool_], out: Path, *, overwrite: bool = False
-) -> list[str]:
-    """Write the chosen images: a STAR with their rows, or a list of positions.
-
-    Parameters
-    ----------
-    run
-        The run that was fitted to the images.
-    mask
-        (N,) which to keep.
-    out
-        ``.star``: the input's own rows, in its order, with every column and optics group; or
-        ``.txt``: positions in the input from 0, one a line, as ``--index`` takes them.
-    overwrite
-        Replace a file that is there.
-
-    Returns
-    -------
-    Sentences about what should be known.
-
-    Raises
-    ------
-    InputError
-        Nothing is left, the input had no STAR file, or ``out`` is neither or is there already.
-    """
-    _refuse_existing([out], overwrite)
-    if not mask.any():
-        raise InputError.of("select", "the number of images left", 0, "at least one")
-    source = run.dataset().source
-    rows = np.flatnonzero(mask)
-    suffix = out.suffix.lower()
-    if suffix not in (".star", ".txt"):
-        raise InputError.of(out, "the extension", repr(suffix), ".star or .txt")
-    if suffix == ".star" and source.particles.format != "star":
-        raise InputError(
-            f"{out}: the run's input {source.stack.name} is no STAR file; write a list of "
-            "positions with -o selected.txt, which --index takes"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if suffix == ".star":
-        kept = source.subset(rows).particles
-        write_star(out, kept.table, kept.optics, overwrite)
-        return _path_notes(source, out)
-    positions = rows if source.selection is None else source.selection[rows]
-    text = "".join(f"{row}\n" for row in positions)
-    replace_atomically(out, lambda file: file.write(text.encode()), overwrite)
-    return []

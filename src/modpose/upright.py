@@ -55,7 +55,7 @@ def turn_upright(
 
 
 def write_pictures(
-    model: PoseModel, dataset: Dataset, latents: pd.DataFrame, paths: list[Path], overwrite: bool
+    model: PoseModel, dataset: Dataset, latents: pd.DataFrame, paths: list[Path]
 ) -> None:
     """Write the images turned upright, and the model's noise-free version of each."""
     n = dataset.n
@@ -71,7 +71,7 @@ def write_pictures(
     for path, chunks in zip(paths, (upright, denoised), strict=True):
         with tempfile.TemporaryFile(dir=path.parent) as scratch:
             stack = _gathered(chunks, (n, *dataset.shape), scratch)
-            write_mrcs(path, stack, dataset.pixel_size, overwrite)
+            write_mrcs(path, stack, dataset.pixel_size)
 
 
 def _gathered(

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import replace_atomically
+from modpose.data.files import all_or_nothing, check_outputs
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError
+from modpose.inputs import files_of_run
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def write_volumes(
     flip_hand
         Mirror the volumes (along z, about the centre n // 2).
     overwrite
-        Replace files that are there.
+        Replace what is there; volumes of an earlier call are removed.
     quiet
         No progress bar.
 
@@ -150,22 +151,20 @@ def write_volumes(
     """
     names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
     targets = [out / name for name in [*names, "content.csv", "strip.png"]]
-    for target in targets:
-        if target.exists() and not overwrite:
-            raise InputError(f"{target}: is there already; --overwrite replaces it")
+    check_outputs(targets, overwrite, files_of_run(run))
     pixel_size = run.environment.get("pixel_size")
     volumes = []
-    for target, volume in zip(targets, _drawn(run, stops, quiet), strict=False):
-        flipped = mirrored(volume) if flip_hand else volume
-        out.mkdir(parents=True, exist_ok=True)
-        write_mrcs(target, flipped[None], pixel_size, overwrite)
-        volumes.append(flipped)
-    lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
-    lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
-    text = ("\n".join(lines) + "\n").encode()
-    replace_atomically(targets[-2], lambda file: file.write(text), overwrite)
-    picture = strip(np.stack(volumes), stops.names)
-    replace_atomically(targets[-1], lambda file: file.write(picture), overwrite)
+    with all_or_nothing() as place:
+        for target, volume in zip(targets, _drawn(run, stops, quiet), strict=False):
+            flipped = mirrored(volume) if flip_hand else volume
+            write_mrcs(place(target), flipped[None], pixel_size)
+            volumes.append(flipped)
+        for earlier in out.glob("volume-[0-9][0-9][0-9].mrc"):
+            place.remove(earlier)
+        lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
+        lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
+        place(targets[-2]).write_text("\n".join(lines) + "\n")
+        place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names))
     return targets
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from modpose.config import merge, parse_config
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report, figures, grids
 from modpose.report.build import read_pictures
+from modpose.report.html import Picture, Section
 from modpose.simulate.particles import HingeSettings, simulate_particles
 
 SMALL = {
@@ -168,13 +170,39 @@ def test_refusals_leave_everything_alone(tmp_path: Path) -> None:
 
 def test_a_new_report_replaces_the_old_one_whole(bare: Path) -> None:
     page = build_report(bare, quiet=True)
+    listed = page.parent / ".files.json"
+    names = json.loads(listed.read_text())["files"]
+    assert {*names, listed.name} == {p.name for p in page.parent.iterdir()}
     (page.parent / "stale.png").write_bytes(b"")
-    with pytest.raises(InputError, match="there is a report here already"):
+    (page.parent / "mine.png").write_bytes(b"mine")
+    listed.write_text(json.dumps({"files": [*names, "stale.png", "../config.yaml"]}))
+    with pytest.raises(InputError, match="is there already"):
         build_report(bare, overwrite=False, quiet=True)
     assert (page.parent / "stale.png").exists()
     build_report(bare, quiet=True)
     assert not (page.parent / "stale.png").exists()
-    assert [p.name for p in bare.iterdir() if p.name.startswith(".report")] == []
+    assert (page.parent / "mine.png").read_bytes() == b"mine"
+    assert (bare / "config.yaml").is_file()
+    assert {p.name for p in page.parent.iterdir()} == {*names, listed.name, "mine.png"}
+
+
+def test_a_report_of_an_older_version_is_replaced_and_a_figure_of_the_user_is_not(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Picture.of(figures.new_figure(1, 1), "one.png", "nothing")
+    section = Section("one", "One", "Nothing.", pictures=[picture])
+    monkeypatch.setattr(build, "make_sections", lambda *_: [section])
+    page = build_report(bare, quiet=True)
+    (page.parent / ".files.json").unlink()
+    figure = next(page.parent.glob("*.png"))
+    (page.parent / "mine.png").write_bytes(b"mine")
+    build_report(bare, quiet=True)
+    assert (page.parent / "mine.png").read_bytes() == b"mine"
+    (page.parent / ".files.json").write_text('{"files": ["index.html"]}')
+    figure.write_bytes(b"mine, too")
+    with pytest.raises(InputError, match="is no file of a report"):
+        build_report(bare, quiet=True)
+    assert figure.read_bytes() == b"mine, too"
 
 
 def test_a_folder_that_is_no_report_is_not_replaced(bare: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modpose.data.files import replace_atomically
+from modpose.data.files import all_or_nothing, check_outputs, replace_atomically
 from modpose.data.mrc import write_mrcs
-from modpose.errors import InputError
 from modpose.evaluate.fsc import HALF_MAPS, FscCurve
 
 if TYPE_CHECKING:
@@ -17,11 +16,9 @@ MAPS = ("half1.mrc", "half2.mrc", "map.mrc")
 WRITTEN = (*MAPS, "fsc.csv", "fsc.png")
 
 
-def refuse_to_replace(folder: Path, overwrite: bool) -> None:
-    """Raise InputError where something that would be written is there and may not be replaced."""
-    there = next((folder / name for name in WRITTEN if (folder / name).exists()), None)
-    if there is not None and not overwrite:
-        raise InputError(f"{there}: is there already; ask to overwrite it")
+def outputs_in(folder: Path) -> list[Path]:
+    """Name what :func:`write_halves` writes."""
+    return [folder / name for name in WRITTEN]
 
 
 def write_halves(made: HalfMaps, folder: Path, overwrite: bool = False) -> list[Path]:
@@ -36,16 +33,13 @@ def write_halves(made: HalfMaps, folder: Path, overwrite: bool = False) -> list[
     overwrite
         Replace files of these names.
     """
-    refuse_to_replace(folder, overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
-    for name, volume in zip(MAPS, (made.first, made.second, made.combined()), strict=True):
-        write_mrcs(folder / name, volume[None], made.pixel_size, overwrite)
-    write_curve(made.curve, folder / "fsc.csv", overwrite)
-    draw_curve({"half maps": made.curve}, folder / "fsc.png", HALF_MAPS, overwrite)
-    return [folder / name for name in WRITTEN]
+    check_outputs(outputs_in(folder), overwrite)
+    with all_or_nothing() as place:
+        write_curve(made.curve, place(folder / "fsc.csv"))
+        draw_curve({"half maps": made.curve}, place(folder / "fsc.png"), HALF_MAPS)
+        for name, volume in zip(MAPS, (made.first, made.second, made.combined()), strict=True):
+            write_mrcs(place(folder / name), volume[None], made.pixel_size)
+    return outputs_in(folder)
 
 
 def write_curve(curve: FscCurve, path: Path, overwrite: bool = False) -> None:

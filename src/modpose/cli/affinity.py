@@ -107,9 +107,11 @@ def affinity(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     _check_arguments(source, matrix, out, given, project or figure is not None, labels)
-    for path in (out, figure):
-        if path is not None and path.exists() and not overwrite:  # before the work, not after
-            raise InputError(f"{path}: is there already; --overwrite replaces it")
+    from modpose.data.files import all_or_nothing, check_outputs
+
+    outputs = [path for path in (out, figure) if path is not None]
+    given_files = [Path(name) for name in (source, matrix, labels, index) if name is not None]
+    check_outputs(outputs, overwrite, given_files)
     from modpose.affinity import compute_affinity, read_affinity, write_affinity
 
     if matrix is not None:
@@ -126,14 +128,15 @@ def affinity(
         typer.echo(f"affinity of {found.summary()}")
     if project:
         found = _projected(found)
-    if out is not None:
-        write_affinity(found, out, layout, overwrite)
-        typer.echo(f"wrote {out}")
-    if figure is not None:
-        from modpose.affinity.figure import write_figure
+    with all_or_nothing() as place:
+        if out is not None:
+            write_affinity(found, place(out), layout)
+        if figure is not None:
+            from modpose.affinity.figure import write_figure
 
-        write_figure(found, figure, overwrite)
-        typer.echo(f"wrote {figure}")
+            write_figure(found, place(figure))
+    for path in outputs:
+        typer.echo(f"wrote {path}")
 
 
 def _check_arguments(

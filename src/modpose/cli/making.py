@@ -117,8 +117,9 @@ def subtomograms(
     modpose simulate subtomograms -o clean *.pdb --box 64 --pixel-size 4 --resolution 10 \\
         --noise none --tilt-range -90 90 --max-shift 0
     """
+    from modpose.data.files import refuse_to_replace
     from modpose.simulate import species as kinds
-    from modpose.simulate.subtomogram_files import refuse_to_replace, write_subtomograms
+    from modpose.simulate.subtomogram_files import WRITTEN, write_subtomograms
     from modpose.simulate.subtomogram_settings import SubtomogramSettings
     from modpose.simulate.subtomograms import simulate_subtomograms
 
@@ -137,7 +138,7 @@ def subtomograms(
         hinge_range_deg=hinge,
         seed=seed,
     )
-    refuse_to_replace(out, overwrite)
+    refuse_to_replace([out / name for name in WRITTEN], overwrite)
     if molecules:
         species = kinds.species_of_files(molecules, resolution)
     else:
@@ -193,7 +194,8 @@ def tetrominoes(
     modpose simulate tetrominoes -o unseen --volumes 100 --classes EL --seed 1
     modpose simulate tetrominoes -o noisy --snr 0.1 --max-shift 2 --tilt-range -60 60
     """
-    from modpose.simulate.subtomogram_files import refuse_to_replace, write_subtomograms
+    from modpose.data.files import refuse_to_replace
+    from modpose.simulate.subtomogram_files import WRITTEN, write_subtomograms
     from modpose.simulate.subtomogram_settings import SubtomogramSettings
     from modpose.simulate.subtomograms import simulate_subtomograms
     from modpose.simulate.tetrominoes import tetromino_species
@@ -210,7 +212,7 @@ def tetrominoes(
         orientations=orientations,
         seed=seed,
     )
-    refuse_to_replace(out, overwrite)
+    refuse_to_replace([out / name for name in WRITTEN], overwrite)
     made = simulate_subtomograms(settings, tetromino_species(classes.split(","), cube))
     typer.echo(f"wrote {volumes} volumes to {write_subtomograms(made, out, overwrite)}")
 

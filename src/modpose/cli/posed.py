@@ -93,10 +93,11 @@ def projections(
     modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
     modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
     """
+    from modpose.data.files import check_outputs, refuse_to_replace
     from modpose.data.given import read_poses
     from modpose.simulate import conformations
     from modpose.simulate import projections as simulator
-    from modpose.simulate.projection_files import refuse_to_replace, write_projections
+    from modpose.simulate.projection_files import WRITTEN, write_projections
 
     settings = simulator.ProjectionSettings(
         n=images,
@@ -112,7 +113,10 @@ def projections(
         shift_error_px=shift_error,
         seed=seed,
     )
-    refuse_to_replace(out, overwrite)
+    written = [out / name for name in WRITTEN]
+    refuse_to_replace(written, overwrite)
+    given = [path for path in (*(molecules or ()), poses) if path is not None]
+    check_outputs(written[:2], overwrite, given)
     kinds = None
     if molecules:
         if states is not None:
@@ -214,13 +218,16 @@ def backproject(
     modpose backproject particles.mrcs --poses poses.pkl --ctf ctf.pkl -o check --invert
     """
     from modpose.backprojection import check_poses, reconstruct_halves
-    from modpose.backprojection.files import refuse_to_replace, write_halves
+    from modpose.backprojection.files import outputs_in, write_halves
     from modpose.backprojection.halves import open_posed
+    from modpose.data.files import check_outputs, refuse_to_replace
     from modpose.data.source import open_source
     from modpose.evaluate.fsc import HALF_MAPS
+    from modpose.inputs import files_of_source
 
-    refuse_to_replace(out, overwrite)
+    refuse_to_replace(outputs_in(out), overwrite)
     opened = open_source(source, datadir=datadir, index=index, poses=poses, ctf=ctf)
+    check_outputs(outputs_in(out), overwrite, files_of_source(opened, index, poses, ctf))
     dataset = open_posed(opened, box=box, invert=invert)
     if check:
         for line in check_poses(dataset).lines():
@@ -255,21 +262,22 @@ def fsc_verb(
     modpose fsc map.mrc truth.mrc --mask mask.mrc -o fsc.csv --figure fsc.png
     """
     from modpose.backprojection.files import draw_curve, write_curve
+    from modpose.data.files import all_or_nothing, check_outputs
     from modpose.evaluate.fsc import HALF_MAPS, KNOWN, fsc_of_files
 
-    for path in (out, figure):
-        if path is not None and path.exists() and not overwrite:  # before the work, not after
-            raise InputError(f"{path}: is there already; --overwrite replaces it")
+    outputs = [path for path in (out, figure) if path is not None]
+    check_outputs(outputs, overwrite, [path for path in (first, second, mask) if path is not None])
     curve = fsc_of_files(first, second, mask, radius)
     for threshold in (HALF_MAPS, KNOWN):
         typer.echo(curve.sentence(threshold))
     typer.echo(f"mean FSC up to Nyquist: {curve.area():.4f}")
-    if out is not None:
-        write_curve(curve, out, overwrite)
-        typer.echo(f"wrote {out}")
-    if figure is not None:
-        draw_curve({f"{first.name}, {second.name}": curve}, figure, HALF_MAPS, overwrite)
-        typer.echo(f"wrote {figure}")
+    with all_or_nothing() as place:
+        if out is not None:
+            write_curve(curve, place(out))
+        if figure is not None:
+            draw_curve({f"{first.name}, {second.name}": curve}, place(figure), HALF_MAPS)
+    for path in outputs:
+        typer.echo(f"wrote {path}")
 
 
 @app.command()

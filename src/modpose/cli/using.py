@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, PosesFile, RunFolder, app
-from modpose.errors import InputError
 
 # --- looking ----------------------------------------------------------------------------------
 
@@ -124,11 +123,11 @@ def encode(
     """
     from modpose.data.source import open_source
     from modpose.encoded import gain_summary
-    from modpose.export import write_latents
+    from modpose.export import check_table, write_latents
+    from modpose.inputs import files_of_run, files_of_source
     from modpose.run import Run
 
-    if out.exists() and not overwrite:  # before the work, not after
-        raise InputError(f"{out}: is there already; --overwrite replaces it")
+    check_table(out, overwrite)
     opened_run = Run.open(run)
     images = open_source(
         source,
@@ -138,6 +137,8 @@ def encode(
         poses=poses,
         ctf=ctf,
     )
+    check_table(out, overwrite, files_of_source(images, index, poses, ctf))
+    check_table(out, overwrite, files_of_run(opened_run))
     encoded = opened_run.model().encode(images, search=search, copies=copies)
     write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:
@@ -169,13 +170,15 @@ def map_verb(
     """
     from modpose.data.source import open_source
     from modpose.evaluate.placing import place_images, summary
-    from modpose.export import write_latents
+    from modpose.export import check_table, write_latents
+    from modpose.inputs import files_of_run, files_of_source
     from modpose.run import Run
 
-    if out.exists() and not overwrite:  # before the work, not after
-        raise InputError(f"{out}: is there already; --overwrite replaces it")
+    check_table(out, overwrite)
     opened = Run.open(run)
     images = open_source(source, kind=opened.config.data.kind, datadir=datadir, index=index)
+    check_table(out, overwrite, files_of_source(images, index))
+    check_table(out, overwrite, files_of_run(opened))
     table = place_images(opened, images, distance)
     write_latents(table, out, overwrite=overwrite)
     for line in summary(table):
@@ -219,7 +222,8 @@ def export(
 def select(
     run: RunFolder,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="selected.star, or .txt for a list of positions.")
+        Path,
+        typer.Option("-o", "--out", help="selected.star or .cs, as INPUT was; or .txt (rows)."),
     ],
     cluster: Annotated[
         str | None, typer.Option(metavar="1,3", help="Keep the images of these clusters.")
@@ -235,7 +239,7 @@ def select(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Keep some of a run's images: a STAR with the same rows, order and metadata.
+    """Keep some of a run's images: a STAR or .cs with the same rows, order and metadata.
 
     Conditions given together must all hold.  Expressions compare columns of latents.parquet
     (and of the STAR) with numbers, joined by and, or, not.
@@ -245,9 +249,9 @@ def select(
     modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
     modpose select run --region -1,-1,0,2 -o corner.star
     """
-    from modpose.export import export_selection
     from modpose.run import Run
     from modpose.select import choose
+    from modpose.selected import export_selection
 
     opened = Run.open(run)
     mask = choose(opened, cluster=cluster, where=where, region=region)

@@ -1,10 +1,13 @@
-"""Small things about files: natural order, whole-or-nothing writing."""
+"""Writing files whole or not at all, and refusing what must not be replaced; natural order."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +18,84 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sort key by which ``img2`` comes before ``img10``."""
     parts = re.split(r"(\d+)", text)
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p.lower()) for p in parts if p]
+
+
+# --- before the work --------------------------------------------------------------------------
+
+
+def check_outputs(
+    files: Iterable[Path], overwrite: bool = False, inputs: Iterable[Path] = ()
+) -> None:
+    """Refuse files that cannot be written; called before the work begins.
+
+    Parameters
+    ----------
+    files
+        What will be written.
+    overwrite
+        Files that are there may be replaced.
+    inputs
+        Files and folders that are read; none of them may be replaced.
+
+    Raises
+    ------
+    InputError
+        A file is there already, is an input, or is a folder; or its folder cannot be made.
+    """
+    files = list(files)
+    refuse_to_replace(files, overwrite)
+    refuse_input_as_output(files, inputs)
+    for path in files:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, expected the name of a file to write")
+        parent = next(p for p in path.absolute().parents if p.exists())
+        if not parent.is_dir():
+            raise InputError(f"{parent}: is a file, expected a folder to write {path.name} to")
+        if not os.access(parent, os.W_OK):
+            raise InputError(f"{parent}: not writable, expected a folder to write {path.name} to")
+
+
+def refuse_to_replace(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raise InputError where one of the files or folders is there and may not be replaced."""
+    there = None if overwrite else next((path for path in paths if os.path.lexists(path)), None)
+    if there is not None:
+        raise InputError(f"{there}: is there already; --overwrite (overwrite=True) replaces it")
+
+
+IMAGES = re.compile(r"\.(mrcs?|map|ccp4|rec|st|png|jpe?g|tiff?|bmp)$", re.IGNORECASE)
+"""Names of files that a folder of images would be read with."""
+
+
+def refuse_input_as_output(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise InputError where writing ``outputs`` would change ``inputs``.
+
+    An output is an input where both are the same file, by whatever name or link; or where it is
+    an image in a folder that is read as a whole.
+    """
+    outputs = list(outputs)
+    there = {_identity(path): path for path in outputs if path.exists()}
+    images = [path for path in outputs if IMAGES.search(path.name)]
+    if not there and not images:
+        return
+    for given in inputs:
+        with suppress(OSError):
+            hit = there.get(_identity(given))
+            if hit is not None:
+                raise InputError(f"{hit}: is an input of this command, expected another output")
+            folder = given.resolve()
+            inside = (path for path in images if folder in path.resolve().parents)
+            if given.is_dir() and (hit := next(inside, None)) is not None:
+                raise InputError(
+                    f"{hit}: its folder is an input ({given}), expected an output elsewhere"
+                )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+# --- whole or not at all ----------------------------------------------------------------------
 
 
 def replace_atomically(
@@ -28,9 +109,8 @@ def replace_atomically(
         Where ``path`` is there already and ``overwrite`` is false, or cannot be written; nothing
         half-written stays behind.
     """
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: is there already; ask to overwrite it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    refuse_to_replace([path], overwrite)
+    temporary = path.with_name(temporary_name(path.name))
     try:
         try:
             with temporary.open("wb") as file:
@@ -43,3 +123,140 @@ def replace_atomically(
             raise
     except OSError as error:
         raise InputError(f"{path}: not writable ({error.strerror})") from None
+
+
+class Staging:
+    """Files that are written beside their places, and moved there together at the end.
+
+    Call it with the final path of a file; it returns the path to write to.  Files are moved in
+    the order of these calls, so ask last for the file by which a reader knows the set.
+    """
+
+    def __init__(self) -> None:
+        self._temporary: dict[Path, Path] = {}
+        self._folders: dict[Path, Path] = {}
+        self._made: list[Path] = []
+        self._obsolete: list[Path] = []
+
+    def __call__(self, path: Path) -> Path:
+        """Return where to write the file that will be ``path``."""
+        path = path.absolute()
+        if path.parent not in self._folders:
+            self._folders[path.parent] = self._hidden_folder(path.parent)
+        self._temporary[path] = self._folders[path.parent] / path.name
+        return self._temporary[path]
+
+    @property
+    def newest(self) -> Path:
+        """The final path that was asked for last."""
+        return next(reversed(self._temporary), Path())
+
+    def remove(self, path: Path) -> None:
+        """Remove a file of an earlier call at the end, where it is not replaced."""
+        self._obsolete.append(path.absolute())
+
+    def _hidden_folder(self, folder: Path) -> Path:
+        try:
+            for parent in [*reversed(folder.parents), folder]:
+                if not parent.exists():
+                    parent.mkdir()
+                    self._made.append(parent)
+            remove_dead_leftovers(folder)
+            hidden = folder / temporary_name("modpose")
+            hidden.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: not a folder to write to ({error.strerror})") from None
+        return hidden
+
+    def commit(self) -> None:
+        """Move everything into place; where one move fails, undo those before."""
+        saved: dict[Path, Path] = {}
+        moved: list[Path] = []
+        obsolete = [path for path in self._obsolete if path not in self._temporary]
+        try:
+            # The last file goes first: without it a set that is being replaced is not whole.
+            for path in [*reversed(self._temporary), *obsolete]:
+                if os.path.lexists(path):
+                    backup = self._backup(path)
+                    path.replace(backup)
+                    saved[path] = backup
+            for path, temporary in self._temporary.items():
+                temporary.replace(path)
+                moved.append(path)
+        except BaseException:
+            for path in moved:
+                path.unlink(missing_ok=True)
+            for path, backup in saved.items():
+                backup.replace(path)
+            raise
+
+    def _backup(self, path: Path) -> Path:
+        if path.parent not in self._folders:
+            self._folders[path.parent] = self._hidden_folder(path.parent)
+        folder = self._folders[path.parent] / ".replaced"
+        folder.mkdir(exist_ok=True)
+        return folder / path.name
+
+    def close(self) -> None:
+        """Remove what is temporary, and folders that were made and hold nothing."""
+        for hidden in self._folders.values():
+            shutil.rmtree(hidden, ignore_errors=True)
+        for folder in reversed(self._made):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[Staging]:
+    """Write several files: all of them are in their places afterwards, or none is.
+
+    Examples
+    --------
+    >>> with all_or_nothing() as place:  # doctest: +SKIP
+    ...     write_mrcs(place(out / "map.mrc"), volume, 1.5)
+    ...     write_star(place(out / "particles.star"), table)
+    """
+    staging = Staging()
+    try:
+        yield staging
+        staging.commit()
+    except OSError as error:
+        raise InputError(f"{staging.newest}: not writable ({error.strerror})") from None
+    finally:
+        staging.close()
+
+
+# --- what a killed process leaves -------------------------------------------------------------
+
+
+def temporary_name(name: str) -> str:
+    """Name something temporary after its process, so that others know when it is of no use."""
+    return f".{name[:100]}.{os.getpid()}@{_host()}.part"
+
+
+def remove_dead_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders in ``folder`` whose process on this machine has ended."""
+    for entry in os.scandir(folder) if folder.is_dir() else ():
+        match = re.fullmatch(r"\..+\.(\d{1,10})(?:@(.*))?\.part", entry.name)
+        if match is None or match[2] not in (None, _host()) or is_alive(int(match[1])):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                Path(entry.path).unlink()
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine is running."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", socket.gethostname())[:60]

@@ -6,6 +6,7 @@ import importlib
 import logging
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -165,6 +166,10 @@ class PictureStack(Stack):
     def where(self, row: int) -> str:
         """Name the file."""
         return str(self._paths[row])
+
+    def files(self) -> Iterator[Path]:
+        """Yield the pictures' files."""
+        yield from self._paths
 
 
 def picture_files(folder: Path, nested: bool = True) -> list[Path]:

@@ -86,6 +86,13 @@ class Stack(ABC):
         """Name one image in a message: file and number (counted from 1, as RELION does)."""
         return f"{self.name}, image {row + 1}"
 
+    def files(self) -> Iterator[Path]:
+        """Yield the files that the images are read from; none for an array in memory."""
+        for name in (self.name, self.name.rpartition(":")[0]):
+            if name and Path(name).exists():
+                yield Path(name)
+                return
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -320,6 +327,11 @@ class RowsStack(Stack):
     def where(self, row: int) -> str:
         """Name one image by the file it lies in and its number there."""
         return self._parts[int(self._part[row])].where(int(self._row[row]))
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files of all parts."""
+        for part in self._parts:
+            yield from part.files()
 
 
 def subset(stack: Stack, index: NDArray[np.int64]) -> Stack:

@@ -165,17 +165,22 @@ def write_star(
     table
         One row a particle; becomes ``data_particles``.
     optics
-        One row an optics group; becomes ``data_optics``.
+        One row an optics group; becomes ``data_optics``.  Without it the file is one of RELION
+        3.0, and no version is written: newer ones refuse a version without optics groups.
     overwrite
         Replace a file that is there.
     """
     blocks = {"particles": table} if optics is None else {"optics": optics, "particles": table}
-    text = "".join(_loop(name, block) for name, block in blocks.items())
+    version = "" if optics is None else VERSION
+    text = "".join(_loop(name, block, version) for name, block in blocks.items())
     replace_atomically(path, lambda file: file.write(text.encode()), overwrite)
 
 
-def _loop(name: str, table: pd.DataFrame) -> str:
-    head = [f"\n# version 30001\n\ndata_{name}\n\nloop_"]
+VERSION = "\n# version 30001\n"
+
+
+def _loop(name: str, table: pd.DataFrame, version: str) -> str:
+    head = [f"{version}\ndata_{name}\n\nloop_"]
     head += [f"_{column} #{i}" for i, column in enumerate(table.columns, 1)]
     columns = [_column(table.iloc[:, i].tolist()) for i in range(table.shape[1])]
     rows = [" ".join(row) for row in zip(*columns, strict=True)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.files import all_or_nothing, refuse_to_replace
 from modpose.errors import InputError
 from modpose.latents import content_columns
 from modpose.report import grids, kin, sections, summary
@@ -23,6 +23,7 @@ from modpose.report.probe import choose_probe
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
 from modpose.report.volumes import look_at_volumes, space
+from modpose.report_files import MANIFEST, PAGE, files_of_report, manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -313,27 +314,23 @@ def _page(run: Run, material: Material, latents: pd.DataFrame, made: list[Sectio
 def _check_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
-    if not overwrite:
-        raise InputError(f"{folder}: there is a report here already; ask to overwrite it")
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "index.html").is_file()):
+    if not folder.is_dir() or (any(folder.iterdir()) and files_of_report(folder) is None):
         raise InputError(f"{folder}: something that is no report stands where the report should go")
+    refuse_to_replace([folder / PAGE], overwrite)
 
 
 def _write(folder: Path, page: str, made: list[Section]) -> None:
-    """Write page and figures beside their place, then swap them in."""
-    try:
-        place = Path(tempfile.mkdtemp(prefix=".report-", dir=folder.parent))
-        try:
-            fresh = place / "report"
-            fresh.mkdir()
-            (fresh / "index.html").write_text(page, encoding="utf-8")
-            for section in made:
-                for picture in section.pictures:
-                    (fresh / picture.name).write_bytes(picture.png)
-            if folder.exists():
-                folder.rename(place / "replaced")
-            fresh.rename(folder)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-    except OSError as error:
-        raise InputError(f"{folder}: not writable ({error.strerror})") from None
+    """Write page and figures in place of those of an earlier report, and of nothing else."""
+    pictures = {picture.name: picture.png for section in made for picture in section.pictures}
+    files = {name: pictures[name] for name in sorted(pictures)} | {PAGE: page.encode()}
+    earlier = files_of_report(folder) or []
+    foreign = (folder / name for name in files if folder / name not in earlier)
+    there = next((path for path in foreign if os.path.lexists(path)), None)
+    if there is not None:
+        raise InputError(f"{there}: is no file of a report, and a figure has this name; move it")
+    with all_or_nothing() as place:
+        place(folder / MANIFEST).write_text(manifest(list(files)), encoding="utf-8")
+        for name, content in files.items():
+            place(folder / name).write_bytes(content)
+        for path in earlier:
+            place.remove(path)

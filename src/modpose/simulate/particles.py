@@ -194,20 +194,16 @@ def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False)
     InputError
         If a file exists and ``overwrite`` is false, or the folder cannot be written.
     """
+    from modpose.data.files import all_or_nothing, check_outputs
     from modpose.data.mrc import write_mrcs
     from modpose.data.star import write_star
 
     stack, star = folder / "particles.mrcs", folder / "particles.star"
-    for path in (stack, star):
-        if path.exists() and not overwrite:
-            raise InputError(f"{path}: is there already; ask to overwrite it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    check_outputs([stack, star], overwrite)
     particles, optics = _star_tables(simulated, stack.name)
-    write_mrcs(stack, simulated.images, simulated.pixel_size, overwrite)
-    write_star(star, particles, optics, overwrite)
+    with all_or_nothing() as place:
+        write_mrcs(place(stack), simulated.images, simulated.pixel_size)
+        write_star(place(star), particles, optics)
     return star
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modpose.errors import InputError
+from modpose.data.files import Staging, all_or_nothing, refuse_to_replace
 from modpose.simulate import microscope
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from modpose.simulate.projections import Projections
 
 WRITTEN = ("particles.star", "particles.mrcs", "maps")
-
-
-def refuse_to_replace(folder: Path, overwrite: bool) -> None:
-    """Raise InputError where something that would be written is there and may not be replaced."""
-    there = next((folder / name for name in WRITTEN if (folder / name).exists()), None)
-    if there is not None and not overwrite:
-        raise InputError(f"{there}: is there already; ask to overwrite it")
 
 
 def write_projections(
@@ -53,37 +46,31 @@ def write_projections(
     from modpose.data.mrc import write_mrcs
     from modpose.data.star import write_star
 
-    refuse_to_replace(folder, overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "particles.star").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    refuse_to_replace([folder / name for name in WRITTEN], overwrite)
     size = simulated.settings.pixel_size
-    write_mrcs(folder / "particles.mrcs", simulated.images, size, overwrite)
-    if maps:
-        _write_maps(simulated, folder / "maps", maps, overwrite)
-    write_star(folder / "particles.star", *star_tables(simulated), overwrite)
+    with all_or_nothing() as place:
+        write_mrcs(place(folder / "particles.mrcs"), simulated.images, size)
+        if maps:
+            _write_maps(simulated, folder / "maps", maps, place)
+        write_star(place(folder / "particles.star"), *star_tables(simulated))
     return folder / "particles.star"
 
 
-def _write_maps(simulated: Projections, folder: Path, count: int, overwrite: bool) -> None:
+def _write_maps(simulated: Projections, folder: Path, count: int, place: Staging) -> None:
     import pandas as pd
 
-    from modpose.data.files import replace_atomically
     from modpose.data.mrc import write_mrcs
 
-    folder.mkdir(exist_ok=True)
     rows = []
     angles = simulated.hinge_angles(count)
     for k, one in enumerate(simulated.conformers):
         for number, angle in enumerate(angles):
             name = f"{one.name}.mrc" if len(angles) == 1 else f"{one.name}_{number:02d}.mrc"
             volume = simulated.volume(k, float(angle))
-            write_mrcs(folder / name, volume[None], simulated.settings.pixel_size, overwrite)
+            write_mrcs(place(folder / name), volume[None], simulated.settings.pixel_size)
             rows.append({"file": name, "class": k, "hinge_deg": angle})
     text = pd.DataFrame(rows).to_csv(index=False).encode()
-    replace_atomically(folder / "maps.csv", lambda file: file.write(text), overwrite)
+    place(folder / "maps.csv").write_bytes(text)
 
 
 def star_tables(simulated: Projections) -> tuple[pd.DataFrame, pd.DataFrame]:

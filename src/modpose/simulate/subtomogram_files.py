@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from modpose.errors import InputError
+from modpose.data.files import all_or_nothing, refuse_to_replace
 from modpose.simulate import microscope
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ WRITTEN = ("particles.star", "wedge.mrc", "subtomograms", "templates")
 """The table, the mask, and the folders of volumes and of molecules."""
 HELD = 64
 """Volumes held at a time."""
-
-
-def refuse_to_replace(folder: Path, overwrite: bool) -> None:
-    """Raise InputError where something that would be written is there and may not be replaced."""
-    there = next((folder / name for name in WRITTEN if (folder / name).exists()), None)
-    if there is not None and not overwrite:
-        raise InputError(f"{there}: is there already; ask to overwrite it")
 
 
 def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = False) -> Path:
@@ -62,26 +55,25 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     from modpose.data.mrc import write_mrcs
     from modpose.data.star import write_star
 
-    refuse_to_replace(folder, overwrite)
-    star, wedge, volumes, templates = (folder / name for name in WRITTEN)
-    try:
-        volumes.mkdir(parents=True, exist_ok=True)
-        templates.mkdir(exist_ok=True)
-        star.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: not a folder that can be made ({error.strerror})") from None
+    star, wedge, volumes, templates = written = [folder / name for name in WRITTEN]
+    refuse_to_replace(written, overwrite)
     size = simulated.pixel_size
     names = [f"{volumes.name}/{number:06d}.mrc" for number in range(1, simulated.n + 1)]
-    with tqdm(total=simulated.n, desc="writing", unit="vol", delay=1.0) as progress:
+    with (
+        all_or_nothing() as place,
+        tqdm(total=simulated.n, desc="writing", unit="vol", delay=1.0) as progress,
+    ):
+        for old in volumes.glob("[0-9]" * 6 + ".mrc"):
+            place.remove(old)
         for rows in np.array_split(np.arange(simulated.n), -(-simulated.n // HELD)):
             for row, volume in zip(rows, simulated.volumes(rows), strict=True):
-                write_mrcs(folder / names[row], volume[None], size, overwrite)
+                write_mrcs(place(folder / names[row]), volume[None], size)
             progress.update(len(rows))
-    for one, template in zip(simulated.species, simulated.templates(), strict=True):
-        write_mrcs(templates / f"{one.name}.mrc", template[None], size, overwrite)
-    write_mrcs(wedge, centred_wedge(simulated.settings)[None], size, overwrite)
-    particles, optics = star_tables(simulated, names)
-    write_star(star, particles, optics, overwrite)
+        for one, template in zip(simulated.species, simulated.templates(), strict=True):
+            write_mrcs(place(templates / f"{one.name}.mrc"), template[None], size)
+        write_mrcs(place(wedge), centred_wedge(simulated.settings)[None], size)
+        particles, optics = star_tables(simulated, names)
+        write_star(place(star), particles, optics)
     return star
 
 

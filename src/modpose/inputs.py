@@ -1,0 +1,45 @@
+"""The files that a command reads, which none of its outputs may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modpose.data.source import Source, split_array_name
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.run import Run
+
+RECORDED = ("input", "index", "poses", "ctf")
+"""Entries of ``environment.json`` that name files."""
+
+
+def files_of_source(source: Source, *others: Path | None) -> Iterator[Path]:
+    """Yield the table, the files of the images, and the other files that go with them."""
+    if source.path is not None:
+        yield source.path
+    yield from source.stack.files()
+    yield from (path for path in others if path is not None)
+
+
+def files_of_run(run: Run) -> Iterator[Path]:
+    """Yield the files of the run folder (its report apart), and those that it was fitted to."""
+    for path in run.path.rglob("*"):
+        if "report" not in path.relative_to(run.path).parts and path.is_file():
+            yield path
+    environment, config = run.environment, run.config
+    named = [environment.get(name) for name in RECORDED]
+    named += [config.model.wedge, getattr(config.model.encoder, "run", None)]
+    for name in named:
+        if isinstance(name, str):
+            try:
+                yield split_array_name(Path(name))[0]
+            except InputError:
+                continue
+    if environment.get("input") is not None:
+        try:
+            yield from run.dataset().source.stack.files()
+        except InputError:  # the images are gone, so nothing of theirs can be replaced
+            return
