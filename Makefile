@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 DEMO := demo
 
-.PHONY: help env demo test check bench docs clean
+.PHONY: help env demo test check fuzz bench docs clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/'
@@ -29,6 +29,12 @@ demo: env  ## simulate a hinged macromolecule, fit it, and print what was recove
 
 test: env  ## the whole suite, in under ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+N ?= 5000
+SEED ?= 7
+ONLY ?=
+fuzz: env  ## damage N files of each format from SEED (of ONLY=npy,cs) and judge each answer
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --n $(N) --seed $(SEED) --only '$(ONLY)'
 
 check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff check
