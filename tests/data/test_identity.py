@@ -16,10 +16,9 @@ from modpose.data.identity import (
     common_identity,
     identities_of,
     match_rows,
-    match_stacks,
-    normalised,
 )
 from modpose.data.particles import Particles
+from modpose.data.paths import match_stacks, normalised
 from modpose.data.source import open_source
 from modpose.errors import InputError
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.identity import IMAGE_COLUMNS
+from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, read_header
 from modpose.data.particles import TILT_RANGE, Particles
 from modpose.data.source import (
-    find_files,
     image_references,
     open_source,
     open_stack,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from modpose.data import formats
 from modpose.data.files import natural_key
 from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
+from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.particles import Particles
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -243,53 +243,6 @@ def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]
     return files.tolist(), np.where(numbers > 0, numbers - 1, -1)
 
 
-def candidates(name: str, table: Path, datadir: Path | None) -> Iterator[Path]:
-    """Yield where an image file may lie.
-
-    The data folder (as written, then by bare name), the table's folder, that folder's parents
-    (RELION's paths start at the project), and last the bare name beside the table.
-    """
-    written = Path(name)
-    if datadir is not None:
-        yield datadir / written
-        yield datadir / written.name
-    folder = table.absolute().parent
-    yield folder / written
-    if not written.is_absolute():
-        for parent in folder.parents:
-            yield parent / written
-    yield folder / written.name
-
-
-def find_files(
-    names: list[str], table: Path, datadir: Path | None
-) -> tuple[dict[str, Path], list[str]]:
-    """Find the image files that a table names; return those found and the names of the others."""
-    found: dict[str, Path] = {}
-    missing: list[str] = []
-    for name in dict.fromkeys(names):
-        path = next((p for p in candidates(name, table, datadir) if p.is_file()), None)
-        if path is None:
-            missing.append(name)
-        else:
-            found[name] = path
-    return found, missing
-
-
-def _warn_of_guesses(found: dict[str, Path], table: Path) -> None:
-    """Say which files were found by their bare name only."""
-    folder = table.absolute().parent
-    guessed = [n for n, p in found.items() if p == folder / Path(n).name and Path(n).name != n]
-    if guessed:
-        more = f" (and so for {len(guessed) - 1} more)" if len(guessed) > 1 else ""
-        logger.warning(
-            "%s: %s is not where the table says; the file of that name beside the table is used%s",
-            table,
-            guessed[0],
-            more,
-        )
-
-
 def _parts(
     particles: Particles, path: Path, datadir: Path | None
 ) -> tuple[list[Stack], NDArray[np.int64], NDArray[np.int64]]:
@@ -302,7 +255,6 @@ def _parts(
             f"{path}: the image file {missing[0]}{others} cannot be found beside the table, in "
             f"its parent folders or in --datadir ({datadir or 'not given'})"
         )
-    _warn_of_guesses(found, path)
     files = list(found)
     number = {name: i for i, name in enumerate(files)}
     part = np.array([number[name] for name in names], dtype=np.int64)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.particles import Particles
-from modpose.data.source import Source, find_files, open_stack
+from modpose.data.source import Source, open_stack
 from modpose.data.stack import RowsStack, Stack
 from modpose.data.star import columns_of, read_star
 from modpose.errors import InputError

@@ -1,0 +1,126 @@
+"""Find the files that a table names, also after they or the table have moved."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from modpose.data.paths import normalised
+from modpose.errors import InputError
+
+logger = logging.getLogger("modpose")
+
+SHOWN = 3
+"""How many guesses are written out."""
+
+
+def find_files(
+    names: list[str], table: Path, datadir: Path | None
+) -> tuple[dict[str, Path], list[str]]:
+    """Find the files that a table names.
+
+    They are looked for in the data folder, beside the table, and in the folders above it (paths
+    of RELION start at the project); in the data folder, and last beside the table, also by the
+    longest end of their path.  A file that is found by the end of its path is a guess, and said.
+
+    Parameters
+    ----------
+    names
+        As written, repeats allowed.
+    table
+        The table that names them.
+    datadir
+        A folder to look in first, or None.
+
+    Returns
+    -------
+    found, missing
+        The files by name, and the names of those that are not there.
+
+    Raises
+    ------
+    InputError
+        Where a guess would do for another name as well, or ``datadir`` is no folder.
+    """
+    if datadir is not None and not datadir.is_dir():
+        raise InputError(f"--datadir: {datadir} is no folder")
+    found: dict[str, Path] = {}
+    guessed: dict[str, int] = {}
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        hit = next((c for c in _candidates(name, table, datadir) if c[0].is_file()), None)
+        if hit is None:
+            missing.append(name)
+            continue
+        found[name], length = hit
+        if length:
+            guessed[name] = length
+    if guessed:
+        _check_guesses(list(dict.fromkeys(names)), found, guessed, table)
+        _say_guesses(found, guessed, table)
+    return found, missing
+
+
+def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[Path, int]]:
+    """Yield where a file may lie, and by how many last names of its path (0: as written)."""
+    written = Path(name.strip()).expanduser() if name.startswith("~") else Path(name)
+    parts = [part for part in normalised(name).split("/") if part not in ("", "..", "~")]
+    folder = table.absolute().parent
+    if datadir is not None:
+        yield datadir / written, 0
+        yield from _ends(datadir, parts)
+    yield folder / written, 0
+    if not written.is_absolute():
+        for parent in folder.parents:
+            yield parent / written, 0
+    yield from _ends(folder, parts)
+
+
+def _ends(folder: Path, parts: list[str]) -> Iterator[tuple[Path, int]]:
+    """Yield the ends of a path in a folder, the longest first."""
+    for length in range(len(parts), 0, -1):
+        yield folder.joinpath(*parts[-length:]), length
+
+
+def _check_guesses(
+    names: list[str], found: dict[str, Path], guessed: dict[str, int], table: Path
+) -> None:
+    """Refuse a guess that would do for another name as well."""
+    ends = {name: tuple(normalised(name).split("/")) for name in names}
+    lengths = sorted(set(guessed.values()))
+    times = Counter(
+        end for parts in set(ends.values()) for end in {parts[-length:] for length in lengths}
+    )
+    for name, length in guessed.items():
+        end = ends[name][-length:]
+        if times[end] > 1:
+            other = next(n for n in names if ends[n] != ends[name] and ends[n][-length:] == end)
+            _refuse(table, name, other, found[name])
+    owners: dict[str, str] = {}
+    for name in sorted(found, key=lambda n: n in guessed):
+        real = os.path.realpath(found[name])
+        other = owners.setdefault(real, name)
+        if name in guessed and ends[other] != ends[name]:
+            _refuse(table, name, other, found[name])
+
+
+def _refuse(table: Path, name: str, other: str, file: Path) -> None:
+    raise InputError(
+        f"{table}: {_short(name)} and {_short(other)} would both be read from {file}, expected a "
+        "file for each; give as --datadir the folder that their folders lie in"
+    )
+
+
+def _say_guesses(found: dict[str, Path], guessed: dict[str, int], table: Path) -> None:
+    """Say which files were found by the end of their path, the shortest ends first."""
+    order = sorted(guessed, key=lambda name: guessed[name])
+    shown = "; ".join(f"{_short(name)} is read from {found[name]}" for name in order[:SHOWN])
+    more = f" (and so for {len(order) - SHOWN} more)" if len(order) > SHOWN else ""
+    logger.warning("%s: not every file is where the table says: %s%s", table, shown, more)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"...{name[-77:]}"

@@ -1,0 +1,192 @@
+"""Paths that tables write: the way they are written, and which of two tables are one file."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from bisect import bisect_left
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+
+logger = logging.getLogger("modpose")
+
+Ints = NDArray[np.int64]
+Parts = tuple[str, ...]
+
+JOB_FOLDER = re.compile(r"(job\d+|J\d+)", re.ASCII)
+"""Folders of one job of RELION (job012) or cryoSPARC (J12); another job has other images."""
+
+
+def normalised(path: str) -> str:
+    """Write a path in one way: forward slashes, no ``.`` or ``..``, no mark of cryoSPARC."""
+    path = path.strip().lstrip(">").replace("\\", "/")
+    path = posixpath.normpath(path) if path else path
+    return path[1:] if path.startswith("//") else path
+
+
+def match_stacks(wanted: list[str], offered: list[str], names: tuple[str, str]) -> Ints:
+    """Find the path of one table that is each path of another, both lists without repeats.
+
+    The same text is the same path.  Otherwise the path with the longest common end counts, where
+    one of both is the end of the other (``Extract/job012/a.mrcs`` and
+    ``/data/project/Extract/job012/a.mrcs``), or where a whole project has moved (both absolute,
+    nothing common at the beginning, two names at the end, no job folder in what differs, and one
+    move for all).
+
+    Returns
+    -------
+    same
+        (number wanted,) places in ``offered``; -1 where there is none.
+
+    Raises
+    ------
+    InputError
+        Where two paths could be meant, or two paths would be one.
+    """
+    place = {path: i for i, path in enumerate(offered)}
+    same = np.array([place.get(path, -1) for path in wanted], dtype=np.int64)
+    exact = same >= 0
+    if (same < 0).any():
+        _match_plainly(wanted, offered, same)
+    _match_slowly(wanted, offered, same, names)
+    _say_taken(wanted, offered, np.where(exact, -1, same), names)
+    return same
+
+
+def _match_plainly(wanted: list[str], offered: list[str], same: Ints) -> None:
+    """Match the paths whose last one, two or three names stand only once on both sides.
+
+    Nearly all paths are such, and no other can have a longer common end; see
+    :func:`match_stacks`, whose rules for the rest need a look at the neighbours.
+    """
+    for depth in (1, 2, 3):
+        left = np.flatnonzero(same < 0).tolist()
+        if not left:
+            return
+        rest = np.setdiff1d(np.arange(len(offered)), same).tolist()
+        of_wanted = _only_ends(wanted, left, depth)
+        of_offered = _only_ends(offered, rest, depth)
+        for end in of_wanted.keys() & of_offered.keys():
+            i, j = of_wanted[end], of_offered[end]
+            if i >= 0 and j >= 0 and _is_end(wanted[i], offered[j]):
+                same[i] = j
+
+
+def _only_ends(paths: list[str], rows: list[int], depth: int) -> dict[str, int]:
+    """Map the last names of paths to the place of the path, to -1 where there are several."""
+    found: dict[str, int] = {}
+    for i in rows:
+        end = _last(paths[i], depth)
+        found[end] = -1 if end in found else i
+    return found
+
+
+def _is_end(one: str, other: str) -> bool:
+    return one.endswith(f"/{other}") or other.endswith(f"/{one}")
+
+
+def _last(path: str, depth: int) -> str:
+    parts = path.rsplit("/", depth)
+    return path if len(parts) <= depth else path[len(parts[0]) + 1 :]
+
+
+def _match_slowly(
+    wanted: list[str], offered: list[str], same: Ints, names: tuple[str, str]
+) -> None:
+    left = np.flatnonzero(same < 0)
+    if not left.size:
+        return
+    taken = set(same[same >= 0].tolist())
+    ends = sorted((_turned(path), i) for i, path in enumerate(offered) if i not in taken)
+    known = dict(ends)
+    moves: set[tuple[str, str]] = set()
+    owner: dict[int, str] = {}
+    for i in left.tolist():
+        turned = _turned(wanted[i])
+        found = _of_end(turned, known, ends, (wanted[i], names[0], names[1]))
+        if found is None:
+            found, move = _of_move(turned, ends)
+            if found is None or len(moves | {move}) > 1:
+                continue
+            moves.add(move)
+        if found in owner:
+            raise InputError(
+                f"{names[1]}: {offered[found]} could be {owner[found]} and {wanted[i]} of "
+                f"{names[0]}; write the paths alike in both tables"
+            )
+        owner[found] = wanted[i]
+        same[i] = found
+
+
+def _say_taken(
+    wanted: list[str], offered: list[str], guessed: Ints, names: tuple[str, str]
+) -> None:
+    rows = np.flatnonzero(guessed >= 0)
+    if not rows.size:
+        return
+    more = f" (and so for {rows.size - 1} more)" if rows.size > 1 else ""
+    logger.warning(
+        "%s: %s is taken to be %s of %s, by the end of the path%s",
+        names[1],
+        offered[guessed[rows[0]]],
+        wanted[rows[0]],
+        names[0],
+        more,
+    )
+
+
+def _turned(path: str) -> Parts:
+    """Split a path, the file first, without ``..`` and ``~`` at its beginning."""
+    parts = path.split("/")
+    while len(parts) > 1 and parts[0] in ("..", "~"):
+        parts.pop(0)
+    return tuple(reversed(parts))
+
+
+def _of_end(
+    turned: Parts, known: dict[Parts, int], ends: list[tuple[Parts, int]], words: tuple[str, ...]
+) -> int | None:
+    """Find the one offered path of which this is the end, else the longest that is its end."""
+    relative = turned[:-1] if len(turned) > 2 and turned[-1] == "" else turned
+    at = bisect_left(ends, (relative, -1))
+    longer = [e for e in ends[at : at + 2] if e[0][: len(relative)] == relative]
+    if len(longer) > 1:
+        both = " and ".join("/".join(reversed(parts)) for parts, _ in longer)
+        raise InputError(
+            f"{words[2]}: {both} both end as {words[0]} of {words[1]} does; write the paths alike "
+            "in both tables"
+        )
+    if longer:
+        return longer[0][1]
+    for length in range(len(turned) - 1, 0, -1):
+        end = turned[:length]
+        for shorter in (end, (*end, "")):
+            if shorter in known and (length > 1 or shorter[-1] != ""):
+                return known[shorter]
+    return None
+
+
+def _of_move(turned: Parts, ends: list[tuple[Parts, int]]) -> tuple[int | None, tuple[str, str]]:
+    """Find the one offered path that this one is after a move of the whole project."""
+    at = bisect_left(ends, (turned, -1))
+    near = [(_common(turned, parts), parts, i) for parts, i in ends[max(at - 2, 0) : at + 2]]
+    best = max((common for common, _, _ in near), default=0)
+    at_best = [entry for entry in near if entry[0] == best]
+    if best < 2 or len(at_best) > 1:
+        return None, ("", "")
+    one, other = turned[best:], at_best[0][1][best:]
+    absolute = all(head[-1] == "" or head[-1].endswith(":") for head in (one, other))
+    apart = len(one) > 1 and len(other) > 1 and one[-2] != other[-2]
+    if not (absolute and apart) or any(JOB_FOLDER.fullmatch(name) for name in one + other):
+        return None, ("", "")
+    return at_best[0][2], ("/".join(one), "/".join(other))
+
+
+def _common(one: Parts, other: Parts) -> int:
+    """Count the names that two turned paths have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((k for k, (a, b) in pairs if a != b), min(len(one), len(other)))
