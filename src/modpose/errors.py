@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
+
+SHOWN = 60
+"""Characters of a user's value that a sentence repeats, at most."""
+LONGEST = 600
+"""Characters of a sentence, at most; only very long names of files come near."""
 
 
 class InputError(ValueError):
@@ -12,11 +18,51 @@ class InputError(ValueError):
     what was expected.  The command line prints it and leaves with exit code 2.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(printable(message), LONGEST))
+
     @classmethod
     def of(cls, where: str | Path, field: str, found: object, expected: str) -> InputError:
         """Build the sentence ``where: field is found, expected expected``."""
-        return cls(f"{where}: {field} is {found}, expected {expected}")
+        text = found if isinstance(found, str) else shown(found)
+        return cls(f"{where}: {field} is {_cut(text, 2 * SHOWN)}, expected {expected}")
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on (a loss that is not finite, say); names the last good checkpoint."""
+
+
+def shown(value: object) -> str:
+    """Write a value as a sentence repeats it: one line of printable text, cut where it is long.
+
+    Text is put in quotation marks.  The time that this takes does not depend on the value's size.
+    """
+    if isinstance(value, str):
+        return f"'{_cut(printable(value[: 2 * SHOWN]), SHOWN)}'"
+    return _cut(printable(_Bounded().repr(value)), SHOWN)
+
+
+class _Bounded(reprlib.Repr):
+    """``repr`` of the first entries of the first levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 2, SHOWN, SHOWN, SHOWN
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Write a whole number, unless it has very many digits."""
+        return repr(value) if abs(value) < 10**SHOWN else "a number of very many digits"
+
+
+def printable(text: str) -> str:
+    """Put a space in place of every control character, and ``?`` where a letter is broken."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def _cut(text: str, length: int) -> str:
+    """Leave out the middle of a text that is too long."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length * 2 // 3]} ... {text[len(text) - length // 4 :]}"

@@ -25,6 +25,7 @@ from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
 from modpose.inference import encode_dataset
 from modpose.latents import latents_table
+from modpose.limits import check_clusters, check_epochs, check_minutes
 from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress
 from modpose.run import Run
@@ -98,6 +99,8 @@ def fit_run(
     TrainingError
         If the loss is not finite.
     """
+    check_minutes(max_minutes)
+    check_clusters(clusters, source.n)
     known = None if labels is None else read_labels(labels, source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
@@ -145,6 +148,8 @@ def resume_run(
     quiet
         No progress bar.
     """
+    check_minutes(max_minutes)
+    check_epochs(epochs)
     run = Run.open(path)
     if run.finished and epochs is None:
         raise InputError(f"{path}: the run is finished; give --epochs N to train it for longer")

@@ -22,6 +22,7 @@ from modpose.errors import InputError
 from modpose.fit import describe_fit, start, train_model
 from modpose.inference import encode_dataset, importance_bounds, table_hypotheses
 from modpose.latents import latents_table
+from modpose.limits import check_clusters, check_minutes
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import fingerprint
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
@@ -77,6 +78,7 @@ class PoseModel:
         seed: int = 0,
         quiet: bool = False,
     ) -> None:
+        check_minutes(max_minutes)
         self.recipe = recipe
         self.z_dim = z_dim
         self.options = options
@@ -128,7 +130,9 @@ class PoseModel:
         max_minutes, seed
             Override those of the constructor.
         """
+        check_minutes(max_minutes)
         source = x if isinstance(x, Source) else open_source(x)
+        check_clusters(clusters, source.n)
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)

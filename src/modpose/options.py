@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
 from pydantic import BaseModel
 
 from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, set_option
-from modpose.errors import InputError
+from modpose.errors import SHOWN, InputError
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
@@ -126,12 +125,8 @@ def resolve(
             values = merge(values, nest(option, value))
             config = _parse(values, flag)
     for assignment in assignments:
-        where = f"--set {assignment}"
-        try:
-            values = set_option(values, assignment)
-        except yaml.YAMLError:
-            expected = "YAML such as 3, 0.5, true or gaussian"
-            raise InputError.of(where, "the value", "not readable", expected) from None
+        where = f"--set {assignment[:SHOWN]}"
+        values = set_option(values, assignment)
         config = _parse(values, where)
     return config
 

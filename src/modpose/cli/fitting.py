@@ -22,6 +22,7 @@ from modpose.cli.arguments import (
     app,
 )
 from modpose.errors import InputError
+from modpose.limits import check_minutes
 
 
 @app.command()
@@ -141,6 +142,7 @@ def fit(
                 raise InputError.of("--resume", flag, "given too", expected)
         resume_verb(resume, epochs=epochs, max_minutes=max_minutes)
         return
+    check_minutes(max_minutes)
     if source is None or out is None:
         missing = "INPUT" if source is None else "-o RUN"
         raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
@@ -172,7 +174,7 @@ def fit(
             affinity=affinity,
             sample_affinity=sample_affinity,
             clusters=clusters,
-            max_minutes=_positive(max_minutes),
+            max_minutes=max_minutes,
             overwrite=overwrite,
         )
     typer.echo(f"saved {run.path}; next: modpose report {run.path}")
@@ -197,20 +199,13 @@ def resume_verb(
     from modpose.fit import resume_run
 
     with _resumable(run):
-        resumed = resume_run(run, epochs=epochs, max_minutes=_positive(max_minutes))
+        resumed = resume_run(run, epochs=epochs, max_minutes=max_minutes)
     typer.echo(f"saved {resumed.path}; next: modpose report {resumed.path}")
 
 
 def _absolute(wedge: str | None) -> str | None:
     """Name a file so that it is found from everywhere; leave tilts and ``auto`` alone."""
     return str(Path(wedge).absolute()) if wedge is not None and Path(wedge).exists() else wedge
-
-
-def _positive(minutes: float | None) -> float | None:
-    """Refuse a time that is not one."""
-    if minutes is not None and not minutes > 0:
-        raise InputError.of("--max-minutes", "the time", minutes, "more than zero")
-    return minutes
 
 
 @contextmanager

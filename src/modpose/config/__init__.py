@@ -6,11 +6,9 @@ selects behaviour.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from modpose.config.data import (
     DataConfig,
@@ -47,7 +45,7 @@ from modpose.config.model import (
     ShiftConfig,
     SpectralConfig,
 )
-from modpose.config.section import Activation, Frozen
+from modpose.config.section import Activation, Frozen, Seed
 from modpose.config.start import AlignmentStartConfig, SubspacesStartConfig
 from modpose.config.train import (
     AugmentConfig,
@@ -61,7 +59,9 @@ from modpose.config.train import (
     TopCellsConfig,
     TrainConfig,
 )
-from modpose.errors import InputError
+from modpose.config.wording import expectation
+from modpose.config.yaml_text import DEEPEST, dump_yaml, parse_yaml, read_yaml
+from modpose.errors import SHOWN, InputError, shown
 
 __all__ = [
     "Activation",
@@ -118,7 +118,7 @@ class Config(Frozen):
     """Everything that decides a run."""
 
     recipe: str
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -132,15 +132,20 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         option, kind = _option_of(first["loc"], values)
         if first["type"] == "extra_forbidden":
             of_kind = f" where {option.rpartition('.')[0]}.kind is {kind}" if kind else ""
-            raise InputError(f"{where}: there is no option '{option}'{of_kind}") from None
-        expected = first["msg"]
+            raise InputError(f"{where}: there is no option {shown(option)}{of_kind}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{where}: the option {option} is missing") from None
+        expected = expectation(first)
+        if first["type"] == "number":
+            named, found = first["ctx"]["field"], first["ctx"]["value"]
+            raise InputError.of(where, f"{option}.{named}".lstrip("."), found, expected) from None
         if first["type"] == "union_tag_not_found":
             expected = f"its kind, too (--set {option}.kind=...)"
-        raise InputError.of(where, option, repr(first.get("input")), expected) from None
+        raise InputError.of(where, option, shown(first.get("input")), expected) from None
 
 
 def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:
@@ -153,19 +158,6 @@ def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:
         names.append(str(part))
         values = values.get(part) if isinstance(values, dict) else None
     return ".".join(names), kind
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration file (a mapping) without running anything that it contains."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise InputError.of(path, "the file", type(values).__name__, "a mapping of options")
-    return values
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -186,8 +178,10 @@ def set_option(values: dict[str, Any], assignment: str) -> dict[str, Any]:
     """Apply one ``section.option=value`` (the value is YAML) and return the new mapping."""
     name, equals, text = assignment.partition("=")
     if not equals or not name:
-        raise InputError.of("--set", "the assignment", repr(assignment), "section.option=value")
-    nested: Any = yaml.safe_load(text)
+        raise InputError.of("--set", "the assignment", shown(assignment), "section.option=value")
+    if name.count(".") > DEEPEST:
+        raise InputError(f"--set: there is no option {shown(name)}")
+    nested: Any = parse_yaml(text, f"--set {assignment[:SHOWN]}")
     for part in reversed(name.strip().split(".")):
         nested = {part: nested}
     return merge(values, nested)
@@ -195,4 +189,4 @@ def set_option(values: dict[str, Any], assignment: str) -> dict[str, Any]:
 
 def dump_config(config: Config) -> str:
     """Return the complete, resolved configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(config.model_dump(mode="json"))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from modpose.config.section import Frozen
+from modpose.config.section import Frozen, Side
 
 
 class DataConfig(Frozen):
@@ -14,9 +14,9 @@ class DataConfig(Frozen):
 
     kind: Literal["auto", "images", "rgb", "volumes"] = "auto"
     """How to read an array whose shape is ambiguous."""
-    crop: int | None = Field(None, ge=2)
+    crop: Side | None = None
     """Keep the central ``crop`` pixels of each side (before Fourier cropping)."""
-    box: int | None = Field(None, ge=2)
+    box: Side | None = None
     """Fourier-crop (down-sample) to this box; the pixel size grows in proportion."""
     invert: bool = False
     """Multiply by -1, so that particles that are dark become bright."""
@@ -28,7 +28,7 @@ class DataConfig(Frozen):
     window: tuple[float, float] | None = None
     """Radii of a soft circular window as fractions of the half box: images keep what lies within
     the first and fade to zero at the second."""
-    mask: float | None = Field(None, gt=0)
+    mask: float | None = Field(None, gt=0, le=100)
     """Radius of a circular mask as a fraction of the half box; pixels outside do not count."""
     twin: Literal["none", "permutation", "noise"] = "none"
     """What the encoder is shown in place of each image, whose own pixels it then never sees: a

@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modpose.config.section import Activation, Frozen
+from modpose.config.section import Activation, Depth, Frozen, Rate, Weight, Width
 
 
 class MlpEncoderConfig(Frozen):
     """A perceptron on the flattened image (spatial-VAE)."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: int = Field(500, ge=1)
-    depth: int = Field(2, ge=1)
+    hidden: Width = 500
+    depth: Depth = 2
     activation: Activation = "tanh"
     residual: bool = False
     sees: Literal["image", "transform", "aligned"] = "image"
@@ -29,16 +29,16 @@ class TableEncoderConfig(Frozen):
     kind: Literal["table"] = "table"
     init: Literal["zeros", "random", "pretrained"] = "zeros"
     """How content starts: at ``mean``, drawn round it with ``spread``, or as run ``run`` has it."""
-    mean: float = 0.0
-    spread: float = Field(1.0, ge=0)
-    log_std: float = 0.0
+    mean: float = Field(0.0, ge=-1e6, le=1e6)
+    spread: Weight = 1.0
+    log_std: float = Field(0.0, ge=-50, le=50)
     """Logarithm of the posterior s.d. that rows start with."""
-    log_std_spread: float = Field(0.0, ge=0)
+    log_std_spread: float = Field(0.0, ge=0, le=50)
     run: str | None = None
     """Folder of the run, fitted to the same images, that ``pretrained`` takes content from."""
     frozen: bool = False
     """Keep the rows as they start and train the field alone."""
-    lr: float = Field(1e-2, gt=0)
+    lr: Rate = 1e-2
     """Learning rate of the rows (the field has its own, ``train.lr``)."""
 
 
@@ -48,18 +48,18 @@ class OrbitEncoderConfig(Frozen):
     kind: Literal["orbit"] = "orbit"
     rotations: int = Field(8, ge=1, le=64)
     """Angles that the kernels are turned to, the n of P_n; 1 is an ordinary convolution."""
-    channels: int = Field(128, ge=1)
+    channels: Width = 128
     """Kernels, and the width of the layers that follow."""
-    kernel: int | None = Field(None, ge=3)
+    kernel: int | None = Field(None, ge=3, le=4096)
     """Side of the kernels, pixels, which should hold the whole object; null: a little over half
     of the box (28 of 50)."""
-    padding: int | None = Field(None, ge=0)
+    padding: int | None = Field(None, ge=0, le=4096)
     """Zeros round the image, pixels; null: about a sixth of the box (8 of 50)."""
-    stride: int = Field(1, ge=1)
+    stride: int = Field(1, ge=1, le=4096)
     """Distance of translation cells, pixels; above 1, ``subpixel`` keeps shifts accurate."""
     subpixel: bool = False
     """Let each cell infer a residual of the shift, too; its prior is N(0, (stride/2)²)."""
-    depth: int = Field(2, ge=0)
+    depth: int = Field(2, ge=0, le=64)
     """Hidden layers, acting on each cell alone, between the convolution and the output."""
     activation: Activation = "leaky-relu"
     infer_rotation: bool = True
@@ -76,20 +76,20 @@ class OctahedralEncoderConfig(Frozen):
     """Highest frequency that the network sees, cycles a voxel."""
     climb_limit: float = Field(0.3, gt=0, lt=0.5)
     """Highest frequency that proposals are compared and climbed at."""
-    cells: int = Field(16, ge=1)
+    cells: int = Field(16, ge=1, le=4096)
     """Rotations about each of the 24 turns that are told apart."""
-    hidden: int = Field(512, ge=2)
-    depth: int = Field(3, ge=1)
+    hidden: int = Field(512, ge=2, le=65_536)
+    depth: Depth = 3
     activation: Activation = "silu"
-    proposals: int = Field(8, ge=1)
+    proposals: int = Field(8, ge=1, le=1000)
     """Poses that the network proposes, to be compared with the model's volumes."""
-    hypotheses: int = Field(2, ge=1)
+    hypotheses: int = Field(2, ge=1, le=1000)
     """The best of them, which are climbed; each is a cell of the posterior."""
-    max_shift_px: float = Field(3.0, gt=0)
+    max_shift_px: float = Field(3.0, gt=0, le=4096)
     """Largest shift along an axis, voxels."""
-    codebook: int = Field(8, ge=1)
+    codebook: int = Field(8, ge=1, le=10_000)
     """Contents whose volumes proposals are compared with."""
-    drawn: int = Field(8, ge=0)
+    drawn: int = Field(8, ge=0, le=10_000)
     """Volumes drawn from the model that the network learns from, for each one of the data."""
 
 
@@ -97,18 +97,18 @@ class PolarEncoderConfig(Frozen):
     """Centre by attention, angle by correlation with the model's own picture (modpose)."""
 
     kind: Literal["polar"] = "polar"
-    angles: int = Field(64, ge=8, multiple_of=4)
+    angles: int = Field(64, ge=8, le=4096, multiple_of=4)
     """Angles that are compared at once; a parabola through the best reads between them."""
-    radius: float = Field(1.0, gt=0)
+    radius: float = Field(1.0, gt=0, le=2)
     """Of the disc that is looked at, as a fraction of the half box."""
-    hypotheses: int = Field(2, ge=1)
+    hypotheses: int = Field(2, ge=1, le=1000)
     """Angles that are proposed, each a cell."""
-    first_look: float = Field(0.5, ge=0)
+    first_look: Weight = 0.5
     """Weight, in the encoder's training, of the bound that the first look gives, by which the image
     is turned upright for the second; 0: the first is trained through the second alone."""
-    channels: int = Field(32, ge=4)
+    channels: int = Field(32, ge=4, le=65_536)
     """Width of the circular convolutions; twice it in the last two."""
-    hidden: int = Field(512, ge=2)
+    hidden: int = Field(512, ge=2, le=65_536)
     activation: Activation = "leaky-relu"
 
 
@@ -116,13 +116,13 @@ class ConvEncoderConfig(Frozen):
     """Strided convolutions in 2-D or 3-D, each halving the box (affinity-VAE)."""
 
     kind: Literal["conv"] = "conv"
-    channels: int = Field(8, ge=1)
+    channels: Width = 8
     """Of the first layer; each further one has twice as many."""
-    depth: int = Field(3, ge=1)
-    widths: tuple[int, ...] | None = Field(None, min_length=1)
+    depth: int = Field(3, ge=1, le=16)
+    widths: tuple[Width, ...] | None = Field(None, min_length=1)
     """Channels of every layer, in place of ``channels`` and ``depth``."""
     kernel: int = Field(3, ge=2, le=9)
-    hidden: int = Field(0, ge=0)
+    hidden: int = Field(0, ge=0, le=65_536)
     """Width of a fully connected layer after the convolutions; 0: none."""
     activation: Activation = "relu"
     normalize: Literal["none", "group"] = "none"
@@ -133,8 +133,8 @@ class PrincipalEncoderConfig(Frozen):
     """The exact posterior of the motions of a ``principal`` field, bent by a perceptron."""
 
     kind: Literal["principal"] = "principal"
-    hidden: int = Field(128, ge=1)
-    depth: int = Field(2, ge=1)
+    hidden: Width = 128
+    depth: Depth = 2
     activation: Activation = "silu"
 
 
@@ -142,13 +142,13 @@ class HarmonicEncoderConfig(Frozen):
     """Content from powers of learned radial profiles of harmonics: it does not turn."""
 
     kind: Literal["harmonic"] = "harmonic"
-    lmax: int = Field(8, ge=0)
+    lmax: int = Field(8, ge=0, le=256)
     """Highest degree of the spherical (in 2-D: circular) harmonics."""
-    profiles: int = Field(16, ge=1)
+    profiles: int = Field(16, ge=1, le=4096)
     """Radial profiles that are learned for each degree."""
-    hidden: int = Field(128, ge=1)
+    hidden: Width = 128
     """Width of the perceptrons from powers to content and from harmonics to pose."""
-    depth: int = Field(2, ge=1)
+    depth: Depth = 2
     activation: Activation = "relu"
     dropout: float = Field(0.0, ge=0, lt=1)
     """Fraction of the powers that training leaves out, drawn afresh each step."""

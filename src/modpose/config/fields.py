@@ -6,22 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modpose.config.section import Activation, Frozen
+from modpose.config.section import Activation, Depth, Frozen, Scale, Width
 
 
 class FourierFeatures(Frozen):
     """Random Fourier features of the coordinates, cos and sin of 2π W x, W ~ N(0, sigma²)."""
 
-    count: int = Field(256, ge=1)
-    sigma: float = Field(1.0, gt=0)
+    count: Width = 256
+    sigma: Scale = 1.0
 
 
 class ImplicitFieldConfig(Frozen):
     """A coordinate network: the value at x given z, evaluated at every pixel asked for."""
 
     kind: Literal["implicit"] = "implicit"
-    hidden: int = Field(500, ge=1)
-    depth: int = Field(2, ge=1)
+    hidden: Width = 500
+    depth: Depth = 2
     activation: Activation = "tanh"
     residual: bool = False
     squared_coordinates: bool = False
@@ -37,8 +37,8 @@ class DenseFieldConfig(Frozen):
     kind: Literal["dense"] = "dense"
     extent: float = Field(1.0, gt=0, le=1)
     """Side of the picture as a fraction of the box; its border goes on outside."""
-    hidden: int = Field(500, ge=1)
-    depth: int = Field(2, ge=1)
+    hidden: Width = 500
+    depth: Depth = 2
     activation: Activation = "tanh"
     residual: bool = False
 
@@ -47,21 +47,21 @@ class FourierFieldConfig(Frozen):
     """A coordinate network of a volume's transform, read at central slices (cryoDRGN)."""
 
     kind: Literal["slices"] = "slices"
-    hidden: int = Field(256, ge=1)
-    depth: int = Field(3, ge=1)
+    hidden: Width = 256
+    depth: Depth = 3
     """Residual layers after the first."""
     activation: Activation = "relu"
     encoding: Literal["gaussian", "geometric"] = "gaussian"
     """Positions r whose waves cos and sin of 2 pi k r the network sees: drawn from a Gaussian, or
     on each axis a geometric ladder from one pixel to half the box."""
-    features: int | None = Field(None, ge=3)
+    features: int | None = Field(None, ge=3, le=65_536)
     """How many; null: three halves of the box."""
-    sigma: float = Field(0.5, gt=0)
+    sigma: Scale = 0.5
     """Of the ``gaussian`` positions, in units of box / 4 pi."""
     content: Literal["first", "every"] = "first"
     """Where content enters: beside the first layer's input, as published, or as a low-rank change
     of every layer."""
-    rank: int = Field(16, ge=1)
+    rank: Width = 16
     """Of that change."""
 
 
@@ -72,17 +72,17 @@ class PrincipalFieldConfig(Frozen):
     """
 
     kind: Literal["principal"] = "principal"
-    motions: int = Field(6, ge=1)
+    motions: int = Field(6, ge=1, le=1024)
     """Principal motions, at least as many as dimensions of content."""
-    cycles: int = Field(16, ge=2)
+    cycles: int = Field(16, ge=2, le=4096)
     """Highest frequency, cycles a box, that they are told apart by."""
-    drawn: int = Field(48, ge=2)
+    drawn: int = Field(48, ge=2, le=4096)
     """Highest frequency, cycles a box, that mean and motions are drawn to, memory permitting: it
     takes about 8 GB for 48, and goes with the third power."""
     solvent: Literal["flatten", "keep"] = "flatten"
     """``flatten``: mean and motions are zero where neither stands out of the noise."""
-    hidden: int = Field(64, ge=1)
-    depth: int = Field(2, ge=1)
+    hidden: Width = 64
+    depth: Depth = 2
     activation: Activation = "silu"
 
 
@@ -93,11 +93,11 @@ class FrontedFieldConfig(Frozen):
     """
 
     kind: Literal["fronted"] = "fronted"
-    hidden: int = Field(1250, ge=1)
-    channels: tuple[int, ...] = (128, 64, 32)
+    hidden: Width = 1250
+    channels: tuple[Width, ...] = (128, 64, 32)
     """Widths between the first and the last convolution; after each a ReLU and batch
     normalisation."""
-    kernel: int = Field(3, ge=1)
+    kernel: int = Field(3, ge=1, le=99)
     """Side of the kernels, an odd number of pixels."""
 
 
@@ -105,16 +105,16 @@ class ConvFieldConfig(Frozen):
     """Transposed convolutions in 2-D or 3-D, each doubling the picture (affinity-VAE)."""
 
     kind: Literal["conv"] = "conv"
-    channels: int = Field(8, ge=1)
+    channels: Width = 8
     """Of the last hidden layer; each earlier one has twice as many."""
-    depth: int = Field(3, ge=1)
-    widths: tuple[int, ...] | None = Field(None, min_length=1)
+    depth: int = Field(3, ge=1, le=16)
+    widths: tuple[Width, ...] | None = Field(None, min_length=1)
     """Channels of every layer from the coarsest, in place of ``channels`` and ``depth``."""
-    patch: int | None = Field(None, ge=1)
+    patch: int | None = Field(None, ge=1, le=4096)
     """Draw the picture in patches of this side, each from one point of the last hidden layer, which
     is faster (4 in place of two layers: 7 times); null: the last layer, too, doubles by overlapping
     kernels."""
-    hidden: int = Field(0, ge=0)
+    hidden: int = Field(0, ge=0, le=65_536)
     """Width of a fully connected layer before the convolutions; 0: none."""
     activation: Activation = "relu"
     normalize: Literal["none", "group"] = "none"
@@ -125,11 +125,11 @@ class BasisFieldConfig(Frozen):
     """Pictures or volumes that are added up, in amounts that depend on content."""
 
     kind: Literal["basis"] = "basis"
-    count: int = Field(16, ge=1)
+    count: Width = 16
     """How many are added up."""
-    hidden: int = Field(64, ge=1)
+    hidden: Width = 64
     """Width of the perceptron from content to the amounts."""
-    depth: int = Field(2, ge=1)
+    depth: Depth = 2
     activation: Activation = "silu"
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from modpose.config.encoders import EncoderConfig, MlpEncoderConfig
 from modpose.config.fields import FieldConfig, ImplicitFieldConfig
-from modpose.config.section import Frozen
+from modpose.config.section import Frozen, Rate, Scale
 
 
 class RotationConfig(Frozen):
@@ -20,7 +20,7 @@ class RotationConfig(Frozen):
     circle in validation.  ``uniform``: wrapped-normal posterior, uniform prior, exact KL.  Of
     volumes, ``gaussian`` is a prior of yaw, pitch and roll each (Yi et al. 2021), ``uniform`` the
     one over all rotations (SO(3)), and there is no ``wide``."""
-    std_deg: float = Field(180.0, gt=0)
+    std_deg: Scale = 180.0
     """Standard deviation of the ``gaussian`` and ``wide`` priors, degrees."""
 
 
@@ -28,9 +28,9 @@ class ShiftConfig(Frozen):
     """Prior of the shift: none (fixed to zero) or N(0, std²) on each axis."""
 
     prior: Literal["none", "gaussian"] = "gaussian"
-    std_px: float = Field(2.0, gt=0)
+    std_px: Scale = 2.0
     """Standard deviation of the prior, pixels of the box that the model sees."""
-    std_box: float | None = Field(None, gt=0)
+    std_box: Scale | None = None
     """The same as a fraction of the box's side, in place of ``std_px``."""
 
     def std(self, side: int) -> float:
@@ -51,7 +51,7 @@ class GaussianConfig(Frozen):
     noise: Literal["fixed", "learned", "per-pixel"] = "learned"
     """``fixed``: ``std`` throughout; ``learned``: one s.d. for the set, started at ``std``;
     ``per-pixel``: the field predicts it at every coordinate."""
-    std: float = Field(1.0, gt=0)
+    std: Scale = 1.0
     softplus: bool = False
     """Force the mean to be positive, which keeps background out of the field."""
 
@@ -63,7 +63,7 @@ class SpectralConfig(Frozen):
     noise: Literal["flat", "shells"] = "shells"
     """``flat``: s.d. ``std`` throughout, fixed; ``shells``: one variance a shell of frequencies,
     which follows what the model leaves unexplained."""
-    std: float = Field(1.0, gt=0)
+    std: Scale = 1.0
     """Of a pixel of white noise, which is that of an orthonormal coefficient, too."""
     radius: float = Field(1.0, gt=0, le=1)
     """Frequencies that count, as a fraction of Nyquist's."""
@@ -77,18 +77,18 @@ LikelihoodConfig = Annotated[
 class PoseRefinementConfig(Frozen):
     """Small corrections of given poses, learned with the model: one row an image."""
 
-    rotation_std_deg: float = Field(3.0, gt=0)
+    rotation_std_deg: Scale = 3.0
     """S.d. of a Gaussian prior that holds the rotation vector at zero."""
-    shift_std_px: float = Field(1.0, gt=0)
-    lr: float = Field(1e-3, gt=0)
+    shift_std_px: Scale = 1.0
+    lr: Rate = 1e-3
     """Learning rate, in units of the prior's s.d."""
 
 
 class ModelConfig(Frozen):
     """One generative story and one family of posteriors (the design's table, a row of it)."""
 
-    z_dim: int = Field(2, ge=0)
-    pose_channel: int = Field(0, ge=0)
+    z_dim: int = Field(2, ge=0, le=1024)
+    pose_channel: int = Field(0, ge=0, le=1024)
     """Numbers that the encoder gives beside content for the field alone to use (affinity-VAE):
     no prior, no KL, no noise."""
     encoder: EncoderConfig = MlpEncoderConfig()

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from modpose.limits import LARGEST_SEED, MOST_EPOCHS
 
 Activation = Literal["tanh", "relu", "leaky-relu", "silu"]
 
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Steps = Annotated[int, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of images, pixels or rounds."""
+Width = Annotated[int, Field(ge=1, le=65_536)]
+"""Of a layer of a network."""
+Depth = Annotated[int, Field(ge=1, le=64)]
+"""Layers of a network."""
+Side = Annotated[int, Field(ge=2, le=65_536)]
+"""Of a box, pixels."""
+Rate = Annotated[float, Field(gt=0, le=1)]
+"""Of learning."""
+Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
+"""A standard deviation, a temperature or another positive size."""
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+
 
 class Frozen(BaseModel):
-    """Base of all sections: immutable, and unknown options are errors."""
+    """Base of all sections: immutable, unknown options are errors, and numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """Refuse true and false where a number is expected; they would count as 1 and 0."""
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            if isinstance(values.get(name), bool):
+                types = set(_types(field.annotation))
+                if bool not in types and types & {int, float}:
+                    found = {"field": name, "value": values[name]}
+                    raise PydanticCustomError("number", "a number", found)
+        return values
+
+
+def _types(annotation: Any) -> list[Any]:
+    parts = get_args(annotation)
+    return [part for one in parts for part in _types(one)] if parts else [annotation]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modpose.config.section import Frozen
+from modpose.config.section import Count, Frozen, Scale, Steps
 
 
 class AlignmentStartConfig(Frozen):
@@ -16,17 +16,17 @@ class AlignmentStartConfig(Frozen):
     """
 
     kind: Literal["alignment"] = "alignment"
-    classes: int = Field(1, ge=1)
+    classes: int = Field(1, ge=1, le=1000)
     """How many structures are told apart."""
     motions: int = Field(1, ge=0, le=8)
     """Principal motions within each class that content starts with."""
-    rounds: int = Field(40, ge=1)
+    rounds: int = Field(40, ge=1, le=100_000)
     """Of the search from a random start."""
-    refine_rounds: int = Field(10, ge=1)
+    refine_rounds: int = Field(10, ge=1, le=100_000)
     """Of the refinement in two independent halves."""
-    rotations: int = Field(1000, ge=24)
+    rotations: int = Field(1000, ge=24, le=1_000_000)
     """Of the grid."""
-    mask_diameter_px: float | None = Field(None, gt=0)
+    mask_diameter_px: Scale | None = None
     """Averages are zero beyond this sphere, voxels; null: the box less four voxels."""
 
 
@@ -38,11 +38,11 @@ class SubspacesStartConfig(Frozen):
     """
 
     kind: Literal["subspaces"] = "subspaces"
-    classes: int = Field(10, ge=1)
+    classes: int = Field(10, ge=1, le=1000)
     """How many kinds of object are told apart."""
-    images: int = Field(8000, ge=1)
+    images: Count = 8000
     """Images that classes are sought among, at most."""
-    steps: int = Field(600, ge=0)
+    steps: Steps = 600
     """Batches from which the model is taught what was found."""
 
 

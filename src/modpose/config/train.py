@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from modpose.config.section import Frozen
+from modpose.config.section import Count, Epochs, Frozen, Rate, Scale, Steps, Weight
 from modpose.config.start import StartConfig
 
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
@@ -23,9 +23,9 @@ class Schedule(Frozen):
     """
 
     kind: Annotated[Shape, BeforeValidator(lambda name: SYNONYMS.get(name, name))] = "constant"
-    start: float = Field(0.0, ge=0)
-    end: float = Field(1.0, ge=0)
-    steps: int = Field(1000, ge=1)
+    start: Weight = 0.0
+    end: Weight = 1.0
+    steps: int = Field(1000, ge=1, le=10**9)
     """Length of the ramp, or of one cycle, in training steps."""
 
     @property
@@ -43,7 +43,7 @@ class AugmentConfig(Frozen):
     prior of the angle, but for the polar encoder, whose prior turns along.  ``quarter-turns``: turn
     the image about its centre by one of the 4 (volumes: 24) turns that need no interpolation.
     ``any``: by any turn (volumes: Haar-uniform), with linear interpolation."""
-    shift_px: int = Field(0, ge=0)
+    shift_px: int = Field(0, ge=0, le=65_536)
     """Largest shift of the image on each axis, in whole pixels; what leaves the box on one side
     comes in on the other, so that noise stays what it is."""
 
@@ -57,7 +57,7 @@ class CosineConfig(Frozen):
     """The cosine of two contents: for many dimensions.  In two they are points on a circle."""
 
     kind: Literal["cosine"] = "cosine"
-    temperature: float = Field(0.2, gt=0)
+    temperature: Scale = 0.2
     """Lower asks for more distance between neighbours."""
 
 
@@ -65,7 +65,7 @@ class CauchyConfig(Frozen):
     """1 / (1 + d² / width²) at a distance d (Böhm et al. 2023): for two dimensions."""
 
     kind: Literal["cauchy"] = "cauchy"
-    width: float = Field(0.2, gt=0)
+    width: Scale = 0.2
     """Contents much nearer than this are alike."""
 
 
@@ -79,16 +79,16 @@ class ContrastConfig(Frozen):
     In strong noise it may learn to tell the noise of one image from that of another.
     """
 
-    weight: float = Field(40.0, gt=0)
+    weight: float = Field(40.0, gt=0, le=1e9)
     """Nats of the bound that a nat of the term is worth."""
     similarity: SimilarityConfig = CosineConfig()
     """How alike two contents are."""
     stretch: float = Field(0.35, ge=0, lt=0.5)
     """Largest change of each entry of the linear map: a picture is stretched, squeezed and
     sheared."""
-    bend: float = Field(0.04, ge=0)
+    bend: float = Field(0.04, ge=0, le=1)
     """S.d. of smooth displacements on top, in sides of the box."""
-    grey: float = Field(0.5, ge=0)
+    grey: float = Field(0.5, ge=0, le=10)
     """S.d. of the logarithm of the power that grey values are raised to, which makes strokes
     thinner or thicker."""
 
@@ -97,14 +97,14 @@ class SoftCellsConfig(Frozen):
     """A Gumbel-softmax sample whose weights mix the parameters of the cells (TARGET-VAE)."""
 
     kind: Literal["soft"] = "soft"
-    temperature: float = Field(1.0, gt=0)
+    temperature: Scale = 1.0
 
 
 class TopCellsConfig(Frozen):
     """An expectation over the most probable cells, each decoded by itself; nothing is mixed."""
 
     kind: Literal["top"] = "top"
-    count: int = Field(4, ge=1)
+    count: Count = 4
 
 
 CellsConfig = Annotated[SoftCellsConfig | TopCellsConfig, Field(discriminator="kind")]
@@ -115,26 +115,26 @@ class TrainConfig(Frozen):
 
     start: StartConfig | None = None
     """What is found in the data before the first step; null starts from random networks."""
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(100, ge=1)
-    chunk: int | None = Field(None, ge=1)
+    epochs: Epochs = 100
+    batch_size: Count = 100
+    chunk: Count | None = None
     """Images whose gradients are computed at once, to save memory; those of a batch are added up.
     null takes the whole batch."""
-    lr: float = Field(1e-4, gt=0)
+    lr: Rate = 1e-4
     schedule: Literal["constant", "plateau", "cosine"] = "constant"
-    plateau_epochs: int = Field(10, ge=1)
+    plateau_epochs: Epochs = 10
     """``plateau``: halve the rate after so many epochs without a better validation ELBO."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: Steps = 0
     """Raise the rate from zero over so many steps."""
-    stop_epochs: int | None = Field(None, ge=1)
+    stop_epochs: Epochs | None = None
     """Stop after so many epochs without a better validation ELBO."""
-    pixels: int | None = Field(None, ge=1)
+    pixels: int | None = Field(None, ge=1, le=10**9)
     """Number of pixels, drawn afresh each step, that estimate the reconstruction term without
     bias; null takes every pixel."""
-    decoded_images: int | None = Field(None, ge=1)
+    decoded_images: Count | None = None
     """Number of images of a batch (or chunk) that estimate its reconstruction term without bias;
     null takes every image. Where decoding takes longest, the encoder sees more for the time."""
-    delay_z_steps: int = Field(0, ge=0)
+    delay_z_steps: Steps = 0
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""
     beta: Schedule = Schedule()
@@ -156,11 +156,11 @@ class TrainConfig(Frozen):
     images are told from those of their chunk."""
     cells: CellsConfig = SoftCellsConfig()
     """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
-    restarts: int = Field(1, ge=1)
+    restarts: int = Field(1, ge=1, le=1000)
     """Short starts from different seeds; the one with the best validation ELBO goes on."""
-    restart_epochs: int = Field(5, ge=1)
-    max_grad_norm: float | None = Field(None, gt=0)
-    threads: int = Field(1, ge=1)
+    restart_epochs: Epochs = 5
+    max_grad_norm: Scale | None = None
+    threads: int = Field(1, ge=1, le=1024)
     """CPU threads of a fit: small networks on few pixels are slower with more than one; give more
     where every pixel of large images is decoded."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

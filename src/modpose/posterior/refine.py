@@ -265,7 +265,8 @@ class Workplace:
         generator = torch.Generator()
         rows = []
         for index in self.batch.index.tolist():
-            generator.manual_seed((self.seed * 4 + STREAMS[stream]) * 0x9E3779B1 + index)
+            mixed = (self.seed * 4 + STREAMS[stream]) * 0x9E3779B1 + index
+            generator.manual_seed(mixed % 2**63)
             rows.append(torch.randn(shape, generator=generator))
         return torch.stack(rows).to(self.batch.image.device)
 

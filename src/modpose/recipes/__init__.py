@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from modpose.errors import InputError
+from modpose.errors import SHOWN, InputError, shown
 from modpose.recipes.affinity_vae import AFFINITY_VAE
 from modpose.recipes.baselines import BASELINES
 from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
@@ -33,7 +33,7 @@ def recipe_config(name: str) -> Options:
     """
     recipe = RECIPES.get(name)
     if recipe is None:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
+        near = difflib.get_close_matches(name[:SHOWN], RECIPES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(RECIPES)}"
-        raise InputError(f"--recipe: there is no recipe '{name}'; {hint}")
+        raise InputError(f"--recipe: there is no recipe {shown(name)}; {hint}")
     return {"recipe": name} | recipe.options
