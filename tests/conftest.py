@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.small_data import write_small_data
+
 torch.set_num_threads(1)
 # Every run tries the same examples; HYPOTHESIS_PROFILE=new tries others.
 settings.register_profile("same", derandomize=True)
@@ -23,6 +25,23 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("MODPOSE_DATA", default))
     if not folder.is_dir():
         pytest.skip(f"the real data sets are not in {folder} (set MODPOSE_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of small files of our own, named as the real ones are."""
+    folder = tmp_path_factory.mktemp("small-data")
+    write_small_data(folder)
+    return folder
+
+
+@pytest.fixture(params=["small", pytest.param("real", marks=pytest.mark.shared)])
+def some_data(request: pytest.FixtureRequest) -> Path:
+    """Return the small files, then the real ones: a test of both."""
+    folder: Path = request.getfixturevalue(
+        "small_data" if request.param == "small" else "shared_data"
+    )
     return folder
 
 

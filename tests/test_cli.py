@@ -304,10 +304,10 @@ def test_labels_that_are_not_there(
     refused(cli("fit", particles, "-o", tmp_path / "run", "--labels", labels), "48", "(2,)")
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_files_that_cannot_be_fitted(
+    cli: Callable[..., Result], tmp_path: Path, some_data: Path
+) -> None:
+    for name in (
         "mrc/malformed_mode_mismatch.mrc",
         "mrc/malformed_header_only.mrc",
         "star/malformed_duplicate_tag.star",
@@ -316,14 +316,10 @@ def test_labels_that_are_not_there(
         "star/relion_model.star",
         "star/PfCRT_FinalRefinement.star",
         "cs/pose.cs.pkl",
-    ],
-)
-def test_malformed_files_from_the_wild(
-    cli: Callable[..., Result], tmp_path: Path, shared_data: Path, name: str
-) -> None:
-    result = cli("fit", shared_data / name, "-o", tmp_path / "run")
-    refused(result, Path(name).name)
-    assert not (tmp_path / "run").exists()
+    ):
+        result = cli("fit", some_data / name, "-o", tmp_path / "run")
+        refused(result, Path(name).name)
+        assert not (tmp_path / "run").exists(), name
 
 
 # --- errors on the way ------------------------------------------------------------------------

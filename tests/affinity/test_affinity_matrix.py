@@ -222,12 +222,9 @@ def test_one_class_alone_is_drawn_too() -> None:
 # --- the reference program's own files --------------------------------------------------------
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "count"), [("affinity_alphanumeric.csv", 36), ("affinity_mnist.csv", 10)]
-)
-def test_published_matrices_are_read(shared_data: Path, name: str, count: int) -> None:
-    affinity = read_affinity(shared_data / "affinity" / name)
-    table = np.genfromtxt(shared_data / "affinity" / name, delimiter=",", skip_header=1)
-    np.testing.assert_array_equal(affinity.values, table)
-    assert len(affinity.names) == count
+def test_published_matrices_are_read(some_data: Path) -> None:
+    for name, count in (("affinity_alphanumeric.csv", 36), ("affinity_mnist.csv", 10)):
+        affinity = read_affinity(some_data / "affinity" / name)
+        table = np.genfromtxt(some_data / "affinity" / name, delimiter=",", skip_header=1)
+        np.testing.assert_array_equal(affinity.values, table)
+        assert len(affinity.names) == count

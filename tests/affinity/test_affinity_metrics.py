@@ -320,9 +320,8 @@ def test_settings_of_the_alignment_are_checked() -> None:
 # --- the reference program's own images -------------------------------------------------------
 
 
-@pytest.mark.shared
-def test_invariants_tell_the_published_volumes_apart(shared_data: Path) -> None:
-    with np.load(shared_data / "affinity" / "affinity_volumes_64.npz") as data:
+def test_invariants_tell_the_published_volumes_apart(some_data: Path) -> None:
+    with np.load(some_data / "affinity" / "affinity_volumes_64.npz") as data:
         volumes, classes = data["volumes"][::3].astype(np.float32), data["cls"][::3]
     small = volumes.reshape(-1, 32, 2, 32, 2, 32, 2).mean(axis=(2, 4, 6))
     values = compute_affinity(small, PowerSpectrum(centre="mass")).values.copy()

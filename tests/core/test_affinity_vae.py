@@ -401,14 +401,13 @@ def test_classes_can_be_compared_by_a_metric() -> None:
 # --- the reference program's own data -----------------------------------------------------------
 
 
-@pytest.mark.shared
-def test_characters_with_the_reference_matrix(shared_data: Path, tmp_path: Path) -> None:
-    with np.load(shared_data / "affinity" / "alphanumeric_64.npz") as file:
+def test_characters_with_the_reference_matrix(some_data: Path, tmp_path: Path) -> None:
+    with np.load(some_data / "affinity" / "alphanumeric_64.npz") as file:
         x, names = file["images"], file["name"]
     labels = np.array([str(name).split("_")[0] for name in names])
     options = {"data": {"box": 32}, "train": {"epochs": 2}}
     model = PoseModel("affinity-vae", options=options, quiet=True)
-    model.fit(x, labels, affinity=shared_data / "affinity" / "affinity_alphanumeric.csv")
+    model.fit(x, labels, affinity=some_data / "affinity" / "affinity_alphanumeric.csv")
     metrics = model.metrics()
     assert metrics["affinity"].iloc[1] < metrics["affinity"].iloc[0]
     copied = model.save(tmp_path / "run").known_affinity()
@@ -416,9 +415,8 @@ def test_characters_with_the_reference_matrix(shared_data: Path, tmp_path: Path)
     assert set(np.array(copied.classes.names)[copied.label]) == set(labels)
 
 
-@pytest.mark.shared
-def test_volumes_compared_by_their_power_spectra(shared_data: Path) -> None:
-    with np.load(shared_data / "affinity" / "affinity_volumes_64.npz") as file:
+def test_volumes_compared_by_their_power_spectra(some_data: Path) -> None:
+    with np.load(some_data / "affinity" / "affinity_volumes_64.npz") as file:
         x, labels = file["volumes"].astype(np.float32), file["cls"].astype("<U4")
     labels[::5] = "-1"
     options = {"data": {"box": 24}, "train": {"epochs": 1, "augment": {"rotate": "quarter-turns"}}}

@@ -319,9 +319,8 @@ def test_statistics_of_all_images_and_of_a_sample():
     assert (stack.rows[0], stack.rows[-1]) == (0, 1499)
 
 
-@pytest.mark.shared
-def test_real_data_become_batches(shared_data):
-    source = open_source(shared_data / "spa/apoferritin_empiar10146_64.star")
+def test_particles_and_galaxies_become_batches(some_data):
+    source = open_source(some_data / "spa/apoferritin_empiar10146_64.star")
     data = Dataset(
         source, DataConfig(box=32, invert=True, normalize="background", mask=0.9), seed=0
     )
@@ -334,11 +333,11 @@ def test_real_data_become_batches(shared_data):
     rings = [mean[(radius >= r) & (radius < r + 1)].mean() for r in range(12)]
     assert 36 <= 6 * np.argmax(rings) <= 54
     assert max(rings) > 0.5
-    particles = open_source(shared_data / "spa/empiar_10076_7.cs")
+    particles = open_source(some_data / "spa/empiar_10076_7.cs")
     seven = Dataset(particles, DataConfig(box=64), seed=0, ctf=True)
     assert seven.pixel_size == pytest.approx(1.31 * 5, rel=1e-4)
     assert seven.ctf[:, 0] == pytest.approx(1.31 * 5, rel=1e-4)
-    galaxies = open_source(f"{shared_data}/galaxy/galaxy_zoo_train_64.npz:images")
+    galaxies = open_source(f"{some_data}/galaxy/galaxy_zoo_train_64.npz:images")
     colour = Dataset(galaxies, DataConfig(normalize="range"), seed=0)
     found = colour.statistics()
     assert colour.channels == 3

@@ -243,9 +243,8 @@ def test_fit_and_encode_take_both_files_and_a_run_remembers_them(tmp_path):
 # --- other programs' files --------------------------------------------------------------------
 
 
-@pytest.mark.shared
-def test_pickles_say_what_the_tables_say_that_they_were_parsed_from(shared_data):
-    cs = shared_data / "cs"
+def test_pickles_say_what_a_cryosparc_table_says(some_data):
+    cs = some_data / "cs"
     table = read_particles(cs / "cryosparc_P12_J24_001_particles.cs")
     rotation, shift = read_poses(cs / "pose.cs.pkl", n=table.n, box=180)
     r, t = table.poses()
@@ -253,6 +252,10 @@ def test_pickles_say_what_the_tables_say_that_they_were_parsed_from(shared_data)
     np.testing.assert_allclose(shift, t, atol=1e-4)
     found = read_ctf(cs / "ctf2.pkl", n=table.n, box=180)
     np.testing.assert_allclose(found, table.ctf(), rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.shared
+def test_pickles_say_what_a_relion_table_says(shared_data):
     both = shared_data / "spa_sim" / "10076_DE"
     source = open_source(both / "10076_both_32_sim.star")
     r, t = source.particles.poses(13.1)
@@ -265,10 +268,9 @@ def test_pickles_say_what_the_tables_say_that_they_were_parsed_from(shared_data)
         np.testing.assert_allclose(found[:, 1:8], source.particles.ctf(13.1)[rows, 1:8], rtol=1e-4)
 
 
-@pytest.mark.shared
-def test_the_seven_particles_without_poses_say_what_is_missing(shared_data):
+def test_the_seven_particles_without_poses_say_what_is_missing(some_data):
     for name in ("empiar_10076_7.star", "empiar_10076_7.cs"):
-        source = open_source(shared_data / "spa" / name)
+        source = open_source(some_data / "spa" / name)
         with pytest.raises(InputError, match="there are no poses") as caught:
             Dataset(source, DataConfig(), seed=0, poses=True, ctf=True)
         assert name in str(caught.value)

@@ -563,14 +563,17 @@ def test_every_real_mrc_file_agrees_with_mrcfile(shared_data):
         assert stack.pixel_size == (pytest.approx(size, rel=1e-5) if size > 0 else None)
 
 
-@pytest.mark.shared
-def test_real_archives(shared_data):
-    galaxies = open_source(f"{shared_data}/galaxy/galaxy_zoo_train_64.npz:images")
-    assert (galaxies.n, galaxies.stack.channels, galaxies.stack.shape) == (1400, 3, (64, 64))
-    with np.load(shared_data / "galaxy/galaxy_zoo_train_64.npz") as archive:
+def test_archives_of_galaxies_and_digits(some_data):
+    galaxies = open_source(f"{some_data}/galaxy/galaxy_zoo_train_64.npz:images")
+    assert (galaxies.stack.channels, galaxies.stack.shape) == (3, (64, 64))
+    with np.load(some_data / "galaxy/galaxy_zoo_train_64.npz") as archive:
+        assert galaxies.n == len(archive["images"])
         np.testing.assert_array_equal(
             galaxies.stack.read(np.array([7]))[0], np.moveaxis(archive["images"][7], -1, 0)
         )
-    digits = open_source(f"{shared_data}/mnist.npz:x_train")
-    assert (digits.n, digits.stack.shape) == (60000, (28, 28))
-    assert everything(digits.stack).mean() == pytest.approx(33.318, abs=1e-3)
+    digits = open_source(f"{some_data}/mnist.npz:x_train")
+    with np.load(some_data / "mnist.npz") as archive:
+        images = archive["x_train"]
+    assert (digits.n, digits.stack.shape) == (len(images), (28, 28))
+    rows = np.arange(0, len(images), 37)
+    np.testing.assert_array_equal(digits.stack.read(rows)[:, 0], images[rows])

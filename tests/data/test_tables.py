@@ -367,30 +367,29 @@ def test_a_csv_that_is_not_one(tmp_path):
 # --- real tables ------------------------------------------------------------------------------
 
 
-@pytest.mark.shared
-def test_cryosparc_poses_and_ctf_are_those_that_cryodrgn_parses(shared_data):
-    p = read_cs(shared_data / "cs/cryosparc_P12_J24_001_particles.cs")
+def test_cryosparc_poses_and_ctf_are_those_that_cryodrgn_parses(some_data):
+    p = read_cs(some_data / "cs/cryosparc_P12_J24_001_particles.cs")
     rotation, shift = p.poses()
-    expected_rotation, expected_shift = unpickle(shared_data / "cs/pose.cs.pkl")
+    expected_rotation, expected_shift = unpickle(some_data / "cs/pose.cs.pkl")
     np.testing.assert_allclose(rotation, expected_rotation, atol=1e-6)
     # cryoDRGN gives +shift as a fraction of the box (as RELION's origin); ours is where the
     # object is, in pixels.
     np.testing.assert_allclose(-shift / 180, expected_shift, atol=1e-6)
-    expected_ctf = unpickle(shared_data / "cs/ctf2.pkl")
+    expected_ctf = unpickle(some_data / "cs/ctf2.pkl")
     np.testing.assert_allclose(p.ctf()[:, :8], expected_ctf[:, 1:], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(("name", "rows"), [("D", slice(0, 576)), ("E", slice(576, 1296))])
-def test_relion_poses_are_those_that_cryodrgn_parses(shared_data, name, rows):
+def test_relion_poses_are_those_that_cryodrgn_parses(shared_data):
     folder = shared_data / "spa_sim/10076_DE"
     p = read_particles(folder / "10076_both_32_sim.star")
     rotation, shift = p.poses()
-    expected_rotation, expected_shift = unpickle(folder / f"pose_class{name}.pkl")
-    np.testing.assert_allclose(rotation[rows], expected_rotation, atol=2e-6)
-    np.testing.assert_allclose(-shift[rows] / 32, expected_shift, atol=1e-6)
-    expected_ctf = unpickle(folder / f"ctf_class{name}.pkl")
-    np.testing.assert_allclose(p.ctf()[rows, :8], expected_ctf[:, 1:], rtol=1e-5)
+    for name, rows in (("D", slice(0, 576)), ("E", slice(576, 1296))):
+        expected_rotation, expected_shift = unpickle(folder / f"pose_class{name}.pkl")
+        np.testing.assert_allclose(rotation[rows], expected_rotation, atol=2e-6)
+        np.testing.assert_allclose(-shift[rows] / 32, expected_shift, atol=1e-6)
+        expected_ctf = unpickle(folder / f"ctf_class{name}.pkl")
+        np.testing.assert_allclose(p.ctf()[rows, :8], expected_ctf[:, 1:], rtol=1e-5)
 
 
 @pytest.mark.shared
@@ -404,20 +403,18 @@ def test_a_point_mass_lies_where_the_pose_says(shared_data):
     np.testing.assert_allclose(found, [column, row], atol=0.5)
 
 
-@pytest.mark.shared
-def test_the_same_particles_from_star_and_cs(shared_data):
-    a = open_source(shared_data / "spa/empiar_10076_7.star")
-    b = open_source(shared_data / "spa/empiar_10076_7.cs")
+def test_the_same_particles_from_star_and_cs(some_data):
+    a = open_source(some_data / "spa/empiar_10076_7.star")
+    b = open_source(some_data / "spa/empiar_10076_7.cs")
     rows = np.arange(7)
     np.testing.assert_array_equal(a.stack.read(rows), b.stack.read(rows))
     np.testing.assert_allclose(a.particles.ctf(), b.particles.ctf(), rtol=1e-5, atol=1e-3)
     assert a.pixel_size == pytest.approx(b.pixel_size, rel=1e-6)
 
 
-@pytest.mark.shared
-def test_every_real_particle_table_survives_a_round_trip(shared_data, tmp_path):
+def test_every_particle_table_survives_a_round_trip(some_data, tmp_path):
     count = 0
-    for path in sorted(shared_data.rglob("*.star")):
+    for path in sorted(some_data.rglob("*.star")):
         if path.name.startswith("malformed"):
             with pytest.raises(InputError):
                 read_star(path)
@@ -433,4 +430,4 @@ def test_every_real_particle_table_survives_a_round_trip(shared_data, tmp_path):
         if p.optics is not None:
             pd.testing.assert_frame_equal(again.optics, p.optics, check_dtype=False)
         count += 1
-    assert count > 15
+    assert count >= 8

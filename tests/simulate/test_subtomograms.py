@@ -488,24 +488,22 @@ def test_molecules_are_named_after_their_files(tmp_path: Path) -> None:
         species_of_files([tmp_path / "one.pdb"] * 2, 20.0)
 
 
-@pytest.mark.shared
-def test_a_real_molecule(shared_data: Path) -> None:
-    species = species_of_files([shared_data / "pdb" / "4hhb.cif"], 15.0)
+def test_molecules_of_files(some_data: Path) -> None:
+    species = species_of_files([some_data / "pdb" / "4hhb.cif"], 15.0)
     made = simulate_subtomograms(SubtomogramSettings(n=2, box=20), species)
     assert made.clean().var() == pytest.approx(0.1, rel=1e-3)
     with pytest.raises(InputError, match=r"1oel is .* expected a box of at least 3"):
         simulate_subtomograms(
-            SubtomogramSettings(n=1), species_of_files([shared_data / "pdb" / "1oel.pdb"], 15.0)
+            SubtomogramSettings(n=1), species_of_files([some_data / "pdb" / "1oel.pdb"], 15.0)
         )
 
 
-@pytest.mark.shared
-def test_tilts_of_a_real_list_of_tomograms(shared_data: Path) -> None:
+def test_tilts_of_a_list_of_tomograms(some_data: Path) -> None:
     from modpose.data.star import read_star
     from modpose.data.tables import particles_of_star
     from modpose.data.wedges import tilt_ranges
 
-    base = shared_data / "tomo" / "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
+    base = some_data / "tomo" / "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
     star = base.with_name(base.name + ".star")
     particles = particles_of_star(read_star(star), str(star))
     limits = tilt_ranges(particles, base.with_name(base.name + "_tomograms.star"))

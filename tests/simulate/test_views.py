@@ -174,10 +174,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_molecule(tmp_path / "none.pdb", resolution=0)
 
 
-@pytest.mark.shared
-def test_groel_has_fourteen_subunits(shared_data: Path) -> None:
-    whole = read_molecule(shared_data / "pdb" / "1oel.pdb")
-    half = read_molecule(shared_data / "pdb" / "1oel.pdb", assembly=False)
+def test_groel_has_fourteen_subunits(some_data: Path) -> None:
+    whole = read_molecule(some_data / "pdb" / "1oel.pdb")
+    half = read_molecule(some_data / "pdb" / "1oel.pdb", assembly=False)
     assert len(whole.masses) == 2 * len(half.masses)
     assert 90 < whole.radius() < 110
     image = project_atoms(whole, np.eye(3)[None], np.zeros((1, 2)), 64, 4.5)[0]

@@ -449,13 +449,12 @@ def test_digits_without_mnist_are_characters_held_out_by_place(tmp_path: Path) -
     assert truth["angle_deg"].std() == pytest.approx(45, rel=0.35)
 
 
-@pytest.mark.shared
-def test_real_data_are_prepared(shared_data: Path, tmp_path: Path) -> None:
-    setting = Setting(PLANS["smoke"], tmp_path, shared_data, 0)
+def test_data_of_a_folder_are_prepared(some_data: Path, tmp_path: Path) -> None:
+    setting = Setting(PLANS["smoke"], tmp_path, some_data, 0)
     prepared = {name: prepare(setting) for name, prepare in spatial_vae.STUDIES.items()}
     assert all(isinstance(s, Study) for s in prepared.values())
     digit = np.load(tmp_path / "digits-plain" / "images.npy")[0]
-    with np.load(shared_data / "mnist.npz") as mnist:
+    with np.load(some_data / "mnist.npz") as mnist:
         np.testing.assert_array_equal(digit, mnist["x_train"][0])
     particles = prepared["particles"]
     assert isinstance(particles, Study)

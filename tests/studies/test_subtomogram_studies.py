@@ -10,7 +10,7 @@ import pytest
 
 from modpose.config import parse_config
 from modpose.errors import InputError
-from modpose.simulate.species import species_of_files
+from modpose.simulate.species import built_in_species, species_of_files
 from studies import subtomograms
 from studies.subtomograms.sets import (
     FIELD_OF_VIEW,
@@ -66,11 +66,17 @@ def test_sets_differ_in_molecules_and_instrument(tmp_path: Path) -> None:
     assert abs(np.corrcoef(clean.ravel(), noise.ravel())[0, 1]) < 0.05
 
 
-@pytest.mark.parametrize("name", list(MOLECULES))
-def test_real_molecules_fit_into_the_box(shared_data: Path, name: str) -> None:
-    paths = [shared_data / "pdb" / file for file in MOLECULES[name][0].split()]
-    for one in species_of_files(paths, RESOLUTION):
+def test_built_in_molecules_fit_into_the_box() -> None:
+    for one in built_in_species(8):
         assert 2 * one.radius(np.zeros(1), 1.0) <= FIELD_OF_VIEW, one.name
+
+
+@pytest.mark.shared
+def test_real_molecules_fit_into_the_box(shared_data: Path) -> None:
+    for files, _ in MOLECULES.values():
+        paths = [shared_data / "pdb" / file for file in files.split()]
+        for one in species_of_files(paths, RESOLUTION):
+            assert 2 * one.radius(np.zeros(1), 1.0) <= FIELD_OF_VIEW, one.name
 
 
 @pytest.mark.parametrize("budget", ["scaled", "full"])

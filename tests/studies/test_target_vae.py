@@ -390,11 +390,10 @@ def test_matching_is_one_to_one_and_near() -> None:
 # --- real data --------------------------------------------------------------------------------
 
 
-@pytest.mark.shared
-def test_real_data_are_prepared(shared_data: Path, tmp_path: Path) -> None:
-    setting = Setting(PLANS["smoke"], tmp_path, shared_data, 0)
+def test_data_of_a_folder_are_prepared(some_data: Path, tmp_path: Path) -> None:
+    setting = Setting(PLANS["smoke"], tmp_path, some_data, 0)
     sample = digits.sample_of(setting, digits.NORMAL)
-    with np.load(shared_data / "mnist.npz") as mnist:
+    with np.load(some_data / "mnist.npz") as mnist:
         labels = np.concatenate([mnist["y_train"][:60], mnist["y_test"][:24]])
     np.testing.assert_array_equal(pd.read_csv(sample.truth)["label"], labels)  # type: ignore[arg-type]
     prepared = sprites.prepare(setting)
