@@ -29,6 +29,7 @@ from modpose.limits import check_clusters, check_epochs, check_minutes
 from modpose.pretrained import content_of, fingerprint
 from modpose.progress import Progress
 from modpose.run import Run
+from modpose.run_folder import check_not_an_input, check_target, staged
 from modpose.start import prepare
 from modpose.train.checkpoint import (
     newest_checkpoint,
@@ -101,6 +102,10 @@ def fit_run(
     """
     check_minutes(max_minutes)
     check_clusters(clusters, source.n)
+    given = (index, poses, ctf, labels, affinity, sample_affinity)
+    inputs = _files_read(source, config, *given)
+    check_not_an_input(Path(out), inputs)  # before the work, not after
+    check_target(Path(out), overwrite)
     known = None if labels is None else read_labels(labels, source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
@@ -116,16 +121,22 @@ def fit_run(
             }.items()
         },
     }
-    run = Run.create(out, config, environment, overwrite)
-    if dataset.affinity is not None:
-        dataset.affinity.save(run.path)
-    try:
+    with Run.begin(out, config, environment, overwrite=overwrite, inputs=inputs) as run:
+        if dataset.affinity is not None:
+            dataset.affinity.save(run.path)
         learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
-        return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
-    except InputError:  # a bad image far into a stack too large to be looked through at the start
-        if not run.begun:
-            run.discard()
-        raise
+        _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+    return Run.open(out)
+
+
+def _files_read(source: Source, config: Config, *given: object) -> list[Path]:
+    """Collect the files that a fit reads; none of them may lie in its run folder."""
+    encoder = config.model.encoder
+    pretrained = encoder.run if isinstance(encoder, TableEncoderConfig) else None
+    named = [source.path, source.stack.name, config.model.wedge, pretrained, *given]
+    texts = [text for text in named if isinstance(text, str | Path)]
+    paths = [Path(text) for text in texts] + [Path(str(text).rpartition(":")[0]) for text in texts]
+    return [path for path in paths if path.name and path.exists()]
 
 
 def resume_run(
@@ -150,25 +161,30 @@ def resume_run(
     """
     check_minutes(max_minutes)
     check_epochs(epochs)
-    run = Run.open(path)
-    if run.finished and epochs is None:
+    opened = Run.open(path)
+    if opened.finished and epochs is None and staged(opened.path) is None:
         raise InputError(f"{path}: the run is finished; give --epochs N to train it for longer")
-    if epochs is not None:
-        train = run.config.train.model_copy(update={"epochs": epochs})
-        run = run.reconfigured(run.config.model_copy(update={"train": train}))
-    dataset = run.dataset()
-    if fingerprint(dataset.source) != run.environment["fingerprint"]:
-        raise InputError(f"{run.environment['input']}: the images are not those of the run {path}")
-    saved = newest_checkpoint(run.path / "checkpoints")
-    if saved is None:
-        learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
-        return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
-    learner = set_up(_build(dataset, run.config), run.config)
-    put_weights(learner.vae, saved[0], run.path / "checkpoints")
-    learner.load_training_state(saved[1])
-    learner.state.stopped = ""
-    rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]
-    return _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+    with Run.going_on(path) as run:
+        if epochs is not None:
+            train = run.config.train.model_copy(update={"epochs": epochs})
+            run = run.reconfigured(run.config.model_copy(update={"train": train}))
+        dataset = run.dataset()
+        if fingerprint(dataset.source) != run.environment["fingerprint"]:
+            raise InputError(
+                f"{run.environment['input']}: the images are not those of the run {path}"
+            )
+        saved = newest_checkpoint(run.path / "checkpoints")
+        if saved is None:
+            learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
+        else:
+            learner = set_up(_build(dataset, run.config), run.config)
+            put_weights(learner.vae, saved[0], run.path / "checkpoints")
+            learner.load_training_state(saved[1])
+            if epochs is not None or max_minutes is not None:
+                learner.state.stopped = ""
+            rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]
+        _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+    return Run.open(path)
 
 
 def start(
@@ -268,7 +284,8 @@ def _go_on(
     *,
     max_minutes: float | None,
     quiet: bool,
-) -> Run:
+) -> None:
+    """Train to the end, then write what the model infers of its images."""
     config = run.config
     train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
     device = learner.fabric.device
@@ -285,7 +302,6 @@ def _go_on(
         best_epoch=learner.state.best_epoch,
     )
     run.write_latents(table)
-    return run
 
 
 def describe_fit(

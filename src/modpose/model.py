@@ -417,13 +417,13 @@ class PoseModel:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Run:
         """Write the model as a run folder (plain files; nothing pickled)."""
-        run = Run.create(path, self.config, self._environment, overwrite)
-        save_weights(run.path / "checkpoints" / "best.safetensors", self.vae.state_dict())
-        run.write_metrics(self._metrics)
-        run.write_latents(self.latents())
-        if self._affinity is not None:
-            self._affinity.save(run.path)
-        return run
+        with Run.begin(path, self.config, self._environment, overwrite=overwrite) as run:
+            if self._affinity is not None:
+                self._affinity.save(run.path)
+            save_weights(run.path / "checkpoints" / "best.safetensors", self.vae.state_dict())
+            run.write_latents(self.latents())
+            run.write_metrics(self._metrics)
+        return Run.open(path)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
@@ -442,6 +442,7 @@ class PoseModel:
             channels=environment["channels"],
             n_images=environment["n"],
         )
+        run.check()
         best = run.path / "checkpoints" / "best.safetensors"
         put_weights(vae, read_weights(best), best)
         model._vae, model._config, model._environment = vae.to(device), config, environment

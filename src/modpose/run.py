@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose import run_folder
 from modpose.config import Config, dump_config, parse_config, read_yaml
 from modpose.data.files import replace_atomically
 from modpose.errors import InputError
+from modpose.locks import writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,16 +28,7 @@ if TYPE_CHECKING:
     from modpose.data.dataset import Dataset
     from modpose.model import PoseModel
 
-CONTENTS = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "latents.parquet",
-    "affinity.csv",
-    "sample_affinity.npy",
-    "checkpoints",
-    "report",
-)
+logger = logging.getLogger("modpose")
 
 
 @dataclass(frozen=True)
@@ -51,45 +47,133 @@ class Run:
         Raises
         ------
         InputError
-            If it is not one.
+            If it is not one, or one of a newer version of modpose.
         """
         run = cls(Path(path))
         if not run.path.is_dir():
             raise InputError(f"{path}: no such run folder")
+        run_folder.finish_replacing(run.path)
+        run_folder.read_marker(run.path)
         for name in ("config.yaml", "environment.json"):
             if not (run.path / name).is_file():
                 raise InputError(f"{path}: not a modpose run folder (it has no {name})")
         return run
 
     @classmethod
-    def create(
-        cls, path: str | Path, config: Config, environment: dict[str, Any], overwrite: bool = False
-    ) -> Run:
-        """Start a run folder; a folder that holds anything else is never touched.
+    def create(cls, path: str | Path, config: Config, environment: dict[str, Any]) -> Run:
+        """Make the folder of a new run; one that holds anything is refused.
 
         Raises
         ------
         InputError
-            If there is a run already and ``overwrite`` is not set, or something that is no run.
+            If there is a run already, or something that is no run.
+        """
+        with cls.begin(path, config, environment) as run:
+            return run
+
+    @classmethod
+    @contextmanager
+    def begin(
+        cls,
+        path: str | Path,
+        config: Config,
+        environment: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        inputs: Iterable[Path] = (),
+    ) -> Iterator[Run]:
+        """Make a run for the time of this context; no other process can write to it meanwhile.
+
+        Where a run is to be replaced, the new one is made in a folder inside it and moved into
+        place at the end of the context.  After an error before its first epoch nothing of the new
+        run is left, and the old one is what it was; what a process leaves that is interrupted or
+        killed, :meth:`going_on` finds.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        config, environment
+            What ``config.yaml`` and ``environment.json`` hold.
+        overwrite
+            Replace a run that is there already; files that are not of the run stay.
+        inputs
+            Files and folders that are read, none of which may lie in the folder.
+
+        Raises
+        ------
+        InputError
+            If there is a run already and ``overwrite`` is not set, something that is no run, or an
+            input; or if another process writes to it.
         """
         folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: a file stands where the run folder should go")
-        if folder.is_dir() and any(folder.iterdir()):
-            if not (folder / "config.yaml").is_file():
-                raise InputError(f"{folder}: the folder is not empty and is no modpose run")
-            if not overwrite:
-                raise InputError(
-                    f"{folder}: there is a run here already; give another -o, or --overwrite to "
-                    "replace it, or --resume to go on with it"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder)
-        run._clear()
-        (folder / "checkpoints").mkdir()
-        run._write("config.yaml", dump_config(config))
-        run._write("environment.json", json.dumps(environment, indent=2) + "\n")
-        return run
+        run_folder.check_not_an_input(folder, inputs)
+        run_folder.check_target(folder, overwrite)
+        try:
+            text = json.dumps(environment, indent=2) + "\n"
+        except (TypeError, ValueError):
+            expected = "numbers or text"
+            raise InputError(f"{folder}: the labels cannot be saved, expected {expected}") from None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+        try:
+            with writing(folder):
+                run_folder.check_target(folder, overwrite)
+                run_folder.remove_leftovers(folder)
+                replaces = (folder / "config.yaml").is_file()
+                run = cls(run_folder.fresh_stage(folder) if replaces else folder)
+                try:
+                    run._write_first(config, text)
+                    yield run
+                except Exception:
+                    if not run.begun:
+                        run.discard()
+                    raise
+                if replaces:
+                    run_folder.put_in_place(folder)
+        finally:
+            with suppress(OSError):  # only where nothing came to be
+                folder.rmdir()
+
+    @classmethod
+    @contextmanager
+    def going_on(cls, path: str | Path) -> Iterator[Run]:
+        """Go on with a run for the time of this context; no other process can write meanwhile.
+
+        An interrupted run is gone on with where it is, as is the interrupted beginning of one that
+        was to replace this one.  A finished run stays as it is until the end of the context, where
+        the longer one replaces it.
+        """
+        opened = cls.open(path)
+        folder = opened.path
+        with writing(folder):
+            run_folder.remove_leftovers(folder)
+            place, copied = run_folder.staged(folder), False
+            if place is not None:
+                logger.info("%s: going on with the interrupted fit that is to replace it", folder)
+            elif opened.finished:
+                place, copied = run_folder.stage_copy(folder), True
+            run = cls(place or folder)
+            if run_folder.read_marker(run.path) is None:
+                run_folder.write_marker(run.path, {})
+            before = run.begun and len(run.epochs())
+            try:
+                yield run
+            except Exception:
+                if copied and before == len(run.epochs()):
+                    shutil.rmtree(run.path, ignore_errors=True)
+                raise
+            if place is not None:
+                run_folder.put_in_place(folder)
+
+    def _write_first(self, config: Config, environment: str) -> None:
+        """Write what a run begins with; the marker first, so that the folder is known as ours."""
+        run_folder.write_marker(self.path, {})
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        self._write("environment.json", environment)
+        self._write("config.yaml", dump_config(config))
 
     @cached_property
     def config(self) -> Config:
@@ -100,14 +184,7 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, seed, data, and how the run ended."""
-        path = self.path / "environment.json"
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, ValueError):
-            raise InputError(f"{path}: not readable as JSON") from None
-        if not isinstance(values, dict):
-            raise InputError.of(path, "the file", type(values).__name__, "a JSON object")
-        return values
+        return run_folder.read_json(self.path / "environment.json")
 
     def update_environment(self, **values: object) -> None:
         """Add to ``environment.json`` in one step."""
@@ -115,17 +192,9 @@ class Run:
 
     def discard(self) -> None:
         """Remove what a run that never came to be has written, and the folder if it is empty."""
-        self._clear()
-        if not any(self.path.iterdir()):
+        run_folder.clear(self.path)
+        with suppress(OSError):
             self.path.rmdir()
-
-    def _clear(self) -> None:
-        for name in CONTENTS:
-            old = self.path / name
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
 
     def reconfigured(self, config: Config) -> Run:
         """Write another configuration in place of the present one."""
@@ -139,8 +208,10 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training has ended and the latents are written."""
-        return (self.path / "latents.parquet").is_file()
+        """Whether training has ended and the latents of its weights are written."""
+        marker = run_folder.read_marker(self.path)
+        sealed = marker is None or "sha256" in marker  # version 0.1 wrote no marker
+        return sealed and (self.path / "latents.parquet").is_file()
 
     def metrics(self) -> pd.DataFrame:
         """One row an epoch."""
@@ -153,7 +224,13 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             raise InputError(f"{path}: the run has no finished epoch yet")
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError, RecursionError):
+            raise InputError(f"{path}: not readable as JSON, a line an epoch") from None
+        if not all(isinstance(row, dict) and "epoch" in row for row in rows):
+            raise InputError(f"{path}: a line holds no epoch, expected the metrics of one")
+        return rows
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Replace ``metrics.jsonl`` in one step."""
@@ -165,20 +242,38 @@ class Run:
         import pandas as pd
 
         path = self.path / "latents.parquet"
-        if not path.is_file():
+        if not self.finished:
             raise InputError(
                 f"{self.path}: the run is not finished (no latents.parquet); "
                 f"continue it with: modpose fit --resume {self.path}"
             )
-        return pd.read_parquet(path)
+        self.check()
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+            raise InputError(f"{path}: not readable as Parquet") from None
+
+    def check(self) -> None:
+        """Check weights and latents against the checksums of the fit, once.
+
+        Raises
+        ------
+        InputError
+            Where one of them is damaged or of another run.
+        """
+        if not self.__dict__.get("_checked"):
+            run_folder.check_sums(self.path)
+            self.__dict__["_checked"] = True
 
     def content(self) -> NDArray[np.float64]:
         """Posterior means of content, (N, z_dim), from ``latents.parquet``."""
         return self.latents()[[f"z_{k}" for k in range(self.config.model.z_dim)]].to_numpy(float)
 
     def write_latents(self, table: pd.DataFrame) -> None:
-        """Write ``latents.parquet`` in one step."""
+        """Write ``latents.parquet`` in one step, and say that the run is finished."""
         replace_atomically(self.path / "latents.parquet", table.to_parquet, overwrite=True)
+        run_folder.seal(self.path)
+        self.__dict__.pop("_checked", None)
 
     def dataset(self) -> Dataset:
         """The images that the run was fitted to, opened again from where they were."""

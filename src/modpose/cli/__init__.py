@@ -9,12 +9,13 @@ import errno
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
 from modpose.cli import affinity, averaging, experiment, fitting, making, posed, using
 from modpose.cli.arguments import app
+from modpose.cli.signals import Interrupted, exit_code, signals_interrupt
 from modpose.errors import InputError, TrainingError
 
 __all__ = [
@@ -32,7 +33,10 @@ __all__ = [
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C)."""
+    """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C).
+
+    SIGTERM and SIGHUP are answered like Ctrl-C, with 143 and 129.
+    """
     run_and_exit(app, arguments)
 
 
@@ -42,14 +46,17 @@ def run_and_exit(
     """Run any command line of ours, with the exit codes and messages of :func:`main`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with _notes_on_stderr():
+        with signals_interrupt(), _notes_on_stderr():
             code = command(arguments or ["--help"], prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
-    except Exception as error:
+    except (Exception, Interrupted) as caught:
+        # typer makes an Abort of an EOFError, which is a mistake of ours and no interruption
+        error = caught.__cause__ or caught if isinstance(caught, typer.Abort) else caught
         code, sentence = _explain(error)
         if sentence is None:
-            raise
-        print(f"modpose: {sentence}", file=sys.stderr)
+            raise error from None
+        with suppress(OSError):  # the terminal may be gone
+            print(f"modpose: {sentence}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -67,7 +74,7 @@ def _notes_on_stderr() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _explain(error: Exception) -> tuple[int, str | None]:
+def _explain(error: BaseException) -> tuple[int, str | None]:
     """Return the exit code and the sentence for a user; None where it is our own mistake."""
     if isinstance(error, typer.TyperException):
         return 2, error.format_message()
@@ -75,8 +82,8 @@ def _explain(error: Exception) -> tuple[int, str | None]:
         return 2, str(error)
     if isinstance(error, TrainingError):
         return 1, str(error)
-    if isinstance(error, typer.Abort):
-        return 130, "interrupted"
+    if isinstance(error, Interrupted):
+        return exit_code(error), "interrupted"
     if isinstance(error, BrokenPipeError):
         return 1, "the reader of the output went away"
     full = "the disk is full, free some space and repeat"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from modpose.cli.arguments import (
     RunFolder,
     app,
 )
+from modpose.cli.signals import Interrupted, exit_code
 from modpose.errors import InputError
 from modpose.limits import check_minutes
 
@@ -210,9 +211,10 @@ def _absolute(wedge: str | None) -> str | None:
 
 @contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Say how to go on after Ctrl-C."""
+    """Say how to go on after Ctrl-C, SIGTERM or SIGHUP."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; continue with: modpose fit --resume {run}", err=True)
-        raise typer.Exit(130) from None
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(f"interrupted; continue with: modpose fit --resume {run}", err=True)
+        raise typer.Exit(exit_code(interruption)) from None

@@ -19,11 +19,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
-from modpose.config import Config
+from modpose.config import Config, TrainConfig
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.encoders.table import TableEncoder
-from modpose.errors import TrainingError
+from modpose.errors import InputError, TrainingError
 from modpose.progress import Progress
 from modpose.train.augment import augmented
 from modpose.train.memory import keep_freed_memory
@@ -91,7 +91,7 @@ def set_up(vae: Vae, config: Config) -> Learner:
     """Put a model on its device, with Adam for networks and sparse Adam for rows an image."""
     keep_freed_memory()
     train = config.train
-    fabric = Fabric(accelerator=train.accelerator, devices=1, precision=train.precision)
+    fabric = _fabric(train)
     rows = _rows(vae, config)
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
@@ -101,6 +101,16 @@ def set_up(vae: Vae, config: Config) -> Learner:
             group["base_lr"] = group["lr"]
     module, *wrapped = fabric.setup(vae, *optimizers)
     return Learner(fabric, vae, module, list(wrapped), TrainState())
+
+
+def _fabric(train: TrainConfig) -> Fabric:
+    try:
+        return Fabric(accelerator=train.accelerator, devices=1, precision=train.precision)
+    except (RuntimeError, ValueError):
+        raise InputError(
+            f"train.accelerator: this machine has no device '{train.accelerator}' that can be "
+            "used, expected 'cpu', or 'auto' for what is there"
+        ) from None
 
 
 def _rows(vae: Vae, config: Config) -> dict[Tensor, float]:

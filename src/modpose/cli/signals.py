@@ -1,0 +1,46 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: what is done so far is kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """A signal asks the process to end; typer does not know it, so it comes through."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Raise :class:`Interrupted` on SIGINT, SIGTERM and SIGHUP, unless ignored (as by nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {n: handler for n in numbers if (handler := signal.getsignal(n)) in usual}
+    for number in before:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code(interruption: BaseException) -> int:
+    """Return 128 and the number of the signal: 130 for Ctrl-C."""
+    number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
+    return 128 + number
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
