@@ -24,6 +24,7 @@ from modpose.data.training_set import check_images, open_dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
 from modpose.inference import encode_dataset
+from modpose.inputs import files_of_source
 from modpose.latents import latents_table
 from modpose.limits import check_clusters, check_epochs, check_minutes
 from modpose.pretrained import content_of, fingerprint
@@ -133,10 +134,11 @@ def _files_read(source: Source, config: Config, *given: object) -> list[Path]:
     """Collect the files that a fit reads; none of them may lie in its run folder."""
     encoder = config.model.encoder
     pretrained = encoder.run if isinstance(encoder, TableEncoderConfig) else None
-    named = [source.path, source.stack.name, config.model.wedge, pretrained, *given]
-    texts = [text for text in named if isinstance(text, str | Path)]
-    paths = [Path(text) for text in texts] + [Path(str(text).rpartition(":")[0]) for text in texts]
-    return [path for path in paths if path.name and path.exists()]
+    named = [config.model.wedge, pretrained, *given]
+    texts = [str(text) for text in named if isinstance(text, str | Path)]
+    paths = [Path(part) for text in texts for part in (text, text.rpartition(":")[0])]
+    others = [path for path in paths if path.name and path.exists()]
+    return list(files_of_source(source, *others))
 
 
 def resume_run(

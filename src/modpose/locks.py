@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from modpose.data.files import is_alive
 from modpose.errors import InputError
 
 if sys.platform != "win32":
@@ -45,17 +46,6 @@ def writing(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # by another process it is neither removed nor replaced meanwhile
             path.unlink()
         os.close(handle)
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _locked(path: Path) -> int:

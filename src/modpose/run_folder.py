@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from modpose.config import read_yaml
-from modpose.data.files import replace_atomically
+from modpose.data.files import remove_dead_leftovers, replace_atomically
 from modpose.errors import InputError
 from modpose.locks import LOCK, writing
+from modpose.report_files import files_of_report
 
 MARKER = "modpose-run.json"
 FORMAT = 1
@@ -135,8 +136,12 @@ def check_not_an_input(out: Path, inputs: Iterable[Path]) -> None:
         Where an input is the folder or lies in it, or the folder lies in an input folder.
     """
     target = out.resolve()
+    resolved: dict[Path, Path] = {}  # many images lie in few folders
     for given in inputs:
-        path = given.resolve()
+        folder = given.parent
+        if folder not in resolved:
+            resolved[folder] = folder.resolve()
+        path = given.resolve() if given.is_symlink() else resolved[folder] / given.name
         if path == target or target in path.parents:
             where = "is" if path == target else "lies in"
             raise InputError(
@@ -178,10 +183,8 @@ def clear(folder: Path, keep: Iterable[str] = ()) -> None:
 
 
 def _clear_report(folder: Path) -> None:
-    """Delete page and figures of a report."""
-    if not (folder / "index.html").is_file():
-        return
-    for path in [folder / "index.html", *folder.glob("*.png")]:
+    """Delete what a report wrote."""
+    for path in files_of_report(folder) or ():
         path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
@@ -191,6 +194,7 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half-written; the caller holds the lock."""
     if (folder / NEW).is_dir() and not (folder / NEW / MARKER).is_file():
         shutil.rmtree(folder / NEW, ignore_errors=True)
+    remove_dead_leftovers(folder)
     ours = {*FILES, READY}
     for place in (folder, folder / "checkpoints", folder / NEW, folder / NEW / "checkpoints"):
         for path in list(place.iterdir()) if place.is_dir() else []:
