@@ -501,7 +501,7 @@ def test_molecules_of_files(some_data: Path) -> None:
 def test_tilts_of_a_list_of_tomograms(some_data: Path) -> None:
     from modpose.data.star import read_star
     from modpose.data.tables import particles_of_star
-    from modpose.data.wedges import tilt_ranges
+    from modpose.data.tilts import tilt_ranges
 
     base = some_data / "tomo" / "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"
     star = base.with_name(base.name + ".star")

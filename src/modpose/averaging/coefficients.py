@@ -187,7 +187,7 @@ def measure_noise(chunks: Iterable[tuple[Tensor, Tensor]], box: int) -> NoiseSpe
         inside = window > 0
         mean = (volumes * inside).sum((1, 2, 3), keepdim=True) / inside.sum()
         found = transform((volumes - mean) * window, place).abs().square()
-        seen = (mask.flatten(1)[:, place] > 0).float().expand(len(found), -1)
+        seen = (mask.flatten(1)[:, place] != 0).float().expand(len(found), -1)
         power.index_add_(0, shell, (found * seen).sum(0))
         count.index_add_(0, shell, seen.sum(0))
     known = (count > 0) & (power > 0)
@@ -215,7 +215,8 @@ def coefficients_of(
     volumes
         (N, D, D, D).
     mask
-        (N | 1, D, D, D // 2 + 1) 1 where measured, as :func:`modpose.observe.wedge.wedge_mask`.
+        (N | 1, D, D, D // 2 + 1) 1 where measured, as :func:`modpose.observe.wedge.wedge_mask`;
+        or what the signal was multiplied by, 0 where nothing was measured.
     noise
         Amplitude of the noise by shell.
     limit
@@ -228,7 +229,7 @@ def coefficients_of(
     seen = mask.flatten(1)[:, place]
     transfer = seen if ctf is None else seen * ctf.flatten(1)[:, place]
     transfer = transfer / noise.of(frequency, box)
-    value = transform(volumes, place) * (seen / noise.of(frequency, box))
+    value = transform(volumes, place) * ((seen != 0) / noise.of(frequency, box))
     return Coefficients(frequency, value, transfer, box)
 
 

@@ -31,6 +31,7 @@ from modpose.averaging.refine import refine
 from modpose.averaging.regroup import regrouped
 from modpose.data.files import replace_atomically
 from modpose.data.preprocess import fourier_crop
+from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
 from modpose.progress import Progress
@@ -148,10 +149,12 @@ def read_coefficients(
     box, binning = _side(source, settings)
     sign = -1.0 if settings.invert else 1.0
     everything = torch.ones(1, box, box, box // 2 + 1)
-    ctf = _ctf_of(source, box, binning)
+    known = wedges is not None and wedges.transfers
+    ctf = None if known else _ctf_of(source, box, binning)
+    restoration = Restoration(source, wedges)
 
     def volumes(rows: Rows) -> Tensor:
-        block = torch.from_numpy(source.stack.read(rows)[:, 0])
+        block = torch.from_numpy(restoration(source.stack.read(rows), rows)[:, 0])
         if not block.isfinite().all():
             bad = int((~block.isfinite()).flatten(1).any(1).nonzero()[0])
             where = source.stack.where(int(rows[bad]))

@@ -15,6 +15,7 @@ from modpose.config import Config, DataConfig
 from modpose.data import preprocess
 from modpose.data.batches import Batch
 from modpose.data.ranges import Range, check_range
+from modpose.data.restore import Restoration, refuse_aberrations
 from modpose.data.source import Source
 from modpose.data.twins import Twins
 from modpose.data.wedges import wedges_asked_for
@@ -75,12 +76,15 @@ class Dataset:
     train, val
         Sorted positions of the images to train on and of those held out.
     ctf
-        (N, 9) float32 CTF parameters with the pixel size after Fourier cropping, or None.
+        (N, 9) or (N, 11) float32 CTF parameters with the pixel size after Fourier cropping; or
+        None.
     rotation, translation
         (N, 3, 3) float32 given rotations, and (N, 2) (volumes: (N, 3)) float32 given shifts in
         pixels after Fourier cropping; or None.
     wedges
         What was measured of each volume, or None.
+    restoration
+        What is undone in the images as they are read.
     mask
         Boolean, of ``shape``: pixels that count; None where all do.
     value_range
@@ -123,6 +127,11 @@ class Dataset:
         self.wedges = None
         if wedge != "off":
             self.wedges = wedges_asked_for(source, wedge, self.shape, sizes.pixel_size_factor)
+        if self.ctf is not None:
+            refuse_aberrations(source, self.shape, self.pixel_size)
+            if self.wedges is not None and self.wedges.transfers:
+                self.ctf = None  # it is in the weights of each volume
+        self.restoration = Restoration(source, self.wedges)
         self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)
         self.window = None
         if config.window is not None:
@@ -244,7 +253,7 @@ class Dataset:
         return np.ascontiguousarray(images, dtype=np.float32)
 
     def _resized(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read, check, crop, invert."""
+        """Read, check, undo what was done to the images, crop, invert."""
         images = self.source.stack.read(index)
         flat = images.reshape(len(images), -1)
         low, high = flat.min(axis=1, initial=np.inf), flat.max(axis=1, initial=-np.inf)
@@ -256,6 +265,8 @@ class Dataset:
                 row = int(np.flatnonzero(bad)[0])
                 where = self.source.stack.where(int(index[row]))
                 raise InputError(f"{where}: the image {found}, expected finite, varying numbers")
+        if self.restoration:
+            images = self.restoration(images, index)
         return preprocess.resize(images, self.config)
 
     def _find_range(self) -> tuple[float, float]:

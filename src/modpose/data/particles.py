@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.ranges import check_column, check_ctf
+from modpose.data.ranges import check_column
 from modpose.data.rotations import relion_rotation, rotation_of_vector
 from modpose.errors import InputError
 
@@ -41,8 +41,6 @@ TRUTH = {
     "modposeTruthTemplate": "template",
 }
 """STAR column of a simulated truth to its short name."""
-MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-"""STAR columns of the microscope; as of RELION 3.1 they stand in data_optics."""
 TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
 """STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
@@ -132,17 +130,17 @@ class Particles:
         """
         for name in ("rlnImagePixelSize", "rlnPixelSize", "blob/psize_A"):
             if self.has(name):
-                return self._positive(name)
+                return self.positive(name)
         if self.has("rlnDetectorPixelSize"):
-            detector = self._positive("rlnDetectorPixelSize")
+            detector = self.positive("rlnDetectorPixelSize")
             if not self.has("rlnMagnification"):
                 return detector
-            return detector * DEFAULT_MAGNIFICATION / self._positive("rlnMagnification")
+            return detector * DEFAULT_MAGNIFICATION / self.positive("rlnMagnification")
         if self.has("rlnTomoTiltSeriesPixelSize") and self.has("rlnTomoSubtomogramBinning"):
-            binning = self._positive("rlnTomoSubtomogramBinning")
-            return self._positive("rlnTomoTiltSeriesPixelSize") * binning
+            binning = self.positive("rlnTomoSubtomogramBinning")
+            return self.positive("rlnTomoTiltSeriesPixelSize") * binning
         if self.optics is None and "rlnOpticsGroup" in self.table.columns:
-            self._once("the block data_optics is missing or empty, and with it the pixel size")
+            self.note("the block data_optics is missing or empty, and with it the pixel size")
         return None if self.given_ctf is None else self.given_ctf[:, 0]
 
     def pixel_size(self) -> float | None:
@@ -177,72 +175,19 @@ class Particles:
         parameters
             (N, 9): pixel size (A), defocus U (A), defocus V (A), defocus angle (degrees),
             voltage (kV), spherical aberration (mm), amplitude contrast, phase shift (degrees),
-            B factor (A²; 0 when absent).  None where the table has no defocus.
+            B factor (A²; 0 when absent).  (N, 11) where a factor is not 1, phases were flipped or
+            images were multiplied by their CTF (:class:`modpose.observe.ctf.CtfColumn`).  None
+            where the table has no defocus.
 
         Raises
         ------
         InputError
             Where the table has a defocus but lacks another parameter, or a value is impossible.
         """
-        if self.given_ctf is not None:
-            return self.given_ctf.astype(np.float32)
-        if self.has("ctf/df1_A"):
-            columns = self._ctf_cryosparc()
-        elif self.has("rlnDefocusU"):
-            columns = self._ctf_relion()
-        else:
-            return None
-        sizes = self._sizes_or(pixel_size)
-        if sizes is None:
-            raise InputError(f"{self.name}: there is a defocus but no pixel size (angstrom)")
-        parameters = np.stack([sizes, *columns], axis=1)
-        check_ctf(parameters, self.name)
-        return parameters.astype(np.float32)
+        from modpose.data.optics import ctf_parameters
 
-    def _ctf_relion(self) -> list[Floats]:
-        self._refuse_without_optics()
-        defocus_u = self._numbers("rlnDefocusU")
-        zero = np.zeros_like(defocus_u)
-        bfactor = self._numbers("rlnCtfBfactor") if self.has("rlnCtfBfactor") else zero
-        if (bfactor < 0).any():
-            self._once(
-                "rlnCtfBfactor is negative, as Warp and M write it; it is read as a damping of "
-                "the same size"
-            )
-        return [
-            defocus_u,
-            self._numbers("rlnDefocusV") if self.has("rlnDefocusV") else defocus_u,
-            self._numbers("rlnDefocusAngle") if self.has("rlnDefocusAngle") else zero,
-            self._positive("rlnVoltage"),
-            self._numbers("rlnSphericalAberration"),
-            self._numbers("rlnAmplitudeContrast"),
-            self._numbers("rlnPhaseShift") if self.has("rlnPhaseShift") else zero,
-            np.abs(bfactor),
-        ]
-
-    def _refuse_without_optics(self) -> None:
-        """Say so where the table names optics groups and the file has no table of them."""
-        missing = [name for name in MICROSCOPE if not self.has(name)]
-        if missing and self.optics is None and "rlnOpticsGroup" in self.table.columns:
-            raise InputError(
-                f"{self.name}: rlnOpticsGroup is there, but the block data_optics, which holds "
-                f"{', '.join(missing)}, is missing or empty; put it back, or give the CTF (--ctf)"
-            )
-
-    def _ctf_cryosparc(self) -> list[Floats]:
-        defocus_u = self._numbers("ctf/df1_A")
-        zero = np.zeros_like(defocus_u)
-        phase = self._numbers("ctf/phase_shift_rad") if self.has("ctf/phase_shift_rad") else zero
-        return [
-            defocus_u,
-            self._numbers("ctf/df2_A"),
-            np.rad2deg(self._numbers("ctf/df_angle_rad")),
-            self._positive("ctf/accel_kv"),
-            self._numbers("ctf/cs_mm"),
-            self._numbers("ctf/amp_contrast"),
-            np.rad2deg(phase),
-            self._numbers("ctf/bfactor") if self.has("ctf/bfactor") else zero,
-        ]
+        found = ctf_parameters(self, pixel_size)
+        return None if found is None else found.astype(np.float32)
 
     def poses(self, pixel_size: float | None = None) -> tuple[Floats, Floats] | None:
         """Return the poses that carry the upright object into each image.
@@ -264,7 +209,7 @@ class Particles:
         if not any(self.has(name) for name in ("rlnAnglePsi", "rlnAngleRot", "rlnAngleTilt")):
             return None
         angles = [
-            self._numbers(name) if self.has(name) else np.zeros(self.n)
+            self.numbers(name) if self.has(name) else np.zeros(self.n)
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
         ]
         axes = "XYZ" if self._is_3d() else "XY"
@@ -272,12 +217,12 @@ class Particles:
         return relion_rotation(*angles), shift
 
     def _poses_cryosparc(self) -> tuple[Floats, Floats]:
-        vector = np.stack([self._numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
+        vector = np.stack([self.numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
         shift = np.zeros((self.n, 2))
         if self.has("alignments3D/shift_0"):
-            shift = np.stack([self._numbers(f"alignments3D/shift_{i}") for i in (0, 1)], axis=1)
+            shift = np.stack([self.numbers(f"alignments3D/shift_{i}") for i in (0, 1)], axis=1)
         if self.has("alignments3D/psize_A") and self.has("blob/psize_A"):
-            shift *= (self._positive("alignments3D/psize_A") / self._positive("blob/psize_A"))[
+            shift *= (self.positive("alignments3D/psize_A") / self.positive("blob/psize_A"))[
                 :, None
             ]
         return rotation_of_vector(vector).transpose(0, 2, 1), -shift
@@ -300,7 +245,7 @@ class Particles:
             return None
         if len(present) == 1:
             raise InputError(f"{self.name}: there is {present[0]} alone, expected both limits")
-        low, high = (self._numbers(name) for name in TILT_RANGE)
+        low, high = (self.numbers(name) for name in TILT_RANGE)
         bad = np.flatnonzero(~((low >= -90) & (low < high) & (high <= 90)))
         if bad.size:
             row = int(bad[0])
@@ -314,10 +259,11 @@ class Particles:
 
     def _is_3d(self) -> bool:
         if self.has("rlnImageDimensionality"):
-            return bool((self._numbers("rlnImageDimensionality") == 3).any())
+            return bool((self.numbers("rlnImageDimensionality") == 3).any())
         return self.has("rlnOriginZAngst") or self.has("rlnOriginZ")
 
-    def _sizes_or(self, pixel_size: float | None) -> Floats | None:
+    def sizes_or(self, pixel_size: float | None) -> Floats | None:
+        """Return the pixel sizes (N,) of the table, else ``pixel_size``; None without either."""
         sizes = self.pixel_sizes()
         if sizes is None and pixel_size is not None:
             return np.full(self.n, pixel_size)
@@ -326,8 +272,8 @@ class Particles:
     def _origin_px(self, axis: str, pixel_size: float | None) -> Floats:
         """Read rlnOrigin<axis>Angst, else rlnOrigin<axis>, else 0, as pixels."""
         if self.has(f"rlnOrigin{axis}Angst"):
-            origin = self._numbers(f"rlnOrigin{axis}Angst")
-            sizes = self._sizes_or(pixel_size)
+            origin = self.numbers(f"rlnOrigin{axis}Angst")
+            sizes = self.sizes_or(pixel_size)
             if sizes is None and origin.any():
                 raise InputError(
                     f"{self.name}: rlnOrigin{axis}Angst needs a pixel size (rlnImagePixelSize), "
@@ -335,7 +281,7 @@ class Particles:
                 )
             return origin if sizes is None else origin / sizes
         name = f"rlnOrigin{axis}"
-        return self._numbers(name) if self.has(name) else np.zeros(self.n)
+        return self.numbers(name) if self.has(name) else np.zeros(self.n)
 
     def truth(self) -> pd.DataFrame | None:
         """Return what a simulation says is true, a row an image; None where nothing is.
@@ -350,7 +296,8 @@ class Particles:
 
     # --- reading a column -----------------------------------------------------------------------
 
-    def _numbers(self, name: str) -> Floats:
+    def numbers(self, name: str) -> Floats:
+        """Return a column as numbers (N,), finite and possible; raise InputError otherwise."""
         values = self.column(name)
         try:
             numbers = values.astype(np.float64)
@@ -364,8 +311,9 @@ class Particles:
         check_column(name, numbers, self.name)
         return numbers
 
-    def _positive(self, name: str) -> Floats:
-        numbers = self._numbers(name)
+    def positive(self, name: str) -> Floats:
+        """Return the same where they are positive."""
+        numbers = self.numbers(name)
         bad = np.flatnonzero(numbers <= 0)
         if bad.size:
             found = f"{numbers[bad[0]]:g}"
@@ -396,7 +344,8 @@ class Particles:
             )
         return np.array([known[group] for group in groups], dtype=np.int64)
 
-    def _once(self, note: str) -> None:
+    def note(self, note: str) -> None:
+        """Log something about the table, once."""
         if note not in self._notes:
             self._notes.add(note)
             logger.warning("%s: %s", self.name, note)

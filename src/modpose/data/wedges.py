@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ from numpy.typing import NDArray
 
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
+from modpose.data.optics import PREMULTIPLIED, ctf_state
 from modpose.data.particles import Particles
 from modpose.data.source import Source, open_stack
 from modpose.data.stack import RowsStack, Stack
-from modpose.data.star import columns_of, read_star
+from modpose.data.tilts import check_limits, numbers_in, tilt_ranges
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -22,9 +22,7 @@ Wedge = str | Path | tuple[float, float] | NDArray[Any]
 
 MEASURED = 0.01
 """A weight above this fraction of the largest in its volume counts as measured."""
-CTF_IMAGE, FRAMES, TOMOGRAM = "rlnCtfImage", "rlnTomoVisibleFrames", "rlnTomoName"
-OFF_AXIS = 0.3
-"""Largest y component of the beam's direction for which the tilt axis is about y."""
+CTF_IMAGE = "rlnCtfImage"
 
 
 class Wedges:
@@ -40,6 +38,11 @@ class Wedges:
         (N, 2) degrees; None where the masks come as volumes.
     shared
         Whether all volumes have the same mask.
+    transfers
+        Whether the masks are what the signal was multiplied by (the CTF, in ``rlnCtfImage``).
+    premultiplied
+        Whether the volumes are sums of images times their CTF, and the weights sums of CTF²
+        (RELION 4 and later).
     """
 
     def __init__(
@@ -50,7 +53,10 @@ class Wedges:
         tilt_range: Floats | None = None,
         weights: Stack | None = None,
         pixel_size_factor: float = 1.0,
+        transfers: bool = False,
+        premultiplied: bool = False,
     ) -> None:
+        self.transfers, self.premultiplied = transfers or premultiplied, premultiplied
         self.n, self.shape, self.tilt_range = n, shape, tilt_range
         self._weights, self._factor = weights, pixel_size_factor
         if tilt_range is not None:
@@ -68,7 +74,8 @@ class Wedges:
         Returns
         -------
         masks
-            (B, D, H, W // 2 + 1), on the lattice of ``rfftn``: 1 where measured, 0 where not.
+            (B, D, H, W // 2 + 1), on the lattice of ``rfftn``: 0 where nothing was measured, else
+            1, or what the signal was multiplied by (``transfers``).
         """
         index = np.asarray(index, np.int64)
         if self.tilt_range is not None:
@@ -87,20 +94,54 @@ class Wedges:
             self._made[kind] = wedge_mask(limits, self.shape)[0].numpy()
         return self._made[kind]
 
+    def gain(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what the noise of premultiplied volumes was multiplied by, in the stored box.
+
+        Returns
+        -------
+        gain
+            (B, D, H, W // 2 + 1), the root of the weights; their mean where nothing was measured.
+        """
+        gains = []
+        for row in np.zeros(len(index), np.int64) if self.shared else index:
+            weights, measured = self._weights_of(int(row))
+            root = np.sqrt(np.where(measured, weights, 0.0))
+            root[~measured] = root[measured].mean()
+            gains.append(root[..., : root.shape[-1] // 2 + 1].astype(np.float32))
+        return np.stack(gains)
+
     def _of_weights(self, row: int) -> NDArray[np.float32]:
         if self.shared and row in self._made:
             return self._made[row]
-        assert self._weights is not None
-        weights = np.abs(_whole(self._weights.read(np.array([row]))[0, 0]))
-        largest = weights.max()
-        if not largest > 0:  # NaN too
-            where = self._weights.where(row)
-            raise InputError(f"{where}: this wedge mask hides everything, expected numbers not 0")
-        mask = (weights > MEASURED * largest).astype(np.float32)
+        weights, measured = self._weights_of(row)
+        mask = measured.astype(np.float32)
+        if self.transfers:
+            mask *= np.sqrt(np.abs(weights)) if self.premultiplied else weights
         mask = _resampled(mask, self.shape, self._factor)
         if self.shared:
             self._made[row] = mask
         return mask
+
+    def _weights_of(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Weights of a volume in the order of a whole FFT, and where they are not negligible."""
+        assert self._weights is not None
+        stored = self._weights.read(np.array([row]))[0, 0]
+        if _doubled(stored.shape):
+            stored = stored[: len(stored) // 2]
+        weights = _whole(stored)
+        largest = np.abs(weights).max()
+        if not largest > 0:  # NaN too
+            where = self._weights.where(row)
+            raise InputError(f"{where}: this wedge mask hides everything, expected numbers not 0")
+        if self.premultiplied and weights.min() < 0:
+            where = self._weights.where(row)
+            raise InputError.of(where, "a sum of CTF^2", f"{weights.min():.4g}", "at least 0")
+        return weights, np.abs(weights) > MEASURED * largest
+
+
+def _doubled(shape: tuple[int, ...]) -> bool:
+    """Whether weights (D, H, W) are those of RELION 4: sums of CTF² above the multiplicity."""
+    return shape[0] == 2 * shape[1] and shape[2] == shape[1] // 2 + 1
 
 
 def open_wedges(
@@ -122,7 +163,8 @@ def open_wedges(
         (N, D, D, D), as an array or a file (MRC, NPY, Zarr); a RELION list of tomograms (STAR),
         whose tilts, less the frames that rlnTomoVisibleFrames leaves out, are looked up by
         rlnTomoName.  Without it the table is asked: modposeTiltMin and modposeTiltMax, else the
-        files of rlnCtfImage.  Masks are centred (the origin at D // 2) or, of width D // 2 + 1,
+        files of rlnCtfImage, which hold the CTF, or sums of CTF² of volumes that RELION 4
+        multiplied by it.  Masks are centred (the origin at D // 2) or, of width D // 2 + 1,
         in the order of an FFT; both are RELION's.
     shape
         Of the volumes as the model sees them; those of the source by default.
@@ -148,7 +190,7 @@ def open_wedges(
     n, particles = source.n, source.particles
     if isinstance(wedge, tuple):
         limits = np.array([wedge], np.float64)
-        _check_range(limits, "wedge")
+        check_limits(limits, "wedge")
         return Wedges(n, shape, tilt_range=np.repeat(limits, n, axis=0))
     if isinstance(wedge, str | Path) and Path(wedge).suffix.lower() == ".star":
         return Wedges(n, shape, tilt_range=tilt_ranges(particles, Path(wedge)))
@@ -161,8 +203,48 @@ def open_wedges(
         if not particles.has(CTF_IMAGE):
             return None
         weights = _ctf_images(particles, source.path, datadir)
+        _check_masks(weights, source)
+        return Wedges(
+            n,
+            shape,
+            weights=weights,
+            pixel_size_factor=pixel_size_factor,
+            transfers=_holds_ctf(weights),
+            premultiplied=_premultiplied(weights, particles),
+        )
     _check_masks(weights, source)
     return Wedges(n, shape, weights=weights, pixel_size_factor=pixel_size_factor)
+
+
+def _holds_ctf(weights: Stack) -> bool:
+    """Whether weights are more than 0 and one other number, which would be a mask of a wedge."""
+    first = weights.read(np.array([0]))
+    return bool(((first != 0) & (first != first.max())).any())
+
+
+def _premultiplied(weights: Stack, particles: Particles) -> bool:
+    """Whether the volumes of a table are sums of images times their CTF."""
+    state = ctf_state(particles)
+    said = state is not None and bool((state == 2).all())
+    if state is not None and not said and (state == 2).any():
+        raise InputError(
+            f"{particles.name}: {PREMULTIPLIED} is 1 for some particles and 0 for others, "
+            "expected the same for all volumes"
+        )
+    if said and not _doubled(weights.shape):
+        found = " x ".join(map(str, weights.shape))
+        raise InputError.of(
+            f"{particles.name}: {PREMULTIPLIED} is 1, but {CTF_IMAGE}",
+            "the size",
+            found,
+            "2D x D x (D/2+1), sums of CTF^2 above the multiplicity, as RELION 4 writes them",
+        )
+    if not said and _doubled(weights.shape):
+        raise InputError(
+            f"{particles.name}: {CTF_IMAGE} holds sums of CTF^2 (RELION 4), but {PREMULTIPLIED} "
+            "is not 1, expected 1 in data_optics"
+        )
+    return said
 
 
 def wedges_asked_for(
@@ -181,7 +263,7 @@ def wedges_asked_for(
     if asked == "auto":
         wedge = None
     elif "," in asked and not Path(asked).exists():
-        limits = _vector(asked, "--wedge")
+        limits = numbers_in(asked, "--wedge")
         if len(limits) != 2:
             raise InputError.of("--wedge", "the value", repr(asked), "two tilts, as -60,60")
         wedge = (float(limits[0]), float(limits[1]))
@@ -192,14 +274,6 @@ def wedges_asked_for(
             "modposeTiltMax, or rlnCtfImage), expected two tilts, as --wedge -60,60, or a file"
         )
     return found
-
-
-def _check_range(limits: Floats, where: str) -> None:
-    import torch
-
-    from modpose.observe.wedge import check_tilt_range
-
-    check_tilt_range(torch.from_numpy(limits), where)
 
 
 # --- masks as volumes -------------------------------------------------------------------------
@@ -254,7 +328,8 @@ def _ctf_images(particles: Particles, table: Path | None, datadir: Path | None) 
 def _check_masks(weights: Stack, source: Source) -> None:
     box = source.stack.shape
     half = (*box[:2], box[2] // 2 + 1)
-    if weights.shape not in (box, half):
+    doubled = (2 * half[0], *half[1:])
+    if weights.shape not in (box, half, doubled):
         found = " x ".join(map(str, weights.shape))
         raise InputError.of(
             weights.name,
@@ -289,82 +364,3 @@ def _resampled(
         frequency = frequency[: side // 2 + 1] if axis == 2 else frequency
         index.append(np.rint(frequency * mask.shape[axis]).astype(np.int64) % mask.shape[axis])
     return np.ascontiguousarray(mask[np.ix_(*index)])
-
-
-# --- tilts of tomograms -----------------------------------------------------------------------
-
-
-def tilt_ranges(particles: Particles, tomograms: Path) -> Floats:
-    """Look up each particle's tomogram; its smallest and largest tilt, (N, 2) degrees.
-
-    Frames that rlnTomoVisibleFrames marks with 0 for a particle are left out for it.
-    """
-    tilts = _tilts_of_tomograms(tomograms)
-    names = [str(name) for name in particles.column(TOMOGRAM)]
-    unknown = next((name for name in names if name not in tilts), None)
-    if unknown is not None:
-        raise InputError(
-            f"{tomograms}: there is no tomogram {unknown}, which {particles.name} names"
-        )
-    frames = particles.column(FRAMES) if particles.has(FRAMES) else None
-    limits = np.empty((particles.n, 2))
-    for row, name in enumerate(names):
-        angles = tilts[name]
-        if frames is not None:
-            seen = _vector(frames[row], f"{particles.name}: {FRAMES} in row {row + 1}")
-            if len(seen) != len(angles):
-                raise InputError.of(
-                    f"{particles.name}: row {row + 1}",
-                    FRAMES,
-                    f"{len(seen)} numbers",
-                    f"{len(angles)}, the tilts of {name}",
-                )
-            angles = angles[seen != 0]
-        limits[row] = (angles.min(), angles.max()) if len(angles) else (0.0, 0.0)
-    _check_range(limits, particles.name)
-    return limits
-
-
-def _tilts_of_tomograms(path: Path) -> dict[str, Floats]:
-    """Read the tilts of every tomogram of a RELION 4 or 5 list, degrees."""
-    blocks = read_star(path)
-    tilts: dict[str, Floats] = {}
-    for name, block in blocks.items():
-        if "rlnTomoProjZ" in columns_of(block):
-            rows = [
-                _vector(v, f"{path}: rlnTomoProjZ of {name}")
-                for v in _column(block, "rlnTomoProjZ")
-            ]
-            beam = np.stack([row[:3] for row in rows])
-            if np.abs(beam[:, 1]).max() > OFF_AXIS:
-                raise InputError(f"{path}: {name} was tilted about another axis than y")
-            tilts[name] = np.rad2deg(np.arctan2(-beam[:, 0], beam[:, 2]))
-    for block in blocks.values():
-        if "rlnTomoTiltSeriesStarFile" in columns_of(block):
-            files = [str(v) for v in _column(block, "rlnTomoTiltSeriesStarFile")]
-            found, missing = find_files(files, path, None)
-            if missing:
-                raise InputError(f"{path}: the tilt series {missing[0]} cannot be found")
-            for name, file in zip(_column(block, TOMOGRAM), files, strict=True):
-                tilts[str(name)] = _nominal_tilts(found[file])
-    if not tilts:
-        raise InputError(f"{path}: it names no tilts (rlnTomoProjZ or rlnTomoTiltSeriesStarFile)")
-    return tilts
-
-
-def _nominal_tilts(path: Path) -> Floats:
-    for block in read_star(path).values():
-        if "rlnTomoNominalStageTiltAngle" in columns_of(block):
-            return np.array(_column(block, "rlnTomoNominalStageTiltAngle"), np.float64)
-    raise InputError(f"{path}: it has no column rlnTomoNominalStageTiltAngle")
-
-
-def _column(block: Any, name: str) -> Sequence[Any]:
-    return [block[name]] if isinstance(block, dict) else list(block[name])
-
-
-def _vector(text: Any, where: str) -> Floats:
-    try:
-        return np.array([float(word) for word in str(text).strip("[] ").split(",")])
-    except ValueError:
-        raise InputError.of(where, "the value", repr(text), "numbers in brackets") from None

@@ -42,7 +42,7 @@ PROFILE = 4096
 
 
 class CtfColumn(IntEnum):
-    """Columns of a (N, 9) array of CTF parameters."""
+    """Columns of a (N, 9) or (N, 11) array of CTF parameters."""
 
     PIXEL_SIZE = 0
     """Å per pixel."""
@@ -62,6 +62,29 @@ class CtfColumn(IntEnum):
     """Degrees."""
     B_FACTOR = 8
     """Å²; the envelope is exp(-B s²/4)."""
+    SCALE = 9
+    """Factor of the whole function (rlnCtfScalefactor); 1 where the column is not there."""
+    STATE = 10
+    """What was done to the image (:class:`CtfState`); nothing where the column is not there."""
+
+
+class CtfState(IntEnum):
+    """What another program did to the images before they came here."""
+
+    RECORDED = 0
+    """Nothing: an image is c F + noise."""
+    FLIPPED = 1
+    """Phases were flipped: |c| F + noise."""
+    PREMULTIPLIED = 2
+    """Images were multiplied by c: c² F + c noise.  Over the gain of the noise
+    (:func:`noise_gain`) they are c² F / gain + white noise, which is what the models are told."""
+
+
+ALWAYS = 9
+"""Columns that CTF parameters have at least; the others may be left out."""
+LEAST_GAIN = 0.05
+"""Where premultiplied images hold less of the noise than this fraction, they are not amplified
+further: what little is there leaked from neighbouring frequencies, or was rounded."""
 
 
 def electron_wavelength(voltage_kv: Tensor) -> Tensor:
@@ -74,12 +97,15 @@ def electron_wavelength(voltage_kv: Tensor) -> Tensor:
 
 
 def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tensor:
-    """Evaluate the CTF on the lattice of an unshifted FFT.
+    """Evaluate what the model's signal is multiplied by, on the lattice of an unshifted FFT.
+
+    That is the CTF c; |c| for images whose phases were flipped; c² over the gain of the noise for
+    images that were multiplied by c (:class:`CtfState`).
 
     Parameters
     ----------
     params
-        (B, 9) floating, columns as in :class:`CtfColumn`.
+        (B, 9) or (B, 11) floating, columns as in :class:`CtfColumn`.
     shape
         (H, W) of the images in pixels; frequencies are those of ``torch.fft`` over the pixel size.
     rfft
@@ -93,11 +119,63 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
     Raises
     ------
     InputError
-        If ``params`` is not (B, 9).
+        If ``params`` is neither (B, 9) nor (B, 11).
     """
-    if params.ndim != 2 or params.shape[1] != len(CtfColumn):
-        raise InputError.of("CTF", "the parameter array", tuple(params.shape), "shape (images, 9)")
-    column = [params[:, c, None, None] for c in CtfColumn]
+    return _passed(_recorded_2d(params, shape, rfft), params)
+
+
+def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor:
+    """Evaluate the same in three dimensions.
+
+    Every slice that a tilt series measures carries the CTF of its image; with one defocus for
+    all, in every direction, they make a function of the radius alone.  The defocus taken is the
+    mean of U and V; the change of defocus with height and tilt is left out.
+
+    Parameters
+    ----------
+    params
+        (B, 9) or (B, 11), columns as in :class:`CtfColumn`.
+    shape
+        (D, H, W).
+    rfft
+        Half of the last axis, or the whole.
+
+    Returns
+    -------
+    Tensor
+        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``, in the type of ``params``.
+    """
+    return _passed(_recorded_3d(params, shape, rfft), params)
+
+
+def noise_gain(params: Tensor, shape: Sequence[int]) -> Tensor:
+    """Evaluate what the noise of images or volumes was multiplied by after it was recorded.
+
+    Parameters
+    ----------
+    params
+        (B, 9) or (B, 11), columns as in :class:`CtfColumn`.
+    shape
+        (H, W) or (D, H, W).
+
+    Returns
+    -------
+    Tensor
+        (B, *shape[:-1], W // 2 + 1): √(c² + :data:`LEAST_GAIN`²) for images that were multiplied
+        by c, 1 for others.
+    """
+    flat = len(shape) == 2
+    made = _recorded_2d(params, (shape[0], shape[1])) if flat else _recorded_3d(params, shape)
+    gain = _gain(made)
+    return torch.where(_state(params, made) == CtfState.PREMULTIPLIED, gain, torch.ones_like(gain))
+
+
+def _recorded_2d(params: Tensor, shape: tuple[int, int], rfft: bool = True) -> Tensor:
+    """Evaluate the CTF itself."""
+    if params.ndim != 2 or params.shape[1] not in (ALWAYS, len(CtfColumn)):
+        expected = f"shape (images, {ALWAYS}) or (images, {len(CtfColumn)})"
+        raise InputError.of("CTF", "the parameter array", tuple(params.shape), expected)
+    column = [params[:, c, None, None] for c in range(ALWAYS)]
     pixel_size, defocus_u, defocus_v, axis_deg, voltage, cs_mm, contrast, phase_deg, b = column
 
     height, width = shape
@@ -113,42 +191,47 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
     aberration = cs_mm * 1e7 * wavelength**3 * s2**2 / 4 - defocus * wavelength * s2 / 2
     gamma = 2 * math.pi * aberration - torch.deg2rad(phase_deg)
     transfer = contrast * torch.cos(gamma) - torch.sqrt(1 - contrast**2) * torch.sin(gamma)
-    return transfer * torch.exp(-b * s2 / 4)
+    transfer = transfer * torch.exp(-b * s2 / 4)
+    return (
+        transfer if params.shape[1] == ALWAYS else transfer * params[:, CtfColumn.SCALE, None, None]
+    )
 
 
-def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor:
-    """Evaluate the CTF on the lattice of an unshifted FFT in three dimensions.
-
-    Every slice that a tilt series measures carries the CTF of its image; with one defocus for
-    all, in every direction, they make a function of the radius alone.  The defocus taken is the
-    mean of U and V; the change of defocus with height and tilt is left out.
-
-    Parameters
-    ----------
-    params
-        (B, 9), columns as in :class:`CtfColumn`.
-    shape
-        (D, H, W).
-    rfft
-        Half of the last axis, or the whole.
-
-    Returns
-    -------
-    Tensor
-        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``, in the type of ``params``.
-    """
+def _recorded_3d(params: Tensor, shape: Sequence[int], rfft: bool = True) -> Tensor:
+    """Evaluate the CTF of the mean defocus in every direction."""
     mean = params.clone()
     mean[:, CtfColumn.DEFOCUS_U] = params[:, 1:3].mean(1)
     mean[:, CtfColumn.DEFOCUS_V] = mean[:, CtfColumn.DEFOCUS_U]
     # A profile to the lattice's corners, sqrt(3)/2 cycles a pixel: that of half the pixel size
     mean[:, CtfColumn.PIXEL_SIZE] /= 2
-    profile = ctf_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles a pixel
+    profile = _recorded_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles a pixel
     radius = frequencies(shape).norm(dim=-1).to(params) * PROFILE
     if rfft:
         radius = radius[..., : shape[-1] // 2 + 1]
     below = radius.floor().long().clamp(max=PROFILE - 1)
     rest = radius - below
     return torch.lerp(profile[:, below], profile[:, below + 1], rest[None])
+
+
+def _gain(transfer: Tensor) -> Tensor:
+    return torch.sqrt(transfer.square() + LEAST_GAIN**2)
+
+
+def _state(params: Tensor, like: Tensor) -> Tensor:
+    """State of each image, to be broadcast against (B, ...)."""
+    if params.shape[1] == ALWAYS:
+        return params.new_zeros(len(params), *[1] * (like.dim() - 1))
+    return params[:, CtfColumn.STATE].reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _passed(transfer: Tensor, params: Tensor) -> Tensor:
+    """From the CTF (B, ...) to what is left of a signal in the images as they came."""
+    if params.shape[1] == ALWAYS:
+        return transfer
+    state = _state(params, transfer)
+    whitened = transfer.square() / _gain(transfer)
+    altered = torch.where(state == CtfState.FLIPPED, transfer.abs(), whitened)
+    return torch.where(state == CtfState.RECORDED, transfer, altered)
 
 
 def apply_ctf(images: Tensor, params: Tensor) -> Tensor:
@@ -166,7 +249,7 @@ def apply_ctf(images: Tensor, params: Tensor) -> Tensor:
     images
         (B, C, H, W) floating; every channel of an image gets the same CTF.
     params
-        (B, 9), columns as in :class:`CtfColumn`.
+        (B, 9) or (B, 11), columns as in :class:`CtfColumn`.
 
     Returns
     -------

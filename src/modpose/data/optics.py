@@ -1,0 +1,277 @@
+"""What a table says of the microscope, and of what was done to the images since.
+
+The parameters of the contrast transfer function; whether phases were flipped or images multiplied
+by it; the sign of their contrast; and aberrations beyond it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.particles import Particles
+from modpose.data.ranges import check_ctf
+from modpose.errors import InputError
+
+Floats = NDArray[np.float64]
+
+MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+"""STAR columns of the microscope; as of RELION 3.1 they stand in data_optics."""
+FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
+SIGN = "blob/sign"
+ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
+BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
+MAGNIFICATION = tuple(f"rlnMagMat{i}{j}" for i in (0, 1) for j in (0, 1))
+
+
+def ctf_parameters(particles: Particles, pixel_size: float | None) -> Floats | None:
+    """Return what :meth:`Particles.ctf` does, in double precision."""
+    found = particles.given_ctf
+    if found is None:
+        if particles.has("ctf/df1_A"):
+            columns = _ctf_cryosparc(particles)
+        elif particles.has("rlnDefocusU"):
+            columns = _ctf_relion(particles)
+        else:
+            return None
+        sizes = particles.sizes_or(pixel_size)
+        if sizes is None:
+            raise InputError(f"{particles.name}: there is a defocus but no pixel size (angstrom)")
+        found = np.stack([sizes, *columns], axis=1)
+        check_ctf(found, particles.name)
+    state, scale = ctf_state(particles), _scale(particles)
+    if state is None and scale is None:
+        return found
+    late = found[:, 9:] if found.shape[1] > 9 else np.tile([1.0, 0.0], (particles.n, 1))
+    scale = late[:, 0] if scale is None else scale
+    state = late[:, 1] if state is None else state
+    if (scale == 1).all() and not state.any():
+        return found[:, :9]
+    return np.concatenate([found[:, :9], scale[:, None], state[:, None]], axis=1)
+
+
+def _scale(particles: Particles) -> Floats | None:
+    name = "rlnCtfScalefactor"
+    return particles.numbers(name) if particles.has(name) else None
+
+
+def ctf_state(particles: Particles) -> Floats | None:
+    """Return what was done to the images, (N,) of :class:`modpose.observe.ctf.CtfState`.
+
+    None where the table does not say, which means that they are as recorded.
+
+    Raises
+    ------
+    InputError
+        Where a flag is neither 0 nor 1, or phases were flipped and images multiplied as well.
+    """
+    flipped, premultiplied = (_flag(particles, name) for name in (FLIPPED, PREMULTIPLIED))
+    if flipped is None and premultiplied is None:
+        return None
+    flipped = np.zeros(particles.n) if flipped is None else flipped
+    premultiplied = np.zeros(particles.n) if premultiplied is None else premultiplied
+    both = np.flatnonzero(flipped * premultiplied)
+    if both.size:
+        where = f"{particles.name}: {FLIPPED} and {PREMULTIPLIED} in row {both[0] + 1}"
+        raise InputError(f"{where} are both 1, expected one of them")
+    return flipped + 2 * premultiplied
+
+
+def _flag(particles: Particles, name: str) -> Floats | None:
+    """Return a column of 0 and 1; None where it is not there."""
+    if not particles.has(name):
+        return None
+    values = particles.numbers(name)
+    bad = np.flatnonzero((values != 0) & (values != 1))
+    if bad.size:
+        found = f"{values[bad[0]]:g}"
+        raise InputError.of(particles.name, f"{name} in row {bad[0] + 1}", found, "0 or 1")
+    return values
+
+
+def image_sign(particles: Particles) -> Floats | None:
+    """Return what makes particles bright, (N,) of 1 and -1 (cryoSPARC); None where it is all 1."""
+    if not particles.has(SIGN):
+        return None
+    sign = particles.numbers(SIGN)
+    bad = np.flatnonzero(np.abs(sign) != 1)
+    if bad.size:
+        found = f"{sign[bad[0]]:g}"
+        raise InputError.of(particles.name, f"{SIGN} in row {bad[0] + 1}", found, "1 or -1")
+    return None if (sign == 1).all() else sign
+
+
+def _ctf_relion(particles: Particles) -> list[Floats]:
+    _refuse_without_optics(particles)
+    defocus_u = particles.numbers("rlnDefocusU")
+
+    def numbers(name: str, otherwise: Floats) -> Floats:
+        return particles.numbers(name) if particles.has(name) else otherwise
+
+    zero = np.zeros_like(defocus_u)
+    bfactor = numbers("rlnCtfBfactor", zero)
+    if (bfactor < 0).any():
+        particles.note(
+            "rlnCtfBfactor is negative, as Warp and M write it; it is read as a damping of "
+            "the same size"
+        )
+    return [
+        defocus_u,
+        numbers("rlnDefocusV", defocus_u),
+        numbers("rlnDefocusAngle", zero),
+        particles.positive("rlnVoltage"),
+        particles.numbers("rlnSphericalAberration"),
+        particles.numbers("rlnAmplitudeContrast"),
+        numbers("rlnPhaseShift", zero),
+        np.abs(bfactor),
+    ]
+
+
+def _refuse_without_optics(particles: Particles) -> None:
+    """Say so where the table names optics groups and the file has no table of them."""
+    missing = [name for name in MICROSCOPE if not particles.has(name)]
+    if missing and particles.optics is None and "rlnOpticsGroup" in particles.table.columns:
+        raise InputError(
+            f"{particles.name}: rlnOpticsGroup is there, but the block data_optics, which holds "
+            f"{', '.join(missing)}, is missing or empty; put it back, or give the CTF (--ctf)"
+        )
+
+
+def _ctf_cryosparc(particles: Particles) -> list[Floats]:
+    defocus_u = particles.numbers("ctf/df1_A")
+
+    def numbers(name: str) -> Floats:
+        return particles.numbers(name) if particles.has(name) else np.zeros_like(defocus_u)
+
+    return [
+        defocus_u,
+        particles.numbers("ctf/df2_A"),
+        np.rad2deg(particles.numbers("ctf/df_angle_rad")),
+        particles.positive("ctf/accel_kv"),
+        particles.numbers("ctf/cs_mm"),
+        particles.numbers("ctf/amp_contrast"),
+        np.rad2deg(numbers("ctf/phase_shift_rad")),
+        numbers("ctf/bfactor"),
+    ]
+
+
+# --- aberrations ------------------------------------------------------------------------------
+
+
+class Aberrations(NamedTuple):
+    """What the microscope does beyond the CTF; each None where the table has none, or zeros.
+
+    Attributes
+    ----------
+    odd, even
+        (N, K) coefficients of Zernike polynomials; beam tilt is among the odd ones.
+    magnification
+        (N, 2, 2) from frequencies of the image to those of the object.
+    phases
+        (N, 3) bounds of what cryoSPARC's fields do to a phase, as a multiple of s, s³ and s⁴.
+    """
+
+    odd: Floats | None = None
+    even: Floats | None = None
+    magnification: Floats | None = None
+    phases: Floats | None = None
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in self)
+
+
+def aberrations(particles: Particles) -> Aberrations:
+    """Read the aberrations of each particle.
+
+    Raises
+    ------
+    InputError
+        Where a list of coefficients is not one.
+    """
+    odd = _coefficients(particles, ODD)
+    if any(particles.has(name) for name in BEAM_TILT):
+        odd = _with_beam_tilt(particles, odd)
+    even = _coefficients(particles, EVEN)
+    return Aberrations(_any(odd), _any(even), _magnification(particles), _of_cryosparc(particles))
+
+
+def _any(values: Floats | None) -> Floats | None:
+    return values if values is not None and values.any() else None
+
+
+def _coefficients(particles: Particles, name: str) -> Floats | None:
+    """Read a column of lists ``[1.0,2.0]``, (N, K)."""
+    if not particles.has(name):
+        return None
+    texts, which = np.unique(particles.column(name).astype(str), return_inverse=True)
+    lists = []
+    for text in texts:
+        words = re.findall(r"[^\s,\[\]]+", text)
+        try:
+            lists.append([float(word) for word in words])
+        except ValueError:
+            found = repr(text[:40])
+            raise InputError.of(particles.name, name, found, "numbers in brackets") from None
+        if not np.isfinite(lists[-1]).all():
+            raise InputError.of(particles.name, name, repr(text[:40]), "finite numbers")
+    out = np.zeros((len(lists), max(map(len, lists))))
+    for row, numbers in enumerate(lists):
+        out[row, : len(numbers)] = numbers
+    return out[which.reshape(-1)]
+
+
+def _with_beam_tilt(particles: Particles, odd: Floats | None) -> Floats:
+    import torch
+
+    from modpose.observe.aberrations import with_beam_tilt
+
+    tilt = np.stack(
+        [
+            particles.numbers(name) if particles.has(name) else np.zeros(particles.n)
+            for name in BEAM_TILT
+        ],
+        axis=1,
+    )
+    before = np.zeros((particles.n, 6)) if odd is None else odd
+    if not tilt.any():
+        return before
+    cs, voltage = particles.numbers("rlnSphericalAberration"), particles.positive("rlnVoltage")
+    arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in (before, tilt, cs, voltage))
+    return with_beam_tilt(*arrays).numpy()
+
+
+def _magnification(particles: Particles) -> Floats | None:
+    anisotropy = [f"ctf/anisomag_{i}" for i in range(4)]
+    if all(particles.has(name) for name in MAGNIFICATION):
+        flat = np.stack([particles.numbers(name) for name in MAGNIFICATION], axis=1)
+    elif all(particles.has(name) for name in anisotropy):
+        added = np.stack([particles.numbers(name) for name in anisotropy], axis=1)
+        flat = added + np.eye(2).reshape(-1)
+    else:
+        return None
+    matrix = flat.reshape(-1, 2, 2)
+    return None if (matrix == np.eye(2)).all() else matrix
+
+
+def _of_cryosparc(particles: Particles) -> Floats | None:
+    """Bound the phases of cryoSPARC's fields: 2π s |shift|, 2π λ² s³ |tilt|, 2π λ³ s⁴ |tetra|."""
+    import torch
+
+    from modpose.observe.ctf import electron_wavelength
+
+    def size(field: str, count: int) -> Floats:
+        names = [f"ctf/{field}_{i}" for i in range(count)]
+        values = [particles.numbers(name) for name in names if particles.has(name)]
+        return np.linalg.norm(values, axis=0) if values else np.zeros(particles.n)
+
+    shift, tetra = size("shift_A", 2), size("tetra_A", 4)
+    cubic = size("tilt_A", 2) + size("trefoil_A", 2)
+    if not (shift.any() or cubic.any() or tetra.any()):
+        return None
+    voltage = torch.from_numpy(particles.positive("ctf/accel_kv"))
+    wavelength = electron_wavelength(voltage).numpy()
+    bounds = np.stack([shift, cubic * wavelength**2, tetra * wavelength**3], axis=1)
+    return np.asarray(2 * np.pi * bounds)

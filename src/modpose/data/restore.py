@@ -1,0 +1,180 @@
+"""Images as the models take them: bright particles, phases in place, white noise.
+
+Programs leave marks in the images that their tables tell of: dark particles (``blob/sign``), the
+phases of odd aberrations and beam tilt, a multiplication by the CTF, which colours the noise.
+These are undone here, for each image as it is read.  What cannot be undone and changes the
+result is refused.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.data.optics import PREMULTIPLIED, SIGN, aberrations, image_sign
+from modpose.data.source import Source
+from modpose.data.wedges import Wedges
+from modpose.errors import InputError
+from modpose.observe.aberrations import EVEN, take_off, zernike_phase
+from modpose.observe.ctf import CtfColumn, CtfState, noise_gain
+
+Images = NDArray[np.float32]
+
+LARGEST_PHASE_DEG = 20.0
+"""Aberrations that are left out turn no phase by more: the worst coefficient keeps 94 %."""
+LARGEST_SHIFT_PX = 0.5
+"""A magnification that is left out moves nothing in the box by more."""
+
+
+class Restoration:
+    """Undoes what a table says was done to its images.
+
+    Parameters
+    ----------
+    source
+        The images and their table.
+    wedges
+        What was measured of each volume, where volumes come with their weights.
+
+    Raises
+    ------
+    InputError
+        Where the table says that images were multiplied by their CTF and does not give it.
+    """
+
+    def __init__(self, source: Source, wedges: Wedges | None = None) -> None:
+        particles, dims = source.particles, len(source.stack.shape)
+        self.wedges = wedges if wedges is not None and wedges.premultiplied else None
+        self.sign = image_sign(particles)
+        if self.sign is not None:
+            particles.note(
+                f"{SIGN} is -1, so particles are dark; these images are multiplied by -1 "
+                "(--invert would turn them dark again)"
+            )
+        self.odd = aberrations(particles).odd if dims == 2 else None
+        params = particles.ctf(source.stack.pixel_size)
+        self.params = None
+        if params is not None and params.shape[1] > CtfColumn.STATE:
+            if (params[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any():
+                self.params = None if self.wedges is not None else params
+        elif params is None and self.wedges is None:
+            self._refuse_unknown(source)
+        self.pixel_size: NDArray[np.float64] | None = None
+        if self.odd is not None:
+            self.pixel_size = particles.sizes_or(source.stack.pixel_size)
+            if self.pixel_size is None:
+                raise InputError(
+                    f"{particles.name}: there is a beam tilt or rlnOddZernike but no "
+                    "pixel size (angstrom)"
+                )
+
+    @staticmethod
+    def _refuse_unknown(source: Source) -> None:
+        particles = source.particles
+        if particles.has(PREMULTIPLIED) and (particles.numbers(PREMULTIPLIED) != 0).any():
+            way = "their CTF (--ctf)" if len(source.stack.shape) == 2 else "their rlnCtfImage"
+            raise InputError(
+                f"{particles.name}: {PREMULTIPLIED} is 1, but the CTF that the images were "
+                f"multiplied by is not given, expected {way}"
+            )
+
+    def __bool__(self) -> bool:
+        parts = (self.sign, self.odd, self.params, self.wedges)
+        return any(part is not None for part in parts)
+
+    def __call__(self, images: Images, index: NDArray[np.int64]) -> Images:
+        """Undo it for images (B, C, *shape) of the rows ``index``."""
+        if self.sign is not None:
+            sign = self.sign[index].astype(np.float32)
+            images = images * sign.reshape(-1, *[1] * (images.ndim - 1))
+        if self.odd is None and self.params is None and self.wedges is None:
+            return images
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        if self.odd is not None and self.pixel_size is not None:
+            odd = torch.from_numpy(self.odd[index])
+            pixels = take_off(pixels, odd, torch.from_numpy(self.pixel_size[index]))
+        gain = self._gain(index, pixels.shape[2:])
+        if gain is not None:
+            axes = tuple(range(2, pixels.dim()))
+            spectrum = torch.fft.rfftn(pixels, dim=axes) / gain[:, None]
+            pixels = torch.fft.irfftn(spectrum, s=pixels.shape[2:], dim=axes)
+        return np.asarray(pixels.numpy(), np.float32)
+
+    def _gain(self, index: NDArray[np.int64], shape: torch.Size) -> Tensor | None:
+        if self.wedges is not None:
+            return torch.from_numpy(self.wedges.gain(index))
+        if self.params is None:
+            return None
+        return noise_gain(torch.from_numpy(self.params[index]), shape)
+
+
+def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float | None) -> None:
+    """Refuse aberrations that are not modelled, unless they change nothing in this box.
+
+    Parameters
+    ----------
+    source
+        Images and their table.
+    shape
+        Of the images as the model sees them.
+    pixel_size
+        The same, Å; None where it is not known.
+
+    Raises
+    ------
+    InputError
+        It names the column, what it does, and the pixel size that makes it negligible.
+    """
+    found = aberrations(source.particles)
+    name = source.particles.name
+    if len(shape) != 2 or (found.even is None and found.phases is None):
+        phase = 0.0
+    elif pixel_size is None:
+        raise InputError(f"{name}: there are aberrations but no pixel size (angstrom)")
+    else:
+        phase = _largest_phase(found.even, found.phases, pixel_size)
+    column = "rlnEvenZernike" if found.even is not None else "ctf/tilt_A, trefoil_A or tetra_A"
+    if phase > LARGEST_PHASE_DEG and pixel_size is not None:
+        larger = pixel_size
+        while _largest_phase(found.even, found.phases, larger) > LARGEST_PHASE_DEG:
+            larger *= 1.05
+        raise InputError(
+            f"{name}: {column} turns phases by up to {phase:.3g} degrees at {pixel_size:.3g} A a "
+            f"pixel, which is not modelled; a smaller --box, with pixels of {larger:.3g} A, makes "
+            "it negligible"
+        )
+    if phase > 0:
+        source.particles.note(
+            f"{column} is left out: it turns no phase by more than {phase:.2g} degrees here"
+        )
+    if found.magnification is not None and len(shape) == 2:
+        spread = np.linalg.norm(found.magnification - np.eye(2), ord=2, axis=(1, 2)).max()
+        moved = float(spread) * min(shape) / 2
+        if moved > LARGEST_SHIFT_PX:
+            raise InputError(
+                f"{name}: the magnification differs with direction by {100 * spread:.2g} % "
+                f"(rlnMagMat, ctf/anisomag), which moves the edge of the box by {moved:.2g} pixels "
+                "and is not modelled; a smaller --box makes it negligible"
+            )
+        source.particles.note(
+            f"rlnMagMat or ctf/anisomag is left out: it moves nothing by more than {moved:.2g} "
+            "pixels here"
+        )
+
+
+def _largest_phase(
+    even: NDArray[np.float64] | None, phases: NDArray[np.float64] | None, pixel_size: float
+) -> float:
+    """Return by how many degrees phases are turned at most, up to Nyquist's frequency."""
+    largest, edge = 0.0, 0.5 / pixel_size
+    if even is not None:
+        axis = torch.linspace(-edge, edge, 33, dtype=torch.float64)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        inside = torch.hypot(x, y) <= edge
+        kinds = torch.from_numpy(np.unique(even, axis=0))
+        largest = float(zernike_phase(kinds, EVEN, x[inside], y[inside]).abs().max())
+    if phases is not None:
+        largest = max(largest, float((phases @ np.array([edge, edge**3, edge**4])).max()))
+    return float(np.rad2deg(largest))
