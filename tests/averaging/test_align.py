@@ -20,6 +20,7 @@ from modpose.averaging.average import fsc_of_classes
 from modpose.averaging.run import read_coefficients
 from modpose.cli import main
 from modpose.data.preprocess import fourier_crop
+from modpose.data.source import Source
 from modpose.data.wedges import open_wedges
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
@@ -160,7 +161,7 @@ def test_an_interrupted_alignment_goes_on(
     source = open_source(star)
     settings = AlignSettings(rounds=4, refine_rounds=1, rotations=100, seed=2)
     whole = align_subtomograms(source, tmp_path / "whole", settings, quiet=True)
-    save = modpose.averaging.run._save_state
+    save = modpose.averaging.run.save_state
 
     def interrupted(path: Path, state: modpose.averaging.run.State) -> None:
         save(path, state)
@@ -168,7 +169,7 @@ def test_an_interrupted_alignment_goes_on(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(modpose.averaging.run, "_save_state", interrupted)
+        patched.setattr(modpose.averaging.run, "save_state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             align_subtomograms(source, tmp_path / "two", settings, quiet=True)
     assert not (tmp_path / "two" / "particles.star").exists()
@@ -226,3 +227,53 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="image 4: it holds values that are not finite"):
         align_subtomograms(open_source(noise), tmp_path / "out", AlignSettings())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_alignment_stays_until_another_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def volumes(seed: int) -> Source:
+        made = SubtomogramSettings(n=16, box=BOX, pixel_size=9.0, snr=2.0, seed=seed)
+        simulated = simulate_subtomograms(made, built_in_species(1))
+        return open_source(simulated.volumes(), kind="volumes")
+
+    settings = AlignSettings(rounds=2, refine_rounds=1, rotations=60)
+    one, other, out = volumes(0), volumes(1), tmp_path / "out"
+    align_subtomograms(one, out, settings, quiet=True)
+    (out / "mine.txt").write_text("mine")
+    (out / "classification.mrc").write_text("mine")
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(modpose.averaging.run, "_log", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            align_subtomograms(other, out, settings, overwrite=True, quiet=True)
+    assert {p: p.read_bytes() for p in before} == before
+    with pytest.raises(InputError, match="not those that it was begun with"):
+        align_subtomograms(one, out, settings, resume=True, quiet=True)
+    with pytest.raises(InputError, match="the wedge is not the one"):
+        align_subtomograms(other, out, settings, wedge=(-60, 60), resume=True, quiet=True)
+    align_subtomograms(other, out, settings, resume=True, quiet=True)
+    changed = {p.name for p in before if p.read_bytes() != before[p]}
+    assert {"particles.star", "class001.mrc", "settings.json", "state.safetensors"} <= changed
+    assert not changed & {"mine.txt", "classification.mrc"}
+    assert {p for p in out.rglob("*") if p.is_file()} == set(before)
+
+
+def test_an_alignment_never_replaces_its_input(star: Path, aligned: Path) -> None:
+    before = (aligned / "particles.star").read_bytes()
+    source = open_source(aligned / "particles.star", datadir=star.parent)
+    with pytest.raises(InputError, match="is an input of this command"):
+        align_subtomograms(source, aligned, overwrite=True, quiet=True)
+    assert (aligned / "particles.star").read_bytes() == before
+
+
+def test_settings_of_another_program_are_no_alignment(star: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"editor.tabSize": 4}')
+    (tmp_path / "particles.star").write_text("mine")
+    with pytest.raises(InputError, match="holds no alignment"):
+        align_subtomograms(open_source(star), tmp_path, overwrite=True, quiet=True)
+    assert (tmp_path / "particles.star").read_text() == "mine"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from modpose.averaging.coefficients import Coefficients
 from modpose.averaging.reference import make_references
+from modpose.data.files import Staging
 from modpose.data.mrc import write_mrcs
 from modpose.data.star import write_star
 from modpose.geometry.rotations import relion_of_rotation
@@ -30,7 +31,9 @@ STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Standard deviations of content at which they are drawn."""
 
 
-def write_results(folder: Path, source: Source, found: Alignment, data: Coefficients) -> None:
+def write_results(
+    folder: Path, source: Source, found: Alignment, data: Coefficients, place: Staging
+) -> None:
     """Write averages, their halves, correlations and, last, the table of poses."""
     size = None if source.pixel_size is None else found.binning * source.pixel_size
     maps = found.maps
@@ -38,14 +41,14 @@ def write_results(folder: Path, source: Source, found: Alignment, data: Coeffici
         volumes = (maps.combined, maps.plain_first, maps.plain_second)
         for name, stack in zip(MAPS, volumes, strict=True):
             path = folder / name.format(number + 1)
-            write_mrcs(path, stack[number : number + 1].numpy(), size, overwrite=True)
+            write_mrcs(place(path), stack[number : number + 1].numpy(), size)
         for motion in range(len(found.motions[number].directions) if found.motions else 0):
             path = folder / MOTION.format(number + 1, motion + 1)
-            write_mrcs(path, along_motion(found, number, motion).numpy(), size, overwrite=True)
-    correlation_table(found, size, data.box).to_csv(folder / "fsc.csv", index=False)
+            write_mrcs(place(path), along_motion(found, number, motion).numpy(), size)
+    correlation_table(found, size, data.box).to_csv(place(folder / "fsc.csv"), index=False)
     table = pose_table(source, found, folder, uncertainties(found, data))
     optics = source.particles.optics
-    write_star(folder / "particles.star", table, optics, overwrite=True)
+    write_star(place(folder / "particles.star"), table, optics)
 
 
 def along_motion(found: Alignment, number: int, motion: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from modpose.averaging.files import STEPS, along_motion
-from modpose.data.files import replace_atomically
+from modpose.data.files import Staging
 from modpose.report.figures import BLUE, INK, MUTED, ORANGE, SMALL, TEXT, new_figure, style
 from modpose.report.html import Picture, Section, render
 
@@ -26,17 +26,17 @@ SHOWN = 12
 """Classes drawn."""
 
 
-def write_page(folder: Path, source: Source, found: Alignment, settings: AlignSettings) -> Path:
-    """Draw ``index.html`` and ``figures/*.png``; return the page."""
+def write_page(
+    folder: Path, source: Source, found: Alignment, settings: AlignSettings, place: Staging
+) -> None:
+    """Draw ``index.html`` and ``figures/*.png``."""
     size, box = source.pixel_size, source.stack.shape[0]
     sections = [_averages(found, size, box), _agreement(found, size, box), _poses(found)]
     if found.motions:
         sections.append(_motions(found))
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
     for section in sections:
         for picture in section.pictures:
-            _write(figures / f"{picture.name}.png", picture.png)
+            place(folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
     facts = [
         ("volumes", f"{source.n}"),
         ("box", f"{box}³" + ("" if size is None else f", {size:g} Å a voxel")),
@@ -45,13 +45,7 @@ def write_page(folder: Path, source: Source, found: Alignment, settings: AlignSe
         ("seed", f"{settings.seed}"),
     ]
     html = render("Alignment", source.stack.name, facts, [], sections)
-    page = folder / "index.html"
-    _write(page, html.encode())
-    return page
-
-
-def _write(path: Path, raw: bytes) -> None:
-    replace_atomically(path, lambda file: file.write(raw), overwrite=True)
+    place(folder / "index.html").write_bytes(html.encode())
 
 
 def _averages(found: Alignment, pixel_size: float | None, box: int) -> Section:

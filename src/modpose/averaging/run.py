@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from torch import Tensor
 from modpose.averaging.alignment import LEAST_BOX, Alignment, AlignSettings
 from modpose.averaging.average import resolution_shell, soft_sphere
 from modpose.averaging.classify import (
-    Assignment,
     Schedule,
     State,
     classify,
@@ -26,14 +24,28 @@ from modpose.averaging.classify import (
     random_start,
 )
 from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, measure_noise
+from modpose.averaging.folder import (
+    METRICS,
+    SEARCHED,
+    STATE,
+    begin,
+    check_folder,
+    go_on,
+    load_state,
+    publish_work,
+    remove_work,
+    save_state,
+    written_files,
+)
 from modpose.averaging.motion import Motions, principal_motions
 from modpose.averaging.refine import refine
 from modpose.averaging.regroup import regrouped
-from modpose.data.files import replace_atomically
+from modpose.data.files import all_or_nothing
 from modpose.data.preprocess import fourier_crop
 from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
+from modpose.pretrained import fingerprint
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -47,9 +59,6 @@ NOISE_FROM = 512
 """Volumes that the spectrum of the noise is measured on."""
 LEAST_SHELLS = 3
 """Motions are sought in so many shells at least."""
-SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
-CONTENTS = (SETTINGS, STATE, METRICS, "particles.star", "fsc.csv", "index.html")
-"""Files of a finished folder, besides averages and figures; what --overwrite removes."""
 
 
 def align_subtomograms(
@@ -80,7 +89,7 @@ def align_subtomograms(
     datadir
         Where the files that a table names are looked for first.
     overwrite
-        Replace a folder of an earlier alignment.
+        Replace an earlier alignment, once this one is finished.
     resume
         Go on with an interrupted one.
     quiet
@@ -96,21 +105,35 @@ def align_subtomograms(
 
     settings = settings or AlignSettings()
     check_volumes(source, settings)
-    folder, wanted = Path(out), dataclasses.asdict(settings) | {"volumes": source.n}
-    _check_folder(folder, wanted, overwrite, resume)
+    folder, wanted = Path(out), _wanted(source, settings, wedge)
+    check_folder(folder, wanted, source, overwrite, resume)
     side, binning = _side(source, settings)
     wedges = open_wedges(
         source, wedge, shape=(side,) * 3, pixel_size_factor=binning, datadir=datadir
     )
     data = read_coefficients(source, wedges, settings)
-    if not resume:
-        _begin(folder, wanted)
-    found = _carried_out(data, folder, settings, quiet)._replace(binning=binning)
+    work = go_on(folder) if resume else begin(folder, wanted)
+    found = _carried_out(data, work, settings, quiet)._replace(binning=binning)
     if settings.motions:
         found = found._replace(motions=_motions_of(data, found, settings))
-    write_results(folder, source, found, data)
-    write_page(folder, source, found, settings)
+    with all_or_nothing() as place:
+        for earlier in written_files(folder):
+            place.remove(earlier)
+        publish_work(work, folder, place)
+        write_page(folder, source, found, settings, place)
+        write_results(folder, source, found, data, place)
+    remove_work(work, folder)
     return found
+
+
+def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dict[str, object]:
+    """Say what is asked for, and of which volumes, as JSON has it."""
+    measured = [float(tilt) for tilt in wedge] if isinstance(wedge, tuple) else wedge
+    return dataclasses.asdict(settings) | {
+        "volumes": source.n,
+        "fingerprint": fingerprint(source),
+        "wedge": str(measured.absolute()) if isinstance(measured, Path) else measured,
+    }
 
 
 def check_volumes(source: Source, settings: AlignSettings) -> None:
@@ -207,7 +230,7 @@ def _carried_out(
     with Progress("aligning", total * len(data), quiet=quiet) as progress:
 
         def report(state: State) -> None:
-            _save_state(folder / STATE, state)
+            save_state(folder / STATE, state)
             _log(folder / METRICS, state, data, time.perf_counter() - began)
             progress.show(round=state.round, score=float(state.assignment.score.mean()))
             progress.advance(len(data), time.perf_counter() - began)
@@ -216,11 +239,11 @@ def _carried_out(
             progress.show(round=state.round, score=float(state.assignment.score.mean()))
             progress.advance(0, time.perf_counter() - began)
 
-        state = _load_state(folder / STATE)
+        state = load_state(folder / STATE)
         if state is None:
             state = random_start(data, settings.classes, mask, schedule, settings.seed)
         progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
-        searched = folder / "searched.safetensors"
+        searched = folder / SEARCHED
         if state.round <= schedule.rounds:
             state = classify(
                 data,
@@ -241,8 +264,8 @@ def _carried_out(
                 seed=settings.seed,
                 report=regrouping,
             )
-            _save_state(searched, state)
-        state = _load_state(searched) or state
+            save_state(searched, state)
+        state = load_state(searched) or state
         state, maps, half = refine(
             data,
             state,
@@ -298,74 +321,3 @@ def _log(path: Path, state: State, data: Coefficients, seconds: float) -> None:
     }
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
-
-
-# --- the folder -------------------------------------------------------------------------------
-
-
-def _check_folder(folder: Path, wanted: dict[str, object], overwrite: bool, resume: bool) -> None:
-    """Refuse a folder that cannot be written to or gone on with; nothing is touched."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file stands where the folder should go")
-    if resume:
-        earlier = _settings_of(folder)
-        differing = next((name for name in wanted if earlier.get(name) != wanted[name]), None)
-        if differing is not None:
-            expected = f"{earlier.get(differing)} as begun"
-            raise InputError.of(folder, f"{differing} to go on with", wanted[differing], expected)
-    elif folder.is_dir() and any(folder.iterdir()):
-        if not (folder / SETTINGS).is_file():
-            raise InputError(f"{folder}: the folder is not empty and holds no alignment")
-        if not overwrite:
-            raise InputError(
-                f"{folder}: there is an alignment already; give another -o, or --overwrite to "
-                "replace it, or --resume to go on with it"
-            )
-
-
-def _begin(folder: Path, wanted: dict[str, object]) -> None:
-    """Make an empty folder, and say in it what was asked for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
-    text = json.dumps(wanted, indent=2) + "\n"
-    replace_atomically(folder / SETTINGS, lambda file: file.write(text.encode()), overwrite=True)
-
-
-def _settings_of(folder: Path) -> dict[str, object]:
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise InputError(f"{folder}: there is no alignment to go on with (no {SETTINGS})")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError:
-        raise InputError(f"{path}: not readable as JSON") from None
-    return values if isinstance(values, dict) else {}
-
-
-def _clear(folder: Path) -> None:
-    names = [*CONTENTS, "searched.safetensors"]
-    averages = [path.name for path in folder.glob("class*.mrc")]
-    for name in names + averages:
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "figures", ignore_errors=True)
-
-
-def _save_state(path: Path, state: State) -> None:
-    from safetensors.torch import save
-
-    tensors = {name: part.contiguous() for name, part in state.assignment._asdict().items()}
-    tensors |= {"volumes": state.volumes.contiguous(), "fsc": state.fsc.contiguous()}
-    raw = save(tensors, {"round": str(state.round)})
-    replace_atomically(path, lambda file: file.write(raw), overwrite=True)
-
-
-def _load_state(path: Path) -> State | None:
-    from safetensors import safe_open
-
-    if not path.is_file():
-        return None
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        done = int(file.metadata()["round"])
-    assignment = Assignment(*(tensors[name] for name in Assignment._fields))
-    return State(done, assignment, tensors["volumes"], tensors["fsc"])
