@@ -18,6 +18,7 @@ from modpose.inputs import files_of_run
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
+    from modpose.model import PoseModel
     from modpose.run import Run
 
 Floats = NDArray[np.floating]
@@ -168,14 +169,19 @@ def write_volumes(
     return targets
 
 
-def _drawn(run: Run, stops: Stops, quiet: bool) -> Iterator[Volume]:
-    """Draw one volume at a time, with a progress bar."""
-    model = run.model()
+def check_draws_volumes(run: Run, model: PoseModel) -> None:
+    """Raise InputError where the model of a run draws pictures."""
     if model.vae.projection is None and len(model.vae.shape) != 3:
         raise InputError(
             f"{run.path}: the model of recipe {run.config.recipe} draws pictures, expected one of "
             "volumes (projections with given poses, or subtomograms)"
         )
+
+
+def _drawn(run: Run, stops: Stops, quiet: bool) -> Iterator[Volume]:
+    """Draw one volume at a time, with a progress bar."""
+    model = run.model()
+    check_draws_volumes(run, model)
     with Progress("volumes", len(stops.z), quiet=quiet, unit="volume") as progress:
         for z in stops.z:
             yield model.decode(z[None])[0]

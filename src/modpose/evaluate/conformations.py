@@ -75,10 +75,10 @@ class ConformationScores:
         said = [f"mean FSC with {len(self.areas)} true maps: {np.mean(self.areas):.4f}"]
         if self.reference is not None:
             reference = float(np.mean(self.reference))
-            said.append(
-                f"back-projection of the images of each true state: {reference:.4f} "
-                f"(the model reaches {np.mean(self.areas) / reference:.1%} of it)"
-            )
+            share = ""
+            if reference > 0:
+                share = f" (the model reaches {np.mean(self.areas) / reference:.1%} of it)"
+            said.append(f"back-projection of the images of each true state: {reference:.4f}{share}")
         if self.motion is not None:
             best = "" if self.known is None else f" (true maps known: {self.known.motion:.4f})"
             said.append(
@@ -261,12 +261,14 @@ def score_run(
         Where the images carry no truth, or the maps have another box than the model.
     """
     from modpose.backprojection.halves import open_posed
+    from modpose.volumes import check_draws_volumes
 
     dataset = run.dataset()
     truth = dataset.source.particles.truth()
     if truth is None:
         raise InputError(f"{run.path}: its images carry no truth (modposeTruth... columns)")
     model, true = run.model(), read_true_maps(maps)
+    check_draws_volumes(run, model)
     if true[0].volume.shape != (dataset.shape[0],) * 3:
         found = " x ".join(map(str, true[0].volume.shape))
         raise InputError.of(maps, "the box of the maps", found, f"{dataset.shape[0]}, the model's")
