@@ -148,6 +148,13 @@ def test_premultiplied_images_without_their_ctf_are_refused():
         Dataset(bare, DataConfig(), seed=0)
 
 
+def test_an_incomplete_ctf_that_is_not_asked_for_is_no_matter():
+    of = source(white())
+    table = of.particles.table.drop(columns=["rlnVoltage"])
+    bare = Source(of.stack, Particles(table, format="star", name="p.star"))
+    assert Dataset(bare, DataConfig(), seed=0).ctf is None
+
+
 def test_the_scale_of_the_ctf_counts():
     _, ctf = seen(source(white()))
     _, params = seen(source(white(), rlnCtfScalefactor=0.5))

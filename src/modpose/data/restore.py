@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.data.optics import PREMULTIPLIED, SIGN, aberrations, image_sign
+from modpose.data.optics import PREMULTIPLIED, SIGN, aberrations, ctf_state, image_sign
+from modpose.data.particles import Particles
 from modpose.data.source import Source
 from modpose.data.wedges import Wedges
 from modpose.errors import InputError
@@ -54,13 +55,9 @@ class Restoration:
                 "(--invert would turn them dark again)"
             )
         self.odd = aberrations(particles).odd if dims == 2 else None
-        params = particles.ctf(source.stack.pixel_size)
         self.params = None
-        if params is not None and params.shape[1] > CtfColumn.STATE:
-            if (params[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any():
-                self.params = None if self.wedges is not None else params
-        elif params is None and self.wedges is None:
-            self._refuse_unknown(source)
+        if self.wedges is None and may_be_premultiplied(particles):
+            self.params = self._ctf(source)
         self.pixel_size: NDArray[np.float64] | None = None
         if self.odd is not None:
             self.pixel_size = particles.sizes_or(source.stack.pixel_size)
@@ -71,14 +68,19 @@ class Restoration:
                 )
 
     @staticmethod
-    def _refuse_unknown(source: Source) -> None:
+    def _ctf(source: Source) -> NDArray[np.float32] | None:
+        """Return the CTF that images were multiplied by; None where none of them was."""
         particles = source.particles
-        if particles.has(PREMULTIPLIED) and (particles.numbers(PREMULTIPLIED) != 0).any():
+        params = particles.ctf(source.stack.pixel_size)
+        if params is None:
             way = "their CTF (--ctf)" if len(source.stack.shape) == 2 else "their rlnCtfImage"
             raise InputError(
                 f"{particles.name}: {PREMULTIPLIED} is 1, but the CTF that the images were "
                 f"multiplied by is not given, expected {way}"
             )
+        if params.shape[1] <= CtfColumn.STATE:
+            return None
+        return params if (params[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any() else None
 
     def __bool__(self) -> bool:
         parts = (self.sign, self.odd, self.params, self.wedges)
@@ -108,6 +110,15 @@ class Restoration:
         if self.params is None:
             return None
         return noise_gain(torch.from_numpy(self.params[index]), shape)
+
+
+def may_be_premultiplied(particles: Particles) -> bool:
+    """Whether the table, or the file that the CTF came from, says so of any image."""
+    state, given = ctf_state(particles), particles.given_ctf
+    if state is not None:
+        return bool((state == CtfState.PREMULTIPLIED).any())
+    late = given is not None and given.shape[1] > CtfColumn.STATE
+    return late and bool((given[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any())
 
 
 def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float | None) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.locate import find_files
 from modpose.data.particles import Particles
-from modpose.data.source import find_files
 from modpose.data.star import columns_of, read_star
 from modpose.errors import InputError
 
