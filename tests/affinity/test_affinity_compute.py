@@ -143,7 +143,8 @@ def test_a_stack_is_read_once(pictures: np.ndarray, monkeypatch: pytest.MonkeyPa
 def test_volumes_in_a_folder_are_named_by_their_files(volumes: Path) -> None:
     affinity = compute_affinity(volumes, kind="volumes")
     assert affinity.names == ("1b23_2", "1b23_10", "1dfo_1")
-    assert affinity.values[0, 1] == pytest.approx(1)
+    # three single-precision sums of 16³ terms, in pairs: 3 × 12 roundings of 1.2e-7
+    assert affinity.values[0, 1] == pytest.approx(1, abs=1e-5)
     assert affinity.values[0, 2] < 0.9
 
 

@@ -256,7 +256,9 @@ def test_without_shift_the_kernels_lie_on_the_box_centre() -> None:
     spoiled = image.clone()
     spoiled[..., : 10 - reach, :] = 5.0
     spoiled[..., 10 + reach + 1 :] = 5.0
-    assert torch.equal(propose(encoder, spoiled).params, proposal.params)
+    # where a processor convolves by transforms, roundings of what lies outside come through
+    again = propose(encoder, spoiled)
+    torch.testing.assert_close(again.params, proposal.params, atol=1e-4, rtol=0)
     posterior = layout.posterior(*proposal)
     assert posterior.shift is None and posterior.best().shift.abs().max() == 0
 

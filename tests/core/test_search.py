@@ -428,7 +428,9 @@ def test_refinement_never_lowers_the_bound(likelihood: str) -> None:
     content = Gaussian(torch.full((6, 1, 1), 0.4), torch.full((6, 1, 1), math.log(0.1)))
     before = searched(vae, batch, SearchSettings(refine_steps=0, samples=8), content)
     after = searched(vae, batch, SearchSettings(refine_steps=30, samples=8), content)
-    assert (after.chosen_by >= before.chosen_by - 1e-4).all()
+    # single-precision sums over pixels, of another batch: a few roundings of 1.2e-7
+    rounding = 16 * torch.finfo(torch.float32).eps * before.chosen_by.abs()
+    assert (after.chosen_by >= before.chosen_by - rounding).all()
     assert after.elbo().mean() > before.elbo().mean()
     assert after.best.z.abs().mean() < 0.25
     assert all(p.requires_grad for p in vae.encoder.parameters())

@@ -68,8 +68,10 @@ def test_rings_are_turned_back_by_whole_steps(step: int) -> None:
     values = torch.randn(2, 3, 16)
     back = turned(torch.fft.rfft(values, norm="ortho"), torch.tensor([step, 0]))
     found = torch.fft.irfft(back, n=16, norm="ortho")
-    torch.testing.assert_close(found[0], values[0].roll(-step, -1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[1], values[1], atol=1e-5, rtol=0)
+    # phases of up to 8 × 20 × 2π / 16 = 63 rad are known to 4e-6 rad in single precision, and the
+    # 16 coefficients of a row, each of about 1, add up to 4 / sqrt(16) of it and more
+    torch.testing.assert_close(found[0], values[0].roll(-step, -1), atol=5e-5, rtol=0)
+    torch.testing.assert_close(found[1], values[1], atol=1e-5, rtol=0)  # no phase to round
 
 
 def test_the_centre_of_mass_follows_a_shift_and_not_the_background() -> None:
