@@ -39,6 +39,8 @@ def shown(value: object) -> str:
     """
     if isinstance(value, str):
         return f"'{_cut(printable(value[: 2 * SHOWN]), SHOWN)}'"
+    if type(value).__module__.startswith("numpy"):  # nan, not np.float64(nan)
+        return _cut(printable(str(value)), SHOWN)
     return _cut(printable(_Bounded().repr(value)), SHOWN)
 
 

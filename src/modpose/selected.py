@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.cryosparc import read_cs_records
 from modpose.data.files import all_or_nothing, check_outputs
 from modpose.data.star import write_star
 from modpose.errors import InputError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 TABLES = {".star": "star", ".cs": "cs"}
 """Extension of a selection and the format of the input that it needs."""
 NAMES = {".star": "STAR", ".cs": ".cs"}
-MOST_HEADER_BYTES = 2**20
 
 
 def export_selection(
@@ -82,7 +82,6 @@ def export_selection(
 def _write_records(source: Source, positions: NDArray[np.int64], out: Path) -> None:
     """Write the records of a cryoSPARC table at some positions, every field to the last bit."""
     assert source.path is not None
-    with source.path.open("rb") as file:
-        records = np.load(file, allow_pickle=False, max_header_size=MOST_HEADER_BYTES)
+    records = read_cs_records(source.path)
     with out.open("wb") as file:
         np.save(file, records[positions], allow_pickle=False)

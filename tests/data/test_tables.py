@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from modpose.data.cryosparc import read_cs
 from modpose.data.particles import Particles
 from modpose.data.rotations import relion_rotation, rotation_of_vector
 from modpose.data.source import open_source
 from modpose.data.star import other_kind, particle_blocks, read_star, write_star
-from modpose.data.tables import particles_of_star, read_cs, read_csv, read_particles
+from modpose.data.tables import particles_of_star, read_csv, read_particles
 from modpose.errors import InputError
 
 SHARED_TMP = settings(

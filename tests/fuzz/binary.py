@@ -105,6 +105,21 @@ def _picture(array: NDArray[Any], format: str, mode: str | None = None, **option
     return Seed(file.getvalue())
 
 
+def _load_tiff_picture(path: Path) -> NDArray[np.float32]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            if page.compression == 1 and page.photometric in (1, 2) and page.bitspersample >= 8:
+                array = page.asarray().astype(np.float32)
+                colour = np.moveaxis(array, -1 if page.planarconfig == 1 else 0, 0)[:3]
+                return array[None, None] if array.ndim == 2 else colour[None]
+    except (tifffile.TiffFileError, IndexError):
+        pass  # a list of tags that Pillow reads and tifffile does not
+    return _load_picture(path)
+
+
 def _load_picture(path: Path) -> NDArray[np.float32]:
     from PIL import Image
 
@@ -128,7 +143,7 @@ def _mrc(array: NDArray[np.float32], wrap: Callable[[bytes], bytes] = bytes) -> 
 def _load_mrc(path: Path) -> NDArray[np.float32]:
     import mrcfile
 
-    with mrcfile.open(path) as mrc:
+    with mrcfile.open(path, permissive=True) as mrc:
         array, header = mrc.data, mrc.header
         turn = (int(header.maps), int(header.mapr), int(header.mapc))
         depth = int(header.mz)
@@ -174,8 +189,12 @@ def formats() -> list[Format]:
         ),
         Format(
             *("tiff-picture", "p/x.tif"),
-            [_picture(wide, "TIFF"), _picture(colour, "TIFF", compression="tiff_lzw")],
-            *(_folder, _load_picture),
+            [
+                _picture(wide, "TIFF"),
+                _picture(colour, "TIFF", compression="tiff_lzw"),
+                _picture(colour, "TIFF"),
+            ],
+            *(_folder, _load_tiff_picture),
         ),
         Format("mrc", "x.mrc", [_mrc(REAL), _mrc(CUBES), _mrc(CUBES[:1])], read_all, _load_mrc),
         Format("mrcs", "x.mrcs", [_mrc(REAL)], read_all, _load_stack),
@@ -200,6 +219,6 @@ def _load_stack(path: Path) -> NDArray[np.float32]:
     import mrcfile
 
     array = _load_mrc(path)
-    with mrcfile.open(path) as mrc:
+    with mrcfile.open(path, permissive=True) as mrc:
         stack = int(mrc.header.ispg) <= 400
         return mrc.data.reshape(-1, 1, *mrc.data.shape[-2:]).astype(np.float32) if stack else array

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose.data.cryosparc import read_cs
 from modpose.data.inspect import describe
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.source import image_references
-from modpose.data.tables import read_cs
 from modpose.run import Run
 from modpose.train.checkpoint import newest_checkpoint
 from tests.fuzz.binary import NPY_TOKENS, npy

@@ -18,7 +18,15 @@ from tests.fuzz.mutators import mutate
 
 SECONDS, GIBIBYTES = 10, 2
 LONGEST, LINES = 360, 3
-LIBRARY_WORDS = ("NoneType", "Traceback", "object has no attribute", "unpack", "\\x", "b'", "codec")
+LIBRARY_WORDS = (
+    "NoneType",
+    "Traceback",
+    "object has no attribute",
+    "cannot unpack",
+    "\\x",
+    "b'",
+    "codec",
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from modpose.affinity.files import read_affinity, write_affinity
 from modpose.affinity.matrix import Affinity, label_name
 from modpose.data.files import replace_atomically
+from modpose.data.npy import read_npy
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def load_known(folder: Path, labels: ArrayLike | None, n: int) -> KnownAffinity:
     samples = folder / SAMPLES_FILE
     return _known(
         read_affinity(classes) if classes.is_file() else None,
-        _read_npy(samples) if samples.is_file() else None,
+        read_matrix(samples) if samples.is_file() else None,
         labels,
         n,
     )
@@ -176,7 +177,7 @@ def _sample_matrix(source: Source, given: str | Path | ArrayLike | Affinity) -> 
 
             return compute_affinity(source, metric).values.astype(np.float32)
         npy = Path(given).suffix == ".npy"
-        given = _read_npy(Path(given)) if npy else read_affinity(given)
+        given = read_matrix(Path(given)) if npy else read_affinity(given)
     if not isinstance(given, Affinity):
         values = np.asarray(given, dtype=np.float64)
         given = Affinity(values, tuple(map(str, range(len(values)))), "--sample-affinity")
@@ -191,12 +192,10 @@ def _metric(given: str | Path) -> Any:
     return None if kind is None else kind()
 
 
-def _read_npy(path: Path) -> NDArray[np.float32]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
-            return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
-    except (ValueError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise InputError(f"{path}: not readable as NPY ({reason})") from None
+def read_matrix(path: Path) -> NDArray[np.float32]:
+    """Read a matrix of real numbers from a NumPy file."""
+    values = read_npy(path)
+    if values.dtype.kind not in "biuf":
+        raise InputError.of(path, "the type of the numbers", str(values.dtype), "reals")
+    with np.errstate(over="ignore", invalid="ignore"):  # too large: infinite, refused later
+        return values.astype(np.float32)

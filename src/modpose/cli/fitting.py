@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,9 +23,6 @@ from modpose.cli.arguments import (
 )
 from modpose.cli.signals import Interrupted, exit_code
 from modpose.errors import InputError
-
-if TYPE_CHECKING:
-    from modpose.run import Run
 from modpose.limits import check_minutes
 
 
@@ -181,7 +178,7 @@ def fit(
             max_minutes=max_minutes,
             overwrite=overwrite,
         )
-    _end(run)
+    typer.echo(f"saved {run.path}; next: modpose report {run.path}")
 
 
 @app.command("resume")
@@ -204,14 +201,7 @@ def resume_verb(
 
     with _resumable(run):
         resumed = resume_run(run, epochs=epochs, max_minutes=max_minutes)
-    _end(resumed)
-
-
-def _end(run: Run) -> None:
-    """Say where the run is, and what looks wrong about it."""
-    typer.echo(f"saved {run.path}; next: modpose report {run.path}")
-    for alarm in run.alarms:
-        typer.echo(f"alarm: {alarm.sentence}")
+    typer.echo(f"saved {resumed.path}; next: modpose report {resumed.path}")
 
 
 def _absolute(wedge: str | None) -> str | None:

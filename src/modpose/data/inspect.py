@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
+from modpose.data.cryosparc import read_cs
 from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, read_header
@@ -33,7 +34,7 @@ from modpose.data.star import (
     read_star,
     tilt_stack_reason,
 )
-from modpose.data.tables import TABLES, particles_of_star, read_cs, read_csv
+from modpose.data.tables import TABLES, particles_of_star, read_csv
 from modpose.errors import InputError
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.data.formats import read_npz
+from modpose.data.npy import read_npy
 from modpose.data.source import Source, split_array_name
+from modpose.data.text import read_text
 from modpose.errors import InputError
 
 
@@ -45,10 +48,9 @@ def read_labels(labels: str | Path | ArrayLike, source: Source) -> NDArray[Any]:
 
 
 def _read(path: Path, array: str | None) -> NDArray[Any]:
-    try:
-        if path.suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            return np.asarray(loaded if array is None else loaded[array])
-        return np.array(path.read_text().split())
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        raise InputError(f"{path}: not readable as labels ({error})") from None
+    if path.suffix not in (".npy", ".npz"):
+        return np.array(read_text(path, "labels").split())
+    values = read_npy(path) if path.suffix == ".npy" else read_npz(path, array)[1]
+    if values.dtype.kind not in "biufSU":
+        raise InputError.of(path, "the type of the labels", str(values.dtype), "numbers or text")
+    return values

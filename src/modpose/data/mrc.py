@@ -14,14 +14,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.files import replace_atomically
+from modpose.data.reading import check_memory, open_regular, read_at_most
 from modpose.data.stack import Kind, Layout, SlicedStack, Stack, file_reader
-from modpose.errors import InputError
+from modpose.errors import InputError, shown
 
 logger = logging.getLogger("modpose")
 
@@ -129,9 +130,7 @@ Stored = Callable[[tuple[int, ...]], Callable[[int, int], NDArray[Any]]]
 def _open(path: Path) -> tuple[MrcHeader, Stored]:
     """Return the checked header and a maker of readers for items of a given shape."""
     if path.suffix.lower() in (".gz", ".bz2"):
-        data = _unpack(path)
-        header = _parse(path, data[:HEADER_BYTES])
-        _check_size(path, header, len(data))
+        header, data = _unpack(path)
 
         def in_memory(item: tuple[int, ...]) -> Callable[[int, int], NDArray[Any]]:
             array = np.frombuffer(
@@ -141,25 +140,41 @@ def _open(path: Path) -> tuple[MrcHeader, Stored]:
             return lambda start, stop: items[start:stop]
 
         return header, in_memory
-    try:
-        with path.open("rb") as file:
-            start = file.read(HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror})") from None
+    with open_regular(path) as file:
+        start = file.read(HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
     header = _parse(path, start)
     _check_size(path, header, size)
     return header, lambda item: file_reader(path, header.offset, header.dtype, item)
 
 
-def _unpack(path: Path) -> bytes:
-    logger.info("%s: compressed, unpacked into memory once", path)
-    opener = gzip.open if path.suffix.lower() == ".gz" else bz2.open
+def _unpack(path: Path) -> tuple[MrcHeader, bytes]:
+    """Read the header, then unpack as much as it asks for and no more."""
+    suffix = path.suffix.lower()
     try:
-        with opener(path, "rb") as file:
-            return file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not readable as {path.suffix[1:]} ({error})") from None
+        with open_regular(path) as packed, _OPENERS[suffix](packed) as file:
+            start = read_at_most(file, HEADER_BYTES)
+            header = _parse(path, start)
+            expected = header.offset + header.payload
+            check_memory(path, 2 * expected)
+            logger.info("%s: compressed, unpacked into memory once", path)
+            data = start + read_at_most(file, expected - HEADER_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
+        raise InputError(
+            f"{path}: not readable as {suffix[1:]} (it is damaged or cut short)"
+        ) from None
+    if len(data) > expected:
+        raise InputError(
+            f"{path}: the file is longer than its header says: more than {expected} bytes unpacked"
+        )
+    _check_size(path, header, len(data))
+    return header, data
+
+
+_OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
+    ".bz2": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
+}
 
 
 def _parse(path: Path, raw: bytes) -> MrcHeader:
@@ -171,7 +186,7 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
     columns, rows, sections, mode = (int(w) for w in words[:4])
     if mode not in MODES:
         if raw[208:211] != b"MAP":
-            found = repr(raw[208:212])
+            found = shown(raw[208:212].decode("latin1"))
             raise InputError.of(path, "the word at byte 208", found, "'MAP ' as in MRC files")
         raise InputError.of(path, "the mode", mode, "one of 0, 1, 2, 6, 12")
     if min(columns, rows, sections) < 1:
@@ -235,9 +250,10 @@ def _is_volume(path: Path, header: MrcHeader) -> bool:
 
 
 def _volumes(path: Path, header: MrcHeader, stored: Stored) -> Stack:
-    depth = header.sections
-    if header.space_group > 400 and header.depth > 0 and header.sections % header.depth == 0:
-        depth = header.depth
+    depth = header.depth if header.space_group > 400 else header.sections
+    if depth < 1 or header.sections % depth:
+        expected = f"a divisor of the {header.sections} sections"
+        raise InputError.of(path, "the number of sections of a volume (mz)", depth, expected)
     item = (depth, header.rows, header.columns)
     # MAPC/R/S say along which of x, y, z the columns, rows, sections run; wanted: z, y, x.
     stored_axes = header.axes[::-1]

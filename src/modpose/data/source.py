@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
+from modpose.data.npy import read_npy
 from modpose.data.particles import Particles
+from modpose.data.reading import regular_file
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
 from modpose.data.tables import TABLES, read_particles
 from modpose.errors import InputError
@@ -140,12 +143,12 @@ def _open_whole(
 def split_array_name(path: Path) -> tuple[Path, str | None]:
     """Split ``stack.npz:name`` into file and array, and check that the file is there."""
     text = str(path)
-    if not path.exists() and ":" in text:
+    if not os.path.lexists(path) and ":" in text:
         file, _, array = text.rpartition(":")
         if Path(file).suffix.lower() in formats.CONTAINERS:
             return split_array_name(Path(file))[0], array
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        regular_file(path)
     return path, None
 
 
@@ -295,12 +298,7 @@ def read_index(path: str | Path) -> NDArray[np.int64]:
     if not path.is_file():
         raise InputError(f"{path}: no such index file")
     if path.suffix.lower() == ".npy":
-        try:
-            with path.open("rb") as file:
-                return np.asarray(np.load(file, allow_pickle=False))
-        except (ValueError, EOFError, OSError) as error:
-            reason = (str(error).splitlines() or ["it is empty"])[0]
-            raise InputError(f"{path}: not readable as NPY ({reason})") from None
+        return read_npy(path)
     words = re.split(r"[\s,;]+", path.read_text(errors="replace").strip())
     if words and not _is_integer(words[0]):
         words = words[1:]

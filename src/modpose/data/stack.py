@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.reading import regular_file
 from modpose.errors import InputError
 
 Kind = Literal["auto", "images", "rgb", "volumes"]
@@ -208,7 +209,7 @@ class SlicedStack(Stack):
         pixel_size: float | None = None,
     ) -> None:
         if dtype.kind not in "biuf":
-            raise InputError.of(name, "the type of the numbers", dtype, "integers or reals")
+            raise InputError.of(name, "the type of the numbers", str(dtype), "integers or reals")
         self._stored = stored
         self._layout = layout
         self.n, self.shape, self.channels = layout.n, layout.shape, layout.channels
@@ -218,7 +219,8 @@ class SlicedStack(Stack):
     def _read_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         for position, start, stop in runs(rows, self._longest):
             block = self._layout.arrange(self._stored(start, stop))
-            out[position : position + stop - start] = block
+            with np.errstate(over="ignore", invalid="ignore"):  # too large for float32: infinite
+                out[position : position + stop - start] = block
 
 
 class ArrayStack(SlicedStack):
@@ -256,6 +258,7 @@ def file_reader(
 
     def stored(start: int, stop: int) -> NDArray[Any]:
         block = np.empty((stop - start, *item), dtype=dtype)
+        regular_file(path)
         try:
             with path.open("rb", buffering=0) as file:
                 file.seek(offset + start * size)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from modpose.data.cryosparc import read_cs
 from modpose.data.particles import Particles, listed
 from modpose.data.star import (
     StarBlocks,
@@ -72,33 +69,6 @@ def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
             f"{name}: the particles are 2-D tilt-series stacks, many images a particle ({reason}), "
             "which cannot be fitted yet; expected one image or one volume a particle"
         )
-
-
-def read_cs(path: Path) -> Particles:
-    """Read a cryoSPARC table (a NumPy structured array; nothing pickled is loaded)."""
-    import pandas as pd
-
-    try:
-        with path.open("rb") as file:
-            records = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise InputError(f"{path}: not readable as a cryoSPARC table ({reason})") from None
-    if records.dtype.names is None:
-        raise InputError.of(path, "the array", f"of plain {records.dtype}", "named fields")
-    columns: dict[str, NDArray[Any]] = {}
-    for name in records.dtype.names:
-        values = records[name]
-        if values.dtype.kind == "S":
-            values = np.char.decode(values, "utf-8", "replace").astype(object)
-        if values.ndim == 1:
-            columns[name] = values
-            continue
-        flat = values.reshape(len(values), -1)
-        columns.update({f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])})
-    if not len(records):
-        raise InputError.of(path, "the number of particles", 0, "at least one")
-    return Particles(pd.DataFrame(columns), None, "cs", str(path))
 
 
 def read_csv(path: Path) -> Particles:

@@ -1,0 +1,161 @@
+"""Zarr stores and HDF5 files: arrays in chunks, read only from within the store or file."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.reading import check_memory, regular_file
+from modpose.data.stack import Kind, SlicedStack, Stack, layout_of
+from modpose.errors import InputError, shown
+
+T = TypeVar("T")
+
+CODECS = frozenset(
+    {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "bytes", "endian", "transpose"}
+    | {"sharding_indexed", "crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"}
+    | {"delta", "shuffle", "bitround", "fixedscaleoffset", "quantize", "packbits", "astype"}
+)
+"""What may unpack the chunks of a Zarr array; others, ``pickle`` among them, could run code."""
+
+
+DEEPEST = 8
+"""Links that lead to one another."""
+
+
+def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
+    """Open an array of a Zarr store (needs the extra ``zarr``)."""
+    zarr = _extra("zarr", path)
+    if not path.is_dir():
+        regular_file(path)
+    _refuse_links(path)
+    store = _guarded(lambda: zarr.open(str(path), mode="r"), path, "Zarr")
+    node = _guarded(lambda: _member(path, store, array, lambda _: None), path, "Zarr")
+    metadata = _guarded(lambda: node.metadata.to_dict(), path, "Zarr")
+    strange = sorted(set(_codecs(metadata)) - CODECS)
+    if strange:
+        raise InputError.of(path, "the codec", f"'{strange[0]}'", "one that only unpacks numbers")
+    return _chunked(path, node, kind, "Zarr")
+
+
+def open_hdf5(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
+    """Open a dataset of an HDF5 file (needs the extra ``hdf5``)."""
+    h5py = _extra("h5py", path)
+    regular_file(path)
+    file = _guarded(lambda: h5py.File(path, mode="r"), path, "HDF5")
+
+    def refuse_outside(name: str, depth: int = 0) -> None:
+        """Refuse a link to another file anywhere along a name."""
+        node, parts = file, [part for part in name.split("/") if part]
+        for i, part in enumerate(parts):
+            link = node.get(part, getlink=True)
+            if isinstance(link, h5py.ExternalLink) or depth > DEEPEST:
+                raise InputError(f"{path}: {shown(name)} is a link to another file")
+            if isinstance(link, h5py.SoftLink):
+                start = "" if link.path.startswith("/") else "/".join(parts[:i])
+                refuse_outside(f"{start}/{link.path}", depth + 1)
+            if part not in node:
+                return
+            node = node[part]
+
+    node = _guarded(lambda: _member(path, file, array, refuse_outside), path, "HDF5")
+    if _guarded(lambda: bool(node.is_virtual or node.external), path, "HDF5"):
+        raise InputError(f"{path}: the numbers lie in other files, expected them in this one")
+    return _chunked(path, node, kind, "HDF5")
+
+
+def _guarded(read: Callable[[], T], path: Path, what: str) -> T:
+    """Call a library; whatever fails in it (each version has errors of its own) is one sentence."""
+    try:
+        return read()
+    except InputError:
+        raise
+    except Exception:
+        raise InputError(
+            f"{path}: not readable as {what} (it is damaged or of another kind)"
+        ) from None
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse a store with a symbolic link in it, which would lead out of the store."""
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            inside = Path(folder) / name
+            if inside.is_symlink():
+                raise InputError(f"{path}: {name} in it is a link, expected the store to be whole")
+            if not inside.is_dir():
+                regular_file(inside)
+
+
+def _codecs(metadata: Any) -> Iterator[str]:
+    """Yield the names of all codecs in the metadata of a Zarr array."""
+    found = [metadata.get(key) for key in ("filters", "compressor", "codecs")]
+    while found:
+        entry = found.pop()
+        if isinstance(entry, list | tuple):
+            found += entry
+        elif isinstance(entry, dict):
+            name = str(entry.get("id", entry.get("name")))
+            yield name.removeprefix("numcodecs.")
+            inner = entry.get("configuration")
+            if isinstance(inner, dict):
+                found += [inner.get("codecs"), inner.get("index_codecs")]
+        elif entry is not None:
+            yield str(getattr(entry, "codec_id", type(entry).__name__))
+
+
+def _member(path: Path, node: Any, array: str | None, check: Callable[[str], None]) -> Any:
+    """Take an array out of a group; ``check`` may refuse a name."""
+    if hasattr(node, "dtype"):
+        return node
+    if array is not None:
+        check(array)
+    names = []
+    for key in node:
+        check(key)
+        if hasattr(node[key], "dtype"):
+            names.append(key)
+    if array is not None and array not in names and array in node:
+        names.append(array)
+    return node[choose(path, array, names)]
+
+
+def _chunked(path: Path, node: Any, kind: Kind, what: str) -> Stack:
+    dtype = _guarded(lambda: np.dtype(node.dtype), path, what)
+    layout = layout_of(tuple(int(side) for side in node.shape), kind, str(path))
+    for shape in (getattr(node, "chunks", None) or (), layout.item):
+        check_memory(path, dtype.itemsize * int(np.prod(shape, dtype=object)))
+
+    def stored(start: int, stop: int) -> NDArray[Any]:
+        whole = layout.n == 1 and len(node.shape) == len(layout.item)
+        return _guarded(lambda: np.asarray(node[...] if whole else node[start:stop]), path, what)
+
+    return SlicedStack(stored, layout, dtype, str(path))
+
+
+def _extra(module: str, path: Path) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        extra = {"h5py": "hdf5"}.get(module, module)
+        raise InputError(
+            f"{path}: reading it needs the package {module}; pip install 'modpose[{extra}]'"
+        ) from None
+
+
+def choose(path: Path, array: str | None, names: list[str]) -> str:
+    """Return the name of the array that is meant; ask where there are several."""
+    if array is None and len(names) == 1:
+        return names[0]
+    if array in names and array is not None:
+        return array
+    listed = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") or "none"
+    if array is None:
+        raise InputError(f"{path}: holds the arrays {listed}; name one, as in {path.name}:NAME")
+    raise InputError(f"{path}: there is no array '{array}', only {listed}")

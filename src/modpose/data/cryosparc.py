@@ -1,0 +1,75 @@
+"""cryoSPARC's tables (``.cs``): NumPy arrays of named fields, of any width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.npy import check_npy_size, read_npy_header, read_numbers
+from modpose.data.particles import Particles
+from modpose.data.reading import open_regular
+from modpose.errors import InputError, shown
+
+WHAT = "a cryoSPARC table"
+
+
+def read_cs(path: Path) -> Particles:
+    """Read a cryoSPARC table; nothing pickled is opened.
+
+    Parameters
+    ----------
+    path
+        The file.  A field that holds several numbers becomes columns ``field_0``, ``field_1``, ...
+
+    Raises
+    ------
+    InputError
+        The file is damaged, holds no rows, or holds other things than numbers and text.
+    """
+    import pandas as pd
+
+    records = read_cs_records(path)
+    columns: dict[str, NDArray[Any]] = {}
+    for name in records.dtype.names or ():
+        values = _plain(path, name, records[name])
+        flat = values.reshape(len(values), -1)
+        parts = {name: values} if values.ndim == 1 else {}
+        if values.ndim > 1:
+            parts = {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
+        twice = next((column for column in parts if column in columns), None)
+        if twice is not None:
+            raise InputError(f"{path}: not readable as {WHAT} ({shown(twice)} is there twice)")
+        columns |= parts
+    return Particles(pd.DataFrame(columns), None, "cs", str(path))
+
+
+def read_cs_records(path: Path) -> NDArray[Any]:
+    """Read the rows of a cryoSPARC table as they are in the file, (N,) of named fields."""
+    with open_regular(path) as file:
+        header = read_npy_header(file, str(path), WHAT)
+        if header.dtype.names is None:
+            raise InputError.of(path, "the array", f"of plain {header.dtype}", "named fields")
+        if len(header.shape) != 1:
+            raise InputError.of(path, "the shape of the table", header.shape, "(rows,)")
+        if not header.shape[0]:
+            raise InputError.of(path, "the number of particles", 0, "at least one")
+        check_npy_size(header, path.stat().st_size, str(path))
+        return read_numbers(file, header, str(path))
+
+
+def _plain(path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Turn a field into numbers of this machine's byte order, or into text."""
+    if values.dtype.kind in "SU":
+        try:
+            if values.dtype.kind == "S":
+                return np.char.decode(values, "utf-8", "replace").astype(object)
+            return values.astype(object)
+        except ValueError:  # a number that stands for no letter
+            raise InputError(f"{path}: the field {shown(name)} holds what is no text") from None
+    if values.dtype.kind not in "biuf":
+        kind = f"of type {values.dtype}"
+        raise InputError.of(path, f"the field {shown(name)}", kind, "numbers or text")
+    return values.astype(values.dtype.newbyteorder("="))

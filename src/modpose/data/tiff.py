@@ -1,0 +1,136 @@
+"""TIFF stacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.reading import check_memory, regular_file
+from modpose.data.stack import ArrayStack, Kind, SlicedStack, Stack, file_reader, layout_of
+from modpose.errors import InputError
+
+DENSEST = 10_000
+"""No compression gives more bytes of pixels for one byte of the file."""
+
+
+@dataclass(frozen=True)
+class _Series:
+    """The pages of one size and type that a file holds."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int | None
+    pages: int
+    compression: str | None
+
+
+def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
+    """Open a TIFF stack: read in place where it is not compressed, else page by page."""
+    name = str(path)
+    size = regular_file(path).stat().st_size
+    with _tiff(path) as tiff:
+        series = _series(path, tiff)
+    layout = layout_of(series.shape, kind, name)
+    total = series.dtype.itemsize * layout.n * int(np.prod(layout.item, dtype=object))
+    if series.offset is not None:
+        if series.offset + total > size:
+            raise InputError(
+                f"{path}: the file is truncated: {size} bytes, expected {series.offset + total}"
+            )
+        reader = file_reader(path, series.offset, series.dtype, layout.item)
+        return SlicedStack(reader, layout, series.dtype, name)
+    if series.compression:
+        raise InputError.of(
+            path, "the compression", series.compression, "none, Deflate or PackBits"
+        )
+    if total > DENSEST * size:
+        shape = " x ".join(map(str, series.shape))
+        raise InputError.of(path, "the size", shape, f"what a file of {size} bytes can hold")
+
+    def decode(first: int, last: int) -> NDArray[Any]:
+        check_memory(name, (total // series.pages) * (last - first))
+        with _tiff(path) as tiff:
+            pages = tiff.series[0].pages[first:last]
+            if any(count == 0 for page in pages for count in page.databytecounts):
+                raise InputError(f"{path}: a part of the pixels is missing in the file")
+            return np.asarray(tiff.asarray(key=range(first, last), series=0))
+
+    if series.pages != layout.n:  # one page holds several sections: unpack the whole
+        pixels = decode(0, series.pages).reshape(layout.n, *layout.item)
+        return ArrayStack(pixels, kind, name)
+    return SlicedStack(decode, layout, series.dtype, name)
+
+
+def _series(path: Path, tiff: Any) -> _Series:
+    if not tiff.series:
+        raise InputError(f"{path}: not readable as TIFF (it has no pages)")
+    if len(tiff.series) > 1:
+        found = " and ".join(str(s.shape) for s in tiff.series[:2])
+        raise InputError.of(path, "the pages' sizes", found, "one box size throughout")
+    series = tiff.series[0]
+    if series.dtype is None or series.dtype.kind not in "biuf":
+        raise InputError.of(path, "the type of the numbers", "none", "integers or reals")
+    dtype = np.dtype(tiff.byteorder + series.dtype.str[1:])
+    shape = _squeezed(series.shape, series.axes)
+    return _Series(shape, dtype, series.dataoffset, len(series.pages), _unreadable(series))
+
+
+def _unreadable(series: Any) -> str | None:
+    """Name the compression where it needs a package that is not there."""
+    page = series.keyframe
+    if page.compression == 1:
+        return None
+    try:
+        page.decode  # noqa: B018  a property that finds the decoder, or raises
+    except ValueError:
+        return str(getattr(page.compression, "name", page.compression))
+    return None
+
+
+def _squeezed(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Drop axes of length one, except those of the picture."""
+    return tuple(side for side, axis in zip(shape, axes, strict=True) if side > 1 or axis in "YXI")
+
+
+@contextmanager
+def _tiff(path: Path) -> Iterator[Any]:
+    """Open a file with tifffile; whatever fails in it is one sentence.
+
+    What tifffile finds wrong and reads around, it logs: pages that are lost, say.  That is refused
+    too.
+    """
+    import tifffile
+
+    damage = _Damage()
+    log = logging.getLogger("tifffile")
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(damage)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            yield tiff
+    except InputError:
+        raise
+    except Exception:  # a damaged file makes tifffile fail in any way
+        raise InputError(f"{path}: not readable as TIFF (the file is damaged)") from None
+    finally:
+        log.removeHandler(damage)
+        log.propagate = propagate
+    if damage.found:
+        raise InputError(f"{path}: not readable as TIFF (its list of pages or tags is damaged)")
+
+
+class _Damage(logging.Handler):
+    """Remembers whether tifffile reported an error."""
+
+    found = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note an error; warnings are of what does not change pixels."""
+        self.found |= record.levelno >= logging.ERROR
