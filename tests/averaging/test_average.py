@@ -190,10 +190,14 @@ def test_the_bound_is_what_maximum_likelihood_reaches() -> None:
     top = climb(drawn, references, owner, which, rotation, shift, steps=6, normalised=False)
     angle = torch.rad2deg(geodesic(top.rotation, rotation))
     rms = angle.square().mean().sqrt().item()
-    assert rms == pytest.approx(bound.angle_rms_deg.square().mean().sqrt().item(), rel=0.12)
+    turning, shifting = bound.covariance[:, :3, :3], bound.covariance[:, 3:, 3:]
+    expected = bound.angle_rms_deg.square().mean().sqrt().item()
+    assert rms == pytest.approx(expected, rel=4 * error_of_rms(turning))
     moved = (top.shift - shift).square().sum(1).mean().sqrt().item()
-    assert moved == pytest.approx(bound.shift_rms_px.square().mean().sqrt().item(), rel=0.12)
-    assert angle.median().item() == pytest.approx(bound.angle_median_deg, rel=0.15)
+    expected = bound.shift_rms_px.square().mean().sqrt().item()
+    assert moved == pytest.approx(expected, rel=4 * error_of_rms(shifting))
+    # the median of 150 is known to 4 % (errors alike along three axes) to 9 % (along one)
+    assert angle.median().item() == pytest.approx(bound.angle_median_deg, rel=0.25)
 
 
 def test_the_bound_with_an_unknown_hinge_is_what_maximum_likelihood_reaches() -> None:
@@ -220,8 +224,18 @@ def test_the_bound_with_an_unknown_hinge_is_what_maximum_likelihood_reaches() ->
     error = errors[1] + best * (errors[2] - errors[0]) / 2
     error = error + best.square() * (errors[0] - 2 * errors[1] + errors[2]) / 2
     known = pose_bound(data, maps[1], rotation, shift)
-    assert mahalanobis(error, bound.covariance) == pytest.approx(6, rel=0.12)
-    assert mahalanobis(error, known.covariance) > 6 * 1.12
+    # the mean of 150 chi-squares of 6 is known to sqrt(2 * 6 / 150) = 0.28; which noise is drawn
+    # depends on the machine, that sorts frequencies of one length in an order of its own
+    found = mahalanobis(error, bound.covariance)
+    assert found == pytest.approx(6, abs=4 * 0.28)
+    assert mahalanobis(error, known.covariance) > 1.12 * found
+
+
+def error_of_rms(covariance: Tensor) -> float:
+    """Standard error, relative, of the root mean square of errors with these (N, 3, 3)."""
+    square = torch.einsum("nii->", covariance).item()
+    variance = 2 * torch.einsum("nij,nji->", covariance, covariance).item()
+    return 0.5 * variance**0.5 / square
 
 
 def mahalanobis(error: Tensor, covariance: Tensor) -> float:
