@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 DEMO := demo
 
-.PHONY: help env demo test check fuzz bench docs clean
+.PHONY: help env demo test test-settings check fuzz bench docs clean
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/'
 
 env: $(STAMP)  ## set up .venv (once; again when pyproject.toml or constraints.txt changes)
 
@@ -35,6 +35,15 @@ SEED ?= 7
 ONLY ?=
 fuzz: env  ## damage N files of each format from SEED (of ONLY=npy,cs) and judge each answer
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --n $(N) --seed $(SEED) --only '$(ONLY)'
+
+# What other processors compute with: sums are added in another order, sines rounded otherwise.
+OLD := ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Nehalem ONEDNN_MAX_CPU_ISA=SSE41 \
+	MKL_CBWR=COMPATIBLE
+AVX2 := ATEN_CPU_CAPABILITY=avx2 OPENBLAS_CORETYPE=Haswell ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
+
+test-settings: env  ## the suite as other processors run it, with one thread and with two
+	$(OLD) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+	$(AVX2) OMP_NUM_THREADS=2 $(BIN)/pytest
 
 check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff check
