@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from modpose.data.source import open_source
     from modpose.encoded import Encoded
     from modpose.errors import InputError, TrainingError
+    from modpose.evaluate.alarms import Alarm, find_alarms
     from modpose.fit import fit_run, resume_run
     from modpose.model import PoseModel
     from modpose.recipes import RECIPES
     from modpose.run import Run
 
 _HOME = {
+    "Alarm": "modpose.evaluate.alarms",
     "AlignSettings": "modpose.averaging.run",
     "Config": "modpose.config",
     "Encoded": "modpose.encoded",
@@ -29,6 +31,7 @@ _HOME = {
     "Run": "modpose.run",
     "TrainingError": "modpose.errors",
     "align_subtomograms": "modpose.averaging.run",
+    "find_alarms": "modpose.evaluate.alarms",
     "fit_run": "modpose.fit",
     "open_source": "modpose.data.source",
     "resume_run": "modpose.fit",
@@ -36,6 +39,7 @@ _HOME = {
 
 __all__ = [
     "RECIPES",
+    "Alarm",
     "AlignSettings",
     "Config",
     "Encoded",
@@ -44,6 +48,7 @@ __all__ = [
     "Run",
     "TrainingError",
     "align_subtomograms",
+    "find_alarms",
     "fit_run",
     "open_source",
     "resume_run",

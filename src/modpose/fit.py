@@ -23,6 +23,7 @@ from modpose.data.labels import read_labels
 from modpose.data.training_set import check_images, open_dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
+from modpose.evaluate.alarms.find import judge_fit, warn_before
 from modpose.inference import encode_dataset
 from modpose.inputs import files_of_source
 from modpose.latents import latents_table
@@ -112,6 +113,7 @@ def fit_run(
     check_images(dataset, quiet)
     environment = describe_fit(dataset, config, known, clusters) | {
         "command": sys.argv[1:],
+        "alarms": warn_before(dataset),
         **{
             name: None if path is None else os.fspath(path.absolute())
             for name, path in {
@@ -302,6 +304,7 @@ def _go_on(
         device=str(device),
         training_seconds=learner.state.seconds,
         best_epoch=learner.state.best_epoch,
+        alarms=judge_fit(environment, dataset, rows, table, learner.vae, learner.state.stopped),
     )
     run.write_latents(table)
 

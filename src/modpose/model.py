@@ -19,6 +19,8 @@ from modpose.data.stack import Stack
 from modpose.data.training_set import open_dataset
 from modpose.encoded import Encoded
 from modpose.errors import InputError
+from modpose.evaluate.alarms.alarm import Alarm, stored_alarms
+from modpose.evaluate.alarms.find import judge_fit, warn_before
 from modpose.fit import describe_fit, start, train_model
 from modpose.inference import encode_dataset, importance_bounds, table_hypotheses
 from modpose.latents import latents_table
@@ -136,6 +138,7 @@ class PoseModel:
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
+        alarms = warn_before(dataset)
         minutes = self.max_minutes if max_minutes is None else max_minutes
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
@@ -144,12 +147,16 @@ class PoseModel:
         self._config, self._vae, self._metrics = config, learner.vae, rows
         self._affinity = dataset.affinity
         self._environment = describe_fit(dataset, config, known, clusters) | {
-            "stopped": learner.state.stopped
+            "stopped": learner.state.stopped,
+            "alarms": alarms,
         }
         with self._poses_for(dataset):
             encoded = self._encode(dataset)
         found = self._environment["clusters"]
         self._latents = latents_table(encoded, dataset, known, found, config.seed)
+        self._environment["alarms"] = judge_fit(
+            self._environment, dataset, rows, self._latents, self.vae, learner.state.stopped
+        )
         return self
 
     def _resolve(self, source: Source, seed: int) -> Config:
@@ -180,6 +187,11 @@ class PoseModel:
     def environment(self) -> dict[str, Any]:
         """Versions, seed, data, and how the fit ended."""
         return self._environment
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """What looked wrong about the images or the fit; empty where nothing did."""
+        return stored_alarms(self._environment)
 
     @property
     def device(self) -> torch.device:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from modpose.affinity.known import KnownAffinity
     from modpose.data.dataset import Dataset
+    from modpose.evaluate.alarms.alarm import Alarm
     from modpose.model import PoseModel
 
 logger = logging.getLogger("modpose")
@@ -185,6 +186,13 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Versions, seed, data, and how the run ended."""
         return run_folder.read_json(self.path / "environment.json")
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """What looked wrong about the images or the fit; empty where nothing did."""
+        from modpose.evaluate.alarms.alarm import stored_alarms
+
+        return stored_alarms(self.environment)
 
     def update_environment(self, **values: object) -> None:
         """Add to ``environment.json`` in one step."""

@@ -149,7 +149,14 @@ MISTAKES: dict[str, tuple[str, Change]] = {
 """What undoes each usual mistake, and how it is called."""
 
 
-def check_poses(dataset: Dataset, seed: int = 0, quiet: bool = False) -> PoseCheck:
+def check_poses(
+    dataset: Dataset,
+    seed: int = 0,
+    quiet: bool = False,
+    *,
+    images: int = IMAGES,
+    box: int = BOX,
+) -> PoseCheck:
     """Check the poses and the contrast of a set.
 
     Parameters
@@ -161,15 +168,17 @@ def check_poses(dataset: Dataset, seed: int = 0, quiet: bool = False) -> PoseChe
         Of the images that are looked at, and of the poses dealt out anew.
     quiet
         No progress bars.
+    images, box
+        How many images are looked at, at most, and the side that they are Fourier-cropped to.
 
     Raises
     ------
     InputError
         Where these are not square images with 3-D poses.
     """
-    small = _smaller(dataset)
+    small = _smaller(dataset, box)
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(small.n)[:IMAGES])
+    rows = np.sort(rng.permutation(small.n)[:images])
     maps = {"given": reconstruct_halves(small, rows, None, quiet)}
     for name, (_, change) in MISTAKES.items():
         maps[name] = reconstruct_halves(small, rows, change, quiet)
@@ -181,12 +190,12 @@ def check_poses(dataset: Dataset, seed: int = 0, quiet: bool = False) -> PoseChe
     return PoseCheck(found, _skewness(maps[chosen]), len(rows))
 
 
-def _smaller(dataset: Dataset) -> Dataset:
+def _smaller(dataset: Dataset, box: int) -> Dataset:
     """Return the same images Fourier-cropped for the check."""
     check_projections(dataset)
-    if dataset.shape[0] <= BOX:
+    if dataset.shape[0] <= box:
         return dataset
-    values = dataset.config.model_dump() | {"box": BOX}
+    values = dataset.config.model_dump() | {"box": box}
     return Dataset(
         dataset.source,
         DataConfig.model_validate(values),

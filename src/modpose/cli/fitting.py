@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from modpose.cli.arguments import (
 )
 from modpose.cli.signals import Interrupted, exit_code
 from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.run import Run
 from modpose.limits import check_minutes
 
 
@@ -178,7 +181,7 @@ def fit(
             max_minutes=max_minutes,
             overwrite=overwrite,
         )
-    typer.echo(f"saved {run.path}; next: modpose report {run.path}")
+    _end(run)
 
 
 @app.command("resume")
@@ -201,7 +204,14 @@ def resume_verb(
 
     with _resumable(run):
         resumed = resume_run(run, epochs=epochs, max_minutes=max_minutes)
-    typer.echo(f"saved {resumed.path}; next: modpose report {resumed.path}")
+    _end(resumed)
+
+
+def _end(run: Run) -> None:
+    """Say where the run is, and what looks wrong about it."""
+    typer.echo(f"saved {run.path}; next: modpose report {run.path}")
+    for alarm in run.alarms:
+        typer.echo(f"alarm: {alarm.sentence}")
 
 
 def _absolute(wedge: str | None) -> str | None:

@@ -299,7 +299,8 @@ def _page(run: Run, material: Material, latents: pd.DataFrame, made: list[Sectio
     title = Path(source).name if source else run.path.resolve().name
     subtitle = f"Recipe {run.config.recipe}, modpose {environment.get('modpose', '')}."
     facts = summary.facts(run.config, environment, material.metrics, split)
-    notes = summary.notes(
+    notes = [alarm.sentence for alarm in run.alarms]
+    notes += summary.notes(
         material.metrics,
         material.z,
         material.angle_std_deg,

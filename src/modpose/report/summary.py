@@ -111,13 +111,6 @@ def _training_notes(metrics: Mapping[str, Floats]) -> list[str]:
             f"{curve[best] - curve[-1]:.1f} nats since: further training memorised the images. The "
             "model shown here is that of the best epoch."
         ]
-    tenth = max(1, len(curve) // 10)
-    gain = float(np.median(curve[-tenth:]) - np.median(curve[-2 * tenth : -tenth]))
-    if gain > max(0.5, 0.02 * climb):
-        return [
-            f"The validation ELBO was still rising when training stopped (by {gain:.1f} nats in "
-            "the last tenth of the epochs): longer training would help."
-        ]
     return []
 
 

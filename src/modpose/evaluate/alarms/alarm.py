@@ -1,0 +1,44 @@
+"""An alarm: something about data or a result that looks wrong, said in one or two sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that looks wrong.
+
+    Attributes
+    ----------
+    name
+        Which alarm: ``contrast``, ``ctf``, ``wedge``, ``neighbours``, ``constant``, ``repeated``,
+        ``poses``, ``content`` or ``convergence``.
+    sentence
+        One or two sentences for the user: what was found, and what to do.
+    """
+
+    name: str
+    sentence: str
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return self.sentence
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what ``environment.json`` stores."""
+        return {"name": self.name, "sentence": self.sentence}
+
+
+def stored_alarms(environment: Mapping[str, Any]) -> tuple[Alarm, ...]:
+    """Read the alarms that ``environment.json`` holds; none in runs of older versions."""
+    found = environment.get("alarms")
+    if not isinstance(found, list):
+        return ()
+    return tuple(
+        Alarm(str(one["name"]), str(one["sentence"]))
+        for one in found
+        if isinstance(one, dict) and {"name", "sentence"} <= one.keys()
+    )

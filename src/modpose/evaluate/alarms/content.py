@@ -1,0 +1,93 @@
+"""Content that tells only how strong an image is, or how far it was out of focus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from modpose.evaluate.alarms.alarm import Alarm
+from modpose.evaluate.alarms.sample import Floats, Sample
+from modpose.observe.ctf import CtfColumn
+
+USED = 0.3
+"""Least standard deviation of a latent that tells something."""
+MOSTLY = 0.7
+"""Fraction of the variance of content that the contrast or the defocus explains."""
+PROPORTIONAL = 0.9
+"""Fraction of the differences between pictures that is the same picture, stronger or weaker."""
+VARIED = 0.1
+"""Least difference between pictures, relative to their mean."""
+PICTURES = 16
+FEWEST = 50
+POWERS = 3
+
+Decode = Callable[[Floats], Floats]
+
+
+def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Alarm | None:
+    """Tell whether content is no more than the contrast or the defocus of an image.
+
+    Parameters
+    ----------
+    sample
+        Some of the images.
+    z
+        (N, k) content of all images of the data set.
+    decode
+        From content (n, k) to pictures or volumes; None where they cannot be drawn.
+    """
+    if not sample.particle_like or len(sample.rows) < FEWEST:
+        return None
+    used = z[:, z.std(axis=0) > USED]
+    if not used.shape[1]:
+        return None
+    of_sample, ctf = used[sample.rows], sample.dataset.ctf
+    if ctf is not None:
+        defocus = ctf[sample.rows][:, [CtfColumn.DEFOCUS_U, CtfColumn.DEFOCUS_V]].mean(axis=1)
+        if explained(of_sample, defocus) > MOSTLY:
+            return Alarm(
+                "content",
+                "Content tells little more than the defocus of an image. The CTF may be wrong or "
+                "unused; differences between objects were not found.",
+            )
+    strength = np.log(np.maximum(sample.spread, 1e-30))
+    if explained(of_sample, strength) > MOSTLY or (decode is not None and only_strength(z, decode)):
+        return Alarm(
+            "content",
+            "Content tells little more than the contrast of an image: the objects that it draws "
+            "differ only in strength. Normalise the images (--normalize background), or read "
+            "nothing else into the content.",
+        )
+    return None
+
+
+def explained(z: Floats, cause: Floats) -> float:
+    """Return the fraction of the variance of content (M, k) that a smooth curve of (M,) explains.
+
+    The curve is a polynomial of the ranks, fitted to one half of the images and judged by the
+    other, so that chance explains nothing.
+    """
+    rank = np.argsort(np.argsort(cause, kind="stable"), kind="stable") / max(1, len(cause) - 1)
+    if float(np.ptp(cause)) == 0:
+        return 0.0
+    terms = np.vander(2 * rank - 1, POWERS + 1)
+    fitted, judged = slice(0, None, 2), slice(1, None, 2)
+    weights = np.linalg.lstsq(terms[fitted], z[fitted], rcond=None)[0]
+    rest = ((z[judged] - terms[judged] @ weights) ** 2).sum()
+    total = ((z[judged] - z[fitted].mean(axis=0)) ** 2).sum()
+    return float(1 - rest / max(float(total), 1e-30))
+
+
+def only_strength(z: Floats, decode: Decode) -> bool:
+    """Tell whether pictures of different content are one picture, stronger or weaker."""
+    rows = np.random.default_rng(0).permutation(len(z))[:PICTURES]
+    pictures = np.asarray(decode(z[rows]), np.float64).reshape(len(rows), -1)
+    mean = pictures.mean(axis=0)
+    different = pictures - mean
+    size = float(((mean - mean.mean()) ** 2).sum())
+    total = float((different**2).sum())
+    if total < VARIED**2 * size * len(rows):
+        return False
+    basis, _ = np.linalg.qr(np.stack([np.ones_like(mean), mean], axis=1))
+    return float(((different @ basis) ** 2).sum()) > PROPORTIONAL * total

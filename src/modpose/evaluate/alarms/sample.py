@@ -1,0 +1,103 @@
+"""The images that alarms look at: a bounded sample, cropped and inverted but not normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data import preprocess
+from modpose.data.dataset import Dataset
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+IMAGES = 1000
+BYTES = 2**27
+"""Limits of the sample."""
+FLATNESS_IMAGES = 100
+COMMON_VALUE = 0.1
+"""An image in which one value takes more than this fraction of the pixels is a drawing."""
+NOISE_LEVEL = 0.2
+"""Least noise at the rim, in units of the standard deviation of the image, of a noisy image."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a data set, evenly spread over it.
+
+    Attributes
+    ----------
+    dataset
+        Where they come from.
+    rows
+        (M,) positions in the data set.
+    images
+        (M, *shape) float32: cropped, Fourier-cropped and inverted as the model sees them, the
+        mean over the channels, each image with zero mean and unit standard deviation.
+    spread
+        (M,) standard deviation of each image before that.
+    common
+        (M',) fraction of the pixels of some images that have the image's most common value.
+    """
+
+    dataset: Dataset
+    rows: Integers
+    images: NDArray[np.float32]
+    spread: Floats
+    common: Floats
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return tuple(self.images.shape[1:])
+
+    @cached_property
+    def radius(self) -> Floats:
+        """Distance of each pixel from the centre; 1 at half the shortest side."""
+        return np.sqrt(preprocess.squared_radius(self.shape)) / (min(self.shape) / 2)
+
+    @cached_property
+    def particle_like(self) -> bool:
+        """Whether these are noisy grey images, as microscopes make them, and no drawings.
+
+        Pictures of 8 bits count only where a table or a pixel size tells of a microscope.
+        """
+        dataset = self.dataset
+        if dataset.channels != 1 or float(np.median(self.common)) > COMMON_VALUE:
+            return False
+        source = dataset.source
+        known = source.particles.format in ("star", "cs") or source.pixel_size is not None
+        if source.stack.dtype == np.uint8 and not known:
+            return False
+        return self._noise_at_the_rim > NOISE_LEVEL
+
+    @cached_property
+    def _noise_at_the_rim(self) -> float:
+        """Standard deviation of white noise at the rim, in units of that of the image."""
+        rim = self.radius[..., 1:] > 0.9
+        steps = np.diff(self.images, axis=-1)[:, rim]
+        return float(np.median(steps.std(axis=1)) / np.sqrt(2))
+
+
+def take_sample(dataset: Dataset, most: int = IMAGES) -> Sample:
+    """Read a sample of at most ``most`` images and about 128 MiB."""
+    shape = dataset.source.stack.shape
+    size = 4 * dataset.source.stack.channels * int(np.prod(shape))
+    count = max(1, min(dataset.n, most, BYTES // size))
+    rows = np.unique(np.linspace(0, dataset.n - 1, count).round().astype(np.int64))
+    raw = dataset.source.stack.read(rows)
+    few = raw[:: max(1, len(raw) // FLATNESS_IMAGES)]
+    common = np.array([most_common(image) for image in few])
+    images = preprocess.resize(raw, dataset.config)
+    grey, spread = preprocess.standardize(images.mean(axis=1, keepdims=True))
+    return Sample(dataset, rows, grey[:, 0], spread, common)
+
+
+def most_common(image: NDArray[np.float32]) -> float:
+    """Return the fraction of the pixels that have the most common value of the image."""
+    values = np.sort(image, axis=None)
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1], [True]]))
+    return float(np.diff(starts).max() / values.size)
