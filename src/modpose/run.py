@@ -298,7 +298,9 @@ class Run:
             for name in ("datadir", "index", "poses", "ctf")
             if environment.get(name) is not None
         }
-        source = open_source(environment["input"], kind=self.config.data.kind, **files)
+        partial = bool(environment.get("partial"))
+        kind = self.config.data.kind
+        source = open_source(environment["input"], kind=kind, partial=partial, **files)
         return dataset_of(source, self.config, affinity=self.known_affinity())
 
     def known_affinity(self) -> KnownAffinity | None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.joining import join_rows, matched, say_order
 from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.ranges import BOX, TRANSLATION, check_ctf, check_range
 from modpose.data.tables import TABLES, read_particles
 from modpose.errors import InputError
 
+logger = logging.getLogger("modpose")
+
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 NOT_A_ROTATION = 1e-3
 """Largest departure of R Rᵀ from the identity."""
+SAME_SIZE = 0.01
+"""Largest relative difference of two values of one pixel size."""
 EXPECTED = "a .star, a .cs, or a .pkl as cryoDRGN has"
 
 
@@ -53,13 +61,7 @@ def read_poses(
     """
     path = _existing(path)
     if path.suffix.lower() != ".pkl":
-        table = _table(path, n)
-        found = table.poses(pixel_size)
-        if found is None:
-            raise InputError(f"{path}: the table has no poses (rlnAngleRot, rlnAngleTilt, ...)")
-        own = table.pixel_size()
-        scale = 1.0 if own is None or pixel_size is None else own / pixel_size
-        return found[0], found[1] * scale
+        return poses_of(_table(path, n), pixel_size)
     arrays = read_plain_pickle(path)
     rotation = arrays[0].astype(np.float64)
     shift = -box * arrays[1].astype(np.float64) if len(arrays) > 1 else np.zeros((n, 2))
@@ -73,6 +75,83 @@ def read_poses(
         raise InputError(f"{path}: a translation is not a finite number")
     check_range(np.abs(shift).max(axis=1) / box, TRANSLATION, "the translation", str(path))
     return rotation, shift
+
+
+def poses_of(table: Particles, pixel_size: float | None) -> tuple[Floats, Floats]:
+    """Read poses from a table and give their shifts in pixels of the images.
+
+    A shift in Å stays what it is; one in pixels is in those of the file that holds it
+    (``alignments3D/psize_A``, rlnImagePixelSize), else, and that is said, in those of the images.
+
+    Parameters
+    ----------
+    table
+        N poses, of images that need not be those of the table.
+    pixel_size
+        Å of the images; where it is not known, it is taken to be the table's, and that is said.
+
+    Returns
+    -------
+    rotation, shift
+        (N, 3, 3), and (N, 2) pixels of the images as stored.
+
+    Raises
+    ------
+    InputError
+        Where the table has no poses, or no pixel size can be had for a shift in Å.
+    """
+    found = table.poses(pixel_size)
+    if found is None:
+        raise InputError(
+            f"{table.name}: the table has no poses (rlnAngleRot, rlnAngleTilt, ... or "
+            "alignments3D/pose)"
+        )
+    rotation, shift = found
+    own = table.pixel_sizes()
+    if shift.any():
+        _say_units(table, own, pixel_size)
+    if own is None or pixel_size is None:
+        return rotation, shift
+    return rotation, shift * (own / pixel_size)[:, None]
+
+
+def _say_units(table: Particles, own: Floats | None, pixel_size: float | None) -> None:
+    """Say what was assumed of the pixels that shifts are in."""
+    of_file = own
+    in_pixels = table.has("alignments3D/shift_0")
+    if in_pixels and table.has("alignments3D/psize_A"):
+        of_file = np.asarray(table.column("alignments3D/psize_A"), np.float64)
+    in_pixels = in_pixels or (table.has("rlnOriginX") and not table.has("rlnOriginXAngst"))
+    if of_file is None:
+        if in_pixels:
+            size = "" if pixel_size is None else f", {pixel_size:g} Å each"
+            logger.warning(
+                "%s: no pixel size says what its shifts are in; they are taken to be in pixels of "
+                "the images%s",
+                table.name,
+                size,
+            )
+        return
+    typical = float(np.median(of_file))
+    if pixel_size is None:
+        logger.warning(
+            "%s: the pixel size of the images is not known; it is taken to be that of this file, "
+            "%g Å",
+            table.name,
+            typical,
+        )
+    elif differs(typical, pixel_size):
+        logger.info(
+            "%s: its pixels have %g Å and those of the images %g Å; the shifts are converted",
+            table.name,
+            typical,
+            pixel_size,
+        )
+
+
+def differs(one: float, other: float) -> bool:
+    """Tell whether two pixel sizes are two (by more than 1 %)."""
+    return abs(one - other) > SAME_SIZE * max(one, other)
 
 
 def check_rotations(rotation: Floats, where: str) -> None:
@@ -111,14 +190,7 @@ def read_ctf(path: str | Path, *, n: int, box: int, pixel_size: float | None = N
     """
     path = _existing(path)
     if path.suffix.lower() != ".pkl":
-        table = _table(path, n)
-        found = table.ctf(pixel_size)
-        if found is None:
-            raise InputError(f"{path}: the table has no CTF (rlnDefocusU, ...)")
-        parameters = found.astype(np.float64)
-        if pixel_size is not None:
-            parameters[:, 0] = pixel_size
-        return parameters
+        return ctf_of(_table(path, n), pixel_size)
     arrays = read_plain_pickle(path)
     if len(arrays) != 1 or arrays[0].shape != (n, 9):
         shapes = " and ".join(str(array.shape) for array in arrays)
@@ -134,6 +206,23 @@ def read_ctf(path: str | Path, *, n: int, box: int, pixel_size: float | None = N
     return parameters
 
 
+def ctf_of(table: Particles, pixel_size: float | None) -> Floats:
+    """Read CTF parameters from a table, (N, 9), for images of this pixel size.
+
+    Raises
+    ------
+    InputError
+        Where the table has no CTF, or lacks a part of it.
+    """
+    found = table.ctf(pixel_size)
+    if found is None:
+        raise InputError(f"{table.name}: the table has no CTF (rlnDefocusU, ... or ctf/df1_A)")
+    parameters = found.astype(np.float64)
+    if pixel_size is not None:
+        parameters[:, 0] = pixel_size
+    return parameters
+
+
 def with_given(
     particles: Particles,
     *,
@@ -141,16 +230,95 @@ def with_given(
     pixel_size: float | None,
     poses: Path | None,
     ctf: Path | None,
-) -> Particles:
-    """Put poses and CTF parameters from files of their own in place of a table's."""
-    from dataclasses import replace
+    selected: Ints,
+    partial: bool = False,
+) -> tuple[Particles, Ints]:
+    """Put poses and CTF parameters from files of their own in place of a table's.
 
-    about: dict[str, Any] = {"n": particles.n, "box": shape[-1], "pixel_size": pixel_size}
-    given_ctf = particles.given_ctf if ctf is None else read_ctf(ctf, **about)
-    if given_ctf is not None and pixel_size is None:
-        about["pixel_size"] = float(given_ctf[0, 0])
-    given_poses = particles.given_poses if poses is None else read_poses(poses, **about)
-    return replace(particles, given_poses=given_poses, given_ctf=given_ctf)
+    Rows are joined by what identifies them (:mod:`modpose.data.joining`); those of a pickle, which
+    names no images, are taken in order.
+
+    Parameters
+    ----------
+    particles
+        The N images, all of the input.
+    shape
+        Of the images, pixels.
+    pixel_size
+        Å of the images, or None.
+    poses, ctf
+        Files, or None.
+    selected
+        (M,) rows of the input that are asked for.
+    partial
+        Leave out images that a file has no row for.
+
+    Returns
+    -------
+    particles, selected
+        The N images with what is known of them, and the rows for which it is.
+    """
+    about: dict[str, Any] = {"n": particles.n, "box": shape[-1]}
+    of_header = pixel_size if particles.pixel_size() is None else None
+    if ctf is not None:
+        path = _existing(ctf)
+        if path.suffix.lower() == ".pkl":
+            given = read_ctf(path, **about)
+            say_order(path, particles)
+            _settle_size(given, particles.pixel_size(), of_header, path)
+        else:
+            table = read_particles(path)
+            joined = join_rows(particles, table, per_image=True)
+            selected = matched(joined, selected, (particles.name, table.name), partial)
+            _check_header(of_header, particles.name, table)
+            given = ctf_of(table, pixel_size)[joined.rows]
+        particles = replace(particles, given_ctf=given)
+        of_table = particles.pixel_size()
+        pixel_size = pixel_size if of_table is None else of_table
+    if poses is not None:
+        path = _existing(poses)
+        if path.suffix.lower() == ".pkl":
+            found = read_poses(path, **about)
+            say_order(path, particles)
+            return replace(particles, given_poses=found), selected
+        table = read_particles(path)
+        joined = join_rows(particles, table)
+        selected = matched(joined, selected, (particles.name, table.name), partial)
+        _check_header(of_header, particles.name, table)
+        rotation, shift = poses_of(table, pixel_size)
+        given_poses = rotation[joined.rows], shift[joined.rows]
+        particles = replace(particles, given_poses=given_poses)
+    return particles, selected
+
+
+def _settle_size(
+    given: Floats, of_table: float | None, of_header: float | None, path: Path
+) -> None:
+    """Let the table of the images say their pixel size, else the pickle, and say if they differ."""
+    of_pickle = float(given[0, 0])
+    of_images = of_table or of_header
+    if of_images is None or not differs(of_images, of_pickle):
+        return
+    used = of_pickle if of_table is None else of_table
+    if of_table is not None:
+        given[:, 0] = of_table
+    logger.warning(
+        "%s: its pixel size is %g Å at the box of the images, which say %g Å; %g Å is used",
+        path,
+        of_pickle,
+        of_images,
+        used,
+    )
+
+
+def _check_header(of_header: float | None, stack: str, table: Particles) -> None:
+    """Refuse 1 Å of a stack's header, which is often no more than a default, against a table."""
+    own = table.pixel_size()
+    if of_header == 1.0 and own is not None and differs(own, of_header):
+        raise InputError(
+            f"{stack}: its header says 1 Å a pixel, as programs write that do not know it, and "
+            f"{table.name} says {own:g} Å, expected the same; give a table of the images as INPUT"
+        )
 
 
 def _existing(path: str | Path) -> Path:

@@ -9,48 +9,118 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.data.formats import read_npz
+from modpose.data.identity import IMAGE_COLUMNS
+from modpose.data.index import names_images
+from modpose.data.joining import join_rows, matched, say_order
 from modpose.data.npy import read_npy
+from modpose.data.particles import Particles, listed
 from modpose.data.source import Source, split_array_name
+from modpose.data.tables import TABLES, read_particles
 from modpose.data.text import read_text
 from modpose.errors import InputError
 
+LABELS = "--labels"
 
-def read_labels(labels: str | Path | ArrayLike, source: Source) -> NDArray[Any]:
+
+def read_labels(
+    labels: str | Path | ArrayLike, source: Source, *, partial: bool = False
+) -> NDArray[Any]:
     """Return one label an image.
 
     Parameters
     ----------
     labels
-        A column of the particles table, a file (``.npy``, ``stack.npz:name``, or text with a
-        label a line), or an array.
+        A column of the particles table; a column of another table, ``FILE:COLUMN`` (.star, .cs,
+        .csv), whose rows are joined by what identifies them; a file of labels in the order of the
+        input (``.npy``, ``stack.npz:name``, or text); or an array.
     source
-        The opened input; labels for its whole file are cut to its selection where it has one.
+        The opened input; labels in order are those of the whole input or of its selection.
+    partial
+        Leave images without a label that a table does not have.
 
     Returns
     -------
     NDArray
-        (N,) numbers or strings.
+        (N,) numbers or strings; NaN, -1 or the empty text where a table does not have the image.
+
+    Raises
+    ------
+    InputError
+        Where they cannot be read, or it is not certain which image a label belongs to.
     """
-    if isinstance(labels, (str, Path)):
-        if source.particles.has(str(labels)):
-            return source.particles.column(str(labels))
-        path, array = split_array_name(Path(labels))
-        if not path.is_file():
-            raise InputError(
-                f"--labels: '{labels}' is neither a column of the particles table nor a file"
-            )
-        values, name = _read(path, array), str(labels)
-    else:
-        values, name = np.asarray(labels), "labels"
-    if values.shape != (source.n,):
-        raise InputError.of(name, "the shape", values.shape, f"({source.n},), one label an image")
+    if not isinstance(labels, str | Path):
+        return _in_order(np.asarray(labels), source, "labels")
+    if source.particles.has(str(labels)):
+        return source.particles.column(str(labels))
+    path, column = _split_column(str(labels))
+    suffix = path.suffix.lower()
+    a_table = column is not None or suffix in (".star", ".cs")
+    if path.is_file() and (a_table or (suffix == ".csv" and names_images(path))):
+        return _of_table(read_particles(path), column, source, partial)
+    path, array = split_array_name(Path(labels))
+    if not path.is_file():
+        raise InputError(
+            f"{LABELS}: '{labels}' is neither a column of the particles table nor a file"
+        )
+    values = _in_order(_read(path, array), source, str(labels))
+    say_order(str(labels), source.particles)
     return values
 
 
 def _read(path: Path, array: str | None) -> NDArray[Any]:
-    if path.suffix not in (".npy", ".npz"):
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", ".npz"):
         return np.array(read_text(path, "labels").split())
-    values = read_npy(path) if path.suffix == ".npy" else read_npz(path, array)[1]
+    values = read_npy(path) if suffix == ".npy" else read_npz(path, array)[1]
     if values.dtype.kind not in "biufSU":
         raise InputError.of(path, "the type of the labels", str(values.dtype), "numbers or text")
     return values
+
+
+def _split_column(text: str) -> tuple[Path, str | None]:
+    """Split ``FILE:COLUMN`` where the file is a table."""
+    file, colon, column = text.rpartition(":")
+    if colon and column and Path(file).suffix.lower() in TABLES and not Path(text).exists():
+        return Path(file), column
+    return Path(text), None
+
+
+def _in_order(values: NDArray[Any], source: Source, name: str) -> NDArray[Any]:
+    """Check labels in the order of the images; those of the whole input are cut."""
+    n = source.all_particles.n
+    if values.shape == (n,) and source.selection is not None:
+        return values[source.selection]
+    if values.shape != (source.n,):
+        expected = f"({source.n},), one label an image"
+        if n != source.n:
+            expected = f"({source.n},) or ({n},), a label for each image used or of the input"
+        raise InputError.of(name, "the shape", values.shape, expected)
+    return values
+
+
+def _of_table(table: Particles, column: str | None, source: Source, partial: bool) -> NDArray[Any]:
+    """Look up the label of each image by what identifies it."""
+    if column is None:
+        names = [str(name) for name in table.table.columns]
+        others = [name for name in names if name not in (*IMAGE_COLUMNS, "uid")]
+        if len(others) != 1 or table.format != "csv":
+            raise InputError(
+                f"{table.name}: which column holds the labels is not said, expected "
+                f"{LABELS} {Path(table.name).name}:COLUMN with one of {listed(others)}"
+            )
+        column = others[0]
+    values = table.column(column)
+    whole = source.all_particles
+    selected = np.arange(whole.n) if source.selection is None else source.selection
+    joined = join_rows(whole, table, per_image=True)
+    use = "the others have no label"
+    matched(joined, selected, (whole.name, table.name), partial, otherwise=use)
+    rows = joined.rows[selected]
+    found = np.array(values[rows])
+    if (rows < 0).any():
+        if found.dtype.kind in "iu":
+            found = found.astype(np.int64)
+        elif found.dtype.kind != "f":
+            found = found.astype(object)
+        found[rows < 0] = {"f": np.nan, "i": -1}.get(found.dtype.kind, "")
+    return found

@@ -79,6 +79,12 @@ def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[
     yield from _ends(folder, parts)
 
 
+def as_written(name: str, table: Path) -> Path | None:
+    """Find a file where a table says that it is; None where it is not there."""
+    places = (path for path, length in _candidates(name, table, None) if length == 0)
+    return next((path for path in places if path.is_file()), None)
+
+
 def _ends(folder: Path, parts: list[str]) -> Iterator[tuple[Path, int]]:
     """Yield the ends of a path in a folder, the longest first."""
     for length in range(len(parts), 0, -1):

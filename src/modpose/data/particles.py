@@ -205,7 +205,7 @@ class Particles:
         if self.given_poses is not None:
             return self.given_poses
         if self.has("alignments3D/pose_0"):
-            return self._poses_cryosparc()
+            return self._poses_cryosparc(pixel_size)
         if not any(self.has(name) for name in ("rlnAnglePsi", "rlnAngleRot", "rlnAngleTilt")):
             return None
         angles = [
@@ -216,15 +216,15 @@ class Particles:
         shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
         return relion_rotation(*angles), shift
 
-    def _poses_cryosparc(self) -> tuple[Floats, Floats]:
+    def _poses_cryosparc(self, pixel_size: float | None) -> tuple[Floats, Floats]:
+        """Read alignments3D; its own pixel size is that of its shifts, wherever it is given."""
         vector = np.stack([self.numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
         shift = np.zeros((self.n, 2))
         if self.has("alignments3D/shift_0"):
             shift = np.stack([self.numbers(f"alignments3D/shift_{i}") for i in (0, 1)], axis=1)
-        if self.has("alignments3D/psize_A") and self.has("blob/psize_A"):
-            shift *= (self.positive("alignments3D/psize_A") / self.positive("blob/psize_A"))[
-                :, None
-            ]
+        sizes = self.sizes_or(pixel_size)
+        if self.has("alignments3D/psize_A") and sizes is not None:
+            shift *= (self.positive("alignments3D/psize_A") / sizes)[:, None]
         return rotation_of_vector(vector).transpose(0, 2, 1), -shift
 
     def tilt_range(self) -> Floats | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,9 @@ from modpose.data import formats
 from modpose.data.files import natural_key
 from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
+from modpose.data.index import select_rows
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
-from modpose.data.npy import read_npy
 from modpose.data.particles import Particles
 from modpose.data.reading import regular_file
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -46,12 +45,15 @@ class Source:
         What was opened; None for an array.
     selection
         (N,) rows of the whole input that were kept, from 0; None where all were.
+    whole
+        The table of the whole input, where only some of its rows were kept; else None.
     """
 
     stack: Stack
     particles: Particles
     path: Path | None = None
     selection: NDArray[np.int64] | None = None
+    whole: Particles | None = None
 
     @property
     def n(self) -> int:
@@ -68,7 +70,18 @@ class Source:
         """Keep the images at ``index``, in that order, and remember which they were."""
         index = np.asarray(index, dtype=np.int64)
         kept = index if self.selection is None else self.selection[index]
-        return Source(subset(self.stack, index), self.particles.subset(index), self.path, kept)
+        return Source(
+            subset(self.stack, index),
+            self.particles.subset(index),
+            self.path,
+            kept,
+            self.all_particles,
+        )
+
+    @property
+    def all_particles(self) -> Particles:
+        """The table of the whole input."""
+        return self.particles if self.whole is None else self.whole
 
 
 def open_source(
@@ -79,6 +92,7 @@ def open_source(
     index: Path | NDArray[Any] | None = None,
     poses: Path | None = None,
     ctf: Path | None = None,
+    partial: bool = False,
 ) -> Source:
     """Open what a user has.
 
@@ -92,10 +106,13 @@ def open_source(
     datadir
         Where the images that a table names are looked for first.
     index
-        Rows to keep, from 0, in order: an array, or a file (.npy, .txt, .csv).
+        Rows to keep, in order: numbers from 0, booleans or uids, as an array or a file (.npy,
+        .txt, .csv); or a table of particles (.star, .cs), see :func:`modpose.data.index`.
     poses, ctf
-        Files with the poses and the CTF parameters of the whole input, instead of what the
-        input itself says (:mod:`modpose.data.given`).
+        Files with the poses and the CTF parameters of the images, instead of what the input
+        itself says; rows are joined by what identifies them (:mod:`modpose.data.given`).
+    partial
+        Use the images that ``poses``, ``ctf`` and a table as ``index`` know, where they lack some.
 
     Raises
     ------
@@ -103,20 +120,23 @@ def open_source(
         Where the input cannot be used; one sentence says why.
     """
     source = _open_whole(input, kind, datadir)
+    rows = np.arange(source.n)
+    if index is not None:
+        rows = select_rows(index, source.particles, partial=partial)
     if poses is not None or ctf is not None:
-        known = with_given(
+        known, rows = with_given(
             source.particles,
             shape=source.stack.shape,
             pixel_size=source.pixel_size,
             poses=poses,
             ctf=ctf,
+            selected=rows,
+            partial=partial,
         )
         source = replace(source, particles=known)
-    if index is None:
+    if index is None and len(rows) == source.n:
         return source
-    rows = read_index(index) if isinstance(index, str | Path) else np.asarray(index)
-    name = str(index) if isinstance(index, str | Path) else "index"
-    return source.subset(check_index(rows, source.n, name))
+    return source.subset(rows)
 
 
 def _open_whole(
@@ -287,41 +307,3 @@ def _open_part(file: Path, whole: bool, table: Path) -> Stack:
 
 def _flat(suffix: str) -> bool:
     return suffix in formats.PICTURES and suffix not in formats.TIFFS
-
-
-# --- selections -------------------------------------------------------------------------------
-
-
-def read_index(path: str | Path) -> NDArray[np.int64]:
-    """Read rows to keep, from 0: .npy, or numbers in a .txt or .csv file (a header is skipped)."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such index file")
-    if path.suffix.lower() == ".npy":
-        return read_npy(path)
-    words = re.split(r"[\s,;]+", path.read_text(errors="replace").strip())
-    if words and not _is_integer(words[0]):
-        words = words[1:]
-    bad = next((word for word in words if not _is_integer(word)), None)
-    if bad is not None:
-        raise InputError.of(path, "an entry", f"'{bad}'", "a row number from 0")
-    return np.array([int(word) for word in words], dtype=np.int64)
-
-
-def check_index(rows: NDArray[Any], n: int, name: str) -> NDArray[np.int64]:
-    """Check rows to keep (or a mask, (n,) of booleans) against the number of images."""
-    if rows.dtype == np.bool_ and rows.shape == (n,):
-        rows = np.flatnonzero(rows)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        found = f"{rows.dtype} of shape {rows.shape}"
-        raise InputError.of(name, "the index", found, "a list of row numbers from 0")
-    if not rows.size:
-        raise InputError.of(name, "the number of rows", 0, "at least one")
-    bad = rows[(rows < 0) | (rows >= n)]
-    if bad.size:
-        raise InputError.of(name, "a row number", int(bad[0]), f"0 to {n - 1}")
-    return rows.astype(np.int64)
-
-
-def _is_integer(word: str) -> bool:
-    return re.fullmatch(r"-?\d+", word) is not None

@@ -1,0 +1,162 @@
+"""Selections: which rows of an input are used."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.identity import (
+    IMAGE_COLUMNS,
+    KIND_WORDS,
+    common_identity,
+    identities_of,
+    match_rows,
+)
+from modpose.data.joining import Joined, matched
+from modpose.data.npy import read_npy
+from modpose.data.particles import Particles
+from modpose.data.plain_pickle import read_plain_pickle
+from modpose.data.tables import TABLES, read_particles
+from modpose.data.text import read_text
+from modpose.errors import InputError
+
+logger = logging.getLogger("modpose")
+
+Ints = NDArray[np.int64]
+
+EXPECTED = "a list of row numbers from 0"
+LONGEST_HEADER = 1 << 16
+"""Characters of the header of a CSV file."""
+LONGEST = 20
+"""Digits of the largest number of 64 bits."""
+
+
+def select_rows(
+    index: str | Path | NDArray[Any], particles: Particles, *, partial: bool = False
+) -> Ints:
+    """Say which rows of the input a selection keeps, in the selection's order.
+
+    Parameters
+    ----------
+    index
+        Row numbers from 0 or (N,) booleans, as an array or a file (.npy, .pkl, .txt, .csv); the
+        uids of cryoSPARC in their place; or a table of particles (.star, .cs, .csv with a column
+        of images or uids), whose rows are looked up by what identifies them.
+    particles
+        The N images, all of the input.
+    partial
+        Leave out the rows of a table that the input does not have.
+
+    Raises
+    ------
+    InputError
+        Where the selection cannot be read, is empty, or names images that are not there.
+    """
+    if not isinstance(index, str | Path):
+        return check_index(np.asarray(index), particles, "index")
+    path = Path(index)
+    if not path.is_file():
+        raise InputError(f"{path}: no such index file")
+    if path.suffix.lower() in TABLES and (path.suffix.lower() != ".csv" or names_images(path)):
+        return _rows_of_table(path, particles, partial)
+    return check_index(_read_numbers(path), particles, str(path))
+
+
+def check_index(rows: NDArray[Any], particles: Particles, name: str) -> Ints:
+    """Check rows to keep, a mask (N,) of booleans, or uids, against the images."""
+    n = particles.n
+    if rows.dtype == np.bool_ and rows.ndim == 1:
+        if len(rows) != n:
+            raise InputError.of(name, "the length of the mask", len(rows), f"{n}, one an image")
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise InputError.of(name, "the index", f"{rows.dtype} of shape {rows.shape}", EXPECTED)
+    if not rows.size:
+        raise InputError.of(name, "the number of rows", 0, "at least one")
+    bad = rows[(rows < 0) | (rows >= n)]
+    if bad.size:
+        found = _rows_of_uids(rows, particles)
+        if found is None:
+            raise InputError.of(name, "a row number", int(bad[0]), f"0 to {n - 1}")
+        logger.info("%s: its numbers are uids of %s", name, particles.name)
+        rows = found
+    repeated = rows.size - np.unique(rows).size
+    if repeated:
+        logger.warning("%s: %d of its %d rows are repeats", name, repeated, rows.size)
+    return rows.astype(np.int64)
+
+
+def _rows_of_uids(values: NDArray[Any], particles: Particles) -> Ints | None:
+    """Find the rows with these uids; None unless each is the uid of one row."""
+    uids = next((i for i in identities_of(particles) if i.kind == "uid"), None)
+    if uids is None or (values < 0).any() or uids.occurrence.any():
+        return None
+    order = np.argsort(uids.key)
+    wanted = values.astype(np.uint64)
+    place = np.minimum(np.searchsorted(uids.key, wanted, sorter=order), uids.n - 1)
+    rows = order[place]
+    return rows if np.array_equal(uids.key[rows], wanted) else None
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def names_images(path: Path) -> bool:
+    """Tell whether a CSV file has a header with a column of images or uids."""
+    with path.open(errors="replace") as file:
+        header = file.readline(LONGEST_HEADER)
+    names = {name.strip().strip('"') for name in header.split(",")}
+    return not names.isdisjoint((*IMAGE_COLUMNS, "uid"))
+
+
+def _rows_of_table(path: Path, particles: Particles, partial: bool) -> Ints:
+    table = read_particles(path)
+    pair = common_identity(identities_of(table), identities_of(particles))
+    if pair is None:
+        raise InputError(
+            f"{path}: nothing in common with {particles.name} tells which images it lists (a uid, "
+            f"or the name of the image); give {EXPECTED}"
+        )
+    names = (str(path), particles.name)
+    rows = match_rows(*pair, names=names)
+    lines = matched(
+        Joined(rows, KIND_WORDS[pair[0].kind]),
+        np.arange(len(rows)),
+        names,
+        partial,
+        of="rows",
+    )
+    return rows[lines]
+
+
+def _read_numbers(path: Path) -> NDArray[Any]:
+    suffix = path.suffix.lower()
+    if suffix == ".pkl":
+        arrays = read_plain_pickle(path)
+        if len(arrays) != 1:
+            raise InputError.of(path, "the number of arrays", len(arrays), EXPECTED)
+        return arrays[0]
+    if suffix == ".npy":
+        return read_npy(path)
+    words = re.split(r"[\s,;]+", read_text(path, "an index").strip())
+    if words and not _is_integer(words[0]):
+        words = words[1:]
+    bad = next((word for word in words if not _is_integer(word)), None)
+    if bad is not None:
+        raise InputError.of(path, "an entry", repr(bad[:40]), "a row number from 0")
+    numbers = [int(word) for word in words]
+    if numbers and max(numbers) >= 1 << 63 and min(numbers) >= 0 and max(numbers) < 1 << 64:
+        return np.array(numbers, dtype=np.uint64)
+    large = next((number for number in numbers if abs(number) >= 1 << 63), None)
+    if large is not None:
+        raise InputError.of(path, "an entry", large, "a row number from 0")
+    return np.array(numbers, dtype=np.int64)
+
+
+def _is_integer(word: str) -> bool:
+    return len(word) <= LONGEST and re.fullmatch(r"-?[0-9]+", word) is not None

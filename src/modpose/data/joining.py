@@ -1,0 +1,228 @@
+"""Join the rows of another table to the images: which row of it belongs to which image."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.identity import (
+    KIND_WORDS,
+    RowIdentity,
+    common_identity,
+    identities_of,
+    match_rows,
+    split_names,
+)
+from modpose.data.locate import as_written
+from modpose.data.particles import Particles
+from modpose.data.paths import JOB_FOLDER, normalised
+from modpose.errors import InputError
+
+logger = logging.getLogger("modpose")
+
+Ints = NDArray[np.int64]
+
+LOOKED_AT = 1 << 16
+"""Bytes at the beginning, the middle and the end of two files that are compared."""
+BY_ORDER = "their order alone"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Which row of a table belongs to each of N images.
+
+    Attributes
+    ----------
+    rows
+        (N,) rows of the table; -1 where it has none for the image.
+    by
+        What told so, in words.
+    """
+
+    rows: Ints
+    by: str
+
+
+def join_rows(particles: Particles, table: Particles, *, per_image: bool = False) -> Joined:
+    """Find the row of a table that belongs to each image.
+
+    Rows are compared by uid, by image number and stack, or by file name.  Where one side names
+    no images, both must have the same number of rows, which are then paired in order.
+
+    Parameters
+    ----------
+    particles
+        The images, all of the input.
+    table
+        What is known of them.
+    per_image
+        It is known of an image, not of an occurrence of it; see :func:`match_rows`.
+
+    Raises
+    ------
+    InputError
+        Where it is not certain which row belongs to which image.
+    """
+    wanted, offered = identities_of(particles), identities_of(table)
+    pair = common_identity(wanted, offered)
+    if pair is None:
+        if wanted and offered:
+            raise InputError(
+                f"{table.name}: its rows have {KIND_WORDS[offered[0].kind]}, those of "
+                f"{particles.name} {KIND_WORDS[wanted[0].kind]}, so which row belongs to which "
+                "image is not known"
+            )
+        return _by_order(particles, table)
+    if _is_bare(particles) and not _of_this_stack(particles, table, pair[1]):
+        return _of_another_stack(particles, table, pair[1])
+    names = (particles.name, table.name)
+    return Joined(match_rows(*pair, names=names, per_image=per_image), KIND_WORDS[pair[1].kind])
+
+
+def matched(
+    joined: Joined,
+    selected: Ints,
+    names: tuple[str, str],
+    partial: bool,
+    *,
+    of: str = "images",
+    otherwise: str = "only these are used",
+) -> Ints:
+    """Keep the rows that the other side has, say how many they are, refuse a part without leave.
+
+    Parameters
+    ----------
+    joined
+        Rows of the other side for all N rows.
+    selected
+        (M,) rows that are asked for.
+    names
+        What messages call this side and the other one.
+    partial
+        Go on with the rows that the other side has, where it lacks some.
+    of
+        What the rows of this side are called.
+    otherwise
+        What ``partial`` makes of a part.
+
+    Returns
+    -------
+    selected
+        Those rows that the other side has.
+
+    Raises
+    ------
+    InputError
+        Where a row is missing there and ``partial`` is not set, or all are.
+    """
+    known = joined.rows[selected] >= 0
+    count, n = int(known.sum()), len(selected)
+    what = f"{count} of the {n} {of} of {names[0]}"
+    if not count:
+        raise InputError(f"{names[1]}: {what} are there (compared by {joined.by}), expected all")
+    if count < n and not partial:
+        first = int(selected[~known][0]) + 1
+        raise InputError(
+            f"{names[1]}: {what} are there (compared by {joined.by}; row {first} is not), expected "
+            f"all; with --partial {otherwise}"
+        )
+    if joined.by != BY_ORDER:
+        rest = "" if count == n else f"; {otherwise}"
+        logger.info("%s: %s are there, by %s%s", names[1], what, joined.by, rest)
+    return selected[known]
+
+
+# --- without names ------------------------------------------------------------------------------
+
+
+def _by_order(particles: Particles, table: Particles) -> Joined:
+    if table.n != particles.n:
+        expected = f"{particles.n}, one an image, for nothing tells which row belongs to which"
+        raise InputError.of(table.name, "the number of rows", table.n, expected)
+    say_order(table.name, particles)
+    return Joined(np.arange(particles.n), BY_ORDER)
+
+
+def say_order(name: str | Path, particles: Particles) -> None:
+    """Say that the rows of a file were paired with the images by their order."""
+    logger.info(
+        "%s: it does not tell which image of %s a row belongs to, so its %d rows are taken in "
+        "the order of the images",
+        name,
+        particles.name,
+        particles.n,
+    )
+
+
+# --- a stack without a table --------------------------------------------------------------------
+
+
+def _is_bare(particles: Particles) -> bool:
+    return particles.format == "none" and not particles.has("file")
+
+
+def _of_this_stack(particles: Particles, table: Particles, offered: RowIdentity) -> bool:
+    """Tell whether a table is of the stack that was given, which it may name in another way."""
+    stack = normalised(str(Path(particles.name).absolute()))
+    written = _stacks(offered)
+    same = [name for name in written if posixpath.basename(name) == posixpath.basename(stack)]
+    if not same:
+        return False
+    for name in same:
+        jobs = [_jobs(path) for path in (stack, name)]
+        if all(jobs) and jobs[0] != jobs[1]:
+            return False
+        named = as_written(name, Path(table.name))
+        if named is not None and not _same_content(named, Path(particles.name)):
+            return False
+    return True
+
+
+def _of_another_stack(particles: Particles, table: Particles, offered: RowIdentity) -> Joined:
+    """Pair a stack with a table of other stacks in order (it was made from them), if that is sure.
+
+    It is where the table goes through one stack from its first image to its last, or through
+    several, of whose numbers none could be a place in this one.
+    """
+    names = _stacks(offered)
+    number = split_names(offered.key, table.name)[0]
+    in_order = np.array_equal(np.abs(number), np.arange(1, len(number) + 1))
+    if table.n == particles.n and (in_order or len(names) > 1):
+        return _by_order(particles, table)
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    raise InputError(
+        f"{table.name}: it is of the stack {names[0][-60:]}{more}, not of {particles.name}, so "
+        "which row belongs to which image is not known; give a table of this stack"
+    )
+
+
+def _stacks(identity: RowIdentity) -> list[str]:
+    _, paths = split_names(identity.key, "the table")
+    return [str(path) for path in dict.fromkeys(paths.tolist())]
+
+
+def _jobs(path: str) -> list[str]:
+    return [part for part in path.split("/") if JOB_FOLDER.fullmatch(part)]
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    """Compare two files: one file, or the same size and the same bytes at three places."""
+    if not other.is_file():
+        return True  # an array in a container, or a Zarr folder
+    if one.samefile(other):
+        return True
+    size = one.stat().st_size
+    if size != other.stat().st_size:
+        return False
+    with one.open("rb") as a, other.open("rb") as b:
+        for place in (0, max(size // 2, 0), max(size - LOOKED_AT, 0)):
+            a.seek(place)
+            b.seek(place)
+            if a.read(LOOKED_AT) != b.read(LOOKED_AT):
+                return False
+    return True
