@@ -94,7 +94,9 @@ def _rows_looked_at(dataset: Dataset) -> Integers:
         return np.arange(n)
     size = 4 * int(np.prod(dataset.source.stack.shape))
     few = np.linspace(0, n // 2 - 1, max(1, min(n // 4, 250, BYTES // size // 4))).astype(np.int64)
-    return np.unique(np.concatenate([few, few + 1, few + n // 2, np.minimum(few + n // 2 + 1, n)]))
+    return np.unique(
+        np.concatenate([few, few + 1, few + n // 2, np.minimum(few + n // 2 + 1, n - 1)])
+    )
 
 
 def _copies(
