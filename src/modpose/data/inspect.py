@@ -5,7 +5,7 @@ Reads headers and tables only, no pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from modpose.data.cryosparc import read_cs
 from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, read_header
-from modpose.data.particles import TILT_RANGE, Particles
+from modpose.data.optics import aberrations, ctf_state, image_sign
+from modpose.data.particles import TILT_RANGE, Particles, listed
 from modpose.data.source import (
     image_references,
     open_source,
@@ -35,6 +36,7 @@ from modpose.data.star import (
     tilt_stack_reason,
 )
 from modpose.data.tables import TABLES, particles_of_star, read_csv
+from modpose.data.tags import columns_in, unknown_columns
 from modpose.errors import InputError
 
 
@@ -207,6 +209,7 @@ def _particles(path: Path, kind: str, particles: Particles, datadir: Path | None
     facts["pixel size"] = _try(lambda: _pixel_size(particles, of_stack), problems)
     facts["poses"] = _try(lambda: _poses(particles, of_stack), problems)
     facts["CTF"] = _try(lambda: _ctf(particles, of_stack), problems)
+    facts |= _try_marks(particles, problems)
     if particles.has(TILT_RANGE[0]):
         facts["missing wedge"] = _try(lambda: _wedge(particles), problems)
     truth = particles.truth()
@@ -284,6 +287,34 @@ def _wedge(particles: Particles) -> str:
     if (low == high).all():
         return f"outside tilts of {low[0]:g} to {low[1]:g} degrees"
     return f"outside tilts of {low[0]:g} ... {high[0]:g} to {low[1]:g} ... {high[1]:g} degrees"
+
+
+def _try_marks(particles: Particles, problems: list[str]) -> dict[str, str]:
+    """Say what was done to the images, where something was."""
+    try:
+        marks = list(_marks(particles))
+    except InputError as error:
+        problems.append(str(error))
+        return {}
+    unknown = unknown_columns(columns_in(particles)) if particles.format != "csv" else []
+    facts = {"images": "; ".join(marks)} if marks else {}
+    return facts | ({"unknown columns": listed(unknown)} if unknown else {})
+
+
+def _marks(particles: Particles) -> Iterator[str]:
+    state, sign, found = ctf_state(particles), image_sign(particles), aberrations(particles)
+    if state is not None and (state == 1).any():
+        yield "phases were flipped"
+    if state is not None and (state == 2).any():
+        yield "multiplied by their CTF"
+    if sign is not None:
+        yield "particles are dark (blob/sign)"
+    if found.odd is not None:
+        yield "beam tilt or odd aberrations"
+    if found.even is not None or found.phases is not None:
+        yield "aberrations that are not modelled (see fit)"
+    if found.magnification is not None:
+        yield "a magnification that differs with direction"
 
 
 def _ctf(particles: Particles, of_stack: float | None) -> str:

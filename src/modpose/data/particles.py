@@ -204,6 +204,10 @@ class Particles:
         """
         if self.given_poses is not None:
             return self.given_poses
+        if self.has("rlnIsFlip") and self.numbers("rlnIsFlip").any():
+            row = int(np.flatnonzero(self.numbers("rlnIsFlip"))[0])
+            expected = "0: the poses of mirrored images are not read"
+            raise InputError.of(self.name, f"rlnIsFlip in row {row + 1}", "1", expected)
         if self.has("alignments3D/pose_0"):
             return self._poses_cryosparc(pixel_size)
         if not any(self.has(name) for name in ("rlnAnglePsi", "rlnAngleRot", "rlnAngleTilt")):

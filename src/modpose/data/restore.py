@@ -117,8 +117,9 @@ def may_be_premultiplied(particles: Particles) -> bool:
     state, given = ctf_state(particles), particles.given_ctf
     if state is not None:
         return bool((state == CtfState.PREMULTIPLIED).any())
-    late = given is not None and given.shape[1] > CtfColumn.STATE
-    return late and bool((given[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any())
+    if given is None or given.shape[1] <= CtfColumn.STATE:
+        return False
+    return bool((given[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any())
 
 
 def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
+from modpose.data.agreement import check_agreement
 from modpose.data.files import natural_key
 from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
@@ -23,6 +24,7 @@ from modpose.data.particles import Particles
 from modpose.data.reading import regular_file
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
 from modpose.data.tables import TABLES, read_particles
+from modpose.data.tags import note_unknown
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -243,7 +245,8 @@ def _joined(parts: list[Stack], name: str) -> Stack:
 def _open_table(path: Path, datadir: Path | None) -> Source:
     particles = read_particles(path)
     stack = RowsStack(*_parts(particles, path, datadir), name=str(path))
-    particles.pixel_size()  # a pixel size of zero is an error now, not later
+    check_agreement(particles, stack)
+    note_unknown(particles)
     return Source(stack, particles, path)
 
 

@@ -1,0 +1,66 @@
+"""Does a table belong to these images?  Box and pixel size are said in both."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modpose.data.particles import Particles
+from modpose.data.stack import Stack
+from modpose.errors import InputError
+
+TOLERANCE = 0.01
+"""Pixel sizes that differ by a smaller fraction are the same."""
+BOXES = ("rlnImageSize", "blob/shape_0", "blob/shape_1")
+BINNED = ("rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
+
+
+def check_agreement(particles: Particles, stack: Stack) -> None:
+    """Compare what a table says of its images with the images.
+
+    Raises
+    ------
+    InputError
+        Where the images have another box than the table says (its pixel size is then that of
+        other images), or the table contradicts itself.
+    """
+    _check_binning(particles)
+    size = particles.pixel_size()
+    for name in BOXES:
+        if particles.has(name):
+            _check_box(particles, name, stack, size)
+    of_stack = stack.pixel_size
+    if size is not None and of_stack is not None and abs(size - of_stack) > TOLERANCE * size:
+        particles.note(
+            f"the pixel size is {size:.4g} A in the table and {of_stack:.4g} A in the headers of "
+            "the images; that of the table is used"
+        )
+
+
+def _check_box(particles: Particles, name: str, stack: Stack, size: float | None) -> None:
+    sides = particles.numbers(name)
+    bad = np.flatnonzero(~np.isin(sides, stack.shape))
+    if not bad.size:
+        return
+    side, box = float(sides[bad[0]]), stack.shape[-1]
+    scaled = "" if size is None else f", the pixel size {size * side / box:.4g} A"
+    raise InputError(
+        f"{particles.name}: {name} in row {bad[0] + 1} is {side:g}, but the images have {box} "
+        f"pixels a side; if they were scaled down, correct the table (the box {box}{scaled})"
+    )
+
+
+def _check_binning(particles: Particles) -> None:
+    name = "rlnImagePixelSize"
+    if not all(particles.has(column) for column in (name, *BINNED)):
+        return
+    size = particles.positive(name)
+    expected = particles.positive(BINNED[0]) * particles.positive(BINNED[1])
+    bad = np.flatnonzero(np.abs(size - expected) > TOLERANCE * size)
+    if bad.size:
+        row = int(bad[0])
+        raise InputError.of(
+            particles.name,
+            f"{name} in row {row + 1}",
+            f"{size[row]:.4g}",
+            f"{expected[row]:.4g}, {' times '.join(BINNED)}",
+        )
