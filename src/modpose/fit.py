@@ -20,6 +20,7 @@ from modpose.affinity.term import AffinityTerm
 from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
+from modpose.data.record import Record, fingerprint, image_fingerprint, record_of
 from modpose.data.training_set import check_images, open_dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
@@ -28,10 +29,10 @@ from modpose.inference import encode_dataset
 from modpose.inputs import files_of_source
 from modpose.latents import latents_table
 from modpose.limits import check_clusters, check_epochs, check_minutes
-from modpose.pretrained import content_of, fingerprint
+from modpose.pretrained import content_of
 from modpose.progress import Progress
 from modpose.run import Run
-from modpose.run_folder import check_not_an_input, check_target, staged
+from modpose.run_folder import check_not_an_input, check_target, sha256, staged
 from modpose.start import prepare
 from modpose.train.checkpoint import (
     newest_checkpoint,
@@ -45,6 +46,7 @@ from modpose.vae import Vae, build_vae
 if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
     from modpose.data.source import Source
+    from modpose.data.stack import Stack
 
 
 RESTART_STRIDE = 7919
@@ -111,7 +113,10 @@ def fit_run(
     known = None if labels is None else read_labels(labels, source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
-    environment = describe_fit(dataset, config, known, clusters) | {
+    column = str(labels) if isinstance(labels, str | Path) else None
+    record = record_of(dataset, column if source.particles.has(column or "") else None)
+    environment = describe_fit(dataset, config, known, clusters, record) | {
+        "copied": _checksums(index, labels),
         "command": sys.argv[1:],
         "alarms": warn_before(dataset),
         **{
@@ -124,7 +129,9 @@ def fit_run(
             }.items()
         },
     }
-    with Run.begin(out, config, environment, overwrite=overwrite, inputs=inputs) as run:
+    with Run.begin(
+        out, config, environment, record=record, overwrite=overwrite, inputs=inputs
+    ) as run:
         if dataset.affinity is not None:
             dataset.affinity.save(run.path)
         learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
@@ -148,6 +155,8 @@ def resume_run(
     *,
     epochs: int | None = None,
     max_minutes: float | None = None,
+    input: str | Path | NDArray[Any] | Stack | None = None,
+    datadir: str | Path | None = None,
     quiet: bool = False,
 ) -> Run:
     """Go on with a run from its last completed epoch, to the numbers that it would have had.
@@ -160,6 +169,8 @@ def resume_run(
         New total of epochs; with it a finished run, too, can go on.
     max_minutes
         Stop once the run has trained for so long in all, what is done included.
+    input, datadir
+        Where the images are now, if they have moved (:meth:`modpose.run.Run.dataset`).
     quiet
         No progress bar.
     """
@@ -172,11 +183,11 @@ def resume_run(
         if epochs is not None:
             train = run.config.train.model_copy(update={"epochs": epochs})
             run = run.reconfigured(run.config.model_copy(update={"train": train}))
-        dataset = run.dataset()
-        if fingerprint(dataset.source) != run.environment["fingerprint"]:
-            raise InputError(
-                f"{run.environment['input']}: the images are not those of the run {path}"
-            )
+        dataset = run.dataset(input, datadir=datadir)
+        moved = {"input": input, "datadir": datadir}
+        places = {k: Path(v) for k, v in moved.items() if isinstance(v, str | Path)}
+        if places:
+            run.update_environment(**{k: os.fspath(v.absolute()) for k, v in places.items()})
         saved = newest_checkpoint(run.path / "checkpoints")
         if saved is None:
             learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
@@ -309,8 +320,18 @@ def _go_on(
     run.write_latents(table)
 
 
+def _checksums(*files: object) -> dict[str, str]:
+    """Checksums of files of which the run keeps a copy, so that a change can be told."""
+    paths = [Path(file).absolute() for file in files if isinstance(file, str | Path)]
+    return {os.fspath(path): sha256(path) for path in paths if path.is_file()}
+
+
 def describe_fit(
-    dataset: Dataset, config: Config, labels: NDArray[Any] | None, clusters: int | None
+    dataset: Dataset,
+    config: Config,
+    labels: NDArray[Any] | None,
+    clusters: int | None,
+    record: Record,
 ) -> dict[str, Any]:
     """Collect what ``environment.json`` says of a fit: versions, seed, data."""
     source = dataset.source
@@ -323,7 +344,10 @@ def describe_fit(
         "threads": config.train.threads,
         "seed": config.seed,
         "input": None if source.path is None else os.fspath(source.path.absolute()),
-        "fingerprint": fingerprint(source),
+        "fingerprint": fingerprint(record),
+        "images": image_fingerprint(source.stack),
+        "data": record.about,
+        "stored_shape": list(source.stack.shape),
         "n": dataset.n,
         "shape": list(dataset.shape),
         "channels": dataset.channels,

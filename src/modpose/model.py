@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
+from modpose.data.record import record_of
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
 from modpose.data.training_set import open_dataset
@@ -26,7 +27,7 @@ from modpose.inference import encode_dataset, importance_bounds, table_hypothese
 from modpose.latents import latents_table
 from modpose.limits import check_clusters, check_minutes
 from modpose.posterior.settings import SearchSettings
-from modpose.pretrained import fingerprint
+from modpose.pretrained import is_fitted_to
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.run import Run
 from modpose.suggest import suggest
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from modpose.affinity.known import KnownAffinity
     from modpose.affinity.matrix import Affinity
+    from modpose.data.record import Record
     from modpose.posterior.gaussian import Gaussian
 
 Floats = NDArray[np.float32]
@@ -93,6 +95,7 @@ class PoseModel:
         self._metrics: list[dict[str, float]] = []
         self._latents: pd.DataFrame | None = None
         self._affinity: KnownAffinity | None = None
+        self._record: Record | None = None
 
     @classmethod
     def from_recipe(
@@ -146,7 +149,8 @@ class PoseModel:
         )
         self._config, self._vae, self._metrics = config, learner.vae, rows
         self._affinity = dataset.affinity
-        self._environment = describe_fit(dataset, config, known, clusters) | {
+        self._record = record_of(dataset)
+        self._environment = describe_fit(dataset, config, known, clusters, self._record) | {
             "stopped": learner.state.stopped,
             "alarms": alarms,
         }
@@ -279,7 +283,7 @@ class PoseModel:
             return self._encode(dataset, thorough, anew, rows, copies)
 
     def _fitted_to(self, dataset: Dataset) -> bool:
-        return fingerprint(dataset.source) == self._environment.get("fingerprint")
+        return is_fitted_to(self._environment, self._record, dataset)
 
     @contextmanager
     def _poses_for(self, dataset: Dataset) -> Iterator[None]:
@@ -429,7 +433,9 @@ class PoseModel:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Run:
         """Write the model as a run folder (plain files; nothing pickled)."""
-        with Run.begin(path, self.config, self._environment, overwrite=overwrite) as run:
+        with Run.begin(
+            path, self.config, self._environment, record=self._record, overwrite=overwrite
+        ) as run:
             if self._affinity is not None:
                 self._affinity.save(run.path)
             save_weights(run.path / "checkpoints" / "best.safetensors", self.vae.state_dict())
@@ -460,5 +466,6 @@ class PoseModel:
         model._vae, model._config, model._environment = vae.to(device), config, environment
         model._metrics = run.epochs()
         model._affinity = run.known_affinity()
+        model._record = run.record()
         model._latents = run.latents() if run.finished else None
         return model

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from modpose.affinity.known import KnownAffinity
     from modpose.data.dataset import Dataset
+    from modpose.data.record import Record
+    from modpose.data.stack import Stack
     from modpose.evaluate.alarms.alarm import Alarm
     from modpose.model import PoseModel
 
@@ -80,6 +82,7 @@ class Run:
         config: Config,
         environment: dict[str, Any],
         *,
+        record: Record | None = None,
         overwrite: bool = False,
         inputs: Iterable[Path] = (),
     ) -> Iterator[Run]:
@@ -96,6 +99,8 @@ class Run:
             The folder.
         config, environment
             What ``config.yaml`` and ``environment.json`` hold.
+        record
+            What is to be remembered of the images.
         overwrite
             Replace a run that is there already; files that are not of the run stay.
         inputs
@@ -126,7 +131,7 @@ class Run:
                 replaces = (folder / "config.yaml").is_file()
                 run = cls(run_folder.fresh_stage(folder) if replaces else folder)
                 try:
-                    run._write_first(config, text)
+                    run._write_first(config, text, record)
                     yield run
                 except Exception:
                     if not run.begun:
@@ -169,10 +174,12 @@ class Run:
             if place is not None:
                 run_folder.put_in_place(folder)
 
-    def _write_first(self, config: Config, environment: str) -> None:
+    def _write_first(self, config: Config, environment: str, record: Record | None) -> None:
         """Write what a run begins with; the marker first, so that the folder is known as ours."""
         run_folder.write_marker(self.path, {})
         (self.path / "checkpoints").mkdir(exist_ok=True)
+        if record is not None:
+            replace_atomically(self.path / "rows.parquet", record.rows.to_parquet, overwrite=True)
         self._write("environment.json", environment)
         self._write("config.yaml", dump_config(config))
 
@@ -247,8 +254,6 @@ class Run:
 
     def latents(self) -> pd.DataFrame:
         """One row an image, in input order."""
-        import pandas as pd
-
         path = self.path / "latents.parquet"
         if not self.finished:
             raise InputError(
@@ -256,10 +261,7 @@ class Run:
                 f"continue it with: modpose fit --resume {self.path}"
             )
         self.check()
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
-            raise InputError(f"{path}: not readable as Parquet") from None
+        return run_folder.read_table(path)
 
     def check(self) -> None:
         """Check weights and latents against the checksums of the fit, once.
@@ -283,25 +285,39 @@ class Run:
         run_folder.seal(self.path)
         self.__dict__.pop("_checked", None)
 
-    def dataset(self) -> Dataset:
-        """The images that the run was fitted to, opened again from where they were."""
-        from modpose.data.dataset import dataset_of
-        from modpose.data.source import open_source
+    def record(self) -> Record | None:
+        """What the run remembers of its images; None in a run of version 0.1."""
+        from modpose.data.record import Record
 
-        environment = self.environment
-        if environment.get("input") is None:
-            raise InputError(
-                f"{self.path}: the run was fitted to an array in memory, which is not in the folder"
-            )
-        files = {
-            name: Path(environment[name])
-            for name in ("datadir", "index", "poses", "ctf")
-            if environment.get(name) is not None
-        }
-        partial = bool(environment.get("partial"))
-        kind = self.config.data.kind
-        source = open_source(environment["input"], kind=kind, partial=partial, **files)
-        return dataset_of(source, self.config, affinity=self.known_affinity())
+        path, about = self.path / "rows.parquet", self.environment.get("data")
+        if not path.is_file() or not isinstance(about, dict):
+            return None
+        return Record(run_folder.read_table(path), about)
+
+    def dataset(
+        self,
+        input: str | Path | NDArray[Any] | Stack | None = None,
+        *,
+        datadir: str | Path | None = None,
+    ) -> Dataset:
+        """The images that the run was fitted to, opened again, in the order of the run.
+
+        Parameters
+        ----------
+        input
+            Where they are now: what :func:`modpose.data.source.open_source` takes; None for where
+            they were.
+        datadir
+            Folder that image paths inside a table start from; None for that of the fit.
+
+        Raises
+        ------
+        InputError
+            Where they are gone, or are not those of the fit: the sentence says what changed.
+        """
+        from modpose.data.reopen import reopened
+
+        return reopened(self, input, None if datadir is None else Path(datadir))
 
     def known_affinity(self) -> KnownAffinity | None:
         """Affinities of the images that the run is trained on; None where there are none."""

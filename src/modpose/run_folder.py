@@ -16,13 +16,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modpose.config import read_yaml
 from modpose.data.files import remove_dead_leftovers, replace_atomically
 from modpose.errors import InputError
 from modpose.locks import LOCK, writing
 from modpose.report_files import files_of_report
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MARKER = "modpose-run.json"
 FORMAT = 1
@@ -85,6 +88,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError.of(path, "the file", f"a {type(values).__name__}", "a JSON object")
     return values
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet file of a run, or say in a sentence what is wrong."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+        raise InputError(f"{path}: not readable as Parquet") from None
 
 
 def is_run(folder: Path) -> bool:

@@ -73,6 +73,10 @@ class PictureStack(Stack):
         """Yield the pictures' files."""
         yield from self._paths
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the bytes of each picture's file, (N,)."""
+        return np.array([path.stat().st_size for path in self._paths], np.int64)
+
 
 def picture_files(folder: Path, nested: bool = True) -> list[Path]:
     """List a folder's pictures in natural order; if it has none, those of its sub-folders."""

@@ -94,6 +94,11 @@ class Stack(ABC):
                 yield Path(name)
                 return
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the bytes of the file that each image is read from, (N,); -1 where none is."""
+        files = [path for path in self.files() if path.is_file()]
+        return np.full(self.n, files[0].stat().st_size if len(files) == 1 else -1, np.int64)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -335,6 +340,15 @@ class RowsStack(Stack):
         """Yield the files of all parts."""
         for part in self._parts:
             yield from part.files()
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the bytes of the file that each image is read from, (N,); -1 where none is."""
+        sizes = np.empty(self.n, np.int64)
+        order = np.argsort(self._part, kind="stable")
+        cuts = np.flatnonzero(np.diff(self._part[order])) + 1
+        for mine in np.split(order, cuts):
+            sizes[mine] = self._parts[self._part[mine[0]]].sizes()[self._row[mine]]
+        return sizes
 
 
 def subset(stack: Stack, index: NDArray[np.int64]) -> Stack:
