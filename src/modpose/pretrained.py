@@ -71,13 +71,13 @@ def _rows_of(run: Run, source: Source, refusal: str) -> NDArray[np.int64]:
         return np.arange(source.n)
     if image_fingerprint(source.stack) == run.environment.get("images"):
         return np.arange(source.n)
-    places = places_in(record, replace(source, selection=None))
+    try:
+        places = places_in(record, replace(source, selection=None))
+        check_pixels(record, subset(source.stack, places))
+    except InputError as error:
+        raise InputError(f"{refusal} ({error})") from None
     rows = np.full(source.n, -1, np.int64)
     rows[places] = np.arange(record.n)
     if record.n != source.n or (rows < 0).any():
         raise InputError(refusal)
-    try:
-        check_pixels(record, subset(source.stack, places))
-    except InputError as error:
-        raise InputError(f"{refusal} ({error})") from None
     return rows

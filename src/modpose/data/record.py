@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.identity import (
+    EXACT_FLOAT,
     IMAGE_COLUMNS,
     RowIdentity,
     common_identity,
@@ -70,8 +71,9 @@ class Record:
         (checksum; NA where it was not sampled), and what the model used: ``ctf_0`` ...,
         ``rotation_0`` ..., ``shift_0`` ..., ``tilt_0`` ....
     about
-        ``kind`` of the names, ``whole`` (rows of the whole input), ``columns`` (name of each
-        column of the table and its checksum), ``labels`` (a column, or None).
+        ``kind`` of the names, ``bare`` (the images came without a table), ``whole`` (rows of the
+        whole input), ``columns`` (name of each column of the table and its checksum), ``labels``
+        (the column of classes, or None).
     """
 
     rows: pd.DataFrame
@@ -126,8 +128,14 @@ def record_of(dataset: Dataset, labels: str | None = None) -> Record:
         for k, column in enumerate(values.T)
     }
     rows = pd.concat([rows, pd.DataFrame(used)], axis=1)
-    about = {"kind": kind, "whole": whole.n, "columns": column_sums(source.particles)}
-    return Record(rows, about | {"labels": labels})
+    about = {
+        "kind": kind,
+        "bare": whole.format == "none",
+        "whole": whole.n,
+        "columns": column_sums(source.particles),
+        "labels": labels,
+    }
+    return Record(rows, about)
 
 
 def fingerprint(record: Record) -> str:
@@ -204,8 +212,9 @@ def column_sums(particles: Particles) -> dict[str, str]:
 
 def _column_bytes(values: NDArray[Any]) -> bytes:
     if values.dtype.kind in "biuf":
-        exact = values.dtype.kind in "iu" and values.dtype.itemsize == 8
-        return (values if exact else values.astype(np.float64)).tobytes()
+        exact = values.astype(np.float64)  # whole numbers are written with and without decimals
+        large = values.dtype.kind in "iu" and bool((np.abs(exact) >= EXACT_FLOAT).any())
+        return (values if large else exact).tobytes()
     return "\0".join(map(str, values.tolist())).encode("utf-8", "surrogatepass")
 
 
@@ -228,7 +237,7 @@ def places_in(record: Record, source: Source) -> Ints:
     particles = source.particles
     pair = common_identity(record.identities(), identities_of(particles))
     if pair is None:
-        if record.identities() or source.n != record.about["whole"]:
+        if not record.about["bare"] or source.n != record.about["whole"]:
             raise InputError(
                 f"{source.stack.name}: it does not name its images as the input of the run did, or "
                 f"holds {source.n}, expected the {record.about['whole']} images of the fit"
@@ -270,10 +279,10 @@ def check_pixels(record: Record, stack: Stack) -> None:
     known = record.rows["pixels"].to_numpy()[sample].astype(np.uint64)
     changed = np.flatnonzero(pixel_sums(stack, sample) != known)
     if changed.size:
-        where = stack.where(int(sample[changed[0]]))
         raise InputError(
-            f"{where}: its pixels are not those that the run was fitted to, nor are those of "
-            f"{changed.size - 1} more of {len(sample)}; the images were replaced or re-ordered"
+            f"{stack.where(int(sample[changed[0]]))}: its pixels are not those that the run was "
+            f"fitted to, as are those of {changed.size} of {len(sample)} images looked at; the "
+            "images were replaced or re-ordered"
         )
 
 
