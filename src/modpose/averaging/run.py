@@ -42,10 +42,10 @@ from modpose.averaging.refine import refine
 from modpose.averaging.regroup import regrouped
 from modpose.data.files import all_or_nothing
 from modpose.data.preprocess import fourier_crop
+from modpose.data.record import source_fingerprint
 from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
-from modpose.pretrained import fingerprint
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dic
     measured = [float(tilt) for tilt in wedge] if isinstance(wedge, tuple) else wedge
     return dataclasses.asdict(settings) | {
         "volumes": source.n,
-        "fingerprint": fingerprint(source),
+        "fingerprint": source_fingerprint(source),
         "wedge": str(measured.absolute()) if isinstance(measured, Path) else measured,
     }
 

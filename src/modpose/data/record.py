@@ -53,7 +53,8 @@ NAMING = (*IMAGE_COLUMNS, "uid", "blob/path", "blob/idx", "folder")
 """Columns by which images are found."""
 MEANING = re.compile(
     r"rln(Ctf|BeamTilt|OddZernike|EvenZernike|MagMat|Magnification|Voltage|Spherical|Amplitude)"
-    r"|ctf/|blob/sign"
+    r"|rlnDefocus|rlnPhaseShift|rlnTomo(Visible|Name|Subtomogram|TiltSeriesPixel)|modposeTilt"
+    r"|rln(Image|Detector)?PixelSize|ctf/|blob/(sign|psize)"
 )
 """Columns that change what pixels mean."""
 WORDS = {"ctf": "the CTF", "rotation": "the rotation", "shift": "the shift", "tilt": "the tilts"}
@@ -196,6 +197,15 @@ def image_fingerprint(stack: Stack) -> str:
     """Hash the number of images, their shape, and those that are sampled, in their order."""
     digest = hashlib.sha256(repr((stack.n, stack.shape, stack.channels)).encode())
     digest.update(pixel_sums(stack, sampled(stack)).tobytes())
+    return f"2-{digest.hexdigest()}"
+
+
+def source_fingerprint(source: Source) -> str:
+    """Hash images, in their order, and the columns of their table that say what pixels mean."""
+    digest = hashlib.sha256(image_fingerprint(source.stack).encode())
+    digest.update(source.stack.sizes().tobytes())
+    sums = column_sums(source.particles)
+    digest.update(repr(sorted(pair for pair in sums.items() if MEANING.match(pair[0]))).encode())
     return f"2-{digest.hexdigest()}"
 
 
