@@ -110,11 +110,11 @@ def record_of(dataset: Dataset, labels: str | None = None) -> Record:
     import pandas as pd
 
     source = dataset.source
-    whole = _whole(source)
+    whole = source.all_particles
     columns: dict[str, Any] = {"row": _selection(source)}
     kind = None
     for identity in identities_of(whole):
-        mine = identity if identity.n == source.n else identity.subset(columns["row"])
+        mine = identity.subset(columns["row"])
         name = "uid" if identity.kind == "uid" else "name"
         kind = kind if name == "uid" else identity.kind
         columns |= {name: mine.key, f"{name}_occurrence": mine.occurrence}
@@ -146,11 +146,6 @@ def fingerprint(record: Record) -> str:
         digest.update(f"{name}".encode())
         digest.update(_column_bytes(record.rows[name].fillna(0).to_numpy()))
     return f"2-{digest.hexdigest()}"
-
-
-def _whole(source: Source) -> Particles:
-    whole: Particles = getattr(source, "all_particles", source.particles)
-    return whole
 
 
 def _selection(source: Source) -> Ints:

@@ -39,7 +39,14 @@ def reopened(run: Run, input: Given = None, datadir: Path | None = None) -> Data
     record = run.record()
     files = _files(environment, where)
     if record is None:
-        source = open_source(where, kind=run.config.data.kind, datadir=folder, **files)
+        source = open_source(
+            where,
+            kind=run.config.data.kind,
+            datadir=folder,
+            index=files.get("index"),
+            poses=files.get("poses"),
+            ctf=files.get("ctf"),
+        )
         if first_fingerprint(source) != environment.get("fingerprint"):
             raise InputError(
                 f"{source.stack.name}: the images are not those of the run {run.path}, or not in "
@@ -70,9 +77,9 @@ def _found_again(
     if shape != known:
         raise InputError.of(source.stack.name, "the size of an image", shape[0], f"{known[0]}")
     places = places_in(record, source)
-    files.pop("index", None)  # the run knows its rows
-    if files:
-        source = open_source(where, kind=kind, datadir=folder, index=places, **files)
+    poses, ctf = files.get("poses"), files.get("ctf")
+    if poses is not None or ctf is not None:
+        source = open_source(where, kind=kind, datadir=folder, index=places, poses=poses, ctf=ctf)
     elif not np.array_equal(places, np.arange(source.n)):
         source = source.subset(places)
     check_pixels(record, source.stack)
