@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from modpose.backprojection import check_poses, reconstruct_halves
 from modpose.backprojection.halves import open_posed
 from modpose.cli import app
+from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack
@@ -145,6 +147,17 @@ def test_the_verb_writes_half_maps_and_says_what_is_wrong(tmp_path):
     assert "inverted contrast" in CliRunner().invoke(app, dark).output
     again = CliRunner().invoke(app, ["backproject", str(star), "-o", str(out), "--no-check"])
     assert isinstance(again.exception, InputError)
+
+
+def test_poses_of_a_pickle_give_the_map(tmp_path):
+    """A pickle of cryoDRGN holds rotations as ours and minus the shift in boxes."""
+    made = rigid(600, 1e4, False)
+    write_mrcs(tmp_path / "a.mrcs", made.images, 5.0)
+    poses = made.rotation.astype("f4"), (-made.shift / 32).astype("f4")
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps(poses))
+    posed = open_source(tmp_path / "a.mrcs", poses=tmp_path / "p.pkl")
+    found = reconstruct_halves(open_posed(posed), quiet=True).combined()
+    assert correlation(found, made.volume()) > 0.98
 
 
 # --- other programs' data ---------------------------------------------------------------------
