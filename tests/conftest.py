@@ -18,14 +18,16 @@ settings.register_profile("new")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+DATA = Path(os.environ.get("MODPOSE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+REAL = [pytest.param("real", marks=pytest.mark.shared)] if DATA.is_dir() else []
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real data sets, or skip where there is none."""
-    default = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("MODPOSE_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"the real data sets are not in {folder} (set MODPOSE_DATA)")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"the real data sets are not in {DATA} (set MODPOSE_DATA)")
+    return DATA
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +38,9 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["small", pytest.param("real", marks=pytest.mark.shared)])
+@pytest.fixture(params=["small", *REAL])
 def some_data(request: pytest.FixtureRequest) -> Path:
-    """Return the small files, then the real ones: a test of both."""
+    """Return the small files and then, where they are, the real ones: a test of both."""
     folder: Path = request.getfixturevalue(
         "small_data" if request.param == "small" else "shared_data"
     )
