@@ -24,7 +24,7 @@ class InputError(ValueError):
     @classmethod
     def of(cls, where: str | Path, field: str, found: object, expected: str) -> InputError:
         """Build the sentence ``where: field is found, expected expected``."""
-        text = found if isinstance(found, str) else shown(found)
+        text = shown(found) if isinstance(found, _UNBOUNDED) else str(found)
         return cls(f"{where}: {field} is {_cut(text, 2 * SHOWN)}, expected {expected}")
 
 
@@ -39,9 +39,12 @@ def shown(value: object) -> str:
     """
     if isinstance(value, str):
         return f"'{_cut(printable(value[: 2 * SHOWN]), SHOWN)}'"
-    if type(value).__module__.startswith("numpy"):  # nan, not np.float64(nan)
-        return _cut(printable(str(value)), SHOWN)
-    return _cut(printable(_Bounded().repr(value)), SHOWN)
+    text = _Bounded().repr(value) if isinstance(value, _UNBOUNDED) else str(value)
+    return _cut(printable(text), SHOWN)
+
+
+_UNBOUNDED = (int, bytes, bytearray, list, tuple, dict, set, frozenset)
+"""Types whose values may take very long to write."""
 
 
 class _Bounded(reprlib.Repr):

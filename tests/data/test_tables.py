@@ -72,7 +72,13 @@ def unpickle(path):
         ("hello\n", "line 1: the text is 'hello', expected a block (data_...)"),
         ("", "not readable as STAR (it has no block data_...)"),
         ("data_x\n\nvalue\n", "line 3: the text is 'value', expected loop_ or a _tag"),
-        ("data_x\n\n_tag one two\n", "not readable as STAR"),
+        ("data_x\n\n_tag one two\n", "line 3: the text is '_tag one two', expected a _tag and its"),
+        (LOOP + "_a one\n", "line 6: the text is '_a one', expected one _tag a line"),
+        (LOOP + "it's.mrcs 1\n", "the word 'it's.mrcs' has a quotation mark within it"),
+        (LOOP + "1@a.mrcs 10\n_b #3\n", "line 7: a row begins with _, expected a value"),
+        (LOOP + "1@a.mrcs 1\n1@a.mrcs\n1@a.mrcs 1 2\n", "line 7: a row of data_particles has 1"),
+        (LOOP + "1@a.mrcs \x01\n", "line 6: a character cannot be printed"),
+        ("data_" + "x" * 9999 + "\nvalue", "line 2: the text is 'value'"),
     ],
 )
 def test_malformed_star_is_refused_in_one_sentence(tmp_path, text, sentence):
@@ -87,7 +93,7 @@ def test_malformed_star_is_refused_in_one_sentence(tmp_path, text, sentence):
 def test_files_that_are_no_text_or_absent(tmp_path):
     path = tmp_path / "t.star"
     path.write_bytes(b"data_\xff\xfe\x00")
-    with pytest.raises(InputError, match="it is not text"):
+    with pytest.raises(InputError, match="line 1 is not text in UTF-8"):
         read_star(path)
     with pytest.raises(InputError, match="no such file or folder"):
         open_source(tmp_path / "absent.star")

@@ -31,11 +31,27 @@ def read_text(path: Path, kind: str, largest: int = LARGEST) -> str:
     InputError
         Where it is no file, cannot be opened, is too large, or is not UTF-8 text.
     """
-    return _lines_joined(_decoded(read_bytes(path, kind, largest), path, kind))
+    return read_utf8(path, kind, largest).decode()
 
 
-def read_bytes(path: Path, kind: str, largest: int = LARGEST) -> bytes:
-    """Read a whole file; see :func:`read_text`."""
+def read_utf8(path: Path, kind: str, largest: int = LARGEST) -> bytes:
+    """Read a text file as the bytes of UTF-8; see :func:`read_text`."""
+    content = _read_bytes(path, kind, largest).removeprefix(b"\xef\xbb\xbf")
+    if not content.isascii():
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            found = f"line {line} is not text in UTF-8"
+            raise InputError(f"{path}: not readable as {kind} ({found})") from None
+    if b"\0" in content:
+        raise InputError(f"{path}: not readable as {kind} (it is not text)")
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return content
+
+
+def _read_bytes(path: Path, kind: str, largest: int) -> bytes:
     try:
         if not path.is_file():  # nor a FIFO, which would be waited for
             found = "it is a folder or a device" if path.exists() else "there is no such file"
@@ -48,24 +64,10 @@ def read_bytes(path: Path, kind: str, largest: int = LARGEST) -> bytes:
     except OSError as error:
         reason = (error.strerror or "it cannot be opened").lower()
         raise InputError(f"{path}: not readable as {kind} ({reason})") from None
-    except ValueError:  # a name that no file can have
-        raise InputError(f"{path}: not readable as {kind} (there is no such file)") from None
-
-
-def _decoded(content: bytes, path: Path, kind: str) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        found = f"line {line} is not UTF-8 text; save the file as UTF-8"
-        raise InputError(f"{path}: not readable as {kind} ({found})") from None
-    if "\0" in text:
-        raise InputError(f"{path}: not readable as {kind} (it is not text)")
-    return text
-
-
-def _lines_joined(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not readable as {kind} (no file has such a name)") from None
 
 
 def whole_number(text: str) -> int | None:
