@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from modpose.data.text import read_utf8
+from modpose.data.text import read_utf8, whole_number
 from modpose.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -300,10 +300,9 @@ def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _number(text: str) -> int | float | str:
-    try:
-        return int(text)
-    except ValueError:
-        pass
+    whole = whole_number(text)
+    if whole is not None:
+        return whole
     try:
         return float(text)
     except ValueError:
