@@ -133,8 +133,8 @@ def test_concave_polygon_leaves_its_notch_out(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("0,0\n1,1\n", "number of corners is 2, expected three"),
-        ("0,0\n1\n2,2\n", "corner 2 is '1', expected two numbers"),
-        ("0,0\nnan,1\n2,2\n", "corner 2"),
+        ("0,0\n1\n2,2\n", "line 2 is '1', expected two numbers"),
+        ("0,0\nnan,1\n2,2\n", "line 2"),
         ("z_0,z_9\n0,0\n1,1\n2,0\n", "no column 'z_9'"),
     ],
 )

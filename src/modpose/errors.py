@@ -19,13 +19,13 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_cut(printable(message), LONGEST))
+        super().__init__(shorter(printable(message), LONGEST))
 
     @classmethod
     def of(cls, where: str | Path, field: str, found: object, expected: str) -> InputError:
         """Build the sentence ``where: field is found, expected expected``."""
         text = shown(found) if isinstance(found, _UNBOUNDED) else str(found)
-        return cls(f"{where}: {field} is {_cut(text, 2 * SHOWN)}, expected {expected}")
+        return cls(f"{where}: {field} is {shorter(text, 2 * SHOWN)}, expected {expected}")
 
 
 class TrainingError(RuntimeError):
@@ -38,9 +38,9 @@ def shown(value: object) -> str:
     Text is put in quotation marks.  The time that this takes does not depend on the value's size.
     """
     if isinstance(value, str):
-        return f"'{_cut(printable(value[: 2 * SHOWN]), SHOWN)}'"
+        return f"'{shorter(printable(value[: 2 * SHOWN]), SHOWN)}'"
     text = _Bounded().repr(value) if isinstance(value, _UNBOUNDED) else str(value)
-    return _cut(printable(text), SHOWN)
+    return shorter(printable(text), SHOWN)
 
 
 _UNBOUNDED = (int, bytes, bytearray, list, tuple, dict, set, frozenset)
@@ -66,8 +66,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
-def _cut(text: str, length: int) -> str:
-    """Leave out the middle of a text that is too long."""
+def shorter(text: str, length: int) -> str:
+    """Leave out the middle of a text that is longer than ``length``."""
     if len(text) <= length:
         return text
     return f"{text[: length * 2 // 3]} ... {text[len(text) - length // 4 :]}"

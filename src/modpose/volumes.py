@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from modpose.data.files import all_or_nothing, check_outputs
 from modpose.data.mrc import write_mrcs
-from modpose.errors import InputError
+from modpose.data.text import number, read_text
+from modpose.errors import InputError, shown
 from modpose.inputs import files_of_run
 from modpose.progress import Progress
 
@@ -49,17 +50,20 @@ class Stops:
 
 def at_file(path: Path, z_dim: int) -> Stops:
     """Read content from a text file: a row a volume, numbers by commas or blanks."""
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path}: not readable as a text file of numbers") from None
-    rows = [re.split(r"[\s,;]+", line.strip()) for line in lines]
-    if rows and not _are_numbers(rows[0]):
-        rows = rows[1:]
-    for i, row in enumerate(rows):
-        if len(row) != z_dim or not _are_numbers(row):
+    rows: list[list[float]] = []
+    first = True
+    for number_of_line, line in enumerate(read_text(path, "content").split("\n"), 1):
+        words = [number(word) for word in re.split(r"[\s,;]+", line.strip(" \t,;"))]
+        if not line.strip():
+            continue
+        header, first = first and all(word is None for word in words), False
+        if header:
+            continue
+        values = [word for word in words if word is not None]
+        if len(words) != z_dim or len(values) != z_dim:
             expected = f"{z_dim} numbers, as many as the model has dimensions of content"
-            raise InputError.of(path, f"row {i + 1}", f"'{lines[i]}'", expected)
+            raise InputError.of(path, f"line {number_of_line}", shown(line), expected)
+        rows.append(values)
     if not rows:
         raise InputError.of(path, "the number of rows", 0, "at least one")
     return Stops(np.array(rows, dtype=float), [f"row {i + 1}" for i in range(len(rows))])
@@ -93,9 +97,9 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
 
 def along_path(z: Floats, path: str, steps: int) -> Stops:
     """Walk straight from one image's content to another's, ``path`` being ``a..b`` from 0."""
-    match = re.fullmatch(r"(\d+)\.\.(\d+)", path.strip())
+    match = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", path.strip())
     if match is None:
-        raise InputError.of("--path", "the path", f"'{path}'", "two images, as in 3..120")
+        raise InputError.of("--path", "the path", shown(path), "two images, as in 3..120")
     first, last = (int(part) for part in match.groups())
     for image in (first, last):
         if image >= len(z):
@@ -103,13 +107,6 @@ def along_path(z: Floats, path: str, steps: int) -> Stops:
     share = np.linspace(0, 1, steps)[:, None]
     names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
     return Stops((1 - share) * z[first] + share * z[last], names)
-
-
-def _are_numbers(words: list[str]) -> bool:
-    try:
-        return bool(np.isfinite([float(word) for word in words]).all())
-    except ValueError:
-        return False
 
 
 # --- drawing and writing ----------------------------------------------------------------------

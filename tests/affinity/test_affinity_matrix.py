@@ -75,7 +75,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         ("1,0.5\n0.5,1\n", "first line is numbers"),
         ("a,b\n1,0,0\n0,1\n", "row 1 is 3 numbers long"),
         ("a,b\n1,x\n0,1\n", "row 1, column 2 is 'x'"),
-        ("a,b\n1,nan\nnan,1\n", "'a', 'b' is nan"),
+        ("a,b\n1,nan\nnan,1\n", "row 1, column 2 is 'nan'"),
         (",a,b\na,1,0\nc,0,1\n", "row 2 is named 'c'"),
         ("a,a\n1,0\n0,1\n", "the name 'a' is there twice"),
         ("a,b\n1,0.2\n0.3,1\n", "symmetry"),
@@ -96,7 +96,7 @@ def test_a_missing_file_and_a_binary_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_affinity(tmp_path / "none.csv")
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match="not readable as CSV"):
+    with pytest.raises(InputError, match="not readable as an affinity matrix"):
         read_affinity(tmp_path / "x.csv")
 
 

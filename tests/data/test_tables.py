@@ -367,7 +367,7 @@ def test_cs_files_that_cannot_be_used(tmp_path):
 
 def test_a_csv_that_is_not_one(tmp_path):
     (tmp_path / "a.csv").write_text("")
-    with pytest.raises(InputError, match="not readable as CSV"):
+    with pytest.raises(InputError, match="the file is empty"):
         read_csv(tmp_path / "a.csv")
 
 

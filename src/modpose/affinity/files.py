@@ -10,12 +10,17 @@ from typing import Literal
 import numpy as np
 
 from modpose.affinity.matrix import Affinity
+from modpose.data.csv_reader import csv_rows
 from modpose.data.files import replace_atomically
-from modpose.errors import InputError
+from modpose.data.text import number, read_utf8
+from modpose.errors import InputError, shown
 
 Layout = Literal["named", "header"]
 """``named``: the first line and the first column hold the names.  ``header``: only the first line
 does, as the reference program of affinity-VAE has it."""
+
+LARGEST = 1 << 30
+"""Bytes of a file."""
 
 
 def write_affinity(
@@ -67,7 +72,7 @@ def read_matrix(path: str | Path) -> Affinity:
     header, body = [cell.strip() for cell in rows[0]], rows[1:]
     named = header[0] == "" and len(header) > 1
     names = header[1:] if named else header
-    if len(body) == len(names) - 1 and all(map(_is_number, header)):
+    if len(body) == len(names) - 1 and all(number(name) is not None for name in header):
         raise InputError.of(path, "the first line", "numbers", "the names of the classes")
     if len(body) != len(names):
         found = f"{len(body)} under {len(names)} names"
@@ -75,38 +80,24 @@ def read_matrix(path: str | Path) -> Affinity:
     values = np.empty((len(names), len(names)))
     for i, row in enumerate(body):
         if named and row[0].strip() != names[i]:
-            found = f"named '{row[0].strip()}'"
-            raise InputError.of(path, f"row {i + 1}", found, f"'{names[i]}' as in the first line")
+            found, expected = f"named {shown(row[0].strip())}", shown(names[i])
+            raise InputError.of(path, f"row {i + 1}", found, f"{expected} as in the first line")
         numbers = row[1:] if named else row
         if len(numbers) != len(names):
             found = f"{len(numbers)} numbers long"
             raise InputError.of(path, f"row {i + 1}", found, f"{len(names)}, one a class")
         for j, cell in enumerate(numbers):
-            if not _is_number(cell):
+            value = number(cell.strip())
+            if value is None:
                 where = f"row {i + 1}, column {j + 1}"
-                raise InputError.of(path, where, f"'{cell.strip()}'", "a number")
-            values[i, j] = float(cell)
+                raise InputError.of(path, where, shown(cell.strip()), "a number")
+            values[i, j] = value
     return Affinity(values, tuple(names), str(path))
 
 
 def _rows(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text)) if any(c.strip() for c in row)]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as CSV ({error})") from None
+    content = read_utf8(path, "an affinity matrix", LARGEST)
+    rows = [row for _, row in csv_rows(path, content) if any(cell.strip() for cell in row)]
     if not rows:
         raise InputError(f"{path}: the file is empty, expected an affinity matrix as CSV")
     return rows
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

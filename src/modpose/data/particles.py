@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modpose.data.ranges import check_column
 from modpose.data.rotations import relion_rotation, rotation_of_vector
-from modpose.errors import InputError
+from modpose.errors import InputError, shorter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ class Particles:
             return np.asarray(self.optics[name])[groups]
         known = [*map(str, self.table.columns), *self._optics_columns()]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        listing = f"near names are {', '.join(near)}" if near else f"there are {listed(known)}"
+        listing = f"near names are {listed(near)}" if near else f"there are {listed(known)}"
         raise InputError(f"{self.name}: there is no column '{name}'; {listing}")
 
     def has(self, name: str) -> bool:
@@ -365,5 +365,5 @@ def _is_number(value: object) -> bool:
 
 def listed(names: Any) -> str:
     """Write out the first few of many names."""
-    names = [str(name) for name in names]
+    names = [shorter(str(name), 40) for name in names]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

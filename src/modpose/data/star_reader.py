@@ -98,7 +98,7 @@ class _Reader:
             words = shlex.split(line)
         except ValueError:  # a quotation mark that is not closed
             words = []
-        if len(words) != 2 or len(words[0]) < 2:
+        if len(words) != 2 or len(words[0]) < 2 or words[1].startswith("#"):
             raise self._misplaced(line, "a _tag and its value")
         tag, text = words[0][1:], words[1]
         return tag, text if TEXT_TAG.search(tag) else _number(text)
@@ -296,7 +296,7 @@ def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
         numbers = pd.to_numeric(column)
     except (ValueError, TypeError, OverflowError):
         return column
-    return column if numbers.isna().all() else numbers
+    return numbers if numbers.dtype.kind in "iuf" and not numbers.isna().all() else column
 
 
 def _number(text: str) -> int | float | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modpose.data.cryosparc import read_cs
+from modpose.data.csv_reader import read_csv_table
 from modpose.data.particles import Particles, listed
 from modpose.data.star import (
     StarBlocks,
@@ -73,10 +74,7 @@ def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
 
 def read_csv(path: Path) -> Particles:
     """Read a CSV table with a header line."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as CSV ({str(error).splitlines()[0]})") from None
+    table = read_csv_table(path)
+    if not len(table):
+        raise InputError.of(path, "the number of rows", 0, "at least one")
     return Particles(table, None, "csv", str(path))

@@ -1,0 +1,92 @@
+"""Labels in a text file: one a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.csv_reader import csv_rows
+from modpose.data.text import number, read_utf8
+from modpose.errors import InputError, shown
+
+LONGEST = 200
+"""Characters of a label."""
+
+
+def read_label_lines(path: Path, n: int) -> NDArray[Any]:
+    """Read one label a line, or all labels in one line; labels may have blanks and commas.
+
+    Parameters
+    ----------
+    path
+        Text; blank lines do not count.  In a .csv file the first line may be a name.
+    n
+        How many labels are expected.
+
+    Returns
+    -------
+    NDArray
+        (M,) text; M is n unless the file has another number of lines.
+
+    Raises
+    ------
+    InputError
+        Where the file is no text, or has more than labels.
+    """
+    content = read_utf8(path, "labels")
+    lines = [(i, t.strip()) for i, t in enumerate(content.decode().split("\n"), 1) if t.strip()]
+    if len(lines) == 1 and n > 1:
+        words = lines[0][1].replace(",", " ").replace(";", " ").split()
+        lines = [(1, word) for word in words]
+    elif path.suffix.lower() == ".csv" or (lines and all(t.startswith('"') for _, t in lines)):
+        lines = _of_csv(path, content, n)
+    labels = [text for _, text in lines]
+    _refuse_columns(path, labels)
+    for line, text in lines:
+        if len(text) > LONGEST:
+            expected = f"a label of at most {LONGEST}"
+            raise InputError.of(path, f"line {line}", f"{len(text)} characters long", expected)
+        if not text.isprintable():
+            raise InputError.of(path, f"line {line}", shown(text), "a label that can be printed")
+    if len(labels) == n + 1 and n > 1:
+        raise InputError(
+            f"{path}: it has {n + 1} labels for {n} images, expected one an image; is the first "
+            f"one, {shown(labels[0])}, a header? Then remove it"
+        )
+    return np.array(_of_one_form(labels), dtype=np.str_)
+
+
+def _of_csv(path: Path, content: bytes, n: int) -> list[tuple[int, str]]:
+    """Read lines whose labels may be in quotation marks; leave out a header."""
+    lines = []
+    for line, row in csv_rows(path, content):
+        if len(row) > 1:
+            found = f"{len(row)} values long"
+            raise InputError.of(path, f"line {line}", found, "one label a line")
+        if row[0].strip():
+            lines.append((line, row[0].strip()))
+    named = len(lines) == n + 1 and lines[0][1] not in {text for _, text in lines[1:]}
+    return lines[1:] if named and number(lines[0][1]) is None else lines
+
+
+def _refuse_columns(path: Path, labels: list[str]) -> None:
+    """Refuse a table that is taken for labels."""
+    for mark, word in ((",", "commas"), (";", "semicolons"), ("\t", "tabs")):
+        if labels and all(mark in label for label in labels):
+            found = f"separated by {word}, as a table is"
+            expected = "one label a line (in quotation marks where it has commas)"
+            raise InputError.of(path, "every line", found, expected)
+
+
+def _of_one_form(labels: list[str]) -> list[str]:
+    """Write 1.0 as 1 where all labels are numbers, so that both are one class."""
+    values = [number(label) for label in labels]
+    if any(value is None for value in values):
+        return labels
+    return [
+        str(int(value)) if value is not None and value.is_integer() and "." in label else label
+        for label, value in zip(labels, values, strict=True)
+    ]
