@@ -23,7 +23,7 @@ from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.tables import TABLES, read_particles
 from modpose.data.text import read_text
-from modpose.errors import InputError
+from modpose.errors import InputError, shown
 
 logger = logging.getLogger("modpose")
 
@@ -32,6 +32,8 @@ Ints = NDArray[np.int64]
 EXPECTED = "a list of row numbers from 0"
 LONGEST_HEADER = 1 << 16
 """Characters of the header of a CSV file."""
+NO_HEADER = ("nan", "na", "null", "none", "inf", "infinity", "true", "false")
+"""Words that stand for a value."""
 LONGEST = 20
 """Digits of the largest number of 64 bits."""
 
@@ -82,7 +84,9 @@ def check_index(rows: NDArray[Any], particles: Particles, name: str) -> Ints:
     if bad.size:
         found = _rows_of_uids(rows, particles)
         if found is None:
-            raise InputError.of(name, "a row number", int(bad[0]), f"0 to {n - 1}")
+            from_one = int(rows.max()) == n and int(rows.min()) >= 1
+            hint = " (row numbers start at 0, not 1)" if from_one else ""
+            raise InputError.of(name, "a row number", int(bad[0]), f"0 to {n - 1}{hint}")
         logger.info("%s: its numbers are uids of %s", name, particles.name)
         rows = found
     repeated = rows.size - np.unique(rows).size
@@ -143,12 +147,10 @@ def _read_numbers(path: Path) -> NDArray[Any]:
         return arrays[0]
     if suffix == ".npy":
         return read_npy(path)
-    words = re.split(r"[\s,;]+", read_text(path, "an index").strip())
-    if words and not _is_integer(words[0]):
-        words = words[1:]
+    words = _words(path, read_text(path, "an index"))
     bad = next((word for word in words if not _is_integer(word)), None)
     if bad is not None:
-        raise InputError.of(path, "an entry", repr(bad[:40]), "a row number from 0")
+        raise InputError.of(path, "an entry", shown(bad), "a row number from 0")
     numbers = [int(word) for word in words]
     if numbers and max(numbers) >= 1 << 63 and min(numbers) >= 0 and max(numbers) < 1 << 64:
         return np.array(numbers, dtype=np.uint64)
@@ -156,6 +158,18 @@ def _read_numbers(path: Path) -> NDArray[Any]:
     if large is not None:
         raise InputError.of(path, "an entry", large, "a row number from 0")
     return np.array(numbers, dtype=np.int64)
+
+
+def _words(path: Path, text: str) -> list[str]:
+    """Split a list of numbers, without the header that it may have."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    columns = {len(re.split("[,;]", line.rstrip(" \t,;"))) for line in lines}
+    if len(lines) > 1 and len(columns) == 1 and columns != {1}:
+        found = "of several columns"
+        raise InputError.of(path, "the file", found, "one row number a line, from 0")
+    words = re.split(r"[\s,;]+", "\n".join(lines).strip())
+    named = words[0].lower() not in NO_HEADER and re.fullmatch(r"[^\W\d]\w*", words[0])
+    return [word for word in words[1 if named else 0 :] if word]
 
 
 def _is_integer(word: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,20 @@ LONGEST = 200
 """Characters of a label."""
 
 
-def read_label_lines(path: Path, n: int) -> NDArray[Any]:
+def read_label_lines(path: Path, counts: Collection[int]) -> NDArray[Any]:
     """Read one label a line, or all labels in one line; labels may have blanks and commas.
 
     Parameters
     ----------
     path
         Text; blank lines do not count.  In a .csv file the first line may be a name.
-    n
-        How many labels are expected.
+    counts
+        How many labels are expected; any of these.
 
     Returns
     -------
     NDArray
-        (M,) text; M is n unless the file has another number of lines.
+        (M,) text; M is none of ``counts`` where the file has another number of lines.
 
     Raises
     ------
@@ -38,20 +39,22 @@ def read_label_lines(path: Path, n: int) -> NDArray[Any]:
     """
     content = read_utf8(path, "labels")
     lines = [(i, t.strip()) for i, t in enumerate(content.decode().split("\n"), 1) if t.strip()]
-    if len(lines) == 1 and n > 1:
+    if len(lines) == 1 and min(counts) > 1:
         words = lines[0][1].replace(",", " ").replace(";", " ").split()
         lines = [(1, word) for word in words]
     elif path.suffix.lower() == ".csv" or (lines and all(t.startswith('"') for _, t in lines)):
-        lines = _of_csv(path, content, n)
+        lines = _of_csv(path, content, counts)
+    else:
+        _refuse_columns(path, [text for _, text in lines])
     labels = [text for _, text in lines]
-    _refuse_columns(path, labels)
     for line, text in lines:
         if len(text) > LONGEST:
             expected = f"a label of at most {LONGEST}"
             raise InputError.of(path, f"line {line}", f"{len(text)} characters long", expected)
         if not text.isprintable():
             raise InputError.of(path, f"line {line}", shown(text), "a label that can be printed")
-    if len(labels) == n + 1 and n > 1:
+    n = len(labels) - 1
+    if n in counts and n > 1 and n + 1 not in counts:
         raise InputError(
             f"{path}: it has {n + 1} labels for {n} images, expected one an image; is the first "
             f"one, {shown(labels[0])}, a header? Then remove it"
@@ -59,7 +62,7 @@ def read_label_lines(path: Path, n: int) -> NDArray[Any]:
     return np.array(_of_one_form(labels), dtype=np.str_)
 
 
-def _of_csv(path: Path, content: bytes, n: int) -> list[tuple[int, str]]:
+def _of_csv(path: Path, content: bytes, counts: Collection[int]) -> list[tuple[int, str]]:
     """Read lines whose labels may be in quotation marks; leave out a header."""
     lines = []
     for line, row in csv_rows(path, content):
@@ -68,7 +71,8 @@ def _of_csv(path: Path, content: bytes, n: int) -> list[tuple[int, str]]:
             raise InputError.of(path, f"line {line}", found, "one label a line")
         if row[0].strip():
             lines.append((line, row[0].strip()))
-    named = len(lines) == n + 1 and lines[0][1] not in {text for _, text in lines[1:]}
+    one_more = len(lines) not in counts and len(lines) - 1 in counts
+    named = one_more and lines[0][1] not in {text for _, text in lines[1:]}
     return lines[1:] if named and number(lines[0][1]) is None else lines
 
 

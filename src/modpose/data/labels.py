@@ -12,11 +12,11 @@ from modpose.data.formats import read_npz
 from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.index import names_images
 from modpose.data.joining import join_rows, matched, say_order
+from modpose.data.label_lines import read_label_lines
 from modpose.data.npy import read_npy
 from modpose.data.particles import Particles, listed
 from modpose.data.source import Source, split_array_name
 from modpose.data.tables import TABLES, read_particles
-from modpose.data.text import read_text
 from modpose.errors import InputError
 
 LABELS = "--labels"
@@ -62,15 +62,15 @@ def read_labels(
         raise InputError(
             f"{LABELS}: '{labels}' is neither a column of the particles table nor a file"
         )
-    values = _in_order(_read(path, array), source, str(labels))
+    values = _in_order(_read(path, array, source), source, str(labels))
     say_order(str(labels), source.particles)
     return values
 
 
-def _read(path: Path, array: str | None) -> NDArray[Any]:
+def _read(path: Path, array: str | None, source: Source) -> NDArray[Any]:
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".npz"):
-        return np.array(read_text(path, "labels").split())
+        return read_label_lines(path, (source.n, source.all_particles.n))
     values = read_npy(path) if suffix == ".npy" else read_npz(path, array)[1]
     if values.dtype.kind not in "biufSU":
         raise InputError.of(path, "the type of the labels", str(values.dtype), "numbers or text")
