@@ -17,13 +17,13 @@ import torch
 from benchmarks import machine
 from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity
-from modpose.affinity.term import AffinityTerm
+from modpose.build import build_vae
 from modpose.config import AugmentConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.recipes import recipe_config
+from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented
 from modpose.train.loop import Learner, set_up
-from modpose.vae import build_vae
 
 CLASSES = 6
 AUGMENT = (AugmentConfig(), AugmentConfig(rotate="quarter-turns"), AugmentConfig(rotate="any"))
@@ -55,7 +55,7 @@ def seconds_per_volume(box: int, size: int, how: AugmentConfig, steps: int) -> l
     for _ in range(steps + 1):
         start = time.process_time()
         elbo = learner.module(augmented(batch, how, generator), generator=generator)
-        learner.fabric.backward(-elbo.value(1.0, 10.0).mean())
+        learner.fabric.backward(-elbo.value(1.0, {"affinity": 10.0}).mean())
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

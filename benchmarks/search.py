@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import digits, machine
+from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
 from modpose.posterior.gaussian import Gaussian
@@ -26,7 +27,7 @@ from modpose.posterior.settings import SearchSettings
 from modpose.recipes import recipe_config
 from modpose.simulate.digits import transform
 from modpose.train.memory import keep_freed_memory
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 RECIPES = ("modpose", "spatial-vae", "target-vae")
 SHIFT_STD_PX = 5.0

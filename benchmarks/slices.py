@@ -20,6 +20,7 @@ from benchmarks import machine
 from benchmarks.race import Turn, race, table
 from benchmarks.systems import step_optimizers
 from benchmarks.textbook.cryodrgn import CryoDrgn, Posed
+from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
 from modpose.geometry.pose import Pose
@@ -27,7 +28,6 @@ from modpose.geometry.rotations import haar_rotations
 from modpose.observe.ctf import ctf_2d
 from modpose.recipes import recipe_config
 from modpose.train.loop import set_up
-from modpose.vae import build_vae
 
 CTF = [4.0, 12000.0, 11000.0, 30.0, 300.0, 2.7, 0.1, 0.0, 0.0]
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from benchmarks import digits, textbook
 from benchmarks.textbook import spatial_vae, target_vae
+from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.geometry.grids import half_box, lattice
+from modpose.objective import Objective
 from modpose.posterior.gaussian import LOG_2PI, wrapped_entropy
 from modpose.recipes import Options, recipe_config
 from modpose.train.loop import Learner, set_up
-from modpose.vae import Elbo, build_vae
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,13 @@ def learner_step(
     learner: Learner, config: Config, images: Tensor, generator: torch.Generator
 ) -> None:
     """Take the step of modpose's training loop."""
-    elbo: Elbo = learner.module(
+    objective: Objective = learner.module(
         as_batch(images),
         generator=generator,
         pixels=config.train.pixels,
         augment=config.train.augment.rotate == "encoder-input",
     )
-    _climb(learner, elbo)
+    _climb(learner, objective)
 
 
 def step_optimizers(learner: Learner, batch: Batch, generator: torch.Generator) -> None:
@@ -197,8 +198,8 @@ def step_optimizers(learner: Learner, batch: Batch, generator: torch.Generator) 
     _climb(learner, learner.module(batch, generator=generator))
 
 
-def _climb(learner: Learner, elbo: Elbo) -> None:
-    loss = -elbo.value().mean()
+def _climb(learner: Learner, objective: Objective) -> None:
+    loss = -objective.value().mean()
     for optimizer in learner.optimizers:
         optimizer.zero_grad()
     learner.fabric.backward(loss)

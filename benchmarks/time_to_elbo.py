@@ -35,13 +35,13 @@ from benchmarks.systems import (
     as_batch,
     recipe_options,
 )
+from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.progress import Progress
 from modpose.suggest import suggest
 from modpose.train.loop import Learner, run_epochs, set_up
-from modpose.vae import build_vae
 
 FIRST_LOOK_S = 1.0
 LOOK_RATIO = 1.2

@@ -13,6 +13,7 @@ import starfile
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from modpose.build import build_vae
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.errors import InputError
@@ -23,7 +24,6 @@ from modpose.recipes import recipe_config
 from modpose.run import Run
 from modpose.selected import export_selection
 from modpose.train.checkpoint import save_weights
-from modpose.vae import build_vae
 
 PIXEL_SIZE = 1.7
 N = 60

@@ -14,6 +14,7 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from modpose import PoseModel
+from modpose.build import build_vae
 from modpose.config import FrontedFieldConfig, ShiftConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
@@ -34,7 +35,7 @@ from modpose.report.build import build_report
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomograms import Subtomograms, SubtomogramSettings, simulate_subtomograms
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 SIDE = 10
 SMALL: dict[str, Any] = {

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from modpose.affinity.term import AffinityTerm
+from modpose.build import build_vae
 from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
@@ -34,6 +34,7 @@ from modpose.progress import Progress
 from modpose.run import Run
 from modpose.run_folder import check_not_an_input, check_target, sha256, staged
 from modpose.start import prepare
+from modpose.terms.affinity import AffinityTerm
 from modpose.train.checkpoint import (
     newest_checkpoint,
     put_weights,
@@ -41,7 +42,7 @@ from modpose.train.checkpoint import (
     save_checkpoint,
 )
 from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
@@ -378,7 +379,8 @@ def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
 
 def _build(dataset: Dataset, config: Config) -> Vae:
     known = dataset.affinity
-    term = None if known is None else AffinityTerm(known, config.train.affinity)
+    train = config.train
+    term = None if known is None else AffinityTerm(known, train.affinity, train.gamma)
     vae = build_vae(
         config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n, affinity=term
     )

@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from modpose.config import Config
+from modpose.config import Config, SpectralConfig
 from modpose.data.batches import Batch
 from modpose.fields import build_field
 from modpose.fields.basis import BasisField
 from modpose.fields.conv import ConvField
 from modpose.fields.dense import DenseField
 from modpose.fields.fronted import FrontedField
+from modpose.fields.principal import PrincipalField
 from modpose.geometry.grids import disc, half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.likelihoods import Prediction, build_likelihood
@@ -45,8 +47,6 @@ class GenerativeModel(nn.Module):
         Size of the stack, whose given poses may be corrected.
     layout
         Which latent variables there are.
-    projection
-        How images show a volume, where they are projections of one; else None.
     """
 
     coordinates: Tensor
@@ -60,12 +60,13 @@ class GenerativeModel(nn.Module):
         channels: int,
         n_images: int,
         layout: LatentLayout,
-        projection: Projection | None,
     ) -> None:
         super().__init__()
         model = config.model
         self.shape, self.channels = tuple(shape), channels
-        self.layout, self.projection = layout, projection
+        self.layout, self.projection = layout, None
+        if isinstance(model.likelihood, SpectralConfig):
+            self.projection = Projection(model.likelihood, max(shape))
         self.corrections = None
         if model.refine_poses is not None:
             self.corrections = PoseCorrections(model.refine_poses, n_images)
@@ -131,6 +132,29 @@ class GenerativeModel(nn.Module):
         """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""
         outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
         return self.likelihood.natural(self.likelihood.read(outputs))
+
+    def show(self, batch: Batch, sees: str) -> Tensor:
+        """Prepare images of given pose for an encoder, (B, numbers)."""
+        assert self.projection is not None, "checked with the configuration"
+        posed = replace(batch, pose=self.given_pose(batch))
+        return self.projection.show(posed, sees, self.coordinates)
+
+    @torch.no_grad()
+    def amplitude_likelihood(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Precision (B, J, J) and linear term (B, J) of the log-likelihood of J amplitudes."""
+        assert self.projection is not None, "checked with the configuration"
+        field = cast(PrincipalField, self.field)
+        posed = replace(batch, pose=self.given_pose(batch))
+        return self.projection.amplitude_likelihood(field.components, posed)
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, latents: Latents) -> Tensor:
+        """Draw what is under the noise, (B, *shape, C), for the first latents of each image."""
+        if self.projection is not None:
+            pose = self.given_pose(batch)
+            seen = self.projection.predict(self.field, latents.z, pose, batch.ctf)
+            return self.projection.picture(seen[:, 0]).unsqueeze(-1)
+        return self._picture(self.predict(latents, batch.observation))
 
     @torch.no_grad()
     def decode(self, z: Tensor, channel: Tensor | None = None) -> Tensor:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.encoded import Encoded, Floats
-from modpose.encoders.octahedral import OctahedralEncoder
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
+from modpose.objective import Elbo
 from modpose.posterior.codebook import centres_of
 from modpose.posterior.copies import check_copies, picked, read_copies
 from modpose.posterior.gaussian import Gaussian
@@ -26,7 +26,7 @@ from modpose.posterior.refine import Mixture, refine
 from modpose.posterior.search import check_searchable, content_modes, modes_of
 from modpose.posterior.settings import SearchSettings, SpaceSearch
 from modpose.progress import Progress
-from modpose.vae import Elbo, Vae
+from modpose.vae import Vae
 
 
 def encode_dataset(
@@ -132,7 +132,7 @@ def _encode_batch(
         posterior = vae.posterior(batch)
     best = posterior.best()
     bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
-    parts = zip(*(bound[:3] for bound in bounds), strict=True)
+    parts = zip(*bounds, strict=True)
     recon, kl_pose, kl_content = (torch.stack(part).mean(0) for part in parts)
     spread = posterior.spread(best.cell)
     values = _latent_values(vae, batch, best, spread)
@@ -232,14 +232,13 @@ def _search_batch(
     chosen_by = torch.stack(bounds)
     own = _encode_batch(vae, batch, generator, settings.samples)
     content = Gaussian(best.z, spread.z.log())
-    is_table = isinstance(vae.encoder, TableEncoder)
     mixture = _search(
         vae,
         batch,
         settings,
         content,
         seed,
-        encode=not is_table,
+        encode=vae.encoder.sees_pixels,
         start=(best.angle[:, 0], best.shift[:, 0]),
     )
     found = _mixture_values(vae, batch, mixture)
@@ -255,7 +254,7 @@ def _search_batch(
 
 def in_space(vae: Vae) -> bool:
     """Whether the model can search for the poses of volumes."""
-    return isinstance(vae.encoder, OctahedralEncoder)
+    return vae.encoder.poses_in_space
 
 
 @torch.no_grad()
@@ -264,7 +263,7 @@ def _search_space(
 ) -> dict[str, torch.Tensor]:
     """Search all poses of volumes, and keep the encoder's where its bound is the higher one."""
     own = _encode_batch(vae, batch, generator)
-    found = _encode_batch(vae, batch, generator, posterior=vae.searched_posterior(batch, settings))
+    found = _encode_batch(vae, batch, generator, posterior=vae.posterior(batch, search=settings))
     gain = found["elbo"] - own["elbo"]
     better = gain > 0
     kept = {

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
@@ -32,7 +33,7 @@ from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.run import Run
 from modpose.suggest import suggest
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,88 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from modpose.affinity.term import AffinityTerm
-from modpose.config import (
-    Config,
-    MlpEncoderConfig,
-    SoftCellsConfig,
-    SpectralConfig,
-    TopCellsConfig,
-)
-from modpose.config.checks import check_model
-from modpose.contrast import contrastive_loss, deformed
+from modpose.config import Config, SoftCellsConfig, TopCellsConfig
 from modpose.data.batches import Batch
-from modpose.encoders import build_encoder
-from modpose.encoders.octahedral import OctahedralEncoder
-from modpose.encoders.polar import PolarEncoder
-from modpose.encoders.principal import PrincipalEncoder
-from modpose.fields.basis import BasisField
-from modpose.fields.principal import PrincipalField
+from modpose.encoders.encoder import Context, Encoder
 from modpose.frozen import frozen
 from modpose.generative import GenerativeModel
-from modpose.geometry.pose import Pose, rotate_images
-from modpose.observe.projection import Projection
-from modpose.posterior.cells import Proposal
+from modpose.geometry.pose import rotate_images
+from modpose.objective import Elbo, Objective
 from modpose.posterior.latents import Latents
 from modpose.posterior.posterior import LatentLayout, Posterior
 from modpose.posterior.searched import SearchedPoses
 from modpose.posterior.settings import SpaceSearch
+from modpose.terms import Term
 
-FIRST_LOOKED = 0.5
-"""Fraction of a batch whose first look is decoded in training."""
-POSED_AT_ONCE = 32
-"""Volumes whose poses are compared with the model's in one product of matrices."""
-
-
-class Elbo(NamedTuple):
-    """The parts of the bound, nats an image, (B,) each; and what else is trained on.
-
-    Attributes
-    ----------
-    recon, kl_pose, kl_content
-        The bound is the first less the others.
-    extra
-        (B,) the affinity term, a loss and no part of the bound; None where there is none.
-    contrast
-        (B,) the contrastive term, another such loss.
-    taught
-        (B,) log density of known poses under the encoder, which learns from them, and no part of
-        the bound; None where none are known.
-    first
-        The parts of the bound that the first look of a polar encoder gives, times its weight, on
-        which the encoder is trained as well; None where there is none.
-    """
-
-    recon: Tensor
-    kl_pose: Tensor
-    kl_content: Tensor
-    extra: Tensor | None = None
-    contrast: Tensor | None = None
-    taught: Tensor | None = None
-    first: Elbo | None = None
-
-    def value(self, beta: float = 1.0, gamma: float = 0.0, contrast: float = 0.0) -> Tensor:
-        """Return recon - kl_pose - beta kl_content, the bound by default, and what is trained too.
-
-        That is - gamma extra - contrast contrast + taught + first (with the same beta), of those
-        that there are.
-        """
-        value = self.recon - self.kl_pose - beta * self.kl_content
-        if self.first is not None:
-            value = value + self.first.value(beta)
-        if self.taught is not None:
-            value = value + self.taught
-        if self.contrast is not None:
-            value = value - contrast * self.contrast
-        return value if self.extra is None else value - gamma * self.extra
+FIRST_PASSED = 0.5
+"""Fraction of a batch whose first pass is decoded in training."""
 
 
 class Vae(GenerativeModel):
@@ -98,58 +38,45 @@ class Vae(GenerativeModel):
     Parameters
     ----------
     config
-        The run's configuration (``model``, and the mask of ``data``).
+        The run's configuration (``model``, ``train.cells``, and the mask of ``data``).
+    encoder
+        Proposes q(content, pose | image).
+    layout
+        Which latent variables there are.
     shape, channels
         Of the preprocessed images.
     n_images
-        Size of the stack (rows of a lookup table).
-    affinity
-        How alike the images that it is trained on are, where that is known and trained on.
+        Size of the stack (rows of tables with a row an image).
+    terms
+        What is trained beside the bound.
     """
 
     def __init__(
         self,
         config: Config,
         *,
+        encoder: Encoder,
+        layout: LatentLayout,
         shape: Sequence[int],
         channels: int,
         n_images: int,
-        affinity: AffinityTerm | None = None,
+        terms: Sequence[Term] = (),
     ) -> None:
-        model = config.model
-        layout, projection = LatentLayout(model, len(shape), max(shape)), None
-        if isinstance(model.likelihood, SpectralConfig):
-            projection = Projection(model.likelihood, max(shape))
-        sees = model.encoder.sees if isinstance(model.encoder, MlpEncoderConfig) else "image"
-        in_space = projection is None or sees == "image"
-        encoder = build_encoder(
-            model,
-            n_params=layout.n_params,
-            channels=channels,
-            shape=shape,
-            n_images=n_images,
-            n_shown=None if projection is None or in_space else projection.n_shown(sees),
-        )
-        super().__init__(
-            config,
-            shape=shape,
-            channels=channels,
-            n_images=n_images,
-            layout=layout,
-            projection=projection,
-        )
-        self.encoder, self.sees = encoder, sees
-        self.cells, self.affinity = config.train.cells, affinity
-        self.contrast = config.train.contrast
-        self.searched, self.knows = None, False
-        if isinstance(encoder, OctahedralEncoder):
-            self.searched = SearchedPoses(n_images)
+        super().__init__(config, shape=shape, channels=channels, n_images=n_images, layout=layout)
+        self.encoder: Encoder = encoder
+        self.cells, self.beside = config.train.cells, nn.ModuleList(terms)
+        self.searched = SearchedPoses(n_images) if encoder.poses_in_space else None
+        self.knows = False
+
+    @property
+    def terms(self) -> list[Term]:
+        """What is trained beside the bound."""
+        return [cast(Term, term) for term in self.beside]
 
     @property
     def whole_batch(self) -> int:
-        """Images that are encoded and decoded at once; many volumes, whose poses are compared."""
-        least = POSED_AT_ONCE if isinstance(self.encoder, OctahedralEncoder) else 1
-        return max(least, super().whole_batch)
+        """Images that are encoded and decoded at once without filling the memory."""
+        return max(self.encoder.least_batch, super().whole_batch)
 
     def forward(
         self,
@@ -161,7 +88,7 @@ class Vae(GenerativeModel):
         augment: bool = False,
         angle_prior: float = 1.0,
         hold_content: bool = False,
-    ) -> Elbo:
+    ) -> Objective:
         """Single-sample estimate of the evidence lower bound (Bepler et al. 2019, equation 4).
 
         Parameters
@@ -177,35 +104,47 @@ class Vae(GenerativeModel):
         augment
             Turn the encoder's input by a random angle and take it off the inferred one.
         angle_prior
-            How many times the prior of the angle counts where the polar encoder searches for it.
+            How many times the prior of the angle counts where an encoder searches for it.
         hold_content
             Decode with z = 0 and leave its KL out.
         """
+        bound = partial(
+            self.elbo, batch, generator=generator, pixels=pixels, hold_content=hold_content
+        )
         if self.searched is not None and self.training:
-            elbo, posterior = self._taught(batch, self.searched, generator)
-        else:
-            turn = None
-            if augment:
-                size, device = len(batch), batch.image.device
-                turn = 2 * math.pi * torch.rand(size, generator=generator, device=device)
-            posterior = self.posterior(batch, turn, angle_prior=angle_prior)
-            bound = partial(
-                self.elbo, batch, generator=generator, pixels=pixels, hold_content=hold_content
-            )
-            elbo = bound(posterior, decoded_images=decoded_images)
-            if posterior.first is not None:
-                few = math.ceil(FIRST_LOOKED * (decoded_images or len(batch)))
-                with frozen(self.field, self.likelihood):  # these learn from the second look
-                    recon, kl_pose, kl_content, *_ = bound(posterior.first, decoded_images=few)
-                w = cast(PolarEncoder, self.encoder).first_look
-                elbo = elbo._replace(first=Elbo(w * recon, w * kl_pose, w * kl_content))
+            return self._supervised(batch, self.searched, generator)
+        turn = None
+        if augment:
+            size, device = len(batch), batch.image.device
+            turn = 2 * math.pi * torch.rand(size, generator=generator, device=device)
+        posterior = self.posterior(batch, turn, angle_prior=angle_prior)
+        elbo, first_pass = bound(posterior, decoded_images=decoded_images), None
+        if posterior.first is not None:
+            few = math.ceil(FIRST_PASSED * (decoded_images or len(batch)))
+            with frozen(self.field, self.likelihood):  # these learn from the second pass
+                parts = bound(posterior.first, decoded_images=few)
+            first_pass = Elbo(*(self.encoder.first_pass_weight * part for part in parts))
+        return Objective(elbo, first_pass, self._losses(batch, posterior, generator))
+
+    def _supervised(
+        self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None
+    ) -> Objective:
+        """Take the bound at poses that a search found, and teach them to the encoder."""
+        context = Context(self, None, 1.0, *searched.at(batch.index))
+        posterior, density = self.encoder.supervised(batch, context, generator)
+        elbo = self.elbo(batch, posterior, generator)
+        terms = self._losses(batch, posterior, generator)
+        return Objective(elbo, None, {"pose_supervision": -density} | terms)
+
+    def _losses(
+        self, batch: Batch, posterior: Posterior, generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Terms of a training step, by name."""
         if not self.training:
-            return elbo
-        if self.affinity is not None:
-            elbo = elbo._replace(extra=self.affinity(posterior.content_mean(), batch))
-        if self.contrast is not None:
-            elbo = elbo._replace(contrast=self._contrast(batch, posterior, generator))
-        return elbo
+            return {}
+        return {
+            term.name: term.loss(batch, posterior, self.posterior, generator) for term in self.terms
+        }
 
     def elbo(
         self,
@@ -234,43 +173,31 @@ class Vae(GenerativeModel):
         recon = functional.pad(recon * (1 + rest / few), (0, rest))
         return Elbo(recon, kl.pose, kl.content)
 
-    def _contrast(
-        self, batch: Batch, posterior: Posterior, generator: torch.Generator | None
-    ) -> Tensor:
-        """How far contents are from telling images by deformed copies of them, (B,) nats."""
-        assert self.contrast is not None
-        copies = batch.with_image(deformed(batch.image, self.contrast, generator))
-        other = self.layout.posterior(*self._propose(copies)).content_mean()
-        return contrastive_loss(posterior.content_mean(), other, self.contrast.similarity)
+    def posterior(
+        self,
+        batch: Batch,
+        turn: Tensor | None = None,
+        centre: Tensor | None = None,
+        *,
+        angle_prior: float = 1.0,
+        search: SpaceSearch | None = None,
+    ) -> Posterior:
+        """q(content, pose | image); with ``turn`` (B,), as read from copies turned by that angle.
 
-    def _taught(
-        self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None
-    ) -> tuple[Elbo, Posterior]:
-        """Bound and posterior at the poses that a search found; how well the encoder knows them."""
-        encoder, field = self._octahedral()
-        seen = encoder.coefficients(batch)
-        pose, width = searched.at(batch.index)
-        content = encoder.contents(seen, pose, field)
-        params = encoder.lay_out(content, pose, width).unsqueeze(1)
-        posterior = self.layout.posterior(params, torch.zeros_like(params[..., 0]))
-        with torch.no_grad():
-            z = posterior.sample(1, generator).z[:, 0]
-        taught = encoder.learn_poses(seen, pose, z, field, generator)
-        return self.elbo(batch, posterior, generator)._replace(taught=taught), posterior
-
-    def _octahedral(self) -> tuple[OctahedralEncoder, BasisField]:
-        return cast(OctahedralEncoder, self.encoder), cast(BasisField, self.field)
-
-    def searched_posterior(self, batch: Batch, thorough: SpaceSearch) -> Posterior:
-        """q(content, pose | volume) by a search of all poses in place of the encoder's few."""
-        encoder, field = self._octahedral()
-        return self.layout.posterior(*encoder(batch, field, thorough, self._known(batch)))
-
-    def _known(self, batch: Batch) -> Pose | None:
-        """Return the poses searched for a batch of the images fitted to, if they may be used."""
-        if self.searched is None or not self.knows:
-            return None
-        return self.searched.at(batch.index)[0]
+        Radians; about the middle, or about ``centre`` (B, 2) pixels.  What is inferred of the
+        copies is turned back.  ``angle_prior`` as in :meth:`forward`; ``search`` searches all
+        poses of volumes in place of the few that the encoder proposes.
+        """
+        known = None
+        if self.searched is not None and self.knows:
+            known = self.searched.at(batch.index)[0]
+        context = Context(self, turn, angle_prior, known, search=search)
+        if turn is not None:
+            batch = batch.with_image(rotate_images(batch.image, turn, self.coordinates, centre))
+        if batch.twin is not None:  # an evil twin, which the encoder sees in place of the image
+            batch = batch.with_image(batch.twin)
+        posterior = cast(Posterior, self.encoder(batch, context))
+        return posterior if turn is None else posterior.turned_back(turn, centre)
 
     @contextmanager
     def knowing(self) -> Iterator[None]:
@@ -324,48 +251,6 @@ class Vae(GenerativeModel):
         weight = recon + posterior.log_prior_over_posterior(latents)
         return weight.logsumexp(-1) - math.log(samples)
 
-    def posterior(
-        self,
-        batch: Batch,
-        turn: Tensor | None = None,
-        centre: Tensor | None = None,
-        *,
-        angle_prior: float = 1.0,
-    ) -> Posterior:
-        """q(content, pose | image); with ``turn`` (B,), as read from copies turned by that angle.
-
-        Radians; about the middle, or about ``centre`` (B, 2) pixels.  What is inferred of the
-        copies is turned back.  ``angle_prior`` as in :meth:`forward`.
-        """
-        if turn is None:
-            return self.layout.posterior(*self._propose(batch, angle_prior=angle_prior))
-        turned = batch.with_image(rotate_images(batch.image, turn, self.coordinates, centre))
-        posterior = self.layout.posterior(*self._propose(turned, turn, angle_prior))
-        return posterior.turned_back(turn, centre)
-
-    def _propose(
-        self, batch: Batch, turn: Tensor | None = None, angle_prior: float = 1.0
-    ) -> Proposal:
-        if batch.twin is not None:
-            batch = batch.with_image(batch.twin)
-        if self.projection is not None and self.sees != "image":
-            posed = replace(batch, pose=self.given_pose(batch))
-            batch = batch.with_image(self.projection.show(posed, self.sees, self.coordinates))
-        if isinstance(self.encoder, PrincipalEncoder):
-            return cast(Proposal, self.encoder(*self._said_of_motions(batch)))
-        if isinstance(self.encoder, PolarEncoder):
-            return cast(Proposal, self.encoder(batch, self.upright_natural, turn, angle_prior))
-        if isinstance(self.encoder, OctahedralEncoder):
-            return cast(Proposal, self.encoder(batch, self.field, known=self._known(batch)))
-        return cast(Proposal, self.encoder(batch))
-
-    @torch.no_grad()
-    def _said_of_motions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Precision (B, J, J) and slope (B, J) of the motions' amplitudes, given each pose."""
-        assert self.projection is not None and isinstance(self.field, PrincipalField)
-        posed = replace(batch, pose=self.given_pose(batch))
-        return self.projection.said_of(self.field.components, posed)
-
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
         """Draw what the model believes is under the noise, in each image's own pose.
@@ -375,24 +260,4 @@ class Vae(GenerativeModel):
         Tensor
             (B, *shape, C) expected pixel values.
         """
-        best = self.posterior(batch).best()
-        if self.projection is not None:
-            pose = self.given_pose(batch)
-            seen = self.projection.predict(self.field, best.z, pose, batch.ctf)
-            return self.projection.picture(seen[:, 0]).unsqueeze(-1)
-        return self._picture(self.predict(best, batch.observation))
-
-
-def build_vae(
-    config: Config,
-    *,
-    shape: Sequence[int],
-    channels: int,
-    n_images: int,
-    affinity: AffinityTerm | None = None,
-) -> Vae:
-    """Make a model, seeded by ``config.seed``, after checking that its parts agree."""
-    check_model(config, shape, channels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return Vae(config, shape=shape, channels=channels, n_images=n_images, affinity=affinity)
+        return self.draw(batch, self.posterior(batch).best())

@@ -16,7 +16,7 @@ from torch import Tensor
 from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity, known_affinity
-from modpose.affinity.term import AffinityTerm
+from modpose.build import build_vae
 from modpose.config import AugmentConfig, Schedule, merge, parse_config
 from modpose.conv import TRANSPOSED
 from modpose.data.batches import Batch
@@ -25,9 +25,9 @@ from modpose.geometry.grids import lattice
 from modpose.geometry.groups import octahedral
 from modpose.geometry.pose import Pose, sample_images
 from modpose.recipes import recipe_config
+from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented, exactly_turned
-from modpose.train.schedules import weight_at
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 NAMES = ("a", "b", "c")
 MATRIX = Affinity(np.array([[1.0, 0.5, -0.2], [0.5, 1.0, 0.1], [-0.2, 0.1, 1.0]]), NAMES)
@@ -142,7 +142,7 @@ def test_expected_value_is_the_mean_over_random_batches() -> None:
 def test_schedules_rise_as_published() -> None:
     def weights(kind: str, steps: list[int]) -> list[float]:
         schedule = Schedule(kind=kind, start=1.0, end=3.0, steps=8)  # type: ignore[arg-type]
-        return [weight_at(schedule, step) for step in steps]
+        return [schedule.at(step) for step in steps]
 
     assert weights("flat", [0, 5]) == [3.0, 3.0]
     assert weights("ramp", [0, 4, 8, 20]) == pytest.approx([1, 2, 3, 3])

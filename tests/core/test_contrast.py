@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose import InputError, PoseModel
+from modpose.build import build_vae
 from modpose.config import (
     CauchyConfig,
     ContrastConfig,
@@ -22,11 +23,11 @@ from modpose.config import (
     merge,
     parse_config,
 )
-from modpose.contrast import contrastive_loss, deformed, raised
 from modpose.evaluate.metrics import knn_accuracy
 from modpose.geometry.grids import lattice
+from modpose.objective import Elbo, Objective
 from modpose.recipes import recipe_config
-from modpose.vae import Elbo, build_vae
+from modpose.terms.contrast import contrastive_loss, deformed, raised
 
 
 def by_hand(content: Tensor, other: Tensor, similarity: SimilarityConfig) -> list[float]:
@@ -199,9 +200,10 @@ def test_the_bound_is_left_alone() -> None:
 
 def test_the_term_is_weighted_in_training_and_absent_from_the_bound() -> None:
     recon, pose, content, term = torch.randn(4, 5)
-    elbo = Elbo(recon, pose, content, contrast=term)
-    torch.testing.assert_close(elbo.value(), recon - pose - content)
-    torch.testing.assert_close(elbo.value(contrast=40.0), recon - pose - content - 40 * term)
+    objective = Objective(Elbo(recon, pose, content), None, {"contrast": term})
+    torch.testing.assert_close(objective.elbo.value(), recon - pose - content)
+    climbed = objective.value(weights={"contrast": 40.0})
+    torch.testing.assert_close(climbed, recon - pose - content - 40 * term)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from modpose import inference
+from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.source import open_source
 from modpose.inference import encode_dataset, importance_bounds
 from modpose.recipes import recipe_config
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 CPU = torch.device("cpu")
 BATCH = 4

@@ -23,6 +23,7 @@ from modpose.averaging.coefficients import (
     transform,
 )
 from modpose.averaging.reference import make_references, sample, turned
+from modpose.build import build_vae
 from modpose.config import (
     BasisFieldConfig,
     ModelConfig,
@@ -41,6 +42,7 @@ from modpose.geometry.groups import nearest, octahedral
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.posterior.codebook import Codebook, Shown, centres_of
+from modpose.posterior.posterior import LatentLayout
 from modpose.posterior.settings import SearchSettings, SpaceSearch
 from modpose.recipes import recipe_config
 from modpose.run import Run
@@ -50,7 +52,6 @@ from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
 from modpose.start.alignment import ContentLayout
 from modpose.suggest import suggest
-from modpose.vae import build_vae
 
 BOX = 16
 
@@ -76,7 +77,14 @@ def a_volume(seed: int = 0) -> Tensor:
 def an_encoder(z_dim: int = 2, pictures: int = 3, **options: object) -> OctahedralEncoder:
     config = OctahedralEncoderConfig(**{"hidden": 32, "cells": 5, "codebook": 2} | options)  # type: ignore[arg-type]
     model = ModelConfig(z_dim=z_dim, encoder=config)
-    return OctahedralEncoder(model, config, pictures=pictures, channels=1, shape=(BOX,) * 3)
+    return OctahedralEncoder(
+        model,
+        config,
+        layout=LatentLayout(model, 3, BOX),
+        pictures=pictures,
+        channels=1,
+        shape=(BOX,) * 3,
+    )
 
 
 def a_field(pictures: Tensor, z_dim: int = 2) -> BasisField:
@@ -372,7 +380,7 @@ def test_a_run_goes_on_to_the_numbers_it_would_have_had(
     longer = resume_run(run.path, epochs=3, quiet=True)
     rows = longer.epochs()
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert all(math.isfinite(row["taught"]) for row in rows)
+    assert all(math.isfinite(row["pose_supervision"]) for row in rows)
 
 
 def test_known_classes_place_content() -> None:

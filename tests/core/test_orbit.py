@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from modpose import PoseModel
+from modpose.build import build_vae
 from modpose.config import ModelConfig, OrbitEncoderConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.encoders.orbit import LiftingConvolution, OrbitEncoder, fit_window
@@ -22,11 +23,10 @@ from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.options import configure
-from modpose.posterior.cells import Proposal
+from modpose.posterior.cells import Cells
 from modpose.posterior.posterior import LatentLayout, Posterior
 from modpose.recipes import recipe_config
 from modpose.simulate.digits import glyphs, transform
-from modpose.vae import build_vae
 
 
 def make_model(**options: Any) -> ModelConfig:
@@ -42,16 +42,21 @@ def make_encoder(
     layout = LatentLayout(model, 2)
     assert isinstance(model.encoder, OrbitEncoderConfig)
     torch.manual_seed(1)
-    encoder = OrbitEncoder(
-        model, model.encoder, n_params=layout.n_params, channels=channels, shape=(box, box)
-    )
+    encoder = OrbitEncoder(model, model.encoder, layout=layout, channels=channels, shape=(box, box))
     return encoder, layout
 
 
-def propose(encoder: OrbitEncoder, image: Tensor) -> Proposal:
+class Numbers(NamedTuple):
+    """What an encoder gives for every cell."""
+
+    params: Tensor
+    cell_logits: Tensor
+    cells: Cells | None
+
+
+def propose(encoder: OrbitEncoder, image: Tensor) -> Numbers:
     with torch.no_grad():
-        proposal: Proposal = encoder(Batch(torch.arange(len(image)), image))
-    return proposal
+        return Numbers(*encoder.numbers(image))
 
 
 def grid(values: Tensor, rotations: int) -> Tensor:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose import PoseModel
+from modpose.build import build_vae
 from modpose.config import Config, RotationConfig, parse_config
 from modpose.data.batches import Batch
 from modpose.encoders.polar import PolarEncoder, Rings, best_angles
@@ -20,7 +21,7 @@ from modpose.geometry.grids import lattice
 from modpose.geometry.pose import rotate_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.simulate.digits import glyphs, transform
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 BOX = 24
 
@@ -199,7 +200,7 @@ def test_the_first_look_is_trained_on_a_bound_of_its_own() -> None:
     torch.testing.assert_close(
         rotation_2d(first.best().angle[:, 0]), rotation_2d(upright[1]), atol=1e-5, rtol=0
     )
-    vae(batch, generator=torch.Generator().manual_seed(0)).first.value().mean().backward()
+    vae(batch, generator=torch.Generator().manual_seed(0)).first_pass.value().mean().backward()
     for part in (encoder.look_again, vae.field):
         assert all(p.grad is None and p.requires_grad for p in part.parameters())
     for part in (encoder.look, encoder.centre.attention[1]):
@@ -222,16 +223,16 @@ def test_the_first_look_counts_by_its_weight_and_in_training_alone() -> None:
         torch.manual_seed(0)
         vae = make_vae(first_look=weight).train()
         weights[weight] = vae(batch, generator=torch.Generator().manual_seed(1))
-    assert weights[0.0].first is None
+    assert weights[0.0].first_pass is None
     for beta in (0.0, 1.0):
-        first = weights[1.0].first.value(beta)
-        torch.testing.assert_close(first, 2 * weights[0.5].first.value(beta))
+        first = weights[1.0].first_pass.value(beta)
+        torch.testing.assert_close(first, 2 * weights[0.5].first_pass.value(beta))
         values = [weights[w].value(beta).detach() for w in (1.0, 0.0)]
         # a difference of sums over pixels: each is rounded to 1.2e-7 of itself, a few times over
         rounding = 8 * torch.finfo(torch.float32).eps * max(float(v.abs().max()) for v in values)
         torch.testing.assert_close(values[0] - values[1], first.detach(), atol=rounding, rtol=1e-5)
-    assert (weights[1.0].first.value(0.0) > weights[1.0].first.value()).all()
-    assert vae.eval().posterior(batch).first is None and vae(batch).first is None
+    assert (weights[1.0].first_pass.value(0.0) > weights[1.0].first_pass.value()).all()
+    assert vae.eval().posterior(batch).first is None and vae(batch).first_pass is None
 
 
 def test_the_bound_of_the_first_look_is_that_of_its_posterior() -> None:
@@ -244,7 +245,9 @@ def test_the_bound_of_the_first_look_is_that_of_its_posterior() -> None:
         every = vae.eval().elbo(batch, first, generator).value()
         vae.train()
         rows = [batch.rows(torch.randperm(6, generator=generator)) for _ in range(200)]
-        drawn = torch.stack([vae(one, generator=generator).first.value().mean() for one in rows])
+        drawn = torch.stack(
+            [vae(one, generator=generator).first_pass.value().mean() for one in rows]
+        )
     off = drawn.mean() - every.mean()
     assert off.abs() < 4 * drawn.std() / math.sqrt(len(drawn)) + 0.02 * every.mean().abs()
 

@@ -12,6 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from modpose import PoseModel
+from modpose.build import build_vae
 from modpose.config import PrincipalFieldConfig, SpectralConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
@@ -28,7 +29,6 @@ from modpose.recipes import recipe_config
 from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
-from modpose.vae import build_vae
 
 BOX = 16
 
@@ -127,7 +127,7 @@ def test_what_images_say_of_motions_is_their_likelihood(ctf: bool) -> None:
     field, batch = field_of(some_volumes(4), z_dim=3), posed_batch(5, ctf)
     projection = Projection(SpectralConfig(), BOX)
     projection.log_variance.copy_(torch.linspace(-1, 1, len(projection.log_variance)))
-    precision, slope = projection.said_of(field.components, batch)
+    precision, slope = projection.amplitude_likelihood(field.components, batch)
     assert batch.pose is not None
     a = torch.randn(2, 5, 3)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_the_encoder_starts_at_the_exact_linear_posterior() -> None:
     assert isinstance(vae.field, PrincipalField) and vae.projection is not None
     vae.field.set_volumes(some_volumes(4))
     batch = posed_batch(5, ctf=False)
-    precision, slope = vae.projection.said_of(vae.field.components, batch)
+    precision, slope = vae.projection.amplitude_likelihood(vae.field.components, batch)
     covariance = np.linalg.inv(precision.double().numpy() + np.eye(3))
     mean = np.einsum("bij,bj->bi", covariance, slope.double().numpy())
     with torch.no_grad():

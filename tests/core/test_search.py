@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modpose import PoseModel
+from modpose.build import build_vae
 from modpose.cli import main
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
@@ -28,7 +29,7 @@ from modpose.posterior.refine import Components, Mixture, Workplace, refine
 from modpose.posterior.search import PoseModes, modes_of
 from modpose.posterior.settings import SearchSettings
 from modpose.recipes import recipe_config
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 BERNOULLI = {"likelihood": {"kind": "bernoulli"}}
 ASYMMETRIC = ((0.45, 0.0, 1.0), (-0.15, 0.3, 0.8), (-0.1, -0.35, 0.6))

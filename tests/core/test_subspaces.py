@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import circmean
 
 from modpose import InputError, PoseModel
+from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
@@ -34,7 +35,7 @@ from modpose.start.subspaces import (
     transformed,
     turned,
 )
-from modpose.vae import Vae, build_vae
+from modpose.vae import Vae
 
 LETTERS, EACH = "AFKR", 40
 FEW: dict[str, Any] = {"classes": 4, "images": 160, "steps": 120, "kind": "subspaces"}

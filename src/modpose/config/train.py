@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -12,6 +13,8 @@ from modpose.config.start import StartConfig
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
 SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
 """Names that affinity-VAE's program has for the same."""
+SIGMOID_REACH = 3.0
+"""A sigmoid rise is the logistic function from -6 to 6, stretched to go from 0 to 1 exactly."""
 
 
 class Schedule(Frozen):
@@ -32,6 +35,21 @@ class Schedule(Frozen):
     def used(self) -> bool:
         """Whether the weight is ever more than zero."""
         return self.end > 0 or (self.kind != "constant" and self.start > 0)
+
+    def at(self, step: int) -> float:
+        """Weight ``step`` steps after it began to rise."""
+        if self.kind == "constant":
+            return self.end
+        done = step / self.steps
+        if self.kind != "linear":  # each cycle rises over its first half, then stays
+            done = 2 * (done % 1.0)
+        risen = min(1.0, done)
+        if self.kind == "cyclic-sigmoid":
+            reached = math.tanh(SIGMOID_REACH * (2 * risen - 1)) / math.tanh(SIGMOID_REACH)
+            risen = 0.5 + 0.5 * reached
+        elif self.kind == "cyclic-cosine":
+            risen = 0.5 - 0.5 * math.cos(math.pi * risen)
+        return self.start + (self.end - self.start) * risen
 
 
 class AugmentConfig(Frozen):
@@ -73,7 +91,7 @@ SimilarityConfig = Annotated[CosineConfig | CauchyConfig, Field(discriminator="k
 
 
 class ContrastConfig(Frozen):
-    """A term that makes content forget small deformations (:mod:`modpose.contrast`).
+    """A term that makes content forget small deformations (:mod:`modpose.terms.contrast`).
 
     For clear pictures of objects that come in classes, whose members differ by how they are bent.
     In strong noise it may learn to tell the noise of one image from that of another.

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import nn
 
 from modpose.config import ConvEncoderConfig
 from modpose.conv import CONVOLUTION, channels_innermost, normalization, reduced, widths_of
 from modpose.data.batches import Batch
+from modpose.encoders.encoder import Context, Encoder
 from modpose.perceptron import ACTIVATIONS, start_small
-from modpose.posterior.cells import Proposal
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Encoder):
     """Convolutions of stride 2, flattened, then posterior parameters.
 
     Parameters
@@ -25,14 +25,20 @@ class ConvEncoder(nn.Module):
         Depth, channels and the rest.
     channels, shape
         Of the images, (H, W) or (D, H, W); odd sides are rounded up when halved.
-    n_params
-        Numbers to give.
+    layout
+        Which latent variables there are.
     """
 
     def __init__(
-        self, config: ConvEncoderConfig, *, channels: int, shape: Sequence[int], n_params: int
+        self,
+        config: ConvEncoderConfig,
+        *,
+        channels: int,
+        shape: Sequence[int],
+        layout: LatentLayout,
     ) -> None:
         super().__init__()
+        self.layout = layout
         convolution, activation = CONVOLUTION[len(shape)], ACTIVATIONS[config.activation]
         widths = widths_of(config.channels, config.depth, config.widths)
         left = (config.kernel - 1) // 2
@@ -49,11 +55,10 @@ class ConvEncoder(nn.Module):
         if config.hidden:
             layers += [nn.Linear(features, config.hidden), activation()]
             features = config.hidden
-        self.network = nn.Sequential(*layers, nn.Linear(features, n_params))
+        self.network = nn.Sequential(*layers, nn.Linear(features, layout.n_params))
         start_small(cast(nn.Linear, self.network[-1]))
         channels_innermost(self.network, len(shape))
 
-    def forward(self, batch: Batch) -> Proposal:
-        """Return parameters (B, 1, n_params) and cell logits (B, 1)."""
-        params = self.network(batch.image).unsqueeze(1)
-        return Proposal(params, torch.zeros_like(params[..., 0]))
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose one cell."""
+        return self.layout.one_cell(self.network(batch.image))

@@ -19,15 +19,16 @@ from torch import Tensor, nn
 from modpose.affinity.harmonics import legendre_table
 from modpose.config import HarmonicEncoderConfig
 from modpose.data.batches import Batch
+from modpose.encoders.encoder import Context, Encoder
 from modpose.geometry.grids import lattice
 from modpose.perceptron import perceptron, start_small
-from modpose.posterior.cells import Proposal
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 FLOOR = 1e-4
 """Power that makes the square root smooth at nothing."""
 
 
-class HarmonicEncoder(nn.Module):
+class HarmonicEncoder(Encoder):
     """Harmonics on shells, powers of learned radial profiles, a perceptron: content.
 
     Parameters
@@ -36,8 +37,8 @@ class HarmonicEncoder(nn.Module):
         Degrees, profiles and the rest.
     channels, shape
         Of the images, (H, W) or (D, H, W).
-    n_content, n_pose
-        Numbers to give for content, and for pose and pose channel.
+    layout
+        Which latent variables there are.
     """
 
     degree: Tensor
@@ -48,10 +49,12 @@ class HarmonicEncoder(nn.Module):
         *,
         channels: int,
         shape: Sequence[int],
-        n_content: int,
-        n_pose: int,
+        layout: LatentLayout,
     ) -> None:
         super().__init__()
+        self.layout = layout
+        n_content = 2 * layout.z_dim
+        n_pose = layout.n_params - n_content
         self.harmonics = Harmonics(shape, config.lmax)
         shells, count = channels * self.harmonics.shells, len(self.harmonics.degree)
         self.register_buffer("degree", self.harmonics.degree, persistent=False)
@@ -68,13 +71,16 @@ class HarmonicEncoder(nn.Module):
             self.pose = perceptron(shells * count, n_pose, config.hidden, 1, *shared[2:])
             start_small(cast(nn.Linear, self.pose[-1]))
 
-    def forward(self, batch: Batch) -> Proposal:
-        """Return parameters (B, 1, n_content + n_pose) and cell logits (B, 1)."""
-        on_shells = self.harmonics(batch.image)
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose one cell; content sees powers alone, the pose the harmonics themselves."""
+        return self.layout.one_cell(self.numbers(batch.image))
+
+    def numbers(self, image: Tensor) -> Tensor:
+        """Return the numbers of the posterior, (B, n_params)."""
+        on_shells = self.harmonics(image)
         content = self.content(self.drop(self.norm(self.invariants(on_shells))))
         heads = [content] if self.pose is None else [content, self.pose(on_shells.flatten(1))]
-        params = torch.cat(heads, dim=-1).unsqueeze(1)
-        return Proposal(params, torch.zeros_like(params[..., 0]))
+        return torch.cat(heads, dim=-1)
 
     def invariants(self, on_shells: Tensor) -> Tensor:
         """Amplitude in each profile and degree, and the means themselves, which have a sign.

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import nn
 
 from modpose.config import MlpEncoderConfig
 from modpose.data.batches import Batch
+from modpose.encoders.encoder import Context, Encoder
 from modpose.perceptron import perceptron, start_small
-from modpose.posterior.cells import Proposal
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 
-class MlpEncoder(nn.Module):
-    """Flattened image to posterior parameters."""
+class MlpEncoder(Encoder):
+    """Flattened image, or its transform, to the posterior.
 
-    def __init__(self, config: MlpEncoderConfig, n_inputs: int, n_params: int) -> None:
+    Parameters
+    ----------
+    config
+        Widths, depth, and what it sees of an image.
+    n_inputs
+        Numbers that it sees of an image.
+    layout
+        Which latent variables there are.
+    """
+
+    def __init__(self, config: MlpEncoderConfig, n_inputs: int, layout: LatentLayout) -> None:
         super().__init__()
+        self.layout, self.sees = layout, config.sees
         self.network = perceptron(
-            n_inputs, n_params, config.hidden, config.depth, config.activation, config.residual
+            n_inputs,
+            layout.n_params,
+            config.hidden,
+            config.depth,
+            config.activation,
+            config.residual,
         )
         start_small(cast(nn.Linear, self.network[-1]))
 
-    def forward(self, batch: Batch) -> Proposal:
-        """Return parameters (B, 1, n_params) and cell logits (B, 1)."""
-        params = self.network(batch.image.flatten(1)).unsqueeze(1)
-        return Proposal(params, torch.zeros_like(params[..., 0]))
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose one cell."""
+        seen = batch.image
+        if self.sees != "image":
+            seen = context.render.show(batch, self.sees)
+        return self.layout.one_cell(self.network(seen.flatten(1)))

@@ -34,6 +34,7 @@ from modpose.averaging.reference import (
 from modpose.config import ModelConfig, OctahedralEncoderConfig
 from modpose.data.batches import Batch
 from modpose.encoders.cube import cell_rotations, permutations
+from modpose.encoders.encoder import Context, Encoder, Supervised
 from modpose.errors import InputError
 from modpose.fields.basis import BasisField
 from modpose.geometry.groups import nearest, octahedral
@@ -45,9 +46,9 @@ from modpose.geometry.rotations import (
 )
 from modpose.observe.ctf import ctf_3d
 from modpose.perceptron import perceptron, start_small
-from modpose.posterior.cells import Proposal
 from modpose.posterior.codebook import Codebook, Shown
 from modpose.posterior.gaussian import Gaussian
+from modpose.posterior.posterior import LatentLayout, Posterior
 from modpose.posterior.settings import SpaceSearch
 from modpose.posterior.so3_climb import PosedVolumes
 
@@ -55,6 +56,8 @@ STALE = 20
 """Training steps after which the model's volumes are transformed again."""
 CLIMB_STEPS = (2, 1)
 """At the frequencies that the network sees, and at all that are compared."""
+POSED_AT_ONCE = 32
+"""Volumes whose poses are compared with the model's in one product of matrices."""
 PER_CELL = 7
 """Numbers for each rotation: its logit, a rotation vector, a shift."""
 
@@ -77,7 +80,7 @@ class Guess(NamedTuple):
     shift: Tensor
 
 
-class OctahedralEncoder(nn.Module):
+class OctahedralEncoder(Encoder):
     """Volume to the parameters of q at a few poses, each a cell of the posterior.
 
     Parameters
@@ -86,11 +89,16 @@ class OctahedralEncoder(nn.Module):
         Sizes of the latent variables and their priors; its encoder is ``config``.
     config
         Of the encoder.
+    layout
+        Which latent variables there are.
     pictures
         How many the field adds up.
     channels, shape
         Of the volumes, cubes of one channel.
     """
+
+    poses_in_space = True
+    least_batch = POSED_AT_ONCE
 
     index: Tensor
     sign: Tensor
@@ -104,6 +112,7 @@ class OctahedralEncoder(nn.Module):
         model: ModelConfig,
         config: OctahedralEncoderConfig,
         *,
+        layout: LatentLayout,
         pictures: int,
         channels: int,
         shape: Sequence[int],
@@ -114,6 +123,7 @@ class OctahedralEncoder(nn.Module):
             raise InputError.of(
                 "the octahedral encoder", "channels and shape of the data", found, "1, cubes"
             )
+        self.layout = layout
         self.config, self.box, self.z_dim = config, shape[0], model.z_dim
         self.shift_std = model.shift.std(self.box)
         self.limit = max(config.climb_limit, config.limit)
@@ -149,29 +159,12 @@ class OctahedralEncoder(nn.Module):
         super().train(mode)
         return self
 
-    def forward(
-        self,
-        batch: Batch,
-        field: BasisField,
-        thorough: SpaceSearch | None = None,
-        known: Pose | None = None,
-    ) -> Proposal:
-        """Return parameters (B, K, n_params) and logits (B, K) of the poses proposed.
-
-        Parameters
-        ----------
-        batch
-            B volumes.
-        field
-            Whose volumes they are compared with.
-        thorough
-            Search all poses in place of what the network proposes.
-        known
-            Poses (B,) to consider, too.
-        """
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose a cell for each of the best poses, known ones among them."""
+        field = cast(BasisField, context.render.field)
         seen = self.coefficients(batch)
         with torch.no_grad():
-            found = self.poses(seen, field, thorough, known)
+            found = self.poses(seen, field, context.search, context.known)
         count = len(found.score) // len(batch)
         owner = torch.arange(len(batch)).repeat_interleave(count)
         pose = Pose(found.rotation, found.shift)
@@ -181,7 +174,21 @@ class OctahedralEncoder(nn.Module):
             found.information + 1e-3 * torch.eye(6, device=found.score.device)
         )
         shape = (len(batch), count)
-        return Proposal(params.reshape(*shape, -1), weight.reshape(shape))
+        return self.layout.posterior(params.reshape(*shape, -1), weight.reshape(shape))
+
+    def supervised(
+        self, batch: Batch, context: Context, generator: torch.Generator | None
+    ) -> Supervised:
+        """Take the poses that a search found, and tell how well the network knows them."""
+        field = cast(BasisField, context.render.field)
+        pose, width = context.known, context.known_width
+        assert pose is not None and width is not None
+        seen = self.coefficients(batch)
+        params = self.lay_out(self.contents(seen, pose, field), pose, width)
+        posterior = self.layout.one_cell(params)
+        with torch.no_grad():
+            z = posterior.sample(1, generator).z[:, 0]
+        return Supervised(posterior, self.learn_poses(seen, pose, z, field, generator))
 
     def lay_out(self, content: Tensor, pose: Pose, width: Tensor) -> Tensor:
         """Put parameters in the order that the posterior reads them, (B, n_params).

@@ -21,16 +21,17 @@ from torch.nn import functional
 
 from modpose.config import Activation, ModelConfig, OrbitEncoderConfig
 from modpose.data.batches import Batch
+from modpose.encoders.encoder import Context, Encoder
 from modpose.errors import InputError
 from modpose.perceptron import ACTIVATIONS
 from modpose.posterior.cells import (
     Cells,
-    Proposal,
     cell_role,
     infers_rotation,
     log_rotation_prior,
     log_shift_prior,
 )
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 KERNEL_OF_BOX, PADDING_OF_BOX = 0.56, 0.16
 RING_WIDTH = 0.6
@@ -41,7 +42,7 @@ SHARPEST, CUT = 2.0, 8
 ones would be cut by the lattice, differently at every angle."""
 
 
-class OrbitEncoder(nn.Module):
+class OrbitEncoder(Encoder):
     """Image to the parameters of q in every cell: rotations x rows x columns, in this order.
 
     Parameters
@@ -50,8 +51,8 @@ class OrbitEncoder(nn.Module):
         Its encoder is ``config``; priors of rotation and shift give the cells theirs.
     config
         Of the encoder.
-    n_params
-        Numbers that the posterior reads in each cell.
+    layout
+        Which latent variables there are.
     channels, shape
         Of the images.
 
@@ -66,11 +67,12 @@ class OrbitEncoder(nn.Module):
         model: ModelConfig,
         config: OrbitEncoderConfig,
         *,
-        n_params: int,
+        layout: LatentLayout,
         channels: int,
         shape: Sequence[int],
     ) -> None:
         super().__init__()
+        self.layout = layout
         self.config, self.rotation = config, model.rotation
         self.shift_std = model.shift.std(max(shape))
         self.role = cell_role(model)
@@ -88,18 +90,22 @@ class OrbitEncoder(nn.Module):
         layers: list[nn.Module] = [_in_place(config.activation)]
         for _ in range(config.depth):
             layers += [nn.Conv2d(width, width, 1), _in_place(config.activation)]
-        last = nn.Conv2d(width, n_params + 1, 1)
+        last = nn.Conv2d(width, layout.n_params + 1, 1)
         with torch.no_grad():
             last.weight.mul_(0.1)
             torch.nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.network = nn.Sequential(*layers, last)
 
-    def forward(self, batch: Batch) -> Proposal:
-        """Return parameters and logits of each cell, and what the cells tell of the pose.
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose a cell for each rotation and place.
 
         Images may be larger than those that the encoder was made for; they have more cells.
         """
-        image, window = batch.image, self.window
+        return self.layout.posterior(*self.numbers(batch.image))
+
+    def numbers(self, image: Tensor) -> tuple[Tensor, Tensor, Cells | None]:
+        """Parameters (B, C, n_params) and logits (B, C) of the cells, and what cells tell."""
+        window = self.window
         padded = window.pad(image)
         maps = self.lift(padded, window.stride)
         if self.merge is not None:
@@ -111,7 +117,7 @@ class OrbitEncoder(nn.Module):
             numbers.reshape(len(image), groups, -1, size.numel()).transpose(2, 3).flatten(1, 2)
         )
         cells = self.cells(image.shape[2:], image.device)
-        return Proposal(numbers[..., :-1], numbers[..., -1], cells)
+        return numbers[..., :-1], numbers[..., -1], cells
 
     def cells(self, shape: Sequence[int], device: torch.device) -> Cells | None:
         """Return angle, shift and prior of every cell of images of ``shape``."""

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from modpose.config import ModelConfig, PolarEncoderConfig
 from modpose.data.batches import Batch
 from modpose.encoders.centre import Centre
+from modpose.encoders.encoder import Context, Encoder
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.observe.ctf import apply_ctf
 from modpose.perceptron import ACTIVATIONS, perceptron, start_small
-from modpose.posterior.cells import Proposal
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """(u (P, 2) pixels of the upright frame, z (B, k)) to the likelihood's natural parameter there,
@@ -35,7 +36,7 @@ MAX_RINGS = 32
 ANGLE_STD_RANGE = (0.01, 0.6)
 
 
-class PolarEncoder(nn.Module):
+class PolarEncoder(Encoder):
     """Image to one centre, one content, and a few angles, each a cell.
 
     Parameters
@@ -44,6 +45,8 @@ class PolarEncoder(nn.Module):
         Sizes of the latent variables and their priors; its encoder is ``config``.
     config
         Of the encoder.
+    layout
+        Which latent variables there are.
     channels, shape
         Of the images.
     """
@@ -53,15 +56,17 @@ class PolarEncoder(nn.Module):
         model: ModelConfig,
         config: PolarEncoderConfig,
         *,
+        layout: LatentLayout,
         channels: int,
         shape: Sequence[int],
     ) -> None:
         super().__init__()
+        self.layout = layout
         self.z_dim, self.rotation, self.shift = model.z_dim, model.rotation, model.shift
         turns = model.rotation.prior != "none"
         self.shift_std = model.shift.std(max(shape))
         self.hypotheses = config.hypotheses if turns else 1
-        self.first_look = config.first_look if turns else 0.0
+        self.first_pass_weight = config.first_look if turns else 0.0
         radius = config.radius * min(shape) / 2
         self.rings = Rings(config.angles, radius)
         self.centre = Centre(channels, shape, config)
@@ -76,24 +81,10 @@ class PolarEncoder(nn.Module):
         )
         start_small(cast(nn.Linear, self.look_again[-1]))
 
-    def forward(
-        self, batch: Batch, draw: Draw, turn: Tensor | None = None, angle_prior: float = 1.0
-    ) -> Proposal:
-        """Return parameters (B, K, n_params) and logits (B, K) of the K angles proposed.
-
-        Parameters
-        ----------
-        batch
-            B images.
-        draw
-            What they are compared with.
-        turn
-            (B,) radians, by how much the images were turned, and so the mean of a prior by which
-            some angles are more probable than others; None: not at all.
-        angle_prior
-            How many times such a prior counts.
-        """
-        prior = self.angle_log_prior(turn, angle_prior)
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose a cell for each of the K best angles."""
+        draw = context.render.upright_natural
+        prior = self.angle_log_prior(context.turn, context.angle_prior)
         image = self.seen(batch)
         centre = image.new_zeros(len(image), 2)
         if self.shift.prior != "none":
@@ -105,7 +96,7 @@ class PolarEncoder(nn.Module):
             upright = self.rings.read(image, centre, found.angle[:, 0])
         shift = self._shift_params(centre, log_spread)
         first = None
-        if self.training and self.first_look:
+        if self.training and self.first_pass_weight:
             first = torch.cat([content, self._angle_params(found)[:, 0], shift], dim=-1)
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
@@ -113,7 +104,7 @@ class PolarEncoder(nn.Module):
         angle = self._angle_params(found)
         shared = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, shift)]
         params = torch.cat([shared[0], angle, shared[1]], dim=-1)
-        return Proposal(params, found.log_weight, first=first)
+        return self.layout.posterior(params, found.log_weight, first=first)
 
     def seen(self, batch: Batch) -> Tensor:
         """Return the images (B, C, H, W), filtered by their CTF where there is one."""

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from modpose.config import PrincipalEncoderConfig
+from modpose.data.batches import Batch
+from modpose.encoders.encoder import Context, Encoder
 from modpose.perceptron import perceptron
-from modpose.posterior.cells import Proposal
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 
-class PrincipalEncoder(nn.Module):
+class PrincipalEncoder(Encoder):
     """Posterior of the motions' amplitudes to posterior of content.
 
     Given the pose, an image says of J amplitudes a all that it can by two numbers sets, the
@@ -26,13 +28,14 @@ class PrincipalEncoder(nn.Module):
         Of the perceptron.
     motions
         J.
-    z_dim
-        Dimensions of content, at most J.
+    layout
+        Which latent variables there are; content has at most J dimensions.
     """
 
-    def __init__(self, config: PrincipalEncoderConfig, motions: int, z_dim: int) -> None:
+    def __init__(self, config: PrincipalEncoderConfig, motions: int, layout: LatentLayout) -> None:
         super().__init__()
-        self.z_dim = z_dim
+        self.layout = layout
+        self.z_dim = z_dim = layout.z_dim
         self.register_buffer("pairs", torch.triu_indices(motions, motions, 1), persistent=False)
         n_inputs = 2 * motions + motions * (motions - 1) // 2
         self.network = perceptron(
@@ -42,8 +45,12 @@ class PrincipalEncoder(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, precision: Tensor, slope: Tensor) -> Proposal:
-        """Propose content from what images say of the amplitudes.
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose content from the likelihood of the amplitudes, given each pose."""
+        return self.layout.one_cell(self.numbers(*context.render.amplitude_likelihood(batch)))
+
+    def numbers(self, precision: Tensor, slope: Tensor) -> Tensor:
+        """Mean and log s.d. of content, (B, 2 z_dim), from the likelihood of the amplitudes.
 
         Parameters
         ----------
@@ -57,5 +64,4 @@ class PrincipalEncoder(nn.Module):
         pairs = cast(Tensor, self.pairs)
         seen = torch.cat([mean, std.log(), correlation[:, pairs[0], pairs[1]]], dim=1)
         start = torch.cat([mean[:, : self.z_dim], std.log()[:, : self.z_dim]], dim=1)
-        params = (start + self.network(seen)).unsqueeze(1)
-        return Proposal(params, torch.zeros_like(params[..., 0]))
+        return cast(Tensor, start + self.network(seen))

@@ -7,22 +7,24 @@ from torch import Tensor, nn
 
 from modpose.config import TableEncoderConfig
 from modpose.data.batches import Batch
-from modpose.posterior.cells import Proposal
+from modpose.encoders.encoder import Context, Encoder
+from modpose.posterior.posterior import LatentLayout, Posterior
 
 
-class TableEncoder(nn.Module):
+class TableEncoder(Encoder):
     """Rows are looked up by the image's index; no pixel is seen.
 
     A row begins with the mean and the log s.d. of content; numbers of a pose, where there are any,
     follow and start at zero.
     """
 
-    def __init__(
-        self, config: TableEncoderConfig, n_images: int, n_params: int, z_dim: int
-    ) -> None:
+    sees_pixels = False
+
+    def __init__(self, config: TableEncoderConfig, n_images: int, layout: LatentLayout) -> None:
         super().__init__()
-        self.z_dim = z_dim
-        self.rows = nn.Embedding(n_images, n_params, sparse=True)
+        self.layout, self.lr = layout, config.lr
+        self.z_dim = z_dim = layout.z_dim
+        self.rows = nn.Embedding(n_images, layout.n_params, sparse=True)
         self.rows.weight.requires_grad_(not config.frozen)
         spread = config.spread if config.init == "random" else 0.0
         with torch.no_grad():
@@ -37,7 +39,10 @@ class TableEncoder(nn.Module):
         self.rows.weight[:, : self.z_dim] = mean
         self.rows.weight[:, self.z_dim : 2 * self.z_dim] = log_std
 
-    def forward(self, batch: Batch) -> Proposal:
-        """Return parameters (B, 1, n_params) and cell logits (B, 1)."""
-        params = self.rows(batch.index).unsqueeze(1)
-        return Proposal(params, torch.zeros_like(params[..., 0]))
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Look up the rows of the images at ``batch.index``."""
+        return self.layout.one_cell(self.rows(batch.index))
+
+    def per_image(self) -> dict[Tensor, float]:
+        """Give the rows and their learning rate."""
+        return {self.rows.weight: self.lr}

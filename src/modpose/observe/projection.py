@@ -194,10 +194,10 @@ class Projection(nn.Module):
         nats = power * torch.exp(-log_variance) + self.weight * (log_variance + LOG_2PI)
         return -0.5 * nats.sum(-1)
 
-    def said_of(
+    def amplitude_likelihood(
         self, components: Callable[[Tensor], Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """Return all that images say of how much of each of J maps they hold.
+        """Precision and linear term of the log-likelihood of J amplitudes.
 
         log p(image | a) = slope.a - a.precision a / 2 + constant, for a mean map and a_1 ... a_J
         times the others.

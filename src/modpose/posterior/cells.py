@@ -68,28 +68,6 @@ class Cells(NamedTuple):
         return self._replace(angle=turned, shift=shift)
 
 
-class Proposal(NamedTuple):
-    """What an encoder gives.
-
-    Attributes
-    ----------
-    params
-        (B, C, n_params) numbers of each cell's Gaussians.
-    cell_logits
-        (B, C) unnormalised log q(cell).
-    cells
-        What the cells say of the pose; None for one cell, or several that say nothing.
-    first
-        (B, n_params) numbers that the encoder had before it looked again, one cell, to be trained
-        as well; None where there are none.
-    """
-
-    params: Tensor
-    cell_logits: Tensor
-    cells: Cells | None = None
-    first: Tensor | None = None
-
-
 class CellRole(NamedTuple):
     """Which parts of the pose a model's cells tell, and whether their shift has a residual."""
 

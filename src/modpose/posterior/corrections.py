@@ -23,6 +23,7 @@ class PoseCorrections(nn.Module):
 
     def __init__(self, config: PoseRefinementConfig, n_images: int) -> None:
         super().__init__()
+        self.lr = config.lr
         self.rows = nn.Embedding(n_images, 5, sparse=True)
         nn.init.zeros_(self.rows.weight)
         turn, shift = math.radians(config.rotation_std_deg), config.shift_std_px
@@ -33,6 +34,10 @@ class PoseCorrections(nn.Module):
         change = self.rows(index) * self.scale
         turn = rotation_of_vector(change[:, :3])
         return Pose(turn @ pose.rotation, pose.shift + change[:, 3:])
+
+    def per_image(self) -> dict[Tensor, float]:
+        """Give the rows and their learning rate."""
+        return {self.rows.weight: self.lr}
 
     def penalty(self, index: Tensor) -> Tensor:
         """Minus the log prior of the corrections, but for its constant, (B,) nats."""

@@ -103,6 +103,10 @@ class LatentLayout:
             first=before,
         )
 
+    def one_cell(self, params: Tensor) -> Posterior:
+        """Read an encoder's output (B, n_params) as one cell."""
+        return self.posterior(params.unsqueeze(1), params.new_zeros(len(params), 1))
+
     def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
         if self.rotation.prior == "none":
             return None

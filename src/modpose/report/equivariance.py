@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose.encoders.table import TableEncoder
 from modpose.evaluate.equivariance import (
     Poses,
     RotationErrors,
@@ -69,7 +68,7 @@ class Followed:
 def equivariance(m: Material) -> Section | None:
     """Errors of angle and shift and change of content when images are turned and shifted."""
     probe = None if m.probe is None else m.probe.few(IMAGES)
-    if probe is None or isinstance(probe.vae.encoder, TableEncoder):
+    if probe is None or not probe.vae.encoder.sees_pixels:
         return None
     has_angle, has_shift = infers_angle(probe.vae), infers_shift(probe.vae)
     if not (has_angle or has_shift):

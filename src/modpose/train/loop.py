@@ -22,13 +22,14 @@ from torch import Tensor
 from modpose.config import Config, TrainConfig
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
-from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
+from modpose.objective import Objective
 from modpose.progress import Progress
+from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented
 from modpose.train.memory import keep_freed_memory
-from modpose.train.schedules import rate_factor, weight_at
-from modpose.vae import Elbo, Vae
+from modpose.train.schedules import rate_factor
+from modpose.vae import Vae
 
 VALIDATION_STREAM = 1 << 31
 AUGMENT_STREAM = 1 << 32
@@ -92,7 +93,7 @@ def set_up(vae: Vae, config: Config) -> Learner:
     keep_freed_memory()
     train = config.train
     fabric = _fabric(train)
-    rows = _rows(vae, config)
+    rows = _rows(vae)
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
     optimizers += [torch.optim.SparseAdam([row], lr=rate) for row, rate in rows.items()]
@@ -113,13 +114,11 @@ def _fabric(train: TrainConfig) -> Fabric:
         ) from None
 
 
-def _rows(vae: Vae, config: Config) -> dict[Tensor, float]:
+def _rows(vae: Vae) -> dict[Tensor, float]:
     """Tables with a row an image that are trained, and the learning rate of each."""
-    rows: dict[Tensor, float] = {}
-    if config.model.encoder.kind == "table" and isinstance(vae.encoder, TableEncoder):
-        rows[vae.encoder.rows.weight] = config.model.encoder.lr
-    if config.model.refine_poses is not None and vae.corrections is not None:
-        rows[vae.corrections.rows.weight] = config.model.refine_poses.lr
+    rows = vae.encoder.per_image()
+    if vae.corrections is not None:
+        rows |= vae.corrections.per_image()
     return {row: rate for row, rate in rows.items() if row.requires_grad}
 
 
@@ -183,7 +182,6 @@ def _train_epoch(
     generator = _generator(learner.fabric.device, config.seed, state.epoch)
     moves = _generator(torch.device("cpu"), config.seed, AUGMENT_STREAM + state.epoch)
     order = np.random.default_rng([config.seed, state.epoch])
-    contrast = 0.0 if train.contrast is None else train.contrast.weight
     totals = Totals()
     start, n = time.perf_counter(), len(dataset.train)
     for batch in dataset.batches(dataset.train, train.batch_size, generator=order):
@@ -193,29 +191,29 @@ def _train_epoch(
         done = max((state.epoch + totals.count / n) / epochs, seconds / budget)
         if state.step < train.delay_z_steps and done < LONGEST_DELAY:
             state.freed = state.step + 1
-        beta = weight_at(train.beta, state.step - state.freed)
-        gamma = weight_at(train.gamma, state.step)
+        beta = train.beta.at(state.step - state.freed)
+        weights = {term.name: term.weight(state.step) for term in learner.vae.terms}
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
         batch = augmented(batch, train.augment, moves)
         for part in batch.chunks(train.chunk):
-            elbo: Elbo = learner.module(
+            objective: Objective = learner.module(
                 part.to(learner.fabric.device),
                 generator=generator,
                 pixels=train.pixels,
                 decoded_images=train.decoded_images,
                 augment=train.augment.rotate == "encoder-input",
-                angle_prior=weight_at(train.angle_prior, state.step),
+                angle_prior=train.angle_prior.at(state.step),
                 hold_content=state.step < state.freed,
             )
-            _backward(learner, -elbo.value(beta, gamma, contrast).sum() / len(batch))
-            totals.add(elbo)
+            _backward(learner, -objective.value(beta, weights).sum() / len(batch))
+            totals.add(objective)
         _step(learner, train.max_grad_norm)
         state.step += 1
         progress.advance(len(batch), seconds)
     metrics = totals.means()
     metrics["images_per_second"] = totals.count / (time.perf_counter() - start)
-    if learner.vae.affinity is not None:
-        metrics["gamma"] = gamma
+    if AffinityTerm.name in weights:
+        metrics["gamma"] = weights[AffinityTerm.name]
     return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
 
 
@@ -262,8 +260,8 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
 
 def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
     """Affinity term of the validation images, as batches of the training's size would have it."""
-    term = learner.vae.affinity
-    if term is None:
+    terms = [term for term in learner.vae.terms if isinstance(term, AffinityTerm)]
+    if not terms:
         return {}
     few = np.linspace(0, len(dataset.val) - 1, min(len(dataset.val), COMPARED)).astype(np.int64)
     batches, contents = [], []
@@ -278,7 +276,7 @@ def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> di
         label=torch.cat([batch.label for batch in batches if batch.label is not None]),
     )
     size = min(config.train.chunk or config.train.batch_size, len(dataset.train))
-    return {"affinity": float(term.expected(torch.cat(contents), together, size))}
+    return {"affinity": float(terms[0].expected(torch.cat(contents), together, size))}
 
 
 class Totals:
@@ -288,21 +286,19 @@ class Totals:
         self.count = 0
         self.sums: dict[str, float] = {}
 
-    def add(self, elbo: Elbo) -> None:
+    def add(self, objective: Objective) -> None:
         """Count one batch."""
-        self.count += len(elbo.recon)
-        for name, part in elbo._asdict().items():
-            if part is not None:
-                nats = part.value() if isinstance(part, Elbo) else part
-                total = float(nats.detach().double().sum())
-                self.sums[name] = self.sums.get(name, 0.0) + total
+        self.count += len(objective.elbo.recon)
+        parts = objective.elbo._asdict() | dict(objective.terms)
+        if objective.first_pass is not None:
+            parts["first_pass"] = objective.first_pass.value()
+        for name, part in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(part.detach().double().sum())
 
     def means(self) -> dict[str, float]:
-        """Nats an image; the affinity and the contrastive term where there are such."""
+        """Nats an image, and the mean of each term."""
         mean = {name: total / self.count for name, total in self.sums.items()}
-        extra = {"affinity": mean.pop("extra")} if "extra" in mean else {}
-        bound = mean["recon"] - mean["kl_pose"] - mean["kl_content"]
-        return {"elbo": bound} | mean | extra
+        return {"elbo": mean["recon"] - mean["kl_pose"] - mean["kl_content"]} | mean
 
 
 def _why_stop(config: Config, state: TrainState, budget: float) -> str:

@@ -1,28 +1,10 @@
-"""What changes as training goes on: the learning rate, and the weights of the loss's terms."""
+"""How the learning rate changes as training goes on."""
 
 from __future__ import annotations
 
 import math
 
-from modpose.config import Schedule, TrainConfig
-
-SIGMOID_REACH = 3.0
-"""A sigmoid rise is the logistic function from -6 to 6, stretched to go from 0 to 1 exactly."""
-
-
-def weight_at(schedule: Schedule, step: int) -> float:
-    """Weight of a term of the loss ``step`` steps after it began to rise."""
-    if schedule.kind == "constant":
-        return schedule.end
-    done = step / schedule.steps
-    if schedule.kind != "linear":  # each cycle rises over its first half, then stays
-        done = 2 * (done % 1.0)
-    risen = min(1.0, done)
-    if schedule.kind == "cyclic-sigmoid":
-        risen = 0.5 + 0.5 * math.tanh(SIGMOID_REACH * (2 * risen - 1)) / math.tanh(SIGMOID_REACH)
-    elif schedule.kind == "cyclic-cosine":
-        risen = 0.5 - 0.5 * math.cos(math.pi * risen)
-    return schedule.start + (schedule.end - schedule.start) * risen
+from modpose.config import TrainConfig
 
 
 def rate_factor(train: TrainConfig, step: int, progress: float, halvings: int) -> float:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from modpose.affinity.known import KnownAffinity
+from modpose.config import Schedule
 from modpose.data.batches import Batch
+from modpose.posterior.posterior import Posterior
+from modpose.terms import Read, Term
 
 Form = Literal["ordered-pairs", "pair-mean"]
 
@@ -21,7 +24,7 @@ class Gaps(NamedTuple):
     known: Tensor
 
 
-class AffinityTerm(nn.Module):
+class AffinityTerm(Term):
     """S(z), by image: its mean over a batch is the term.
 
     With c_ij the cosine between the posterior means of the contents of images i and j, and A_ij
@@ -35,18 +38,38 @@ class AffinityTerm(nn.Module):
         Affinities of the images that are trained on.
     form
         See above.
+    schedule
+        Its weight as training goes on.
     """
+
+    name = "affinity"
 
     classes: Tensor | None
     samples: Tensor | None
 
-    def __init__(self, known: KnownAffinity, form: Form = "ordered-pairs") -> None:
+    def __init__(
+        self,
+        known: KnownAffinity,
+        form: Form = "ordered-pairs",
+        schedule: Schedule | None = None,
+    ) -> None:
         super().__init__()
-        self.form = form
+        self.form, self.schedule = form, schedule or Schedule()
         classes = None if known.classes is None else torch.as_tensor(known.classes.values).float()
         samples = None if known.samples is None else torch.as_tensor(known.samples).float()
         self.register_buffer("classes", classes, persistent=False)
         self.register_buffer("samples", samples, persistent=False)
+
+    def weight(self, step: int) -> float:
+        """Follow the schedule."""
+        return self.schedule.at(step)
+
+    def loss(
+        self, batch: Batch, posterior: Posterior, read: Read, generator: torch.Generator | None
+    ) -> Tensor:
+        """Compare the means of contents with what is known of the images, (B,)."""
+        gaps: Tensor = self(posterior.content_mean(), batch)
+        return gaps
 
     def forward(self, content: Tensor, batch: Batch) -> Tensor:
         """Return the term by image, (B,), for contents (B, z_dim) of a batch."""

@@ -12,9 +12,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from modpose.config import CauchyConfig, ContrastConfig, SimilarityConfig
+from modpose.data.batches import Batch
+from modpose.posterior.posterior import Posterior
+from modpose.terms import Read, Term
 
 KNOTS = 7
 """Displacements along each side of the box that a bend is interpolated from."""
+
+
+class ContrastTerm(Term):
+    """How far contents are from telling images by deformed copies of them.
+
+    Parameters
+    ----------
+    config
+        Its weight, and how copies are deformed and contents compared.
+    """
+
+    name = "contrast"
+
+    def __init__(self, config: ContrastConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def weight(self, step: int) -> float:
+        """Return the same weight at every step."""
+        return self.config.weight
+
+    def loss(
+        self, batch: Batch, posterior: Posterior, read: Read, generator: torch.Generator | None
+    ) -> Tensor:
+        """Compare contents with those of deformed copies, (B,) nats."""
+        copies = batch.with_image(deformed(batch.image, self.config, generator))
+        other = read(copies).content_mean()
+        return contrastive_loss(posterior.content_mean(), other, self.config.similarity)
 
 
 def contrastive_loss(content: Tensor, deformed: Tensor, similarity: SimilarityConfig) -> Tensor:

@@ -1,0 +1,82 @@
+"""The one place that makes a model from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from modpose.config import Config, MlpEncoderConfig, SpectralConfig
+from modpose.config.checks import check_model
+from modpose.encoders import build_encoder
+from modpose.observe.projection import Projection
+from modpose.posterior.posterior import LatentLayout
+from modpose.terms import Term
+from modpose.terms.affinity import AffinityTerm
+from modpose.terms.contrast import ContrastTerm
+from modpose.vae import Vae
+
+
+def build_vae(
+    config: Config,
+    *,
+    shape: Sequence[int],
+    channels: int,
+    n_images: int,
+    affinity: AffinityTerm | None = None,
+) -> Vae:
+    """Make a model, seeded by ``config.seed``, after checking that its parts agree.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    shape, channels
+        Of the preprocessed images.
+    n_images
+        Size of the stack (rows of tables with a row an image).
+    affinity
+        How alike the images that it is trained on are, where that is known and trained on.
+
+    Raises
+    ------
+    InputError
+        If parts of the configuration do not fit each other or the images.
+    """
+    check_model(config, shape, channels)
+    layout = LatentLayout(config.model, len(shape), max(shape))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = build_encoder(
+            config.model,
+            layout=layout,
+            channels=channels,
+            shape=shape,
+            n_images=n_images,
+            n_shown=_numbers_shown(config, shape),
+        )
+        return Vae(
+            config,
+            encoder=encoder,
+            layout=layout,
+            shape=shape,
+            channels=channels,
+            n_images=n_images,
+            terms=_terms(config, affinity),
+        )
+
+
+def _terms(config: Config, affinity: AffinityTerm | None) -> list[Term]:
+    terms: list[Term] = []
+    if config.train.contrast is not None:
+        terms.append(ContrastTerm(config.train.contrast))
+    return terms if affinity is None else [*terms, affinity]
+
+
+def _numbers_shown(config: Config, shape: Sequence[int]) -> int | None:
+    """How many numbers of an image the encoder sees, where not its pixels."""
+    encoder, likelihood = config.model.encoder, config.model.likelihood
+    if not isinstance(encoder, MlpEncoderConfig) or encoder.sees == "image":
+        return None
+    assert isinstance(likelihood, SpectralConfig), "checked with the configuration"
+    return Projection(likelihood, max(shape)).n_shown(encoder.sees)
