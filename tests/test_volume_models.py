@@ -14,7 +14,7 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from modpose import PoseModel
-from modpose.build import build_vae
+from modpose.build import assemble, build_vae
 from modpose.config import FrontedFieldConfig, ShiftConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
@@ -134,7 +134,7 @@ def test_published_sizes() -> None:
     for name, outputs in (("vae-3d", 100), ("3d-spvae", 112), ("3d-spvae++", 112)):
         config = parse_config(recipe_config(name), name)
         with torch.device("meta"):
-            vae = Vae(config, shape=(28, 28, 28), channels=1, n_images=1)
+            vae = assemble(config, shape=(28, 28, 28), channels=1, n_images=1)
         layers = [m for m in vae.encoder.modules() if isinstance(m, torch.nn.Linear)]
         sizes = [(m.in_features, m.out_features) for m in layers]
         assert sizes == [(21952, 1000), (1000, 1000), (1000, outputs)]

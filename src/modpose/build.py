@@ -44,26 +44,40 @@ def build_vae(
         If parts of the configuration do not fit each other or the images.
     """
     check_model(config, shape, channels)
-    layout = LatentLayout(config.model, len(shape), max(shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = build_encoder(
-            config.model,
-            layout=layout,
-            channels=channels,
-            shape=shape,
-            n_images=n_images,
-            n_shown=_numbers_shown(config, shape),
+        return assemble(
+            config, shape=shape, channels=channels, n_images=n_images, affinity=affinity
         )
-        return Vae(
-            config,
-            encoder=encoder,
-            layout=layout,
-            shape=shape,
-            channels=channels,
-            n_images=n_images,
-            terms=_terms(config, affinity),
-        )
+
+
+def assemble(
+    config: Config,
+    *,
+    shape: Sequence[int],
+    channels: int,
+    n_images: int,
+    affinity: AffinityTerm | None = None,
+) -> Vae:
+    """Make the parts of a model and put them together; arguments as for :func:`build_vae`."""
+    layout = LatentLayout(config.model, len(shape), max(shape))
+    encoder = build_encoder(
+        config.model,
+        layout=layout,
+        channels=channels,
+        shape=shape,
+        n_images=n_images,
+        n_shown=_numbers_shown(config, shape),
+    )
+    return Vae(
+        config,
+        encoder=encoder,
+        layout=layout,
+        shape=shape,
+        channels=channels,
+        n_images=n_images,
+        terms=_terms(config, affinity),
+    )
 
 
 def _terms(config: Config, affinity: AffinityTerm | None) -> list[Term]:

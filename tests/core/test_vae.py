@@ -25,6 +25,7 @@ from modpose.config import (
     parse_config,
 )
 from modpose.data.batches import Batch
+from modpose.encoders.encoder import Context, Encoder
 from modpose.errors import InputError
 from modpose.fields.dense import DenseField
 from modpose.fields.implicit import FourierLayer, ImplicitField
@@ -33,6 +34,7 @@ from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import rotation_2d
 from modpose.likelihoods import Bernoulli, Gaussian
 from modpose.posterior.latents import Latents
+from modpose.posterior.posterior import Posterior
 from modpose.recipes import RECIPES, recipe_config
 from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
 from modpose.vae import Vae
@@ -262,11 +264,11 @@ def test_augmentation_turns_the_input_and_takes_the_angle_off() -> None:
     """An encoder that knows the angle of a bar exactly must not notice the augmentation."""
     vae = small_vae(model={"z_dim": 0, "shift": {"prior": "none"}}).eval()
 
-    class Compass(nn.Module):
-        def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    class Compass(Encoder):
+        def forward(self, batch: Batch, context: Context) -> Posterior:
             mass = batch.image.flatten(1) @ lattice((10, 10))
             params = torch.cat([mass, torch.full((len(batch), 1), -3.0)], dim=1)
-            return params[:, None], torch.zeros(len(batch), 1)
+            return vae.layout.one_cell(params)
 
     vae.encoder = Compass()
     truth = torch.linspace(-3, 3, 6)
