@@ -63,6 +63,7 @@ def fit_run(
     index: Path | None = None,
     poses: Path | None = None,
     ctf: Path | None = None,
+    partial: bool = False,
     labels: str | Path | ArrayLike | None = None,
     affinity: str | Path | Affinity | None = None,
     sample_affinity: str | Path | ArrayLike | Affinity | None = None,
@@ -83,6 +84,8 @@ def fit_run(
         The run folder to make.
     datadir, index, poses, ctf
         How the input was opened, remembered so that it can be opened again.
+    partial
+        Leave images without a label that a table of labels does not have.
     labels
         (N,) known classes, a column or a file; kept in ``latents.parquet`` to colour and score,
         trained on only with ``affinity``.
@@ -111,7 +114,7 @@ def fit_run(
     inputs = _files_read(source, config, *given)
     check_not_an_input(Path(out), inputs)  # before the work, not after
     check_target(Path(out), overwrite)
-    known = None if labels is None else read_labels(labels, source)
+    known = None if labels is None else read_labels(labels, source, partial=partial)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
     column = str(labels) if isinstance(labels, str | Path) else None

@@ -16,7 +16,7 @@ from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.data.record import record_of
-from modpose.data.source import Source, open_source
+from modpose.data.source import Source, Wedge, open_source
 from modpose.data.stack import Stack
 from modpose.data.training_set import open_dataset
 from modpose.encoded import Encoded
@@ -31,7 +31,7 @@ from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import is_fitted_to
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.run import Run
-from modpose.suggest import suggest
+from modpose.suggest import given_options, suggest
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.vae import Vae
 
@@ -118,6 +118,12 @@ class PoseModel:
         clusters: int | None = None,
         max_minutes: float | None = None,
         seed: int | None = None,
+        datadir: Path | None = None,
+        index: Path | NDArray[Any] | None = None,
+        poses: Path | None = None,
+        ctf: Path | None = None,
+        wedge: Wedge | None = None,
+        partial: bool = False,
     ) -> Self:
         """Learn from images.
 
@@ -135,12 +141,32 @@ class PoseModel:
             Number of clusters of content to find at the end.
         max_minutes, seed
             Override those of the constructor.
+        datadir, index, poses, ctf, wedge, partial
+            How ``x`` is opened; see :func:`modpose.open_source`.  Not for an opened source.
         """
         check_minutes(max_minutes)
-        source = x if isinstance(x, Source) else open_source(x)
+        about = (datadir, index, poses, ctf, wedge)
+        if not isinstance(x, Source):
+            options = merge(recipe_config(self.recipe), dict(self.options or {}))
+            x = open_source(
+                x,
+                kind=parse_config(options, f"recipe {self.recipe}").data.kind,
+                datadir=datadir,
+                index=index,
+                poses=poses,
+                ctf=ctf,
+                wedge=wedge,
+                partial=partial,
+            )
+        elif partial or any(value is not None for value in about):
+            raise InputError(
+                "fit: datadir, index, poses, ctf, wedge or partial is given with a source, which "
+                "is open already, expected them in open_source"
+            )
+        source = x
         check_clusters(clusters, source.n)
         config = self._resolve(source, self.seed if seed is None else seed)
-        known = None if labels is None else read_labels(labels, source)
+        known = None if labels is None else read_labels(labels, source, partial=partial)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
         alarms = warn_before(dataset)
         minutes = self.max_minutes if max_minutes is None else max_minutes
@@ -166,7 +192,7 @@ class PoseModel:
 
     def _resolve(self, source: Source, seed: int) -> Config:
         recipe = recipe_config(self.recipe)
-        values = merge(suggest(source, recipe)[1], recipe)
+        values = merge(merge(suggest(source, recipe)[1], recipe), given_options(source))
         values = merge(values, dict(self.options or {}))
         if self.z_dim is not None:
             values = merge(values, {"model": {"z_dim": self.z_dim}})

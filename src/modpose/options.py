@@ -17,7 +17,7 @@ from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, s
 from modpose.errors import SHOWN, InputError
 
 if TYPE_CHECKING:
-    from modpose.data.source import Source
+    from modpose.data.source import Source, Wedge
 
 OF_OTHER_KIND = " where model."
 """In the message about an option that another kind of encoder, field or noise has."""
@@ -34,12 +34,14 @@ def configure(
     index: Path | None = None,
     poses: Path | None = None,
     ctf: Path | None = None,
+    wedge: Wedge | None = None,
+    partial: bool = False,
 ) -> tuple[Source, Config, str]:
     """Open images and resolve the options for them.
 
     Parameters
     ----------
-    source, datadir, index, poses, ctf
+    source, datadir, index, poses, ctf, wedge, partial
         See :func:`modpose.data.source.open_source`.
     recipe
         Its name; else the one that ``file`` names, else the default.
@@ -54,7 +56,7 @@ def configure(
     """
     from modpose.data.source import open_source
     from modpose.recipes import DEFAULT_RECIPE, recipe_config
-    from modpose.suggest import suggest
+    from modpose.suggest import given_options, suggest
 
     name = recipe
     if name is None and file is not None:
@@ -70,12 +72,25 @@ def configure(
         if name is not None or OF_OTHER_KIND not in str(error):
             raise  # else the recipe that the data choose may have the option
     kind = _data_section(base, file, assignments).kind
-    opened = open_source(source, kind=kind, datadir=datadir, index=index, poses=poses, ctf=ctf)
+    opened = open_source(
+        source,
+        kind=kind,
+        datadir=datadir,
+        index=index,
+        poses=poses,
+        ctf=ctf,
+        wedge=wedge,
+        partial=partial,
+    )
     best, for_data, meaning = suggest(opened, None if name is None else base)
     if name is None:
         base = recipe_config(best)
     chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")
-    return opened, resolved(merge(for_data, base)), f"{chosen}; {meaning}, unless set otherwise"
+    return (
+        opened,
+        resolved(merge(merge(for_data, base), given_options(opened))),
+        f"{chosen}; {meaning}, unless set otherwise",
+    )
 
 
 def _data_section(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from modpose.data.source import Source
-from modpose.data.wedges import CTF_IMAGE
+from modpose.data.wedges import CTF_IMAGE, wedge_option
 from modpose.recipes import DEFAULT_FOR_POSED, DEFAULT_FOR_VOLUMES, DEFAULT_RECIPE
 from modpose.recipes.recipe import Options
 
@@ -55,8 +55,15 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     return name, options, f"values look like measurements: normalised images{learned}{hint}"
 
 
+def given_options(source: Source) -> Options:
+    """Return the options that were given with the source itself: its wedge."""
+    return {} if source.wedge is None else {"model": {"wedge": wedge_option(source.wedge)}}
+
+
 def _of_volumes(source: Source) -> tuple[Options, str]:
     """Mind the missing wedge where the table tells of one."""
+    if source.wedge is not None:
+        return given_options(source), "volumes, with the missing wedge that was given"
     if source.particles.tilt_range() is None and not source.particles.has(CTF_IMAGE):
         return {}, "volumes; nothing tells of a missing wedge (--wedge)"
     return {"model": {"wedge": "auto"}}, "volumes, with the missing wedge that their table tells of"

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modpose import PoseModel
+from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
+from modpose.data.wedges import open_wedges
 from modpose.errors import InputError
 
 N, SIDE, SIZE = 6, 8, 2.0
@@ -346,3 +349,47 @@ def test_labels_in_order_are_of_the_input_or_of_its_selection(place: Path) -> No
     assert read_labels(["x", "y"], kept).tolist() == ["x", "y"]
     with pytest.raises(InputError, match=r"\(2,\) or \(6,\)"):
         read_labels(["x", "y", "z"], kept)
+
+
+# --- the same arguments from Python -----------------------------------------------------------
+
+
+def test_the_model_takes_what_the_command_line_takes(place: Path) -> None:
+    """A wedge, and poses of some of the images, reach the data that a model is fitted to."""
+    options = {"model": {"encoder": {"hidden": 4}}, "train": {"epochs": 1}}
+    model = PoseModel("vae", z_dim=1, options=options, quiet=True)
+    table = star(place / "r.star", [4, 1, 2])
+    model.fit(place / "s.mrcs", poses=table, labels=f"{table}:rlnClassNumber", partial=True)
+    assert model.environment["n"] == 3
+    assert model.environment["labels"] == [2, 3, 5]
+    with pytest.raises(InputError, match="expected them in open_source"):
+        model.fit(open_source(place / "s.mrcs"), poses=table)
+    with pytest.raises(InputError, match="volumes, where a wedge is given"):
+        open_source(place / "s.mrcs", wedge=(-60, 60))
+
+
+@pytest.mark.parametrize("form", ["tuple", "text", "masks", "file"])
+def test_a_wedge_that_is_given_with_the_volumes(tmp_path: Path, form: str) -> None:
+    volumes = RNG.normal(size=(4, 8, 8, 8)).astype(np.float32)
+    masks = np.zeros((4, 8, 8, 8), np.float32)
+    masks[:, 4, 4, 4] = 1
+    masks[np.arange(4), 4, 4, 5 - np.arange(4)] = 1  # each its own
+    np.save(tmp_path / "m.npy", masks)
+    given: dict[str, Any] = {
+        "tuple": (-50, 50),
+        "text": "-50,50",
+        "masks": masks,
+        "file": tmp_path / "m.npy",
+    }
+    source = open_source(volumes, wedge=given[form], index=np.array([2, 0]))
+    config = PoseModel("vae")._resolve(source, 0)
+    expected = {"tuple": "-50,50", "text": "-50,50", "masks": "auto", "file": str(given["file"])}
+    assert config.model.wedge == expected[form]
+    wedges = Dataset(source, config.data, seed=0, wedge=config.model.wedge).wedges
+    assert wedges is not None
+    if form in ("tuple", "text"):
+        np.testing.assert_array_equal(wedges.tilt_range, [[-50, 50]] * 2)
+        return
+    both = open_wedges(open_source(volumes), masks)
+    assert both is not None
+    np.testing.assert_array_equal(wedges.read(np.arange(2)), both.read(np.array([2, 0])))

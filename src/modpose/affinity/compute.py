@@ -55,6 +55,7 @@ def compute_affinity(
     kind: Kind = "auto",
     datadir: Path | None = None,
     index: Path | NDArray[Any] | None = None,
+    partial: bool = False,
 ) -> Affinity:
     """Say how alike images or volumes are, two at a time.
 
@@ -74,7 +75,9 @@ def compute_affinity(
     datadir
         Where the images that a table names are looked for first.
     index
-        Images to keep, from 0.
+        Images to keep; see :func:`modpose.open_source`.
+    partial
+        Leave out the rows of a table as ``index`` that the input does not have.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def compute_affinity(
     """
     source = images
     if not isinstance(source, Source):
-        source = open_source(source, kind=kind, datadir=datadir, index=index)
+        source = open_source(source, kind=kind, datadir=datadir, index=index, partial=partial)
     metric = Fsc() if metric is None else metric
     known = None if labels is None else class_names(read_labels(labels, source))
     values = metric.compare(_described(source.stack, metric))

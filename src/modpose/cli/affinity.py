@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modpose.cli.arguments import DataDir, Index, Input, Overwrite, app
+from modpose.cli.arguments import DataDir, Index, Input, Overwrite, Partial, app
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def affinity(
     ] = "auto",
     datadir: DataDir = None,
     index: Index = None,
+    partial: Partial = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Compute how alike known objects are, as a table for a latent space to follow.
@@ -120,7 +121,13 @@ def affinity(
         assert source is not None
         chosen = _metric(metric, given)
         found = compute_affinity(
-            source, chosen, labels=labels, kind=kind, datadir=datadir, index=index
+            source,
+            chosen,
+            labels=labels,
+            kind=kind,
+            datadir=datadir,
+            index=index,
+            partial=partial,
         )
     if raw:
         typer.echo(f"differences of {len(found.names)} x {len(found.names)}, not an affinity")

@@ -31,9 +31,30 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--datadir", help="Folder that image paths inside a STAR or .cs start from."),
 ]
+InputAgain = Annotated[
+    str | None,
+    typer.Option(
+        "--input", metavar="INPUT", help="Where the images of RUN are now, if they have moved."
+    ),
+]
 Index = Annotated[
     Path | None,
-    typer.Option("--index", help="Use these images only: a .txt or .npy of 0-based positions."),
+    typer.Option(
+        "--index",
+        help="Use these images only: a .txt or .npy of 0-based positions, or a .star or .cs.",
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option("--partial", help="Use the images that the other tables know, if not all."),
+]
+WedgeGiven = Annotated[
+    str | None,
+    typer.Option(
+        "--wedge",
+        metavar="LOW,HIGH|FILE",
+        help="Tilts of subtomograms in degrees, wedge masks, or a list of tomograms.",
+    ),
 ]
 PosesFile = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, Index, Overwrite, app
+from modpose.cli.arguments import DataDir, Index, Overwrite, Partial, app
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def align(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     datadir: DataDir = None,
     index: Index = None,
+    partial: Partial = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted alignment in DIR.")
     ] = False,
@@ -77,7 +78,7 @@ def align(
     from modpose.data.source import open_source
     from modpose.evaluate.pose_recovery import recover_poses
 
-    opened = open_source(source, kind="volumes", datadir=datadir, index=index)
+    opened = open_source(source, kind="volumes", datadir=datadir, index=index, partial=partial)
     diameter = mask_diameter
     if diameter is not None:
         if opened.pixel_size is None:

@@ -17,6 +17,7 @@ from modpose.cli.arguments import (
     Input,
     MaxMinutes,
     Overwrite,
+    Partial,
     PosesFile,
     RunFolder,
     app,
@@ -82,6 +83,7 @@ def fit(
     index: Index = None,
     poses: PosesFile = None,
     ctf: CtfFile = None,
+    partial: Partial = False,
     wedge: Annotated[
         str | None,
         typer.Option(
@@ -138,7 +140,7 @@ def fit(
         given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
         given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
         given |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
-        given |= {"--poses": poses, "--ctf": ctf}
+        given |= {"--poses": poses, "--ctf": ctf, "--partial": partial or None}
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
@@ -163,6 +165,7 @@ def fit(
         index=index,
         poses=poses,
         ctf=ctf,
+        partial=partial,
     )
     typer.echo(sentence, err=True)
     with _resumable(out):
@@ -174,6 +177,7 @@ def fit(
             index=index,
             poses=poses,
             ctf=ctf,
+            partial=partial,
             labels=labels,
             affinity=affinity,
             sample_affinity=sample_affinity,

@@ -13,6 +13,7 @@ from modpose.cli.arguments import (
     DataDir,
     Index,
     Overwrite,
+    Partial,
     PosesFile,
     RunFolder,
     app,
@@ -197,6 +198,7 @@ def backproject(
     ctf: CtfFile = None,
     datadir: DataDir = None,
     index: Index = None,
+    partial: Partial = False,
     invert: Annotated[
         bool, typer.Option("--invert", help="Make dark particles bright first.")
     ] = False,
@@ -226,7 +228,9 @@ def backproject(
     from modpose.inputs import files_of_source
 
     refuse_to_replace(outputs_in(out), overwrite)
-    opened = open_source(source, datadir=datadir, index=index, poses=poses, ctf=ctf)
+    opened = open_source(
+        source, datadir=datadir, index=index, poses=poses, ctf=ctf, partial=partial
+    )
     check_outputs(outputs_in(out), overwrite, files_of_source(opened, index, poses, ctf))
     dataset = open_posed(opened, box=box, invert=invert)
     if check:

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, PosesFile, RunFolder, app
+from modpose.cli.arguments import (
+    CtfFile,
+    DataDir,
+    Index,
+    Overwrite,
+    Partial,
+    PosesFile,
+    RunFolder,
+    WedgeGiven,
+    app,
+)
 
 # --- looking ----------------------------------------------------------------------------------
 
@@ -109,6 +119,8 @@ def encode(
     index: Index = None,
     poses: PosesFile = None,
     ctf: CtfFile = None,
+    wedge: WedgeGiven = None,
+    partial: Partial = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Infer content and pose of other images with a run's model.
@@ -136,6 +148,8 @@ def encode(
         index=index,
         poses=poses,
         ctf=ctf,
+        wedge=wedge,
+        partial=partial,
     )
     check_table(out, overwrite, files_of_source(images, index, poses, ctf))
     check_table(out, overwrite, files_of_run(opened_run))
@@ -157,6 +171,10 @@ def map_verb(
     ] = None,
     datadir: DataDir = None,
     index: Index = None,
+    poses: PosesFile = None,
+    ctf: CtfFile = None,
+    wedge: WedgeGiven = None,
+    partial: Partial = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Place images among the known classes of a run: nearest kin, how surely, and what is new.
@@ -176,8 +194,17 @@ def map_verb(
 
     check_table(out, overwrite)
     opened = Run.open(run)
-    images = open_source(source, kind=opened.config.data.kind, datadir=datadir, index=index)
-    check_table(out, overwrite, files_of_source(images, index))
+    images = open_source(
+        source,
+        kind=opened.config.data.kind,
+        datadir=datadir,
+        index=index,
+        poses=poses,
+        ctf=ctf,
+        wedge=wedge,
+        partial=partial,
+    )
+    check_table(out, overwrite, files_of_source(images, index, poses, ctf))
     check_table(out, overwrite, files_of_run(opened))
     table = place_images(opened, images, distance)
     write_latents(table, out, overwrite=overwrite)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modpose")
 
+Wedge = str | Path | tuple[float, float] | NDArray[Any]
+"""What was measured of volumes: two tilts, a file, or masks; see :mod:`modpose.data.wedges`."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -49,6 +52,10 @@ class Source:
         (N,) rows of the whole input that were kept, from 0; None where all were.
     whole
         The table of the whole input, where only some of its rows were kept; else None.
+    datadir
+        Where the files that the table names are looked for first, or None.
+    wedge
+        What was measured of the volumes, where it was given; else None.
     """
 
     stack: Stack
@@ -56,6 +63,8 @@ class Source:
     path: Path | None = None
     selection: NDArray[np.int64] | None = None
     whole: Particles | None = None
+    datadir: Path | None = None
+    wedge: Wedge | None = None
 
     @property
     def n(self) -> int:
@@ -72,12 +81,12 @@ class Source:
         """Keep the images at ``index``, in that order, and remember which they were."""
         index = np.asarray(index, dtype=np.int64)
         kept = index if self.selection is None else self.selection[index]
-        return Source(
-            subset(self.stack, index),
-            self.particles.subset(index),
-            self.path,
-            kept,
-            self.all_particles,
+        return replace(
+            self,
+            stack=subset(self.stack, index),
+            particles=self.particles.subset(index),
+            selection=kept,
+            whole=self.all_particles,
         )
 
     @property
@@ -94,6 +103,7 @@ def open_source(
     index: Path | NDArray[Any] | None = None,
     poses: Path | None = None,
     ctf: Path | None = None,
+    wedge: Wedge | None = None,
     partial: bool = False,
 ) -> Source:
     """Open what a user has.
@@ -113,6 +123,10 @@ def open_source(
     poses, ctf
         Files with the poses and the CTF parameters of the images, instead of what the input
         itself says; rows are joined by what identifies them (:mod:`modpose.data.given`).
+    wedge
+        What was measured of volumes: ``(smallest, largest)`` tilt in degrees or ``"LOW,HIGH"``,
+        masks (an array or a file), or a list of tomograms; see
+        :func:`modpose.data.wedges.open_wedges`.
     partial
         Use the images that ``poses``, ``ctf`` and a table as ``index`` know, where they lack some.
 
@@ -121,7 +135,11 @@ def open_source(
     InputError
         Where the input cannot be used; one sentence says why.
     """
-    source = _open_whole(input, kind, datadir)
+    source = replace(_open_whole(input, kind, datadir), datadir=datadir, wedge=wedge)
+    if wedge is not None and len(source.stack.shape) != 3:
+        found = " x ".join(map(str, source.stack.shape))
+        expected = "volumes, where a wedge is given"
+        raise InputError.of(source.stack.name, "the box", found, expected)
     rows = np.arange(source.n)
     if index is not None:
         rows = select_rows(index, source.particles, partial=partial)

@@ -13,12 +13,12 @@ from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.optics import PREMULTIPLIED, ctf_state
 from modpose.data.particles import Particles
 from modpose.data.source import Source, open_stack
-from modpose.data.stack import RowsStack, Stack
+from modpose.data.source import Wedge as Wedge
+from modpose.data.stack import RowsStack, Stack, subset
 from modpose.data.tilts import check_limits, numbers_in, tilt_ranges
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
-Wedge = str | Path | tuple[float, float] | NDArray[Any]
 
 MEASURED = 0.01
 """A weight above this fraction of the largest in its volume counts as measured."""
@@ -171,7 +171,7 @@ def open_wedges(
     pixel_size_factor
         By how much voxels have grown on the way there (Fourier crop).
     datadir
-        Where the files that a table names are looked for first.
+        Where the files that a table names are looked for first; the source's own by default.
 
     Returns
     -------
@@ -195,14 +195,14 @@ def open_wedges(
     if isinstance(wedge, str | Path) and Path(wedge).suffix.lower() == ".star":
         return Wedges(n, shape, tilt_range=tilt_ranges(particles, Path(wedge)))
     if wedge is not None:
-        weights = _open_masks(wedge)
+        weights = _of_selection(_open_masks(wedge), source)
     else:
         limits_of_table = particles.tilt_range()
         if limits_of_table is not None:
             return Wedges(n, shape, tilt_range=limits_of_table)
         if not particles.has(CTF_IMAGE):
             return None
-        weights = _ctf_images(particles, source.path, datadir)
+        weights = _ctf_images(particles, source.path, datadir or source.datadir)
         _check_masks(weights, source)
         return Wedges(
             n,
@@ -250,23 +250,16 @@ def _premultiplied(weights: Stack, particles: Particles) -> bool:
 def wedges_asked_for(
     source: Source, asked: str, shape: tuple[int, ...], pixel_size_factor: float
 ) -> Wedges:
-    """Find what ``model.wedge`` asks for: ``auto``, ``LOW,HIGH`` or a file.
+    """Find what was given with the source, else what ``model.wedge`` asks for.
 
-    See :func:`open_wedges`.
+    That is ``auto``, ``LOW,HIGH`` or a file; see :func:`open_wedges`.
 
     Raises
     ------
     InputError
         Where it cannot be had, also where ``auto`` finds nothing.
     """
-    wedge: Wedge | None = Path(asked)
-    if asked == "auto":
-        wedge = None
-    elif "," in asked and not Path(asked).exists():
-        limits = numbers_in(asked, "--wedge")
-        if len(limits) != 2:
-            raise InputError.of("--wedge", "the value", repr(asked), "two tilts, as -60,60")
-        wedge = (float(limits[0]), float(limits[1]))
+    wedge = _parsed(asked if source.wedge is None else source.wedge)
     found = open_wedges(source, wedge, shape=shape, pixel_size_factor=pixel_size_factor)
     if found is None:
         raise InputError(
@@ -274,6 +267,36 @@ def wedges_asked_for(
             "modposeTiltMax, or rlnCtfImage), expected two tilts, as --wedge -60,60, or a file"
         )
     return found
+
+
+def _parsed(asked: Wedge) -> Wedge | None:
+    """Read ``auto`` (None) and ``LOW,HIGH``; other text names a file."""
+    if not isinstance(asked, str):
+        return asked
+    if asked == "auto":
+        return None
+    if "," not in asked or Path(asked).exists():
+        return Path(asked)
+    limits = numbers_in(asked, "--wedge")
+    if len(limits) != 2:
+        raise InputError.of("--wedge", "the value", repr(asked), "two tilts, as -60,60")
+    return float(limits[0]), float(limits[1])
+
+
+def wedge_option(wedge: Wedge) -> str:
+    """Write as ``model.wedge`` what was given with a source; ``auto`` for masks in memory."""
+    if isinstance(wedge, tuple):
+        return f"{wedge[0]:g},{wedge[1]:g}"
+    if not isinstance(wedge, str | Path):
+        return "auto"
+    return str(Path(wedge).absolute()) if Path(wedge).exists() else str(wedge)
+
+
+def _of_selection(masks: Stack, source: Source) -> Stack:
+    """Take, of masks for the whole input, those of the volumes that are used."""
+    if source.selection is None or masks.n == 1 or masks.n != source.all_particles.n:
+        return masks
+    return subset(masks, source.selection)
 
 
 # --- masks as volumes -------------------------------------------------------------------------
