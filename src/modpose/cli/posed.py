@@ -178,6 +178,8 @@ def volumes(
         raise InputError("volumes: expected one of --at, --cluster, --along and --path")
     opened = Run.open(run)
     z = opened.content()
+    if not z.shape[1]:
+        raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
         stops = at_file(at, z.shape[1])
     elif cluster is not None:

@@ -36,6 +36,9 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
     if model.wedge != "off" and model.likelihood.kind == "bernoulli":
         raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a wedge")
     posed = model.rotation.prior != "none" or model.shift.prior != "none"
+    if not (model.z_dim or posed or model.pose_channel):
+        expected = "1 or more where neither rotation nor shift is inferred"
+        raise InputError.of(name, "model.z_dim", model.z_dim, expected)
     if model.pose_channel and (posed or model.poses == "given"):
         expected = "0 where rotation or shift is inferred or given, which is the pose already"
         raise InputError.of(name, "model.pose_channel", model.pose_channel, expected)
