@@ -90,7 +90,7 @@ def export_run(
 
 def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
     """Open the images where a format needs them; None where the run has none any more."""
-    if set(targets) == {"csv"} or run.environment.get("input") is None:
+    if set(targets) == {"csv"} or not run.has_images:
         return None
     dataset = run.dataset()
     if len(latents) != dataset.n:

@@ -38,8 +38,8 @@ def files_of_run(run: Run) -> Iterator[Path]:
                 yield split_array_name(Path(name))[0]
             except InputError:
                 continue
-    if environment.get("input") is not None:
+    if run.has_images:
         try:
-            yield from run.dataset().source.stack.files()
+            yield from files_of_source(run.dataset().source)
         except InputError:  # the images are gone, so nothing of theirs can be replaced
             return

@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modpose.affinity.known import KnownAffinity
     from modpose.data.dataset import Dataset
     from modpose.data.record import Record
-    from modpose.data.stack import Stack
+    from modpose.data.reopen import Given
     from modpose.evaluate.alarms.alarm import Alarm
     from modpose.model import PoseModel
 
@@ -39,20 +39,42 @@ class Run:
     """A folder with ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/``.
 
     Once training is over also ``latents.parquet``, and ``report/`` once it is asked for.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    input, datadir
+        Where the images are now, if they have moved since the fit; see :meth:`dataset`.
     """
 
     path: Path
+    input: Given = field(default=None, repr=False, compare=False)
+    datadir: Path | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        input: Given = None,
+        datadir: str | Path | None = None,
+    ) -> Run:
         """Open an existing run folder.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        input, datadir
+            Where the images are now, if they have moved since the fit; see :meth:`dataset`.
 
         Raises
         ------
         InputError
             If it is not one, or one of a newer version of modpose.
         """
-        run = cls(Path(path))
+        run = cls(Path(path), input, None if datadir is None else Path(datadir))
         if not run.path.is_dir():
             raise InputError(f"{path}: no such run folder")
         run_folder.finish_replacing(run.path)
@@ -214,7 +236,7 @@ class Run:
     def reconfigured(self, config: Config) -> Run:
         """Write another configuration in place of the present one."""
         self._write("config.yaml", dump_config(config))
-        return Run(self.path)
+        return replace(self)
 
     @property
     def begun(self) -> bool:
@@ -296,7 +318,7 @@ class Run:
 
     def dataset(
         self,
-        input: str | Path | NDArray[Any] | Stack | None = None,
+        input: Given = None,
         *,
         datadir: str | Path | None = None,
     ) -> Dataset:
@@ -306,9 +328,9 @@ class Run:
         ----------
         input
             Where they are now: what :func:`modpose.data.source.open_source` takes; None for where
-            they were.
+            the run was opened with them, else where they were.
         datadir
-            Folder that image paths inside a table start from; None for that of the fit.
+            Folder that image paths inside a table start from; None likewise.
 
         Raises
         ------
@@ -317,7 +339,14 @@ class Run:
         """
         from modpose.data.reopen import reopened
 
-        return reopened(self, input, None if datadir is None else Path(datadir))
+        here = self.input if input is None else input
+        folder = self.datadir if datadir is None else Path(datadir)
+        return reopened(self, here, folder)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the images can be opened again: those of an array in memory cannot."""
+        return self.input is not None or self.environment.get("input") is not None
 
     def known_affinity(self) -> KnownAffinity | None:
         """Affinities of the images that the run is trained on; None where there are none."""

@@ -15,6 +15,7 @@ from modpose.cli.arguments import (
     DataDir,
     Index,
     Input,
+    InputAgain,
     MaxMinutes,
     Overwrite,
     Partial,
@@ -139,14 +140,14 @@ def fit(
         given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
         given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
         given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
-        given |= {"--clusters": clusters, "--datadir": datadir, "--index": index}
+        given |= {"--clusters": clusters, "--index": index}
         given |= {"--poses": poses, "--ctf": ctf, "--partial": partial or None}
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
-                expected = "only --epochs or --max-minutes beside it"
+                expected = "only --epochs, --max-minutes or --datadir beside it"
                 raise InputError.of("--resume", flag, "given too", expected)
-        resume_verb(resume, epochs=epochs, max_minutes=max_minutes)
+        resume_verb(resume, epochs=epochs, max_minutes=max_minutes, datadir=datadir)
         return
     check_minutes(max_minutes)
     if source is None or out is None:
@@ -195,10 +196,13 @@ def resume_verb(
         int | None, typer.Option(min=1, help="New total of passes over the images.")
     ] = None,
     max_minutes: MaxMinutes = None,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
 ) -> None:
     """Go on with a run from its last completed epoch, to the numbers it would have had.
 
-    With --epochs a finished run, too, is trained for longer.
+    With --epochs a finished run, too, is trained for longer.  Where the images have moved, --input
+    and --datadir say where they are; the run remembers it.
 
     \b
     modpose resume run
@@ -207,7 +211,9 @@ def resume_verb(
     from modpose.fit import resume_run
 
     with _resumable(run):
-        resumed = resume_run(run, epochs=epochs, max_minutes=max_minutes)
+        resumed = resume_run(
+            run, epochs=epochs, max_minutes=max_minutes, input=moved, datadir=datadir
+        )
     _end(resumed)
 
 

@@ -12,6 +12,7 @@ from modpose.cli.arguments import (
     CtfFile,
     DataDir,
     Index,
+    InputAgain,
     Overwrite,
     Partial,
     PosesFile,
@@ -298,6 +299,8 @@ def score(
             "--reference", help="Also what the true states and the true maps give, if known."
         ),
     ] = False,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
 ) -> None:
     """Score RUN against a known truth: its maps (FSC), motion (rank) and classes (ARI).
 
@@ -307,5 +310,6 @@ def score(
     from modpose.evaluate.conformations import score_run
     from modpose.run import Run
 
-    for line in score_run(Run.open(run), maps, reference).lines():
+    opened = Run.open(run, input=moved, datadir=datadir)
+    for line in score_run(opened, maps, reference).lines():
         typer.echo(line)

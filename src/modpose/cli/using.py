@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from modpose.cli.arguments import (
     CtfFile,
     DataDir,
     Index,
+    InputAgain,
     Overwrite,
     Partial,
     PosesFile,
@@ -19,6 +20,9 @@ from modpose.cli.arguments import (
     WedgeGiven,
     app,
 )
+
+if TYPE_CHECKING:
+    from modpose.run import Run
 
 # --- looking ----------------------------------------------------------------------------------
 
@@ -39,7 +43,7 @@ def inspect(
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) -> None:
     """Draw RUN/report: one self-contained index.html, and its figures as PNG files.
 
     Prints how well a known truth was recovered, where the data carry one.
@@ -48,23 +52,21 @@ def report(run: RunFolder) -> None:
     modpose report run
     """
     from modpose.report.build import build_report
+    from modpose.run import Run
 
-    page = build_report(run)
-    for line in _recovery(run):
+    page = build_report(run, input=moved, datadir=datadir)
+    for line in _recovery(Run.open(run, input=moved, datadir=datadir)):
         typer.echo(line)
     typer.echo(f"report: {page}")
 
 
-def _recovery(run: Path) -> list[str]:
+def _recovery(run: Run) -> list[str]:
     """Say how well a known truth was recovered; nothing where none is known."""
     from modpose.evaluate.recovery import recover
     from modpose.report.build import known_truth
-    from modpose.run import Run
 
-    opened = Run.open(run)
-    fitted_to_array = opened.environment.get("input") is None
-    truth = None if fitted_to_array else known_truth(opened.dataset())
-    return [] if truth is None else recover(opened.latents(), truth).lines()
+    truth = known_truth(run.dataset()) if run.has_images else None
+    return [] if truth is None else recover(run.latents(), truth).lines()
 
 
 @app.command()
@@ -223,6 +225,8 @@ def export(
         list[str] | None,
         typer.Option("--format", help="star, csv or mrcs; may be repeated; default: all."),
     ] = None,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write poses, classes and content for other programs.
@@ -238,7 +242,8 @@ def export(
     from modpose.export import export_run
     from modpose.run import Run
 
-    written, notes = export_run(Run.open(run), out, formats, overwrite=overwrite)
+    opened = Run.open(run, input=moved, datadir=datadir)
+    written, notes = export_run(opened, out, formats, overwrite=overwrite)
     for note in notes:
         typer.echo(note, err=True)
     for path in written:
@@ -264,6 +269,8 @@ def select(
             metavar="X0,Y0,X1,Y1|CSV", help="Keep what lies in a box or polygon of z_0, z_1."
         ),
     ] = None,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Keep some of a run's images: a STAR or .cs with the same rows, order and metadata.
@@ -280,7 +287,7 @@ def select(
     from modpose.select import choose
     from modpose.selected import export_selection
 
-    opened = Run.open(run)
+    opened = Run.open(run, input=moved, datadir=datadir)
     mask = choose(opened, cluster=cluster, where=where, region=region)
     for note in export_selection(opened, mask, out, overwrite=overwrite):
         typer.echo(note, err=True)

@@ -13,6 +13,7 @@ from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.record import check_labels, check_pixels, check_used, places_in
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
+from modpose.data.wedges import follow_order
 from modpose.errors import InputError
 from modpose.pretrained import first_fingerprint
 
@@ -77,6 +78,12 @@ def _found_again(
     if shape != known:
         raise InputError.of(source.stack.name, "the size of an image", shape[0], f"{known[0]}")
     places = places_in(record, source)
+    wedge = run.config.model.wedge
+    if not np.array_equal(places, record.rows["row"]) and follow_order(wedge):
+        raise InputError(
+            f"{source.particles.name}: its rows are in another order than at the fit, but the "
+            f"masks in {wedge} name no volumes, expected the order of the fit"
+        )
     poses, ctf = files.get("poses"), files.get("ctf")
     if poses is not None or ctf is not None:
         source = open_source(where, kind=kind, datadir=folder, index=places, poses=poses, ctf=ctf)

@@ -292,6 +292,14 @@ def wedge_option(wedge: Wedge) -> str:
     return str(Path(wedge).absolute()) if Path(wedge).exists() else str(wedge)
 
 
+def follow_order(asked: str) -> bool:
+    """Whether ``model.wedge`` names masks, one a volume, in the order of the input."""
+    wedge = None if asked in ("off", "auto") else _parsed(asked)
+    if not isinstance(wedge, Path) or wedge.suffix.lower() == ".star" or not wedge.exists():
+        return False
+    return _open_masks(wedge).n > 1
+
+
 def _of_selection(masks: Stack, source: Source) -> Stack:
     """Take, of masks for the whole input, those of the volumes that are used."""
     if source.selection is None or masks.n == 1 or masks.n != source.all_particles.n:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from modpose.config import Config
     from modpose.data.dataset import Dataset
+    from modpose.data.reopen import Given
     from modpose.model import PoseModel
     from modpose.run import Run
 
@@ -45,7 +46,14 @@ COMPARED = 16
 """Images shown beside their reconstruction."""
 
 
-def build_report(run: str | Path, *, overwrite: bool = True, quiet: bool = False) -> Path:
+def build_report(
+    run: str | Path,
+    *,
+    overwrite: bool = True,
+    quiet: bool = False,
+    input: Given = None,
+    datadir: Path | None = None,
+) -> Path:
     """Draw the report of a finished run into its folder ``report/``.
 
     Parameters
@@ -56,6 +64,8 @@ def build_report(run: str | Path, *, overwrite: bool = True, quiet: bool = False
         Replace a report that is there already.
     quiet
         No progress bar.
+    input, datadir
+        Where the images are now, if they have moved (:meth:`modpose.run.Run.dataset`).
 
     Returns
     -------
@@ -69,7 +79,7 @@ def build_report(run: str | Path, *, overwrite: bool = True, quiet: bool = False
     """
     from modpose.run import Run
 
-    opened = Run.open(run)
+    opened = Run.open(run, input=input, datadir=datadir)
     folder = opened.path / "report"
     _check_target(folder, overwrite)
     latents = opened.latents()
@@ -143,7 +153,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
     names, content = set(map(str, latents.columns)), content_columns(latents)
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
-    dataset = None if environment.get("input") is None else run.dataset()
+    dataset = run.dataset() if run.has_images else None
     rows, images, posed, known = _images(dataset, model, len(latents), config.seed)
     columns: dict[str, NDArray[Any]] = {
         str(k): latents[k].to_numpy() for k in ("label", "cluster") if k in names
