@@ -112,8 +112,8 @@ def fit_run(
     check_clusters(clusters, source.n)
     given = (index, poses, ctf, labels, affinity, sample_affinity)
     inputs = _files_read(source, config, *given)
-    check_not_an_input(Path(out), inputs)  # before the work, not after
-    check_target(Path(out), overwrite)
+    check_target(Path(out), overwrite)  # before the work, not after
+    check_not_an_input(Path(out), inputs)
     known = None if labels is None else read_labels(labels, source, partial=partial)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)

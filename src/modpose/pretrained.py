@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from modpose.config import Config
-from modpose.data.record import SAME, check_pixels, image_fingerprint, places_in, used_of
+from modpose.data.recognise import SAME, check_pixels, places_in
+from modpose.data.record import image_fingerprint, used_of
 from modpose.data.stack import subset
 from modpose.errors import InputError
 from modpose.run import Run
@@ -40,7 +41,11 @@ def is_fitted_to(environment: dict[str, Any], record: Record | None, dataset: Da
     now = used_of(dataset)
     return all(
         (then := record.used(name)) is None
-        or (name in now and then.shape == now[name].shape and np.allclose(now[name], then, *limits))
+        or (
+            name in now
+            and then.shape == now[name].shape
+            and np.allclose(now[name], then, *limits, equal_nan=True)
+        )
         for name, limits in SAME.items()
     )
 

@@ -135,8 +135,8 @@ class Run:
             input; or if another process writes to it.
         """
         folder = Path(path)
-        run_folder.check_not_an_input(folder, inputs)
         run_folder.check_target(folder, overwrite)
+        run_folder.check_not_an_input(folder, inputs)
         try:
             text = json.dumps(environment, indent=2) + "\n"
         except (TypeError, ValueError):

@@ -18,14 +18,9 @@ from numpy.typing import NDArray
 
 from modpose.data.identity import (
     EXACT_FLOAT,
-    IMAGE_COLUMNS,
     RowIdentity,
-    common_identity,
     identities_of,
-    match_rows,
 )
-from modpose.errors import InputError
-from modpose.observe.ctf import CtfColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
     from modpose.data.particles import Particles
     from modpose.data.source import Source
     from modpose.data.stack import Stack
+    from modpose.data.wedges import Wedges
 
 logger = logging.getLogger("modpose")
 
@@ -47,17 +43,14 @@ LEAST_SAMPLED = 16
 WHOLE_BYTES = 2**24
 """Of a stack below this size every image is remembered."""
 CHUNK_BYTES = 2**26
-SAME = {"ctf": (1e-5, 1e-4), "rotation": (0.0, 1e-5), "shift": (0.0, 1e-3), "tilt": (0.0, 1e-3)}
-"""Relative and absolute tolerance within which numbers are the same on another machine."""
-NAMING = (*IMAGE_COLUMNS, "uid", "blob/path", "blob/idx", "folder")
-"""Columns by which images are found."""
+MASKS = 16
+"""Masks of missing wedges that are remembered, by their mean and three projections."""
 MEANING = re.compile(
     r"rln(Ctf|BeamTilt|OddZernike|EvenZernike|MagMat|Magnification|Voltage|Spherical|Amplitude)"
     r"|rlnDefocus|rlnPhaseShift|rlnTomo(Visible|Name|Subtomogram|TiltSeriesPixel)|modposeTilt"
     r"|rln(Image|Detector)?PixelSize|ctf/|blob/(sign|psize)"
 )
 """Columns that change what pixels mean."""
-WORDS = {"ctf": "the CTF", "rotation": "the rotation", "shift": "the shift", "tilt": "the tilts"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Record:
         A row an image, in the order of the run: ``row`` (position in the whole input), ``uid`` and
         ``name`` with their ``_occurrence`` where the input has such, ``file_bytes``, ``pixels``
         (checksum; NA where it was not sampled), and what the model used: ``ctf_0`` ...,
-        ``rotation_0`` ..., ``shift_0`` ..., ``tilt_0`` ....
+        ``rotation_0`` ..., and so on (see :func:`used_of`).
     about
         ``kind`` of the names, ``bare`` (the images came without a table), ``whole`` (rows of the
         whole input), ``columns`` (name of each column of the table and its checksum), ``labels``
@@ -102,9 +95,6 @@ class Record:
         return self.rows[columns].to_numpy(np.float32) if columns else None
 
 
-# --- at the fit -------------------------------------------------------------------------------
-
-
 def record_of(dataset: Dataset, labels: str | None = None) -> Record:
     """Remember the images of a fit; ``labels`` names the column that classes came from."""
     import pandas as pd
@@ -133,6 +123,7 @@ def record_of(dataset: Dataset, labels: str | None = None) -> Record:
         "kind": kind,
         "bare": whole.format == "none",
         "whole": whole.n,
+        "pixel_size": dataset.pixel_size,
         "columns": column_sums(source.particles),
         "labels": labels,
     }
@@ -154,17 +145,34 @@ def _selection(source: Source) -> Ints:
 
 def used_of(dataset: Dataset) -> dict[str, NDArray[np.float32]]:
     """Collect what the model uses of each image besides its pixels, (N, k) each."""
+    wedges, undone = dataset.wedges, dataset.restoration
+    masks = wedges is not None and wedges.tilt_range is None
     parts = {
         "ctf": dataset.ctf,
         "rotation": dataset.rotation,
         "shift": dataset.translation,
-        "tilt": None if dataset.wedges is None else dataset.wedges.tilt_range,
+        "tilt": None if wedges is None else wedges.tilt_range,
+        "mask": _mask_signatures(wedges) if wedges is not None and masks else None,
+        "sign": undone.sign,
+        "odd": undone.odd,
+        "multiplied": undone.params,
     }
     return {
         name: np.asarray(values, np.float32).reshape(dataset.n, -1)
         for name, values in parts.items()
         if values is not None
     }
+
+
+def _mask_signatures(wedges: Wedges) -> NDArray[np.float64]:
+    """Return the mean and three projections of a few masks, (N, 4); NaN for the others."""
+    rows = np.unique(np.linspace(0, wedges.n - 1, min(wedges.n, MASKS)).astype(np.int64))
+    masks = wedges.read(rows).reshape(len(rows), -1).astype(np.float64)
+    signatures = np.full((wedges.n, 4), np.nan)
+    patterns = np.random.default_rng(0).uniform(-1, 1, (4, masks.shape[1]))
+    patterns[0] = 1
+    signatures[rows] = masks @ patterns.T / masks.shape[1]
+    return signatures
 
 
 def sampled(stack: Stack) -> Ints:
@@ -221,145 +229,3 @@ def _column_bytes(values: NDArray[Any]) -> bytes:
         large = values.dtype.kind in "iu" and bool((np.abs(exact) >= EXACT_FLOAT).any())
         return (values if large else exact).tobytes()
     return "\0".join(map(str, values.tolist())).encode("utf-8", "surrogatepass")
-
-
-# --- later ------------------------------------------------------------------------------------
-
-
-def places_in(record: Record, source: Source) -> Ints:
-    """Find the images of a run in a whole input, whatever its order is.
-
-    Returns
-    -------
-    places
-        (N,) row of the input that is each image of the run.
-
-    Raises
-    ------
-    InputError
-        Where some are not there.
-    """
-    particles = source.particles
-    pair = common_identity(record.identities(), identities_of(particles))
-    if pair is None:
-        if not record.about["bare"] or source.n != record.about["whole"]:
-            raise InputError(
-                f"{source.stack.name}: it does not name its images as the input of the run did, or "
-                f"holds {source.n}, expected the {record.about['whole']} images of the fit"
-            )
-        return record.rows["row"].to_numpy(np.int64)
-    bare = particles.format == "none"
-    names = ("the run", particles.name)
-    part = record.n < record.about["whole"]
-    places = match_rows(*pair, names=names, renamed=bare, whole=not part)
-    missing = np.flatnonzero(places < 0)
-    if missing.size:
-        example = str(pair[0].key[missing[0]])[:80]
-        raise InputError(
-            f"{particles.name}: {missing.size} of the {record.n} images of the run are not there "
-            f"(the first is {example}), expected the input of the fit"
-        )
-    if not np.array_equal(places, record.rows["row"]):
-        logger.warning("%s: the rows are in another order than at the fit; followed", names[1])
-    return places
-
-
-def check_pixels(record: Record, stack: Stack) -> None:
-    """Refuse images, in the order of the run, that are not those of the fit.
-
-    Raises
-    ------
-    InputError
-        Where the file of an image has another size, or a sampled image other pixels.
-    """
-    then, now = record.rows["file_bytes"].to_numpy(), stack.sizes()
-    rows = np.flatnonzero((then != now) & (then >= 0) & (now >= 0))
-    if rows.size:
-        row = int(rows[0])
-        raise InputError(
-            f"{stack.where(row)}: its file has {now[row]} bytes and had {then[row]} at the fit, so "
-            "the images were replaced, expected those that the run was fitted to"
-        )
-    sample = np.flatnonzero(record.rows["pixels"].notna())
-    known = record.rows["pixels"].to_numpy()[sample].astype(np.uint64)
-    changed = np.flatnonzero(pixel_sums(stack, sample) != known)
-    if changed.size:
-        raise InputError(
-            f"{stack.where(int(sample[changed[0]]))}: its pixels are not those that the run was "
-            f"fitted to, as are those of {changed.size} of {len(sample)} images looked at; the "
-            "images were replaced or re-ordered"
-        )
-
-
-def check_used(record: Record, dataset: Dataset) -> None:
-    """Refuse images of which the model would now use other numbers than at the fit.
-
-    Raises
-    ------
-    InputError
-        Where the CTF, the poses, the tilts or the pixel size changed; it names column and row.
-    """
-    found = used_of(dataset)
-    if record.used("ctf") is None:  # it came into the table after the fit
-        dataset.ctf = None
-        found.pop("ctf", None)
-    changed_columns = changed_since(record, dataset.source.particles)
-    for name, words in WORDS.items():
-        then, now = record.used(name), found.get(name)
-        if then is None:
-            continue
-        if now is None or now.shape != then.shape:
-            raise InputError(f"{dataset.source.particles.name}: {words} of the fit is not there")
-        relative, absolute = SAME[name]
-        bad = np.argwhere(~np.isclose(now, then, relative, absolute))
-        if bad.size:
-            row, k = map(int, bad[0])
-            which = f" ({CtfColumn(k).name.lower().replace('_', ' ')})" if name == "ctf" else ""
-            columns = f"; changed columns: {', '.join(changed_columns[:4])}"
-            raise InputError(
-                f"{dataset.source.stack.where(row)}: {words}{which} was {then[row, k]:g} at the "
-                f"fit and is {now[row, k]:g}{columns if changed_columns else ''}"
-            )
-    meaning = [name for name in changed_columns if MEANING.match(name)]
-    if meaning and dataset.ctf is not None:
-        raise InputError(
-            f"{dataset.source.particles.name}: {meaning[0]} has changed since the fit, which used "
-            "it, expected the values of the fit"
-        )
-    if changed_columns:
-        logger.info(
-            "%s: changed since the fit, which did not use it: %s",
-            dataset.source.particles.name,
-            ", ".join(changed_columns[:8]),
-        )
-
-
-def changed_since(record: Record, particles: Particles) -> list[str]:
-    """Name the columns whose values changed or that are gone, those that name images apart."""
-    now, then = column_sums(particles), record.about["columns"]
-    return [name for name in then if now.get(name) != then[name] and name not in NAMING]
-
-
-def check_labels(record: Record, particles: Particles, labels: list[Any] | None) -> None:
-    """Refuse a table whose column of classes changed.
-
-    Raises
-    ------
-    InputError
-        Where it did; it names the column.
-    """
-    name = record.about.get("labels")
-    if name is None or labels is None or not particles.has(name):
-        return
-    now = particles.column(name).tolist()
-    bad = next((k for k, pair in enumerate(zip(now, labels, strict=True)) if _other(*pair)), None)
-    if bad is not None:
-        raise InputError(
-            f"{particles.name}: {name}, the labels of the run, was {labels[bad]} for its image "
-            f"{bad + 1} and is {now[bad]}, expected the values of the fit"
-        )
-
-
-def _other(now: Any, then: Any) -> bool:
-    unknown = now != now and then != then  # NaN
-    return str(now) != str(then) and now != then and not unknown

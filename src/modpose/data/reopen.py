@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.dataset import Dataset, dataset_of
-from modpose.data.record import check_labels, check_pixels, check_used, places_in
+from modpose.data.recognise import check_labels, check_pixels, check_used, places_in
 from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
 from modpose.data.wedges import follow_order
