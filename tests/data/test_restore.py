@@ -155,6 +155,11 @@ def test_an_incomplete_ctf_that_is_not_asked_for_is_no_matter():
     assert Dataset(bare, DataConfig(), seed=0).ctf is None
 
 
+def test_images_without_a_ctf_any_more_are_not_given_one():
+    with pytest.raises(InputError, match=r"rlnCtfDataAreCtfCorrected in row 2 is 1, expected 0"):
+        seen(source(white(), rlnCtfDataAreCtfCorrected=[0, 1, 1, 1]))
+
+
 def test_the_scale_of_the_ctf_counts():
     _, ctf = seen(source(white()))
     _, params = seen(source(white(), rlnCtfScalefactor=0.5))
@@ -259,7 +264,7 @@ def test_aberrations_of_cryosparc_are_bounded():
 
 def volumes_of(tmp_path, weights: np.ndarray, volumes: np.ndarray, flag: int) -> Source:
     for i, one in enumerate(weights):
-        write_mrcs(tmp_path / f"w{i}.mrc", one[None].astype(np.float32), 7.0)
+        write_mrcs(tmp_path / f"w{i}.mrc", one[None].astype(np.float32), 7.0, overwrite=True)
     table = pd.DataFrame({"rlnCtfImage": [f"w{i}.mrc" for i in range(len(weights))]})
     table[PREMULTIPLIED] = flag
     particles = Particles(table, format="star", name=str(tmp_path / "p.star"))
@@ -278,8 +283,11 @@ def test_pseudo_subtomograms_are_weighted_by_the_sums_of_their_squared_ctf(tmp_p
     plain = torch.from_numpy(rng.normal(size=(2, side, side, side)))
     spectrum = torch.fft.rfftn(plain, dim=(1, 2, 3))
     given = torch.fft.irfftn(spectrum * sums, s=(side,) * 3, dim=(1, 2, 3)).float().numpy()
+    (tmp_path / "alone").mkdir()
+    alone = open_wedges(volumes_of(tmp_path / "alone", sums.numpy(), given, 1))
     of = volumes_of(tmp_path, doubled, given, 1)
     wedges = open_wedges(of)
+    np.testing.assert_array_equal(alone.gain(np.arange(2)), wedges.gain(np.arange(2)))
     root = sums.clamp(min=0).sqrt()
     np.testing.assert_allclose(wedges.read(np.arange(2)), root, atol=1e-6)
     data = Dataset(of, DataConfig(), seed=0, wedge="auto")
@@ -293,12 +301,16 @@ def test_pseudo_subtomograms_are_weighted_by_the_sums_of_their_squared_ctf(tmp_p
 def test_weights_and_flag_that_do_not_fit_are_refused(tmp_path):
     weights = np.random.default_rng(0).uniform(0.5, 2, (2, 16, 16, 9))
     volumes = np.random.default_rng(1).normal(size=(2, 16, 16, 16)).astype(np.float32)
-    with pytest.raises(InputError, match="size is 16 x 16 x 9, expected 2D x D x"):
-        open_wedges(volumes_of(tmp_path, weights, volumes, 1))
-    (tmp_path / "d").mkdir()
     doubled = np.concatenate([weights, weights], 1)
     with pytest.raises(InputError, match="holds sums of CTF"):
-        open_wedges(volumes_of(tmp_path / "d", doubled, volumes, 0))
+        open_wedges(volumes_of(tmp_path, doubled, volumes, 0))
+    mixed = volumes_of(tmp_path, doubled, volumes, 1)
+    mixed.particles.table.loc[0, PREMULTIPLIED] = 0
+    with pytest.raises(InputError, match="1 for some particles and 0 for others"):
+        open_wedges(mixed)
+    wedges = open_wedges(volumes_of(tmp_path, weights - 1.5, volumes, 1))
+    with pytest.raises(InputError, match=r"a sum of CTF\^2 is -.*, expected at least 0"):
+        wedges.read(np.arange(1))
 
 
 def test_a_ctf_image_is_the_ctf_of_its_volume(tmp_path):

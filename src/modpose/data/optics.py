@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 """STAR columns of the microscope; as of RELION 3.1 they stand in data_optics."""
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
+CORRECTED = "rlnCtfDataAreCtfCorrected"
 SIGN = "blob/sign"
 ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
@@ -29,6 +30,11 @@ MAGNIFICATION = tuple(f"rlnMagMat{i}{j}" for i in (0, 1) for j in (0, 1))
 
 def ctf_parameters(particles: Particles, pixel_size: float | None) -> Floats | None:
     """Return what :meth:`Particles.ctf` does, in double precision."""
+    corrected = _flag(particles, CORRECTED)
+    if corrected is not None and corrected.any():
+        where = f"{CORRECTED} in row {int(np.flatnonzero(corrected)[0]) + 1}"
+        expected = "0: a CTF that was corrected for cannot be modelled (--set model.ctf=off)"
+        raise InputError.of(particles.name, where, "1", expected)
     found = particles.given_ctf
     if found is None:
         if particles.has("ctf/df1_A"):

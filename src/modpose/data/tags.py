@@ -71,6 +71,7 @@ HONOURED: dict[str, str] = {
     "alignments3D/psize_A": "Å a pixel of the shifts",
 }
 REFUSED: dict[str, str] = {
+    "rlnCtfDataAreCtfCorrected": "1 (the CTF was corrected for), where the CTF is modelled",
     "rlnIsFlip": "1 (the image is mirrored), where poses are used",
     "rlnEvenZernike": "a phase of the CTF is turned by more than 20° in the box that is used",
     "rlnMagMat00": "the edge of the box that is used moves by more than half a pixel",

@@ -223,21 +223,16 @@ def _holds_ctf(weights: Stack) -> bool:
 
 
 def _premultiplied(weights: Stack, particles: Particles) -> bool:
-    """Whether the volumes of a table are sums of images times their CTF."""
+    """Whether the volumes of a table are sums of images times their CTF.
+
+    The weights are then sums of CTF² (RELION), and these are the variance of the noise.
+    """
     state = ctf_state(particles)
     said = state is not None and bool((state == 2).all())
     if state is not None and not said and (state == 2).any():
         raise InputError(
             f"{particles.name}: {PREMULTIPLIED} is 1 for some particles and 0 for others, "
             "expected the same for all volumes"
-        )
-    if said and not _doubled(weights.shape):
-        found = " x ".join(map(str, weights.shape))
-        raise InputError.of(
-            f"{particles.name}: {PREMULTIPLIED} is 1, but {CTF_IMAGE}",
-            "the size",
-            found,
-            "2D x D x (D/2+1), sums of CTF^2 above the multiplicity, as RELION 4 writes them",
         )
     if not said and _doubled(weights.shape):
         raise InputError(
