@@ -12,10 +12,14 @@ from modpose.observe.ctf import CtfColumn
 
 USED = 0.3
 """Least standard deviation of a latent that tells something."""
-MOSTLY = 0.7
-"""Fraction of the variance of content that the contrast or the defocus explains."""
-PROPORTIONAL = 0.9
+OF_DEFOCUS = 0.5
+"""Fraction of the variance of content that defocus explains, at least, for an alarm."""
+PROPORTIONAL = 0.85
 """Fraction of the differences between pictures that is the same picture, stronger or weaker."""
+BOTH = (0.6, 0.3)
+"""The same, and the fraction of content that the images' strength explains, where both hold."""
+OF_STRENGTH = 0.7
+"""The latter where there are no pictures."""
 VARIED = 0.1
 """Least difference between pictures, relative to their mean."""
 PICTURES = 16
@@ -45,14 +49,15 @@ def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Al
     of_sample, ctf = used[sample.rows], sample.dataset.ctf
     if ctf is not None:
         defocus = ctf[sample.rows][:, [CtfColumn.DEFOCUS_U, CtfColumn.DEFOCUS_V]].mean(axis=1)
-        if explained(of_sample, defocus) > MOSTLY:
+        if explained(of_sample, defocus) > OF_DEFOCUS:
             return Alarm(
                 "content",
                 "Content tells little more than the defocus of an image. The CTF may be wrong or "
                 "unused; differences between objects were not found.",
             )
-    strength = np.log(np.maximum(sample.spread, 1e-30))
-    if explained(of_sample, strength) > MOSTLY or (decode is not None and only_strength(z, decode)):
+    of_strength = explained(of_sample, np.log(np.maximum(sample.spread, 1e-30)))
+    same = None if decode is None else proportional(z, decode)
+    if _only_strength(of_strength, same):
         return Alarm(
             "content",
             "Content tells little more than the contrast of an image: the objects that it draws "
@@ -79,8 +84,17 @@ def explained(z: Floats, cause: Floats) -> float:
     return float(1 - rest / max(float(total), 1e-30))
 
 
-def only_strength(z: Floats, decode: Decode) -> bool:
-    """Tell whether pictures of different content are one picture, stronger or weaker."""
+def _only_strength(of_strength: float, same: float | None) -> bool:
+    if same is None:
+        return of_strength > OF_STRENGTH
+    return same > PROPORTIONAL or (same > BOTH[0] and of_strength > BOTH[1])
+
+
+def proportional(z: Floats, decode: Decode) -> float:
+    """Return the fraction of differences between pictures that is one picture, more or less of it.
+
+    Pictures that hardly differ give 0.
+    """
     rows = np.random.default_rng(0).permutation(len(z))[:PICTURES]
     pictures = np.asarray(decode(z[rows]), np.float64).reshape(len(rows), -1)
     mean = pictures.mean(axis=0)
@@ -88,6 +102,6 @@ def only_strength(z: Floats, decode: Decode) -> bool:
     size = float(((mean - mean.mean()) ** 2).sum())
     total = float((different**2).sum())
     if total < VARIED**2 * size * len(rows):
-        return False
+        return 0.0
     basis, _ = np.linalg.qr(np.stack([np.ones_like(mean), mean], axis=1))
-    return float(((different @ basis) ** 2).sum()) > PROPORTIONAL * total
+    return float(((different @ basis) ** 2).sum()) / total

@@ -36,7 +36,7 @@ def neighbours_alarm(sample: Sample) -> Alarm | None:
         return None
     return Alarm(
         "neighbours",
-        f"About {100 * excess / looked_at:.0f} % of the boxes hold parts of a neighbouring "
+        f"At least {100 * excess / looked_at:.0f} % of the boxes hold parts of a neighbouring "
         "particle at their rim. Take a smaller box (--set data.crop=N), or mask the rim (--set "
         "data.mask=0.8).",
     )

@@ -78,7 +78,7 @@ def _is_fault(
         return len(copies) >= max(2, 0.01 * looked_at)
     distances = Counter((copies - originals).tolist())
     common = distances.most_common(1)[0][1]
-    in_order = len(copies) >= OFTEN and common > SAME_DISTANCE * len(copies)
+    in_order = len(copies) >= max(OFTEN, 0.01 * looked_at) and common > SAME_DISTANCE * len(copies)
     return in_order or most > max(OFTEN, 0.2 * looked_at)
 
 
