@@ -4,6 +4,7 @@ Every set is simulated, small, and made anew from a seed.  The thresholds were c
 100 on; this benchmark uses 0 to 19.
 
     python -m benchmarks.alarms
+    python -m benchmarks.alarms --fits
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from benchmarks import machine
+from modpose import PoseModel
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.source import Source, open_source
@@ -223,6 +226,62 @@ CLEAN: dict[str, Maker] = {
 }
 
 
+# --- fits -------------------------------------------------------------------------------------
+
+
+def only_strength(seed: int) -> list[str]:
+    """Content of one object, which is stronger in some images than in others."""
+    settings = HingeSettings(
+        n=300, box=24, pixel_size=7.2, snr=0.5, hinge_range_deg=(0.0, 0.0), seed=seed
+    )
+    made = simulate_particles(settings)
+    strength = np.random.default_rng(seed).uniform(0.4, 1.8, (settings.n, 1, 1))
+    images = made.images + made.clean * (strength - 1).astype(np.float32)
+    return fitted(opened(made, images), "modpose", 30)
+
+
+def only_defocus(seed: int) -> list[str]:
+    """Content of one object, in images whose CTF is not used."""
+    settings = ProjectionSettings(
+        n=400, box=32, pixel_size=5.0, snr=0.2, ctf=True, hinge_range_deg=(0.0, 0.0), seed=seed
+    )
+    return fitted(posed(settings), "modpose-posed", 15, ctf="off")
+
+
+def stopped_early(seed: int) -> list[str]:
+    """A fit of six epochs."""
+    return fitted(opened(particles(seed, ctf=False)), "modpose", 6)
+
+
+def moving(seed: int) -> list[str]:
+    """A fit of a molecule that moves."""
+    settings = ProjectionSettings(n=400, box=32, pixel_size=5.0, snr=0.2, ctf=True, seed=seed)
+    return fitted(posed(settings), "modpose-posed", 20)
+
+
+def posed(settings: ProjectionSettings) -> Dataset:
+    """Simulate projections as a user brings them."""
+    made = simulate_projections(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        write_projections(made, Path(folder))
+        source = open_source(Path(folder) / "particles.star")
+        return dataset_of(source, made.images, None, ctf=True, poses=True)
+
+
+def fitted(dataset: Dataset, recipe: str, epochs: int, **model: Any) -> list[str]:
+    """Fit a model with content of two dimensions; the names of its alarms."""
+    options = {"train": {"epochs": epochs}, "model": model}
+    fit = PoseModel(recipe, z_dim=2, options=options, seed=0, quiet=True).fit(dataset.source)
+    return [alarm.name for alarm in fit.alarms]
+
+
+FITS: dict[str, tuple[str, Callable[[int], list[str]]]] = {
+    "strength": ("content", only_strength),
+    "defocus": ("content", only_defocus),
+    "stopped": ("convergence", stopped_early),
+}
+
+
 # --- the table --------------------------------------------------------------------------------
 
 
@@ -232,8 +291,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clean", type=int, default=20, help="clean sets of each kind")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", help="one fault, or one kind of clean set")
+    parser.add_argument("--fits", action="store_true", help="the alarms of results instead")
     options = parser.parse_args(arguments)
     print(machine.sentence(1), flush=True)
+    if options.fits:
+        _fits(options)
+        return
     for name, make in PLANTED.items():
         if options.only not in (None, name):
             continue
@@ -249,6 +312,18 @@ def main(arguments: list[str] | None = None) -> None:
         which = ", ".join(sorted({one for names in found for one in names}))
         count = sum(bool(names) for names in found)
         print(f"clean {name:24} alarms {count} of {len(found)} {which}".rstrip(), flush=True)
+
+
+def _fits(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    for name, (alarm, fit) in FITS.items():
+        found = [fit(options.first + k) for k in range(options.seeds)]
+        count = sum(alarm in names for names in found)
+        print(f"planted {alarm} ({name}): found {count} of {len(found)}", flush=True)
+    found = [moving(options.first + k) for k in range(options.clean)]
+    which = ", ".join(sorted({one for names in found for one in names}))
+    count = sum(bool(names) for names in found)
+    print(f"clean fits: alarms {count} of {len(found)} {which}".rstrip(), flush=True)
 
 
 def _names(dataset: Dataset) -> list[str]:

@@ -167,8 +167,10 @@ def test_convergence() -> None:
     assert rising is not None
     assert "still" not in rising.sentence
     assert "had not converged" in rising.sentence
-    assert convergence_alarm(curve(settled[:2])) is None
-    assert convergence_alarm(curve(settled[:2]), stopped="max-minutes") is not None
+    assert convergence_alarm(curve(settled[:2])) is not None
+    assert convergence_alarm(curve(settled[98:])) is None
+    assert convergence_alarm(curve(settled[:1])) is None
+    assert convergence_alarm(curve(settled[:1]), stopped="max-minutes") is not None
     assert convergence_alarm(curve(-1300 + 0 * epochs + noise)) is None
     assert convergence_alarm([]) is None
 
@@ -192,7 +194,7 @@ def test_fit_and_report_say_alarms(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert PoseModel.load(run).alarms == (alarm,)
     assert CliRunner().invoke(app, ["report", str(run)]).exit_code == 0
     page = (run / "report" / "index.html").read_text()
-    assert page.index("contrast looks inverted") < page.index("<section")
+    assert page.index("contrast looks inverted") < page.index("<dl")
 
 
 def test_models_in_memory_have_alarms() -> None:

@@ -17,6 +17,8 @@ OF_CLIMB, NATS = 0.02, 0.5
 """Gains below both this fraction of all that was gained and this many nats are no matter."""
 CERTAIN = 4.0
 """Standard errors that a gain must exceed."""
+LAST_NATS = 1.0
+"""Where epochs are fewer than four: what the last one must gain."""
 
 
 def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") -> Alarm | None:
@@ -31,13 +33,7 @@ def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") ->
     """
     curve, name = _curve(rows)
     if len(curve) < FEWEST:
-        if stopped != "max-minutes":
-            return None
-        return Alarm(
-            "convergence",
-            f"Time was up after {len(rows)} epochs, which is too early for a good model. Go on "
-            "with modpose resume RUN and a larger --max-minutes.",
-        )
+        return _after_few(curve, stopped)
     gain, error = late_gain(curve)
     climb = float(curve.max() - curve[0])
     if gain < max(NATS, OF_CLIMB * climb, CERTAIN * error):
@@ -46,6 +42,24 @@ def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") ->
         "convergence",
         f"The fit had not converged: the {name} ELBO rose by {gain:.1f} nats over the last "
         "quarter of the epochs. Train for longer: modpose resume RUN --epochs N.",
+    )
+
+
+def _after_few(curve: Floats, stopped: str) -> Alarm | None:
+    """Judge a fit of very few epochs."""
+    epochs = f"{len(curve)} epoch{'s' if len(curve) > 1 else ''}"
+    if len(curve) and stopped == "max-minutes":
+        return Alarm(
+            "convergence",
+            f"Time was up after {epochs}, which is too early for a good model. Go on with modpose "
+            "resume RUN and a larger --max-minutes.",
+        )
+    if len(curve) < 2 or curve[-1] - curve[-2] < LAST_NATS:
+        return None
+    return Alarm(
+        "convergence",
+        f"The fit had not converged after {epochs}: the last one still gained "
+        f"{curve[-1] - curve[-2]:.1f} nats. Train for longer: modpose resume RUN --epochs N.",
     )
 
 
