@@ -92,13 +92,13 @@ def test_a_malicious_pickle_is_refused_in_one_sentence_and_runs_nothing(tmp_path
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        ({"R": np.eye(3)}, "a dict"),
+        ({"R": np.eye(3)}, "asks for a dict"),
         ([1.0, 2.0], "a float"),
         (OrderedDict(), "asks for collections.OrderedDict"),
         (pd.DataFrame({"a": [1]}), "asks for pandas"),
-        (np.array([None, "x"], dtype=object), "type of an array"),
-        (np.array(["text"]), "type of an array"),
-        (np.zeros(2, dtype=[("a", "f4")]), "type of an array"),
+        (np.array([None, "x"], dtype=object), "type of numbers"),
+        (np.array(["text"]), "type of numbers"),
+        (np.zeros(2, dtype=[("a", "f4")]), "asks for a dict"),
         (np.float64(3.0), "asks for numpy"),
         (print, "asks for builtins.print"),
         (os.system, "asks for posix.system"),

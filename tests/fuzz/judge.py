@@ -25,7 +25,7 @@ LIBRARY_WORDS = (
     "cannot unpack",
     "\\x",
     "b'",
-    "codec",
+    "codec can't",
 )
 
 

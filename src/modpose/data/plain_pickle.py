@@ -7,18 +7,24 @@ then made from the recorded bytes, and only of plain numbers.  Anything else is 
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.errors import InputError
+from modpose.data.reading import open_regular
+from modpose.errors import InputError, shown
 
 LARGEST = 2**33
 """Bytes of the largest file that is read."""
+MOST_STEPS = 10**6
+"""Of a pickle; an array takes about twenty."""
+HASHING = frozenset(b"}du" + b"s" + b"\x8f\x90\x91")
+"""Codes of the steps that make or fill dictionaries and sets."""
 PLAIN = re.compile(r"[<>|=]?(f[248]|i[1248]|u[1248]|b1)")
 """Types of plain numbers, as NumPy writes them."""
 
@@ -37,14 +43,12 @@ def read_plain_pickle(path: Path) -> list[NDArray[Any]]:
         Where the file is not a pickle, or asks for anything but plain arrays.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise InputError(f"{path}: the file is larger than {LARGEST >> 30} GiB")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            if path.stat().st_size > LARGEST:
+                raise InputError(f"{path}: the file is larger than {LARGEST >> 30} GiB")
             found = _Reader(file).load()
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror})") from None
     except _RefusedError as refused:
         raise InputError(
             f"{path}: the pickle asks for {refused}, expected plain arrays of numbers only; it was "
@@ -71,7 +75,9 @@ class _Record:
         self.raw: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, raw = state
+        version, shape, dtype, fortran, raw = state
+        if version != 1 or fortran not in (0, 1):
+            raise _RefusedError("an array that is not described in full")
         self._keep(raw, dtype, shape, "F" if fortran else "C")
 
     def _keep(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
@@ -87,6 +93,9 @@ class _Type:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
+        whole = isinstance(state, tuple) and len(state) in (8, 9) and state[2:5] == (None,) * 3
+        if not whole or state[0] not in (3, 4) or state[5:8] != (-1, -1, 0):
+            raise _RefusedError("a type of numbers that is not plain")
         order = state[1]
         if order in ("<", ">") and isinstance(self.name, str) and self.name[:1] not in "<>|=":
             self.name = order + self.name
@@ -98,7 +107,7 @@ class _Type:
 class _Reconstruct:
     __slots__ = ()
 
-    def __call__(self, *_: Any) -> _Record:
+    def __call__(self, kind: Any, shape: Any, letter: Any) -> _Record:
         return _Record()
 
 
@@ -114,14 +123,16 @@ class _FromBuffer:
 class _MakeType:
     __slots__ = ()
 
-    def __call__(self, name: Any, *_: Any) -> _Type:
+    def __call__(self, name: Any, align: Any, copy: Any) -> _Type:
         return _Type(name)
 
 
 class _Encode:
     __slots__ = ()
 
-    def __call__(self, text: str, *_: Any) -> bytes:
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise _RefusedError("text in another encoding than latin1")
         return text.encode("latin1")
 
 
@@ -136,7 +147,52 @@ class _Nothing:
     __slots__ = ()
 
 
-class _Reader(pickle.Unpickler):
+class _Steps(dict[int, Any]):
+    """What a pickle may ask for, a limited number of times.
+
+    Dictionaries and sets are left out: no array needs them, and to look up a key of nested tuples
+    in them may take for ever.
+    """
+
+    left = MOST_STEPS
+
+    def __getitem__(self, step: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise _RefusedError(f"more than {MOST_STEPS} steps")
+        if step in HASHING:
+            raise _RefusedError("a dict or a set")
+        return super().__getitem__(step)
+
+
+class _Memo(dict[int, Any]):
+    """What the pickle keeps for later, by number."""
+
+    def __setitem__(self, number: int, value: Any) -> None:
+        if not 0 <= number < MOST_STEPS:
+            raise _RefusedError("a number beyond its length")
+        super().__setitem__(number, value)
+
+
+class _Whole:
+    """A file of which as much can be read as it has, or nothing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.readline = file, file.readline
+        self._size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int) -> bytes:
+        if size > self._size - self._file.tell():
+            raise _RefusedError("more bytes than the file has")
+        return self._file.read(size)
+
+
+class _Reader(pickle._Unpickler):  # in Python, which keeps a memo of no more than what is there
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(_Whole(file))
+        self.memo = _Memo()
+        self.dispatch = _Steps(pickle._Unpickler.dispatch)  # type: ignore[misc]
+
     def find_class(self, module: str, name: str) -> Any:
         core = re.sub(r"^numpy\._?core", "core", module)
         stand_ins: dict[tuple[str, str], type] = {
@@ -149,7 +205,8 @@ class _Reader(pickle.Unpickler):
         }
         stand_in = stand_ins.get((core, name))
         if stand_in is None:
-            raise _RefusedError(f"{module}.{name}"[:80])
+            plain = re.fullmatch(r"[\w.]{1,80}", f"{module}.{name}", re.ASCII)
+            raise _RefusedError(plain[0] if plain else "something that has no name")
         return stand_in()
 
     def persistent_load(self, pid: Any) -> Any:
@@ -164,7 +221,8 @@ def _array(found: Any, path: Path) -> NDArray[Any]:
         raise InputError.of(path, "an entry of the pickle", kind, expected)
     name = found.dtype.name if isinstance(found.dtype, _Type) else None
     if not isinstance(name, str) or not PLAIN.fullmatch(name):
-        raise InputError.of(path, "the type of an array of the pickle", repr(name)[:40], expected)
+        found_type = name if isinstance(name, str) else None
+        raise InputError.of(path, "the type of an array of the pickle", shown(found_type), expected)
     dtype, raw = np.dtype(name), found.raw
     shape, order = found.shape
     whole = isinstance(shape, tuple) and all(type(side) is int and side >= 0 for side in shape)
