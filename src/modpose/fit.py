@@ -198,7 +198,7 @@ def resume_run(
         else:
             learner = set_up(_build(dataset, run.config), run.config)
             put_weights(learner.vae, saved[0], run.path / "checkpoints")
-            learner.load_training_state(saved[1])
+            learner.load_training_state(saved[1], run.path / "checkpoints")
             if epochs is not None or max_minutes is not None:
                 learner.state.stopped = ""
             rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]

@@ -299,7 +299,12 @@ class Run:
 
     def content(self) -> NDArray[np.float64]:
         """Posterior means of content, (N, z_dim), from ``latents.parquet``."""
-        return self.latents()[[f"z_{k}" for k in range(self.config.model.z_dim)]].to_numpy(float)
+        latents, names = self.latents(), [f"z_{k}" for k in range(self.config.model.z_dim)]
+        missing = next((name for name in names if name not in latents), None)
+        if missing is not None or not all(kind.kind == "f" for kind in latents[names].dtypes):
+            expected = "numbers in each of the columns " + ", ".join(names)
+            raise InputError.of(self.path / "latents.parquet", "the content", "missing", expected)
+        return latents[names].to_numpy(float)
 
     def write_latents(self, table: pd.DataFrame) -> None:
         """Write ``latents.parquet`` in one step, and say that the run is finished."""

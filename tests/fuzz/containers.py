@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose.config import Config
 from modpose.data.cryosparc import read_cs
 from modpose.data.inspect import describe
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.source import image_references
 from modpose.run import Run
 from modpose.train.checkpoint import newest_checkpoint
+from modpose.train.loop import set_up
+from modpose.vae import Vae
 from tests.fuzz.binary import NPY_TOKENS, npy
 from tests.fuzz.judge import Format, Seed
 
@@ -98,7 +102,15 @@ def _load_weights(path: Path) -> dict[str, Any]:
 def _state(path: Path) -> dict[str, Any]:
     found = newest_checkpoint(path.parent)
     assert found is not None
+    learner = set_up(*_vae())
+    learner.load_training_state(found[1], path)
     return _flat(found[1])
+
+
+@cache
+def _vae() -> tuple[Vae, Config]:
+    run = Run.open(RUN)
+    return run.model().vae, run.config
 
 
 def _load_state(path: Path) -> dict[str, Any]:

@@ -6,18 +6,19 @@ is killed at any moment leaves at least the one before.
 
 from __future__ import annotations
 
-import pickle
+import io
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from modpose.data.files import replace_atomically
-from modpose.errors import InputError
+from modpose.data.reading import check_memory, open_regular, regular_file
+from modpose.errors import InputError, shown
 
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 
@@ -49,22 +50,65 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] 
     complete = _complete(folder)
     if not complete:
         return None
-    path = complete[-1].with_suffix(".state")
+    return read_weights(complete[-1]), read_state(complete[-1].with_suffix(".state"))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote beside the weights; nothing in it can run code.
+
+    Raises
+    ------
+    InputError
+        The file is damaged (its checksums differ), or is no state of a training.
+    """
+    damaged = InputError(f"{path}: the checkpoint is damaged, expected the state of a training")
     try:
-        state = torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise InputError(f"{path}: the checkpoint cannot be read safely") from None
-    return read_weights(complete[-1]), state
+        state = torch.load(_checked_copy(path), weights_only=True)
+    except InputError:
+        raise
+    except Exception:  # a damaged file makes zipfile and torch fail in any way
+        raise damaged from None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise damaged
+    return state
+
+
+def _checked_copy(path: Path) -> io.BytesIO:
+    """Copy an archive, a part at a time, so that torch sees only what the checksums agree with."""
+    copy = io.BytesIO()
+    with (
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+        zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as whole,
+    ):
+        parts = archive.infolist()
+        size = sum(part.file_size for part in parts)
+        check_memory(path, 2 * size)
+        if size > path.stat().st_size:  # torch does not compress
+            raise InputError(f"{path}: the checkpoint is damaged, expected parts of its own length")
+        for part in parts:
+            whole.writestr(part.filename, archive.read(part))
+    copy.seek(0)
+    return copy
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file."""
+    """Read a safetensors file.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, or a weight is not a finite number.
+    """
+    regular_file(path)
     try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: the checkpoint is missing") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: the checkpoint cannot be read ({error})") from None
+        weights = load_file(path)
+    except Exception:  # a damaged file makes safetensors and torch fail in any way
+        raise InputError(f"{path}: the checkpoint is damaged, expected weights") from None
+    bad = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+    if bad is not None:
+        raise InputError(f"{path}: a weight of {shown(bad)} is not a finite number")
+    return weights
 
 
 def put_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -81,7 +125,7 @@ def put_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> N
     if strange:
         raise InputError(
             f"{path}: the weights are not those of the network that config.yaml describes "
-            f"({len(strange)} differ, among them {strange[0]}); a run of another version of "
+            f"({len(strange)} differ, among them {shown(strange[0])}); a run of another version of "
             "modpose has to be fitted again, or read with that version (see environment.json)"
         )
     network.load_state_dict(weights)

@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,11 +82,41 @@ class Learner:
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"state": asdict(self.state), "optimizers": optimizers}
 
-    def load_training_state(self, saved: dict[str, Any]) -> None:
-        """Continue from what :meth:`training_state` gave."""
-        self.state = TrainState(**saved["state"])
-        for optimizer, values in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
+    def load_training_state(self, saved: dict[str, Any], path: Path) -> None:
+        """Continue from what :meth:`training_state` gave; ``path`` is where it was read from.
+
+        Raises
+        ------
+        InputError
+            Where it is the state of another training.
+        """
+        try:
+            self.state = TrainState(**saved["state"])
+            for optimizer, values in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(values)
+            fits = _is_state(self.state) and all(map(_moments_fit, self.optimizers))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError):
+            fits = False
+        if not fits:
+            raise InputError(f"{path}: the checkpoint is of another training, or damaged")
+
+
+def _is_state(state: TrainState) -> bool:
+    """Tell whether every value has the type, and the range, of those of a training."""
+    values = asdict(state)
+    typed = all(type(values[f.name]) is type(f.default) for f in fields(TrainState))
+    numbers = [value for name, value in values.items() if name not in ("stopped", "best_elbo")]
+    return typed and all(0 <= n < math.inf for n in numbers) and not math.isnan(state.best_elbo)
+
+
+def _moments_fit(optimizer: _FabricOptimizer) -> bool:
+    """Tell whether an optimiser's moments have the shapes of its parameters and are finite."""
+    return all(
+        value.isfinite().all() and value.shape == (parameter.shape if name != "step" else ())
+        for parameter, moments in optimizer.state.items()
+        for name, value in moments.items()
+        if isinstance(value, Tensor)
+    )
 
 
 def set_up(vae: Vae, config: Config) -> Learner:
