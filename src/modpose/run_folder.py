@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from modpose.config import read_yaml
 from modpose.data.files import remove_dead_leftovers, replace_atomically
+from modpose.data.reading import regular_file
 from modpose.errors import InputError
 from modpose.locks import LOCK, writing
 from modpose.report_files import files_of_report
@@ -92,11 +93,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a Parquet file of a run, or say in a sentence what is wrong."""
-    import pandas as pd
+    from pyarrow import parquet
 
+    regular_file(path)
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+        table = parquet.read_table(path)
+        table.validate(full=True)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+    except Exception:  # a damaged file makes pyarrow and pandas fail in any way
         raise InputError(f"{path}: not readable as Parquet") from None
 
 

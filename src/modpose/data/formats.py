@@ -101,6 +101,8 @@ def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.Zi
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
             if len(members) < len(archive.infolist()):
                 raise InputError(f"{path}: holds two arrays of one name")
+            if min((m.header_offset for m in members.values()), default=0) != 0:
+                raise InputError(f"{path}: not readable as NPZ (the archive does not begin it)")
             yield archive, members
     except InputError:
         raise

@@ -84,7 +84,9 @@ def _checked_copy(path: Path) -> io.BytesIO:
         parts = archive.infolist()
         size = sum(part.file_size for part in parts)
         check_memory(path, 2 * size)
-        if size > path.stat().st_size:  # torch does not compress
+        strange = min((part.header_offset for part in parts), default=1) != 0
+        strange |= any(part.compress_type or part.external_attr for part in parts)
+        if strange or size > path.stat().st_size:  # torch writes plain, uncompressed parts
             raise InputError(f"{path}: the checkpoint is damaged, expected parts of its own length")
         for part in parts:
             whole.writestr(part.filename, archive.read(part))
