@@ -117,8 +117,10 @@ def test_an_image_once_here_and_four_times_there_is_refused() -> None:
     ],
 )
 def test_a_moved_project_keeps_its_images(wanted: str, offered: str) -> None:
-    assert match_stacks([wanted], [offered], NAMES).tolist() == [0]
-    assert match_stacks([offered], [wanted], NAMES).tolist() == [0]
+    assert match_stacks([wanted], [offered], NAMES, moved=True).tolist() == [0]
+    assert match_stacks([offered], [wanted], NAMES, moved=True).tolist() == [0]
+    is_end = not (wanted.startswith(("/old", "C:")) and offered.startswith(("/new", "/mnt")))
+    assert match_stacks([wanted], [offered], NAMES).tolist() == ([0] if is_end else [-1])
 
 
 @pytest.mark.parametrize(
@@ -134,8 +136,9 @@ def test_a_moved_project_keeps_its_images(wanted: str, offered: str) -> None:
     ],
 )
 def test_another_folder_is_another_stack(wanted: str, offered: str) -> None:
-    assert match_stacks([wanted], [offered], NAMES).tolist() == [-1]
-    assert match_stacks([offered], [wanted], NAMES).tolist() == [-1]
+    for moved in (False, True):
+        assert match_stacks([wanted], [offered], NAMES, moved=moved).tolist() == [-1]
+        assert match_stacks([offered], [wanted], NAMES, moved=moved).tolist() == [-1]
 
 
 def test_the_longest_common_end_counts_and_one_that_is_not_unique_is_refused() -> None:
@@ -145,8 +148,8 @@ def test_the_longest_common_end_counts_and_one_that_is_not_unique_is_refused() -
         match_stacks(["a.mrcs"], both, NAMES)
     with pytest.raises(InputError, match=r"a.mrcs could be proj/gridA/a.mrcs and proj/gridB/a"):
         match_stacks(both, ["a.mrcs"], NAMES)
-    apart = ["/x/g/a.mrcs", "/y/h/b.mrcs"]
-    assert match_stacks(apart, ["/u/g/a.mrcs", "/v/h/b.mrcs"], NAMES).tolist() == [0, -1]
+    apart, two_moves = ["/x/g/a.mrcs", "/y/h/b.mrcs"], ["/u/g/a.mrcs", "/v/h/b.mrcs"]
+    assert match_stacks(apart, two_moves, NAMES, moved=True).tolist() == [0, -1]
 
 
 def test_a_renamed_stack_is_the_same_where_the_caller_says_so() -> None:

@@ -393,3 +393,38 @@ def test_a_wedge_that_is_given_with_the_volumes(tmp_path: Path, form: str) -> No
     both = open_wedges(open_source(volumes), masks)
     assert both is not None
     np.testing.assert_array_equal(wedges.read(np.arange(2)), both.read(np.array([2, 0])))
+
+
+# --- what identifies nothing ------------------------------------------------------------------
+
+
+def test_uids_that_tell_nothing_apart_are_no_leave_to_pair_in_order(place: Path) -> None:
+    main = main_cs(place / "main.cs")
+    for uid in (UID.astype(np.float64), np.zeros(N, np.uint64), UID.astype("S20")):
+        table = passthrough(place / "pass.cs", uid=uid)
+        with pytest.raises(InputError, match="its uids are all the same, or no whole numbers"):
+            open_source(main, poses=table)
+    small = np.arange(N, dtype=np.float64) + 1  # exact as float64, whatever the order
+    main = main_cs(place / "small.cs", uid=small.astype(np.int64))
+    check(open_source(main, poses=passthrough(place / "pass.cs", uid=small)))
+
+
+def test_a_table_without_names_is_taken_in_order(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = passthrough(place / "pass.cs", np.arange(N), uid=None)
+    check(open_source(main_cs(place / "main.cs"), poses=table))
+    assert "does not tell which image" in caplog.text
+
+
+def test_an_array_and_a_table_of_its_stack_in_another_order_are_refused(place: Path) -> None:
+    pixels = open_source(place / "s.mrcs").stack.read(np.arange(N))[:, 0]
+    with pytest.raises(InputError, match=r"it is of the stack s\.mrcs, not of array"):
+        open_source(pixels, poses=star(place / "r.star"))
+
+
+def test_two_sessions_with_the_same_file_names(place: Path) -> None:
+    table = star(place / "p.star", np.arange(N), stack=f"{place}/s.mrcs")
+    for stack in ("/data2/session2/s.mrcs", "/data2/session2/Movies/s.mrcs"):
+        with pytest.raises(InputError, match="0 of the 6 images"):
+            open_source(table, poses=star(place / "r.star", stack=stack))

@@ -219,6 +219,14 @@ def ctf_of(table: Particles, pixel_size: float | None) -> Floats:
         raise InputError(f"{table.name}: the table has no CTF (rlnDefocusU, ... or ctf/df1_A)")
     parameters = found.astype(np.float64)
     if pixel_size is not None:
+        own = float(np.median(parameters[:, 0]))
+        if differs(own, pixel_size):
+            logger.info(
+                "%s: its pixels have %g Å and those of the images %g Å, which the CTF is made for",
+                table.name,
+                own,
+                pixel_size,
+            )
         parameters[:, 0] = pixel_size
     return parameters
 

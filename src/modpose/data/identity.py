@@ -105,6 +105,7 @@ def match_rows(
     names: tuple[str, str] = ("the images", "the table"),
     per_image: bool = False,
     renamed: bool = False,
+    moved: bool = False,
     whole: bool = True,
 ) -> Ints:
     """Find the row of one table that is each row of another.
@@ -120,6 +121,9 @@ def match_rows(
         occurrences of its image.
     renamed
         Both name one stack each, which is the same one under another name.
+    moved
+        All files may have moved from one folder to another; see
+        :func:`modpose.data.paths.match_stacks`.
     whole
         ``wanted`` is a whole table.  Where it is a part, whose occurrences were counted in the
         whole, an image may be there more often in what is offered.
@@ -143,7 +147,7 @@ def match_rows(
     if wanted.kind == "uid":
         keys = np.concatenate([wanted.key.astype(np.uint64), offered.key.astype(np.uint64)])
     else:
-        keys = _image_codes(wanted.key, offered.key, names, renamed)
+        keys = _image_codes(wanted.key, offered.key, names, renamed, moved)
     code, n_codes = _codes(keys)
     w, o = code[: wanted.n], code[wanted.n :]
     count_w, count_o = np.bincount(w, minlength=n_codes), np.bincount(o, minlength=n_codes)
@@ -167,8 +171,8 @@ def match_rows(
 
 
 def _uids(particles: Particles) -> RowIdentity | None:
-    """Read the uids; None where there are none, or where they are one constant or rounded."""
-    if particles.format not in ("cs", "csv") or not particles.has("uid"):
+    """Read the uids; None where there are none, or where they cannot tell rows apart."""
+    if not _has_uids(particles):
         return None
     values = particles.column("uid")
     if values.dtype.kind == "f":
@@ -179,9 +183,20 @@ def _uids(particles: Particles) -> RowIdentity | None:
     if values.dtype.kind not in "iu":
         return None
     key = values.astype(np.uint64)
-    if len(key) > 1 and (key == key[0]).all():
-        return None
-    return RowIdentity.of("uid", key)
+    return None if _is_constant(key) else RowIdentity.of("uid", key)
+
+
+def _has_uids(particles: Particles) -> bool:
+    return particles.format in ("cs", "csv") and particles.has("uid")
+
+
+def has_useless_uids(particles: Particles) -> bool:
+    """Whether there are uids that cannot tell rows apart: rounded, all the same, or no numbers."""
+    return _has_uids(particles) and _uids(particles) is None and particles.n > 1
+
+
+def _is_constant(key: NDArray[Any]) -> bool:
+    return len(key) > 1 and bool((key == key[0]).all())
 
 
 def _images(particles: Particles) -> RowIdentity | None:
@@ -191,7 +206,7 @@ def _images(particles: Particles) -> RowIdentity | None:
     if particles.format == "cs":
         if not (particles.has("blob/path") and particles.has("blob/idx")):
             return None
-        number = particles.column("blob/idx").astype(np.int64) + 1
+        number = particles.numbers("blob/idx").astype(np.int64) + 1
         paths = particles.column("blob/path")
     else:
         columns = ("rlnImageName",) if particles.format == "star" else IMAGE_COLUMNS
@@ -215,7 +230,8 @@ def _untabled(particles: Particles) -> RowIdentity | None:
     return _named(position + 1, np.repeat(name, particles.n))
 
 
-def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity:
+def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity | None:
+    """Write the keys; None where all rows have the same, which tells none apart."""
     clean: dict[str, str] = {}
     keys = np.empty(len(paths), dtype=object)
     for i, (k, path) in enumerate(zip(number.tolist(), paths.tolist(), strict=True)):
@@ -224,7 +240,7 @@ def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity:
             text = clean[path] = normalised(str(path))
         keys[i] = text if k < 0 else f"{k}@{text}"
     kind: IdentityKind = "image" if (number >= 0).any() else "file"
-    return RowIdentity.of(kind, keys)
+    return None if _is_constant(keys) else RowIdentity.of(kind, keys)
 
 
 def split_names(values: NDArray[Any], where: str) -> tuple[Ints, NDArray[Any]]:
@@ -291,7 +307,11 @@ def _find(wanted: tuple[Ints, Ints], offered: tuple[Ints, Ints]) -> Ints:
 
 
 def _image_codes(
-    wanted: NDArray[Any], offered: NDArray[Any], names: tuple[str, str], renamed: bool
+    wanted: NDArray[Any],
+    offered: NDArray[Any],
+    names: tuple[str, str],
+    renamed: bool,
+    moved: bool,
 ) -> Ints:
     """Number the images of both sides alike; a name without a number is a file of one image."""
     number_w, path_w = split_names(wanted, names[0])
@@ -301,7 +321,7 @@ def _image_codes(
     if renamed and len(unique_w) == len(unique_o) == 1:
         same = np.zeros(1, dtype=np.int64)
     else:
-        same = match_stacks(unique_w, unique_o, names)
+        same = match_stacks(unique_w, unique_o, names, moved)
     shared = np.where(same >= 0, same, len(unique_o) + np.arange(len(unique_w)))
     stack = np.concatenate([shared[stack_w], stack_o])
     number = np.abs(np.concatenate([number_w, number_o]))

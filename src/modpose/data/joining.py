@@ -14,6 +14,7 @@ from modpose.data.identity import (
     KIND_WORDS,
     RowIdentity,
     common_identity,
+    has_useless_uids,
     identities_of,
     match_rows,
     split_names,
@@ -77,6 +78,15 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
                 f"{particles.name} {KIND_WORDS[wanted[0].kind]}, so which row belongs to which "
                 "image is not known"
             )
+        for side in (particles, table):
+            if has_useless_uids(side):
+                raise InputError(
+                    f"{side.name}: its uids are all the same, or no whole numbers of 64 bits, so "
+                    "which row belongs to which image is not known"
+                )
+        named = next((identity for identity in offered if identity.kind != "uid"), None)
+        if named is not None and particles.format == "none" and table.n == particles.n:
+            return _of_another_stack(particles, table, named)
         return _by_order(particles, table)
     if _is_bare(particles) and not _of_this_stack(particles, table, pair[1]):
         return _of_another_stack(particles, table, pair[1])

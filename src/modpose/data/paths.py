@@ -28,14 +28,16 @@ def normalised(path: str) -> str:
     return path[1:] if path.startswith("//") else path
 
 
-def match_stacks(wanted: list[str], offered: list[str], names: tuple[str, str]) -> Ints:
+def match_stacks(
+    wanted: list[str], offered: list[str], names: tuple[str, str], moved: bool = False
+) -> Ints:
     """Find the path of one table that is each path of another, both lists without repeats.
 
     The same text is the same path.  Otherwise the path with the longest common end counts, where
     one of both is the end of the other (``Extract/job012/a.mrcs`` and
-    ``/data/project/Extract/job012/a.mrcs``), or where a whole project has moved (both absolute,
-    nothing common at the beginning, two names at the end, no job folder in what differs, and one
-    move for all).
+    ``/data/project/Extract/job012/a.mrcs``).  With ``moved`` also where a whole project has moved
+    (both absolute, nothing common at the beginning, two names at the end, no job folder in what
+    differs, and one move for all); whoever sets it compares the images afterwards.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def match_stacks(wanted: list[str], offered: list[str], names: tuple[str, str]) 
     exact = same >= 0
     if (same < 0).any():
         _match_plainly(wanted, offered, same)
-    _match_slowly(wanted, offered, same, names)
+    _match_slowly(wanted, offered, same, names, moved)
     _say_taken(wanted, offered, np.where(exact, -1, same), names)
     return same
 
@@ -95,7 +97,7 @@ def _last(path: str, depth: int) -> str:
 
 
 def _match_slowly(
-    wanted: list[str], offered: list[str], same: Ints, names: tuple[str, str]
+    wanted: list[str], offered: list[str], same: Ints, names: tuple[str, str], moved: bool
 ) -> None:
     left = np.flatnonzero(same < 0)
     if not left.size:
@@ -109,6 +111,8 @@ def _match_slowly(
         turned = _turned(wanted[i])
         found = _of_end(turned, known, ends, (wanted[i], names[0], names[1]))
         if found is None:
+            if not moved:
+                continue
             found, move = _of_move(turned, ends)
             if found is None or len(moves | {move}) > 1:
                 continue

@@ -76,7 +76,7 @@ def places_in(record: Record, source: Source) -> Ints:
     bare = particles.format == "none"
     names = ("the run", particles.name)
     part = record.n < record.about["whole"]
-    places = match_rows(*pair, names=names, renamed=bare, whole=not part)
+    places = match_rows(*pair, names=names, renamed=bare, moved=True, whole=not part)
     missing = np.flatnonzero(places < 0)
     if missing.size:
         example = str(pair[0].key[missing[0]])[:80]
