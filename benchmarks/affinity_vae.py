@@ -41,7 +41,7 @@ def make_learner(box: int, batch: Batch) -> Learner:
         config, shape=[box] * 3, channels=1, n_images=len(batch), affinity=AffinityTerm(known)
     )
     learner = set_up(vae, config)
-    learner.module.train()
+    learner.vae.train()
     return learner
 
 
@@ -54,8 +54,8 @@ def seconds_per_volume(box: int, size: int, how: AugmentConfig, steps: int) -> l
     taken = []
     for _ in range(steps + 1):
         start = time.process_time()
-        elbo = learner.module(augmented(batch, how, generator), generator=generator)
-        learner.fabric.backward(-elbo.value(1.0, {"affinity": 10.0}).mean())
+        elbo = learner.objective(augmented(batch, how, generator), generator=generator)
+        (-elbo.value(1.0, {"affinity": 10.0}).mean()).backward()
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -85,7 +85,7 @@ def elbo_of_textbook(plain: Textbook, images: Tensor, sample: Sample) -> Tensor:
 def elbo_of_modpose(learner: Learner, images: Tensor, sample: Sample) -> Tensor:
     """ELBO of every image (B,) in modpose, every pixel."""
     batch = as_batch(images)
-    with learner.fabric.autocast():
+    with learner.placement.autocast():
         posterior = learner.vae.posterior(batch)
         cell = sample.cell.unsqueeze(1)
         mean, std = posterior.mean_in(cell), posterior.spread(cell)

@@ -9,7 +9,6 @@ processor.
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -59,7 +58,6 @@ def textbook_turn(box: int, size: int) -> Turn:
 
 def modpose_turn(recipe: str, box: int, size: int, precision: str) -> Turn:
     """Return the step of modpose's training loop."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     options: dict[str, Any] = {"train": {"precision": precision}, "model": {"z_dim": 8}}
     if recipe == "modpose-posed":
         options["model"] |= {"z_dim": 6}  # as many as it has motions

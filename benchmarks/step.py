@@ -97,7 +97,7 @@ def make_step(system: System, contestant: Contestant, size: Size) -> Turn:
         if not contestant.reuses_memory:
             stack.enter_context(mock.patch("modpose.train.loop.keep_freed_memory"))
         learner = make_learner(system, config)
-    learner.module.train()
+    learner.vae.train()
     return Turn(partial(learner_step, learner, config, images, generator), len(images))
 
 

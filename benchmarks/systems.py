@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -176,7 +175,6 @@ def step_config(system: System, recipe: str, size: Size, precision: str = "32-tr
 
 def make_learner(system: System, config: Config) -> Learner:
     """Return a modpose model with its optimiser."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return set_up(build_vae(config, shape=system.shape, channels=1, n_images=1), config)
 
 
@@ -184,7 +182,7 @@ def learner_step(
     learner: Learner, config: Config, images: Tensor, generator: torch.Generator
 ) -> None:
     """Take the step of modpose's training loop."""
-    objective: Objective = learner.module(
+    objective = learner.objective(
         as_batch(images),
         generator=generator,
         pixels=config.train.pixels,
@@ -195,14 +193,14 @@ def learner_step(
 
 def step_optimizers(learner: Learner, batch: Batch, generator: torch.Generator) -> None:
     """Take the step of modpose's training loop on a batch that is ready."""
-    _climb(learner, learner.module(batch, generator=generator))
+    _climb(learner, learner.objective(batch, generator=generator))
 
 
 def _climb(learner: Learner, objective: Objective) -> None:
     loss = -objective.value().mean()
     for optimizer in learner.optimizers:
         optimizer.zero_grad()
-    learner.fabric.backward(loss)
+    loss.backward()
     for optimizer in learner.optimizers:
         optimizer.step()
 

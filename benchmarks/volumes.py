@@ -114,8 +114,8 @@ def modpose_step(learner: Learner, volumes: Tensor, pixels: int | None) -> Step:
     generator = torch.Generator().manual_seed(0)
 
     def step() -> int:
-        elbo = learner.module(batch, generator=generator, pixels=pixels)
-        learner.fabric.backward(-elbo.value().mean())
+        elbo = learner.objective(batch, generator=generator, pixels=pixels)
+        (-elbo.value().mean()).backward()
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -307,7 +307,7 @@ def _go_on(
     """Train to the end, then write what the model infers of its images."""
     config = run.config
     train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
-    device = learner.fabric.device
+    device = learner.placement.device
     with learner.vae.knowing():
         encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
     environment = run.environment

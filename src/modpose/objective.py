@@ -47,3 +47,12 @@ class Objective(NamedTuple):
         for name, term in self.terms.items():
             value = value - (weights or {}).get(name, 1.0) * term
         return value
+
+    def float(self) -> Objective:
+        """Return the same in single precision."""
+        first = self.first_pass
+        return Objective(
+            Elbo(*(part.float() for part in self.elbo)),
+            None if first is None else Elbo(*(part.float() for part in first)),
+            {name: term.float() for name, term in self.terms.items()},
+        )

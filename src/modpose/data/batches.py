@@ -12,7 +12,7 @@ from modpose.geometry.pose import Pose
 from modpose.observe.observation import Observation
 
 
-@dataclass  # not frozen: mixed precision casts the fields of a copy
+@dataclass(frozen=True)
 class Batch:
     """A few images, ready for the model.
 

@@ -16,19 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
-from modpose.config import Config, TrainConfig
+from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
-from modpose.errors import InputError, TrainingError
+from modpose.errors import TrainingError
 from modpose.objective import Objective
 from modpose.progress import Progress
 from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented
 from modpose.train.memory import keep_freed_memory
+from modpose.train.placement import Placement
 from modpose.train.schedules import rate_factor
 from modpose.vae import Vae
 
@@ -71,11 +70,34 @@ def cpu_threads(count: int) -> Iterator[None]:
 class Learner:
     """A model with its optimisers, on its device."""
 
-    fabric: Fabric
+    placement: Placement
     vae: Vae
-    module: _FabricModule
-    optimizers: list[_FabricOptimizer]
+    optimizers: list[torch.optim.Optimizer]
     state: TrainState
+
+    def objective(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator,
+        pixels: int | None = None,
+        decoded_images: int | None = None,
+        augment: bool = False,
+        angle_prior: float = 1.0,
+        hold_content: bool = False,
+    ) -> Objective:
+        """Evaluate the model with its precision; arguments as for :meth:`Vae.forward`."""
+        with self.placement.autocast():
+            found: Objective = self.vae(
+                batch,
+                generator=generator,
+                pixels=pixels,
+                decoded_images=decoded_images,
+                augment=augment,
+                angle_prior=angle_prior,
+                hold_content=hold_content,
+            )
+        return found.float()
 
     def training_state(self) -> dict[str, Any]:
         """Everything beside the weights that resuming needs."""
@@ -123,7 +145,8 @@ def set_up(vae: Vae, config: Config) -> Learner:
     """Put a model on its device, with Adam for networks and sparse Adam for rows an image."""
     keep_freed_memory()
     train = config.train
-    fabric = _fabric(train)
+    placement = Placement.of(train)
+    vae.to(placement.device)
     rows = _rows(vae)
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
@@ -131,18 +154,7 @@ def set_up(vae: Vae, config: Config) -> Learner:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
-    module, *wrapped = fabric.setup(vae, *optimizers)
-    return Learner(fabric, vae, module, list(wrapped), TrainState())
-
-
-def _fabric(train: TrainConfig) -> Fabric:
-    try:
-        return Fabric(accelerator=train.accelerator, devices=1, precision=train.precision)
-    except (RuntimeError, ValueError):
-        raise InputError(
-            f"train.accelerator: this machine has no device '{train.accelerator}' that can be "
-            "used, expected 'cpu', or 'auto' for what is there"
-        ) from None
+    return Learner(placement, vae, optimizers, TrainState())
 
 
 def _rows(vae: Vae) -> dict[Tensor, float]:
@@ -209,8 +221,8 @@ def _train_epoch(
     progress: Progress,
 ) -> dict[str, float]:
     train, state = config.train, learner.state
-    learner.module.train()
-    generator = _generator(learner.fabric.device, config.seed, state.epoch)
+    learner.vae.train()
+    generator = _generator(learner.placement.device, config.seed, state.epoch)
     moves = _generator(torch.device("cpu"), config.seed, AUGMENT_STREAM + state.epoch)
     order = np.random.default_rng([config.seed, state.epoch])
     totals = Totals()
@@ -227,8 +239,8 @@ def _train_epoch(
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
         batch = augmented(batch, train.augment, moves)
         for part in batch.chunks(train.chunk):
-            objective: Objective = learner.module(
-                part.to(learner.fabric.device),
+            objective = learner.objective(
+                part.to(learner.placement.device),
                 generator=generator,
                 pixels=train.pixels,
                 decoded_images=train.decoded_images,
@@ -255,7 +267,7 @@ def _backward(learner: Learner, loss: Tensor) -> None:
             f"the loss became {loss.item()} in epoch {learner.state.epoch + 1}: a smaller "
             "train.lr or train.max_grad_norm=10 usually helps"
         )
-    learner.fabric.backward(loss)
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _step(learner: Learner, max_grad_norm: float | None) -> None:
@@ -280,11 +292,11 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
     """Single-sample ELBO of the validation images, with the same noise every epoch."""
     if not len(dataset.val):
         return {}
-    learner.module.eval()
-    generator = _generator(learner.fabric.device, config.seed, VALIDATION_STREAM)
+    learner.vae.eval()
+    generator = _generator(learner.placement.device, config.seed, VALIDATION_STREAM)
     totals = Totals()
     for batch in dataset.batches(dataset.val, learner.vae.whole_batch):
-        totals.add(learner.module(batch.to(learner.fabric.device), generator=generator))
+        totals.add(learner.objective(batch.to(learner.placement.device), generator=generator))
     metrics = totals.means() | _validate_affinity(learner, dataset, config)
     return {f"val_{name}": value for name, value in metrics.items()}
 
@@ -297,8 +309,8 @@ def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> di
     few = np.linspace(0, len(dataset.val) - 1, min(len(dataset.val), COMPARED)).astype(np.int64)
     batches, contents = [], []
     for batch in dataset.batches(dataset.val[few], learner.vae.whole_batch):
-        ready = batch.to(learner.fabric.device)
-        with learner.fabric.autocast():
+        ready = batch.to(learner.placement.device)
+        with learner.placement.autocast():
             contents.append(learner.vae.posterior(ready).content_mean())
         batches.append(ready)
     together = Batch(
