@@ -21,7 +21,7 @@ from torch import Tensor
 from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
-from modpose.errors import TrainingError
+from modpose.errors import InputError, TrainingError
 from modpose.objective import Objective
 from modpose.progress import Progress
 from modpose.terms.affinity import AffinityTerm
@@ -131,7 +131,7 @@ def _is_state(state: TrainState) -> bool:
     return typed and all(0 <= n < math.inf for n in numbers) and not math.isnan(state.best_elbo)
 
 
-def _moments_fit(optimizer: _FabricOptimizer) -> bool:
+def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether an optimiser's moments have the shapes of its parameters and are finite."""
     return all(
         value.isfinite().all() and value.shape == (parameter.shape if name != "step" else ())
