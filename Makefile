@@ -45,6 +45,9 @@ test-settings: env  ## the suite as other processors run it, with one thread and
 	$(OLD) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
 	$(AVX2) OMP_NUM_THREADS=2 $(BIN)/pytest
 
+matrix: env  ## try every verb on every recipe (`make test` tries one recipe of each family)
+	OMP_NUM_THREADS=1 MODPOSE_MATRIX=all $(BIN)/pytest -n 2 tests/test_recipes_and_verbs.py
+
 check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

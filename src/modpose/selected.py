@@ -73,7 +73,7 @@ def export_selection(
             return []
         if suffix == ".cs":
             _write_records(source, positions, place(out))
-            return []
+            return path_notes(source, out)
         kept = source.subset(rows).particles
         write_star(place(out), kept.table, kept.optics)
     return path_notes(source, out)
