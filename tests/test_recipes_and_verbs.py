@@ -15,6 +15,7 @@ import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
+import starfile
 import yaml
 
 from modpose.cli import main
@@ -312,6 +313,65 @@ def test_every_kind_of_input(indexed: bool, data: Path, cli: Cli, tmp_path: Path
         assert (select.code == 0) == (name == "star-3.0")
         if name == "star-3.0":
             assert "# version" not in (out / "s.star").read_text()
+
+
+# --- data that have changed since the fit -----------------------------------------------------
+
+
+def test_a_re_ordered_table_is_followed_by_every_verb(
+    small: tuple[Path, Path], cli: Cli, tmp_path: Path
+) -> None:
+    run, star = small
+    there = tmp_path / "moved"
+    there.mkdir()
+    (there / "particles.mrcs").symlink_to(star.with_name("particles.mrcs"))
+    blocks = starfile.read(star, always_dict=True)
+    order = np.random.default_rng(1).permutation(14)
+    blocks["particles"] = blocks["particles"].iloc[order].reset_index(drop=True)
+    starfile.write(blocks, there / "particles.star", float_format="%.17g")
+    for name, extra in (("as_was", []), ("moved", ["--input", there / "particles.star"])):
+        out = tmp_path / name
+        assert cli("export", run, "-o", out / "e.star", *extra).code == 0
+        assert cli("select", run, "--where", "index < 5", "-o", out / "s.star", *extra).code == 0
+        assert cli("select", run, "--where", "index < 5", "-o", out / "s.txt", *extra).code == 0
+    for name in ("e.star", "s.star"):
+        as_was, moved = (
+            starfile.read(tmp_path / folder / name, always_dict=True)["particles"]
+            for folder in ("as_was", "moved")
+        )
+        key = "rlnImageName"
+        pd.testing.assert_frame_equal(
+            as_was.sort_values(key, ignore_index=True),
+            moved.sort_values(key, ignore_index=True),
+            check_dtype=False,
+        )
+    rows = [int(row) for row in (tmp_path / "moved" / "s.txt").read_text().split()]
+    assert sorted(order[rows]) == [0, 1, 2, 3, 4]
+
+
+def test_other_images_are_refused_by_every_verb(
+    small: tuple[Path, Path], data: Path, cli: Cli, tmp_path: Path
+) -> None:
+    run, star = small
+    blocks = starfile.read(star, always_dict=True)
+    with mrcfile.open(star.with_name("particles.mrcs")) as file:
+        images, size = file.data.copy(), file.voxel_size.copy()
+    with mrcfile.new(tmp_path / "particles.mrcs") as file:
+        file.set_data(images[::-1].copy())
+        file.voxel_size = size
+    starfile.write(blocks, tmp_path / "particles.star", float_format="%.17g")
+    extra = ["--input", tmp_path / "particles.star"]
+    before = files(run)
+    for arguments in (
+        ["export", run, "-o", tmp_path / "e.star"],
+        ["select", run, "--where", "index < 5", "-o", tmp_path / "s.star"],
+        ["report", run],
+        ["score", run, "--maps", data / "posed" / "maps"],
+        ["resume", run, "--epochs", 2],
+    ):
+        answer = cli(*arguments, *extra, within=tmp_path)
+        assert answer.code == 2, arguments
+    assert files(run) == before
 
 
 # --- nothing is lost --------------------------------------------------------------------------

@@ -75,7 +75,8 @@ def export_run(
         raise InputError(next(iter(reasons.values())))
     targets = {name: paths for name, paths in targets.items() if name not in reasons}
     written = [path for paths in targets.values() for path in paths]
-    check_outputs(written, overwrite, files_of_run(run))
+    opened = None if dataset is None else dataset.source
+    check_outputs(written, overwrite, files_of_run(run, opened))
     notes = list(reasons.values())
     with all_or_nothing() as place:
         if "csv" in targets:

@@ -24,8 +24,11 @@ def files_of_source(source: Source, *others: Path | None) -> Iterator[Path]:
     yield from (path for path in others if path is not None)
 
 
-def files_of_run(run: Run) -> Iterator[Path]:
-    """Yield the files of the run folder (its report apart), and those that it was fitted to."""
+def files_of_run(run: Run, source: Source | None = None) -> Iterator[Path]:
+    """Yield the files of the run folder (its report apart), and those that it was fitted to.
+
+    ``source`` is what it was fitted to, where that is open already.
+    """
     for path in run.path.rglob("*"):
         if "report" not in path.relative_to(run.path).parts and path.is_file():
             yield path
@@ -38,7 +41,9 @@ def files_of_run(run: Run) -> Iterator[Path]:
                 yield split_array_name(Path(name))[0]
             except InputError:
                 continue
-    if run.has_images:
+    if source is not None:
+        yield from files_of_source(source)
+    elif run.has_images:
         try:
             yield from files_of_source(run.dataset().source)
         except InputError:  # the images are gone, so nothing of theirs can be replaced
