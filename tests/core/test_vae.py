@@ -190,7 +190,8 @@ def test_every_recipe_trains_on_grey_and_colour(recipe: str, channels: int) -> N
         (-elbo.mean()).backward()
         optimizer.step()
         values.append(elbo.mean().item())
-    assert values[-1] > values[0] + 0.5
+    # Adam with this rate overshoots by nats, elsewhere on each processor: not the last step alone
+    assert np.mean(values[-10:]) > values[0] + 0.5
 
 
 def test_log_likelihood_against_a_loop_over_pixels() -> None:

@@ -88,7 +88,8 @@ def test_agrees_with_torch_ctf(u: float, v: float, angle: float) -> None:
         fftshift=False,
     )
     ours = ctf_2d(params, (32, 24))[0]
-    torch.testing.assert_close(ours, theirs.reshape(ours.shape).double(), atol=2e-4, rtol=0)
+    # theirs is in single precision: of a phase of up to 400 rad each rounding takes 2.4e-5
+    torch.testing.assert_close(ours, theirs.reshape(ours.shape).double(), atol=5e-4, rtol=0)
 
 
 def test_zero_frequency_is_the_amplitude_contrast_and_low_frequencies_are_positive() -> None:

@@ -80,9 +80,11 @@ def test_a_picture_comes_back_from_its_coefficients(n: int, seed: int) -> None:
     image = torch.randn(2, 1, n, n, generator=torch.Generator().manual_seed(seed))
     projection = whole(n, 1.0)
     again = projection.picture(projection.transform(image))
-    torch.testing.assert_close(again, image[:, 0], atol=2e-6, rtol=0)
+    # there and back through 2 log2(n²) = 16 additions of numbers up to 5 in single precision
+    torch.testing.assert_close(again, image[:, 0], atol=1e-5, rtol=0)
     power = projection._power(projection.transform(image)).sum(1)
-    torch.testing.assert_close(power, image.square().sum((1, 2, 3)))  # Parseval
+    expected = image.square().sum((1, 2, 3))
+    torch.testing.assert_close(power, expected, atol=0, rtol=1e-5)  # Parseval
 
 
 @pytest.mark.parametrize("n", [8, 9, 16])
@@ -146,7 +148,7 @@ def test_a_whole_pixel_of_shift_rolls_the_picture() -> None:
     image = torch.randn(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     phase = projection.shift_phase(torch.tensor([[2.0, -3.0]]))
     moved = projection.picture(projection.transform(image) * phase)
-    torch.testing.assert_close(moved, image[:, 0].roll((-3, 2), (1, 2)), atol=2e-6, rtol=0)
+    torch.testing.assert_close(moved, image[:, 0].roll((-3, 2), (1, 2)), atol=1e-5, rtol=0)
 
 
 # --- noise ------------------------------------------------------------------------------------

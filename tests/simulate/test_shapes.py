@@ -45,8 +45,9 @@ def test_sizes_are_those_of_dsprites(
     picture = one(shape, scale)
     assert picture.sum() == pytest.approx(area * scale**2, rel=0.05)
     rows, columns = np.nonzero(picture > 0.5)
-    assert np.ptp(columns) + 1 == pytest.approx(scale * extent[0], abs=1.5)
-    assert np.ptp(rows) + 1 == pytest.approx(scale * extent[1], abs=1.5)
+    # a pixel on each side may be covered by half
+    assert np.ptp(columns) + 1 == pytest.approx(scale * extent[0], abs=2)
+    assert np.ptp(rows) + 1 == pytest.approx(scale * extent[1], abs=2)
 
 
 @settings(max_examples=20, deadline=None)
