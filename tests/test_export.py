@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from modpose.build import build_vae
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.export import export_run, write_latents
+from modpose.export import _fresh_particles, export_run, write_latents
 from modpose.fit import describe_fit
 from modpose.options import resolve
 from modpose.recipes import recipe_config
@@ -286,6 +287,20 @@ def test_a_cryosparc_table_becomes_a_star_with_its_ctf(tmp_path: Path) -> None:
     assert ctf_after is not None
     np.testing.assert_allclose(ctf_after, ctf_before, rtol=1e-6, atol=1e-5)
     assert len(starfile.read(tmp_path / "out.star")["optics"]) == 2
+
+
+def test_a_fresh_star_says_what_was_done_to_the_images(tmp_path: Path) -> None:
+    images, _ = posed_images(16)
+    write_stack(tmp_path / "stack.mrcs", images)
+    plain = [PIXEL_SIZE, 9e3, 8e3, 10, 300, 2.7, 0.1, 0, 0]
+    ctf = np.array([[*plain, 0.5, 2.0], [*plain, 1.0, 1.0], [*plain, 1.0, 0.0]])
+    source = open_source(tmp_path / "stack.mrcs", index=np.arange(3))
+    source = replace(source, particles=replace(source.particles, given_ctf=ctf))
+    found = _fresh_particles(source, tmp_path / "out.star")
+    assert len(found.optics) == 3
+    np.testing.assert_allclose(found.ctf(), ctf, rtol=1e-6)
+    some = replace(source, particles=replace(source.particles, given_ctf=ctf[:, :9]))
+    assert "rlnCtfDataAreCtfPremultiplied" not in _fresh_particles(some, tmp_path / "o.star").optics
 
 
 def test_an_array_file_has_no_image_names(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from modpose.config.model import SpectralConfig
 from modpose.data import preprocess
 from modpose.data.files import Staging, all_or_nothing, check_outputs, refuse_to_replace
 from modpose.data.mrc import is_mrc
+from modpose.data.optics import FLIPPED, PREMULTIPLIED, SIGN, image_sign
 from modpose.data.particles import Particles
 from modpose.data.source import image_references
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.inputs import files_of_run
 from modpose.latents import content_columns
-from modpose.observe.ctf import CtfColumn
+from modpose.observe.ctf import CtfColumn, CtfState
 from modpose.upright import write_pictures
 
 if TYPE_CHECKING:
@@ -253,6 +254,7 @@ def _write_poses(
     particles = source.particles
     if particles.format != "star":
         particles = _fresh_particles(source, out)
+
     sizes = preprocess.geometry(source.stack.shape, run.config.data, source.stack.name)
     table = with_poses(
         particles,
@@ -261,7 +263,7 @@ def _write_poses(
         pixel_size=source.pixel_size,
     )
     write_star(place(out), table, particles.optics)
-    return _pose_notes(particles, latents) + path_notes(source, out)
+    return _pose_notes(particles, latents) + _mark_notes(source) + path_notes(source, out)
 
 
 def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
@@ -270,6 +272,13 @@ def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
     columns = [c for c in ("rlnAngleRot", "rlnAngleTilt") if c in particles.table]
     if posed and any((particles.table[column] != 0).any() for column in columns):
         return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]
+    return []
+
+
+def _mark_notes(source: Source) -> list[str]:
+    """Tell of what a table of cryoSPARC says of its images and a STAR file cannot."""
+    if source.particles.format == "cs" and image_sign(source.particles) is not None:
+        return [f"a STAR file has no {SIGN}: these images are of dark particles, invert them"]
     return []
 
 
@@ -309,8 +318,16 @@ def _fresh_particles(source: Source, out: Path) -> Particles:
     if ctf is not None:
         for column, name in _CTF_OF_PARTICLE.items():
             table[name] = ctf[:, column].astype(np.float64)
+        if ctf.shape[1] > CtfColumn.SCALE:
+            table["rlnCtfScalefactor"] = ctf[:, CtfColumn.SCALE].astype(np.float64)
+        else:
+            ctf = np.pad(ctf, ((0, 0), (0, len(CtfColumn) - ctf.shape[1])))
         kinds, group = np.unique(ctf[:, list(_CTF_OF_GROUP)], axis=0, return_inverse=True)
         optics = pd.DataFrame(kinds.astype(np.float64), columns=list(_CTF_OF_GROUP.values()))
+        state = optics.pop(_CTF_OF_GROUP[CtfColumn.STATE])
+        for value, name in ((CtfState.FLIPPED, FLIPPED), (CtfState.PREMULTIPLIED, PREMULTIPLIED)):
+            if (state == value).any():
+                optics[name] = (state == value).astype(np.int64)
     optics = optics.dropna(axis=1).round(6)
     count = len(optics)
     optics.insert(0, "rlnOpticsGroup", np.arange(1, count + 1))
@@ -333,4 +350,5 @@ _CTF_OF_GROUP = {
     CtfColumn.VOLTAGE: "rlnVoltage",
     CtfColumn.CS: "rlnSphericalAberration",
     CtfColumn.AMPLITUDE_CONTRAST: "rlnAmplitudeContrast",
+    CtfColumn.STATE: "state",
 }
