@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 DEMO := demo
 
-.PHONY: help env demo test test-settings check fuzz bench docs clean
+.PHONY: help env demo test test-settings test-kills check fuzz bench docs clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/'
@@ -47,6 +47,9 @@ test-settings: env  ## the suite as other processors run it, with one thread and
 
 matrix: env  ## try every verb on every recipe (`make test` tries one recipe of each family)
 	OMP_NUM_THREADS=1 MODPOSE_MATRIX=all $(BIN)/pytest -n 2 tests/test_recipes_and_verbs.py
+
+test-kills: env  ## kill fits at every moment at which they change a file (two minutes)
+	MODPOSE_KILLS_EVERY=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/core/test_kills.py
 
 check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff check

@@ -20,7 +20,7 @@ from modpose.build import build_vae
 from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
 from modpose.data.labels import read_labels
-from modpose.data.record import Record, fingerprint, image_fingerprint, record_of
+from modpose.data.record import Record, described, record_of
 from modpose.data.training_set import check_images, open_dataset
 from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
@@ -183,6 +183,10 @@ def resume_run(
     opened = Run.open(path)
     if opened.finished and epochs is None and staged(opened.path) is None:
         raise InputError(f"{path}: the run is finished; give --epochs N to train it for longer")
+    if opened.finished and epochs is not None and staged(opened.path) is None:
+        done = int(opened.epochs()[-1]["epoch"])
+        if epochs <= done:
+            raise InputError.of(path, "--epochs", epochs, f"more than the {done} that it has")
     with Run.going_on(path) as run:
         if epochs is not None:
             train = run.config.train.model_copy(update={"epochs": epochs})
@@ -192,6 +196,8 @@ def resume_run(
         places = {k: Path(v) for k, v in moved.items() if isinstance(v, str | Path)}
         if places:
             run.update_environment(**{k: os.fspath(v.absolute()) for k, v in places.items()})
+        if run.record() is None:  # of version 0.1
+            run.remember(dataset)
         saved = newest_checkpoint(run.path / "checkpoints")
         if saved is None:
             learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
@@ -348,10 +354,7 @@ def describe_fit(
         "threads": config.train.threads,
         "seed": config.seed,
         "input": None if source.path is None else os.fspath(source.path.absolute()),
-        "fingerprint": fingerprint(record),
-        "images": image_fingerprint(source.stack),
-        "data": record.about,
-        "stored_shape": list(source.stack.shape),
+        **described(record, source),
         "n": dataset.n,
         "shape": list(dataset.shape),
         "channels": dataset.channels,

@@ -321,6 +321,14 @@ class Run:
             return None
         return Record(run_folder.read_table(path), about)
 
+    def remember(self, dataset: Dataset) -> None:
+        """Write down what version 0.1 did not of the images of the run."""
+        from modpose.data.record import described, record_of
+
+        record = record_of(dataset)
+        replace_atomically(self.path / "rows.parquet", record.rows.to_parquet, overwrite=True)
+        self.update_environment(**described(record, dataset.source))
+
     def dataset(
         self,
         input: Given = None,

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.config import Config, merge, parse_config
-from modpose.data.record import LEAST_SAMPLED, SAMPLED, column_sums, pixel_sums, sampled
+from modpose.data.dataset import dataset_of
+from modpose.data.recognise import check_used
+from modpose.data.record import LEAST_SAMPLED, SAMPLED, column_sums, pixel_sums, record_of, sampled
 from modpose.data.stack import ArrayStack
 from modpose.data.star import write_star
 from modpose.data.tables import read_particles
@@ -233,6 +235,48 @@ def test_a_column_that_the_run_uses_may_not_change(
         run.dataset()
 
 
+def test_poses_and_ctf_from_files_are_followed_and_compared(project: Path) -> None:
+    star, poses = star_of(project), project / "refined.star"
+    shutil.copy(star, poses)
+    stack = next(open_source(star).stack.files())
+    opened = open_source(stack, poses=poses, ctf=poses)
+    run = fit_run(opened, tiny(), project / "bare", poses=poses, ctf=poses, quiet=True)
+    before = run.dataset()
+    rewrite(poses, in_order)
+    after = run.dataset()
+    assert before.rotation is not None and before.ctf is not None
+    np.testing.assert_array_equal(before.rotation, after.rotation)
+    np.testing.assert_array_equal(before.ctf, after.ctf)
+    rewrite(poses, lambda table: table.assign(rlnAnglePsi=table["rlnAnglePsi"].to_numpy()[::-1]))
+    with pytest.raises(InputError, match="rotation was"):
+        run.dataset()
+    shutil.copy(star, poses)
+    rewrite(poses, lambda table: table.assign(rlnDefocusU=table["rlnDefocusU"] + 50))
+    with pytest.raises(InputError, match="defocus u"):
+        run.dataset()
+    rewrite(poses, lambda table: table.iloc[1:])
+    with pytest.raises(InputError):
+        run.dataset()
+
+
+def test_wedge_masks_that_changed_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volumes = rng.standard_normal((12, 8, 8, 8)).astype(np.float32)
+    masks = np.ones((12, 8, 8, 8), np.float32)
+    masks[:, :, :2] = 0
+    np.save(tmp_path / "volumes.npy", volumes)
+    np.save(tmp_path / "masks.npy", masks)
+    values = merge(recipe_config("modpose-3d"), {"model": {"wedge": str(tmp_path / "masks.npy")}})
+    config = parse_config(values, "modpose-3d")
+    dataset = dataset_of(open_source(tmp_path / "volumes.npy"), config)
+    record = record_of(dataset)
+    check_used(record, dataset_of(open_source(tmp_path / "volumes.npy"), config))
+    masks[11, :, :3] = 0
+    np.save(tmp_path / "masks.npy", masks)
+    with pytest.raises(InputError, match="image 12: the wedge mask was"):
+        check_used(record, dataset_of(open_source(tmp_path / "volumes.npy"), config))
+
+
 def test_the_pixel_size_and_a_meaning_of_pixels_may_not_change(project: Path) -> None:
     star, run = star_of(project), Run.open(project / "run")
     particles = read_particles(star)
@@ -380,6 +424,7 @@ def test_a_run_of_version_0_1_is_read_and_gone_on_with(name: str, tmp_path: Path
         np.testing.assert_allclose(found.z, known, rtol=1e-3, atol=1e-4)
     longer = resume_run(stored, epochs=3, input=images, quiet=True)
     assert longer.metrics()["epoch"].tolist() == [1, 2, 3]
+    assert longer.record() is not None and longer.dataset().n == len(before)
     assert (stored / MARKER).is_file()
     assert set(json.loads((stored / MARKER).read_text())["sha256"].values()) == {
         sha256(stored / "latents.parquet"),

@@ -130,6 +130,16 @@ def record_of(dataset: Dataset, labels: str | None = None) -> Record:
     return Record(rows, about)
 
 
+def described(record: Record, source: Source) -> dict[str, Any]:
+    """Collect what ``environment.json`` says of the images, beside the rows."""
+    return {
+        "fingerprint": fingerprint(record),
+        "images": image_fingerprint(source.stack),
+        "data": record.about,
+        "stored_shape": list(source.stack.shape),
+    }
+
+
 def fingerprint(record: Record) -> str:
     """Hash everything that is remembered; begins with ``2-``, the version of the hash."""
     digest = hashlib.sha256(repr(sorted(record.about["columns"].items())).encode())
