@@ -15,7 +15,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "mathml",
     "reference",
 ]
 myst_enable_extensions = ["dollarmath", "deflist"]
@@ -23,6 +23,8 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "modpose"
+html_math_renderer = "mathml"
+smartquotes = False  # commands are copied from these pages
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
 autodoc_default_options = {"exclude-members": "__init__, __new__, model_config"}
