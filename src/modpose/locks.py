@@ -138,4 +138,4 @@ def _taken(path: Path, owner: dict[str, object]) -> InputError:
     who = f" (process {owner['pid']} on {owner.get('host')})" if "pid" in owner else ""
     away = bool(owner) and owner.get("host") != socket.gethostname()
     remedy = f"; if that process is gone, remove {path}" if away else ""
-    return InputError(f"{path.parent}: another process writes to this run{who}{remedy}")
+    return InputError(f"{path.parent}: another process writes to this folder{who}{remedy}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,17 @@ def test_a_report_of_an_older_version_is_replaced_and_a_figure_of_the_user_is_no
     with pytest.raises(InputError, match="is no file of a report"):
         build_report(bare, quiet=True)
     assert figure.read_bytes() == b"mine, too"
+
+
+def test_what_a_killed_report_left_is_no_obstacle(bare: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = bare / "report" / f".modpose.{ended.pid}.part"
+    left.mkdir(parents=True)
+    (left / "index.html").write_text("half")
+    (bare / "report" / ".lock").write_text("{}")
+    page = build_report(bare, quiet=True)
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", ".files.json"}
 
 
 def test_a_folder_that_is_no_report_is_not_replaced(bare: Path) -> None:

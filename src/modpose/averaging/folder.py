@@ -17,6 +17,7 @@ from modpose.averaging.classify import Assignment, State
 from modpose.data.files import (
     Staging,
     check_outputs,
+    holds_files,
     refuse_input_as_output,
     remove_dead_leftovers,
     replace_atomically,
@@ -54,7 +55,7 @@ def check_folder(
         raise InputError(f"{folder}: a file stands where the folder should go")
     if resume:
         _check_settings(folder, wanted)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and holds_files(folder):
         if not _is_alignment(folder):
             raise InputError(f"{folder}: the folder is not empty and holds no alignment")
         if not overwrite:

@@ -46,6 +46,7 @@ from modpose.data.record import source_fingerprint
 from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
+from modpose.locks import writing
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -112,17 +113,19 @@ def align_subtomograms(
         source, wedge, shape=(side,) * 3, pixel_size_factor=binning, datadir=datadir
     )
     data = read_coefficients(source, wedges, settings)
-    work = go_on(folder) if resume else begin(folder, wanted)
-    found = _carried_out(data, work, settings, quiet)._replace(binning=binning)
-    if settings.motions:
-        found = found._replace(motions=_motions_of(data, found, settings))
-    with all_or_nothing() as place:
-        for earlier in written_files(folder):
-            place.remove(earlier)
-        publish_work(work, folder, place)
-        write_page(folder, source, found, settings, place)
-        write_results(folder, source, found, data, place)
-    remove_work(work, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        work = go_on(folder) if resume else begin(folder, wanted)
+        found = _carried_out(data, work, settings, quiet)._replace(binning=binning)
+        if settings.motions:
+            found = found._replace(motions=_motions_of(data, found, settings))
+        with all_or_nothing() as place:
+            for earlier in written_files(folder):
+                place.remove(earlier)
+            publish_work(work, folder, place)
+            write_page(folder, source, found, settings, place)
+            write_results(folder, source, found, data, place)
+        remove_work(work, folder)
     return found
 
 

@@ -247,6 +247,11 @@ def remove_dead_leftovers(folder: Path) -> None:
                 Path(entry.path).unlink()
 
 
+def holds_files(folder: Path) -> bool:
+    """Tell whether a folder holds anything but what processes left in hidden files."""
+    return any(not path.name.startswith(".") for path in folder.iterdir())
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process of this machine is running."""
     try:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import all_or_nothing, refuse_to_replace
+from modpose.data.files import all_or_nothing, holds_files, refuse_to_replace
 from modpose.errors import InputError
 from modpose.latents import content_columns
+from modpose.locks import writing
 from modpose.report import grids, kin, sections, summary
 from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
@@ -325,7 +327,7 @@ def _page(run: Run, material: Material, latents: pd.DataFrame, made: list[Sectio
 def _check_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
-    if not folder.is_dir() or (any(folder.iterdir()) and files_of_report(folder) is None):
+    if not folder.is_dir() or (holds_files(folder) and files_of_report(folder) is None):
         raise InputError(f"{folder}: something that is no report stands where the report should go")
     refuse_to_replace([folder / PAGE], overwrite)
 
@@ -334,6 +336,16 @@ def _write(folder: Path, page: str, made: list[Section]) -> None:
     """Write page and figures in place of those of an earlier report, and of nothing else."""
     pictures = {picture.name: picture.png for section in made for picture in section.pictures}
     files = {name: pictures[name] for name in sorted(pictures)} | {PAGE: page.encode()}
+    folder.mkdir(exist_ok=True)
+    try:
+        with writing(folder):
+            _replace(folder, files)
+    finally:
+        with suppress(OSError):  # only where nothing came to be
+            folder.rmdir()
+
+
+def _replace(folder: Path, files: dict[str, bytes]) -> None:
     earlier = files_of_report(folder) or []
     foreign = (folder / name for name in files if folder / name not in earlier)
     there = next((path for path in foreign if os.path.lexists(path)), None)
