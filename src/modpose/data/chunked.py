@@ -41,7 +41,16 @@ def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     strange = sorted(set(_codecs(metadata)) - CODECS)
     if strange:
         raise InputError.of(path, "the codec", f"'{strange[0]}'", "one that only unpacks numbers")
+    _check_stored(path, node)
     return _chunked(path, node, kind, "Zarr")
+
+
+def _check_stored(path: Path, node: Any) -> None:
+    """Refuse an array with more images than its chunks hold; Zarr would make up the others."""
+    stored = _guarded(lambda: int(node.nchunks_initialized) * int(node.chunks[0]), path, "Zarr")
+    if node.shape[0] > stored:
+        found = f"{node.shape[0]}, of which {stored} at most are stored"
+        raise InputError.of(path, "the number of images", found, "all of them in the store")
 
 
 def open_hdf5(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
