@@ -268,6 +268,7 @@ def with_given(
     """
     about: dict[str, Any] = {"n": particles.n, "box": shape[-1]}
     of_header = pixel_size if particles.pixel_size() is None else None
+    known: tuple[Particles, Ints] | None = None
     if ctf is not None:
         path = _existing(ctf)
         if path.suffix.lower() == ".pkl":
@@ -275,11 +276,10 @@ def with_given(
             say_order(path, particles)
             _settle_size(given, particles.pixel_size(), of_header, path)
         else:
-            table = read_particles(path)
-            joined = join_rows(particles, table, per_image=True)
-            selected = matched(joined, selected, (particles.name, table.name), partial)
-            _check_header(of_header, particles.name, table)
-            given = ctf_of(table, pixel_size)[joined.rows]
+            known, selected = _joined(
+                particles, path, selected, partial, of_header, per_image=poses != ctf
+            )
+            given = ctf_of(known[0], pixel_size)[known[1]]
         particles = replace(particles, given_ctf=given)
         of_table = particles.pixel_size()
         pixel_size = pixel_size if of_table is None else of_table
@@ -289,14 +289,28 @@ def with_given(
             found = read_poses(path, **about)
             say_order(path, particles)
             return replace(particles, given_poses=found), selected
-        table = read_particles(path)
-        joined = join_rows(particles, table)
-        selected = matched(joined, selected, (particles.name, table.name), partial)
-        _check_header(of_header, particles.name, table)
-        rotation, shift = poses_of(table, pixel_size)
-        given_poses = rotation[joined.rows], shift[joined.rows]
+        if known is None or poses != ctf:
+            known, selected = _joined(particles, path, selected, partial, of_header)
+        rotation, shift = poses_of(known[0], pixel_size)
+        given_poses = rotation[known[1]], shift[known[1]]
         particles = replace(particles, given_poses=given_poses)
     return particles, selected
+
+
+def _joined(
+    particles: Particles,
+    path: Path,
+    selected: Ints,
+    partial: bool,
+    of_header: float | None,
+    per_image: bool = False,
+) -> tuple[tuple[Particles, Ints], Ints]:
+    """Read a table and find its row for each image; and the selected images that have one."""
+    table = read_particles(path)
+    joined = join_rows(particles, table, per_image=per_image)
+    selected = matched(joined, selected, (particles.name, table.name), partial)
+    _check_header(of_header, particles.name, table)
+    return (table, joined.rows), selected
 
 
 def _settle_size(

@@ -72,10 +72,14 @@ def _match_plainly(wanted: list[str], offered: list[str], same: Ints) -> None:
         rest = np.setdiff1d(np.arange(len(offered)), same).tolist()
         of_wanted = _only_ends(wanted, left, depth)
         of_offered = _only_ends(offered, rest, depth)
-        for end in of_wanted.keys() & of_offered.keys():
-            i, j = of_wanted[end], of_offered[end]
-            if i >= 0 and j >= 0 and _is_end(wanted[i], offered[j]):
-                same[i] = j
+        pairs = [
+            (i, j)
+            for end, i in of_wanted.items()
+            if i >= 0 and (j := of_offered.get(end, -1)) >= 0 and _is_end(wanted[i], offered[j])
+        ]
+        if pairs:
+            rows = np.array(pairs)
+            same[rows[:, 0]] = rows[:, 1]
 
 
 def _only_ends(paths: list[str], rows: list[int], depth: int) -> dict[str, int]:
@@ -92,8 +96,12 @@ def _is_end(one: str, other: str) -> bool:
 
 
 def _last(path: str, depth: int) -> str:
-    parts = path.rsplit("/", depth)
-    return path if len(parts) <= depth else path[len(parts[0]) + 1 :]
+    at = len(path)
+    for _ in range(depth):
+        at = path.rfind("/", 0, at)
+        if at < 0:
+            return path
+    return path[at + 1 :]
 
 
 def _match_slowly(
