@@ -17,6 +17,7 @@ from modpose import Run, fit_run, open_source
 from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
+from modpose.encoders.encoder import Encoder
 from modpose.posterior.latents import Latents
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report, figures
@@ -179,12 +180,12 @@ class Moments(nn.Module):
 
     def __init__(self, lag: float = 1.0, rotation: str = "uniform", std: float | None = 2.0):
         super().__init__()
-        self.lag, self.encoder = lag, nn.Identity()
+        self.lag, self.encoder = lag, Encoder()
         prior = SimpleNamespace(prior=rotation)
         self.layout = SimpleNamespace(rotation=prior, shift_std=std, z_dim=2)
 
     def posterior(self, batch: Batch) -> SimpleNamespace:
-        image = batch.image[:, 0]
+        image = (batch.image if batch.twin is None else batch.twin)[:, 0]
         place = torch.arange(image.shape[-1]) - image.shape[-1] // 2
         x, y = place[None, None, :], place[None, :, None]
         mass = image.sum((1, 2))
@@ -267,6 +268,16 @@ def test_an_angle_that_does_not_follow_is_seen() -> None:
     rows = {row[0]: row[1:] for row in section.table}
     assert float(rows["error of the angle, median"][0].removesuffix("°")) == pytest.approx(90)
     assert float(rows["resultant length of the errors"][0]) < 0.05
+
+
+def test_an_evil_twin_is_probed_with_its_twin() -> None:
+    """Its encoder sees another image, which stays as it is: no angle follows."""
+    made = moments_material(Moments())
+    assert made.probe is not None
+    twins = made.probe.batch.image.roll(1, 0)
+    probe = replace(made.probe, batch=replace(made.probe.batch, twin=twins))
+    found = follow(probe, infer(probe, probe.batch), [(70.0, (0.0, 0.0))])
+    assert np.allclose(found.angle_deg, -70) and found.content.max() == 0
 
 
 def test_a_model_without_rotation_is_only_shifted_and_one_without_shift_only_turned() -> None:

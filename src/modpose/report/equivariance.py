@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,10 +113,8 @@ def shift_of(side: int) -> float:
 def infer(probe: Probe, batch: Batch) -> Poses:
     """Infer content and pose, as ``encode`` does, of images that are prepared already."""
     parts = []
-    for first in range(0, len(batch), probe.vae.whole_batch):
-        few = slice(first, first + probe.vae.whole_batch)
-        ctf = None if batch.ctf is None else batch.ctf[few]
-        best = probe.vae.posterior(type(batch)(batch.index[few], batch.image[few], ctf)).best()
+    for few in batch.chunks(probe.vae.whole_batch):
+        best = probe.vae.posterior(few).best()
         angle = wrap(best.angle[:, 0]).rad2deg()
         parts.append([part.cpu() for part in (best.z[:, 0], angle, best.shift[:, 0])])
     return Poses(*(torch.cat(column).double().numpy() for column in zip(*parts, strict=True)))
@@ -134,7 +132,7 @@ def moved(probe: Probe, way: Move) -> Batch:
         ctf = ctf.clone()
         ctf[:, CtfColumn.DEFOCUS_ANGLE] += angle
     pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    return type(batch)(batch.index, pixels.to(batch.image.device), ctf)
+    return replace(batch, image=pixels.to(batch.image.device), ctf=ctf)
 
 
 def follow(probe: Probe, still: Poses, ways: Iterable[Move]) -> Followed:
