@@ -413,6 +413,24 @@ def test_no_verb_replaces_its_input(
     assert stack.is_file()
 
 
+def test_a_run_is_no_input(small: tuple[Path, Path], cli: Cli, tmp_path: Path) -> None:
+    run, _ = small
+    for arguments in (["fit", run, "-o", tmp_path / "x"], ["inspect", run],
+                      ["encode", run, run, "-o", tmp_path / "x.csv"]):  # fmt: skip
+        answer = cli(*arguments, within=tmp_path)
+        assert answer.code == 2
+        assert "this is the folder of a run" in answer.err
+    cli("volumes", run, "--along", 1, "--steps", 2, "-o", tmp_path / "v")
+    (tmp_path / "corners.txt").write_text("0,0\n1,0\n1,1\n")
+    corners = tmp_path / "corners.txt"
+    for arguments in (
+        ["volumes", run, "--at", tmp_path / "v" / "content.csv", "-o", tmp_path / "v"],
+        ["select", run, "--region", corners, "-o", corners],
+    ):
+        answer = cli(*arguments, "--overwrite", within=tmp_path)
+        assert "is an input" in answer.err
+
+
 def test_a_check_never_replaces_its_input(data: Path, cli: Cli, tmp_path: Path) -> None:
     star = data / "posed" / "particles.star"
     cli("backproject", star, "-o", tmp_path / "made", "--no-check")

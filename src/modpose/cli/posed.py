@@ -172,6 +172,7 @@ def volumes(
     modpose volumes run -o centres --cluster 6
     modpose volumes run -o path --path 3..120 --steps 20 --flip-hand
     """
+    from modpose.data.files import refuse_input_as_output
     from modpose.run import Run
     from modpose.volumes import along_component, along_path, at_clusters, at_file, write_volumes
 
@@ -182,6 +183,7 @@ def volumes(
     if not z.shape[1]:
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
+        refuse_input_as_output([out / "content.csv"], [at])
         stops = at_file(at, z.shape[1])
     elif cluster is not None:
         stops = at_clusters(z, cluster, opened.config.seed)

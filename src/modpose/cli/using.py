@@ -232,8 +232,8 @@ def export(
     """Write poses, classes and content for other programs.
 
     STAR keeps every column of the input and adds rlnAnglePsi, rlnOriginXAngst, rlnOriginYAngst,
-    rlnClassNumber and modposeZ0...; CSV holds the latents; MRCS the images turned upright and
-    the model's noise-free version of each.
+    rlnClassNumber and modposeZ0...; CSV holds the latents; MRCS the images as the model saw them
+    (cropped, scaled, inverted), turned upright, and the model's noise-free version of each.
 
     \b
     modpose export run -o particles_aligned.star
@@ -283,10 +283,12 @@ def select(
     modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
     modpose select run --region -1,-1,0,2 -o corner.star
     """
+    from modpose.data.files import check_outputs
     from modpose.run import Run
     from modpose.select import choose
     from modpose.selected import export_selection
 
+    check_outputs([out], overwrite, [] if region is None else [Path(region)])
     opened = Run.open(run, input=moved, datadir=datadir)
     mask = choose(opened, cluster=cluster, where=where, region=region)
     for note in export_selection(opened, mask, out, overwrite=overwrite):

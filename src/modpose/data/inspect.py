@@ -24,6 +24,7 @@ from modpose.data.source import (
     image_references,
     open_source,
     open_stack,
+    refuse_run,
     split_array_name,
 )
 from modpose.data.stack import Stack
@@ -94,6 +95,7 @@ def describe(path: str | Path, datadir: Path | None = None) -> Description:
         kind = "a cryoSPARC table of particles" if suffix == ".cs" else "a CSV table"
         return _particles(file, kind, particles, datadir)
     if file.is_dir() and suffix != ".zarr":
+        refuse_run(file)
         return _folder(file)
     if suffix == ".npz" and array is None:
         return _archive(file)

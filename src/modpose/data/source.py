@@ -228,9 +228,18 @@ def _no_table(stack: Stack, file: str | None = None) -> Particles:
     return Particles(table, name=file, position=np.arange(stack.n))
 
 
+def refuse_run(path: Path) -> None:
+    """Raise InputError where a folder is a run, whose figures are no data."""
+    from modpose.run_folder import is_run
+
+    if is_run(path):
+        raise InputError(f"{path}: this is the folder of a run, expected images")
+
+
 def _open_folder(path: Path, kind: Kind) -> Source:
     import pandas as pd
 
+    refuse_run(path)
     maps = sorted(filter(is_mrc, path.iterdir()), key=lambda p: natural_key(p.name))
     pictures = formats.picture_files(path, nested=not maps)
     position: NDArray[np.int64] | None = None
