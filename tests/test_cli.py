@@ -371,10 +371,14 @@ def test_an_interrupted_fit_says_how_to_go_on(
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(modpose.fit, "fit_run", interrupt)
-    result = cli("fit", particles, "-o", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(modpose.fit, "start", interrupt)
+        result = cli("fit", particles, "-o", tmp_path / "run")
     assert result.code == 130
     assert f"continue with: modpose fit --resume {tmp_path / 'run'}" in result.err
+    monkeypatch.setattr(modpose.fit, "fit_run", interrupt)
+    result = cli("fit", particles, "-o", tmp_path / "other")
+    assert result.code == 130 and "interrupted; nothing" in result.err
 
 
 # --- precedence -------------------------------------------------------------------------------

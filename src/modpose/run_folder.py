@@ -213,6 +213,9 @@ def remove_leftovers(folder: Path) -> None:
     if (folder / NEW).is_dir() and not (folder / NEW / MARKER).is_file():
         shutil.rmtree(folder / NEW, ignore_errors=True)
     remove_dead_leftovers(folder)
+    for path in folder.glob(".report-????????"):  # of a report that version 0.1 was killed in
+        if {child.name for child in path.iterdir()} <= {REPORT} and (folder / REPORT).is_dir():
+            shutil.rmtree(path, ignore_errors=True)
     ours = {*FILES, READY}
     for place in (folder, folder / "checkpoints", folder / NEW, folder / NEW / "checkpoints"):
         for path in list(place.iterdir()) if place.is_dir() else []:

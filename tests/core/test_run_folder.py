@@ -374,6 +374,21 @@ def test_one_process_at_a_time_writes_to_a_run_and_a_dead_one_does_not_block(
     assert not (run / LOCK).exists()
 
 
+def test_a_report_and_an_alignment_hold_the_lock_too(
+    run: Path, holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    from modpose import align_subtomograms
+    from modpose.report.build import build_report
+
+    with pytest.raises(InputError, match="another process writes"):
+        build_report(run, quiet=True)
+    volumes = np.random.default_rng(0).standard_normal((8, 16, 16, 16)).astype(np.float32)
+    folder = tmp_path / "aligned"
+    folder.mkdir()
+    with writing(folder), pytest.raises(InputError, match="another process writes"):
+        align_subtomograms(open_source(volumes, kind="volumes"), folder, quiet=True)
+
+
 def test_a_disk_without_locks_knows_the_writer_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,20 @@ def _resumable(run: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as interruption:
+        how = f"continue with: modpose fit --resume {run}"
         with suppress(OSError):  # the terminal may be gone
-            typer.echo(f"interrupted; continue with: modpose fit --resume {run}", err=True)
+            text = how if _was_begun(run) else "nothing of a new run was written yet"
+            typer.echo(f"interrupted; {text}", err=True)
         raise typer.Exit(exit_code(interruption)) from None
+
+
+def _was_begun(folder: Path) -> bool:
+    """Tell whether there is something to go on with."""
+    from modpose.run import Run
+    from modpose.run_folder import staged
+
+    try:
+        run = Run.open(folder)
+        return staged(folder) is not None or not run.finished
+    except InputError:
+        return False

@@ -83,14 +83,15 @@ def build_report(
 
     opened = Run.open(run, input=input, datadir=datadir)
     folder = opened.path / "report"
-    _check_target(folder, overwrite)
-    latents = opened.latents()
-    material = gather(opened, latents)
-    rng = np.random.default_rng(opened.config.seed)
-    points = _scatter_points(len(latents), material.rows, rng)
-    made = make_sections(material, points, quiet)
-    page = _page(opened, material, latents, made)
-    _write(folder, page, made)
+    with writing(opened.path):  # so that no other run takes its place meanwhile
+        _check_target(folder, overwrite)
+        latents = opened.latents()
+        material = gather(opened, latents)
+        rng = np.random.default_rng(opened.config.seed)
+        points = _scatter_points(len(latents), material.rows, rng)
+        made = make_sections(material, points, quiet)
+        page = _page(opened, material, latents, made)
+        _write(folder, page, made)
     return folder / "index.html"
 
 
