@@ -271,6 +271,17 @@ def test_an_alignment_never_replaces_its_input(star: Path, aligned: Path) -> Non
     assert (aligned / "particles.star").read_bytes() == before
 
 
+def test_poses_of_a_stack_of_volumes_name_these(tmp_path: Path) -> None:
+    made = SubtomogramSettings(n=9, box=16, pixel_size=12.0, snr=2.0)
+    volumes = simulate_subtomograms(made, built_in_species(1)).volumes().astype(np.float32)
+    with mrcfile.new(tmp_path / "volumes.mrcs") as file:
+        file.set_data(volumes)
+    quick = AlignSettings(rounds=1, refine_rounds=1, rotations=60)
+    align_subtomograms(open_source(tmp_path / "volumes.mrcs"), tmp_path / "out", quick, quiet=True)
+    again = open_source(tmp_path / "out" / "particles.star")
+    np.testing.assert_array_equal(again.stack.read(np.arange(9))[:, 0], volumes)
+
+
 def test_settings_of_another_program_are_no_alignment(star: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"editor.tabSize": 4}')
     (tmp_path / "particles.star").write_text("mine")

@@ -19,7 +19,7 @@ from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
 from modpose.data.index import select_rows
 from modpose.data.locate import find_files
-from modpose.data.mrc import is_mrc, open_mrc
+from modpose.data.mrc import is_mrc, open_mrc, read_header
 from modpose.data.particles import Particles
 from modpose.data.reading import regular_file
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -320,7 +320,7 @@ def _open_part(file: Path, whole: bool, table: Path) -> Stack:
     """Open one image file; ``whole`` where the table names it without an image number."""
     suffix = file.suffix.lower()
     if not whole:
-        return open_mrc(file, "images") if is_mrc(file) else open_stack(file)
+        return open_mrc(file, _kind_of(file)) if is_mrc(file) else open_stack(file)
     if not is_mrc(file):
         stack = formats.PictureStack([file], str(file)) if _flat(suffix) else open_stack(file)
     else:
@@ -333,6 +333,12 @@ def _open_part(file: Path, whole: bool, table: Path) -> Stack:
             "(a 2-D tilt-series stack?), expected one image or one cubic volume"
         )
     return stack
+
+
+def _kind_of(file: Path) -> Kind:
+    """Say what ``N@file`` is: an image, or one volume of what the header calls a stack of these."""
+    header = read_header(file)
+    return "volumes" if header.space_group > 400 and header.depth > 1 else "images"
 
 
 def _flat(suffix: str) -> bool:
