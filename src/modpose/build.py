@@ -9,6 +9,7 @@ import torch
 from modpose.config import Config, MlpEncoderConfig, SpectralConfig
 from modpose.config.checks import check_model
 from modpose.encoders import build_encoder
+from modpose.memory import bounded_memory
 from modpose.observe.projection import Projection
 from modpose.posterior.posterior import LatentLayout
 from modpose.terms import Term
@@ -44,7 +45,8 @@ def build_vae(
         If parts of the configuration do not fit each other or the images.
     """
     check_model(config, shape, channels)
-    with torch.random.fork_rng(devices=[]):
+    within = bounded_memory(f"recipe {config.recipe}")
+    with torch.random.fork_rng(devices=[]), within:
         torch.manual_seed(config.seed)
         return assemble(
             config, shape=shape, channels=channels, n_images=n_images, affinity=affinity

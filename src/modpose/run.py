@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose import run_folder
+from modpose import run_files, run_folder
 from modpose.config import Config, dump_config, parse_config, read_yaml
 from modpose.data.files import replace_atomically
 from modpose.errors import InputError
@@ -214,7 +214,7 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, seed, data, and how the run ended."""
-        return run_folder.read_json(self.path / "environment.json")
+        return run_files.read_environment(self.path / "environment.json")
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
@@ -261,13 +261,7 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             raise InputError(f"{path}: the run has no finished epoch yet")
-        try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError, RecursionError):
-            raise InputError(f"{path}: not readable as JSON, a line an epoch") from None
-        if not all(isinstance(row, dict) and "epoch" in row for row in rows):
-            raise InputError(f"{path}: a line holds no epoch, expected the metrics of one")
-        return rows
+        return run_files.read_metrics(path)
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Replace ``metrics.jsonl`` in one step."""
@@ -283,7 +277,9 @@ class Run:
                 f"continue it with: modpose fit --resume {self.path}"
             )
         self.check()
-        return run_folder.read_table(path)
+        table = run_folder.read_table(path)
+        run_files.check_latents(path, table, self.config.model.z_dim, self.environment.get("n"))
+        return table
 
     def check(self) -> None:
         """Check weights and latents against the checksums of the fit, once.

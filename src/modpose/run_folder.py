@@ -24,6 +24,7 @@ from modpose.data.reading import regular_file
 from modpose.errors import InputError
 from modpose.locks import LOCK, writing
 from modpose.report_files import files_of_report
+from modpose.run_files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,17 +78,6 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
             f"{folder}: the run is of format {version}, but this version of modpose reads formats "
             f"up to {FORMAT}; use the newer version that wrote it"
         )
-    return values
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or say in a sentence what is wrong."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise InputError(f"{path}: not readable as JSON") from None
-    if not isinstance(values, dict):
-        raise InputError.of(path, "the file", f"a {type(values).__name__}", "a JSON object")
     return values
 
 

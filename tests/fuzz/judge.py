@@ -24,7 +24,7 @@ LIBRARY_WORDS = (
     "object has no attribute",
     "cannot unpack",
     "\\x",
-    "b'",
+    "is b'",
     "codec can't",
 )
 

@@ -168,7 +168,7 @@ def test_what_is_no_molecule_is_said(tmp_path: Path, text: str, said: str) -> No
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file of coordinates"):
+    with pytest.raises(InputError, match="there is no such file"):
         read_molecule(tmp_path / "none.pdb")
     with pytest.raises(InputError, match="resolution is 0"):
         read_molecule(tmp_path / "none.pdb", resolution=0)
@@ -208,7 +208,7 @@ LINE = "ATOM      1  CA  ALA A   1    {:>8}{:>8}{:>8}  1.00  0.00          {:>2}
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (LINE.format("1,000", "2.000", "3.000", "C"), "a coordinate in line 1 is '1,000'"),
+        (LINE.format("1,000", "2.000", "3.000", "C"), "the x coordinate in line 1 is '1,000'"),
         (LINE.format("1.000", "2.000", "nan", "C"), "line 1 is 'nan'"),
         (
             LINE.format("1.0", "2.0", "3.0", "X").replace("CA ", "XX "),

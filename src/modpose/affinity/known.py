@@ -13,7 +13,7 @@ from modpose.affinity.files import read_affinity, write_affinity
 from modpose.affinity.matrix import Affinity, label_name
 from modpose.data.files import replace_atomically
 from modpose.data.npy import read_npy
-from modpose.errors import InputError
+from modpose.errors import InputError, shorter, shown
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
@@ -61,12 +61,12 @@ def load_known(folder: Path, labels: ArrayLike | None, n: int) -> KnownAffinity:
     """Read what :meth:`KnownAffinity.save` wrote, for n images of these labels."""
     classes = folder / CLASSES_FILE
     samples = folder / SAMPLES_FILE
-    return _known(
-        read_affinity(classes) if classes.is_file() else None,
-        read_matrix(samples) if samples.is_file() else None,
-        labels,
-        n,
-    )
+    by_class = read_affinity(classes) if classes.is_file() else None
+    by_sample = read_matrix(samples) if samples.is_file() else None
+    try:
+        return _known(by_class, by_sample, labels, n)
+    except InputError as error:
+        raise InputError(f"{error} (labels and n are those of environment.json)") from None
 
 
 def known_affinity(
@@ -133,7 +133,7 @@ def _rows(classes: Affinity, labels: ArrayLike) -> NDArray[np.int64]:
     if missing is not None:
         count = names.count(missing)
         raise InputError(
-            f"{classes.where}: there is no class '{missing}', which {count} of the images "
+            f"{classes.where}: there is no class {shown(missing)}, which {count} of the images "
             f"{'has' if count == 1 else 'have'}, expected one of {_listed(classes.names)}"
         )
     if all(name is None for name in names):
@@ -148,7 +148,7 @@ def known_name(label: Any) -> str | None:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return ", ".join(shorter(name, 40) for name in names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def _class_matrix(source: Source, labels: NDArray[Any], given: str | Path | Affinity) -> Affinity:

@@ -31,6 +31,8 @@ CORE = {
 """What plain text is read as: the pattern, and the characters that it begins with."""
 LEADING_ZERO = re.compile(r"[-+]?0([0-9_]+|[xob][0-9a-fA-F_]+)")
 """Numbers that readers of YAML read differently."""
+TOO_SMALL = re.compile(r"[-+]?[0-9.]*[1-9][0-9.]*[eE]-[0-9]+")
+"""Numbers that may be read as 0."""
 
 
 class _RefusedError(Exception):
@@ -58,6 +60,8 @@ class _Loader(yaml.SafeLoader):
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
         if plain and LEADING_ZERO.fullmatch(node.value):
             raise _RefusedError(f"line {line} has a number that begins with 0, {shown(node.value)}")
+        if plain and TOO_SMALL.fullmatch(node.value) and float(node.value) == 0:
+            raise _RefusedError(f"line {line} has a number that is too small, {shown(node.value)}")
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

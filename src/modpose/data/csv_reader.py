@@ -42,6 +42,9 @@ def read_csv_table(path: Path) -> pd.DataFrame:
     except (ValueError, OverflowError):  # a quotation mark that is not closed, say
         raise InputError(f"{path}: not readable as CSV") from None
     table.columns = pd.Index(names)
+    for name in names:
+        if table[name].dtype == object:  # whole numbers of more than 64 bits, among others
+            table[name] = [v if isinstance(v, str | float) else str(v) for v in table[name]]
     return table
 
 

@@ -36,7 +36,7 @@ def read_text(path: Path, kind: str, largest: int = LARGEST) -> str:
 
 def read_utf8(path: Path, kind: str, largest: int = LARGEST) -> bytes:
     """Read a text file as the bytes of UTF-8; see :func:`read_text`."""
-    content = _read_bytes(path, kind, largest).removeprefix(b"\xef\xbb\xbf")
+    content = read_file(path, kind, largest).removeprefix(b"\xef\xbb\xbf")
     if not content.isascii():
         try:
             content.decode()
@@ -51,7 +51,8 @@ def read_utf8(path: Path, kind: str, largest: int = LARGEST) -> bytes:
     return content
 
 
-def _read_bytes(path: Path, kind: str, largest: int) -> bytes:
+def read_file(path: Path, kind: str, largest: int = LARGEST) -> bytes:
+    """Read the bytes of a whole file; see :func:`read_text`."""
     try:
         if not path.is_file():  # nor a FIFO, which would be waited for
             found = "it is a folder or a device" if path.exists() else "there is no such file"

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from modpose.data.locate import find_files
 from modpose.data.particles import Particles
 from modpose.data.star import columns_of, read_star
-from modpose.errors import InputError
+from modpose.data.text import number
+from modpose.errors import InputError, shown
 
 Floats = NDArray[np.float64]
 
 FRAMES, TOMOGRAM = "rlnTomoVisibleFrames", "rlnTomoName"
+NOMINAL = "rlnTomoNominalStageTiltAngle"
 OFF_AXIS = 0.3
 """Largest y component of the beam's direction for which the tilt axis is about y."""
 
@@ -71,6 +73,9 @@ def _tilts_of_tomograms(path: Path) -> dict[str, Floats]:
                 numbers_in(v, f"{path}: rlnTomoProjZ of {name}")
                 for v in _column(block, "rlnTomoProjZ")
             ]
+            if not rows or min(map(len, rows)) < 3:
+                expected = "rows of four numbers in brackets"
+                raise InputError.of(path, f"rlnTomoProjZ of {name}", "too short", expected)
             beam = np.stack([row[:3] for row in rows])
             if np.abs(beam[:, 1]).max() > OFF_AXIS:
                 raise InputError(f"{path}: {name} was tilted about another axis than y")
@@ -81,6 +86,8 @@ def _tilts_of_tomograms(path: Path) -> dict[str, Floats]:
             found, missing = find_files(files, path, None)
             if missing:
                 raise InputError(f"{path}: the tilt series {missing[0]} cannot be found")
+            if TOMOGRAM not in columns_of(block):
+                raise InputError(f"{path}: there is no column {TOMOGRAM} beside the tilt series")
             for name, file in zip(_column(block, TOMOGRAM), files, strict=True):
                 tilts[str(name)] = _nominal_tilts(found[file])
     if not tilts:
@@ -90,8 +97,12 @@ def _tilts_of_tomograms(path: Path) -> dict[str, Floats]:
 
 def _nominal_tilts(path: Path) -> Floats:
     for block in read_star(path).values():
-        if "rlnTomoNominalStageTiltAngle" in columns_of(block):
-            return np.array(_column(block, "rlnTomoNominalStageTiltAngle"), np.float64)
+        if NOMINAL in columns_of(block):
+            where = f"{path}: {NOMINAL}"
+            found = [numbers_in(value, where) for value in _column(block, NOMINAL)]
+            if found and {len(value) for value in found} == {1}:
+                return np.concatenate(found)
+            raise InputError.of(path, NOMINAL, "empty or a list", "an angle a row")
     raise InputError(f"{path}: it has no column rlnTomoNominalStageTiltAngle")
 
 
@@ -101,7 +112,7 @@ def _column(block: Any, name: str) -> Sequence[Any]:
 
 def numbers_in(text: Any, where: str) -> Floats:
     """Read numbers between commas, in brackets or not."""
-    try:
-        return np.array([float(word) for word in str(text).strip("[] ").split(",")])
-    except ValueError:
-        raise InputError.of(where, "the value", repr(text), "numbers in brackets") from None
+    values = [number(word.strip()) for word in str(text).strip("[] ").split(",")]
+    if None in values:
+        raise InputError.of(where, "the value", shown(str(text)), "numbers in brackets")
+    return np.array(values, dtype=np.float64)

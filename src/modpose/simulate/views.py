@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from tqdm import tqdm
 
 from modpose.errors import InputError
 from modpose.simulate import microscope
+from modpose.simulate.coordinate_files import check_coordinate_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +23,10 @@ UNKNOWN = 0.02
 """Atoms of unknown element, as a fraction of all, that are left out without a word."""
 ELECTRONS = {"H": 1, "D": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}
 """By the first letter of an atom's name, for files without a column of elements."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+MOST_OCCUPIED = 100.0
+"""A larger occupancy of an atom is a mistake."""
+FARTHEST = 1e6
+"""Å; an atom farther from the origin is a mistake."""
 
 FINE = 1.5
 """Points of the projection lattice in a standard deviation of the atoms, at least."""
@@ -156,15 +158,25 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
     """Read atoms with their chains and residues; see :func:`read_molecule`."""
     import gemmi
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of coordinates")
+    check_coordinate_file(path)
     try:
         structure = gemmi.read_structure(str(path))
-    except (RuntimeError, ValueError, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or ["unknown format"])[0]
-        raise InputError(f"{path}: not readable as coordinates ({reason})") from None
-    if structure.input_format == gemmi.CoorFormat.Pdb:
-        _check_columns(path)
+        atoms = _listed_atoms(path, structure, assembly)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, IndexError, OSError, OverflowError):
+        raise InputError(f"{path}: not readable as coordinates, PDB or mmCIF") from None
+    return _checked(path, atoms)
+
+
+AtomRow = tuple[Any, int, str, int]
+"""An atom of gemmi's, the number of its residue, the name of its chain, its electrons."""
+
+
+def _listed_atoms(path: Path, structure: Any, assembly: bool) -> list[AtomRow]:
+    """List all atoms but those of hydrogen and water."""
+    import gemmi
+
     if len(structure) == 0 or not structure[0].count_atom_sites():
         raise InputError(f"{path}: the file has no atoms")
     model = structure[0]
@@ -172,8 +184,8 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
         naming = gemmi.HowToNameCopiedChain.Short
         try:
             model = gemmi.make_assembly(structure.assemblies[0], model, naming)
-        except RuntimeError as error:
-            raise InputError(f"{path}: its assembly cannot be built ({error})") from None
+        except (RuntimeError, IndexError):
+            raise InputError(f"{path}: its assembly cannot be built") from None
     atoms = [
         (atom, residue.seqid.num or 0, chain.name, _electrons(atom, residue.name))
         for chain in model
@@ -181,18 +193,25 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
         for atom in residue
         if residue.name not in WATER
     ]
-    atoms = [row for row in atoms if row[3] != 1]
+    return [row for row in atoms if row[3] != 1]
+
+
+def _checked(path: Path, atoms: list[AtomRow]) -> AtomTable:
+    """Turn atoms into a table, unless an element, an occupancy or a place is not one."""
     unknown = [row for row in atoms if row[3] == 0]
     if len(unknown) > UNKNOWN * len(atoms):
         atom, number, chain_name, _ = unknown[0]
         where = f"the element of atom {atom.name}, residue {number}, chain {chain_name}"
         raise InputError.of(path, where, "unknown", "one of the periodic table")
+    strange = next((row[0].occ for row in atoms if not 0 <= row[0].occ <= MOST_OCCUPIED), None)
+    if strange is not None:
+        raise InputError.of(path, "an occupancy", f"{strange:g}", "a number from 0 to 1")
     atoms = [row for row in atoms if row[0].occ * row[3] > 0]
     if not atoms:
         raise InputError(f"{path}: the file has no atoms")
     positions = np.array([atom.pos.tolist() for atom, *_ in atoms], float)
-    if not np.isfinite(positions).all():
-        raise InputError(f"{path}: a coordinate is not a finite number")
+    if not (np.abs(positions) < FARTHEST).all():
+        raise InputError(f"{path}: a coordinate is not a finite number below {FARTHEST:,.0f} Å")
     masses = np.array([atom.occ * electrons for atom, *_, electrons in atoms], float)
     residue = np.array([number for _, number, *_ in atoms], np.int64)
     return AtomTable(positions, masses, np.array([name for *_, name, _ in atoms]), residue)
@@ -211,20 +230,6 @@ def _electrons(atom: Any, residue: str) -> int:
         if letter in ELECTRONS:
             return ELECTRONS[letter]
     return int(atom.element.atomic_number)
-
-
-def _check_columns(path: Path) -> None:
-    """Refuse a PDB file whose coordinates are no numbers, which would be read in part."""
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.startswith(("ATOM  ", "HETATM")):
-                continue
-            for start in (30, 38, 46):
-                word = line[start : start + 8].strip()
-                if NUMBER.fullmatch(word) is None:
-                    where = f"a coordinate in line {number}"
-                    raise InputError.of(path, where, repr(word), "a number with a decimal point")
 
 
 def barrel() -> Atoms:

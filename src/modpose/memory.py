@@ -1,0 +1,77 @@
+"""Models that no machine can hold are refused while they are made, before memory is filled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modpose.errors import InputError
+
+UNKNOWN = 64 * 2**30
+"""Bytes of memory where the system does not say."""
+
+
+def physical_memory() -> int:
+    """Return the memory of this machine, bytes."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return UNKNOWN
+
+
+@contextmanager
+def bounded_memory(where: str) -> Iterator[None]:
+    """Refuse to make tensors that together take over half of the memory of this machine.
+
+    New tensors are counted before anything is written to them.
+
+    Raises
+    ------
+    InputError
+        Names ``where`` and how much would be needed.
+    """
+    with _Budget(physical_memory() // 2, where):
+        yield
+
+
+class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of new tensors."""
+
+    def __init__(self, most: int, where: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most, self.where, self.used = most, where, 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run one operation of torch, and count what it makes from nothing."""
+        made_anew = not any(isinstance(arg, torch.Tensor) for arg in args)
+        try:
+            out = func(*args, **(kwargs or {}))
+        except RuntimeError as error:
+            if "alloc" in str(error):
+                raise self._too_large() from None
+            raise
+        if made_anew and isinstance(out, torch.Tensor):
+            self.used += out.nbytes
+            if self.used > self.most:
+                raise self._too_large()
+        return out
+
+    def _too_large(self) -> InputError:
+        gigabytes = self.most / 2**30
+        return InputError.of(
+            self.where,
+            "the model",
+            f"larger than {gigabytes:.0f} GB, half of this machine's memory",
+            "fewer or narrower layers (model.encoder, model.field), or a smaller box",
+        )
