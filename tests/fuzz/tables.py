@@ -52,7 +52,7 @@ _rlnOpticsGroup #11
 _rlnRandomSubset #12
 000001@x.mrcs mic/a.mrc 10000.5 9000.25 12.5 1.5 -2.25 3 0.5 -1.5 1 1
 000002@x.mrcs mic/b.mrc 12000.5 9500 -12.5 100.5 90 -3e1 0.125 -1.5 1 2
-000003@x.mrcs "mic/c d.mrc" 11000 9100 0 -60.5 170.0 0.1 nan 0 1 2
+000003@x.mrcs "mic/c d.mrc" 11000 9100 0 -60.5 170.0 0.1 0.75 0 1 2
 """
 OLD = b"""
 data_
