@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modpose.cli import main
 from modpose.data.dataset import given_poses
 from modpose.data.given import read_ctf, read_poses
 from modpose.data.mrc import open_mrc, write_mrcs
@@ -86,10 +87,8 @@ def test_a_defocus_in_micrometres_is_refused():
 
 
 def test_a_pixel_in_nanometres_beside_a_ctf_is_refused():
-    columns = {name: [value] * 2 for name, value in GOOD.items()} | {
-        "rlnImagePixelSize": [0.02] * 2
-    }
-    with pytest.raises(InputError, match=r"the pixel size in row 1 is 0.02, expected .*angstrom"):
+    columns = {name: [value] * 2 for name, value in GOOD.items()} | {"rlnImagePixelSize": [0.1] * 2}
+    with pytest.raises(InputError, match=r"the pixel size in row 1 is 0.1, expected .*angstrom"):
         Particles(pd.DataFrame(columns), name="p.star").ctf()
 
 
@@ -97,6 +96,15 @@ def test_a_pixel_in_nanometres_beside_a_ctf_is_refused():
 def test_angles_out_of_all_proportion_are_refused(column):
     with pytest.raises(InputError, match=rf"{column} in row 2 is 4500, expected degrees"):
         table(**{column: 4500.0}).poses()
+
+
+def test_angles_that_may_be_radians_are_named(caplog):
+    angles = np.random.default_rng(0).uniform(-np.pi, np.pi, (3, 40))
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    for scale, count in ((180 / np.pi, 0), (1.0, 1)):
+        columns = dict(zip(names, scale * angles, strict=True))
+        Particles(pd.DataFrame(columns), name="p.star").poses()
+        assert caplog.text.count("read as degrees, not as radians") == count
 
 
 def test_cryosparc_vectors_and_angles_in_degrees_are_refused():
@@ -144,6 +152,34 @@ def test_imod_says_whether_bytes_have_a_sign(tmp_path, stamp, flags, value):
     header[3], header[38], header[39] = 0, stamp, flags
     path.write_bytes(header.tobytes() + np.full((2, 4, 4), 200, np.uint8).tobytes())
     assert (open_mrc(path, "images").read(np.array([1])) == value).all()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("amplitude_contrast_percent.star", "rlnAmplitudeContrast in row 1 is 10, expected a frac"),
+        ("star_optics_block_missing.star", "the block data_optics, which holds rlnVoltage"),
+    ],
+)
+def test_shared_cases_are_refused_in_a_sentence(shared_data, tmp_path, capsys, case, said):
+    table = shared_data.parent / "cases" / case
+    with pytest.raises(SystemExit) as leaving:
+        main(["backproject", str(table), "-o", str(tmp_path / "out")])
+    assert leaving.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in last
+    assert len(last) < 400
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.shared
+def test_shared_cases_are_read_right(shared_data):
+    cases = shared_data.parent / "cases"
+    assert read_particles(cases / "star_empty_first_block.star").pixel_size() == 5.0
+    stack = open_mrc(cases / "imod_unsigned_bytes.mrcs")
+    assert stack.dtype == np.uint8
+    assert stack.read(np.arange(stack.n)).max() > 127
 
 
 OPTICS = """data_optics

@@ -212,9 +212,11 @@ def _coefficients(particles: Particles, name: str) -> Floats | None:
     """Read a column of lists ``[1.0,2.0]``, (N, K)."""
     if not particles.has(name):
         return None
-    texts, which = np.unique(particles.column(name).astype(str), return_inverse=True)
-    lists = []
-    for text in texts:
+    import pandas as pd
+
+    which, kinds = pd.factorize(particles.column(name))
+    lists: list[list[float]] = []
+    for text in map(str, kinds):
         words = re.findall(r"[^\s,\[\]]+", text)
         try:
             lists.append([float(word) for word in words])
@@ -226,7 +228,7 @@ def _coefficients(particles: Particles, name: str) -> Floats | None:
     out = np.zeros((len(lists), max(map(len, lists))))
     for row, numbers in enumerate(lists):
         out[row, : len(numbers)] = numbers
-    return out[which.reshape(-1)]
+    return out[which]
 
 
 def _with_beam_tilt(particles: Particles, odd: Floats | None) -> Floats:

@@ -41,6 +41,8 @@ TRUTH = {
     "modposeTruthTemplate": "template",
 }
 """STAR column of a simulated truth to its short name."""
+MANY = 30
+"""Poses that hardly ever all have small angles."""
 TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
 """STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
@@ -216,6 +218,8 @@ class Particles:
             self.numbers(name) if self.has(name) else np.zeros(self.n)
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
         ]
+        if self.n >= MANY and 0.5 < np.abs(angles).max() <= 2 * np.pi:
+            self.note("no angle is larger than 6.3; they are read as degrees, not as radians")
         axes = "XYZ" if self._is_3d() else "XY"
         shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
         return relion_rotation(*angles), shift

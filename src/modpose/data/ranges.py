@@ -44,7 +44,7 @@ B_FACTOR = Range(-20_000, 20_000, "A^2, -20,000 to 20,000")
 SCALE = Range(1e-6, 1000, "a positive factor, at most 1,000")
 PIXEL = Range(1e-3, 1e8, "a positive number of angstrom (0.001 to 100,000,000)")
 MICROSCOPE_PIXEL = Range(
-    0.05, 200, "angstrom a pixel, 0.05 to 200 where there is a CTF (0.1 nm is 1)"
+    0.2, 200, "angstrom a pixel, 0.2 to 200 where there is a CTF (0.1 nm is 1)"
 )
 SHIFT = Range(-1e7, 1e7, "a shift of at most 10,000,000")
 TRANSLATION = Range(0, 1, "at most 1, in fractions of the box")

@@ -73,7 +73,8 @@ class Restoration:
         particles = source.particles
         params = particles.ctf(source.stack.pixel_size)
         if params is None:
-            way = "their CTF (--ctf)" if len(source.stack.shape) == 2 else "their rlnCtfImage"
+            flat = len(source.stack.shape) == 2
+            way = "their CTF (--ctf)" if flat else "their rlnCtfImage (--wedge auto)"
             raise InputError(
                 f"{particles.name}: {PREMULTIPLIED} is 1, but the CTF that the images were "
                 f"multiplied by is not given, expected {way}"
@@ -122,6 +123,13 @@ def may_be_premultiplied(particles: Particles) -> bool:
     return bool((given[:, CtfColumn.STATE] == CtfState.PREMULTIPLIED).any())
 
 
+def _kinds(rows: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Return the different rows (N, K), of which there are as many as optics groups."""
+    import pandas as pd
+
+    return None if rows is None else pd.DataFrame(rows).drop_duplicates().to_numpy()
+
+
 def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float | None) -> None:
     """Refuse aberrations that are not modelled, unless they change nothing in this box.
 
@@ -140,6 +148,7 @@ def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float
         It names the column, what it does, and the pixel size that makes it negligible.
     """
     found = aberrations(source.particles)
+    found = found._replace(even=_kinds(found.even), phases=_kinds(found.phases))
     name = source.particles.name
     if len(shape) != 2 or (found.even is None and found.phases is None):
         phase = 0.0
@@ -149,13 +158,14 @@ def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float
         phase = _largest_phase(found.even, found.phases, pixel_size)
     column = "rlnEvenZernike" if found.even is not None else "ctf/tilt_A, trefoil_A or tetra_A"
     if phase > LARGEST_PHASE_DEG and pixel_size is not None:
-        larger = pixel_size
-        while _largest_phase(found.even, found.phases, larger) > LARGEST_PHASE_DEG:
-            larger *= 1.05
+        hint = ""
+        for larger in pixel_size * np.geomspace(1.05, 20, 60):
+            if _largest_phase(found.even, found.phases, larger) <= LARGEST_PHASE_DEG:
+                hint = f"; a smaller --box, with pixels of {larger:.3g} A, makes it negligible"
+                break
         raise InputError(
             f"{name}: {column} turns phases by up to {phase:.3g} degrees at {pixel_size:.3g} A a "
-            f"pixel, which is not modelled; a smaller --box, with pixels of {larger:.3g} A, makes "
-            "it negligible"
+            f"pixel, which is not modelled{hint}"
         )
     if phase > 0:
         source.particles.note(
@@ -185,7 +195,7 @@ def _largest_phase(
         axis = torch.linspace(-edge, edge, 33, dtype=torch.float64)
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         inside = torch.hypot(x, y) <= edge
-        kinds = torch.from_numpy(np.unique(even, axis=0))
+        kinds = torch.tensor(even)
         largest = float(zernike_phase(kinds, EVEN, x[inside], y[inside]).abs().max())
     if phases is not None:
         largest = max(largest, float((phases @ np.array([edge, edge**3, edge**4])).max()))
