@@ -313,9 +313,12 @@ class Run:
         from modpose.data.record import Record
 
         path, about = self.path / "rows.parquet", self.environment.get("data")
-        if not path.is_file() or not isinstance(about, dict):
+        if not isinstance(about, dict):
             return None
-        return Record(run_folder.read_table(path), about)
+        if not path.is_file():
+            raise InputError(f"{path}: the file is missing, expected what the fit wrote")
+        self.check()
+        return Record.of(run_folder.read_table(path), about, path)
 
     def remember(self, dataset: Dataset) -> None:
         """Write down what version 0.1 did not of the images of the run."""

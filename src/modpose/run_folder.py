@@ -37,7 +37,7 @@ NEW = ".new"
 READY = "ready.json"
 """In ``.new``: lists the files that are to be moved into place."""
 REPORT = "report"
-CHECKED = ("checkpoints/best.safetensors", "latents.parquet")
+CHECKED = ("checkpoints/best.safetensors", "latents.parquet", "rows.parquet")
 """Files whose checksums the marker holds: they belong together."""
 FILES = (
     MARKER,

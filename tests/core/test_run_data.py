@@ -397,6 +397,27 @@ def test_checksums_do_not_depend_on_how_numbers_are_stored(tmp_path: Path) -> No
     assert sums[0] == sums[1]
 
 
+def test_a_damaged_list_of_rows_is_refused(project: Path) -> None:
+    path = project / "run" / "rows.parquet"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:300] + b"x" + raw[301:])
+    with pytest.raises(InputError, match=r"rows\.parquet.*checksum"):
+        Run.open(project / "run").dataset()
+    marker = project / "run" / MARKER
+    marker.write_text('{"format": 1}')
+    table = pd.read_parquet(project / "run" / "latents.parquet")
+    for bad in (b"", b"PAR1", raw[:-9], raw[:300] + bytes(99) + raw[399:]):
+        path.write_bytes(bad)
+        with pytest.raises(InputError):
+            Run.open(project / "run").dataset()
+    table.to_parquet(path)
+    with pytest.raises(InputError, match="is not what a fit writes"):
+        Run.open(project / "run").dataset()
+    path.unlink()
+    with pytest.raises(InputError, match="is missing"):
+        Run.open(project / "run").dataset()
+
+
 # --- runs of version 0.1 ----------------------------------------------------------------------
 
 INPUTS = {
@@ -428,6 +449,7 @@ def test_a_run_of_version_0_1_is_read_and_gone_on_with(name: str, tmp_path: Path
     assert (stored / MARKER).is_file()
     assert set(json.loads((stored / MARKER).read_text())["sha256"].values()) == {
         sha256(stored / "latents.parquet"),
+        sha256(stored / "rows.parquet"),
         sha256(stored / "checkpoints" / "best.safetensors"),
     }
 
@@ -436,7 +458,7 @@ def test_a_run_of_version_0_1_refuses_images_in_another_order(project: Path) -> 
     run = Run.open(project / "run")
     fingerprint = first_fingerprint(run.dataset().source)
     (run.path / "rows.parquet").unlink()
-    run.update_environment(fingerprint=fingerprint)
+    run.update_environment(fingerprint=fingerprint, data=None)
     assert run.dataset().n == N
     rewrite(star_of(project), in_order)
     with pytest.raises(InputError, match="not those of the run"):

@@ -21,8 +21,11 @@ from modpose.data.identity import (
     RowIdentity,
     identities_of,
 )
+from modpose.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from modpose.data.dataset import Dataset
@@ -72,6 +75,27 @@ class Record:
 
     rows: pd.DataFrame
     about: dict[str, Any]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, about: dict[str, Any], path: Path) -> Record:
+        """Check what was read from ``path``.
+
+        Raises
+        ------
+        InputError
+            Where a column is missing or holds something else than a fit writes.
+        """
+        names = [name for name in ("uid", "name") if name in rows]
+        whole = ("row", "file_bytes", *(f"{name}_occurrence" for name in names))
+        for name in (*whole, "pixels"):
+            kinds = "iu" if name in whole else "iuf"
+            if name not in rows or rows[name].dtype.kind not in kinds:
+                raise InputError(f"{path}: its column {name} is not what a fit writes")
+        used = [str(c) for c in rows if re.fullmatch(r"\w+_\d+", str(c))]
+        strange = [name for name in used if rows[name].dtype.kind not in "iuf"]
+        if strange or ("uid" in names and rows["uid"].dtype.kind not in "iu"):
+            raise InputError(f"{path}: its column {(*strange, 'uid')[0]} holds no numbers")
+        return cls(rows, about)
 
     @property
     def n(self) -> int:
