@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modpose.data.inspect import describe
 from modpose.data.locate import find_files
 from modpose.errors import InputError
 
@@ -96,3 +97,11 @@ def test_what_is_as_written_is_no_guess(place: Path, caplog: pytest.LogCaptureFi
 def test_a_data_folder_that_is_not_there(place: Path) -> None:
     with pytest.raises(InputError, match="nowhere is no folder"):
         find_files(["a.mrc"], place / "p.star", place / "nowhere")
+
+
+def test_inspect_lists_what_two_names_share_as_a_problem(place: Path) -> None:
+    names = "\n".join(f"1@{name}" for name in both())
+    (place / "flat/p.star").write_text(f"data_particles\n\nloop_\n_rlnImageName #1\n{names}\n")
+    description = describe(place / "flat/p.star")
+    assert description.kind.startswith("a RELION table")
+    assert any("would both be read from" in problem for problem in description.problems)

@@ -236,8 +236,8 @@ def with_given(
     *,
     shape: tuple[int, ...],
     pixel_size: float | None,
-    poses: Path | None,
-    ctf: Path | None,
+    poses: str | Path | None,
+    ctf: str | Path | None,
     selected: Ints,
     partial: bool = False,
 ) -> tuple[Particles, Ints]:

@@ -233,7 +233,11 @@ def _image_facts(
         problems.append(f"it names no images (a column {', '.join(IMAGE_COLUMNS)})")
         return None
     names, _ = image_references(particles)
-    found, missing = find_files(names, path, datadir)
+    try:
+        found, missing = find_files(names, path, datadir)
+    except InputError as error:
+        problems.append(str(error))
+        return None
     facts["image files"] = f"{len(found) + len(missing):,}, {len(missing):,} of them not found"
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -308,7 +308,8 @@ class Particles:
         """Return a column as numbers (N,), finite and possible; raise InputError otherwise."""
         values = self.column(name)
         try:
-            numbers = values.astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a NaN that signals; said below
+                numbers = values.astype(np.float64)
         except (ValueError, TypeError):
             bad = next(v for v in values if not _is_number(v))
             raise InputError.of(self.name, name, repr(bad), "a number") from None

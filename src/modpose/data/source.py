@@ -99,10 +99,10 @@ def open_source(
     input: str | Path | NDArray[Any] | torch.Tensor | Stack,
     *,
     kind: Kind = "auto",
-    datadir: Path | None = None,
-    index: Path | NDArray[Any] | None = None,
-    poses: Path | None = None,
-    ctf: Path | None = None,
+    datadir: str | Path | None = None,
+    index: str | Path | NDArray[Any] | None = None,
+    poses: str | Path | None = None,
+    ctf: str | Path | None = None,
     wedge: Wedge | None = None,
     partial: bool = False,
 ) -> Source:
@@ -135,7 +135,8 @@ def open_source(
     InputError
         Where the input cannot be used; one sentence says why.
     """
-    source = replace(_open_whole(input, kind, datadir), datadir=datadir, wedge=wedge)
+    folder = None if datadir is None else Path(datadir)
+    source = replace(_open_whole(input, kind, folder), datadir=folder, wedge=wedge)
     if wedge is not None and len(source.stack.shape) != 3:
         found = " x ".join(map(str, source.stack.shape))
         expected = "volumes, where a wedge is given"
