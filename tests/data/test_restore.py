@@ -18,6 +18,7 @@ from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack
+from modpose.data.star import write_star
 from modpose.data.wedges import open_wedges
 from modpose.errors import InputError
 from modpose.evaluate.fsc import fsc, read_map, soft_sphere
@@ -218,6 +219,18 @@ def test_beam_tilt_and_odd_aberrations_are_taken_off():
         )
     )
     np.testing.assert_allclose(images, plain, atol=ROUNDING)
+
+
+def test_aberrations_come_with_the_table_of_the_ctf(tmp_path):
+    write_mrcs(tmp_path / "p.mrcs", white(), 2.0)
+    table = source(white()).particles.table.assign(rlnBeamTiltX=0.5)
+    table["rlnImageName"] = [f"{i + 1:06d}@p.mrcs" for i in range(4)]
+    write_star(tmp_path / "run_data.star", table[::-1])
+    joined = open_source(tmp_path / "p.mrcs", ctf=tmp_path / "run_data.star", index=np.arange(3))
+    write_star(tmp_path / "own.star", table)
+    own = open_source(tmp_path / "own.star", index=np.arange(3))
+    np.testing.assert_array_equal(seen(joined)[0], seen(own)[0])
+    assert np.abs(seen(joined)[0] - white()[:3]).max() > 0.1
 
 
 def test_even_aberrations_are_refused_where_they_matter(caplog):

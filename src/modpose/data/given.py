@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.joining import join_rows, matched, say_order
+from modpose.data.optics import aberrations
 from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.ranges import BOX, TRANSLATION, check_ctf, check_range
@@ -280,6 +281,8 @@ def with_given(
                 particles, path, selected, partial, of_header, per_image=poses != ctf
             )
             given = ctf_of(known[0], pixel_size)[known[1]]
+            others = aberrations(known[0]).at(known[1])
+            particles = replace(particles, given_aberrations=others)
         particles = replace(particles, given_ctf=given)
         of_table = particles.pixel_size()
         pixel_size = pixel_size if of_table is None else of_table

@@ -188,9 +188,13 @@ class Aberrations(NamedTuple):
     def __bool__(self) -> bool:
         return any(part is not None for part in self)
 
+    def at(self, rows: NDArray[np.int64]) -> Aberrations:
+        """Return those of the particles at ``rows``."""
+        return Aberrations(*(None if part is None else part[rows] for part in self))
+
 
 def aberrations(particles: Particles) -> Aberrations:
-    """Read the aberrations of each particle.
+    """Read the aberrations of each particle; without any, those of the table of its CTF.
 
     Raises
     ------
@@ -201,7 +205,9 @@ def aberrations(particles: Particles) -> Aberrations:
     if any(particles.has(name) for name in BEAM_TILT):
         odd = _with_beam_tilt(particles, odd)
     even = _coefficients(particles, EVEN)
-    return Aberrations(_any(odd), _any(even), _magnification(particles), _of_cryosparc(particles))
+    magnification, phases = _magnification(particles), _of_cryosparc(particles)
+    found = Aberrations(_any(odd), _any(even), magnification, phases)
+    return found if found or particles.given_aberrations is None else particles.given_aberrations
 
 
 def _any(values: Floats | None) -> Floats | None:

@@ -21,6 +21,8 @@ from modpose.errors import InputError, shorter
 if TYPE_CHECKING:
     import pandas as pd
 
+    from modpose.data.optics import Aberrations
+
 logger = logging.getLogger("modpose")
 
 Format = Literal["star", "cs", "csv", "none"]
@@ -64,6 +66,8 @@ class Particles:
     given_poses, given_ctf
         What :meth:`poses` and :meth:`ctf` return in place of what the table says, where they came
         from files of their own (:mod:`modpose.data.given`); or None.
+    given_aberrations
+        Those of the table that the CTF came from; or None.
     position
         (N,) where each image lies in its file, from 0, for images that came without a table;
         the file is ``name``, or that of the column ``file``.  None where no file holds them.
@@ -75,6 +79,7 @@ class Particles:
     name: str = "particles"
     given_poses: tuple[Floats, Floats] | None = field(default=None, repr=False)
     given_ctf: Floats | None = field(default=None, repr=False)
+    given_aberrations: Aberrations | None = field(default=None, repr=False)
     position: NDArray[np.int64] | None = field(default=None, repr=False)
     _notes: set[str] = field(default_factory=set, repr=False, compare=False)
 
@@ -119,6 +124,7 @@ class Particles:
             table=self.table.iloc[rows].reset_index(drop=True),
             given_poses=self.given_poses and (self.given_poses[0][rows], self.given_poses[1][rows]),
             given_ctf=None if self.given_ctf is None else self.given_ctf[rows],
+            given_aberrations=self.given_aberrations and self.given_aberrations.at(rows),
             position=None if self.position is None else self.position[rows],
         )
 
