@@ -10,7 +10,7 @@ from modpose.evaluate.alarms.sample import Floats, Sample
 
 BLUR = 1 / 14
 """Standard deviation of the filter that blobs are looked for with, a fraction of the side."""
-CENTRE, RIM = 0.5, 0.8
+CENTRE, RIM = 0.5, 0.9
 """Radii that hold the centre of the particle, and beyond which another one is looked for."""
 NOISE = 4.0
 """Least height of a blob in standard deviations of the noise."""

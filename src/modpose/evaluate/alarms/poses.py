@@ -16,6 +16,10 @@ IMAGES, BOX = 400, 32
 FEWEST = 50
 EXPECTED = 0.15
 """By how much half maps must be expected to agree better than by chance, where poses are right."""
+LEAST_CHANCE = 0.03
+"""Agreement by chance, where one set of poses dealt out anew happens to agree less."""
+FALLS_SHORT = 0.4
+"""Poses that match reach more than this fraction of the agreement that is expected."""
 
 
 def poses_alarm(sample: Sample) -> Alarm | None:
@@ -36,7 +40,9 @@ def poses_alarm(sample: Sample) -> Alarm | None:
             f"The given poses do not fit the images: {MISTAKES[best][0]}. Half maps agree to "
             f"{better:.2f} when this is undone, and to {given:.2f} as given.",
         )
-    if given < chance + MARGIN and expected_agreement(sample, check.images) > chance + EXPECTED:
+    expected = expected_agreement(sample, check.images)
+    by_chance = given < max(chance, LEAST_CHANCE) + MARGIN and given < FALLS_SHORT * expected
+    if by_chance and expected > chance + EXPECTED:
         return Alarm(
             "poses",
             "The given poses do not match the images: half maps agree no better than with poses "
