@@ -214,8 +214,14 @@ def test_another_stack_is_refused_unless_the_order_is_sure(
     for job in ("job012", "job034"):
         (place / job).mkdir()
         (place / job / "s.mrcs").write_bytes((place / "s.mrcs").read_bytes())
+    of_other_job = star(place / "r.star", stack="job034/s.mrcs")
+    check(open_source(place / "job012/s.mrcs", poses=of_other_job))  # a copy
+    (place / "job034/s.mrcs").unlink()
     with pytest.raises(InputError, match="not of"):
-        open_source(place / "job012/s.mrcs", poses=star(place / "r.star", stack="job034/s.mrcs"))
+        open_source(place / "job012/s.mrcs", poses=of_other_job)
+    more = star(place / "r.star", names=[f"{i + 2}@s.mrcs" for i in ORDER])
+    with pytest.raises(InputError, match=r"it names image 7 of s\.mrcs, but .* has 6 images"):
+        open_source(place / "s.mrcs", poses=more)
 
 
 def test_arrays_are_paired_in_order_and_it_is_said(
@@ -428,3 +434,23 @@ def test_two_sessions_with_the_same_file_names(place: Path) -> None:
     for stack in ("/data2/session2/s.mrcs", "/data2/session2/Movies/s.mrcs"):
         with pytest.raises(InputError, match="0 of the 6 images"):
             open_source(table, poses=star(place / "r.star", stack=stack))
+
+
+def test_a_stack_is_found_among_several_of_its_name(place: Path) -> None:
+    """Six rows for six images, but of two stacks: half of the images have no row."""
+    for grid, base in (("gridA", 0), ("gridB", 100)):
+        (place / grid).mkdir()
+        pixels = np.full((N, SIDE, SIDE), base, np.float32)
+        pixels += np.arange(N, dtype=np.float32)[:, None, None]
+        write_mrcs(place / grid / "m.mrcs", pixels, SIZE)
+    names = [f"{i + 1}@{grid}/m.mrcs" for grid in ("gridB", "gridA") for i in (2, 0, 1)]
+    table = star(place / "r.star", [5, 5, 5, 2, 0, 1], names=names)
+    with pytest.raises(InputError, match="3 of the 6 images"):
+        open_source(place / "gridA/m.mrcs", poses=table)
+    check(open_source(place / "gridA/m.mrcs", poses=table, partial=True), [0, 1, 2])
+    several = star(place / "q.star", names=[f"{i + 1}@{i}.mrcs" for i in ORDER])
+    with pytest.raises(InputError, match="and 5 more, not of"):
+        open_source(place / "s.mrcs", poses=several)
+    (place / "gridB/m.mrcs").write_bytes((place / "gridA/m.mrcs").read_bytes())
+    with pytest.raises(InputError, match="by their bytes"):
+        open_source(place / "gridA/m.mrcs", poses=table, partial=True)

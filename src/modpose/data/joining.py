@@ -88,8 +88,8 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
         if named is not None and particles.format == "none" and table.n == particles.n:
             return _of_another_stack(particles, table, named)
         return _by_order(particles, table)
-    if _is_bare(particles) and not _of_this_stack(particles, table, pair[1]):
-        return _of_another_stack(particles, table, pair[1])
+    if _is_bare(particles):
+        return _of_a_stack(particles, table, pair, per_image)
     names = (particles.name, table.name)
     return Joined(match_rows(*pair, names=names, per_image=per_image), KIND_WORDS[pair[1].kind])
 
@@ -176,33 +176,74 @@ def _is_bare(particles: Particles) -> bool:
     return particles.format == "none" and not particles.has("file")
 
 
-def _of_this_stack(particles: Particles, table: Particles, offered: RowIdentity) -> bool:
-    """Tell whether a table is of the stack that was given, which it may name in another way."""
-    stack = normalised(str(Path(particles.name).absolute()))
-    written = _stacks(offered)
-    same = [name for name in written if posixpath.basename(name) == posixpath.basename(stack)]
-    if not same:
-        return False
-    for name in same:
-        jobs = [_jobs(path) for path in (stack, name)]
-        if all(jobs) and jobs[0] != jobs[1]:
-            return False
-        named = as_written(name, Path(table.name))
-        if named is not None and not _same_content(named, Path(particles.name)):
-            return False
-    return True
+def _of_a_stack(
+    particles: Particles,
+    table: Particles,
+    pair: tuple[RowIdentity, RowIdentity],
+    per_image: bool,
+) -> Joined:
+    """Join a table to the stack that was given, by the number of the image in it."""
+    wanted, offered = pair
+    own = _own_stack(Path(particles.name), _stacks(offered), Path(table.name))
+    if own is None:
+        return _of_another_stack(particles, table, offered)
+    number, paths = split_names(offered.key, table.name)
+    lines = np.flatnonzero(paths == own)
+    largest = int(np.abs(number[lines]).max())
+    if largest > particles.n:
+        raise InputError(
+            f"{table.name}: it names image {largest} of {own[-60:]}, but {particles.name} has "
+            f"{particles.n} images, expected a table of the same stack"
+        )
+    names = (particles.name, table.name)
+    found = match_rows(
+        wanted, offered.subset(lines), names=names, per_image=per_image, renamed=True
+    )
+    return Joined(np.where(found >= 0, lines[found], -1), KIND_WORDS["image"])
+
+
+def _own_stack(stack: Path, written: list[str], table: Path) -> str | None:
+    """Find the name by which a table calls a stack; None where it does not.
+
+    It has the name of the file.  Where the table's own is on the disk it must be the same file, or
+    have the same bytes; where it is not, its path must be the end of the stack's, or be the only
+    one of that file name, and of no other job.
+    """
+    path = normalised(str(stack.absolute()))
+    named = [name for name in written if posixpath.basename(name) == posixpath.basename(path)]
+    places = {name: as_written(name, table) for name in named}
+    same = [name for name, file in places.items() if file and _same_content(file, stack)]
+    if len(same) > 1:
+        raise InputError(
+            f"{table}: {same[0]} and {same[1]} are both {stack} by their bytes, so which row "
+            "belongs to which image is not known; give a table of this stack"
+        )
+    if same:
+        return same[0]
+    gone = [name for name, file in places.items() if file is None]
+    ends = [name for name in gone if f"/{path}".endswith(f"/{name}")]
+    if len(ends) == 1 and (len(named) == 1 or "/" in ends[0]):
+        return ends[0]
+    if len(named) != 1 or not gone:
+        return None
+    jobs = [_jobs(path), _jobs(named[0])]
+    if all(jobs) and jobs[0] != jobs[1]:
+        return None
+    logger.warning("%s: %s is taken to be %s, by its name", table, named[0], stack)
+    return named[0]
 
 
 def _of_another_stack(particles: Particles, table: Particles, offered: RowIdentity) -> Joined:
     """Pair a stack with a table of other stacks in order (it was made from them), if that is sure.
 
-    It is where the table goes through one stack from its first image to its last, or through
-    several, of whose numbers none could be a place in this one.
+    It is where the table goes through one stack from its first image to its last.  Of an array in
+    memory nothing is known, so a table of several stacks is taken in order, too.
     """
     names = _stacks(offered)
     number = split_names(offered.key, table.name)[0]
     in_order = np.array_equal(np.abs(number), np.arange(1, len(number) + 1))
-    if table.n == particles.n and (in_order or len(names) > 1):
+    an_array = particles.position is None
+    if table.n == particles.n and (in_order or (an_array and len(names) > 1)):
         return _by_order(particles, table)
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     raise InputError(
