@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.identity import IMAGE_COLUMNS, common_identity, identities_of, match_rows
+from modpose.data.identity import (
+    IMAGE_COLUMNS,
+    RowIdentity,
+    common_identity,
+    identities_of,
+    match_rows,
+)
 from modpose.data.record import column_sums, pixel_sums, used_of
 from modpose.errors import InputError
 from modpose.observe.ctf import CtfColumn
@@ -75,6 +81,9 @@ def places_in(record: Record, source: Source) -> Ints:
         return record.rows["row"].to_numpy(np.int64)
     bare = particles.format == "none"
     names = ("the run", particles.name)
+    rows = record.rows["row"].to_numpy(np.int64)
+    if _are_there(*pair, rows):
+        return rows
     part = record.n < record.about["whole"]
     places = match_rows(*pair, names=names, renamed=bare, moved=True, whole=not part)
     missing = np.flatnonzero(places < 0)
@@ -84,9 +93,22 @@ def places_in(record: Record, source: Source) -> Ints:
             f"{particles.name}: {missing.size} of the {record.n} images of the run are not there "
             f"(the first is {example}), expected the input of the fit"
         )
-    if not np.array_equal(places, record.rows["row"]):
-        logger.warning("%s: the rows are in another order than at the fit; followed", names[1])
+    if not np.array_equal(places, rows):
+        logger.warning(
+            "%s: the images of the run are in other rows than at the fit; they were found by name",
+            names[1],
+        )
     return places
+
+
+def _are_there(wanted: RowIdentity, offered: RowIdentity, rows: Ints) -> bool:
+    """Tell whether the images are in the rows where they were."""
+    return (
+        wanted.kind == offered.kind
+        and (not rows.size or int(rows.max()) < offered.n)
+        and np.array_equal(wanted.key, offered.key[rows])
+        and np.array_equal(wanted.occurrence, offered.occurrence[rows])
+    )
 
 
 def check_pixels(record: Record, stack: Stack) -> None:
@@ -95,24 +117,25 @@ def check_pixels(record: Record, stack: Stack) -> None:
     Raises
     ------
     InputError
-        Where the file of an image has another size, or a sampled image other pixels.
+        Where a sampled image has other pixels, or the file of one that was not has another size.
     """
-    then, now = record.rows["file_bytes"].to_numpy(), stack.sizes()
-    rows = np.flatnonzero((then != now) & (then >= 0) & (now >= 0))
-    if rows.size:
-        row = int(rows[0])
-        raise InputError(
-            f"{stack.where(row)}: its file has {now[row]} bytes and had {then[row]} at the fit, so "
-            "the images were replaced, expected those that the run was fitted to"
-        )
-    sample = np.flatnonzero(record.rows["pixels"].notna())
-    known = record.rows["pixels"].to_numpy()[sample].astype(np.uint64)
+    remembered = record.rows["pixels"].notna().to_numpy()
+    sample = np.flatnonzero(remembered)
+    known = record.rows["pixels"].iloc[sample].to_numpy(np.uint64)  # as floats they are rounded
     changed = np.flatnonzero(pixel_sums(stack, sample) != known)
     if changed.size:
         raise InputError(
             f"{stack.where(int(sample[changed[0]]))}: its pixels are not those that the run was "
             f"fitted to, as are those of {changed.size} of {len(sample)} images looked at; the "
             "images were replaced or re-ordered"
+        )
+    then, now = record.rows["file_bytes"].to_numpy(), stack.sizes()
+    rows = np.flatnonzero(~remembered & (then != now) & (then >= 0) & (now >= 0))
+    if rows.size:
+        row = int(rows[0])
+        raise InputError(
+            f"{stack.where(row)}: its file has {now[row]} bytes and had {then[row]} at the fit, so "
+            "the images were replaced, expected those that the run was fitted to"
         )
 
 
