@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,8 @@ def test_the_encoder_does_not_see_the_given_shift(sees: str) -> None:
     projection, batch = vae.projection, make_batch(ctf=False)
     assert projection is not None and batch.pose is not None
     move = torch.tensor([[2.0, -1.0]]).expand(6, 2)
-    moved = batch.with_image(batch.image.roll((-1, 2), (2, 3)))
-    moved.pose = Pose(batch.pose.rotation, batch.pose.shift + move)
+    pose = Pose(batch.pose.rotation, batch.pose.shift + move)
+    moved = replace(batch, image=batch.image.roll((-1, 2), (2, 3)), pose=pose)
     shown = [projection.show(b, sees, vae.coordinates) for b in (batch, moved)]
     assert shown[0].shape == (6, projection.n_shown(sees))
     torch.testing.assert_close(shown[0], shown[1], atol=1e-4, rtol=0)

@@ -58,6 +58,10 @@ class Restoration:
         self.params = None
         if self.wedges is None and may_be_premultiplied(particles):
             self.params = self._ctf(source)
+        if self.params is not None or self.wedges is not None:
+            particles.note("images were multiplied by their CTF; their noise is made white")
+        if self.odd is not None:
+            particles.note("the phases of beam tilt and odd aberrations are taken off the images")
         self.pixel_size: NDArray[np.float64] | None = None
         if self.odd is not None:
             self.pixel_size = particles.sizes_or(source.stack.pixel_size)
