@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.cryosparc import read_cs_records
+from modpose.data.cryosparc import read_cs_records, write_cs_records
 from modpose.data.files import all_or_nothing, check_outputs
 from modpose.data.star import write_star
 from modpose.errors import InputError
@@ -82,6 +82,4 @@ def export_selection(
 def _write_records(source: Source, positions: NDArray[np.int64], out: Path) -> None:
     """Write the records of a cryoSPARC table at some positions, every field to the last bit."""
     assert source.path is not None
-    records = read_cs_records(source.path)
-    with out.open("wb") as file:
-        np.save(file, records[positions], allow_pickle=False)
+    write_cs_records(out, read_cs_records(source.path)[positions])

@@ -115,7 +115,7 @@ def _load_tiff_picture(path: Path) -> NDArray[np.float32]:
                 array = page.asarray().astype(np.float32)
                 colour = np.moveaxis(array, -1 if page.planarconfig == 1 else 0, 0)[:3]
                 return array[None, None] if array.ndim == 2 else colour[None]
-    except (tifffile.TiffFileError, IndexError):
+    except Exception:
         pass  # a list of tags that Pillow reads and tifffile does not
     return _load_picture(path)
 

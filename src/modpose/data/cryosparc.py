@@ -60,6 +60,13 @@ def read_cs_records(path: Path) -> NDArray[Any]:
         return read_numbers(file, header, str(path))
 
 
+def write_cs_records(path: Path, records: NDArray[Any]) -> None:
+    """Write the rows of a cryoSPARC table; a wide one needs the second version of the header."""
+    with path.open("wb") as file:
+        short = len(repr(np.lib.format.dtype_to_descr(records.dtype))) < 2**15
+        np.lib.format.write_array(file, records, (1, 0) if short else (2, 0), allow_pickle=False)
+
+
 def _plain(path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
     """Turn a field into numbers of this machine's byte order, or into text."""
     if values.dtype.kind in "SU":

@@ -30,8 +30,8 @@ LARGEST_ITEM = 2**31 - 1
 PLAIN = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|\?)|[<>|=]?[SUV]\d{1,9}")
 
 _TOKEN = re.compile(
-    r"[ \t]*(?:'(?P<single>[^'\\\n]*)'|\"(?P<double>[^\"\\\n]*)\"|(?P<number>-?\d{1,30})L?"
-    r"|(?P<word>True|False|None)\b|(?P<mark>[{}\[\](),:]))"
+    r"[ \t]*(?:'(?P<single>[^'\\\n]*)'|\"(?P<double>[^\"\\\n]*)\"|"
+    r"(?P<number>-?(?:0|[1-9]\d{0,29}))L?|(?P<word>True|False|None)\b|(?P<mark>[{}\[\](),:]))"
 )
 
 

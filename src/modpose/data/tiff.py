@@ -16,6 +16,8 @@ from modpose.data.reading import check_memory, regular_file
 from modpose.data.stack import ArrayStack, Kind, SlicedStack, Stack, file_reader, layout_of
 from modpose.errors import InputError
 
+SHORTEST_HEADER = 8
+"""Bytes."""
 DENSEST = 10_000
 """No compression gives more bytes of pixels for one byte of the file."""
 
@@ -40,6 +42,8 @@ def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
     layout = layout_of(series.shape, kind, name)
     total = series.dtype.itemsize * layout.n * int(np.prod(layout.item, dtype=object))
     if series.offset is not None:
+        if series.offset < SHORTEST_HEADER:
+            raise InputError(f"{path}: not readable as TIFF (it does not say where its pixels are)")
         if series.offset + total > size:
             raise InputError(
                 f"{path}: the file is truncated: {size} bytes, expected {series.offset + total}"
@@ -63,8 +67,10 @@ def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
             return np.asarray(tiff.asarray(key=range(first, last), series=0))
 
     if series.pages != layout.n:  # one page holds several sections: unpack the whole
-        pixels = decode(0, series.pages).reshape(layout.n, *layout.item)
-        return ArrayStack(pixels, kind, name)
+        pixels = decode(0, series.pages)
+        if pixels.size != layout.n * int(np.prod(layout.item)):
+            raise InputError(f"{path}: not readable as TIFF (its pages do not make up the whole)")
+        return ArrayStack(pixels.reshape(layout.n, *layout.item), kind, name)
     return SlicedStack(decode, layout, series.dtype, name)
 
 
@@ -108,29 +114,44 @@ def _tiff(path: Path) -> Iterator[Any]:
     """
     import tifffile
 
-    damage = _Damage()
-    log = logging.getLogger("tifffile")
-    propagate, log.propagate = log.propagate, False
-    log.addHandler(damage)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _errors_raised(), tifffile.TiffFile(path) as tiff:
             yield tiff
     except InputError:
         raise
+    except _DamageFound:
+        reason = "its list of pages or tags is damaged"
+        raise InputError(f"{path}: not readable as TIFF ({reason})") from None
     except Exception:  # a damaged file makes tifffile fail in any way
         raise InputError(f"{path}: not readable as TIFF (the file is damaged)") from None
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Let tifffile raise what it would log as an error, whatever the program does with logs."""
+    damage, log = _Damage(), logging.getLogger("tifffile")
+    before = log.propagate, log.level, log.disabled, logging.root.manager.disable
+    log.propagate, log.disabled = False, False
+    log.setLevel(logging.ERROR)
+    logging.disable(logging.NOTSET)
+    log.addHandler(damage)
+    try:
+        yield
     finally:
         log.removeHandler(damage)
-        log.propagate = propagate
-    if damage.found:
-        raise InputError(f"{path}: not readable as TIFF (its list of pages or tags is damaged)")
+        log.propagate, log.disabled = before[0], before[2]
+        log.setLevel(before[1])
+        logging.disable(before[3])
+
+
+class _DamageFound(BaseException):
+    """Not an Exception, so that tifffile does not go on for minutes through what is left."""
 
 
 class _Damage(logging.Handler):
-    """Remembers whether tifffile reported an error."""
-
-    found = False
+    """Ends the reading where tifffile reports an error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note an error; warnings are of what does not change pixels."""
-        self.found |= record.levelno >= logging.ERROR
+        """Raise for an error; warnings are of what does not change pixels."""
+        if record.levelno >= logging.ERROR:
+            raise _DamageFound
