@@ -448,6 +448,9 @@ def test_a_stack_is_found_among_several_of_its_name(place: Path) -> None:
     with pytest.raises(InputError, match="3 of the 6 images"):
         open_source(place / "gridA/m.mrcs", poses=table)
     check(open_source(place / "gridA/m.mrcs", poses=table, partial=True), [0, 1, 2])
+    other = star(place / "b.star", [0, 3], stack="gridB/m.mrcs")
+    with pytest.raises(InputError, match=r"of the stack gridB/m\.mrcs, not of"):
+        open_source(place / "gridA/m.mrcs", index=other)
     several = star(place / "q.star", names=[f"{i + 1}@{i}.mrcs" for i in ORDER])
     with pytest.raises(InputError, match="and 5 more, not of"):
         open_source(place / "s.mrcs", poses=several)

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from modpose.data.identity import (
     IMAGE_COLUMNS,
-    KIND_WORDS,
     common_identity,
     identities_of,
-    match_rows,
 )
-from modpose.data.joining import Joined, matched
+from modpose.data.joining import BY_ORDER, Joined, join_rows, matched
 from modpose.data.npy import read_npy
 from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
@@ -126,15 +124,14 @@ def _rows_of_table(path: Path, particles: Particles, partial: bool) -> Ints:
             f"{path}: nothing in common with {particles.name} tells which images it lists (a uid, "
             f"or the name of the image); give {EXPECTED}"
         )
+    joined = join_rows(particles, table)
+    images = np.flatnonzero(joined.rows >= 0)
+    rows = np.full(table.n, -1)
+    rows[joined.rows[images]] = images
+    if joined.by == BY_ORDER:
+        rows[:] = -1
     names = (str(path), particles.name)
-    rows = match_rows(*pair, names=names)
-    lines = matched(
-        Joined(rows, KIND_WORDS[pair[0].kind]),
-        np.arange(len(rows)),
-        names,
-        partial,
-        of="rows",
-    )
+    lines = matched(Joined(rows, joined.by), np.arange(table.n), names, partial, of="rows")
     return rows[lines]
 
 
