@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,27 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path: Path) -> Non
     with all_or_nothing() as place:
         place(tmp_path / "c.txt").write_text("c")
     assert everything(tmp_path) == {"b.txt": b"old", "c.txt": b"c"}
+
+
+def test_writers_at_the_same_time_leave_the_files_of_one(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from modpose.data.files import all_or_nothing\n"
+        "while time.time() < float(sys.argv[3]):\n"
+        "    pass\n"
+        "for _ in range(20):\n"
+        "    with all_or_nothing() as place:\n"
+        "        for k in range(5):\n"
+        "            place(Path(sys.argv[1]) / f'{k}.txt').write_text(sys.argv[2])\n"
+    )
+    start = str(time.time() + 0.5)
+    arguments = [sys.executable, "-c", script, str(tmp_path)]
+    both = [subprocess.Popen([*arguments, name, start]) for name in "ab"]
+    assert [process.wait() for process in both] == [0, 0]
+    found = everything(tmp_path)
+    assert set(found) == {f"{k}.txt" for k in range(5)}
+    assert len(set(found.values())) == 1
 
 
 def test_leftovers_of_the_living_and_of_other_machines_stay(tmp_path: Path) -> None:

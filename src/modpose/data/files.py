@@ -6,12 +6,16 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from modpose.errors import InputError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -170,6 +174,15 @@ class Staging:
 
     def commit(self) -> None:
         """Move everything into place; where one move fails, undo those before."""
+        for temporary in self._temporary.values():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        with ExitStack() as held:
+            for folder in sorted({path.parent for path in (*self._temporary, *self._obsolete)}):
+                held.enter_context(_held(folder))
+            self._move()
+
+    def _move(self) -> None:
         saved: dict[Path, Path] = {}
         moved: list[Path] = []
         obsolete = [path for path in self._obsolete if path not in self._temporary]
@@ -204,6 +217,21 @@ class Staging:
         for folder in reversed(self._made):
             with suppress(OSError):
                 folder.rmdir()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Let other processes wait that would move files into a folder, where the disk knows locks."""
+    if sys.platform == "win32" or not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
