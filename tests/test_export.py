@@ -16,6 +16,7 @@ from scipy.ndimage import affine_transform
 
 from modpose.build import build_vae
 from modpose.data.dataset import Dataset
+from modpose.data.record import record_of
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.export import _fresh_particles, export_run, write_latents
@@ -106,9 +107,11 @@ def make_run(
     config = resolve(recipe_config("spatial-vae"), flags={"": ("data", data or None)})
     opened = open_source(source, index=index)
     dataset = Dataset(opened, config.data, seed=0)
-    environment = describe_fit(dataset, config, None, None)
+    record = record_of(dataset)
+    environment = describe_fit(dataset, config, None, None, record)
     environment |= {"datadir": None, "index": None if index is None else str(index)}
-    run = Run.create(folder, config, environment)
+    with Run.begin(folder, config, environment, record=record) as run:
+        pass
     vae = build_vae(config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n)
     save_weights(run.path / "checkpoints" / "best.safetensors", vae.state_dict())
     z = np.random.default_rng(2).normal(size=(dataset.n, config.model.z_dim))

@@ -438,3 +438,11 @@ def test_every_particle_table_survives_a_round_trip(some_data, tmp_path):
             pd.testing.assert_frame_equal(again.optics, p.optics, check_dtype=False)
         count += 1
     assert count >= 8
+
+
+def test_a_long_table_is_written_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("modpose.data.star.CHUNK", 3)
+    table = pd.DataFrame({"rlnImageName": [f"{k}@a.mrcs" for k in range(8)], "x": np.arange(8) / 7})
+    write_star(tmp_path / "long.star", table)
+    read = starfile.read(tmp_path / "long.star")
+    pd.testing.assert_frame_equal(read, table, check_exact=True)

@@ -6,8 +6,9 @@ They are read in :mod:`modpose.data.star_reader`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from modpose.data.files import replace_atomically
 from modpose.data.star_reader import StarBlocks, read_star
@@ -53,19 +54,30 @@ def write_star(
     """
     blocks = {"particles": table} if optics is None else {"optics": optics, "particles": table}
     version = "" if optics is None else VERSION
-    text = "".join(_loop(name, block, version) for name, block in blocks.items())
-    replace_atomically(path, lambda file: file.write(text.encode()), overwrite)
+
+    def write(file: BinaryIO) -> None:
+        for name, block in blocks.items():
+            for text in _loop(name, block, version):
+                file.write(text.encode())
+
+    replace_atomically(path, write, overwrite)
 
 
 VERSION = "\n# version 30001\n"
+CHUNK = 50_000
+"""Rows whose text is held at a time."""
 
 
-def _loop(name: str, table: pd.DataFrame, version: str) -> str:
+def _loop(name: str, table: pd.DataFrame, version: str) -> Iterator[str]:
+    """Yield the text of a block, some rows at a time."""
     head = [f"{version}\ndata_{name}\n\nloop_"]
     head += [f"_{column} #{i}" for i, column in enumerate(table.columns, 1)]
-    columns = [_column(table.iloc[:, i].tolist()) for i in range(table.shape[1])]
-    rows = [" ".join(row) for row in zip(*columns, strict=True)]
-    return "\n".join([*head, *rows]) + "\n\n"
+    yield "\n".join(head) + "\n"
+    for start in range(0, len(table), CHUNK):
+        part = table.iloc[start : start + CHUNK]
+        columns = [_column(part.iloc[:, i].tolist()) for i in range(part.shape[1])]
+        yield "".join(" ".join(row) + "\n" for row in zip(*columns, strict=True))
+    yield "\n"
 
 
 def _column(values: list[Any]) -> list[str]:
