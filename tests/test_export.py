@@ -118,6 +118,7 @@ def make_run(
     content = pd.DataFrame(z, columns=[f"z_{k}" for k in range(z.shape[1])])
     table = pd.concat([latents.iloc[: dataset.n].reset_index(drop=True), content], axis=1)
     table.insert(0, "index", np.arange(dataset.n))
+    table["elbo"] = 0.0
     run.write_latents(table)
     run.write_metrics([{"epoch": 1}])
     return run
@@ -390,7 +391,7 @@ def test_unknown_formats(
 def test_an_input_that_has_grown_is_refused(tmp_path: Path) -> None:
     run = star_run(tmp_path, "3.1")
     run.write_latents(run.latents().iloc[:-1])
-    with pytest.raises(InputError, match="60 images, expected 59"):
+    with pytest.raises(InputError, match="rows is 59, expected 60"):
         export_run(run, tmp_path / "out.star")
 
 
