@@ -245,7 +245,7 @@ def only_defocus(seed: int) -> list[str]:
     settings = ProjectionSettings(
         n=400, box=32, pixel_size=5.0, snr=0.2, ctf=True, hinge_range_deg=(0.0, 0.0), seed=seed
     )
-    return fitted(posed(settings), "modpose-posed", 15, ctf="off")
+    return fitted(posed(settings), "modpose-posed", 6, ctf="off")
 
 
 def stopped_early(seed: int) -> list[str]:
@@ -256,7 +256,7 @@ def stopped_early(seed: int) -> list[str]:
 def moving(seed: int) -> list[str]:
     """A fit of a molecule that moves."""
     settings = ProjectionSettings(n=400, box=32, pixel_size=5.0, snr=0.2, ctf=True, seed=seed)
-    return fitted(posed(settings), "modpose-posed", 20)
+    return fitted(posed(settings), "modpose-posed", 12)
 
 
 def posed(settings: ProjectionSettings) -> Dataset:

@@ -151,6 +151,8 @@ def test_content_that_tells_only_contrast_or_defocus() -> None:
     by_defocus = content_alarm(sample, np.stack([scaled, 0.1 * z[:, 0]], 1))
     assert by_defocus is not None
     assert "defocus" in by_defocus.sentence
+    unused = take_sample(Dataset(dataset.source, DataConfig(), seed=0))  # the CTF not modelled
+    assert content_alarm(unused, np.stack([scaled, 0.1 * z[:, 0]], 1)) == by_defocus
     assert explained(strength[:, None], strength) > 0.95
 
 
@@ -173,6 +175,9 @@ def test_convergence() -> None:
     assert convergence_alarm(curve(settled[:1]), stopped="max-minutes") is not None
     assert convergence_alarm(curve(-1300 + 0 * epochs + noise)) is None
     assert convergence_alarm([]) is None
+    slower = np.array([-2276.4, -2272.9, -2269.5, -2266.1, -2264.4, -2264.1])  # rates fall to 0
+    assert convergence_alarm(curve(slower)) is not None
+    assert convergence_alarm(curve(-913 + 0.02 * epochs[:6])) is None
 
 
 # --- runs -------------------------------------------------------------------------------------

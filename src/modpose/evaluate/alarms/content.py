@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from modpose.errors import InputError
 from modpose.evaluate.alarms.alarm import Alarm
 from modpose.evaluate.alarms.sample import Floats, Sample
 from modpose.observe.ctf import CtfColumn
 
 USED = 0.3
 """Least standard deviation of a latent that tells something."""
-OF_DEFOCUS = 0.5
+OF_DEFOCUS = 0.35
 """Fraction of the variance of content that defocus explains, at least, for an alarm."""
 PROPORTIONAL = 0.85
 """Fraction of the differences between pictures that is the same picture, stronger or weaker."""
@@ -46,14 +47,13 @@ def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Al
     used = z[:, z.std(axis=0) > USED]
     if not used.shape[1]:
         return None
-    of_sample, ctf = used[sample.rows], sample.dataset.ctf
-    if ctf is not None:
-        defocus = ctf[sample.rows][:, [CtfColumn.DEFOCUS_U, CtfColumn.DEFOCUS_V]].mean(axis=1)
+    of_sample, defocus = used[sample.rows], _defocus(sample)
+    if defocus is not None:
         if explained(of_sample, defocus) > OF_DEFOCUS:
             return Alarm(
                 "content",
-                "Content tells little more than the defocus of an image. The CTF may be wrong or "
-                "unused; differences between objects were not found.",
+                "Content follows the defocus of an image: it tells little of the object. The CTF "
+                "may be wrong or unused; do not read conformations into the content.",
             )
     of_strength = explained(of_sample, np.log(np.maximum(sample.spread, 1e-30)))
     same = None if decode is None else proportional(z, decode)
@@ -65,6 +65,20 @@ def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Al
             "nothing else into the content.",
         )
     return None
+
+
+def _defocus(sample: Sample) -> Floats | None:
+    """Return the mean defocus of each image, also where the model does not use the CTF."""
+    source, ctf = sample.dataset.source, sample.dataset.ctf
+    if ctf is None:
+        try:
+            ctf = source.particles.ctf(source.stack.pixel_size)
+        except InputError:  # an incomplete CTF, which the model does not use
+            return None
+    if ctf is None:
+        return None
+    columns = [CtfColumn.DEFOCUS_U, CtfColumn.DEFOCUS_V]
+    return np.asarray(ctf[sample.rows][:, columns].mean(axis=1), np.float64)
 
 
 def explained(z: Floats, cause: Floats) -> float:

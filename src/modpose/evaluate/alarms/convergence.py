@@ -17,6 +17,8 @@ OF_CLIMB, NATS = 0.02, 0.5
 """Gains below both this fraction of all that was gained and this many nats are no matter."""
 CERTAIN = 4.0
 """Standard errors that a gain must exceed."""
+SHORT, STEPS = 12, 5
+"""A curve of no more epochs is judged by whether the last few of them all rose."""
 LAST_NATS = 1.0
 """Where epochs are fewer than four: what the last one must gain."""
 
@@ -36,7 +38,8 @@ def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") ->
         return _after_few(curve, stopped)
     gain, error = late_gain(curve)
     climb = float(curve.max() - curve[0])
-    if gain < max(NATS, OF_CLIMB * climb, CERTAIN * error):
+    steady = len(curve) <= SHORT and bool((np.diff(curve[-STEPS:]) > 0).all())
+    if gain < max(NATS, OF_CLIMB * climb, 0.0 if steady else CERTAIN * error):
         return None
     return Alarm(
         "convergence",
