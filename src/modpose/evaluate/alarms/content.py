@@ -48,13 +48,12 @@ def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Al
     if not used.shape[1]:
         return None
     of_sample, defocus = used[sample.rows], _defocus(sample)
-    if defocus is not None:
-        if explained(of_sample, defocus) > OF_DEFOCUS:
-            return Alarm(
-                "content",
-                "Content follows the defocus of an image: it tells little of the object. The CTF "
-                "may be wrong or unused; do not read conformations into the content.",
-            )
+    if defocus is not None and explained(of_sample, defocus) > OF_DEFOCUS:
+        return Alarm(
+            "content",
+            "Content follows the defocus of an image: it tells little of the object. The CTF "
+            "may be wrong or unused; do not read conformations into the content.",
+        )
     of_strength = explained(of_sample, np.log(np.maximum(sample.spread, 1e-30)))
     same = None if decode is None else proportional(z, decode)
     if _only_strength(of_strength, same):
