@@ -12,7 +12,7 @@ from hypothesis import settings
 from tests.small_data import write_small_data
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-# Every run tries the same examples; HYPOTHESIS_PROFILE=new tries others.
+# The same tests try the same examples; HYPOTHESIS_PROFILE=new tries others.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("new")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
