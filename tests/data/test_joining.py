@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from modpose import PoseModel
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import Source, open_source
@@ -372,6 +372,9 @@ def test_the_model_takes_what_the_command_line_takes(place: Path) -> None:
         model.fit(open_source(place / "s.mrcs"), poses=table)
     with pytest.raises(InputError, match="volumes, where a wedge is given"):
         open_source(place / "s.mrcs", wedge=(-60, 60))
+    volumes = open_source(np.zeros((2, 8, 8, 8), np.float32), wedge=(-60, 60))
+    with pytest.raises(InputError, match=r"model\.wedge is off"):
+        dataset_of(volumes, model.config)
 
 
 @pytest.mark.parametrize("form", ["tuple", "text", "masks", "file"])

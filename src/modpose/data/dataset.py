@@ -308,7 +308,16 @@ def dataset_of(
         Hold images out for validation; not with new images for a trained model.
     value_range, affinity
         See :class:`Dataset`.
+
+    Raises
+    ------
+    InputError
+        Where a wedge is given, which the model does not know, or what it needs is missing.
     """
+    if source.wedge is not None and config.model.wedge == "off":
+        raise InputError.of(
+            f"recipe {config.recipe}", "model.wedge", "off", "auto, for a wedge is given (--wedge)"
+        )
     data = config.data if held_out else config.data.model_copy(update={"val_fraction": 0.0})
     return Dataset(
         source,
