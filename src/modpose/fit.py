@@ -27,7 +27,7 @@ from modpose.errors import InputError, TrainingError
 from modpose.evaluate.alarms.find import judge_fit, warn_before
 from modpose.inference import encode_dataset
 from modpose.inputs import files_of_source
-from modpose.latents import latents_table
+from modpose.latents import latents_table, savable_labels
 from modpose.limits import check_clusters, check_epochs, check_minutes
 from modpose.pretrained import content_of
 from modpose.progress import Progress
@@ -360,7 +360,7 @@ def describe_fit(
         "channels": dataset.channels,
         "pixel_size": dataset.pixel_size,
         "value_range": dataset.value_range,
-        "labels": None if labels is None else labels.tolist(),
+        "labels": None if labels is None else savable_labels(labels),
         "clusters": clusters or _classes_searched(config),
         "started": _now(),
     }

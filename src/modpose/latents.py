@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from modpose.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +35,29 @@ def latents_table(
     if labels is not None:
         table["label"] = labels
     return table
+
+
+def savable_labels(labels: NDArray[Any]) -> list[Any]:
+    """Return labels as ``environment.json`` keeps them.
+
+    Raises
+    ------
+    InputError
+        Where they cannot be written there or to ``latents.parquet``.
+    """
+    import pandas as pd
+
+    values: list[Any] = labels.tolist()
+    try:
+        read_back = np.asarray(json.loads(json.dumps(values)))
+        pd.DataFrame({"label": read_back}).to_parquet(io.BytesIO())
+    except (TypeError, ValueError, OverflowError):  # those of Arrow and of Unicode among them
+        raise InputError(
+            f"labels: values of type {labels.dtype} cannot be saved, expected numbers or text"
+        ) from None
+    if read_back.shape != labels.shape:
+        raise InputError("labels: a label holds several values, expected a number or a text each")
+    return values
 
 
 def content_columns(table: pd.DataFrame) -> list[str]:

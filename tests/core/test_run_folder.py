@@ -184,8 +184,12 @@ def test_a_run_that_is_to_be_replaced_survives_what_goes_wrong(
     labels: Any = np.array([b"a", 1j] * 20, dtype=object)
     with pytest.raises(InputError, match="labels"):
         fit(tiny(), labels=labels)
-    with pytest.raises(InputError, match="labels"):
-        fit(tiny(), labels=np.arange(40).astype("datetime64[D]"))
+    pairs = np.empty(40, dtype=object)
+    pairs[:] = [(1, 2)] * 40
+    days = np.arange(40).astype("datetime64[D]")
+    for strange in (days, pairs, np.array([2**70, 1] * 20), np.array(["\udc80"] * 40, object)):
+        with pytest.raises(InputError, match="label"):
+            fit(tiny(), labels=strange)
     with pytest.raises(InputError, match=r"encoder\.run is missing"):
         fit(table_config(None))
     with monkeypatch.context() as patch:
