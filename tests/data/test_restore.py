@@ -342,6 +342,9 @@ def test_a_ctf_image_is_the_ctf_of_its_volume(tmp_path):
     # In the first and last column the weights of k and -k are averaged, or one is taken
     np.testing.assert_allclose(found[..., 1:8], (weights * measured)[..., 1:8], atol=1e-6)
     assert (found < 0).any()
+    of = volumes_of(tmp_path, weights, volumes, 0)
+    of.particles.table[FLIPPED] = 1
+    np.testing.assert_array_equal(open_wedges(of).read(np.arange(2)), np.abs(found))
 
 
 # --- files that users brought -------------------------------------------------------------------

@@ -86,6 +86,20 @@ def ctf_state(particles: Particles) -> Floats | None:
     return flipped + 2 * premultiplied
 
 
+def said_of_all(particles: Particles, name: str) -> bool:
+    """Whether one of the two flags is 1 for all particles; refuse one that differs."""
+    ctf_state(particles)  # refuses flags that contradict each other
+    values = _flag(particles, name)
+    if values is None:
+        return False
+    if values.any() and not values.all():
+        raise InputError(
+            f"{particles.name}: {name} is 1 for some particles and 0 for others, expected the "
+            "same for all volumes"
+        )
+    return bool(values.all())
+
+
 def _flag(particles: Particles, name: str) -> Floats | None:
     """Return a column of 0 and 1; None where it is not there."""
     if not particles.has(name):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
-from modpose.data.optics import PREMULTIPLIED, ctf_state
+from modpose.data.optics import FLIPPED, PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
 from modpose.data.source import Source, open_stack
 from modpose.data.source import Wedge as Wedge
@@ -43,6 +43,8 @@ class Wedges:
     premultiplied
         Whether the volumes are sums of images times their CTF, and the weights sums of CTF²
         (RELION 4 and later).
+    flipped
+        Whether phases of the volumes were flipped, so that the CTF counts by its size.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Wedges:
         pixel_size_factor: float = 1.0,
         transfers: bool = False,
         premultiplied: bool = False,
+        flipped: bool = False,
     ) -> None:
+        self.flipped = flipped
         self.transfers, self.premultiplied = transfers or premultiplied, premultiplied
         self.n, self.shape, self.tilt_range = n, shape, tilt_range
         self._weights, self._factor = weights, pixel_size_factor
@@ -117,6 +121,7 @@ class Wedges:
         mask = measured.astype(np.float32)
         if self.transfers:
             mask *= np.sqrt(np.abs(weights)) if self.premultiplied else weights
+            mask = np.abs(mask) if self.flipped else mask
         mask = _resampled(mask, self.shape, self._factor)
         if self.shared:
             self._made[row] = mask
@@ -211,6 +216,7 @@ def open_wedges(
             pixel_size_factor=pixel_size_factor,
             transfers=_holds_ctf(weights),
             premultiplied=_premultiplied(weights, particles),
+            flipped=said_of_all(particles, FLIPPED),
         )
     _check_masks(weights, source)
     return Wedges(n, shape, weights=weights, pixel_size_factor=pixel_size_factor)
@@ -227,13 +233,7 @@ def _premultiplied(weights: Stack, particles: Particles) -> bool:
 
     The weights are then sums of CTF² (RELION), and these are the variance of the noise.
     """
-    state = ctf_state(particles)
-    said = state is not None and bool((state == 2).all())
-    if state is not None and not said and (state == 2).any():
-        raise InputError(
-            f"{particles.name}: {PREMULTIPLIED} is 1 for some particles and 0 for others, "
-            "expected the same for all volumes"
-        )
+    said = said_of_all(particles, PREMULTIPLIED)
     if not said and _doubled(weights.shape):
         raise InputError(
             f"{particles.name}: {CTF_IMAGE} holds sums of CTF^2 (RELION 4), but {PREMULTIPLIED} "
