@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import operator
+import os
 
 from modpose.errors import InputError
 
 LONGEST_MINUTES = 1e6
 """Almost two years."""
 MOST_EPOCHS = 1_000_000
+MOST_COPIES = 999
+"""Turned copies that an image is read in."""
+MOST_MAPS = 1000
+"""True maps of each class that a simulation writes."""
+MOST_STEPS = 1000
+"""Volumes along a path."""
 LARGEST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
+
+UNKNOWN_MEMORY = 64 * 2**30
+"""Bytes of memory where the system does not say."""
+LARGEST_SET = 2**44
+"""Bytes of the largest set that is written volume by volume."""
 
 
 def check_minutes(minutes: object) -> None:
@@ -35,6 +47,11 @@ def check_clusters(clusters: object, n: int) -> None:
 def check_seed(where: str, seed: object) -> None:
     """Refuse a seed that some generator does not take."""
     check_whole(where, "the seed", seed, 0, LARGEST_SEED)
+
+
+def check_resolution(where: str, resolution: object) -> None:
+    """Refuse a resolution, angstrom, that no density made from atoms has."""
+    check_real(where, "the resolution", resolution, 0.1, 1000)
 
 
 def check_whole(
@@ -81,3 +98,54 @@ def check_real(
     if not (low <= real <= high) or (real == low and not low_counts):
         span = f"from {low:,.15g} to" if low_counts else f"above {low:,.15g}, up to"
         raise InputError.of(where, field, value, f"a number {span} {high:,.15g}")
+
+
+def check_data_set(
+    where: str,
+    *,
+    n: object,
+    box: int,
+    seed: object,
+    dimensions: int = 2,
+    pixel_size: object = 1.0,
+    snr: object = 1.0,
+    lengths: tuple[object, ...] = (),
+    held: bool = True,
+) -> None:
+    """Refuse a set of images that cannot be simulated.
+
+    Parameters
+    ----------
+    where
+        What simulates, for the sentence.
+    n, box, seed
+        Number of images, their side in pixels, and the seed of everything random.
+    dimensions
+        2 for images, 3 for volumes.
+    pixel_size, snr
+        In angstrom; var(signal) / var(noise).
+    lengths
+        Shifts, angles and defocus values, in whichever unit.
+    held
+        Whether all images are in memory at once.
+    """
+    check_whole(where, "the number of images", n, 1, 10**9)
+    check_whole(where, "the box", box, 1, 65_536)
+    check_seed(where, seed)
+    check_real(where, "the pixel size", pixel_size, 1e-3, 1e4)
+    check_real(where, "the SNR", snr, 1e-9, 1e9)
+    for length in lengths:
+        check_real(where, "a shift, angle or defocus", length, -1e7, 1e7)
+    needed = operator.index(n) * box**dimensions * 4  # type: ignore[arg-type]
+    most = physical_memory() // 2 if held else LARGEST_SET
+    if needed > most:
+        expected = f"at most {most / 2**30:,.0f} GB" + (", half of the memory" if held else "")
+        raise InputError.of(where, "the size of all images", f"{needed / 2**30:,.0f} GB", expected)
+
+
+def physical_memory() -> int:
+    """Return the memory of this machine, bytes."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return UNKNOWN_MEMORY

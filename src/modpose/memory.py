@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,17 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modpose.errors import InputError
-
-UNKNOWN = 64 * 2**30
-"""Bytes of memory where the system does not say."""
-
-
-def physical_memory() -> int:
-    """Return the memory of this machine, bytes."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not on every system
-        return UNKNOWN
+from modpose.limits import physical_memory
 
 
 @contextmanager

@@ -26,7 +26,13 @@ from modpose.evaluate.alarms.find import judge_fit, warn_before
 from modpose.fit import describe_fit, start, train_model
 from modpose.inference import encode_dataset, importance_bounds, table_hypotheses
 from modpose.latents import latents_table
-from modpose.limits import check_clusters, check_minutes
+from modpose.limits import (
+    MOST_COPIES,
+    check_clusters,
+    check_minutes,
+    check_seed,
+    check_whole,
+)
 from modpose.posterior.settings import SearchSettings
 from modpose.pretrained import is_fitted_to
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
@@ -294,6 +300,7 @@ class PoseModel:
             Without search, if the model has a lookup table in place of an encoder; with search,
             if the model infers no pose in two dimensions; with copies, if these may not be turned.
         """
+        check_whole("--copies", "the number", copies, 1, MOST_COPIES)
         table = self.config.model.encoder.kind == "table"
         if table and not search:
             raise InputError(
@@ -336,6 +343,8 @@ class PoseModel:
         NDArray
             (N,) nats, on average between the ELBO and the log-likelihood.
         """
+        check_whole("importance_bound", "samples", samples, 1, 1_000_000)
+        check_seed("importance_bound", seed)
         dataset = self.dataset(x)
         with self._poses_for(dataset):
             return importance_bounds(
@@ -396,6 +405,8 @@ class PoseModel:
 
     def sample(self, n: int, seed: int = 0) -> Floats:
         """Draw ``n`` upright objects with content from the prior N(0, I)."""
+        check_whole("sample", "the number of objects", n, 1, 1_000_000)
+        check_seed("sample", seed)
         z = np.random.default_rng(seed).standard_normal((n, self.config.model.z_dim))
         return self.decode(z)
 

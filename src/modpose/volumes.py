@@ -16,6 +16,7 @@ from modpose.data.mrc import write_mrcs
 from modpose.data.text import number, read_text
 from modpose.errors import InputError, shown
 from modpose.inputs import files_of_run
+from modpose.limits import MOST_STEPS, check_whole
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def at_clusters(z: Floats, count: int, seed: int) -> Stops:
 
 def along_component(z: Floats, component: int, steps: int) -> Stops:
     """Walk along a principal component of content, from 1, through its mean."""
+    check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     from modpose.report.grids import principal_axes
 
     if not 1 <= component <= z.shape[1]:
@@ -97,6 +99,7 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
 
 def along_path(z: Floats, path: str, steps: int) -> Stops:
     """Walk straight from one image's content to another's, ``path`` being ``a..b`` from 0."""
+    check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     match = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", path.strip())
     if match is None:
         raise InputError.of("--path", "the path", shown(path), "two images, as in 3..120")

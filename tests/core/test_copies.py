@@ -159,7 +159,7 @@ def test_the_command_line_reads_copies(model: PoseModel, tmp_path: Path) -> None
 
 def test_copies_that_may_not_be_turned_are_refused(model: PoseModel) -> None:
     images = pictures(20)
-    with pytest.raises(InputError, match="copies is 0, expected 1 or more"):
+    with pytest.raises(InputError, match="--copies: the number is 0"):
         model.encode(images, copies=0)
     with pytest.raises(InputError, match="copies is 4, expected 1 with search"):
         model.encode(images, copies=4, search=True)

@@ -143,7 +143,12 @@ def test_given_poses_are_used():
         ({"snr": 0.0}, "snr is 0.0, expected more than 0"),
         ({"abundances": (1.0, 2.0)}, "abundances is 2 numbers, expected 1"),
         ({"hinge_range_deg": (5.0, -5.0)}, "expected two numbers, the smaller first"),
-        ({"rotation_error_deg": -1.0}, "expected 0 or more"),
+        ({"rotation_error_deg": -1.0}, "expected 0 to 180"),
+        ({"n": 10**12}, "the number of images is 1000000000000"),
+        ({"n": 10**8, "box": 4096}, "the size of all images is"),
+        ({"snr": 1e300}, "the SNR is"),
+        ({"pixel_size": 1e9}, "the pixel size is"),
+        ({"seed": 2**64}, "the seed is"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(changes, sentence):

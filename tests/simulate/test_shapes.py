@@ -159,12 +159,15 @@ def test_where_there_is_no_room_fewer_are_placed() -> None:
         ({"side": 10}, "side is 10"),
         ({"objects": (5, 2)}, "objects is"),
         ({"objects": (1, 9)}, "pictures is 4, expected at least 9"),
-        ({"n": 0}, "n is 0"),
+        ({"n": 0}, "the number of images is 0"),
     ],
 )
 def test_fields_refuse(options: dict[str, Any], said: str) -> None:
-    settings = FieldSettings(**{"objects": (1, 2), **options})
-    with pytest.raises(InputError, match=said):
+    def simulate() -> None:
+        settings = FieldSettings(**{"objects": (1, 2), **options})
         simulate_fields(np.ones((4, 20, 20), np.float32), np.zeros((4, 2)), settings)
+
+    with pytest.raises(InputError, match=said):
+        simulate()
     with pytest.raises(InputError, match="the shapes is"):
         simulate_fields(np.ones((4, 20, 20), np.float32), np.zeros((3, 2)), FieldSettings())

@@ -20,6 +20,7 @@ from modpose.affinity.spectra import cosines
 from modpose.errors import InputError
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import rotation_2d, rotation_of_vector
+from modpose.limits import check_real
 
 logger = logging.getLogger("modpose")
 
@@ -31,6 +32,9 @@ STEPS = 30
 """Steps of the climb at each frequency limit."""
 CHUNK = 512
 """Rotations scored at a time."""
+
+MOST_SHIFT = 1000.0
+"""Pixels; no object is shifted farther."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class AlignedFsc:
     def __post_init__(self) -> None:
         if not 2 <= self.step_deg <= 60:
             raise InputError.of("step", "the step of the rotations", self.step_deg, "2 to 60 deg")
-        if self.max_shift is not None and not self.max_shift >= 0:
-            raise InputError.of("max-shift", "the largest shift", self.max_shift, "at least 0")
+        if self.max_shift is not None:
+            check_real("max-shift", "the largest shift", self.max_shift, 0, MOST_SHIFT)
 
     def describe(self, images: Tensor) -> Tensor:
         """Keep the images: (B, *shape)."""
@@ -83,7 +87,7 @@ class AlignedFsc:
     def _align(self, fixed: Tensor, moving: Moving) -> float:
         shape = fixed.shape
         limit = min(shape) // 2 if self.kmax is None else self.kmax
-        reach = max(shape) / 4 if self.max_shift is None else self.max_shift
+        reach = max(shape) / 4 if self.max_shift is None else min(self.max_shift, max(shape))
         low = min(limit, max(3, round(90 / self.step_deg)))
         scorer = Scorer(fixed, moving, low)
         rotations = rotation_grid(len(shape), self.step_deg)

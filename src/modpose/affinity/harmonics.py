@@ -21,6 +21,7 @@ from modpose.affinity.foreground import centres_of_mass
 from modpose.affinity.matrix import Matrix
 from modpose.affinity.spectra import check_zeta, cosines
 from modpose.errors import InputError
+from modpose.limits import check_whole
 
 Centre = Literal["box", "mass"]
 
@@ -49,8 +50,7 @@ class PowerSpectrum:
     zeta: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lmax < 0:
-            raise InputError.of("lmax", "the highest degree", self.lmax, "at least 0")
+        check_whole("lmax", "the highest degree", self.lmax, 0, 256)
         if self.centre not in ("box", "mass"):
             raise InputError.of("centre", "the centre", f"'{self.centre}'", "'box' or 'mass'")
         check_zeta(self.zeta)

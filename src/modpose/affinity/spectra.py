@@ -14,6 +14,7 @@ from torch import Tensor
 from modpose.affinity.matrix import Matrix
 from modpose.affinity.shells import make_shells, whitened_spectra
 from modpose.errors import InputError
+from modpose.limits import check_real
 
 
 def cosines(features: Tensor, power: float = 1.0) -> Matrix:
@@ -54,8 +55,7 @@ class Fsc:
 
 def check_zeta(zeta: float) -> None:
     """Refuse a power that does not keep affinities in order."""
-    if not 0 < zeta < float("inf"):
-        raise InputError.of("zeta", "the power of the cosine", zeta, "more than zero")
+    check_real("zeta", "the power of the cosine", zeta, 0, 1000, low_counts=False)
 
 
 def refuse_too_large(count: int, numbers: int, metric: str) -> None:

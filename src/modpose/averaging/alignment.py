@@ -14,6 +14,7 @@ from modpose.averaging.classify import Assignment, Schedule
 from modpose.averaging.motion import Motions
 from modpose.averaging.refine import HalfMaps
 from modpose.errors import InputError
+from modpose.limits import check_seed, check_whole
 
 LEAST_BOX = 16
 MOST_MOTIONS = 8
@@ -73,6 +74,15 @@ class AlignSettings:
         for name, value, good, expected in expectations:
             if not good:
                 raise InputError.of("align", name, value, expected)
+        for name, value, low, high in (
+            ("classes", self.classes, 1, 1000),
+            ("box", side, LEAST_BOX, 4096),
+            ("rounds", self.rounds, 1, 100_000),
+            ("refine rounds", self.refine_rounds, 1, 100_000),
+            ("rotations", self.rotations, 24, 1_000_000),
+        ):
+            check_whole("align", name, value, low, high)
+        check_seed("align", self.seed)
 
     @property
     def schedule(self) -> Schedule:

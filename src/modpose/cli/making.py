@@ -10,6 +10,7 @@ import typer
 
 from modpose.cli.arguments import Overwrite, simulate_app
 from modpose.errors import InputError
+from modpose.limits import check_resolution
 
 
 @simulate_app.command()
@@ -138,6 +139,7 @@ def subtomograms(
         hinge_range_deg=hinge,
         seed=seed,
     )
+    check_resolution("--resolution", resolution)
     refuse_to_replace([out / name for name in WRITTEN], overwrite)
     if molecules:
         species = kinds.species_of_files(molecules, resolution)

@@ -21,6 +21,7 @@ from modpose.cli.arguments import (
     simulate_app,
 )
 from modpose.errors import InputError
+from modpose.limits import MOST_MAPS, check_resolution, check_whole
 
 
 @simulate_app.command()
@@ -101,6 +102,8 @@ def projections(
     from modpose.simulate import projections as simulator
     from modpose.simulate.projection_files import WRITTEN, write_projections
 
+    check_resolution("--resolution", resolution)
+    check_whole("--maps", "the number", maps, 0, MOST_MAPS)
     settings = simulator.ProjectionSettings(
         n=images,
         box=box,

@@ -20,6 +20,7 @@ from modpose.cli.arguments import (
     WedgeGiven,
     app,
 )
+from modpose.limits import MOST_COPIES, check_whole
 
 if TYPE_CHECKING:
     from modpose.run import Run
@@ -141,6 +142,7 @@ def encode(
     from modpose.inputs import files_of_run, files_of_source
     from modpose.run import Run
 
+    check_whole("--copies", "the number", copies, 1, MOST_COPIES)
     check_table(out, overwrite)
     opened_run = Run.open(run)
     images = open_source(

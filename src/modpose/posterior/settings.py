@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modpose.errors import InputError
+from modpose.limits import check_real, check_whole
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class SpaceSearch:
     climb_steps: int = 6
 
     def __post_init__(self) -> None:
-        for name, least in (("rotations", 24), ("hypotheses", 1), ("climb_steps", 0)):
-            if getattr(self, name) < least:
-                raise InputError.of("search", name, getattr(self, name), f"{least} or more")
+        most = (("rotations", 24, 1_000_000), ("hypotheses", 1, 1000), ("climb_steps", 0, 10_000))
+        for name, low, high in most:
+            check_whole("search", name, getattr(self, name), low, high)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.angles < 4 or self.angles % 4:
             raise InputError.of("search", "angles", self.angles, "a multiple of 4")
-        for name in ("nodes", "modes", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError.of("search", name, getattr(self, name), "1 or more")
+        for name in ("angles", "nodes", "modes", "samples"):
+            check_whole("search", name, getattr(self, name), 1, 10_000)
+        for name in ("climb_steps", "refine_steps"):
+            check_whole("search", name, getattr(self, name), 0, 100_000)
+        check_real("search", "reach_std", self.reach_std, 0, 1000, low_counts=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from modpose.errors import InputError
+from modpose.limits import check_data_set
 from modpose.simulate.digits import glyphs, place
 from modpose.simulate.particles import Simulated
 
@@ -58,6 +59,8 @@ class CharacterSettings:
         for name, value, good, expected in expectations:
             if not good:
                 raise InputError.of("alphanumeric", name, value, expected)
+        lengths = (self.max_angle_deg, self.max_shift_px)
+        check_data_set("alphanumeric", n=self.n, box=self.box, seed=self.seed, lengths=lengths)
         blank = next((one for one in self.characters if one.isspace()), None)
         if blank is not None:
             raise InputError.of("alphanumeric", "a character", repr(blank), "one with ink")

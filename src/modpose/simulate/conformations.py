@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.limits import check_resolution
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule
 from modpose.simulate.views import AtomTable, read_atom_table
 
@@ -145,8 +146,7 @@ def conformers_of_files(
     morph
         Two files are the ends of one motion instead.
     """
-    if not 0 < resolution < float("inf"):
-        raise InputError.of("projections", "resolution", resolution, "more than 0 Å")
+    check_resolution("projections", resolution)
     if morph and len(files) != 2:
         raise InputError.of("--morph", "the number of files", len(files), "2, the ends of a motion")
     if (arm is None) != (hinge_at is None) or (morph and arm is not None):

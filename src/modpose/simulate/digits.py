@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from modpose.errors import InputError
 from modpose.geometry.degrees import wrap_deg
+from modpose.limits import check_data_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,8 +130,7 @@ def _check(
     for name, value in (("angle_std_deg", angle_std_deg), ("shift_std_px", shift_std_px)):
         if value is not None and not 0 <= value < float("inf"):
             raise InputError.of("digits", name, value, "0 or more")
-    if seed < 0:
-        raise InputError.of("digits", "seed", seed, "0 or more")
+    check_data_set("digits", n=len(images), box=box, seed=seed, lengths=(shift_std_px,))
 
 
 def glyphs(characters: str, size: int) -> NDArray[np.float32]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+from modpose.errors import InputError
 
 VOLTAGE_KV = 300.0
 CS_MM = 2.7
@@ -73,9 +77,27 @@ def scale_to_snr(signal: NDArray[np.float32], snr: float) -> NDArray[np.float32]
 
     SNR = var(signal) / var(noise), both over all pixels of all images, after the observation,
     with one noise variance for the set.
+
+    Raises
+    ------
+    InputError
+        Where all images are empty.
     """
-    scale = np.sqrt(snr / signal.var(dtype=np.float64))
-    return signal * np.float32(scale)
+    return signal * np.float32(scale_for_snr(float(signal.var(dtype=np.float64)), snr))
+
+
+def scale_for_snr(variance: float, snr: float) -> float:
+    """Return the factor by which a signal of this variance has that SNR in unit noise.
+
+    Raises
+    ------
+    InputError
+        Where the signal is constant.
+    """
+    if not variance > 0:
+        expected = "an object in some (are shifts larger than the box?)"
+        raise InputError.of("simulate", "every image", "empty", expected)
+    return math.sqrt(snr / variance)
 
 
 def add_unit_noise(signal: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
+from modpose.limits import check_data_set
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
 
@@ -63,6 +64,15 @@ class HingeSettings:
         for name, value, good, expected in expectations:
             if not good:
                 raise InputError.of("simulate", name, value, expected)
+        check_data_set(
+            "simulate",
+            n=self.n,
+            box=self.box,
+            seed=self.seed,
+            pixel_size=self.pixel_size,
+            snr=self.snr,
+            lengths=(self.shift_std_px, *self.hinge_range_deg, *self.defocus_range),
+        )
 
 
 def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
+from modpose.limits import check_data_set
 from modpose.simulate import microscope
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.molecules import density, project
@@ -71,15 +72,25 @@ class ProjectionSettings:
             ("pixel_size", 0 < self.pixel_size < math.inf, positive),
             ("snr", 0 < self.snr < math.inf, positive),
             ("hinge_range_deg", _ordered(self.hinge_range_deg), "two numbers, the smaller first"),
-            ("abundances", min(self.abundances or (1.0,)) > 0, "positive numbers"),
+            ("abundances", all(0 < a < 1e9 for a in self.abundances or ()), "positive numbers"),
             ("shift_std_px", 0 <= self.shift_std_px < math.inf, least),
             ("defocus_range", _ordered(self.defocus_range), "two numbers, the smaller first"),
-            ("rotation_error_deg", 0 <= self.rotation_error_deg < math.inf, least),
+            ("rotation_error_deg", 0 <= self.rotation_error_deg <= 180, "0 to 180"),
             ("shift_error_px", 0 <= self.shift_error_px < math.inf, least),
             ("seed", self.seed >= 0, least),
         ):
             if not good:
                 raise InputError.of("projections", name, getattr(self, name), expected)
+        lengths = (self.shift_std_px, self.shift_error_px, *self.defocus_range)
+        check_data_set(
+            "projections",
+            n=self.n,
+            box=self.box,
+            seed=self.seed,
+            pixel_size=self.pixel_size,
+            snr=self.snr,
+            lengths=lengths,
+        )
 
 
 def _ordered(limits: tuple[float, float] | None) -> bool:
@@ -185,7 +196,7 @@ def simulate_projections(
     clean = _project(settings, conformers, classes, hinge, rotation, shift)
     if ctf is not None:
         clean = microscope.filter_by_ctf(clean, ctf)
-    scale = math.sqrt(settings.snr / float(clean.var(dtype=np.float64)))
+    scale = microscope.scale_for_snr(float(clean.var(dtype=np.float64)), settings.snr)
     images = microscope.add_unit_noise(clean * np.float32(scale), rng)
     columns: dict[str, NDArray[Any]] = {
         f"r{i}{j}": rotation[:, i, j] for i in range(3) for j in range(3)

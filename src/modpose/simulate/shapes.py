@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.limits import check_data_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +64,7 @@ class SpriteSettings:
         for name, value, good, expected in expectations:
             if not good:
                 raise InputError.of("sprites", name, value, expected)
+        check_data_set("sprites", n=self.n, box=self.box, seed=self.seed)
 
 
 def simulate_sprites(settings: SpriteSettings) -> tuple[NDArray[np.float32], pd.DataFrame]:
@@ -202,6 +204,10 @@ class FieldSettings:
     apart_px: float = 30.0
     """Centres are at least this far apart; fewer objects are placed where there is no room."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        check_data_set("fields", n=self.n, box=self.side, seed=self.seed, lengths=(self.apart_px,))
 
 
 def simulate_fields(

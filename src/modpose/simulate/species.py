@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.limits import check_whole
 from modpose.simulate.blocks import Blocks
 from modpose.simulate.molecules import Molecule, blob_assembly, hinged_molecule
 from modpose.simulate.views import Atoms, read_molecule
@@ -71,8 +72,7 @@ def species_of_files(files: Sequence[str | Path], resolution: float) -> list[Spe
 
 def built_in_species(count: int) -> list[Species]:
     """Return the first of the built-in assemblies of Gaussian blobs."""
-    if count < 1:
-        raise InputError.of("subtomograms", "the number of molecules", count, "at least 1")
+    check_whole("subtomograms", "the number of molecules", count, 1, 1000)
     return [Species(f"assembly{i}", blob_assembly(i)) for i in range(count)]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from modpose.errors import InputError
+from modpose.limits import check_data_set
 
 Noise = Literal["white", "wedge", "coloured", "none"]
 SnrOver = Literal["box", "tomogram"]
@@ -91,6 +92,17 @@ class SubtomogramSettings:
         for name, value, good, expected in expectations:
             if not good:
                 raise InputError.of("subtomograms", name, value, expected)
+        check_data_set(
+            "subtomograms",
+            n=self.n,
+            box=self.box,
+            seed=self.seed,
+            dimensions=3,
+            pixel_size=self.pixel_size,
+            snr=self.snr,
+            lengths=(self.max_shift_px, *hinge, *self.defocus_range),
+            held=False,
+        )
 
 
 def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:

@@ -260,7 +260,8 @@ class Subtomograms(Stack):
         if self.settings.snr_over == "tomogram":
             counted = _variance(wide_total, wide_squares, self.n * max(TOMOGRAM, 2 * box) ** 3)
         none = self.settings.noise == "none"
-        self.scale = 1 / largest if none else math.sqrt(self.settings.snr / counted)
+        snr = 1.0 if none else self.settings.snr
+        self.scale = 1 / largest if none and largest > 0 else microscope.scale_for_snr(counted, snr)
         return variance * self.scale**2
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
+from modpose.limits import check_data_set, check_resolution
 from modpose.simulate import microscope
 from modpose.simulate.coordinate_files import check_coordinate_file
 
@@ -91,6 +92,15 @@ class ViewSettings:
         for name, value, good, expected in expectations:
             if not good:
                 raise InputError.of("views", name, value, expected)
+        check_data_set(
+            "views",
+            n=self.n,
+            box=self.box,
+            seed=self.seed,
+            pixel_size=self.pixel_size,
+            snr=self.snr,
+            lengths=(self.shift_std_px, *self.defocus_range),
+        )
 
 
 # --- the molecule -----------------------------------------------------------------------------
@@ -114,8 +124,7 @@ def read_molecule(path: str | Path, resolution: float = 15.0, assembly: bool = T
     InputError
         If the file cannot be read or has no atoms.
     """
-    if not 0 < resolution < float("inf"):
-        raise InputError.of("views", "resolution", resolution, "more than 0 Å")
+    check_resolution("views", resolution)
     table = read_atom_table(Path(path), assembly).centred()
     return Atoms(table.positions, table.masses, 0.225 * resolution)
 
