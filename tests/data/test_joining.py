@@ -16,7 +16,7 @@ from modpose.data.labels import read_labels
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
-from modpose.data.wedges import open_wedges
+from modpose.data.wedges import follow_order, open_wedges
 from modpose.errors import InputError
 
 N, SIDE, SIZE = 6, 8, 2.0
@@ -460,3 +460,12 @@ def test_a_stack_is_found_among_several_of_its_name(place: Path) -> None:
     (place / "gridB/m.mrcs").write_bytes((place / "gridA/m.mrcs").read_bytes())
     with pytest.raises(InputError, match="by their bytes"):
         open_source(place / "gridA/m.mrcs", poses=table, partial=True)
+
+
+def test_masks_in_a_file_follow_the_order_of_the_input(tmp_path: Path) -> None:
+    """A run that has them refuses a table whose rows were put in another order."""
+    np.save(tmp_path / "all.npy", np.ones((3, 8, 8, 8), np.float32))
+    np.save(tmp_path / "one.npy", np.ones((1, 8, 8, 8), np.float32))
+    assert follow_order(str(tmp_path / "all.npy"))
+    for asked in ("off", "auto", "-60,60", str(tmp_path / "one.npy"), str(tmp_path / "gone.npy")):
+        assert not follow_order(asked)
