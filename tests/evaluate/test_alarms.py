@@ -20,6 +20,7 @@ from modpose.data.stack import ArrayStack
 from modpose.evaluate.alarms import data_alarms
 from modpose.evaluate.alarms.content import content_alarm, explained
 from modpose.evaluate.alarms.convergence import convergence_alarm
+from modpose.evaluate.alarms.find import warn_of_wedge
 from modpose.evaluate.alarms.sample import take_sample
 from modpose.evaluate.alarms.wedge import find_wedge
 from modpose.run import Run
@@ -102,6 +103,15 @@ def test_the_wedge_is_measured() -> None:
     found = find_wedge(kept.astype(np.float32))
     assert found.is_empty
     assert np.abs(np.array(found.limits) - (-50, 50)).max() <= 5
+
+
+def test_align_warns_of_an_untold_wedge(caplog: pytest.LogCaptureFixture) -> None:
+    from benchmarks.alarms import volumes
+
+    source = volumes(200, "off").source
+    with caplog.at_level(logging.WARNING, logger="modpose"):
+        warn_of_wedge(source)
+    assert "have a missing wedge" in caplog.text
 
 
 def test_a_symmetry_expanded_set_repeats_no_image() -> None:

@@ -46,6 +46,7 @@ from modpose.data.record import source_fingerprint
 from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges
 from modpose.errors import InputError
+from modpose.evaluate.alarms.find import warn_of_wedge
 from modpose.locks import writing
 from modpose.progress import Progress
 
@@ -112,6 +113,8 @@ def align_subtomograms(
     wedges = open_wedges(
         source, wedge, shape=(side,) * 3, pixel_size_factor=binning, datadir=datadir
     )
+    if wedges is None:
+        warn_of_wedge(source)
     data = read_coefficients(source, wedges, settings)
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.evaluate.alarms.alarm import Alarm, stored_alarms
 from modpose.evaluate.alarms.content import Decode, content_alarm
@@ -23,10 +24,13 @@ from modpose.evaluate.alarms.wedge import wedge_alarm
 if TYPE_CHECKING:
     import pandas as pd
 
+    from modpose.data.source import Source
     from modpose.vae import Vae
 
 logger = logging.getLogger("modpose")
 
+WEDGE_VOLUMES = 100
+"""Volumes that are looked at where a wedge alone is looked for."""
 OF_RESULT = ("content", "convergence")
 OF_IMAGES = (
     constant_alarm,
@@ -117,6 +121,14 @@ def warn_before(dataset: Dataset) -> list[dict[str, str]]:
     for alarm in found:
         logger.warning("warning: %s", alarm.sentence)
     return [alarm.as_dict() for alarm in found]
+
+
+def warn_of_wedge(source: Source) -> None:
+    """Log a warning where volumes have a missing wedge that nothing tells of."""
+    dataset = Dataset(source, DataConfig(val_fraction=0), seed=0)
+    found = wedge_alarm(take_sample(dataset, most=WEDGE_VOLUMES))
+    if found is not None:
+        logger.warning("warning: %s", found.sentence)
 
 
 def judge_fit(

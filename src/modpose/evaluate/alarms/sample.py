@@ -89,6 +89,7 @@ def take_sample(dataset: Dataset, most: int = IMAGES) -> Sample:
     count = max(1, min(dataset.n, most, BYTES // size))
     rows = np.unique(np.linspace(0, dataset.n - 1, count).round().astype(np.int64))
     raw = dataset.source.stack.read(rows)
+    np.nan_to_num(raw, copy=False, posinf=0.0, neginf=0.0)  # others refuse these, by name
     few = raw[:: max(1, len(raw) // FLATNESS_IMAGES)]
     common = np.array([most_common(image) for image in few])
     images = preprocess.resize(raw, dataset.config)

@@ -67,8 +67,8 @@ def wedge_alarm(sample: Sample) -> Alarm | None:
     return Alarm(
         "wedge",
         f"The volumes hold almost no power beyond tilts of about {low} and {high} degrees: they "
-        "have a missing wedge, and the fit was not told of it. Poses and classes will be poor; "
-        f"fit again with the tilts of the series, such as --wedge={low},{high}.",
+        "have a missing wedge, and nothing told of it. Poses and classes will be poor; run again "
+        f"with the tilts of the series, such as --wedge={low},{high}.",
     )
 
 
