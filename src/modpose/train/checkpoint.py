@@ -6,7 +6,6 @@ is killed at any moment leaves at least the one before.
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from modpose.data.files import replace_atomically
-from modpose.data.reading import check_memory, open_regular, regular_file
+from modpose.data.reading import open_regular, regular_file
 from modpose.errors import InputError, shown
 
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
@@ -63,7 +62,9 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     damaged = InputError(f"{path}: the checkpoint is damaged, expected the state of a training")
     try:
-        state = torch.load(_checked_copy(path), weights_only=True)
+        if not _parts_are_whole(path):
+            raise damaged
+        state = torch.load(path, weights_only=True)
     except InputError:
         raise
     except Exception:  # a damaged file makes zipfile and torch fail in any way
@@ -73,25 +74,14 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _checked_copy(path: Path) -> io.BytesIO:
-    """Copy an archive, a part at a time, so that torch sees only what the checksums agree with."""
-    copy = io.BytesIO()
-    with (
-        open_regular(path) as file,
-        zipfile.ZipFile(file) as archive,
-        zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as whole,
-    ):
+def _parts_are_whole(path: Path) -> bool:
+    """Tell whether an archive is as torch writes it: plain parts, each with its checksum."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
-        size = sum(part.file_size for part in parts)
-        check_memory(path, 2 * size)
-        strange = min((part.header_offset for part in parts), default=1) != 0
-        strange |= any(part.compress_type or part.external_attr for part in parts)
-        if strange or size > path.stat().st_size:  # torch writes plain, uncompressed parts
-            raise InputError(f"{path}: the checkpoint is damaged, expected parts of its own length")
-        for part in parts:
-            whole.writestr(part.filename, archive.read(part))
-    copy.seek(0)
-    return copy
+        plain = min((part.header_offset for part in parts), default=1) == 0
+        plain &= not any(part.compress_type or part.external_attr for part in parts)
+        plain &= sum(part.file_size for part in parts) <= path.stat().st_size
+        return plain and archive.testzip() is None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
