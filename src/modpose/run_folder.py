@@ -89,7 +89,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         table = parquet.read_table(path)
         table.validate(full=True)
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
         return frame
     except Exception:  # a damaged file makes pyarrow and pandas fail in any way
         raise InputError(f"{path}: not readable as Parquet") from None

@@ -520,7 +520,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, name, module, extra):
 class Dataset(np.ndarray):
     """What h5py says of an array, as far as it is used."""
 
-    is_virtual, external, chunks = False, None, None
+    is_virtual, external, chunks, name = False, None, None, "images"
 
 
 class Store(dict):
@@ -528,6 +528,12 @@ class Store(dict):
 
     def get(self, name, getlink=False):
         return super().get(name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 @pytest.mark.parametrize("array", [None, "images"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +44,9 @@ def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     if strange:
         raise InputError.of(path, "the codec", f"'{strange[0]}'", "one that only unpacks numbers")
     _check_stored(path, node)
-    return _chunked(path, node, kind, "Zarr")
+    dtype = _guarded(lambda: np.dtype(node.dtype), path, "Zarr")
+    found = _Array(node.shape, node.chunks, dtype, lambda part: np.asarray(node[part]))
+    return _chunked(path, found, kind, "Zarr")
 
 
 def _check_stored(path: Path, node: Any) -> None:
@@ -57,26 +61,49 @@ def open_hdf5(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     """Open a dataset of an HDF5 file (needs the extra ``hdf5``)."""
     h5py = _extra("h5py", path)
     regular_file(path)
-    file = _guarded(lambda: h5py.File(path, mode="r"), path, "HDF5")
 
-    def refuse_outside(name: str, depth: int = 0) -> None:
-        """Refuse a link to another file anywhere along a name."""
-        node, parts = file, [part for part in name.split("/") if part]
-        for i, part in enumerate(parts):
-            link = node.get(part, getlink=True)
-            if isinstance(link, h5py.ExternalLink) or depth > DEEPEST:
-                raise InputError(f"{path}: {shown(name)} is a link to another file")
-            if isinstance(link, h5py.SoftLink):
-                start = "" if link.path.startswith("/") else "/".join(parts[:i])
-                refuse_outside(f"{start}/{link.path}", depth + 1)
-            if part not in node:
-                return
-            node = node[part]
+    def opened() -> Any:
+        return _guarded(lambda: h5py.File(path, mode="r"), path, "HDF5")
 
-    node = _guarded(lambda: _member(path, file, array, refuse_outside), path, "HDF5")
-    if _guarded(lambda: bool(node.is_virtual or node.external), path, "HDF5"):
-        raise InputError(f"{path}: the numbers lie in other files, expected them in this one")
-    return _chunked(path, node, kind, "HDF5")
+    with opened() as file:
+        check = partial(_refuse_outside, h5py, path, file)
+        node = _guarded(lambda: _member(path, file, array, check), path, "HDF5")
+        if _guarded(lambda: bool(node.is_virtual or node.external), path, "HDF5"):
+            raise InputError(f"{path}: the numbers lie in other files, expected them in this one")
+        name, shape, chunks = node.name, node.shape, node.chunks
+        dtype = _guarded(lambda: np.dtype(node.dtype), path, "HDF5")
+
+    def read(part: Any) -> NDArray[Any]:
+        regular_file(path)
+        with opened() as file:  # anew, or HDF5 would show the file as it was
+            return np.asarray(file[name][part])
+
+    return _chunked(path, _Array(shape, chunks, dtype, read), kind, "HDF5")
+
+
+def _refuse_outside(h5py: Any, path: Path, file: Any, name: str, depth: int = 0) -> None:
+    """Refuse a link to another file anywhere along a name."""
+    node, parts = file, [part for part in name.split("/") if part]
+    for i, part in enumerate(parts):
+        link = node.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink) or depth > DEEPEST:
+            raise InputError(f"{path}: {shown(name)} is a link to another file")
+        if isinstance(link, h5py.SoftLink):
+            start = "" if link.path.startswith("/") else "/".join(parts[:i])
+            _refuse_outside(h5py, path, file, f"{start}/{link.path}", depth + 1)
+        if part not in node:
+            return
+        node = node[part]
+
+
+@dataclass(frozen=True)
+class _Array:
+    """An array in chunks: what it says of itself, and how a part of it is read."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...] | None
+    dtype: np.dtype[Any]
+    read: Callable[[Any], NDArray[Any]]
 
 
 def _guarded(read: Callable[[], T], path: Path, what: str) -> T:
@@ -135,17 +162,16 @@ def _member(path: Path, node: Any, array: str | None, check: Callable[[str], Non
     return node[choose(path, array, names)]
 
 
-def _chunked(path: Path, node: Any, kind: Kind, what: str) -> Stack:
-    dtype = _guarded(lambda: np.dtype(node.dtype), path, what)
-    layout = layout_of(tuple(int(side) for side in node.shape), kind, str(path))
-    for shape in (getattr(node, "chunks", None) or (), layout.item):
-        check_memory(path, dtype.itemsize * int(np.prod(shape, dtype=object)))
+def _chunked(path: Path, array: _Array, kind: Kind, what: str) -> Stack:
+    layout = layout_of(tuple(int(side) for side in array.shape), kind, str(path))
+    for shape in (array.chunks or (), layout.item):
+        check_memory(path, array.dtype.itemsize * int(np.prod(shape, dtype=object)))
+    whole = layout.n == 1 and len(array.shape) == len(layout.item)
 
     def stored(start: int, stop: int) -> NDArray[Any]:
-        whole = layout.n == 1 and len(node.shape) == len(layout.item)
-        return _guarded(lambda: np.asarray(node[...] if whole else node[start:stop]), path, what)
+        return _guarded(lambda: array.read(... if whole else slice(start, stop)), path, what)
 
-    return SlicedStack(stored, layout, dtype, str(path))
+    return SlicedStack(stored, layout, array.dtype, str(path))
 
 
 def _extra(module: str, path: Path) -> Any:
