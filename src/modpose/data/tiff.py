@@ -115,7 +115,7 @@ def _tiff(path: Path) -> Iterator[Any]:
     import tifffile
 
     try:
-        with _errors_raised(), tifffile.TiffFile(path) as tiff:
+        with _errors_raised(), path.open("rb") as file, tifffile.TiffFile(file) as tiff:
             yield tiff
     except InputError:
         raise
