@@ -278,6 +278,8 @@ def test_every_kind_of_input(indexed: bool, data: Path, cli: Cli, tmp_path: Path
     config = smaller(yaml.safe_load(dump_config(resolve(recipe_config("spatial-vae")))))
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
     for name, (source, formats) in inputs(tmp_path, images).items():
+        if indexed and name not in ("pictures", "cs", "star-3.0"):
+            continue
         given, run, out = f"{tmp_path}/{source}", tmp_path / f"run-{name}", tmp_path / f"to-{name}"
         out.mkdir()
         extra = ["--index", tmp_path / "index.txt"] if indexed else []
