@@ -25,7 +25,7 @@ class Schedule(Frozen):
     of the cosine) and staying for the second.
     """
 
-    kind: Annotated[Shape, BeforeValidator(lambda name: SYNONYMS.get(name, name))] = "constant"
+    kind: Annotated[Shape, BeforeValidator(lambda name: SYNONYMS.get(str(name), name))] = "constant"
     start: Weight = 0.0
     end: Weight = 1.0
     steps: int = Field(1000, ge=1, le=10**9)
