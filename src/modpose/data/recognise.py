@@ -119,9 +119,9 @@ def check_pixels(record: Record, stack: Stack) -> None:
     InputError
         Where a sampled image has other pixels, or the file of one that was not has another size.
     """
-    remembered = record.rows["pixels"].notna().to_numpy()
+    remembered = record.rows["sampled"].to_numpy()
     sample = np.flatnonzero(remembered)
-    known = record.rows["pixels"].iloc[sample].to_numpy(np.uint64)  # as floats they are rounded
+    known = record.rows["pixels"].to_numpy(np.uint64)[sample]
     changed = np.flatnonzero(pixel_sums(stack, sample) != known)
     if changed.size:
         raise InputError(

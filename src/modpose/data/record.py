@@ -64,8 +64,8 @@ class Record:
     ----------
     rows
         A row an image, in the order of the run: ``row`` (position in the whole input), ``uid`` and
-        ``name`` with their ``_occurrence`` where the input has such, ``file_bytes``, ``pixels``
-        (checksum; NA where it was not sampled), and what the model used: ``ctf_0`` ...,
+        ``name`` with their ``_occurrence`` where the input has such, ``file_bytes``, ``sampled``,
+        ``pixels`` (checksum where it was sampled), and what the model used: ``ctf_0`` ...,
         ``rotation_0`` ..., and so on (see :func:`used_of`).
     about
         ``kind`` of the names, ``bare`` (the images came without a table), ``whole`` (rows of the
@@ -86,9 +86,9 @@ class Record:
             Where a column is missing or holds something else than a fit writes.
         """
         names = [name for name in ("uid", "name") if name in rows]
-        whole = ("row", "file_bytes", *(f"{name}_occurrence" for name in names))
-        for name in (*whole, "pixels"):
-            kinds = "iu" if name in whole else "iuf"
+        whole = ("row", "file_bytes", "pixels", *(f"{name}_occurrence" for name in names))
+        for name in (*whole, "sampled"):
+            kinds = "b" if name == "sampled" else "iu"
             if name not in rows or rows[name].dtype.kind not in kinds:
                 raise InputError(f"{path}: its column {name} is not what a fit writes")
         used = [str(c) for c in rows if re.fullmatch(r"\w+_\d+", str(c))]
@@ -135,7 +135,8 @@ def record_of(dataset: Dataset, labels: str | None = None) -> Record:
     columns["file_bytes"] = source.stack.sizes()
     rows = pd.DataFrame(columns)
     sample = sampled(source.stack)
-    rows["pixels"] = pd.array([pd.NA] * source.n, dtype="UInt64")
+    rows["sampled"] = np.isin(np.arange(source.n), sample)
+    rows["pixels"] = np.zeros(source.n, np.uint64)
     rows.loc[sample, "pixels"] = pixel_sums(source.stack, sample)
     used = {
         f"{name}_{k}": column
@@ -169,7 +170,7 @@ def fingerprint(record: Record) -> str:
     digest = hashlib.sha256(repr(sorted(record.about["columns"].items())).encode())
     for name in record.rows:
         digest.update(f"{name}".encode())
-        digest.update(_column_bytes(record.rows[name].fillna(0).to_numpy()))
+        digest.update(_column_bytes(record.rows[name].to_numpy()))
     return f"2-{digest.hexdigest()}"
 
 
