@@ -143,6 +143,12 @@ def test_what_other_files_are(tmp_path):
         read_particles(star(tmp_path, flag + LOOP + "a.mrcs 1\n"))
 
 
+def test_numbers_of_very_many_digits_are_text(tmp_path):
+    for digits in ("18446744073709551616", "9" * 400):
+        table = read_star(star(tmp_path, LOOP + f"1@a.mrcs {digits}\n2@a.mrcs 3\n"))["particles"]
+        assert table["rlnAnglePsi"].tolist() == [digits, "3"]
+
+
 # --- writing STAR -----------------------------------------------------------------------------
 
 TEXT = st.text(

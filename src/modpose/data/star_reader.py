@@ -292,6 +292,8 @@ def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
 
     if column.dtype.kind in "iufb":
         return column
+    if column.dtype == object:  # whole numbers of more than 64 bits, among others
+        column = column.map(lambda value: value if isinstance(value, str | float) else str(value))
     try:
         numbers = pd.to_numeric(column)
     except (ValueError, TypeError, OverflowError):
