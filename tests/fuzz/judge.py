@@ -102,7 +102,8 @@ def bad_sentence(sentence: str, path: Path) -> str | None:
         return "more than three lines"
     if not all(c.isprintable() or c == "\n" for c in text):
         return "characters that cannot be printed"
-    if path.name.split(".")[0] not in text:
+    stores = [folder.name for folder in path.parents if folder.suffix == ".zarr"]
+    if not any(name.split(".")[0] in text for name in (path.name, *stores)):
         return "the file is not named"
     return next((f"the words {word!r}" for word in LIBRARY_WORDS if word in text), None)
 
