@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from modpose.evaluate.alarms.alarm import Alarm
-from modpose.evaluate.alarms.sample import Floats, Sample
+from modpose.evaluate.alarms.sample import Floats, Sample, smaller
 
 CENTRE, RIM = 0.5, 0.9
 """Radii, in halves of the shortest side, of the disc that is compared and of its surroundings."""
 DARK = -5.0
 """Standard errors below which the centre is darker than the rim."""
-FEWEST = 8
+FEWEST, MOST = 8, 500
+"""Images that are looked at."""
 
 
 def contrast_alarm(sample: Sample) -> Alarm | None:
@@ -33,6 +34,7 @@ def contrast_alarm(sample: Sample) -> Alarm | None:
 
 def darkness(sample: Sample) -> float:
     """Return the mean of the centre less that of the rim, in standard errors over the images."""
+    sample = smaller(sample, MOST)
     images = _filtered(sample)
     centre, rim = sample.radius <= CENTRE, sample.radius >= RIM
     difference = images[:, centre].mean(axis=1) - images[:, rim].mean(axis=1)
@@ -47,12 +49,13 @@ def _filtered(sample: Sample) -> Floats:
         return np.asarray(sample.images, np.float64)
     import torch
 
-    from modpose.observe.ctf import apply_ctf
+    from modpose.observe.ctf import CtfColumn, apply_ctf
 
     filtered = np.empty(sample.images.shape)
     for start in range(0, len(sample.rows), 256):
         part = slice(start, start + 256)
         images = torch.from_numpy(sample.images[part])[:, None]
         parameters = torch.from_numpy(ctf[sample.rows[part]])
+        parameters[:, CtfColumn.PIXEL_SIZE] *= sample.dataset.shape[0] / sample.shape[0]
         filtered[part] = apply_ctf(images, parameters)[:, 0].numpy()
     return filtered

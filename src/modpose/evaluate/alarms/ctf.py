@@ -141,7 +141,8 @@ def _log_power(images: NDArray[np.float32], shells: Shells) -> tuple[Floats, flo
         level = part[:, rim].mean(axis=1)[:, None, None]
         parts.append(shells.mean(np.abs(np.fft.rfft2((part - level) * window)) ** 2))
     power = np.log(np.maximum(np.concatenate(parts), 1e-12))
-    return power, float(power.mean(axis=0).min())
+    mean = power.mean(axis=0)
+    return power, float(mean[-max(2, len(mean) // 4) :].mean())
 
 
 def _small(sample: Sample, ctf: Parameters) -> tuple[NDArray[np.float32], Parameters]:

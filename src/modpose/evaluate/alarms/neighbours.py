@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.evaluate.alarms.alarm import Alarm
-from modpose.evaluate.alarms.sample import Floats, Sample
+from modpose.evaluate.alarms.sample import Floats, Sample, smaller
 
 BLUR = 1 / 14
 """Standard deviation of the filter that blobs are looked for with, a fraction of the side."""
@@ -44,8 +44,9 @@ def neighbours_alarm(sample: Sample) -> Alarm | None:
 
 def count_neighbours(sample: Sample) -> tuple[int, int, int]:
     """Count images with a neighbour and, for chance, with a dark one; and the images."""
-    step = max(1, len(sample.rows) // MOST)
-    blobs = np.stack([_blobs(image, sample) for image in sample.images[::step]])
+    sample = smaller(sample, MOST)
+    deviation = _deviation(sample.shape, BLUR * min(sample.shape))
+    blobs = np.stack([_blobs(image, sample) / deviation for image in sample.images])
     centre = sample.radius <= CENTRE
     if float(np.median(blobs[:, centre].mean(axis=1))) < 0:  # inverted contrast
         blobs = -blobs
@@ -56,10 +57,7 @@ def count_neighbours(sample: Sample) -> tuple[int, int, int]:
 
 
 def _blobs(image: NDArray[np.float32], sample: Sample) -> Floats:
-    """Blur an image; every pixel in standard deviations of white noise.
-
-    Outside the box nothing is added, and the sums are scaled to what is left.
-    """
+    """Blur an image, in standard deviations of its white noise; nothing lies outside the box."""
     from scipy.ndimage import gaussian_filter
 
     rim = sample.radius > 0.9
@@ -67,7 +65,7 @@ def _blobs(image: NDArray[np.float32], sample: Sample) -> Floats:
     noise = float(np.diff(image, axis=-1)[rim[..., 1:]].std()) / np.sqrt(2)
     sigma = BLUR * min(sample.shape)
     blurred = gaussian_filter(image - level, sigma, mode="constant", truncate=3.0)
-    return np.asarray(blurred / (max(noise, 1e-12) * _deviation(sample.shape, sigma)), np.float64)
+    return np.asarray(blurred / max(noise, 1e-12), np.float64)
 
 
 def _deviation(shape: tuple[int, ...], sigma: float) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -95,6 +95,15 @@ def take_sample(dataset: Dataset, most: int = IMAGES) -> Sample:
     images = preprocess.resize(raw, dataset.config)
     grey, spread = preprocess.standardize(images.mean(axis=1, keepdims=True))
     return Sample(dataset, rows, grey[:, 0], spread, common)
+
+
+def smaller(sample: Sample, most: int, box: int = 64) -> Sample:
+    """Keep images evenly spread, at most ``most``, Fourier-cropped to ``box`` where larger."""
+    step = -(-len(sample.rows) // most)
+    images = sample.images[::step]
+    if len(sample.shape) == 2 and len(set(sample.shape)) == 1 and sample.shape[0] > box:
+        images = preprocess.fourier_crop(images[:, None], box)[:, 0]
+    return replace(sample, rows=sample.rows[::step], images=images, spread=sample.spread[::step])
 
 
 def most_common(image: NDArray[np.float32]) -> float:
