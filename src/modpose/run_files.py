@@ -66,6 +66,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         if not isinstance(row, dict) or not _is_whole(row.get("epoch")):
             raise InputError.of(path, f"line {number}", shown(line), "the metrics of one epoch")
         for name, value in row.items():
+            if not name.isprintable():  # half of a character, which nothing can write
+                raise InputError.of(path, f"a name in line {number}", shown(name), "a word")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 where = f"{shown(name)[1:-1]} in line {number}"
                 raise InputError.of(path, where, shown(value), "a number")
