@@ -55,6 +55,7 @@ check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m tools.layers > /dev/null
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 
 docs: env  ## the documentation, in docs/_build/html

@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "mathml",
     "reference",
+    "layers",
 ]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
