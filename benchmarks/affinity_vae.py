@@ -17,11 +17,11 @@ import torch
 from benchmarks import machine
 from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity
-from modpose.build import build_vae
 from modpose.config import AugmentConfig, merge, parse_config
 from modpose.data.batches import Batch
+from modpose.model.build import build_vae
+from modpose.model.terms.affinity import AffinityTerm
 from modpose.recipes import recipe_config
-from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented
 from modpose.train.loop import Learner, set_up
 

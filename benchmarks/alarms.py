@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from benchmarks import machine
 from modpose import PoseModel
+from modpose.alarms import data_alarms
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack
-from modpose.evaluate.alarms import data_alarms
 from modpose.simulate.characters import CharacterSettings, simulate_alphanumeric
 from modpose.simulate.particles import HingeSettings, Simulated, simulate_particles, write_particles
 from modpose.simulate.projection_files import write_projections

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
-from modpose.averaging.alignment import AlignSettings
-from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, white_noise
-from modpose.averaging.reference import make_references
-from modpose.averaging.run import align_subtomograms
 from modpose.evaluate.pose_bound import MEDIAN_OF_RMS, pose_bound
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
 from modpose.evaluate.volume_symmetry import volume_symmetry
+from modpose.fourier.coefficients import Coefficients, coefficients_of, joined, white_noise
+from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid
 from modpose.observe.wedge import wedge_mask
-from modpose.posterior.so3_search import search, shift_grid
+from modpose.search.alignment import AlignSettings
+from modpose.search.run import align_subtomograms
+from modpose.search.so3_search import search, shift_grid
 from modpose.simulate.species import built_in_species, species_of_files
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms

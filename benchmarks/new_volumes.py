@@ -24,10 +24,10 @@ from benchmarks import machine
 from benchmarks.averaging import bounds_of, hinge_bounds_of
 from modpose import PoseModel, open_source
 from modpose.data.source import Source
-from modpose.encoded import Encoded
-from modpose.evaluate.clustering import cluster
 from modpose.evaluate.metrics import spearman
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
+from modpose.infer.clustering import cluster
+from modpose.infer.encoded import Encoded
 from modpose.simulate.species import built_in_species, hinged_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms

@@ -21,10 +21,10 @@ from benchmarks.systems import (
 from benchmarks.textbook import Textbook
 from benchmarks.textbook.spatial_vae import SpatialVae
 from benchmarks.textbook.target_vae import TargetVae
-from modpose.encoders.orbit import OrbitEncoder
-from modpose.posterior.latents import Latents
+from modpose.model.encoders.orbit import OrbitEncoder
+from modpose.model.latents import Latents
+from modpose.model.vae import Vae
 from modpose.train.loop import Learner
-from modpose.vae import Vae
 
 QUICK_RATE = 1e-3
 QUICK_PART = 10

@@ -21,9 +21,7 @@ from benchmarks import machine
 from benchmarks.digits import FAR, Images
 from modpose import PoseModel
 from modpose.config import merge, set_option
-from modpose.encoded import Encoded
 from modpose.evaluate import metrics
-from modpose.evaluate.clustering import Method, cluster
 from modpose.evaluate.equivariance import (
     RotationErrors,
     by_label,
@@ -31,6 +29,8 @@ from modpose.evaluate.equivariance import (
     twin_angle_errors,
     twin_shift_errors,
 )
+from modpose.infer.clustering import Method, cluster
+from modpose.infer.encoded import Encoded
 from modpose.simulate.digits import transform
 from studies.target_vae.digit_tables import ASYMMETRIC
 

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from benchmarks import digits, machine
-from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
-from modpose.posterior.gaussian import Gaussian
-from modpose.posterior.refine import refine
-from modpose.posterior.search import grid_candidates, modes_of
-from modpose.posterior.settings import SearchSettings
+from modpose.distributions.normal import Gaussian
+from modpose.infer.refine import refine
+from modpose.infer.search import grid_candidates, modes_of
+from modpose.model.build import build_vae
+from modpose.model.settings import SearchSettings
+from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
 from modpose.simulate.digits import transform
 from modpose.train.memory import keep_freed_memory
-from modpose.vae import Vae
 
 RECIPES = ("modpose", "spatial-vae", "target-vae")
 SHIFT_STD_PX = 5.0

@@ -19,11 +19,11 @@ from benchmarks import machine
 from benchmarks.race import Turn, race, table
 from benchmarks.systems import step_optimizers
 from benchmarks.textbook.cryodrgn import CryoDrgn, Posed
-from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
+from modpose.model.build import build_vae
 from modpose.observe.ctf import ctf_2d
 from modpose.recipes import recipe_config
 from modpose.train.loop import set_up

@@ -2,8 +2,9 @@
 
     python -m benchmarks.subspaces --data mnist.npz --seed 0
 
-A bar for every model that clusters digits, and what :mod:`modpose.start.subspaces` starts models
-from.  Nothing is learned of shift: images are centred on their centre of mass; labels only score.
+A bar for every model that clusters digits, and what
+:mod:`modpose.train.starts.subspaces` starts models from.  Nothing is learned of shift: images are
+centred on their centre of mass; labels only score.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.digits import FAR
 from benchmarks.poses import pictures
-from modpose.encoders.polar import Rings
 from modpose.evaluate import metrics
+from modpose.model.encoders.polar import Rings
 from modpose.simulate.digits import transform
-from modpose.start.subspaces import bright_centre, cluster, transformed
+from modpose.train.starts.subspaces import bright_centre, cluster, transformed
 
 CLASSES, ANGLES, REACH = 10, 64, 20.0
 

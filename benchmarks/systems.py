@@ -10,12 +10,12 @@ from torch import Tensor
 
 from benchmarks import digits, textbook
 from benchmarks.textbook import spatial_vae, target_vae
-from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.batches import Batch
+from modpose.distributions.normal import LOG_2PI, wrapped_entropy
 from modpose.geometry.grids import half_box, lattice
-from modpose.objective import Objective
-from modpose.posterior.gaussian import LOG_2PI, wrapped_entropy
+from modpose.model.build import build_vae
+from modpose.model.objective import Objective
 from modpose.recipes import Options, recipe_config
 from modpose.train.loop import Learner, set_up
 

@@ -35,10 +35,10 @@ from benchmarks.systems import (
     as_batch,
     recipe_options,
 )
-from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
+from modpose.model.build import build_vae
 from modpose.progress import Progress
 from modpose.suggest import suggest
 from modpose.train.loop import Learner, run_epochs, set_up

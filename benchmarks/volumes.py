@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from benchmarks import machine, textbook
 from benchmarks.textbook.spvae_3d import ANGLE_STD, SpVae3d
-from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.geometry.grids import half_box, lattice
-from modpose.posterior.latents import Latents
+from modpose.model.build import build_vae
+from modpose.model.latents import Latents
+from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
 from modpose.train.loop import Learner, set_up
-from modpose.vae import Vae
 
 LIMIT_NATS = 0.5
 Step = Callable[[], int]

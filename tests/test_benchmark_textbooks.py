@@ -274,10 +274,10 @@ def test_the_textbook_of_cryodrgn_is_the_field_with_the_same_weights() -> None:
     from benchmarks.textbook.cryodrgn import CryoDrgn, Posed
     from modpose.config import FourierFieldConfig, SpectralConfig
     from modpose.data.batches import Batch
-    from modpose.fields.slices import SliceField
+    from modpose.fourier.projection import Projection
     from modpose.geometry.pose import Pose
     from modpose.geometry.rotations import haar_rotations
-    from modpose.observe.projection import Projection
+    from modpose.model.fields.slices import SliceField
 
     generator = torch.Generator().manual_seed(0)
     book, field = CryoDrgn(12), SliceField(FourierFieldConfig(), 8, 12)

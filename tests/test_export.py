@@ -14,17 +14,18 @@ import starfile
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-from modpose.build import build_vae
 from modpose.data.dataset import Dataset
 from modpose.data.record import record_of
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.export import _fresh_particles, export_run, write_latents
+from modpose.estimator import PoseModel
 from modpose.fit import describe_fit
+from modpose.model.build import build_vae
 from modpose.options import resolve
+from modpose.outputs.export import _fresh_particles, export_run, write_latents
+from modpose.outputs.selected import export_selection
 from modpose.recipes import recipe_config
 from modpose.run import Run
-from modpose.selected import export_selection
 from modpose.train.checkpoint import save_weights
 
 PIXEL_SIZE = 1.7
@@ -347,7 +348,8 @@ def test_aligned_images_are_the_upright_object(tmp_path: Path) -> None:
             assert correlation(image[inner], template[inner]) > 0.99
     z = np.array(run.latents()[["z_0", "z_1"]], np.float32)
     with mrcfile.open(written[1]) as mrc:
-        np.testing.assert_allclose(mrc.data, run.model().decode(z), rtol=1e-5, atol=1e-6)
+        drawn = PoseModel.load(run.path).decode(z)
+        np.testing.assert_allclose(mrc.data, drawn, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_half_written_when_the_model_cannot_be_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modpose.errors import InputError
-from modpose.select import evaluate_where, in_clusters, in_region
+from modpose.outputs.select import evaluate_where, in_clusters, in_region
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from modpose import PoseModel
-from modpose.build import assemble, build_vae
 from modpose.config import FrontedFieldConfig, ShiftConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
@@ -22,20 +21,21 @@ from modpose.data.star import write_star
 from modpose.data.wedges import wedges_asked_for
 from modpose.errors import InputError
 from modpose.evaluate.recovery import recover
-from modpose.export import export_run, with_poses
-from modpose.fields.fronted import FrontedField
 from modpose.fit import fit_run
 from modpose.geometry.rotations import haar_rotations
+from modpose.model.build import assemble, build_vae
+from modpose.model.fields.fronted import FrontedField
+from modpose.model.latents import Latents
+from modpose.model.vae import Vae
 from modpose.observe.ctf import ctf_3d
 from modpose.observe.observation import Observation
 from modpose.observe.wedge import wedge_mask
-from modpose.posterior.latents import Latents
+from modpose.outputs.export import export_run, with_poses
 from modpose.recipes import recipe_config
 from modpose.report.build import build_report
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomograms import Subtomograms, SubtomogramSettings, simulate_subtomograms
-from modpose.vae import Vae
 
 SIDE = 10
 SMALL: dict[str, Any] = {

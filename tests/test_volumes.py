@@ -12,8 +12,8 @@ import pytest
 from modpose import PoseModel
 from modpose.cli import main
 from modpose.errors import InputError
+from modpose.outputs.volumes import along_component, along_path, at_clusters, at_file, mirrored
 from modpose.run import Run
-from modpose.volumes import along_component, along_path, at_clusters, at_file, mirrored
 
 FIT = ["--epochs", "1", "--batch-size", "16", "--set", "model.field.hidden=8"]
 

@@ -1,7 +1,7 @@
 """Which part of modpose imports which, read from the source: every arrow must point down.
 
-    python -m tools.layers            # a line for each part, ground first
-    python -m tools.layers --svg FILE # the same as a picture
+python -m tools.layers            # a line for each part, ground first
+python -m tools.layers --svg FILE # the same as a picture
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ LAYERS = (
     ("fourier",),
     ("backprojection", "simulate", "affinity"),
     ("run",),
+    ("alarms", "suggest"),
     ("search", "model"),
     ("infer",),
-    ("alarms", "suggest"),
     ("options", "train"),
     ("fit",),
     ("estimator",),

@@ -8,30 +8,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modpose.averaging.alignment import AlignSettings
-    from modpose.averaging.run import align_subtomograms
+    from modpose.alarms import Alarm
     from modpose.config import Config
     from modpose.data.source import open_source
-    from modpose.encoded import Encoded
     from modpose.errors import InputError, TrainingError
-    from modpose.evaluate.alarms import Alarm, find_alarms
+    from modpose.estimator import PoseModel
     from modpose.fit import fit_run, resume_run
-    from modpose.model import PoseModel
+    from modpose.infer.encoded import Encoded
+    from modpose.infer.judge import find_alarms
     from modpose.recipes import RECIPES
     from modpose.run import Run
+    from modpose.search.alignment import AlignSettings
+    from modpose.search.run import align_subtomograms
 
 _HOME = {
-    "Alarm": "modpose.evaluate.alarms",
-    "AlignSettings": "modpose.averaging.run",
+    "Alarm": "modpose.alarms",
+    "AlignSettings": "modpose.search.run",
     "Config": "modpose.config",
-    "Encoded": "modpose.encoded",
+    "Encoded": "modpose.infer.encoded",
     "InputError": "modpose.errors",
-    "PoseModel": "modpose.model",
+    "PoseModel": "modpose.estimator",
     "RECIPES": "modpose.recipes",
     "Run": "modpose.run",
     "TrainingError": "modpose.errors",
-    "align_subtomograms": "modpose.averaging.run",
-    "find_alarms": "modpose.evaluate.alarms",
+    "align_subtomograms": "modpose.search.run",
+    "find_alarms": "modpose.infer.judge",
     "fit_run": "modpose.fit",
     "open_source": "modpose.data.source",
     "resume_run": "modpose.fit",

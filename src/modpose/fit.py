@@ -10,31 +10,32 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from modpose.build import build_vae
+from modpose.affinity.known import KnownAffinity
+from modpose.alarms.images import warn_before
 from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
+from modpose.data.inputs import files_of_source
 from modpose.data.labels import read_labels
 from modpose.data.record import Record, described, record_of
-from modpose.data.training_set import check_images, open_dataset
-from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError, TrainingError
-from modpose.evaluate.alarms.find import judge_fit, warn_before
-from modpose.inference import encode_dataset
-from modpose.inputs import files_of_source
-from modpose.latents import latents_table, savable_labels
+from modpose.infer.encode import encode_dataset
+from modpose.infer.judge import judge_fit
+from modpose.infer.latents import latents_table, savable_labels
 from modpose.limits import check_clusters, check_epochs, check_minutes
-from modpose.pretrained import content_of
+from modpose.model.build import build_vae
+from modpose.model.encoders.table import TableEncoder
+from modpose.model.terms.affinity import AffinityTerm
+from modpose.model.vae import Vae
 from modpose.progress import Progress
 from modpose.run import Run
-from modpose.run_folder import check_not_an_input, check_target, sha256, staged
-from modpose.start import prepare
-from modpose.terms.affinity import AffinityTerm
+from modpose.run.folder import check_not_an_input, check_target, sha256, staged
+from modpose.run.pretrained import content_of
 from modpose.train.checkpoint import (
     newest_checkpoint,
     put_weights,
@@ -42,7 +43,8 @@ from modpose.train.checkpoint import (
     save_checkpoint,
 )
 from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
-from modpose.vae import Vae
+from modpose.train.starts import prepare
+from modpose.train.training_set import check_images, open_dataset
 
 if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
@@ -137,7 +139,7 @@ def fit_run(
         out, config, environment, record=record, overwrite=overwrite, inputs=inputs
     ) as run:
         if dataset.affinity is not None:
-            dataset.affinity.save(run.path)
+            cast(KnownAffinity, dataset.affinity).save(run.path)
         learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
         _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
     return Run.open(out)
@@ -384,7 +386,7 @@ def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
 
 
 def _build(dataset: Dataset, config: Config) -> Vae:
-    known = dataset.affinity
+    known = cast("KnownAffinity | None", dataset.affinity)
     train = config.train
     term = None if known is None else AffinityTerm(known, train.affinity, train.gamma)
     vae = build_vae(

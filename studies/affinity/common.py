@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from modpose.affinity import METRICS, Affinity, compute_affinity, write_affinity
 from modpose.errors import InputError
 from modpose.evaluate.latent_map import SOFT_K, Distance, LatentMap, novelty_auc
-from modpose.latents import content_of_table
+from modpose.infer.latents import content_of_table
 from studies.affinity.budgets import Model, Plan, Sizes, configured
 from studies.affinity.classification import Confusion
 from studies.common import study

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.evaluate.latent_map import LatentMap
-from modpose.report.figures import (
+from modpose.plot.figures import (
     BLUE,
     INK,
     ORANGE,
@@ -20,8 +20,8 @@ from modpose.report.figures import (
     new_figure,
     style,
 )
-from modpose.report.grids import principal_axes
-from modpose.report.scatter import CATEGORY_COLOURS, tsne
+from modpose.plot.grids import principal_axes
+from modpose.plot.scatter import CATEGORY_COLOURS, tsne
 from studies.affinity.classification import Confusion
 from studies.affinity.common import Found
 

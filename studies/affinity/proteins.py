@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modpose.evaluate.latent_map import mean_fractions
 from modpose.evaluate.metrics import knn_r2
-from modpose.report import grids
+from modpose.plot import grids
 from modpose.simulate.species import Species, built_in_species, species_of_files
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.averaging.alignment import LEAST_BOX
 from modpose.evaluate.latent_map import Between
+from modpose.search.alignment import LEAST_BOX
 from modpose.simulate import tetrominoes
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modpose.posterior.settings import SearchSettings
+from modpose.model.settings import SearchSettings
 from studies.common.study import Budget
 
 BY_TIME = 1_000_000

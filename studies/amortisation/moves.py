@@ -18,8 +18,8 @@ from torch import Tensor
 
 from modpose.data.source import Source
 from modpose.data.stack import Stack
+from modpose.estimator import PoseModel
 from modpose.geometry.pose import Pose
-from modpose.model import PoseModel
 from modpose.observe.ctf import CtfColumn
 
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modpose.config import merge
-from modpose.posterior.settings import SearchSettings
+from modpose.model.settings import SearchSettings
 from studies.amortisation.common import (
     SNR,
     Setting,

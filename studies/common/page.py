@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modpose.data.files import replace_atomically
+from modpose.files.writing import replace_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

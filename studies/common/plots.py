@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modpose.report.figures import (
+from modpose.plot.figures import (
     BLUE,
     INK,
     MUTED,
@@ -21,7 +21,7 @@ from modpose.report.figures import (
     style,
     traversals,
 )
-from modpose.report.grids import Floats, mosaic
+from modpose.plot.grids import Floats, mosaic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import replace_atomically
 from modpose.data.source import Source, open_source
 from modpose.errors import InputError
+from modpose.files.writing import replace_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

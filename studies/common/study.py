@@ -25,8 +25,9 @@ import torch
 from tqdm import tqdm
 
 from modpose.config import Config, merge, parse_config
-from modpose.data.files import replace_atomically
 from modpose.errors import InputError, TrainingError
+from modpose.estimator import PoseModel
+from modpose.files.writing import replace_atomically
 from modpose.fit import fit_run, resume_run
 from modpose.recipes import recipe_config
 from modpose.run import Run
@@ -35,7 +36,6 @@ from studies.common.samples import Sample
 if TYPE_CHECKING:
     import pandas as pd
 
-    from modpose.model import PoseModel
 
 Budget = Literal["smoke", "scaled", "full"]
 Options = Mapping[str, Any]
@@ -167,7 +167,7 @@ class Result:
 
     def model(self) -> PoseModel:
         """Load the trained model."""
-        return self.run.model()
+        return PoseModel.load(self.run.path)
 
     def held_out(self) -> pd.DataFrame:
         """Read content and pose of the held-out images, a row an image."""
@@ -221,7 +221,7 @@ def carry_out(fit: Fit, folder: Path) -> Path:
 
 def evaluate(fit: Fit, run: Run) -> Score:
     """Score a run on the held-out images, and keep what it infers of them."""
-    model, images = run.model(), fit.sample.open_test()
+    model, images = PoseModel.load(run.path), fit.sample.open_test()
     model.quiet = True
     table = run.config.model.encoder.kind == "table"
     if table and fit.table_images is not None:

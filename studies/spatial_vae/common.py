@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modpose.model import PoseModel
-from modpose.report import grids
-from modpose.report.figures import Look
-from modpose.report.grids import Floats, Origin
+from modpose.estimator import PoseModel
+from modpose.plot import grids
+from modpose.plot.figures import Look
+from modpose.plot.grids import Floats, Origin
 from studies.common import study
 from studies.common.page import Row
 from studies.common.study import Fit, Result

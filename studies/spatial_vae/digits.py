@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modpose.data.source import open_source
-from modpose.report.grids import Floats
+from modpose.plot.grids import Floats
 from studies.common import plots
 from studies.common.conduct import Study
 from studies.common.page import Page

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from modpose.data.dataset import split
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.report.grids import Floats, as_pictures
+from modpose.plot.grids import Floats, as_pictures
 from studies.common import plots
 from studies.common.conduct import Study
 from studies.common.page import Page

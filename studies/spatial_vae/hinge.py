@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from modpose.evaluate import metrics
 from modpose.evaluate.recovery import recover
-from modpose.report import figures
-from modpose.report.grids import Floats, drawn, grey_range, manifold_codes, to_unit
+from modpose.plot import figures
+from modpose.plot.grids import Floats, drawn, grey_range, manifold_codes, to_unit
 from studies.common import plots
 from studies.common.conduct import Study
 from studies.common.page import Page, Row

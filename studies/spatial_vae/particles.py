@@ -10,8 +10,8 @@ import numpy as np
 
 from modpose.data.dataset import split
 from modpose.data.source import open_source
-from modpose.report import figures
-from modpose.report.grids import interpolation_codes
+from modpose.plot import figures
+from modpose.plot.grids import interpolation_codes
 from studies.common import plots
 from studies.common.conduct import Study
 from studies.common.page import Page

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from modpose.config import merge
 from modpose.evaluate import metrics
 from modpose.evaluate.recovery import space_errors
-from modpose.latents import content_of_table
-from modpose.report import figures, grids
-from modpose.report.figures import Look
+from modpose.infer.latents import content_of_table
+from modpose.plot import figures, grids
+from modpose.plot.figures import Look
 from modpose.report.volumes import VARIABLES, pose_walk
 from studies.common import study
 from studies.common.conduct import Study

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import replace_atomically
-from modpose.evaluate.clustering import cluster
+from modpose.files.writing import replace_atomically
+from modpose.infer.clustering import cluster
 from studies.common import samples, study
 from studies.common.page import Page
 from studies.common.samples import Made, Sample
@@ -21,7 +21,7 @@ from studies.target_vae.budgets import Contender, Plan, Sizes, configured
 if TYPE_CHECKING:
     import pandas as pd
 
-    from modpose.model import PoseModel
+    from modpose.estimator import PoseModel
 
 By = Mapping[Contender, Result]
 """The result of each contender of a study."""

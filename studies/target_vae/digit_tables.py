@@ -17,7 +17,7 @@ from modpose.evaluate.equivariance import (
 )
 from modpose.evaluate.symmetry import symmetry
 from modpose.geometry.degrees import wrap_deg
-from modpose.report.grids import as_pictures
+from modpose.plot.grids import as_pictures
 from studies.common.page import Page, Row
 from studies.target_vae import figures
 from studies.target_vae.budgets import Contender

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.report.grids import Floats
+from modpose.plot.grids import Floats
 from studies.common.conduct import Study
 from studies.common.samples import Made, Sample, save_array
 from studies.common.study import Fit, Result

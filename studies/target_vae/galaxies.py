@@ -12,8 +12,8 @@ import pandas as pd
 from modpose.data.dataset import split
 from modpose.evaluate import metrics
 from modpose.evaluate.equivariance import measure_equivariance
-from modpose.latents import content_of_table
-from modpose.report.grids import Floats, as_pictures
+from modpose.infer.latents import content_of_table
+from modpose.plot.grids import Floats, as_pictures
 from studies.common.conduct import Study
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample

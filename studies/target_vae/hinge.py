@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from modpose.evaluate.recovery import recover
-from modpose.report.grids import manifold_codes
+from modpose.plot.grids import manifold_codes
 from studies.common.conduct import Study
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modpose.data.source import open_source
 from modpose.evaluate import metrics
-from modpose.latents import content_of_table
+from modpose.infer.latents import content_of_table
 from studies.common.conduct import Study
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample

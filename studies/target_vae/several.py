@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modpose.evaluate.equivariance import RotationErrors, infer_poses, twin_angle_errors
 from modpose.geometry.degrees import wrap_deg
-from modpose.report.grids import Floats
+from modpose.plot.grids import Floats
 from studies.common import plots
 from studies.common.conduct import Study
 from studies.common.page import Page, Row
@@ -24,7 +24,7 @@ from studies.target_vae.digits import BOX, UNIFORM, digit_fits, twins
 if TYPE_CHECKING:
     import pandas as pd
 
-    from modpose.model import PoseModel
+    from modpose.estimator import PoseModel
 
 STRIDE = 5
 """Pixels between the windows that are looked into."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from modpose.evaluate import metrics
 from modpose.evaluate.symmetry import fold_deg, symmetry
 from modpose.geometry.degrees import wrap_deg
-from modpose.latents import content_of_table
-from modpose.report.grids import as_pictures
+from modpose.infer.latents import content_of_table
+from modpose.plot.grids import as_pictures
 from modpose.simulate.shapes import SHAPES, SYMMETRY
 from studies.common.conduct import Study
 from studies.common.page import Page, Row

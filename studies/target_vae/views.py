@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from modpose.evaluate import metrics
-from modpose.latents import content_of_table
-from modpose.report.grids import drawn
+from modpose.infer.latents import content_of_table
+from modpose.plot.grids import drawn
 from studies.common.conduct import Study
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample

@@ -26,9 +26,9 @@ from modpose.affinity import (
 from modpose.affinity.align import rotation_grid
 from modpose.affinity.foreground import centres_of_mass, otsu_threshold
 from modpose.affinity.harmonics import circular_power, legendre_table, spherical_power
-from modpose.affinity.shells import make_shells
 from modpose.affinity.spectra import refuse_too_large
 from modpose.errors import InputError
+from modpose.fourier.shells import make_shells
 
 
 def naive_fsc(a: np.ndarray, b: np.ndarray, kmax: int) -> float:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-import modpose.averaging.run
+import modpose.search.run
 from modpose import AlignSettings, InputError, align_subtomograms, open_source
-from modpose.averaging.average import fsc_of_classes
-from modpose.averaging.run import read_coefficients
 from modpose.cli import main
 from modpose.data.preprocess import fourier_crop
 from modpose.data.source import Source
 from modpose.data.wedges import open_wedges
+from modpose.search.average import fsc_of_classes
+from modpose.search.run import read_coefficients
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
@@ -161,15 +161,15 @@ def test_an_interrupted_alignment_goes_on(
     source = open_source(star)
     settings = AlignSettings(rounds=4, refine_rounds=1, rotations=100, seed=2)
     whole = align_subtomograms(source, tmp_path / "whole", settings, quiet=True)
-    save = modpose.averaging.run.save_state
+    save = modpose.search.run.save_state
 
-    def interrupted(path: Path, state: modpose.averaging.run.State) -> None:
+    def interrupted(path: Path, state: modpose.search.run.State) -> None:
         save(path, state)
         if state.round == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(modpose.averaging.run, "save_state", interrupted)
+        patched.setattr(modpose.search.run, "save_state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             align_subtomograms(source, tmp_path / "two", settings, quiet=True)
     assert not (tmp_path / "two" / "particles.star").exists()
@@ -248,7 +248,7 @@ def test_a_finished_alignment_stays_until_another_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(modpose.averaging.run, "_log", interrupted)
+        patched.setattr(modpose.search.run, "_log", interrupted)
         with pytest.raises(KeyboardInterrupt):
             align_subtomograms(other, out, settings, overwrite=True, quiet=True)
     assert {p: p.read_bytes() for p in before} == before

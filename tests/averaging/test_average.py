@@ -10,29 +10,18 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from modpose.averaging.average import (
-    averages,
-    fsc_of_classes,
-    half_averages,
-    put_back,
-    resolution_shell,
-    soft_sphere,
-)
-from modpose.averaging.classify import Schedule, classify
-from modpose.averaging.coefficients import (
+from modpose.evaluate.metrics import hungarian_accuracy
+from modpose.evaluate.pose_bound import pose_bound
+from modpose.evaluate.pose_errors import pose_errors
+from modpose.evaluate.pose_recovery import recover_poses
+from modpose.fourier.coefficients import (
     Coefficients,
     coefficients_of,
     joined,
     phases,
     white_noise,
 )
-from modpose.averaging.motion import principal_motions
-from modpose.averaging.reference import make_references, sample, turned
-from modpose.averaging.refine import refine, split_in_halves
-from modpose.evaluate.metrics import hungarian_accuracy
-from modpose.evaluate.pose_bound import pose_bound
-from modpose.evaluate.pose_errors import pose_errors
-from modpose.evaluate.pose_recovery import recover_poses
+from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import (
@@ -42,7 +31,18 @@ from modpose.geometry.rotations import (
     vector_of_rotation,
 )
 from modpose.observe.wedge import wedge_mask
-from modpose.posterior.so3_climb import climb
+from modpose.search.average import (
+    averages,
+    fsc_of_classes,
+    half_averages,
+    put_back,
+    resolution_shell,
+    soft_sphere,
+)
+from modpose.search.classify import Schedule, classify
+from modpose.search.motion import principal_motions
+from modpose.search.refine import refine, split_in_halves
+from modpose.search.so3_climb import climb
 from modpose.simulate.molecules import blob_assembly, density, hinged_molecule
 from modpose.simulate.species import Species, built_in_species, hinged_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings

@@ -6,7 +6,7 @@ import weakref
 
 import torch
 
-from modpose.averaging.coefficients import coefficients_of, half_sphere, joined, white_noise
+from modpose.fourier.coefficients import coefficients_of, half_sphere, joined, white_noise
 from modpose.observe.wedge import wedge_mask
 
 BOX, LIMIT = 12, 0.4

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from modpose.averaging.average import soft_sphere
-from modpose.averaging.classify import Assignment, Schedule, State, generator_of
-from modpose.averaging.coefficients import coefficients_of, joined, white_noise
-from modpose.averaging.look_alikes import look_alikes
-from modpose.averaging.refine import half_maps, refine, split_in_halves
 from modpose.evaluate.pose_errors import pose_errors
+from modpose.fourier.coefficients import coefficients_of, joined, white_noise
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.observe.wedge import wedge_mask
+from modpose.search.average import soft_sphere
+from modpose.search.classify import Assignment, Schedule, State, generator_of
+from modpose.search.look_alikes import look_alikes
+from modpose.search.refine import half_maps, refine, split_in_halves
 
 BOX = 20
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modpose.averaging.average import put_back, soft_sphere
-from modpose.averaging.coefficients import Coefficients, half_sphere
-from modpose.averaging.motion import agreed_variance, power_of, prior_variance
-from modpose.averaging.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
-from modpose.averaging.reference import make_references, sample, turned
+from modpose.fourier.coefficients import Coefficients, half_sphere
+from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.rotations import haar_rotations
+from modpose.search.average import put_back, soft_sphere
+from modpose.search.motion import agreed_variance, power_of, prior_variance
+from modpose.search.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
 
 BOX, LIMIT = 16, 0.4
 
@@ -101,7 +101,7 @@ def test_a_set_is_placed_the_same_way_in_blocks(monkeypatch: pytest.MonkeyPatch)
     table = table_of(blobs(2), float(data.radius[-1]))
     whole = Placed(data, rotation, shift).predictions(table)
     for kept in (0, 1 << 30):  # made anew each time, and held
-        monkeypatch.setattr("modpose.averaging.placed.KEPT_POINTS", kept)
+        monkeypatch.setattr("modpose.search.placed.KEPT_POINTS", kept)
         blocks = PlacedBlocks(data, rotation, shift)
         for _ in range(2):
             parts = [(rows, placed.predictions(table)) for rows, placed in blocks]

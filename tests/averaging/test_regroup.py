@@ -7,8 +7,14 @@ import math
 import numpy as np
 import torch
 
-from modpose.averaging.average import soft_sphere
-from modpose.averaging.classify import (
+from modpose.evaluate.metrics import hungarian_accuracy
+from modpose.fourier.coefficients import Coefficients, coefficients_of, joined, white_noise
+from modpose.geometry.grids import lattice
+from modpose.geometry.pose import sample_images
+from modpose.geometry.rotations import geodesic, haar_rotations
+from modpose.observe.wedge import wedge_mask
+from modpose.search.average import soft_sphere
+from modpose.search.classify import (
     Assignment,
     Schedule,
     State,
@@ -16,13 +22,7 @@ from modpose.averaging.classify import (
     generator_of,
     search_round,
 )
-from modpose.averaging.coefficients import Coefficients, coefficients_of, joined, white_noise
-from modpose.averaging.regroup import most_alike, regrouped
-from modpose.evaluate.metrics import hungarian_accuracy
-from modpose.geometry.grids import lattice
-from modpose.geometry.pose import sample_images
-from modpose.geometry.rotations import geodesic, haar_rotations
-from modpose.observe.wedge import wedge_mask
+from modpose.search.regroup import most_alike, regrouped
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms

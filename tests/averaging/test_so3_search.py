@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modpose.averaging.classify import Schedule, grid_poses
-from modpose.averaging.coefficients import (
+from modpose.errors import InputError
+from modpose.fourier.coefficients import (
     Coefficients,
     coefficients_of,
     half_sphere,
@@ -20,13 +20,13 @@ from modpose.averaging.coefficients import (
     transform,
     white_noise,
 )
-from modpose.averaging.reference import make_references, sample, turned
-from modpose.errors import InputError
+from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.observe.wedge import filter_volumes, wedge_mask
-from modpose.posterior.so3_climb import climb
-from modpose.posterior.so3_search import search, shift_grid
+from modpose.search.classify import Schedule, grid_poses
+from modpose.search.so3_climb import climb
+from modpose.search.so3_search import search, shift_grid
 from modpose.simulate.molecules import blob_assembly, density
 
 BOX = 24

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from modpose.averaging.average import soft_sphere
-from modpose.averaging.solvent import molecule_mask
-from modpose.evaluate.fsc import fsc
+from modpose.fourier.fsc import fsc
 from modpose.geometry.grids import lattice
+from modpose.search.average import soft_sphere
+from modpose.search.solvent import molecule_mask
 
 BOX = 32
 DIAMETER = BOX - 4.0

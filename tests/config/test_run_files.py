@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modpose.errors import InputError
-from modpose.run_files import read_environment, read_metrics
+from modpose.run.files import read_environment, read_metrics
 
 
 @pytest.mark.parametrize(

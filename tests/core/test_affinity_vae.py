@@ -16,18 +16,18 @@ from torch import Tensor
 from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.affinity import Affinity
 from modpose.affinity.known import KnownAffinity, known_affinity
-from modpose.build import build_vae
 from modpose.config import AugmentConfig, Schedule, merge, parse_config
-from modpose.conv import TRANSPOSED
 from modpose.data.batches import Batch
-from modpose.fields.conv import Patches
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import octahedral
 from modpose.geometry.pose import Pose, sample_images
+from modpose.model.build import build_vae
+from modpose.model.fields.conv import Patches
+from modpose.model.terms.affinity import AffinityTerm
+from modpose.model.vae import Vae
+from modpose.nn.conv import TRANSPOSED
 from modpose.recipes import recipe_config
-from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented, exactly_turned
-from modpose.vae import Vae
 
 NAMES = ("a", "b", "c")
 MATRIX = Affinity(np.array([[1.0, 0.5, -0.2], [0.5, 1.0, 0.1], [-0.2, 0.1, 1.0]]), NAMES)

@@ -10,9 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose.config import PolarEncoderConfig
-from modpose.encoders.centre import Centre, IsotropicConvolution, coarse_grid, gaussian_weights
 from modpose.geometry.grids import lattice
 from modpose.geometry.rotations import rotation_2d
+from modpose.model.encoders.centre import (
+    Centre,
+    IsotropicConvolution,
+    coarse_grid,
+    gaussian_weights,
+)
 
 BOX = 49
 """Odd, so that the middle of the pixels is the point that lattices turn about."""

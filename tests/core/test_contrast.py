@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose import InputError, PoseModel
-from modpose.build import build_vae
 from modpose.config import (
     CauchyConfig,
     ContrastConfig,
@@ -25,9 +24,10 @@ from modpose.config import (
 )
 from modpose.evaluate.metrics import knn_accuracy
 from modpose.geometry.grids import lattice
-from modpose.objective import Elbo, Objective
+from modpose.model.build import build_vae
+from modpose.model.objective import Elbo, Objective
+from modpose.model.terms.contrast import contrastive_loss, deformed, raised
 from modpose.recipes import recipe_config
-from modpose.terms.contrast import contrastive_loss, deformed, raised
 
 
 def by_hand(content: Tensor, other: Tensor, similarity: SimilarityConfig) -> list[float]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from modpose import InputError, PoseModel
 from modpose.cli import main
 from modpose.config import ModelConfig, merge
+from modpose.distributions.normal import Gaussian
 from modpose.evaluate.equivariance import infer_poses
 from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import rotation_2d
-from modpose.posterior.copies import consensus, even_turns, read_copies
-from modpose.posterior.gaussian import Gaussian
-from modpose.posterior.posterior import LatentLayout, Posterior
+from modpose.infer.copies import consensus, even_turns, read_copies
+from modpose.model.posterior import LatentLayout, Posterior
 
 COPIES = 4
 SMALL: dict[str, Any] = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.special import sph_harm_y
 
-from modpose.build import build_vae
 from modpose.config import (
     HarmonicEncoderConfig,
     ModelConfig,
@@ -19,11 +18,12 @@ from modpose.config import (
     parse_config,
 )
 from modpose.data.batches import Batch
-from modpose.encoders.harmonic import HarmonicEncoder, Harmonics, degrees, real_harmonics
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import octahedral
 from modpose.geometry.rotations import haar_rotations, rotation_2d
-from modpose.posterior.posterior import LatentLayout
+from modpose.model.build import build_vae
+from modpose.model.encoders.harmonic import HarmonicEncoder, Harmonics, degrees, real_harmonics
+from modpose.model.posterior import LatentLayout
 from modpose.recipes import recipe_config
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from modpose import inference
-from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.source import open_source
-from modpose.inference import encode_dataset, importance_bounds
+from modpose.infer import encode as inference
+from modpose.infer.encode import encode_dataset, importance_bounds
+from modpose.model.build import build_vae
+from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
-from modpose.vae import Vae
 
 CPU = torch.device("cpu")
 BATCH = 4

@@ -17,8 +17,9 @@ import pytest
 
 from modpose import InputError, Run, fit_run, open_source, resume_run
 from modpose.config import Config, merge, parse_config
+from modpose.estimator import PoseModel
 from modpose.recipes import recipe_config
-from modpose.run_folder import CHECKED, LEFTOVER, MARKER, NEW, sha256, staged
+from modpose.run.folder import CHECKED, LEFTOVER, MARKER, NEW, sha256, staged
 
 EVERY = int(os.environ.get("MODPOSE_KILLS_EVERY", "7"))
 """One in so many moments is tried; 1 tries them all."""
@@ -80,7 +81,7 @@ def check_whole(path: Path) -> Run:
     run = Run.open(path)
     assert run.finished
     run.check()
-    model = run.model()
+    model = PoseModel.load(run.path)
     model.quiet = True
     source = run.dataset().source
     np.testing.assert_allclose(

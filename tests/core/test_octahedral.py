@@ -15,15 +15,6 @@ from torch import Tensor
 
 from modpose import InputError, PoseModel, open_source
 from modpose.affinity import Affinity
-from modpose.averaging.coefficients import (
-    Coefficients,
-    half_sphere,
-    map_coefficients,
-    phases,
-    transform,
-)
-from modpose.averaging.reference import make_references, sample, turned
-from modpose.build import build_vae
 from modpose.config import (
     BasisFieldConfig,
     ModelConfig,
@@ -32,26 +23,35 @@ from modpose.config import (
     parse_config,
 )
 from modpose.data.batches import Batch
-from modpose.encoders.cube import cell_rotations, permutations
-from modpose.encoders.octahedral import Guess, OctahedralEncoder, measured
 from modpose.evaluate.pose_errors import pose_errors
-from modpose.export import export_run
-from modpose.fields.basis import BasisField
 from modpose.fit import fit_run, resume_run
+from modpose.fourier.coefficients import (
+    Coefficients,
+    half_sphere,
+    map_coefficients,
+    phases,
+    transform,
+)
+from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.groups import nearest, octahedral
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
-from modpose.posterior.codebook import Codebook, Shown, centres_of
-from modpose.posterior.posterior import LatentLayout
-from modpose.posterior.settings import SearchSettings, SpaceSearch
+from modpose.model.build import build_vae
+from modpose.model.codebook import Codebook, Shown, centres_of
+from modpose.model.encoders.cube import cell_rotations, permutations
+from modpose.model.encoders.octahedral import Guess, OctahedralEncoder, measured
+from modpose.model.fields.basis import BasisField
+from modpose.model.posterior import LatentLayout
+from modpose.model.settings import SearchSettings, SpaceSearch
+from modpose.outputs.export import export_run
 from modpose.recipes import recipe_config
 from modpose.run import Run
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
-from modpose.start.alignment import ContentLayout
 from modpose.suggest import suggest
+from modpose.train.starts.alignment import ContentLayout
 
 BOX = 16
 
@@ -338,7 +338,7 @@ def errors_of(
 
 
 def test_the_search_before_training_finds_poses(run: Run, made: Subtomograms) -> None:
-    searched = run.model().vae.searched
+    searched = PoseModel.load(run.path).vae.searched
     assert searched is not None
     angle, shift = errors_of(searched.rotation.numpy(), searched.shift.numpy(), made.truth)
     assert angle < 6
@@ -359,7 +359,7 @@ def test_poses_of_new_volumes_are_found_in_the_frame_of_the_old(
     run: Run, made: Subtomograms
 ) -> None:
     """One rotation and one offset for both: that a new set had its own frame would not pass."""
-    model, new = run.model(), subtomograms(16, 1)
+    model, new = PoseModel.load(run.path), subtomograms(16, 1)
     found = model.encode(new.source(), search=THOROUGH)
     assert found.elbo_gain is not None
     assert (found.elbo_gain >= 0).all()
@@ -398,7 +398,7 @@ def test_known_classes_place_content() -> None:
 def test_a_run_is_exported_and_decoded(run: Run, tmp_path: Path) -> None:
     written, _ = export_run(run, tmp_path / "posed.star", None)
     assert [path.name for path in written] == ["posed.star"]
-    drawn = run.model().decode(np.zeros((1, 2)))
+    drawn = PoseModel.load(run.path).decode(np.zeros((1, 2)))
     assert drawn.shape == (1, BOX, BOX, BOX)
     assert drawn.std() > 0.02
 

@@ -14,17 +14,17 @@ from scipy import ndimage
 from torch import Tensor
 
 from modpose import PoseModel
-from modpose.build import build_vae
 from modpose.config import ModelConfig, OrbitEncoderConfig, merge, parse_config
 from modpose.data.batches import Batch
-from modpose.encoders.orbit import LiftingConvolution, OrbitEncoder, fit_window
 from modpose.errors import InputError
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
+from modpose.model.build import build_vae
+from modpose.model.cells import Cells
+from modpose.model.encoders.orbit import LiftingConvolution, OrbitEncoder, fit_window
+from modpose.model.posterior import LatentLayout, Posterior
 from modpose.options import configure
-from modpose.posterior.cells import Cells
-from modpose.posterior.posterior import LatentLayout, Posterior
 from modpose.recipes import recipe_config
 from modpose.simulate.digits import glyphs, transform
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose import PoseModel
-from modpose.build import build_vae
 from modpose.config import Config, RotationConfig, parse_config
 from modpose.data.batches import Batch
-from modpose.encoders.polar import PolarEncoder, Rings, best_angles
 from modpose.evaluate.metrics import resultant_length
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import rotate_images
 from modpose.geometry.rotations import rotation_2d
+from modpose.model.build import build_vae
+from modpose.model.encoders.polar import PolarEncoder, Rings, best_angles
+from modpose.model.vae import Vae
 from modpose.simulate.digits import glyphs, transform
-from modpose.vae import Vae
 
 BOX = 24
 

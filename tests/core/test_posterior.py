@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose.config import ModelConfig, RotationConfig, ShiftConfig
-from modpose.geometry.rotations import rotation_2d
-from modpose.posterior.angles import angle_kl
-from modpose.posterior.cells import Cells
-from modpose.posterior.gaussian import (
+from modpose.distributions.normal import (
     Gaussian,
     tabulated_wrapped_entropy,
     wrapped_entropy,
     wrapped_log_prob,
 )
-from modpose.posterior.posterior import LatentLayout, Posterior
+from modpose.distributions.priors import angle_kl
+from modpose.geometry.rotations import rotation_2d
+from modpose.model.cells import Cells
+from modpose.model.posterior import LatentLayout, Posterior
 
 PRIORS = ("none", "gaussian", "wide", "uniform")
 

@@ -12,18 +12,18 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from modpose import PoseModel
-from modpose.build import build_vae
 from modpose.config import PrincipalFieldConfig, SpectralConfig, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.evaluate.clustering import cluster
-from modpose.evaluate.fsc import read_map
 from modpose.evaluate.metrics import ari, spearman
-from modpose.fields.principal import PrincipalField
+from modpose.fourier.fsc import read_map
+from modpose.fourier.projection import Projection
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
-from modpose.observe.projection import Projection
+from modpose.infer.clustering import cluster
+from modpose.model.build import build_vae
+from modpose.model.fields.principal import PrincipalField
 from modpose.options import configure
 from modpose.recipes import recipe_config
 from modpose.simulate.conformations import built_in_conformers

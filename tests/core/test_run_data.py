@@ -23,9 +23,9 @@ from modpose.data.record import LEAST_SAMPLED, SAMPLED, column_sums, pixel_sums,
 from modpose.data.stack import ArrayStack
 from modpose.data.star import write_star
 from modpose.data.tables import read_particles
-from modpose.pretrained import content_of, first_fingerprint
 from modpose.recipes import recipe_config
-from modpose.run_folder import MARKER, sha256
+from modpose.run.folder import MARKER, sha256
+from modpose.run.pretrained import content_of, first_fingerprint
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
 
@@ -90,7 +90,7 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 def encoded(project: Path) -> NDArray[np.float32]:
     run = Run.open(project / "run")
-    return run.model().encode(run.dataset().source).z
+    return PoseModel.load(run.path).encode(run.dataset().source).z
 
 
 # --- what is followed -------------------------------------------------------------------------
@@ -457,7 +457,7 @@ def test_a_run_of_version_0_1_is_read_and_gone_on_with(name: str, tmp_path: Path
     assert run.finished and run.record() is None
     before = run.latents()
     assert run.dataset(images).n == len(before)
-    found = run.model().encode(run.dataset(images).source) if name != "vlt" else None
+    found = PoseModel.load(run.path).encode(run.dataset(images).source) if name != "vlt" else None
     if found is not None:
         known = before[[f"z_{k}" for k in range(2)]].to_numpy()
         np.testing.assert_allclose(found.z, known, rtol=1e-3, atol=1e-4)

@@ -24,9 +24,9 @@ import modpose.fit
 from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.cli import main
 from modpose.config import Config, merge, parse_config
-from modpose.locks import LOCK, writing
+from modpose.files.locks import LOCK, writing
 from modpose.recipes import recipe_config
-from modpose.run_folder import MARKER, NEW, put_in_place
+from modpose.run.folder import MARKER, NEW, put_in_place
 from modpose.train.checkpoint import save_checkpoint
 
 TINY: dict[str, Any] = {
@@ -289,7 +289,7 @@ def test_a_finished_run_stays_whole_while_it_is_trained_for_longer(
         with pytest.raises(KeyboardInterrupt):
             resume_run(run, epochs=6, quiet=True)
     assert contents(run) == before
-    model = Run.open(run).model()
+    model = PoseModel.load(Run.open(run).path)
     np.testing.assert_allclose(
         model.encode(stack).z[:, 0], model.latents()["z_0"], rtol=1e-5, atol=1e-6
     )
@@ -342,7 +342,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from modpose.locks import writing
+from modpose.files.locks import writing
 with writing(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -370,7 +370,7 @@ def test_one_process_at_a_time_writes_to_a_run_and_a_dead_one_does_not_block(
     with pytest.raises(InputError, match=match):
         fit_run(open_source(stack), tiny(), run, overwrite=True, quiet=True)
     assert len(Run.open(run).latents()) == 40  # readers are not held up
-    assert len(Run.open(run).model().latents()) == 40
+    assert len(PoseModel.load(Run.open(run).path).latents()) == 40
     holder.kill()
     holder.wait()
     assert (run / LOCK).is_file()
@@ -499,7 +499,7 @@ def test_a_saved_model_replaces_a_run_in_one_step(
     before = contents(run)
     model = PoseModel.load(run)
     with monkeypatch.context() as patch:
-        patch.setattr("modpose.model.save_weights", full)
+        patch.setattr("modpose.estimator.save_weights", full)
         with pytest.raises(OSError, match="full"):
             model.save(run, overwrite=True)
     assert contents(run) == before and not (run / NEW).exists()

@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from modpose import PoseModel
-from modpose.build import build_vae
 from modpose.cli import main
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
-from modpose.encoded import gain_summary
+from modpose.distributions.normal import Gaussian
 from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
+from modpose.infer.climb import Climber
+from modpose.infer.encoded import gain_summary
+from modpose.infer.grid import decode_upright, fast_length, log_likelihood_grid, log_prior
+from modpose.infer.refine import Components, Mixture, Workplace, refine
+from modpose.infer.search import PoseModes, modes_of
+from modpose.model.build import build_vae
+from modpose.model.latents import Latents
+from modpose.model.settings import SearchSettings
+from modpose.model.vae import Vae
 from modpose.observe.observation import Observation
-from modpose.posterior.climb import Climber
-from modpose.posterior.gaussian import Gaussian
-from modpose.posterior.grid import decode_upright, fast_length, log_likelihood_grid, log_prior
-from modpose.posterior.latents import Latents
-from modpose.posterior.refine import Components, Mixture, Workplace, refine
-from modpose.posterior.search import PoseModes, modes_of
-from modpose.posterior.settings import SearchSettings
 from modpose.recipes import recipe_config
-from modpose.vae import Vae
 
 BERNOULLI = {"likelihood": {"kind": "bernoulli"}}
 ASYMMETRIC = ((0.45, 0.0, 1.0), (-0.15, 0.3, 0.8), (-0.1, -0.35, 0.6))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modpose.build import build_vae
 from modpose.config import Config, merge, parse_config
 from modpose.data.batches import Batch
+from modpose.model.build import build_vae
+from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
-from modpose.vae import Vae
 
 BOX = 16
 SMALL = {

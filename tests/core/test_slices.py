@@ -17,7 +17,6 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from modpose import PoseModel
-from modpose.build import build_vae
 from modpose.config import (
     FourierFieldConfig,
     ModelConfig,
@@ -34,17 +33,18 @@ from modpose.data.preprocess import soft_window
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
 from modpose.data.twins import Twins
-from modpose.encoders.table import TableEncoder
 from modpose.errors import InputError
-from modpose.fields.slices import SliceField, half_space
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations
-from modpose.posterior.corrections import PoseCorrections
-from modpose.posterior.posterior import LatentLayout
-from modpose.posterior.settings import SearchSettings
+from modpose.model.build import build_vae
+from modpose.model.corrections import PoseCorrections
+from modpose.model.encoders.table import TableEncoder
+from modpose.model.fields.slices import SliceField, half_space
+from modpose.model.posterior import LatentLayout
+from modpose.model.settings import SearchSettings
+from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
 from modpose.train.loop import set_up
-from modpose.vae import Vae
 
 BOX = 16
 SMALL: dict[str, Any] = {

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from scipy.stats import circmean
 
 from modpose import InputError, PoseModel
-from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
-from modpose.encoders.polar import PolarEncoder, Rings
 from modpose.evaluate.metrics import hungarian_accuracy, knn_accuracy, resultant_length
 from modpose.geometry.rotations import rotation_2d
+from modpose.model.build import build_vae
+from modpose.model.encoders.polar import PolarEncoder, Rings
+from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
 from modpose.simulate.characters import glyphs
 from modpose.simulate.digits import transform
-from modpose.start import prepare
-from modpose.start.subspaces import (
+from modpose.train.starts import prepare
+from modpose.train.starts.subspaces import (
     agreeing,
     bright_centre,
     cluster,
@@ -35,7 +36,6 @@ from modpose.start.subspaces import (
     transformed,
     turned,
 )
-from modpose.vae import Vae
 
 LETTERS, EACH = "AFKR", 40
 FEW: dict[str, Any] = {"classes": 4, "images": 160, "steps": 120, "kind": "subspaces"}

@@ -186,7 +186,7 @@ def test_a_bad_image_leaves_nothing_half_written(
     np.save(tmp_path / "stack.npy", images)
     for cache in (2**30, 0):  # found at the start, and found on the way
         monkeypatch.setattr("modpose.data.dataset.CACHE_BYTES", cache)
-        monkeypatch.setattr("modpose.data.training_set.LOOKED_AT", 2)
+        monkeypatch.setattr("modpose.train.training_set.LOOKED_AT", 2)
         with pytest.raises(InputError, match=r"34.*NaN"):
             fit_tiny(tmp_path / "stack.npy", tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -238,8 +238,8 @@ def test_validation_does_not_touch_the_weights(stack: Path, tmp_path: Path) -> N
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from modpose.objective import Elbo
-    from modpose.vae import Vae
+    from modpose.model.objective import Elbo
+    from modpose.model.vae import Vae
 
     original, calls = Vae.elbo, [0]
 

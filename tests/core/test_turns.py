@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modpose.config import ModelConfig
+from modpose.distributions.so3 import LOG_STD_RANGE, Turn, log_density
 from modpose.geometry.rotations import (
     geodesic,
     haar_rotations,
@@ -15,8 +16,7 @@ from modpose.geometry.rotations import (
     rotation_of_vector,
     rotation_of_yaw_pitch_roll,
 )
-from modpose.posterior.posterior import LatentLayout, Posterior
-from modpose.posterior.turns import LOG_STD_RANGE, Turn, log_density
+from modpose.model.posterior import LatentLayout, Posterior
 
 STDS = (0.02, 0.2, 0.6, 1.0, 1.49)
 

@@ -12,7 +12,6 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
-from modpose.build import build_vae
 from modpose.config import (
     BernoulliConfig,
     Config,
@@ -25,19 +24,20 @@ from modpose.config import (
     parse_config,
 )
 from modpose.data.batches import Batch
-from modpose.encoders.encoder import Context, Encoder
 from modpose.errors import InputError
-from modpose.fields.dense import DenseField
-from modpose.fields.implicit import FourierLayer, ImplicitField
 from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import rotation_2d
-from modpose.likelihoods import Bernoulli, Gaussian
-from modpose.posterior.latents import Latents
-from modpose.posterior.posterior import Posterior
+from modpose.model.build import build_vae
+from modpose.model.encoders.encoder import Context, Encoder
+from modpose.model.fields.dense import DenseField
+from modpose.model.fields.implicit import FourierLayer, ImplicitField
+from modpose.model.latents import Latents
+from modpose.model.posterior import Posterior
+from modpose.model.vae import Vae
+from modpose.observe.noise import Bernoulli, Gaussian
 from modpose.recipes import RECIPES, recipe_config
 from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
-from modpose.vae import Vae
 
 SMALL: dict[str, Any] = {
     "model": {"z_dim": 2, "encoder": {"hidden": 8}, "field": {"hidden": 8, "depth": 2}}

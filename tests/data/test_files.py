@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modpose.data.files import (
+from modpose.errors import InputError
+from modpose.files.writing import (
     all_or_nothing,
     check_outputs,
     refuse_to_replace,
@@ -19,7 +20,6 @@ from modpose.data.files import (
     replace_atomically,
     temporary_name,
 )
-from modpose.errors import InputError
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path: Path) -> Non
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from modpose.data.files import all_or_nothing\n"
+        "from modpose.files.writing import all_or_nothing\n"
         "with all_or_nothing() as place:\n"
         "    for name in ('a.txt', 'b.txt'):\n"
         "        place(Path(sys.argv[1]) / name).write_text('new')\n"
@@ -106,7 +106,7 @@ def test_writers_at_the_same_time_leave_the_files_of_one(tmp_path: Path) -> None
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from modpose.data.files import all_or_nothing\n"
+        "from modpose.files.writing import all_or_nothing\n"
         "while time.time() < float(sys.argv[3]):\n"
         "    pass\n"
         "for _ in range(20):\n"

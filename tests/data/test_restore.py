@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from modpose.averaging.alignment import AlignSettings
-from modpose.averaging.run import read_coefficients
 from modpose.backprojection.halves import open_posed, reconstruct_halves
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -21,9 +19,11 @@ from modpose.data.stack import ArrayStack
 from modpose.data.star import write_star
 from modpose.data.wedges import open_wedges
 from modpose.errors import InputError
-from modpose.evaluate.fsc import fsc, read_map, soft_sphere
+from modpose.fourier.fsc import fsc, read_map, soft_sphere
 from modpose.observe.aberrations import zernike_orders
 from modpose.observe.ctf import LEAST_GAIN, ctf_2d, electron_wavelength
+from modpose.search.alignment import AlignSettings
+from modpose.search.run import read_coefficients
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
 
 PREMULTIPLIED, FLIPPED = "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"

@@ -22,11 +22,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from modpose.data import formats
-from modpose.data.files import natural_key, replace_atomically
 from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.source import open_source, open_stack
 from modpose.data.stack import ArrayStack, RowsStack, layout_of, runs, subset
 from modpose.errors import InputError
+from modpose.files.writing import natural_key, replace_atomically
 
 SHARED_TMP = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -16,7 +16,7 @@ from modpose.data.labels import read_labels
 from modpose.data.particles import Particles
 from modpose.data.source import open_source
 from modpose.errors import InputError
-from modpose.volumes import at_file
+from modpose.outputs.volumes import at_file
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:

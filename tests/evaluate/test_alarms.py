@@ -11,18 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from modpose import PoseModel, find_alarms, open_source
+from modpose.alarms import data_alarms
+from modpose.alarms.content import content_alarm, explained
+from modpose.alarms.convergence import convergence_alarm
+from modpose.alarms.images import warn_of_wedge
+from modpose.alarms.sample import take_sample
+from modpose.alarms.wedge import find_wedge
 from modpose.cli.arguments import app
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.particles import Particles
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
-from modpose.evaluate.alarms import data_alarms
-from modpose.evaluate.alarms.content import content_alarm, explained
-from modpose.evaluate.alarms.convergence import convergence_alarm
-from modpose.evaluate.alarms.find import warn_of_wedge
-from modpose.evaluate.alarms.sample import take_sample
-from modpose.evaluate.alarms.wedge import find_wedge
 from modpose.run import Run
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 

@@ -19,7 +19,7 @@ from modpose.data.particles import Particles
 from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack
 from modpose.errors import InputError
-from modpose.evaluate.fsc import fsc, read_map, soft_sphere
+from modpose.fourier.fsc import fsc, read_map, soft_sphere
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import star_tables, write_projections
 from modpose.simulate.projections import Projections, ProjectionSettings, simulate_projections

@@ -5,8 +5,8 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from modpose.errors import InputError
-from modpose.evaluate.clustering import WARD_MAX, cluster
 from modpose.evaluate.metrics import ari
+from modpose.infer.clustering import WARD_MAX, cluster
 
 
 def three_clouds() -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose.errors import InputError
+from modpose.estimator import PoseModel
 from modpose.evaluate import equivariance
 from modpose.evaluate.equivariance import (
     Poses,
@@ -23,7 +24,6 @@ from modpose.evaluate.equivariance import (
     twin_shift_errors,
 )
 from modpose.evaluate.symmetry import fold_deg, symmetry
-from modpose.model import PoseModel
 from modpose.simulate.digits import glyphs, transform
 
 ANGLES = st.floats(-720, 720)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from modpose.cli import app
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError
-from modpose.evaluate.fsc import FscCurve, fsc, soft_sphere
+from modpose.fourier.fsc import FscCurve, fsc, soft_sphere
 
 
 def noise(box: int, seed: int, dims: int = 3) -> np.ndarray:

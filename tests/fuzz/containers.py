@@ -18,10 +18,11 @@ from modpose.data.cryosparc import read_cs
 from modpose.data.inspect import describe
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.source import image_references
+from modpose.estimator import PoseModel
+from modpose.model.vae import Vae
 from modpose.run import Run
 from modpose.train.checkpoint import newest_checkpoint
 from modpose.train.loop import set_up
-from modpose.vae import Vae
 from tests.fuzz.binary import NPY_TOKENS, npy
 from tests.fuzz.judge import Format, Seed
 
@@ -89,7 +90,7 @@ def _run_folder(folder: Path) -> None:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    model = Run.open(path.parents[1]).model()
+    model = PoseModel.load(Run.open(path.parents[1]).path)
     return {name: value.numpy() for name, value in model.vae.state_dict().items()}
 
 
@@ -110,7 +111,7 @@ def _state(path: Path) -> dict[str, Any]:
 @cache
 def _vae() -> tuple[Vae, Config]:
     run = Run.open(RUN)
-    return run.model().vae, run.config
+    return PoseModel.load(run.path).vae, run.config
 
 
 def _load_state(path: Path) -> dict[str, Any]:

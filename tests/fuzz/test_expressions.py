@@ -11,8 +11,8 @@ import yaml
 
 from modpose.errors import InputError
 from modpose.options import resolve
+from modpose.outputs.select import evaluate_where
 from modpose.recipes import recipe_config
-from modpose.select import evaluate_where
 from tests.fuzz.judge import LIBRARY_WORDS
 
 TABLE = pd.DataFrame(

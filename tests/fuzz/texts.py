@@ -22,13 +22,14 @@ from modpose.data.particles import Particles
 from modpose.data.source import open_source
 from modpose.data.wedges import tilt_ranges
 from modpose.errors import InputError
+from modpose.estimator import PoseModel
 from modpose.options import resolve
+from modpose.outputs.select import in_region
+from modpose.outputs.volumes import at_file
 from modpose.recipes import recipe_config
 from modpose.report.summary import facts
 from modpose.run import Run
-from modpose.select import in_region
 from modpose.simulate.views import read_atom_table
-from modpose.volumes import at_file
 from tests.fuzz.judge import Format, Seed
 from tests.fuzz.tables import columns, plain
 
@@ -119,7 +120,7 @@ def _run(path: Path) -> None:
     run.known_affinity()
     assert isinstance(run.alarms, tuple)
     try:
-        run.model()
+        PoseModel.load(run.path)
     except InputError as error:  # some of what is wrong with options is said of the recipe
         raise InputError(f"{path.name}: {error}") from None
     dump_config(run.config)

@@ -17,9 +17,9 @@ from modpose.config import SpectralConfig
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
 from modpose.data.tables import read_particles
+from modpose.fourier.projection import Projection, half_plane
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
-from modpose.observe.projection import Projection, half_plane
 
 
 class Blobs(nn.Module):

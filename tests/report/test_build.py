@@ -13,10 +13,11 @@ from PIL import Image
 
 from modpose import InputError, PoseModel, Run, fit_run, open_source
 from modpose.config import merge, parse_config
+from modpose.plot import figures, grids
+from modpose.plot.html import Picture, Section
 from modpose.recipes import recipe_config
-from modpose.report import build, build_report, figures, grids
+from modpose.report import build, build_report
 from modpose.report.build import read_pictures
-from modpose.report.html import Picture, Section
 from modpose.simulate.particles import HingeSettings, simulate_particles
 
 SMALL = {

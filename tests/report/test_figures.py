@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modpose.report import figures, grids, pose_figures, scatter
-from modpose.report.figures import Look
+from modpose.plot import figures, grids, scatter
+from modpose.plot.figures import Look
+from modpose.report import pose_figures
 
 EM = Look((0.0, 1.0), (0.0, 1.0), "lower")
 NATURAL = Look((0.0, 1.0), (0.0, 1.0), "upper")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from modpose.report import grids
+from modpose.plot import grids
 
 
 def blob_pictures(angle_deg, shift_px, box=41, centre=(6.0, 2.0)):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from modpose.config import Config
-from modpose.report import figures, scatter, summary
-from modpose.report.html import Picture, Section, render, script_json
+from modpose.plot import figures, scatter
+from modpose.plot.html import Picture, Section, render, script_json
+from modpose.report import summary
 
 NASTY = "</script><script>alert(1)</script> & \"quotes\" <img src='http://evil/'>"
 

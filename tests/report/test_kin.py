@@ -13,6 +13,7 @@ from modpose import InputError, Run, fit_run, open_source
 from modpose.affinity import Affinity
 from modpose.cli import main
 from modpose.config import merge, parse_config
+from modpose.estimator import PoseModel
 from modpose.evaluate.placing import map_of_run, place_images
 from modpose.recipes import recipe_config
 from modpose.report.build import build_report
@@ -85,7 +86,7 @@ def test_map_places_the_known_and_finds_the_far(run: Run) -> None:
     assert known.distance == "cosine" and len(known.z) == 39 and known.names == NAMES
     table = place_images(run, open_source(run.path.parent / "x.npy"))
     assert list(table["index"]) == list(range(40)) and {"nearest", "new", "z_2"} <= set(table)
-    encoded = run.model().encode(open_source(run.path.parent / "x.npy"))
+    encoded = PoseModel.load(run.path).encode(open_source(run.path.parent / "x.npy"))
     assert (table["nearest"].to_numpy() == np.array(NAMES)[known.nearest(encoded.z)]).all()
     euclidean = map_of_run(run, "euclidean")
     assert euclidean.place(encoded.z + 50.0)["new"].all()

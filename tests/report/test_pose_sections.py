@@ -14,19 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from modpose import Run, fit_run, open_source
-from modpose.build import build_vae
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
-from modpose.encoders.encoder import Encoder
-from modpose.posterior.latents import Latents
+from modpose.model.build import build_vae
+from modpose.model.encoders.encoder import Encoder
+from modpose.model.latents import Latents
+from modpose.model.vae import Vae
+from modpose.plot import figures
+from modpose.plot.figures import Look
 from modpose.recipes import recipe_config
-from modpose.report import build, build_report, figures
+from modpose.report import build, build_report
 from modpose.report.equivariance import equivariance, follow, infer, moved, shift_of
-from modpose.report.figures import Look
 from modpose.report.material import Material
 from modpose.report.probe import Probe, choose_probe, classes_of, spread_rows
 from modpose.report.symmetry import find_modes, most_ambiguous, second_way_up, symmetry
-from modpose.vae import Vae
 
 SIDE = 24
 ASYMMETRIC = ((0.45, 0.0, 1.0), (-0.15, 0.3, 0.8), (-0.1, -0.35, 0.6))

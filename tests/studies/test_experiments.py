@@ -19,8 +19,9 @@ from modpose.data.mrc import write_mrcs
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError, TrainingError
+from modpose.estimator import PoseModel
+from modpose.plot.grids import align
 from modpose.recipes import recipe_config
-from modpose.report.grids import align
 from modpose.run import Run
 from modpose.simulate.particles import HingeSettings, simulate_particles
 from studies import spatial_vae
@@ -114,7 +115,7 @@ def test_importance_bound_is_above_the_elbo_and_of_the_first_images(smoke: Path)
     score = json.loads((run.path / "evaluation.json").read_text())
     rows = np.load(smoke / "data/digits-plain/test.npy")[:8]
     source = open_source(smoke / "data/digits-plain/images.npy", index=rows)
-    model = run.model()
+    model = PoseModel.load(run.path)
     model.quiet = True
     bound = model.importance_bound(source, 5)
     assert score["importance_bound"] == pytest.approx(bound.mean(dtype=float), rel=1e-6)

@@ -289,7 +289,7 @@ def test_digits_and_their_twins_belong_together(tmp_path: Path) -> None:
     twins, truth = digits.twins(setting), sample.truth_of_test()
     images = sample.open_test().stack.read(np.arange(24))[:, 0]
     assert twins.shape == images.shape == (24, 50, 50)
-    from modpose.report.grids import align
+    from modpose.plot.grids import align
 
     angle, shift = (truth[c].to_numpy(copy=True) for c in ("angle_deg", ["shift_x", "shift_y"]))
     upright, _ = align(images, angle, shift)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from modpose.affinity.matrix import Matrix
-from modpose.affinity.shells import Shells, make_shells, whiten, whitened_spectra
 from modpose.affinity.spectra import cosines
 from modpose.errors import InputError
+from modpose.fourier.shells import Shells, make_shells, whiten, whitened_spectra
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import rotation_2d, rotation_of_vector
 from modpose.limits import check_real

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modpose.affinity.matrix import Affinity
-from modpose.data.files import replace_atomically
+from modpose.files.writing import replace_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def draw_affinity(affinity: Affinity) -> Figure:
     affinity
         Valid; its rows keep their names, not their order.
     """
-    from modpose.report.figures import INK, SMALL, new_figure, style
+    from modpose.plot.figures import INK, SMALL, new_figure, style
 
     fig = new_figure(8.0, 8.6, constrained=False)
     ax = fig.add_axes((0.22, 0.05, 0.66, 0.71))
@@ -74,7 +74,7 @@ def _draw_tree(ax: Axes, affinity: Affinity) -> NDArray[np.int64]:
     """Draw the dendrogram over the columns; return their order."""
     from scipy.cluster.hierarchy import dendrogram
 
-    from modpose.report.figures import BLUE
+    from modpose.plot.figures import BLUE
 
     found = dendrogram(_linkage(affinity), no_plot=True)
     for across, up in zip(found["icoord"], found["dcoord"], strict=True):

@@ -11,9 +11,9 @@ import numpy as np
 
 from modpose.affinity.matrix import Affinity
 from modpose.data.csv_reader import csv_rows
-from modpose.data.files import replace_atomically
-from modpose.data.text import number, read_utf8
 from modpose.errors import InputError, shown
+from modpose.files.text import number, read_utf8
+from modpose.files.writing import replace_atomically
 
 Layout = Literal["named", "header"]
 """``named``: the first line and the first column hold the names.  ``header``: only the first line

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.affinity.files import read_affinity, write_affinity
 from modpose.affinity.matrix import Affinity, label_name
-from modpose.data.files import replace_atomically
 from modpose.data.npy import read_npy
 from modpose.errors import InputError, shorter, shown
+from modpose.files.writing import replace_atomically
 
 if TYPE_CHECKING:
     from modpose.data.source import Source

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from modpose.data.files import natural_key
 from modpose.errors import InputError
+from modpose.files.writing import natural_key
 
 Matrix = NDArray[np.float64]
 

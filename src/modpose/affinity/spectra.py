@@ -1,7 +1,7 @@
 """Fourier shell and ring correlation, averaged over shells, for all pairs in one product.
 
 The affinity of two volumes is the mean of their Fourier shell correlation (affinity-VAE, equation
-4) weighted by the number of coefficients in each shell (:mod:`modpose.affinity.shells`).
+4) weighted by the number of coefficients in each shell (:mod:`modpose.fourier.shells`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modpose.affinity.matrix import Matrix
-from modpose.affinity.shells import make_shells, whitened_spectra
 from modpose.errors import InputError
+from modpose.fourier.shells import make_shells, whitened_spectra
 from modpose.limits import check_real
 
 

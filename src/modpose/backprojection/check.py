@@ -22,7 +22,7 @@ from modpose.backprojection.halves import (
 )
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
-from modpose.evaluate.fsc import FscCurve, soft_sphere
+from modpose.fourier.fsc import FscCurve, soft_sphere
 from modpose.geometry.pose import Pose
 
 BOX = 40

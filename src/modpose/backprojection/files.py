@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modpose.data.files import all_or_nothing, check_outputs, replace_atomically
 from modpose.data.mrc import write_mrcs
-from modpose.evaluate.fsc import HALF_MAPS, FscCurve
+from modpose.files.writing import all_or_nothing, check_outputs, replace_atomically
+from modpose.fourier.fsc import HALF_MAPS, FscCurve
 
 if TYPE_CHECKING:
     from modpose.backprojection.halves import HalfMaps
@@ -57,7 +57,7 @@ def draw_curve(
     curves: dict[str, FscCurve], path: Path, threshold: float, overwrite: bool = False
 ) -> None:
     """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
-    from modpose.report.figures import MUTED, SMALL, new_figure, style
+    from modpose.plot.figures import MUTED, SMALL, new_figure, style
 
     fig = new_figure(3.4, 5.2)
     ax = style(fig.add_subplot(), x="cycles a pixel", y="FSC")

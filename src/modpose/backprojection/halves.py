@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.backprojection.insert import FourierVolume
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.source import Source
 from modpose.errors import InputError
-from modpose.evaluate.fsc import FscCurve, fsc, soft_sphere
+from modpose.fourier.fsc import FscCurve, fsc, soft_sphere
+from modpose.fourier.insertion import FourierVolume
 from modpose.geometry.pose import Pose
 from modpose.progress import Progress
 

@@ -108,7 +108,7 @@ def affinity(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     _check_arguments(source, matrix, out, given, project or figure is not None, labels)
-    from modpose.data.files import all_or_nothing, check_outputs
+    from modpose.files.writing import all_or_nothing, check_outputs
 
     outputs = [path for path in (out, figure) if path is not None]
     given_files = [Path(name) for name in (source, matrix, labels, index) if name is not None]

@@ -73,10 +73,10 @@ def align(
     modpose align particles.star -o aligned --classes 4
     modpose align volumes.npy -o aligned --wedge -60,60
     """
-    from modpose.averaging.alignment import AlignSettings
-    from modpose.averaging.run import align_subtomograms
     from modpose.data.source import open_source
     from modpose.evaluate.pose_recovery import recover_poses
+    from modpose.search.alignment import AlignSettings
+    from modpose.search.run import align_subtomograms
 
     opened = open_source(source, kind="volumes", datadir=datadir, index=index, partial=partial)
     diameter = mask_diameter

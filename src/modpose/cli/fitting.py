@@ -245,7 +245,7 @@ def _resumable(run: Path) -> Iterator[None]:
 def _was_begun(folder: Path) -> bool:
     """Tell whether there is something to go on with."""
     from modpose.run import Run
-    from modpose.run_folder import staged
+    from modpose.run.folder import staged
 
     try:
         run = Run.open(folder)

@@ -118,7 +118,7 @@ def subtomograms(
     modpose simulate subtomograms -o clean *.pdb --box 64 --pixel-size 4 --resolution 10 \\
         --noise none --tilt-range -90 90 --max-shift 0
     """
-    from modpose.data.files import refuse_to_replace
+    from modpose.files.writing import refuse_to_replace
     from modpose.simulate import species as kinds
     from modpose.simulate.subtomogram_files import WRITTEN, write_subtomograms
     from modpose.simulate.subtomogram_settings import SubtomogramSettings
@@ -196,7 +196,7 @@ def tetrominoes(
     modpose simulate tetrominoes -o unseen --volumes 100 --classes EL --seed 1
     modpose simulate tetrominoes -o noisy --snr 0.1 --max-shift 2 --tilt-range -60 60
     """
-    from modpose.data.files import refuse_to_replace
+    from modpose.files.writing import refuse_to_replace
     from modpose.simulate.subtomogram_files import WRITTEN, write_subtomograms
     from modpose.simulate.subtomogram_settings import SubtomogramSettings
     from modpose.simulate.subtomograms import simulate_subtomograms

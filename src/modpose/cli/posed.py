@@ -96,8 +96,8 @@ def projections(
     modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
     modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
     """
-    from modpose.data.files import check_outputs, refuse_to_replace
     from modpose.data.given import read_poses
+    from modpose.files.writing import check_outputs, refuse_to_replace
     from modpose.simulate import conformations
     from modpose.simulate import projections as simulator
     from modpose.simulate.projection_files import WRITTEN, write_projections
@@ -175,9 +175,15 @@ def volumes(
     modpose volumes run -o centres --cluster 6
     modpose volumes run -o path --path 3..120 --steps 20 --flip-hand
     """
-    from modpose.data.files import refuse_input_as_output
+    from modpose.files.writing import refuse_input_as_output
+    from modpose.outputs.volumes import (
+        along_component,
+        along_path,
+        at_clusters,
+        at_file,
+        write_volumes,
+    )
     from modpose.run import Run
-    from modpose.volumes import along_component, along_path, at_clusters, at_file, write_volumes
 
     if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
         raise InputError("volumes: expected one of --at, --cluster, --along and --path")
@@ -230,10 +236,10 @@ def backproject(
     from modpose.backprojection import check_poses, reconstruct_halves
     from modpose.backprojection.files import outputs_in, write_halves
     from modpose.backprojection.halves import open_posed
-    from modpose.data.files import check_outputs, refuse_to_replace
+    from modpose.data.inputs import files_of_source
     from modpose.data.source import open_source
-    from modpose.evaluate.fsc import HALF_MAPS
-    from modpose.inputs import files_of_source
+    from modpose.files.writing import check_outputs, refuse_to_replace
+    from modpose.fourier.fsc import HALF_MAPS
 
     refuse_to_replace(outputs_in(out), overwrite)
     opened = open_source(
@@ -274,8 +280,8 @@ def fsc_verb(
     modpose fsc map.mrc truth.mrc --mask mask.mrc -o fsc.csv --figure fsc.png
     """
     from modpose.backprojection.files import draw_curve, write_curve
-    from modpose.data.files import all_or_nothing, check_outputs
-    from modpose.evaluate.fsc import HALF_MAPS, KNOWN, fsc_of_files
+    from modpose.files.writing import all_or_nothing, check_outputs
+    from modpose.fourier.fsc import HALF_MAPS, KNOWN, fsc_of_files
 
     outputs = [path for path in (out, figure) if path is not None]
     check_outputs(outputs, overwrite, [path for path in (first, second, mask) if path is not None])

@@ -136,11 +136,13 @@ def encode(
     modpose encode run new.star -o latents.parquet --search
     modpose encode run new.star -o latents.parquet --copies 5
     """
+    from modpose.data.inputs import files_of_source
     from modpose.data.source import open_source
-    from modpose.encoded import gain_summary
-    from modpose.export import check_table, write_latents
-    from modpose.inputs import files_of_run, files_of_source
+    from modpose.estimator import PoseModel
+    from modpose.infer.encoded import gain_summary
+    from modpose.outputs.export import check_table, write_latents
     from modpose.run import Run
+    from modpose.run.inputs import files_of_run
 
     check_whole("--copies", "the number", copies, 1, MOST_COPIES)
     check_table(out, overwrite)
@@ -157,7 +159,7 @@ def encode(
     )
     check_table(out, overwrite, files_of_source(images, index, poses, ctf))
     check_table(out, overwrite, files_of_run(opened_run))
-    encoded = opened_run.model().encode(images, search=search, copies=copies)
+    encoded = PoseModel.load(opened_run.path).encode(images, search=search, copies=copies)
     write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:
         typer.echo(gain_summary(encoded))
@@ -190,11 +192,12 @@ def map_verb(
     \b
     modpose map run new.mrcs -o placed.csv
     """
+    from modpose.data.inputs import files_of_source
     from modpose.data.source import open_source
     from modpose.evaluate.placing import place_images, summary
-    from modpose.export import check_table, write_latents
-    from modpose.inputs import files_of_run, files_of_source
+    from modpose.outputs.export import check_table, write_latents
     from modpose.run import Run
+    from modpose.run.inputs import files_of_run
 
     check_table(out, overwrite)
     opened = Run.open(run)
@@ -241,7 +244,7 @@ def export(
     modpose export run -o particles_aligned.star
     modpose export run -o exported --format csv --format mrcs
     """
-    from modpose.export import export_run
+    from modpose.outputs.export import export_run
     from modpose.run import Run
 
     opened = Run.open(run, input=moved, datadir=datadir)
@@ -285,10 +288,10 @@ def select(
     modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
     modpose select run --region -1,-1,0,2 -o corner.star
     """
-    from modpose.data.files import check_outputs
+    from modpose.files.writing import check_outputs
+    from modpose.outputs.select import choose
+    from modpose.outputs.selected import export_selection
     from modpose.run import Run
-    from modpose.select import choose
-    from modpose.selected import export_selection
 
     check_outputs([out], overwrite, [] if region is None else [Path(region)])
     opened = Run.open(run, input=moved, datadir=datadir)

@@ -91,7 +91,7 @@ SimilarityConfig = Annotated[CosineConfig | CauchyConfig, Field(discriminator="k
 
 
 class ContrastConfig(Frozen):
-    """A term that makes content forget small deformations (:mod:`modpose.terms.contrast`).
+    """A term that makes content forget small deformations (:mod:`modpose.model.terms.contrast`).
 
     For clear pictures of objects that come in classes, whose members differ by how they are bent.
     In strong noise it may learn to tell the noise of one image from that of another.

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from modpose.data.text import read_text
 from modpose.errors import InputError, shown
+from modpose.files.text import read_text
 
 LARGEST = 1 << 18
 """Bytes of a file of options; a complete one has 4,000."""

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.reading import check_memory, regular_file
 from modpose.data.stack import Kind, SlicedStack, Stack, layout_of
 from modpose.errors import InputError, shown
+from modpose.files.reading import check_memory, regular_file
 
 T = TypeVar("T")
 

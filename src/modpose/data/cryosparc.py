@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from modpose.data.npy import check_npy_size, read_npy_header, read_numbers
 from modpose.data.particles import Particles
-from modpose.data.reading import open_regular
 from modpose.errors import InputError, shown
+from modpose.files.reading import open_regular
 
 WHAT = "a cryoSPARC table"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modpose.data.text import number, read_utf8
 from modpose.errors import InputError, shown
+from modpose.files.text import number, read_utf8
 
 if TYPE_CHECKING:
     import pandas as pd

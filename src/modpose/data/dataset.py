@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,15 +22,20 @@ from modpose.data.wedges import wedges_asked_for
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 
-if TYPE_CHECKING:
-    from modpose.affinity.known import KnownAffinity
-
 CACHE_BYTES = 2**30
 """A preprocessed stack below this size is kept in memory once read."""
 SAMPLE_IMAGES = 1000
 SAMPLE_BYTES = 2**28
 """Limits of the sample that statistics are taken from."""
 CHUNK_BYTES = 2**26
+
+
+class Labelled(Protocol):
+    """What is known of how alike images are: a data set needs the labels alone."""
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """(N,) row of the affinities that each image belongs to, -1 where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Dataset:
         poses: bool = False,
         wedge: str = "off",
         value_range: tuple[float, float] | None = None,
-        affinity: KnownAffinity | None = None,
+        affinity: Labelled | None = None,
     ) -> None:
         self.source, self.config, self.affinity = source, config, affinity
         sizes = preprocess.geometry(source.stack.shape, config, source.stack.name)
@@ -294,7 +299,7 @@ def dataset_of(
     *,
     held_out: bool = True,
     value_range: tuple[float, float] | None = None,
-    affinity: KnownAffinity | None = None,
+    affinity: Labelled | None = None,
 ) -> Dataset:
     """Prepare images as a run's configuration says, with what its model needs of each.
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from modpose.data.chunked import choose, open_hdf5, open_zarr
 from modpose.data.npy import NpyHeader, check_npy_size, read_npy, read_npy_header, read_numbers
 from modpose.data.pictures import PICTURES, TIFFS, PictureStack, picture_files
-from modpose.data.reading import open_regular
 from modpose.data.stack import ArrayStack, Kind, SlicedStack, Stack, file_reader, layout_of
 from modpose.data.tiff import open_tiff
 from modpose.errors import InputError
+from modpose.files.reading import open_regular
 
 __all__ = [
     "CONTAINERS",

@@ -20,8 +20,8 @@ from modpose.data.npy import read_npy
 from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.tables import TABLES, read_particles
-from modpose.data.text import read_text
 from modpose.errors import InputError, shown
+from modpose.files.text import read_text
 
 logger = logging.getLogger("modpose")
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.csv_reader import csv_rows
-from modpose.data.text import number, read_utf8
 from modpose.errors import InputError, shown
+from modpose.files.text import number, read_utf8
 
 LONGEST = 200
 """Characters of a label."""

@@ -19,10 +19,10 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import replace_atomically
-from modpose.data.reading import check_memory, open_regular, read_at_most
 from modpose.data.stack import Kind, Layout, SlicedStack, Stack, file_reader
 from modpose.errors import InputError, shown
+from modpose.files.reading import check_memory, open_regular, read_at_most
+from modpose.files.writing import replace_atomically
 
 logger = logging.getLogger("modpose")
 

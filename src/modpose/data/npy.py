@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.reading import check_memory, open_regular
 from modpose.errors import InputError, shown
+from modpose.files.reading import check_memory, open_regular
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 16 * 2**20

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import natural_key
-from modpose.data.reading import check_memory, regular_file
 from modpose.data.stack import Stack
 from modpose.errors import InputError
+from modpose.files.reading import check_memory, regular_file
+from modpose.files.writing import natural_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.reading import open_regular
 from modpose.errors import InputError, shown
+from modpose.files.reading import open_regular
 
 LARGEST = 2**33
 """Bytes of the largest file that is read."""

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.agreement import check_agreement
-from modpose.data.files import natural_key
 from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
 from modpose.data.index import select_rows
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc, read_header
 from modpose.data.particles import Particles
-from modpose.data.reading import regular_file
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
 from modpose.data.tables import TABLES, read_particles
 from modpose.data.tags import note_unknown
 from modpose.errors import InputError
+from modpose.files.marker import looks_like_run
+from modpose.files.reading import regular_file
+from modpose.files.writing import natural_key
 
 if TYPE_CHECKING:
     import torch
@@ -231,9 +232,7 @@ def _no_table(stack: Stack, file: str | None = None) -> Particles:
 
 def refuse_run(path: Path) -> None:
     """Raise InputError where a folder is a run, whose figures are no data."""
-    from modpose.run_folder import is_run
-
-    if is_run(path):
+    if looks_like_run(path):
         raise InputError(f"{path}: this is the folder of a run, expected images")
 
 

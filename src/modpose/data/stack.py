@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.reading import regular_file
 from modpose.errors import InputError
+from modpose.files.reading import regular_file
 
 Kind = Literal["auto", "images", "rgb", "volumes"]
 

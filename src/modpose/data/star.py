@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from modpose.data.files import replace_atomically
 from modpose.data.star_reader import StarBlocks, read_star
+from modpose.files.writing import replace_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from modpose.data.text import read_utf8, whole_number
 from modpose.errors import InputError, shown
+from modpose.files.text import read_utf8, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd

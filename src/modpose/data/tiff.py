@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.reading import check_memory, regular_file
 from modpose.data.stack import ArrayStack, Kind, SlicedStack, Stack, file_reader, layout_of
 from modpose.errors import InputError
+from modpose.files.reading import check_memory, regular_file
 
 SHORTEST_HEADER = 8
 """Bytes."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from modpose.data.locate import find_files
 from modpose.data.particles import Particles
 from modpose.data.star import columns_of, read_star
-from modpose.data.text import number
 from modpose.errors import InputError, shown
+from modpose.files.text import number
 
 Floats = NDArray[np.float64]
 

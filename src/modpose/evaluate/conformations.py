@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
-from modpose.evaluate.clustering import cluster
-from modpose.evaluate.fsc import fsc, soft_sphere
+from modpose.estimator import PoseModel
 from modpose.evaluate.known_maps import KnownMapScores, score_known_maps
 from modpose.evaluate.metrics import ari, spearman
 from modpose.evaluate.true_maps import TrueMap, read_true_maps
-from modpose.report.grids import principal_axes
+from modpose.fourier.fsc import fsc, soft_sphere
+from modpose.infer.clustering import cluster
+from modpose.plot.grids import principal_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -261,13 +262,13 @@ def score_run(
         Where the images carry no truth, or the maps have another box than the model.
     """
     from modpose.backprojection.halves import open_posed
-    from modpose.volumes import check_draws_volumes
+    from modpose.evaluate.drawing import check_draws_volumes
 
     dataset = run.dataset()
     truth = dataset.source.particles.truth()
     if truth is None:
         raise InputError(f"{run.path}: its images carry no truth (modposeTruth... columns)")
-    model, true = run.model(), read_true_maps(maps)
+    model, true = PoseModel.load(run.path), read_true_maps(maps)
     check_draws_volumes(run, model)
     if true[0].volume.shape != (dataset.shape[0],) * 3:
         found = " x ".join(map(str, true[0].volume.shape))

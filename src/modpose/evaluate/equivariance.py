@@ -21,11 +21,11 @@ from modpose.errors import InputError
 from modpose.evaluate.metrics import circular_rmse_deg, resultant_length, shift_rmse_px
 from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import wrap
-from modpose.posterior.copies import check_copies, picked, read_copies
+from modpose.infer.copies import check_copies, picked, read_copies
 from modpose.progress import Progress
 
 if TYPE_CHECKING:
-    from modpose.model import PoseModel
+    from modpose.estimator import PoseModel
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]

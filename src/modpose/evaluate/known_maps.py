@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modpose.averaging.placed import PlacedBlocks, table_of
-from modpose.averaging.projections import (
+from modpose.config import SpectralConfig
+from modpose.evaluate.metrics import ari, spearman
+from modpose.fourier.projection import Projection
+from modpose.progress import Progress
+from modpose.search.placed import PlacedBlocks, table_of
+from modpose.search.projections import (
     IMAGES_AT_ONCE,
     ImageReader,
     joined_images,
     power_spectrum,
 )
-from modpose.config import SpectralConfig
-from modpose.evaluate.metrics import ari, spearman
-from modpose.observe.projection import Projection
-from modpose.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd

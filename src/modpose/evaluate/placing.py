@@ -8,8 +8,9 @@ import numpy as np
 
 from modpose.affinity.known import known_name
 from modpose.errors import InputError
+from modpose.estimator import PoseModel
 from modpose.evaluate.latent_map import Distance, LatentMap
-from modpose.latents import content_of_table
+from modpose.infer.latents import content_of_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def place_images(run: Run, source: Source, distance: Distance | None = None) -> 
         A row an image: ``index``, the columns of :meth:`LatentMap.place`, and its content.
     """
     known = map_of_run(run, distance)
-    encoded = run.model().encode(source)
+    encoded = PoseModel.load(run.path).encode(source)
     table = known.place(encoded.z)
     table.insert(0, "index", np.arange(len(table)))
     for k, column in enumerate(encoded.z.T):

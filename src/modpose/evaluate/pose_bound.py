@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.averaging.coefficients import Coefficients
-from modpose.averaging.reference import make_references
-from modpose.posterior.so3_climb import NUMBERS_AT_ONCE, predicted
+from modpose.fourier.coefficients import Coefficients
+from modpose.fourier.reference import make_references
+from modpose.search.so3_climb import NUMBERS_AT_ONCE, predicted
 
 MEDIAN_OF_RMS = 0.888
 """Median length of three independent Gaussian numbers over their root mean square."""

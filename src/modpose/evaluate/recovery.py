@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.evaluate import metrics
-from modpose.latents import content_columns
+from modpose.infer.latents import content_columns
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
-from modpose.evaluate.fsc import read_map
+from modpose.fourier.fsc import read_map
 
 Volume = NDArray[np.float32]
 

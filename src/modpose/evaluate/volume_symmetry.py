@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from modpose.averaging.coefficients import map_coefficients
-from modpose.averaging.reference import make_references
+from modpose.fourier.coefficients import map_coefficients
+from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import geodesic
-from modpose.posterior.so3_climb import climb
-from modpose.posterior.so3_search import search
+from modpose.search.so3_climb import climb
+from modpose.search.so3_search import search
 
 GRID_LIMIT, LIMIT = 0.15, 0.45
 """Frequencies up to here choose where to climb from, and are compared, cycles a voxel."""

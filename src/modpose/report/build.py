@@ -11,30 +11,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.files import all_or_nothing, holds_files, refuse_to_replace
 from modpose.errors import InputError
-from modpose.latents import content_columns
-from modpose.locks import writing
-from modpose.report import grids, kin, sections, summary
+from modpose.estimator import PoseModel
+from modpose.files.locks import writing
+from modpose.files.writing import all_or_nothing, holds_files, refuse_to_replace
+from modpose.infer.latents import content_columns
+from modpose.plot import grids
+from modpose.plot.figures import Look
+from modpose.plot.html import Section, render
+from modpose.report import kin, sections, summary
 from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
-from modpose.report.figures import Look
-from modpose.report.html import Section, render
 from modpose.report.material import Kin, Material
 from modpose.report.probe import choose_probe
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
 from modpose.report.volumes import look_at_volumes, space
-from modpose.report_files import MANIFEST, PAGE, files_of_report, manifest
+from modpose.run.report_files import MANIFEST, PAGE, files_of_report, manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.config import Config
     from modpose.data.dataset import Dataset
-    from modpose.data.reopen import Given
-    from modpose.model import PoseModel
     from modpose.run import Run
+    from modpose.run.reopen import Given
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.floating]
@@ -151,7 +152,7 @@ def _makers(material: Material, points: Integers) -> Makers:
 def gather(run: Run, latents: pd.DataFrame) -> Material:
     """Collect the arrays that the sections draw from."""
     config, environment = run.config, run.environment
-    model = run.model()
+    model = PoseModel.load(run.path)
     projected = model.vae.projection is not None
     decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
     names, content = set(map(str, latents.columns)), content_columns(latents)

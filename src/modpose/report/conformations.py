@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from modpose.report import figures
-from modpose.report.html import Picture, Section
+from modpose.outputs.volumes import along_component, at_clusters
+from modpose.plot import figures
+from modpose.plot.html import Picture, Section
 from modpose.report.material import Material
-from modpose.volumes import along_component, at_clusters
 
 STEPS = 7
 CENTRES = 6

@@ -21,10 +21,11 @@ from modpose.evaluate.metrics import shift_rmse_px
 from modpose.evaluate.symmetry import fold_deg, symmetry
 from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import wrap
+from modpose.infer.search import infers_angle, infers_shift
 from modpose.observe.ctf import CtfColumn
-from modpose.posterior.search import infers_angle, infers_shift
-from modpose.report import grids, pose_figures
-from modpose.report.html import Picture, Section
+from modpose.plot import grids
+from modpose.plot.html import Picture, Section
+from modpose.report import pose_figures
 from modpose.report.material import Material
 from modpose.report.probe import Probe
 

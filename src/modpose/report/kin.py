@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.report import figures, scatter
-from modpose.report.figures import INK, SMALL, TEXT, new_figure, style
-from modpose.report.grids import Floats
-from modpose.report.html import Picture, Section
+from modpose.plot import figures, scatter
+from modpose.plot.figures import INK, SMALL, TEXT, new_figure, style
+from modpose.plot.grids import Floats
+from modpose.plot.html import Picture, Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.affinity.matrix import Affinity
-from modpose.report import grids
-from modpose.report.figures import Look
-from modpose.report.grids import Floats
+from modpose.plot import grids
+from modpose.plot.figures import Look
+from modpose.plot.grids import Floats
 from modpose.report.probe import Probe
 from modpose.report.volumes import Space
 

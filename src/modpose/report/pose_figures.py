@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modpose.report.figures import (
+from modpose.plot.figures import (
     BLUE,
     INK,
     MUTED,
@@ -20,7 +20,7 @@ from modpose.report.figures import (
     new_figure,
     style,
 )
-from modpose.report.grids import Floats, Origin
+from modpose.plot.grids import Floats, Origin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

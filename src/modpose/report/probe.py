@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from modpose.data.batches import Batch
     from modpose.data.dataset import Dataset
-    from modpose.vae import Vae
+    from modpose.model.vae import Vae
 
 Integers = NDArray[np.int64]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from modpose.report import figures, grids, pose_figures, scatter
-from modpose.report.html import Picture, Section
+from modpose.plot import figures, grids, scatter
+from modpose.plot.html import Picture, Section
+from modpose.report import pose_figures
 from modpose.report.material import Integers, Material, sense_of_angle, subscript
 
 THUMBNAILS = 2000

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modpose.config import Config
-from modpose.report.grids import Floats
+from modpose.plot.grids import Floats
 
 
 def duration(seconds: float) -> str:

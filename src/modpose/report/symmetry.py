@@ -20,16 +20,17 @@ from modpose.evaluate.symmetry import (
     relative_deg,
 )
 from modpose.geometry.degrees import wrap_deg
-from modpose.posterior.latents import Latents
-from modpose.posterior.search import infers_angle, modes_of
-from modpose.posterior.settings import SearchSettings
-from modpose.report import grids, pose_figures
-from modpose.report.html import Picture, Section
+from modpose.infer.search import infers_angle, modes_of
+from modpose.model.latents import Latents
+from modpose.model.settings import SearchSettings
+from modpose.plot import grids
+from modpose.plot.html import Picture, Section
+from modpose.report import pose_figures
 from modpose.report.material import Integers, Material, sense_of_angle
 from modpose.report.probe import Probe
 
 if TYPE_CHECKING:
-    from modpose.report.grids import Floats
+    from modpose.plot.grids import Floats
 
 SEARCH = SearchSettings(modes=12)
 """More modes than the largest order that is looked for, as some differ in their shift alone."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from modpose.evaluate.metrics import align_angles, align_shifts, spearman
-from modpose.report import figures
-from modpose.report.grids import Floats
-from modpose.report.html import Picture, Section
+from modpose.plot import figures
+from modpose.plot.grids import Floats
+from modpose.plot.html import Picture, Section
 from modpose.report.material import Material, subscript
 
 

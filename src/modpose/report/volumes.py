@@ -13,18 +13,18 @@ from modpose.evaluate.recovery import rotations_of, space_errors
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_of_yaw_pitch_roll
-from modpose.latents import content_columns
-from modpose.posterior.latents import Latents
-from modpose.report import figures, grids
-from modpose.report.figures import Look
-from modpose.report.grids import Floats
-from modpose.report.html import Picture, Section
+from modpose.infer.latents import content_columns
+from modpose.model.latents import Latents
+from modpose.plot import figures, grids
+from modpose.plot.figures import Look
+from modpose.plot.grids import Floats
+from modpose.plot.html import Picture, Section
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.data.dataset import Dataset
-    from modpose.model import PoseModel
+    from modpose.estimator import PoseModel
 
 AVERAGED = 256
 """Volumes of an average."""

@@ -10,8 +10,8 @@ import re
 import zlib
 from pathlib import Path
 
-from modpose.data.text import read_file
 from modpose.errors import InputError, shown
+from modpose.files.text import read_file
 
 LARGEST = 1 << 30
 """Bytes of a file, unpacked."""

@@ -204,9 +204,9 @@ def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False)
     InputError
         If a file exists and ``overwrite`` is false, or the folder cannot be written.
     """
-    from modpose.data.files import all_or_nothing, check_outputs
     from modpose.data.mrc import write_mrcs
     from modpose.data.star import write_star
+    from modpose.files.writing import all_or_nothing, check_outputs
 
     stack, star = folder / "particles.mrcs", folder / "particles.star"
     check_outputs([stack, star], overwrite)

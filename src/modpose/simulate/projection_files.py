@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modpose.data.files import Staging, all_or_nothing, refuse_to_replace
+from modpose.files.writing import Staging, all_or_nothing, refuse_to_replace
 from modpose.simulate import microscope
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from modpose.data.files import all_or_nothing, refuse_to_replace
+from modpose.files.writing import all_or_nothing, refuse_to_replace
 from modpose.simulate import microscope
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from modpose.data.files import replace_atomically
-from modpose.data.reading import open_regular, regular_file
 from modpose.errors import InputError, shown
+from modpose.files.reading import open_regular, regular_file
+from modpose.files.writing import replace_atomically
 
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 

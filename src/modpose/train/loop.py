@@ -22,14 +22,14 @@ from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError, TrainingError
-from modpose.objective import Objective
+from modpose.model.objective import Objective
+from modpose.model.terms.affinity import AffinityTerm
+from modpose.model.vae import Vae
 from modpose.progress import Progress
-from modpose.terms.affinity import AffinityTerm
 from modpose.train.augment import augmented
 from modpose.train.memory import keep_freed_memory
 from modpose.train.placement import Placement
 from modpose.train.schedules import rate_factor
-from modpose.vae import Vae
 
 VALIDATION_STREAM = 1 << 31
 AUGMENT_STREAM = 1 << 32

@@ -1,0 +1,1 @@
+"""Normal, circular and rotational distributions: densities, KL divergences, samples."""

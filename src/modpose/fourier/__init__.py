@@ -1,0 +1,1 @@
+"""Fourier coefficients: reading, shells, correlation, insertion."""

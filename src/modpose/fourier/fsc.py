@@ -1,0 +1,207 @@
+"""Fourier shell correlation (FSC) between maps: how alike they are, frequency by frequency.
+
+In shell k, FSC(k) = Re Σ A B* / √(Σ|A|² Σ|B|²) over the coefficients whose frequency rounds to k
+over the box (Harauz & van Heel 1986).  The shells are those of :mod:`modpose.affinity.spectra`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from modpose.errors import InputError
+from modpose.fourier.shells import Shells, make_shells
+
+Floats = NDArray[np.float64]
+
+HALF_MAPS, KNOWN = 0.143, 0.5
+"""Thresholds: between two half maps (Rosenthal & Henderson 2003), and against a known map."""
+
+
+@dataclass(frozen=True)
+class FscCurve:
+    """A Fourier shell correlation.
+
+    Attributes
+    ----------
+    correlation
+        (K,) shells 1 to K = half of the box.
+    box
+        Side of the maps, pixels.
+    pixel_size
+        Å; None where it is not known.
+    """
+
+    correlation: Floats
+    box: int
+    pixel_size: float | None = None
+
+    @property
+    def frequency(self) -> Floats:
+        """(K,) cycles a pixel, up to 1/2."""
+        return np.arange(1, len(self.correlation) + 1) / self.box
+
+    def crossing(self, threshold: float) -> float:
+        """Return the frequency, cycles a pixel, where the curve first falls below ``threshold``.
+
+        Straight lines join the shells; Nyquist where it never falls below, 0 where it starts
+        below.
+        """
+        below = np.flatnonzero(self.correlation < threshold)
+        if not below.size:
+            return float(self.frequency[-1])
+        k = int(below[0])
+        if k == 0:
+            return 0.0
+        high, low = self.correlation[k - 1], self.correlation[k]
+        return float(k + (high - threshold) / (high - low)) / self.box
+
+    def resolution(self, threshold: float) -> float:
+        """Return one over :meth:`crossing`: Å, or pixels where their size is not known."""
+        frequency = self.crossing(threshold)
+        return float("inf") if frequency == 0 else (self.pixel_size or 1.0) / frequency
+
+    def area(self, limit: float = 0.5) -> float:
+        """Return the mean of the curve up to ``limit`` cycles a pixel: 1 for equal maps.
+
+        The area under the curve over frequencies from 0 to 1/2, as CryoBench (Jeon et al. 2024)
+        has it, is half of this.
+        """
+        return float(self.correlation[self.frequency <= limit + 1e-9].mean())
+
+    def sentence(self, threshold: float) -> str:
+        """Say at which resolution the curve falls below a threshold."""
+        unit = "px" if self.pixel_size is None else "Å"
+        found = self.resolution(threshold)
+        if not np.isfinite(found):
+            return f"FSC below {threshold:g} from the first shell on"
+        beyond = "" if (self.correlation < threshold).any() else " (Nyquist; it never falls below)"
+        return f"FSC = {threshold:g} at {found:.3g} {unit}{beyond}"
+
+
+def fsc(
+    a: ArrayLike,
+    b: ArrayLike,
+    mask: ArrayLike | None = None,
+    pixel_size: float | None = None,
+) -> FscCurve:
+    """Correlate two maps shell by shell.
+
+    Parameters
+    ----------
+    a, b
+        (D, D, D) maps, or (D, D) images (then it is the ring correlation).
+    mask
+        What both are multiplied with, of the same shape.
+    pixel_size
+        Å.
+
+    Raises
+    ------
+    InputError
+        Where the shapes differ, are not cubes, or a value is not finite.
+    """
+    first, second = (torch.as_tensor(np.asarray(x, np.float64)) for x in (a, b))
+    shape = tuple(first.shape)
+    if len(shape) not in (2, 3) or len(set(shape)) != 1 or second.shape != first.shape:
+        found = f"{shape} and {tuple(second.shape)}"
+        raise InputError.of("FSC", "the shapes of the maps", found, "two cubes of one size")
+    if mask is not None:
+        weight = torch.as_tensor(np.asarray(mask, np.float64))
+        if weight.shape != first.shape:
+            found = f"{tuple(weight.shape)}"
+            raise InputError.of("FSC", "the shape of the mask", found, f"{shape}, that of the maps")
+        first, second = first * weight, second * weight
+    if not (first.isfinite().all() and second.isfinite().all()):
+        raise InputError("FSC: a map holds a value that is NaN or infinite, expected finite ones")
+    correlation = shell_correlation(first[None], second[None])[0].numpy()
+    return FscCurve(correlation, shape[0], pixel_size)
+
+
+def fsc_of_files(
+    a: Path, b: Path, mask: Path | None = None, radius: float | None = None
+) -> FscCurve:
+    """Correlate two maps in MRC files, inside a mask (a file, or a soft ball) where one is given.
+
+    Raises
+    ------
+    InputError
+        Where a file is not one map, or pixel sizes or shapes differ.
+    """
+    if mask is not None and radius is not None:
+        raise InputError("fsc: --mask and --radius are given, expected one of the two")
+    if radius is not None and not 0 < radius <= 2:
+        raise InputError.of("fsc", "--radius", radius, "a fraction of half the box, up to 2")
+    (first, size), (second, other) = read_map(a), read_map(b)
+    if size is not None and other is not None and abs(size - other) > 0.01 * size:
+        found = f"{size:g} Å in {a} and {other:g} Å in {b}"
+        raise InputError.of("fsc", "the pixel size", found, "one")
+    weight = None if mask is None else read_map(mask)[0]
+    if radius is not None:
+        weight = soft_sphere(len(first), radius).astype(np.float32)
+    return fsc(first, second, weight, size or other)
+
+
+def read_map(path: Path) -> tuple[NDArray[np.float32], float | None]:
+    """Read one map, (D, H, W), and its pixel size in Å from an MRC file."""
+    from modpose.data.mrc import is_mrc, open_mrc
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if not is_mrc(path):
+        raise InputError.of(path, "the extension", f"'{path.suffix}'", ".mrc or .map")
+    stack = open_mrc(path, "volumes")
+    if stack.n != 1:
+        raise InputError.of(path, "the number of maps", stack.n, "1")
+    return stack.read(np.array([0]))[0, 0], stack.pixel_size
+
+
+def shell_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Correlate maps shell by shell, (C, *shape) each; (C, K), shells 1 to half the shortest side.
+
+    A shell in which one of the two has nothing has the correlation 0.
+    """
+    shells = _shells(tuple(first.shape[1:]))
+    axes = tuple(range(1, first.ndim))
+    a, b = (
+        torch.fft.rfftn(maps, dim=axes).flatten(1)[:, shells.position] for maps in (first, second)
+    )
+    sizes, weight = shells.size.tolist(), shells.weight.to(first.dtype)
+
+    def summed(values: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(values * weight, sizes, 1)
+        return torch.stack([part.sum(1) for part in parts], 1)
+
+    both = (summed(a.abs().square()) * summed(b.abs().square())).sqrt()
+    cross = summed((a.conj() * b).real)
+    return torch.where(both > 0, cross / both.clamp_min(1e-30), 0.0)
+
+
+@lru_cache(maxsize=8)
+def _shells(shape: tuple[int, ...]) -> Shells:
+    return make_shells(shape)
+
+
+def soft_sphere(box: int, radius: float = 0.9, edge: float = 0.1, dims: int = 3) -> Floats:
+    """Return a mask that is 1 inside ``radius`` and falls to 0, as a cosine, over ``edge``.
+
+    Parameters
+    ----------
+    box
+        Side, pixels; the centre is ``box // 2``.
+    radius
+        Where the fall ends, as a fraction of half the box.
+    edge
+        Width of the fall, in the same unit.
+    dims
+        3: a ball; 2: a disc.
+    """
+    axis = (np.arange(box) - box // 2) / (box / 2)
+    squares = sum(part**2 for part in np.meshgrid(*[axis] * dims, indexing="ij"))
+    inward = np.clip((radius - np.sqrt(squares)) / max(edge, 1e-9), 0.0, 1.0)
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * inward), np.float64)

@@ -1,0 +1,280 @@
+r"""Images as projections of a volume, compared in Fourier space.
+
+The transform of a projection along z is the central slice of the volume's transform F.  An image
+of n x n pixels, of pose (R, t), is therefore, at frequency k = (kx, ky) (cycles a pixel),
+
+.. math:: Y(k) = CTF(k)\, e^{-2\pi i k \cdot t}\, F(R^\top (k_x, k_y, 0)) + noise.
+
+**What the data are.**  The n² pixels of a real image have n² independent numbers in Fourier space:
+with the orthonormal transform (each coefficient 1/n times the sum over pixels), √2 Re Y and √2 Im Y
+of one of k and -k, and Y itself where k = -k (the mean, and at Nyquist's frequency), which is real.
+That change of coordinates is orthogonal, so white noise of s.d. σ a pixel has s.d. σ in each of
+them, and densities are those of the pixels.  With coefficients left out (``radius``) the
+likelihood is that of the numbers that are kept, summed, constants included.
+
+Noise is independent from one number to the next, which is true of stationary noise in the whole
+box.  A window (``data.window``) makes neighbouring numbers similar; the likelihood then counts
+about one over the fraction of the box that is left too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modpose.config import SpectralConfig
+from modpose.data.batches import Batch
+from modpose.distributions.normal import LOG_2PI
+from modpose.geometry.pose import Pose, sample_images
+from modpose.geometry.rotations import rotation_2d
+from modpose.observe.ctf import ctf_2d
+
+SETTLED = 200
+"""Steps over which the noise spectrum is averaged, once it has seen so many."""
+
+
+class HalfPlane(NamedTuple):
+    """One of k and -k for every coefficient of a real n x n picture within a radius.
+
+    Attributes
+    ----------
+    place
+        (M,) where each stands in the flattened ``rfft2``, (n, n // 2 + 1).
+    mirror
+        (M,) where its conjugate stands in it, too; itself where it does not.
+    k
+        (M, 2) cycles a box, (x, y).
+    weight
+        (M,) real numbers that each holds: 2, or 1 where k = -k.
+    shell
+        (M,) int64, the length of k to the nearest cycle.
+    """
+
+    place: Tensor
+    mirror: Tensor
+    k: Tensor
+    weight: Tensor
+    shell: Tensor
+
+
+def half_plane(n: int, radius: float | None = None) -> HalfPlane:
+    """List the independent coefficients of an n x n picture with |k| < radius cycles a box.
+
+    Without a radius, all of them: their weights add up to n².
+    """
+    half = n // 2 + 1
+    ky, kx = torch.meshgrid(torch.fft.fftfreq(n) * n, torch.fft.rfftfreq(n) * n, indexing="ij")
+    kx, ky = kx.round().flatten(), ky.round().flatten()
+    own_column = (kx == 0) | (2 * kx == n)  # holds k and -k both
+    own_row = (ky == 0) | (2 * ky.abs() == n)
+    keep = ~(own_column & (ky < 0) & ~own_row)
+    if radius is not None:
+        keep &= torch.hypot(kx, ky) < radius
+    index = torch.nonzero(keep).squeeze(-1)
+    row, column = index // half, index % half
+    twice = own_column[index]
+    mirror = torch.where(twice, (-row % n) * half + column, index)
+    k = torch.stack([kx, ky], dim=-1)[index]
+    weight = torch.where(own_column & own_row, 1.0, 2.0)[index]
+    return HalfPlane(index, mirror, k, weight, k.norm(dim=-1).round().long())
+
+
+class Projection(nn.Module):
+    """From a field of Fourier coefficients to recorded images, and their likelihood.
+
+    Parameters
+    ----------
+    config
+        Of the noise.
+    box
+        Side of the images, pixels.
+    """
+
+    place: Tensor
+    mirror: Tensor
+    k: Tensor
+    weight: Tensor
+    shell: Tensor
+    log_variance: Tensor
+    seen: Tensor
+
+    def __init__(self, config: SpectralConfig, box: int) -> None:
+        super().__init__()
+        self.box, self.follows = box, config.noise == "shells"
+        for name, value in half_plane(box, config.radius * box / 2)._asdict().items():
+            self.register_buffer(name, value, persistent=False)
+        shells = int(self.shell.max()) + 1
+        self.register_buffer("log_variance", torch.full((shells,), 2 * math.log(config.std)))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    # --- data ---------------------------------------------------------------------------------
+
+    def transform(self, image: Tensor) -> Tensor:
+        """Coefficients (B, M), complex, of pictures (B, 1, n, n) about their centre n // 2."""
+        centred = torch.fft.ifftshift(image[:, 0].float(), dim=(-2, -1))
+        coefficients: Tensor = torch.fft.rfft2(centred, norm="ortho").flatten(1)
+        return coefficients[:, self.place]
+
+    def picture(self, coefficients: Tensor) -> Tensor:
+        """Pictures (B, n, n) of coefficients (B, M), the others zero."""
+        n = self.box
+        plane = coefficients.new_zeros(len(coefficients), n * (n // 2 + 1))
+        plane[:, self.mirror] = coefficients.conj()
+        plane[:, self.place] = coefficients
+        plane = plane.reshape(len(plane), n, -1)
+        picture: Tensor = torch.fft.irfft2(plane, s=(n, n), norm="ortho")
+        centred: Tensor = torch.fft.fftshift(picture, dim=(-2, -1))
+        return centred
+
+    def transfer(self, ctf: Tensor) -> Tensor:
+        """CTF (B, M) of parameters (B, 9)."""
+        return ctf_2d(ctf.float(), (self.box, self.box)).flatten(1)[:, self.place]
+
+    def shift_phase(self, shift: Tensor) -> Tensor:
+        """Phase factor (B, M) that moves a picture by shifts (B, 2), pixels."""
+        with torch.autocast(shift.device.type, enabled=False):
+            angle = (-2 * math.pi / self.box) * (shift.float() @ self.k.T)
+            return torch.polar(torch.ones_like(angle), angle)
+
+    # --- prediction ---------------------------------------------------------------------------
+
+    def slices(self, field: nn.Module, z: Tensor, rotation: Tensor) -> Tensor:
+        """Central slices (B, M) of the field for content z (B, z_dim) at rotations (B, 3, 3)."""
+        return torch.view_as_complex(field(self.upright(rotation), z).float())
+
+    def upright(self, rotation: Tensor) -> Tensor:
+        """Frequencies (B, M, 3) of objects at rotations (B, 3, 3), as fractions of Nyquist's."""
+        with torch.autocast(rotation.device.type, enabled=False):
+            return (self.k * (2 / self.box)) @ rotation.float()[:, :2]
+
+    def predict(self, field: nn.Module, z: Tensor, pose: Pose, ctf: Tensor | None) -> Tensor:
+        """Predicted coefficients (B, K, M) for content z (B, K, z_dim) at poses (B,)."""
+        count = z.shape[1]
+        rotation = pose.rotation.repeat_interleave(count, dim=0)
+        predicted = self.slices(field, z.flatten(0, 1), rotation)
+        predicted = predicted.reshape(-1, count, len(self.k))
+        predicted = predicted * self.shift_phase(pose.shift).unsqueeze(1)
+        return predicted if ctf is None else predicted * self.transfer(ctf).unsqueeze(1)
+
+    @torch.no_grad()
+    def volume(self, field: nn.Module, z: Tensor) -> Tensor:
+        """The volume (n, n, n) of content z (z_dim,): projected along z it gives pixel values."""
+        n, half = self.box, self.box // 2 + 1
+        axes = (torch.fft.fftfreq(n), torch.fft.fftfreq(n), torch.fft.rfftfreq(n))
+        kz, ky, kx = torch.meshgrid(*axes, indexing="ij")
+        k = 2 * torch.stack([kx, ky, kz], dim=-1).reshape(-1, 3).to(self.k.device)
+        limit = 2 * (self.k.norm(dim=-1).max() / n)
+        inside = torch.nonzero(k.norm(dim=-1) <= limit).squeeze(-1)
+        values = torch.zeros(len(k), dtype=torch.complex64, device=k.device)
+        for rows in torch.split(inside, 1 << 15):
+            values[rows] = torch.view_as_complex(field(k[rows][None], z[None])[0].contiguous())
+        spectrum = values.reshape(n, n, half) * n  # from orthonormal slices to plain sums
+        volume: Tensor = torch.fft.fftshift(torch.fft.irfftn(spectrum, s=(n, n, n)))
+        return volume
+
+    # --- likelihood ---------------------------------------------------------------------------
+
+    def log_likelihood(
+        self, field: nn.Module, batch: Batch, z: Tensor, pose: Pose, *, learn: bool = False
+    ) -> Tensor:
+        """Return log p(image | z, pose) in nats, (B, K), constants included.
+
+        With ``learn`` the noise spectrum first follows what the prediction leaves.
+        """
+        predicted = self.predict(field, z, pose, batch.ctf)
+        error = self.transform(batch.image).unsqueeze(1) - predicted
+        power = self._power(error)
+        if learn and self.follows:
+            self._follow(power.detach())
+        log_variance = self.log_variance[self.shell]
+        nats = power * torch.exp(-log_variance) + self.weight * (log_variance + LOG_2PI)
+        return -0.5 * nats.sum(-1)
+
+    def amplitude_likelihood(
+        self, components: Callable[[Tensor], Tensor], batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """Precision and linear term of the log-likelihood of J amplitudes.
+
+        log p(image | a) = slope.a - a.precision a / 2 + constant, for a mean map and a_1 ... a_J
+        times the others.
+
+        Parameters
+        ----------
+        components
+            From frequencies (B, M, 3) to coefficients (B, M, J + 1, 2) of the maps, the mean first.
+        batch
+            B images with poses.
+
+        Returns
+        -------
+        precision, slope
+            (B, J, J) and (B, J).
+        """
+        assert batch.pose is not None
+        scale = torch.exp(-0.5 * self.log_variance[self.shell]) * self.weight.sqrt()
+        passed = scale if batch.ctf is None else scale * self.transfer(batch.ctf)
+        real = (self.weight == 2).float()
+        held = torch.stack([torch.ones_like(real), real], dim=-1)  # numbers that are data
+        models = components(self.upright(batch.pose.rotation)) * held.unsqueeze(1)
+        models = (models * passed[..., None, None]).permute(0, 2, 1, 3).flatten(2)
+        seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
+        target = torch.view_as_real(seen) * held * scale.unsqueeze(-1)
+        left = target.flatten(1) - models[:, 0]
+        motions = models[:, 1:]
+        return motions @ motions.transpose(1, 2), (motions @ left.unsqueeze(-1)).squeeze(-1)
+
+    def _power(self, error: Tensor) -> Tensor:
+        """Sum of squares of the real numbers that coefficients (..., M) hold."""
+        imaginary = error.imag * (self.weight == 2)
+        return self.weight * (error.real.square() + imaginary.square())
+
+    @torch.no_grad()
+    def _follow(self, power: Tensor) -> None:
+        """Move each shell's variance to the mean of the ``power`` (B, K, M) that is left in it.
+
+        For a sample from the posterior this is the spectrum of greatest likelihood; it is averaged
+        over the last few hundred steps.
+        """
+        total = self.log_variance.new_zeros(self.log_variance.shape)
+        total.index_add_(0, self.shell, power.float().mean((0, 1)))
+        count = torch.zeros_like(total).index_add_(0, self.shell, self.weight)
+        found = total / count
+        rate = 1 / (1 + self.seen.clamp(max=SETTLED))
+        variance = torch.lerp(self.log_variance.exp(), found, rate)
+        self.log_variance.copy_(variance.clamp(min=1e-8).log())
+        self.seen += 1
+
+    # --- what an encoder is shown -------------------------------------------------------------
+
+    def n_shown(self, sees: str) -> int:
+        """How many numbers of an image :meth:`show` gives."""
+        return 2 * len(self.place) if sees == "transform" else self.box**2 + 9
+
+    def show(self, batch: Batch, sees: str, coordinates: Tensor) -> Tensor:
+        """Prepare images of given pose for an encoder, (B, n_shown)."""
+        assert batch.pose is not None
+        centred = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
+        transfer = None if batch.ctf is None else self.transfer(batch.ctf)
+        if sees == "transform":
+            flipped = centred if transfer is None else centred * torch.sign(transfer)
+            return torch.view_as_real(flipped).flatten(1)
+        weighted = centred * torch.exp(-0.5 * self.log_variance[self.shell])
+        weighted = weighted if transfer is None else weighted * transfer
+        return self._aligned(weighted, batch.pose.rotation, coordinates)
+
+    def _aligned(self, coefficients: Tensor, rotation: Tensor, coordinates: Tensor) -> Tensor:
+        """Turn pictures until the object's z axis lies along x; append the rotation left.
+
+        That rotation depends on the direction of view alone; its nine numbers tell the encoder
+        what it is looking at.
+        """
+        angle = torch.atan2(rotation[:, 1, 2], rotation[:, 0, 2])
+        x = coordinates @ rotation_2d(angle).transpose(1, 2)
+        upright = sample_images(self.picture(coefficients).unsqueeze(1), x).flatten(1)
+        turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
+        turn[:, :2, :2] = rotation_2d(-angle)
+        return torch.cat([upright, (turn @ rotation).flatten(1)], dim=1)

@@ -1,0 +1,1 @@
+"""Inference with a trained model: encode, search, refine, copies."""

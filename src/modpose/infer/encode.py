@@ -1,0 +1,307 @@
+"""Content and pose of every image of a data set: by encoder, from turned copies, or by search."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.data.batches import Batch
+from modpose.data.dataset import Dataset
+from modpose.distributions.normal import Gaussian
+from modpose.errors import InputError
+from modpose.geometry.pose import Pose
+from modpose.geometry.rotations import wrap
+from modpose.infer.copies import check_copies, picked, read_copies
+from modpose.infer.encoded import Encoded, Floats
+from modpose.infer.refine import Mixture, refine
+from modpose.infer.search import check_searchable, content_modes, modes_of
+from modpose.model.codebook import centres_of
+from modpose.model.encoders.table import TableEncoder
+from modpose.model.latents import Latents
+from modpose.model.objective import Elbo
+from modpose.model.posterior import Posterior
+from modpose.model.settings import SearchSettings, SpaceSearch
+from modpose.model.vae import Vae
+from modpose.progress import Progress
+
+
+def encode_dataset(
+    vae: Vae,
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    seed: int,
+    quiet: bool = False,
+    search: SearchSettings | None = None,
+    hypotheses: Gaussian | None = None,
+    rows: NDArray[np.int64] | None = None,
+    copies: int = 1,
+) -> Encoded:
+    """Infer content and pose of every image of a data set, in order.
+
+    Parameters
+    ----------
+    vae
+        The model.
+    dataset
+        Images, prepared for it.
+    device
+        Where the model is.
+    seed
+        Of the samples that estimate bounds.
+    quiet
+        No progress bar.
+    search
+        Search for poses and refine what is found (content alone, where poses are given); None
+        takes what the encoder says.
+    hypotheses
+        (1, H, z_dim) content to search with in place of the encoder's: for a lookup table and
+        images that it has no row for.
+    rows
+        Images to infer, in this order; None: all.
+    copies
+        Read each image twice so many times, turned evenly round the circle, and keep what most
+        copies tell (:func:`modpose.infer.copies.read_copies`); not with ``search``.
+    """
+    given, searched = vae.projection is not None, search is not None
+    check_copies(copies, vae.layout, given=given, searched=searched)
+    chosen = np.arange(dataset.n) if rows is None else np.asarray(rows, dtype=np.int64)
+    if len(chosen) and not 0 <= chosen.min() <= chosen.max() < dataset.n:
+        found, expected = f"{chosen.min()} to {chosen.max()}", f"0 to {dataset.n - 1}"
+        raise InputError.of("encode", "the range of rows", found, expected)
+    vae.eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    columns: dict[str, torch.Tensor] = {}
+    done = 0
+    size = vae.whole_batch
+    if search is not None and not in_space(vae):
+        check_searchable(vae)
+        size = max(1, size // search.modes)
+    with Progress("encode" if search is None else "search", len(chosen), quiet=quiet) as progress:
+        for batch in dataset.batches(chosen, size):
+            ready = batch.to(device)
+            if search is None and copies > 1:
+                values = _encode_copies(vae, ready, generator, copies)
+            elif search is None:
+                values = _encode_batch(vae, ready, generator)
+            elif in_space(vae):
+                values = _search_space(vae, ready, search.in_space, generator)
+            elif hypotheses is None:
+                values = _search_batch(vae, ready, search, generator, seed)
+            else:
+                mixture = _search(vae, ready, search, hypotheses, seed, encode=False)
+                values = _mixture_values(vae, ready, mixture)
+            _put(columns, values, done, len(chosen))
+            done += len(batch)
+            progress.advance(len(batch), 0.0)
+    arrays: dict[str, Any] = {
+        field.name: columns[field.name].numpy() if field.name in columns else None
+        for field in fields(Encoded)
+    }
+    return Encoded(**arrays)
+
+
+def _put(
+    columns: dict[str, torch.Tensor], values: dict[str, torch.Tensor], first: int, count: int
+) -> None:
+    """Write the rows of a batch, from ``first`` on, into columns of so many rows.
+
+    They are made once: what stays from every batch would lie in the middle of large freed blocks,
+    which could not be used again, and memory would grow with the number of images.
+    """
+    for name, part in values.items():
+        if name not in columns:
+            columns[name] = torch.empty((count, *part.shape[1:]), dtype=part.dtype)
+        columns[name][first : first + len(part)] = part
+
+
+@torch.no_grad()
+def _encode_batch(
+    vae: Vae,
+    batch: Batch,
+    generator: torch.Generator,
+    samples: int = 1,
+    posterior: Posterior | None = None,
+) -> dict[str, torch.Tensor]:
+    """Infer by the encoder, or from ``posterior``; the bound is the mean over so many samples."""
+    if posterior is None:
+        posterior = vae.posterior(batch)
+    best = posterior.best()
+    bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
+    parts = zip(*bounds, strict=True)
+    recon, kl_pose, kl_content = (torch.stack(part).mean(0) for part in parts)
+    spread = posterior.spread(best.cell)
+    values = _latent_values(vae, batch, best, spread)
+    elbo = Elbo(recon, kl_pose, kl_content).value()
+    values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo}
+    return values | {"recon": recon, "kl_pose": kl_pose, "kl_content": kl_content}
+
+
+def _encode_copies(
+    vae: Vae, batch: Batch, generator: torch.Generator, copies: int
+) -> dict[str, torch.Tensor]:
+    """Infer from the copy of each image, turned, whose pose most of the others tell, too."""
+    with torch.no_grad():
+        read = read_copies(lambda *how: vae.posterior(batch, *how), copies, vae.layout)
+    found = [_encode_batch(vae, batch, generator, posterior=one) for one in read.posteriors]
+    return picked(found, read.which) | {"pose_agreement": read.agreement}
+
+
+def _latent_values(
+    vae: Vae, batch: Batch, best: Latents, spread: Latents
+) -> dict[str, torch.Tensor]:
+    inferred = Pose(*(part[:, 0] for part in best.pose()))
+    pose = inferred if vae.projection is None else vae.given_pose(batch)
+    values = {
+        "z": best.z[:, 0],
+        "z_std": spread.z[:, 0],
+        "rotation": pose.rotation.detach(),
+        "shift": pose.shift.detach(),
+    }
+    if vae.layout.rotation.prior != "none" and vae.layout.dim == 3:
+        values["rotation_std_deg"] = spread.angle[:, 0].square().mean(-1).sqrt().rad2deg()
+    elif vae.layout.rotation.prior != "none":
+        values["angle_deg"] = wrap(best.angle[:, 0]).rad2deg()
+        values["angle_std_deg"] = spread.angle[:, 0].rad2deg()
+    if vae.layout.shift_std is not None:
+        values["shift_std"] = spread.shift[:, 0]
+    if best.channel is not None:
+        values["pose_channel"] = best.channel[:, 0]
+    return values
+
+
+def importance_bounds(
+    vae: Vae, dataset: Dataset, samples: int, *, device: torch.device, seed: int, quiet: bool
+) -> Floats:
+    """Importance-weighted bound of every image, (N,) nats; parameters as elsewhere here."""
+    generator = torch.Generator(device).manual_seed(seed)
+    bounds, done = np.empty(dataset.n, np.float32), 0
+    with torch.no_grad(), Progress("importance weights", dataset.n, quiet=quiet) as progress:
+        for batch in dataset.batches(np.arange(dataset.n), vae.whole_batch):
+            found = vae.importance_bound(batch.to(device), samples, generator)
+            bounds[done : done + len(batch)] = found.cpu().numpy()
+            done += len(batch)
+            progress.advance(len(batch), 0.0)
+    return bounds
+
+
+# --- search -----------------------------------------------------------------------------------
+
+
+def _search(
+    vae: Vae,
+    batch: Batch,
+    settings: SearchSettings,
+    content: Gaussian,
+    seed: int,
+    *,
+    encode: bool,
+    start: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Mixture:
+    whole = Gaussian(*(part.expand(len(batch), -1, -1) for part in content))
+    if vae.projection is not None:  # poses are given: what is left to refine is content
+        modes = content_modes(vae, batch, content.mean, settings)
+        return refine(vae, batch, modes, whole, settings, encode=False, seed=seed)
+    modes = modes_of(vae, batch, content.mean, settings, start)
+    return refine(vae, batch, modes, whole, settings, encode=encode, seed=seed)
+
+
+def _search_batch(
+    vae: Vae,
+    batch: Batch,
+    settings: SearchSettings,
+    generator: torch.Generator,
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    """Search from what the encoder says, and keep its own posterior where that is the better one.
+
+    One set of samples chooses, and the search has to win by a standard error of the difference;
+    another set is reported.  Where the reported gain comes out negative all the same, the
+    encoder's posterior is kept, too, so a gain near zero is told too high by a small part of its
+    standard error; the bounds are otherwise unbiased.
+    """
+    with torch.no_grad():
+        posterior = vae.posterior(batch)
+        best = posterior.best()
+        spread = posterior.spread(best.cell)
+        bounds = [vae.elbo(batch, posterior, generator).value() for _ in range(settings.samples)]
+    chosen_by = torch.stack(bounds)
+    own = _encode_batch(vae, batch, generator, settings.samples)
+    content = Gaussian(best.z, spread.z.log())
+    mixture = _search(
+        vae,
+        batch,
+        settings,
+        content,
+        seed,
+        encode=vae.encoder.sees_pixels,
+        start=(best.angle[:, 0], best.shift[:, 0]),
+    )
+    found = _mixture_values(vae, batch, mixture)
+    error = ((_variance(chosen_by) + _variance(mixture.elbo())) / settings.samples).sqrt()
+    gain = found["elbo"] - own["elbo"]
+    better = (mixture.chosen_by - chosen_by.mean(0) > error) & (gain > 0)
+    kept = {
+        name: torch.where(better.reshape(-1, *([1] * (value.dim() - 1))), value, own[name])
+        for name, value in found.items()
+    }
+    return kept | {"elbo_gain": torch.where(better, gain, 0.0)}
+
+
+def in_space(vae: Vae) -> bool:
+    """Whether the model can search for the poses of volumes."""
+    return vae.encoder.poses_in_space
+
+
+@torch.no_grad()
+def _search_space(
+    vae: Vae, batch: Batch, settings: SpaceSearch, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Search all poses of volumes, and keep the encoder's where its bound is the higher one."""
+    own = _encode_batch(vae, batch, generator)
+    found = _encode_batch(vae, batch, generator, posterior=vae.posterior(batch, search=settings))
+    gain = found["elbo"] - own["elbo"]
+    better = gain > 0
+    kept = {
+        name: torch.where(better.reshape(-1, *([1] * (value.dim() - 1))), value, own[name])
+        for name, value in found.items()
+    }
+    return kept | {"elbo_gain": torch.where(better, gain, 0.0)}
+
+
+def _variance(samples: torch.Tensor) -> torch.Tensor:
+    return samples.var(0) if len(samples) > 1 else torch.zeros_like(samples[0])
+
+
+def _mixture_values(vae: Vae, batch: Batch, mixture: Mixture) -> dict[str, torch.Tensor]:
+    return _latent_values(vae, batch, mixture.best, mixture.spread) | {
+        "pose_entropy": mixture.pose_entropy,
+        "elbo": mixture.elbo().mean(0),
+        "recon": mixture.recon.mean(0),
+        "kl_pose": mixture.kl_pose,
+        "kl_content": mixture.kl_content,
+    }
+
+
+@torch.no_grad()
+def table_hypotheses(vae: Vae, count: int = 16) -> Gaussian:
+    """Pick content that stands for what a lookup table's rows hold, (1, H, z_dim).
+
+    Centres of ``count`` groups of the rows (Lloyd's algorithm from the farthest points), with the
+    spread of a group and of its rows as standard deviation.
+    """
+    assert isinstance(vae.encoder, TableEncoder)
+    weight = vae.encoder.rows.weight
+    n_images = len(weight)
+    batch = Batch(torch.arange(n_images, device=weight.device), weight.new_zeros(n_images, 0))
+    posterior = vae.posterior(batch)
+    best = posterior.best()
+    rows, inside = best.z[:, 0], posterior.spread(best.cell).z[:, 0].square().mean(0)
+    centres, group = centres_of(rows, count)
+    apart = (rows - centres[group]).square().mean(0)
+    log_std = 0.5 * (apart + inside).clamp(min=1e-6).log()
+    return Gaussian(centres[None], log_std.expand_as(centres)[None])

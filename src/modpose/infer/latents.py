@@ -1,0 +1,71 @@
+"""``latents.parquet``: a row an image, what inference says of it and what the fit knows of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.dataset import Dataset
+    from modpose.infer.encoded import Encoded
+
+
+def latents_table(
+    encoded: Encoded, dataset: Dataset, labels: NDArray[Any] | None, clusters: int | None, seed: int
+) -> pd.DataFrame:
+    """Lay out ``latents.parquet``: inference, then split, cluster and label."""
+    from modpose.infer.clustering import cluster
+
+    table = encoded.to_dataframe()
+    split = np.full(dataset.n, "train", dtype=object)
+    split[dataset.val] = "val"
+    table["split"] = split
+    if clusters is not None:
+        table["cluster"] = cluster(
+            encoded.z, clusters, "ward" if dataset.n <= 10_000 else "kmeans", seed
+        )
+    if labels is not None:
+        table["label"] = labels
+    return table
+
+
+def savable_labels(labels: NDArray[Any]) -> list[Any]:
+    """Return labels as ``environment.json`` keeps them.
+
+    Raises
+    ------
+    InputError
+        Where they cannot be written there or to ``latents.parquet``.
+    """
+    import pandas as pd
+
+    values: list[Any] = labels.tolist()
+    try:
+        read_back = np.asarray(json.loads(json.dumps(values)))
+        pd.DataFrame({"label": read_back}).to_parquet(io.BytesIO())
+    except (TypeError, ValueError, OverflowError):  # those of Arrow and of Unicode among them
+        raise InputError(
+            f"labels: values of type {labels.dtype} cannot be saved, expected numbers or text"
+        ) from None
+    if read_back.shape != labels.shape:
+        raise InputError("labels: a label holds several values, expected a number or a text each")
+    return values
+
+
+def content_columns(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns that hold the posterior means of content, z_0, z_1 ..."""
+    return [name for name in map(str, table.columns) if name[:2] == "z_" and name[2:].isdigit()]
+
+
+def content_of_table(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the posterior means of content, (N, z_dim)."""
+    values: NDArray[np.float64] = table[content_columns(table)].to_numpy(np.float64)
+    return values

@@ -1,0 +1,1 @@
+"""The model: latent variables, posterior, encoders, fields, terms and their composition."""

@@ -1,0 +1,98 @@
+"""The one place that makes a model from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from modpose.config import Config, MlpEncoderConfig, SpectralConfig
+from modpose.config.checks import check_model
+from modpose.fourier.projection import Projection
+from modpose.model.encoders import build_encoder
+from modpose.model.memory import bounded_memory
+from modpose.model.posterior import LatentLayout
+from modpose.model.terms import Term
+from modpose.model.terms.affinity import AffinityTerm
+from modpose.model.terms.contrast import ContrastTerm
+from modpose.model.vae import Vae
+
+
+def build_vae(
+    config: Config,
+    *,
+    shape: Sequence[int],
+    channels: int,
+    n_images: int,
+    affinity: AffinityTerm | None = None,
+) -> Vae:
+    """Make a model, seeded by ``config.seed``, after checking that its parts agree.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    shape, channels
+        Of the preprocessed images.
+    n_images
+        Size of the stack (rows of tables with a row an image).
+    affinity
+        How alike the images that it is trained on are, where that is known and trained on.
+
+    Raises
+    ------
+    InputError
+        If parts of the configuration do not fit each other or the images.
+    """
+    check_model(config, shape, channels)
+    within = bounded_memory(f"recipe {config.recipe}")
+    with torch.random.fork_rng(devices=[]), within:
+        torch.manual_seed(config.seed)
+        return assemble(
+            config, shape=shape, channels=channels, n_images=n_images, affinity=affinity
+        )
+
+
+def assemble(
+    config: Config,
+    *,
+    shape: Sequence[int],
+    channels: int,
+    n_images: int,
+    affinity: AffinityTerm | None = None,
+) -> Vae:
+    """Make the parts of a model and put them together; arguments as for :func:`build_vae`."""
+    layout = LatentLayout(config.model, len(shape), max(shape))
+    encoder = build_encoder(
+        config.model,
+        layout=layout,
+        channels=channels,
+        shape=shape,
+        n_images=n_images,
+        n_shown=_numbers_shown(config, shape),
+    )
+    return Vae(
+        config,
+        encoder=encoder,
+        layout=layout,
+        shape=shape,
+        channels=channels,
+        n_images=n_images,
+        terms=_terms(config, affinity),
+    )
+
+
+def _terms(config: Config, affinity: AffinityTerm | None) -> list[Term]:
+    terms: list[Term] = []
+    if config.train.contrast is not None:
+        terms.append(ContrastTerm(config.train.contrast))
+    return terms if affinity is None else [*terms, affinity]
+
+
+def _numbers_shown(config: Config, shape: Sequence[int]) -> int | None:
+    """How many numbers of an image the encoder sees, where not its pixels."""
+    encoder, likelihood = config.model.encoder, config.model.likelihood
+    if not isinstance(encoder, MlpEncoderConfig) or encoder.sees == "image":
+        return None
+    assert isinstance(likelihood, SpectralConfig), "checked with the configuration"
+    return Projection(likelihood, max(shape)).n_shown(encoder.sees)

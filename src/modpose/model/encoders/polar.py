@@ -1,0 +1,258 @@
+"""The recipe ``modpose``: find the centre, look round it in rings, turn to what the model predicts.
+
+On rings about the object's centre, a rotation is a shift along the angle.  Circular convolutions
+pooled over the angle give a first content that does not change when the object turns; the model's
+own picture of it, correlated with the rings at every angle at once (a fast Fourier transform),
+gives the angle; the image turned upright by it gives the content; and the picture of that gives
+the few angles that are proposed, each with its weight and width.  So the pose is found by search
+and only the centre and the content are regressed.  The first content and centre are trained on
+a bound of their own as well: where they have an image upside down, the second look cannot mend it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from modpose.config import ModelConfig, PolarEncoderConfig
+from modpose.data.batches import Batch
+from modpose.geometry.pose import sample_images
+from modpose.geometry.rotations import rotation_2d, wrap
+from modpose.model.encoders.centre import Centre
+from modpose.model.encoders.encoder import Context, Encoder
+from modpose.model.posterior import LatentLayout, Posterior
+from modpose.nn.perceptron import ACTIVATIONS, perceptron, start_small
+from modpose.observe.ctf import apply_ctf
+
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""(u (P, 2) pixels of the upright frame, z (B, k)) to the likelihood's natural parameter there,
+(B, P, C): what the pixels are correlated with."""
+
+MAX_RINGS = 32
+ANGLE_STD_RANGE = (0.01, 0.6)
+
+
+class PolarEncoder(Encoder):
+    """Image to one centre, one content, and a few angles, each a cell.
+
+    Parameters
+    ----------
+    model
+        Sizes of the latent variables and their priors; its encoder is ``config``.
+    config
+        Of the encoder.
+    layout
+        Which latent variables there are.
+    channels, shape
+        Of the images.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: PolarEncoderConfig,
+        *,
+        layout: LatentLayout,
+        channels: int,
+        shape: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.z_dim, self.rotation, self.shift = model.z_dim, model.rotation, model.shift
+        turns = model.rotation.prior != "none"
+        self.shift_std = model.shift.std(max(shape))
+        self.hypotheses = config.hypotheses if turns else 1
+        self.first_pass_weight = config.first_look if turns else 0.0
+        radius = config.radius * min(shape) / 2
+        self.rings = Rings(config.angles, radius)
+        self.centre = Centre(channels, shape, config)
+        self.look = InvariantPerceptron(channels * self.rings.count, 2 * self.z_dim + 1, config)
+        self.look_again = perceptron(
+            channels * self.rings.count * config.angles,
+            2 * self.z_dim,
+            config.hidden,
+            2,
+            config.activation,
+            False,
+        )
+        start_small(cast(nn.Linear, self.look_again[-1]))
+
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Propose a cell for each of the K best angles."""
+        draw = context.render.upright_natural
+        prior = self.angle_log_prior(context.turn, context.angle_prior)
+        image = self.seen(batch)
+        centre = image.new_zeros(len(image), 2)
+        if self.shift.prior != "none":
+            centre = self.centre(image)
+        around = self.rings.read(image, centre)
+        content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
+        with torch.no_grad():
+            found = self.search(around, content, draw, 1, prior)
+            upright = self.rings.read(image, centre, found.angle[:, 0])
+        shift = self._shift_params(centre, log_spread)
+        first = None
+        if self.training and self.first_pass_weight:
+            first = torch.cat([content, self._angle_params(found)[:, 0], shift], dim=-1)
+        content = content + self.look_again(upright.flatten(1))
+        with torch.no_grad():
+            found = self.search(around, content, draw, self.hypotheses, prior)
+        angle = self._angle_params(found)
+        shared = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, shift)]
+        params = torch.cat([shared[0], angle, shared[1]], dim=-1)
+        return self.layout.posterior(params, found.log_weight, first=first)
+
+    def seen(self, batch: Batch) -> Tensor:
+        """Return the images (B, C, H, W), filtered by their CTF where there is one."""
+        return batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
+
+    def contents(self, image: Tensor, centre: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Content, (B, 2 z_dim) each, of a first look and of one more where the pose is known."""
+        content = self.look(self.rings.read(image, centre))[:, :-1]
+        upright = self.rings.read(image, centre, angle)
+        return content, content + self.look_again(upright.flatten(1))
+
+    def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor | float:
+        """Log prior of the angles of the rings, (A,) or (B, A) nats, but for a constant."""
+        if self.rotation.prior != "gaussian":
+            return 0.0
+        angle = self.rings.angles if turn is None else self.rings.angles - turn[:, None]
+        scaled: Tensor = wrap(angle) / math.radians(self.rotation.std_deg)
+        return -0.5 * weight * scaled.square()
+
+    def search(
+        self, around: Tensor, content: Tensor, draw: Draw, count: int, prior: Tensor | float
+    ) -> Angles:
+        """Correlate rings (B, C, A, R) with the picture of ``content`` at every angle."""
+        if self.rotation.prior == "none":
+            zero = around.new_zeros(len(around), 1)
+            return Angles(zero, zero, zero)
+        picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
+        score = self.rings.correlate(around, self.rings.fold(picture))
+        return best_angles(score + prior, count)
+
+    def _angle_params(self, found: Angles) -> Tensor:
+        """Lay out the angle as :class:`modpose.model.posterior.LatentLayout` reads it."""
+        angle, log_std = found.angle.unsqueeze(-1), found.std.unsqueeze(-1).log()
+        if self.rotation.prior == "none":
+            return angle[..., :0]
+        if self.rotation.prior == "uniform":
+            return torch.cat([angle.cos(), angle.sin(), log_std], dim=-1)
+        return torch.cat([wrap(angle), log_std], dim=-1)
+
+    def _shift_params(self, centre: Tensor, log_spread: Tensor) -> Tensor:
+        if self.shift.prior == "none":
+            return centre[:, :0]
+        log_spread = log_spread - math.log(self.shift_std)
+        return torch.cat([centre / self.shift_std, log_spread.expand(-1, 2)], dim=-1)
+
+
+class InvariantPerceptron(nn.Module):
+    """Circular convolutions along the angle, pooled over it: rings to numbers that do not turn."""
+
+    def __init__(self, n_in: int, n_out: int, config: PolarEncoderConfig) -> None:
+        super().__init__()
+        act, width = ACTIVATIONS[config.activation], config.channels
+
+        def layer(i: int, o: int, stride: int) -> nn.Module:
+            return nn.Conv1d(i, o, 5, stride, padding=2, padding_mode="circular")
+
+        self.convolutions = nn.Sequential(
+            layer(n_in, width, 2),
+            act(),
+            layer(width, width, 1),
+            act(),
+            layer(width, 2 * width, 2),
+            act(),
+            layer(2 * width, 2 * width, 1),
+            act(),
+        )
+        self.perceptron = perceptron(
+            4 * width, n_out, config.hidden // 2, 1, config.activation, False
+        )
+        start_small(cast(nn.Linear, self.perceptron[-1]), 0.3)
+
+    def forward(self, rings: Tensor) -> Tensor:
+        """(B, C, A, R) to (B, n_out)."""
+        sequence = rings.transpose(2, 3).flatten(1, 2)
+        features = self.convolutions(sequence)
+        pooled = torch.cat([features.mean(-1), features.amax(-1)], dim=-1)
+        return cast(Tensor, self.perceptron(pooled))
+
+
+class Rings(nn.Module):
+    """A polar grid: A angles on each of R rings, about a pixel apart."""
+
+    points: Tensor
+    area: Tensor
+    angles: Tensor
+
+    def __init__(self, angles: int, radius: float) -> None:
+        super().__init__()
+        self.count = max(2, min(MAX_RINGS, round(radius)))
+        step = radius / self.count
+        angle = torch.arange(angles) * (2 * math.pi / angles)
+        radii = (torch.arange(self.count) + 0.5) * step
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        self.register_buffer("points", direction[:, None] * radii[:, None], persistent=False)
+        self.register_buffer("area", radii * step * (2 * math.pi / angles), persistent=False)
+        self.register_buffer("angles", angle, persistent=False)
+
+    def read(self, image: Tensor, centre: Tensor, angle: Tensor | None = None) -> Tensor:
+        """Read images (B, C, H, W) on rings about ``centre`` (B, 2), from ``angle`` (B,) on."""
+        points = self.points.flatten(0, 1).expand(len(image), -1, -1)
+        if angle is not None:
+            points = points @ rotation_2d(angle).transpose(-1, -2)
+        return self.fold(sample_images(image, points + centre.unsqueeze(1)))
+
+    def fold(self, values: Tensor) -> Tensor:
+        """(B, A * R, C) to (B, C, A, R)."""
+        return values.transpose(1, 2).reshape(len(values), -1, *self.points.shape[:2])
+
+    def correlate(self, rings: Tensor, picture: Tensor) -> Tensor:
+        """Integrate rings times the picture turned to each angle over the disc, (B, A)."""
+        seen, expected = (torch.fft.rfft(part.float(), dim=2) for part in (rings, picture))
+        product = (seen * expected.conj() * self.area).sum((1, 3))
+        score: Tensor = torch.fft.irfft(product, n=len(self.angles), dim=1)
+        return score
+
+
+class Angles(NamedTuple):
+    """K angles an image, radians, best first: their width and log weight, (B, K) each."""
+
+    angle: Tensor
+    std: Tensor
+    log_weight: Tensor
+
+
+def best_angles(score: Tensor, count: int) -> Angles:
+    """Find the highest peaks of a log-likelihood on the circle.
+
+    Parameters
+    ----------
+    score
+        (B, A) nats at evenly spaced angles.
+    count
+        Peaks wanted, K.  Where there are fewer, the rest have no weight.
+
+    Returns
+    -------
+    Angles
+        Of parabolas through each peak and its neighbours; the s.d. is that of their curvature
+        (Laplace's approximation), the weight is the integral under the peak.
+    """
+    before, after = score.roll(1, 1), score.roll(-1, 1)
+    is_peak = (score >= before) & (score > after)
+    height, index = score.masked_fill(~is_peak, -torch.inf).topk(min(count, score.shape[1]), dim=-1)
+    top, before, after = (part.gather(1, index) for part in (score, before, after))
+    bend = (2 * top - before - after).clamp(min=1e-6)
+    offset = (0.5 * (after - before) / bend).clamp(-0.5, 0.5)
+    step = 2 * math.pi / score.shape[1]
+    std = (step / bend.sqrt()).clamp(*ANGLE_STD_RANGE)
+    peak = top + (after - before).square() / (8 * bend)
+    log_weight = (peak + std.log()).masked_fill(height == -torch.inf, -1e4)
+    return Angles((index + offset) * step, std, log_weight.log_softmax(-1))

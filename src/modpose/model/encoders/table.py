@@ -1,0 +1,48 @@
+"""A variational lookup table (Edelberg & Lederman 2023): one row of parameters an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modpose.config import TableEncoderConfig
+from modpose.data.batches import Batch
+from modpose.model.encoders.encoder import Context, Encoder
+from modpose.model.posterior import LatentLayout, Posterior
+
+
+class TableEncoder(Encoder):
+    """Rows are looked up by the image's index; no pixel is seen.
+
+    A row begins with the mean and the log s.d. of content; numbers of a pose, where there are any,
+    follow and start at zero.
+    """
+
+    sees_pixels = False
+
+    def __init__(self, config: TableEncoderConfig, n_images: int, layout: LatentLayout) -> None:
+        super().__init__()
+        self.layout, self.lr = layout, config.lr
+        self.z_dim = z_dim = layout.z_dim
+        self.rows = nn.Embedding(n_images, layout.n_params, sparse=True)
+        self.rows.weight.requires_grad_(not config.frozen)
+        spread = config.spread if config.init == "random" else 0.0
+        with torch.no_grad():
+            self.rows.weight.zero_()
+            noise = torch.randn(2, n_images, z_dim)
+            log_std = config.log_std + config.log_std_spread * noise[1]
+            self.set_content(config.mean + spread * noise[0], log_std)
+
+    @torch.no_grad()
+    def set_content(self, mean: Tensor, log_std: Tensor) -> None:
+        """Write means and log s.d. of content, (N, z_dim) each, into the rows."""
+        self.rows.weight[:, : self.z_dim] = mean
+        self.rows.weight[:, self.z_dim : 2 * self.z_dim] = log_std
+
+    def forward(self, batch: Batch, context: Context) -> Posterior:
+        """Look up the rows of the images at ``batch.index``."""
+        return self.layout.one_cell(self.rows(batch.index))
+
+    def per_image(self) -> dict[Tensor, float]:
+        """Give the rows and their learning rate."""
+        return {self.rows.weight: self.lr}

@@ -1,0 +1,113 @@
+"""Volumes as a mean and its principal motions, mixed by a perceptron of content.
+
+    F(k; z) = F_0(k) + a_1(z) F_1(k) + ... + a_J(z) F_J(k)
+
+The maps come from probabilistic principal components of the images
+(:mod:`modpose.train.starts.principal`) and stay as they are; what is trained is a(z), which bends
+the linear space: a hinge needs several directions, and one number says where it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modpose.config import PrincipalFieldConfig
+from modpose.fourier.coefficients import smallest_box
+from modpose.fourier.reference import corners, make_references
+from modpose.nn.perceptron import perceptron
+
+OVERSAMPLING = 2
+"""Side of the lattice of coefficients over that of the box."""
+
+
+class PrincipalField(nn.Module):
+    """The transform at frequencies of the object's frame, given content.
+
+    Parameters
+    ----------
+    config
+        How many motions, and of the perceptron.
+    z_dim
+        Dimensions of content, at most as many.
+    box
+        Side of the images, n pixels.
+    """
+
+    volumes: Tensor
+
+    def __init__(self, config: PrincipalFieldConfig, z_dim: int, box: int) -> None:
+        super().__init__()
+        self.box = smallest_box(config.drawn, box)
+        self.scale = box / self.box  # frequencies a pixel of the small box for those of images
+        self.register_buffer("volumes", torch.zeros(config.motions + 1, *(self.box,) * 3))
+        self.linear = nn.Linear(z_dim, config.motions, bias=False)
+        self.bend = perceptron(
+            z_dim, config.motions, config.hidden, config.depth, config.activation, residual=False
+        )
+        last = cast(nn.Linear, self.bend[-1])
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(config.motions, z_dim))
+            last.weight.zero_()
+            last.bias.zero_()
+        self._table: Tensor | None = None
+        self._made_of = (0, 0)
+
+    @torch.no_grad()
+    def set_volumes(self, volumes: Tensor) -> None:
+        """Take the mean and the motions, of one s.d. each, (J + 1, b, b, b) in the field's box."""
+        self.volumes.copy_(volumes)
+
+    def amplitudes(self, z: Tensor) -> Tensor:
+        """How much of every motion (B, J) content z (B, z_dim) holds."""
+        return cast(Tensor, self.linear(z) + self.bend(z))
+
+    def forward(self, u: Tensor, z: Tensor) -> Tensor:
+        """Evaluate the transform.
+
+        Parameters
+        ----------
+        u
+            (B, P, 3) frequencies (x, y, z) as fractions of Nyquist's.
+        z
+            (B, z_dim) content.
+
+        Returns
+        -------
+        Tensor
+            (B, P, 2) real and imaginary part.
+        """
+        amount = self.amplitudes(z).float()
+        amount = torch.cat([torch.ones_like(amount[:, :1]), amount], 1)
+        return torch.einsum("bpjc,bj->bpc", self.components(u), amount)
+
+    def components(self, u: Tensor) -> Tensor:
+        """Transform of the mean and of every motion at u (B, P, 3); (B, P, J + 1, 2)."""
+        with torch.autocast(u.device.type, enabled=False):
+            padded = OVERSAMPLING * self.box
+            frequency = u.float() * (self.scale / 2)
+            index, share = corners(frequency, padded + 1, padded)
+            share = share * (frequency.norm(dim=-1, keepdim=True) <= 0.5)
+            read = functional.embedding_bag(
+                index.flatten(0, 1),
+                self._lattice(),
+                per_sample_weights=share.flatten(0, 1),
+                mode="sum",
+            )
+        return read.reshape(*u.shape[:2], -1, 2)
+
+    @torch.no_grad()
+    def _lattice(self) -> Tensor:
+        """Coefficients ((2 b + 1)^3, 2 (J + 1)) of the maps, as slices of images have them."""
+        now = (self.volumes.data_ptr(), self.volumes._version)
+        if self._table is None or now != self._made_of:
+            limit = 0.5 - 0.5 / self.box
+            references = make_references(self.volumes.cpu(), limit, oversampling=OVERSAMPLING)
+            table = references.table.reshape(len(self.volumes), -1, 2).transpose(0, 1).flatten(1)
+            self._table = (math.sqrt(self.box) * table).to(self.volumes.device)
+            self._made_of = now
+        return self._table

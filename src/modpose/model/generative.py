@@ -1,0 +1,250 @@
+"""The generative half: content and pose go in, what the instrument records comes out.
+
+field at posed coordinates -> observation -> likelihood; or, of projections, slices of the field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from modpose.config import Config, SpectralConfig
+from modpose.data.batches import Batch
+from modpose.fourier.projection import Projection
+from modpose.geometry.grids import disc, half_box, lattice
+from modpose.geometry.pose import Pose
+from modpose.model.corrections import PoseCorrections
+from modpose.model.fields import build_field
+from modpose.model.fields.basis import BasisField
+from modpose.model.fields.conv import ConvField
+from modpose.model.fields.dense import DenseField
+from modpose.model.fields.fronted import FrontedField
+from modpose.model.fields.principal import PrincipalField
+from modpose.model.latents import Latents
+from modpose.model.posterior import LatentLayout
+from modpose.observe.noise import Prediction, build_likelihood
+from modpose.observe.observation import Observation
+
+WHOLE_PIXELS = 1 << 17
+
+
+class GenerativeModel(nn.Module):
+    """A field, posed and observed, and how probable it makes the recorded images.
+
+    Parameters
+    ----------
+    config
+        The run's configuration (``model``, and the mask of ``data``).
+    shape, channels
+        Of the preprocessed images.
+    n_images
+        Size of the stack, whose given poses may be corrected.
+    layout
+        Which latent variables there are.
+    """
+
+    coordinates: Tensor
+    pixels: Tensor
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        shape: Sequence[int],
+        channels: int,
+        n_images: int,
+        layout: LatentLayout,
+    ) -> None:
+        super().__init__()
+        model = config.model
+        self.shape, self.channels = tuple(shape), channels
+        self.layout, self.projection = layout, None
+        if isinstance(model.likelihood, SpectralConfig):
+            self.projection = Projection(model.likelihood, max(shape))
+        self.corrections = None
+        if model.refine_poses is not None:
+            self.corrections = PoseCorrections(model.refine_poses, n_images)
+        self.likelihood = build_likelihood(model.likelihood)
+        self.field = build_field(
+            model.field,
+            z_dim=model.z_dim + model.pose_channel,
+            n_outputs=channels * self.likelihood.outputs_per_channel,
+            shape=shape,
+        )
+        mask = config.data.mask
+        counted = (
+            torch.arange(math.prod(shape)) if mask is None else disc(shape, mask * min(shape) / 2)
+        )
+        self.register_buffer("coordinates", lattice(shape), persistent=False)
+        self.register_buffer("pixels", counted, persistent=False)
+
+    @property
+    def whole_field(self) -> bool:
+        """Whether the field can only be evaluated at every pixel of the box at once."""
+        return isinstance(self.field, FrontedField)
+
+    @property
+    def whole_batch(self) -> int:
+        """Images that are decoded at every pixel at once without filling the memory."""
+        return max(1, WHOLE_PIXELS // math.prod(self.shape))
+
+    def log_likelihood(
+        self,
+        batch: Batch,
+        latents: Latents,
+        generator: torch.Generator | None = None,
+        pixels: int | None = None,
+    ) -> Tensor:
+        """Return log p(image | latents) in nats, (B, K), summed over pixels and channels."""
+        if self.projection is not None:
+            pose, learn = self.given_pose(batch), self.training
+            return self.projection.log_likelihood(self.field, batch, latents.z, pose, learn=learn)
+        whole = batch.observation is not None or self.whole_field
+        chosen = self.pixels if whole else self._subset(pixels, generator)
+        target = batch.image.flatten(2)
+        every = len(chosen) == target.shape[-1]  # then there is nothing to pick
+        prediction = self.predict(latents, batch.observation, None if every else chosen)
+        target = (target if every else target[:, :, chosen]).transpose(1, 2).unsqueeze(1)
+        log_prob = self.likelihood.log_prob(prediction, target)
+        return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
+
+    def given_pose(self, batch: Batch) -> Pose:
+        """Poses (B,) that came with the images, corrected where they are being refined."""
+        assert batch.pose is not None, "the model needs given poses"
+        return batch.pose if self.corrections is None else self.corrections(batch.index, batch.pose)
+
+    @contextmanager
+    def uncorrected(self) -> Iterator[None]:
+        """Take given poses as they are for a while: corrections belong to the images fitted to."""
+        corrections, self.corrections = self.corrections, None
+        try:
+            yield
+        finally:
+            self.corrections = corrections
+
+    def upright_natural(self, u: Tensor, z: Tensor) -> Tensor:
+        """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""
+        outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
+        return self.likelihood.natural(self.likelihood.read(outputs))
+
+    def show(self, batch: Batch, sees: str) -> Tensor:
+        """Prepare images of given pose for an encoder, (B, numbers)."""
+        assert self.projection is not None, "checked with the configuration"
+        posed = replace(batch, pose=self.given_pose(batch))
+        return self.projection.show(posed, sees, self.coordinates)
+
+    @torch.no_grad()
+    def amplitude_likelihood(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Precision (B, J, J) and linear term (B, J) of the log-likelihood of J amplitudes."""
+        assert self.projection is not None, "checked with the configuration"
+        field = cast(PrincipalField, self.field)
+        posed = replace(batch, pose=self.given_pose(batch))
+        return self.projection.amplitude_likelihood(field.components, posed)
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, latents: Latents) -> Tensor:
+        """Draw what is under the noise, (B, *shape, C), for the first latents of each image."""
+        if self.projection is not None:
+            pose = self.given_pose(batch)
+            seen = self.projection.predict(self.field, latents.z, pose, batch.ctf)
+            return self.projection.picture(seen[:, 0]).unsqueeze(-1)
+        return self._picture(self.predict(latents, batch.observation))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, channel: Tensor | None = None) -> Tensor:
+        """Draw objects of content z (N, z_dim) upright and centred, without noise.
+
+        Parameters
+        ----------
+        z
+            Content.
+        channel
+            (N, p) pose channel, where the model has one.
+
+        Returns
+        -------
+        Tensor
+            (N, *shape, C); from projections, the volumes (N, n, n, n, 1) behind them.
+        """
+        if self.projection is not None:
+            return torch.stack([self.projection.volume(self.field, one) for one in z])[..., None]
+        still = z.new_zeros(len(z), 1, len(self.shape))
+        cell = torch.zeros(len(z), 1, dtype=torch.int64, device=z.device)
+        angle = still[..., 0] if len(self.shape) == 2 else still
+        beside = None if channel is None else channel.unsqueeze(1)
+        latents = Latents(z.unsqueeze(1), angle, still, cell, channel=beside)
+        return self._picture(self.predict(latents))
+
+    def _picture(self, prediction: Prediction) -> Tensor:
+        pixels = self.likelihood.mean(prediction)[:, 0]
+        return pixels.reshape(-1, *self.shape, self.channels)
+
+    def predict(
+        self,
+        latents: Latents,
+        observation: Observation | None = None,
+        pixels: Tensor | None = None,
+    ) -> Prediction:
+        """Posed prediction at ``pixels`` (all when None), after the observation; (B, K, P, C).
+
+        With an observation the field is evaluated on the whole box and filtered there.
+        """
+        whole = pixels is None or observation is not None or self.whole_field
+        outputs = self._decode(latents, None if whole else pixels)
+        prediction = self.likelihood.read(outputs)
+        if not whole or (pixels is None and observation is None):
+            return prediction
+        chosen = slice(None) if pixels is None else pixels
+        signal, log_std = prediction
+        if observation is not None:
+            signal = self._observe(signal, observation)
+        signal = signal[:, :, chosen]
+        if log_std is not None and log_std.dim():
+            log_std = log_std[:, :, chosen]
+        return Prediction(signal, log_std)
+
+    def _decode(self, latents: Latents, pixels: Tensor | None) -> Tensor:
+        """Outputs of the field (B, K, P, n_outputs) at pixels of the posed image."""
+        z = latents.decoded
+        if self.upright:
+            gridded = cast(DenseField | ConvField | BasisField, self.field)
+            values = gridded.picture(z.flatten(0, 1)).flatten(2).transpose(1, 2)
+            values = values.reshape(*z.shape[:2], *values.shape[1:])
+            return values if pixels is None else values[:, :, pixels]
+        x = self.coordinates if pixels is None else self.coordinates[pixels]
+        u = latents.pose().to_object(x) / half_box(self.shape)
+        if self.layout.shared_content:  # one picture for all poses of an image
+            return cast(Tensor, self.field(u.flatten(1, 2), z[:, 0])).reshape(*u.shape[:3], -1)
+        return cast(Tensor, self.field(u.flatten(0, 1), z.flatten(0, 1))).reshape(*u.shape[:3], -1)
+
+    @property
+    def upright(self) -> bool:
+        """Whether the field's picture is the image's, pixel by pixel: no pose is inferred."""
+        posed = self.layout.rotation.prior != "none" or self.layout.shift_std is not None
+        gridded = (
+            isinstance(self.field, DenseField | ConvField | BasisField)
+            and self.field.shape == self.shape
+        )
+        return gridded and not posed
+
+    def _observe(self, signal: Tensor, observation: Observation) -> Tensor:
+        """Filter each image's K signals (B, K, P, C) as the instrument did."""
+        pictures = signal.transpose(-1, -2).reshape(len(signal), -1, *self.shape)
+        return (
+            observation.apply(pictures)
+            .reshape(*signal.shape[:2], self.channels, -1)
+            .transpose(-1, -2)
+        )
+
+    def _subset(self, count: int | None, generator: torch.Generator | None) -> Tensor:
+        """Draw so many of the counted pixels, the same for the whole batch."""
+        if count is None or count >= len(self.pixels):
+            return self.pixels
+        order = torch.rand(len(self.pixels), generator=generator, device=self.pixels.device)
+        return self.pixels[order.topk(count, sorted=False).indices]

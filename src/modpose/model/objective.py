@@ -1,0 +1,58 @@
+"""The evidence lower bound, and what a training step climbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Elbo(NamedTuple):
+    """The evidence lower bound is ``recon`` less the others; nats an image, (B,) each."""
+
+    recon: Tensor
+    kl_pose: Tensor
+    kl_content: Tensor
+
+    def value(self, beta: float = 1.0) -> Tensor:
+        """Return recon - kl_pose - beta kl_content; with ``beta`` 1 it is the bound."""
+        return self.recon - self.kl_pose - beta * self.kl_content
+
+
+class Objective(NamedTuple):
+    """What a step climbs: the bound, and what is trained beside it.
+
+    Attributes
+    ----------
+    elbo
+        The bound.
+    first_pass
+        The bound that the encoder's first pass gives, times its weight; it trains the encoder
+        alone.  None where there is no first pass.
+    terms
+        Losses by name, (B,) each (:class:`modpose.model.terms.Term`).  ``pose_supervision`` is the
+        negative log density of known poses under the encoder.
+    """
+
+    elbo: Elbo
+    first_pass: Elbo | None
+    terms: Mapping[str, Tensor]
+
+    def value(self, beta: float = 1.0, weights: Mapping[str, float] | None = None) -> Tensor:
+        """Return bound + first pass - sum of weight x term, (B,); a weight is 1 if not given."""
+        value = self.elbo.value(beta)
+        if self.first_pass is not None:
+            value = value + self.first_pass.value(beta)
+        for name, term in self.terms.items():
+            value = value - (weights or {}).get(name, 1.0) * term
+        return value
+
+    def float(self) -> Objective:
+        """Return the same in single precision."""
+        first = self.first_pass
+        return Objective(
+            Elbo(*(part.float() for part in self.elbo)),
+            None if first is None else Elbo(*(part.float() for part in first)),
+            {name: term.float() for name, term in self.terms.items()},
+        )

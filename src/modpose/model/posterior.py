@@ -1,0 +1,393 @@
+"""q(content, pose | image): a mixture over cells, Gaussian in each, and its prior.
+
+A cell is one discrete hypothesis of the pose; an encoder that proposes only one has one cell.
+Where cells tell an angle or a shift (:class:`modpose.model.cells.Cells`), the Gaussians here
+are of the whole angle and shift: the cell's own plus a residual.
+All tensors carry the image first and the cell second, (B, C, ...).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.config import ModelConfig
+from modpose.distributions.normal import Gaussian
+from modpose.distributions.priors import (
+    angle_kl,
+    angle_log_ratio,
+    bhattacharyya,
+    circle_entropy,
+    line_log_ratio,
+)
+from modpose.distributions.so3 import Turn
+from modpose.geometry.rotations import rotation_2d, wrap
+from modpose.model.cells import Cells, cell_role
+from modpose.model.latents import Kl, Latents
+
+LOG_STD_RANGE = (-8.0, 4.0)
+ANGLE_PARAMS = {
+    2: {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3},
+    3: {"none": 0, "gaussian": 6, "uniform": 7},
+}
+"""Numbers that an encoder gives for the rotation, by dimension and prior."""
+
+
+class LatentLayout:
+    """Which latent variables a model has, and where an encoder's numbers for them stand."""
+
+    def __init__(self, config: ModelConfig, dim: int, side: int = 1) -> None:
+        self.z_dim = config.z_dim
+        self.dim = dim
+        self.rotation = config.rotation
+        self.shift_std = config.shift.std(side) if config.shift.prior == "gaussian" else None
+        self.role = cell_role(config)
+        self.shared_content = config.encoder.kind == "polar"
+        angle = ANGLE_PARAMS[dim][config.rotation.prior]
+        if self.role.angle:
+            angle = 2
+        no_shift = self.shift_std is None or (self.role.shift and not self.role.shift_residual)
+        shift = 0 if no_shift else 2 * dim
+        self.sizes = [2 * self.z_dim, angle, shift, config.pose_channel]
+
+    @property
+    def n_params(self) -> int:
+        """Numbers that an encoder gives for each cell."""
+        return sum(self.sizes)
+
+    def posterior(
+        self,
+        params: Tensor,
+        cell_logits: Tensor,
+        cells: Cells | None = None,
+        first: Tensor | None = None,
+    ) -> Posterior:
+        """Read an encoder's output.
+
+        Parameters
+        ----------
+        params
+            (B, C, n_params): content mean and log s.d.; angle (a mean in radians, or a direction
+            (cos, sin) on the circle; then log s.d.; in three dimensions three means and three log
+            s.d., or what :meth:`Turn.read` takes); shift mean (in units of its prior) and log
+            s.d.; the pose channel.  Where cells tell the angle or the shift, mean and s.d. are of
+            the residual, in units of its prior.
+        cell_logits
+            (B, C) unnormalised log q(cell).
+        cells
+            What the cells tell of the pose.
+        first
+            (B, n_params) numbers before a second look, as one cell.
+        """
+        told = self.role.angle or self.role.shift
+        assert told == (cells is not None), "the encoder's cells are not those of its configuration"
+        before = None
+        if first is not None:
+            before = self.posterior(first[:, None], first.new_zeros(len(first), 1))
+        content, angle, shift, channel = torch.split(params.float(), self.sizes, dim=-1)
+        mean, log_std = content.chunk(2, dim=-1)
+        over_so3 = self.dim == 3 and self.rotation.prior == "uniform"
+        return Posterior(
+            layout=self,
+            cell_log_q=cell_logits.float().log_softmax(-1),
+            content=Gaussian(mean, log_std.clamp(*LOG_STD_RANGE)),
+            angle=None if over_so3 else self._angle(angle, cells),
+            turn=Turn.read(angle) if over_so3 else None,
+            shift=self._shift(shift, cells),
+            cells=cells,
+            channel=channel if channel.shape[-1] else None,
+            first=before,
+        )
+
+    def one_cell(self, params: Tensor) -> Posterior:
+        """Read an encoder's output (B, n_params) as one cell."""
+        return self.posterior(params.unsqueeze(1), params.new_zeros(len(params), 1))
+
+    def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
+        if self.rotation.prior == "none":
+            return None
+        if cells is not None and cells.angle is not None:
+            residual = _residual(params, cells.angle_std)
+            return Gaussian(residual.mean + cells.angle.unsqueeze(-1), residual.log_std)
+        if self.rotation.prior == "uniform":
+            mean, log_std = torch.atan2(params[..., 1:2], params[..., 0:1]), params[..., 2:]
+        else:
+            mean, log_std = params.chunk(2, dim=-1)
+        return Gaussian(mean, log_std.clamp(*LOG_STD_RANGE))
+
+    def _shift(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
+        if self.shift_std is None:
+            return None
+        if cells is None or cells.shift is None:
+            return _residual(params, self.shift_std)
+        if cells.shift_std is None:  # the cell's shift, exactly
+            shift = cells.shift.expand(*params.shape[:2], self.dim)
+            return Gaussian(shift, shift.new_tensor(-math.inf).expand(shift.shape))
+        residual = _residual(params, cells.shift_std)
+        return Gaussian(residual.mean + cells.shift, residual.log_std)
+
+
+def _residual(params: Tensor, std: float) -> Gaussian:
+    """Read means and log s.d. given in units of the prior's s.d."""
+    mean, log_std = params.chunk(2, dim=-1)
+    return Gaussian(mean * std, (log_std + math.log(std)).clamp(*LOG_STD_RANGE))
+
+
+class TopCells(NamedTuple):
+    """The k most probable cells of each image and their renormalised weights, (B, k) each."""
+
+    cell: Tensor
+    log_weight: Tensor
+
+
+class Posterior(NamedTuple):
+    """q(cell) and, in each cell, independent content, rotation and shift; (B, C, ...).
+
+    The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
+    shift that a cell fixes has a log s.d. of minus infinity.  The pose channel (B, C, p), where
+    there is one, is a number without a distribution.  ``first`` is what was believed before a
+    second look, where that is trained as well.
+    """
+
+    layout: LatentLayout
+    cell_log_q: Tensor
+    content: Gaussian
+    angle: Gaussian | None
+    shift: Gaussian | None
+    cells: Cells | None = None
+    turn: Turn | None = None
+    channel: Tensor | None = None
+    first: Posterior | None = None
+
+    @property
+    def shift_is_fixed(self) -> bool:
+        """Whether each cell has one shift, without a residual."""
+        return (
+            self.cells is not None and self.cells.shift is not None and self.cells.shift_std is None
+        )
+
+    def turned_back(self, angle: Tensor, centre: Tensor | None = None) -> Posterior:
+        """Return the posterior of an image whose turned copy, by ``angle`` (B,), had this one.
+
+        With ``centre`` (B, 2), the copy was turned about it, and it became the middle.
+        """
+        spin, shift = self.angle, self.shift
+        told = self.cells is not None and self.cells.shift is not None
+        assert centre is None or not told, "the prior of a cell is that of its place"
+        cells = None if self.cells is None else self.cells.turned_back(angle)
+        if spin is not None:
+            mean = spin.mean - angle[:, None, None]
+            told = cells is not None and cells.angle is not None  # then a residual is on the line
+            spin = Gaussian(mean if told else wrap(mean), spin.log_std)
+        if shift is not None:
+            mean = shift.mean @ rotation_2d(angle)
+            shift = Gaussian(mean if centre is None else mean + centre[:, None], shift.log_std)
+        first = None if self.first is None else self.first.turned_back(angle, centre)
+        return self._replace(angle=spin, shift=shift, cells=cells, first=first)
+
+    def sample(self, count: int, generator: torch.Generator | None) -> Latents:
+        """Draw ``count`` independent samples an image, reparametrised within each cell."""
+        cell = torch.multinomial(self.cell_log_q.exp(), count, True, generator=generator)
+        return self.sample_in(cell, generator)
+
+    def sample_in(self, cell: Tensor, generator: torch.Generator | None) -> Latents:
+        """Draw one reparametrised sample in each of the cells (B, K)."""
+        return self._read(cell, lambda gaussian: gaussian.rsample(generator))
+
+    def soft_sample(self, temperature: float, generator: torch.Generator | None) -> Latents:
+        """Draw one sample whose parameters are mixed across cells, K = 1, as published.
+
+        Weights are a Gumbel-softmax sample (Jang et al. 2017); they mix the cells' shifts, and the
+        means and s.d. of their Gaussians (Nasiri & Bepler 2022, section 3.3.1).  Angles are mixed
+        as directions on the circle, where a mean of numbers would put 179 and -179 degrees at 0.
+        No bound follows from such a sample.
+        """
+        waiting = torch.empty_like(self.cell_log_q).exponential_(generator=generator)
+        noisy = self.cell_log_q - waiting.clamp(min=1e-30).log()
+        weight = (noisy / temperature).softmax(-1).unsqueeze(1)
+
+        def mixed(gaussian: Gaussian) -> Gaussian:
+            return Gaussian(weight @ gaussian.mean, (weight @ gaussian.log_std.exp()).log())
+
+        angle, shift = self.angle, self.shift
+        if angle is not None:
+            x, y = weight @ angle.mean.cos(), weight @ angle.mean.sin()
+            angle = Gaussian(torch.atan2(y, x), (weight @ angle.log_std.exp()).log())
+        if shift is not None and self.shift_is_fixed:
+            shift = Gaussian(weight @ shift.mean, shift.log_std[:, :1])
+        elif shift is not None:
+            shift = mixed(shift)
+        blend = Posterior(
+            layout=self.layout,
+            cell_log_q=noisy.new_zeros(len(noisy), 1),
+            content=mixed(self.content),
+            angle=angle,
+            shift=shift,
+            turn=None if self.turn is None else self.turn.mixed(weight),
+            channel=None if self.channel is None else weight @ self.channel,
+        )
+        latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)
+        return latents._replace(cell=noisy.argmax(-1, keepdim=True))
+
+    def top(self, count: int) -> TopCells:
+        """Return the ``count`` most probable cells (all, where there are fewer), best first.
+
+        Their weights, renormalised to sum to one, carry the gradient of q(cell).
+        """
+        few = min(count, self.cell_log_q.shape[-1])
+        log_q, cell = self.cell_log_q.topk(few, dim=-1)
+        return TopCells(cell, log_q.log_softmax(-1))
+
+    def best(self) -> Latents:
+        """Return the mean of the most probable cell, K = 1."""
+        return self.mean_in(self.cell_log_q.argmax(-1, keepdim=True))
+
+    def mean_in(self, cell: Tensor) -> Latents:
+        """Return the means of cells (B, K)."""
+        means = self._read(cell, lambda gaussian: gaussian.mean)
+        return means._replace(angle=wrap(means.angle))
+
+    def spread(self, cell: Tensor) -> Latents:
+        """Posterior standard deviations within cells (B, K), named as the latents are."""
+        return self._read(cell, lambda gaussian: gaussian.log_std.exp())
+
+    def _read(self, cell: Tensor, number: Callable[[Gaussian], Tensor]) -> Latents:
+        """Collect one ``number`` of each Gaussian at ``cell`` (B, K); zero where there is none."""
+        zero = self.content.mean.new_zeros(*cell.shape, self.layout.dim)
+        first = cell[:, :1] if self.layout.shared_content else cell
+        z = number(_at(self.content, first))
+        angle, centre = zero, None
+        if self.angle is not None:
+            angle = number(_at(self.angle, cell))
+        elif self.turn is not None:
+            turn = self.turn.at(cell)
+            centre = turn.centre
+            angle = number(Gaussian(zero, turn.log_std.expand_as(zero)))
+        return Latents(
+            z=z.expand(-1, cell.shape[1], -1),
+            angle=angle[..., 0] if self.layout.dim == 2 else angle,
+            shift=zero if self.shift is None else number(_at(self.shift, cell)),
+            cell=cell,
+            centre=centre,
+            channel=None if self.channel is None else _pick(self.channel, cell),
+        )
+
+    def content_mean(self) -> Tensor:
+        """Posterior mean of content, over all cells: (B, z_dim)."""
+        return (self.cell_log_q.exp().unsqueeze(-1) * self.content.mean).sum(1)
+
+    def kl(self, *, exact: bool) -> Kl:
+        """KL to the prior: over cells, N(0, I) on content, the configured priors of the pose.
+
+        For cells that tell the pose, equation 5 of Nasiri & Bepler 2022: KL_{t,r} over all cells,
+        plus KL_theta to N(offset_r, (pi/n)²) and KL_z weighted by q(t, r).  Otherwise cells are
+        the parts of a mixture and nothing to the prior; see :meth:`log_overlap`.
+
+        Parameters
+        ----------
+        exact
+            Use the KL that makes the ELBO a bound.  Otherwise the ``wide`` rotation prior takes
+            equation 3 of Bepler et al. 2019, which does not penalise the mean and bounds only
+            where the prior is wide.
+        """
+        weight, cells = self.cell_log_q.exp(), self.cells
+        pose = self.log_overlap() if cells is None else self.cell_log_q - cells.log_prior
+        if self.angle is not None:
+            if cells is not None and cells.angle is not None:
+                pose = pose + self.angle.kl_to(cells.angle.unsqueeze(-1), cells.angle_std)
+            else:
+                pose = pose + angle_kl(self.angle, self.layout.rotation, exact=exact)
+        if self.turn is not None:
+            pose = pose + self.turn.kl()
+        if self.shift is not None and self.layout.shift_std is not None:
+            if cells is None or cells.shift is None:
+                pose = pose + self.shift.kl_to_prior(self.layout.shift_std)
+            elif cells.shift_std is not None:
+                pose = pose + self.shift.kl_to(cells.shift, cells.shift_std)
+        content = self.content.kl_to_prior(1.0)
+        return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
+
+    def log_overlap(self) -> Tensor:
+        """Log of the weight that a mixture has where cell k is, (B, C), for its entropy.
+
+        log sum_j q(j) exp(-D_kj) with the Bhattacharyya distances D of the cells' poses, which is
+        log q(k) where cells lie apart: minus its mean plus the mean entropy of the cells is a
+        lower bound on the entropy of the mixture (Kolchinsky & Tracey 2017, equation 10), so what
+        is made of it stays a bound.
+        """
+        if self.cell_log_q.shape[-1] == 1:
+            return self.cell_log_q
+        distance = torch.zeros_like(self.cell_log_q).unsqueeze(-1)
+        if self.angle is not None:
+            distance = distance + bhattacharyya(self.angle, on_circle=True)
+        if self.turn is not None:
+            distance = distance + self.turn.bhattacharyya()
+        if self.shift is not None:
+            distance = distance + bhattacharyya(self.shift, on_circle=False)
+        return (self.cell_log_q.unsqueeze(-2) - distance).logsumexp(-1)
+
+    def log_prior_over_posterior(self, latents: Latents) -> Tensor:
+        """Return log p(latents) - log q(latents | image), (B, K), for importance weights."""
+        if self.cells is None and self.cell_log_q.shape[-1] > 1:
+            every = [
+                self._log_ratio(latents._replace(cell=torch.full_like(latents.cell, k)))
+                for k in range(self.cell_log_q.shape[-1])
+            ]
+            return -(-torch.stack(every, -1)).logsumexp(-1)
+        return self._log_ratio(latents)
+
+    def _log_ratio(self, latents: Latents) -> Tensor:
+        """Log p(latents) - log q(latents, their cell | image), with p(cell) if cells tell it."""
+        cell, cells = latents.cell, self.cells
+        content = _at(self.content, cell)
+        standard = Gaussian(torch.zeros_like(content.mean), torch.zeros_like(content.mean))
+        log_q = self.cell_log_q.gather(-1, cell)
+        ratio = -log_q if cells is None else cells.log_prior_at(cell) - log_q
+        ratio = ratio + standard.log_prob(latents.z) - content.log_prob(latents.z)
+        if self.angle is not None:
+            angle = _at(self.angle, cell)
+            value = latents.angle.reshape(angle.mean.shape)
+            if cells is not None and cells.angle is not None:
+                centre = cells.angle_at(cell).unsqueeze(-1)
+                ratio = ratio + line_log_ratio(angle, value, centre, cells.angle_std)
+            else:
+                ratio = ratio + angle_log_ratio(angle, value, self.layout.rotation)
+        if self.turn is not None:
+            ratio = ratio - self.turn.at(cell).log_prob(latents.rotation)
+        if self.shift is not None and self.layout.shift_std is not None:
+            shift, origin = _at(self.shift, cell), torch.zeros_like(latents.shift)
+            if cells is None or cells.shift is None:
+                std = self.layout.shift_std
+                ratio = ratio + line_log_ratio(shift, latents.shift, origin, std)
+            elif cells.shift_std is not None:
+                centre = cells.shift_at(cell)
+                ratio = ratio + line_log_ratio(shift, latents.shift, centre, cells.shift_std)
+        return ratio
+
+    def pose_entropy(self) -> Tensor:
+        """Entropy of q(pose | image), (B,) nats: of the cells plus the mean within a cell.
+
+        A shift that a cell fixes counts as uniform over a pixel.
+        """
+        inside = -(self.log_overlap() if self.cells is None else self.cell_log_q)
+        if self.angle is not None:
+            inside = inside + circle_entropy(self.angle)
+        if self.turn is not None:
+            inside = inside + self.turn.entropy()
+        if self.shift is not None and not self.shift_is_fixed:
+            inside = inside + self.shift.entropy()
+        return (self.cell_log_q.exp() * inside).sum(-1)
+
+
+def _at(gaussian: Gaussian, cell: Tensor) -> Gaussian:
+    """Pick cells (B, K) of a (B, C, k) Gaussian: (B, K, k)."""
+    return Gaussian(_pick(gaussian.mean, cell), _pick(gaussian.log_std, cell))
+
+
+def _pick(values: Tensor, cell: Tensor) -> Tensor:
+    """Pick cells (B, K) of (B, C, k): (B, K, k)."""
+    return values.gather(1, cell.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

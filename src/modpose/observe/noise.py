@@ -1,0 +1,101 @@
+"""Likelihoods: from the field's outputs and the recorded pixels to nats, constants included."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modpose.config import BernoulliConfig, GaussianConfig, LikelihoodConfig, SpectralConfig
+from modpose.distributions.normal import LOG_2PI
+
+
+class Prediction(NamedTuple):
+    """What a field's outputs mean: the signal, and its log noise s.d. where it has one."""
+
+    signal: Tensor
+    log_std: Tensor | None
+
+
+class Bernoulli(nn.Module):
+    """Cross-entropy -H(y, p) an output, for y in [0, 1]; the signal is the logit.
+
+    For binary pixels it is the Bernoulli log-probability; for grey ones the expectation of it
+    over binary pixels of that mean (what the published programs compute).
+    """
+
+    outputs_per_channel = 1
+
+    def read(self, outputs: Tensor) -> Prediction:
+        """Interpret field outputs (..., C)."""
+        return Prediction(outputs.float(), None)
+
+    def log_prob(self, prediction: Prediction, target: Tensor) -> Tensor:
+        """Log-probability of ``target``, pixel by pixel, nats."""
+        return -functional.binary_cross_entropy_with_logits(
+            prediction.signal, target.expand_as(prediction.signal), reduction="none"
+        )
+
+    def natural(self, prediction: Prediction) -> Tensor:
+        """Natural parameter: log p(y) is y times it, and terms that do not couple the two."""
+        return prediction.signal
+
+    def mean(self, prediction: Prediction) -> Tensor:
+        """Expected pixel values."""
+        return prediction.signal.sigmoid()
+
+
+class Gaussian(nn.Module):
+    """Normal noise: fixed, one learned s.d. for the set, or one that the field predicts."""
+
+    def __init__(self, config: GaussianConfig) -> None:
+        super().__init__()
+        self.noise = config.noise
+        self.softplus = config.softplus
+        self.outputs_per_channel = 2 if config.noise == "per-pixel" else 1
+        log_std = torch.tensor(math.log(config.std))
+        self.log_std = nn.Parameter(log_std, requires_grad=config.noise == "learned")
+
+    def read(self, outputs: Tensor) -> Prediction:
+        """Interpret field outputs (..., C), or (..., 2C) as C means, then C log s.d."""
+        outputs = outputs.float()
+        log_std: Tensor = self.log_std
+        if self.noise == "per-pixel":
+            outputs, spread = outputs.chunk(2, dim=-1)
+            log_std = log_std + spread.clamp(-7, 7)
+        return Prediction(functional.softplus(outputs) if self.softplus else outputs, log_std)
+
+    def log_prob(self, prediction: Prediction, target: Tensor) -> Tensor:
+        """Log density of ``target``, pixel by pixel, nats."""
+        assert prediction.log_std is not None
+        error = (target - prediction.signal) / prediction.log_std.exp()
+        return -0.5 * error.square() - prediction.log_std - 0.5 * LOG_2PI
+
+    def natural(self, prediction: Prediction) -> Tensor:
+        """Natural parameter: log p(y) is y times it, and terms that do not couple the two.
+
+        Noise that varies from pixel to pixel couples y², too, which is left out.
+        """
+        assert prediction.log_std is not None
+        return prediction.signal * (-2 * prediction.log_std).exp()
+
+    def mean(self, prediction: Prediction) -> Tensor:
+        """Expected pixel values."""
+        return prediction.signal
+
+
+Likelihood = Bernoulli | Gaussian
+
+
+def build_likelihood(config: LikelihoodConfig) -> Likelihood:
+    """Make the likelihood of pixels that ``config`` names.
+
+    For coefficients (:class:`modpose.fourier.projection.Projection`) it is white noise, which only
+    says how to read a picture made of them.
+    """
+    if isinstance(config, SpectralConfig):
+        return Gaussian(GaussianConfig(noise="fixed", std=config.std))
+    return Bernoulli() if isinstance(config, BernoulliConfig) else Gaussian(config)

@@ -1,0 +1,355 @@
+"""Hand a run to other programs: poses as STAR, latents as CSV, upright images as MRCS.
+
+RELION writes the inverse of our poses, an image read at R u + t being upright: rlnAnglePsi is
+−angle_deg, and the origin is the shift with its sign changed.  Shifts in the latents are in pixels
+of the box that the model saw; a STAR file speaks of the images as they were before cropping.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.config.model import SpectralConfig
+from modpose.data import preprocess
+from modpose.data.mrc import is_mrc
+from modpose.data.optics import FLIPPED, PREMULTIPLIED, SIGN, image_sign
+from modpose.data.particles import Particles
+from modpose.data.source import image_references
+from modpose.data.star import write_star
+from modpose.errors import InputError
+from modpose.estimator import PoseModel
+from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
+from modpose.infer.latents import content_columns
+from modpose.observe.ctf import CtfColumn, CtfState
+from modpose.outputs.upright import write_pictures
+from modpose.run.inputs import files_of_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.dataset import Dataset
+    from modpose.data.source import Source
+    from modpose.run import Run
+
+FORMATS = ("star", "csv", "mrcs")
+
+
+def export_run(
+    run: Run, out: Path, formats: Sequence[str] | None = None, *, overwrite: bool = False
+) -> tuple[list[Path], list[str]]:
+    """Write a run's results for other programs.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    out
+        A file ending in .star, .csv or .mrcs (the noise-free images then go beside the upright
+        ones, in ``NAME_denoised.mrcs``), or a folder, made when missing.
+    formats
+        With a folder: any of ``star``, ``csv``, ``mrcs``; all that apply when None.
+    overwrite
+        Replace files that are there.
+
+    Returns
+    -------
+    written, notes
+        The files, and sentences about what could not be written or should be known.
+
+    Raises
+    ------
+    InputError
+        A format is unknown or does not apply to the data, or a file is there already.
+    """
+    targets = _targets(out, formats)
+    refuse_to_replace((path for paths in targets.values() for path in paths), overwrite)
+    latents = run.latents()
+    dataset = _dataset(run, latents, targets)
+    reasons = {n: reason for n in targets if (reason := _why_not(n, run, dataset)) is not None}
+    asked = formats is not None or not _is_folder(out)
+    if reasons and asked:
+        raise InputError(next(iter(reasons.values())))
+    targets = {name: paths for name, paths in targets.items() if name not in reasons}
+    written = [path for paths in targets.values() for path in paths]
+    opened = None if dataset is None else dataset.source
+    check_outputs(written, overwrite, files_of_run(run, opened))
+    notes = list(reasons.values())
+    with all_or_nothing() as place:
+        if "csv" in targets:
+            write_latents(latents, place(targets["csv"][0]))
+        if "mrcs" in targets and dataset is not None:
+            places = [place(path) for path in targets["mrcs"]]
+            write_pictures(PoseModel.load(run.path), dataset, latents, places)
+        if "star" in targets and dataset is not None:
+            notes += _write_poses(run, dataset, latents, targets["star"][0], place)
+    return written, notes
+
+
+def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
+    """Open the images where a format needs them; None where the run has none any more."""
+    if set(targets) == {"csv"} or not run.has_images:
+        return None
+    dataset = run.dataset()
+    if len(latents) != dataset.n:
+        found = f"{dataset.n} images"
+        raise InputError.of(dataset.source.stack.name, "the input", found, f"{len(latents)}")
+    return dataset
+
+
+def _is_folder(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
+
+
+def _targets(out: Path, formats: Sequence[str] | None) -> dict[str, list[Path]]:
+    """Say which files each format fills."""
+    if not _is_folder(out):
+        name = out.suffix.lower().removeprefix(".")
+        if name not in FORMATS or (formats is not None and list(formats) != [name]):
+            expected = ".star, .csv or .mrcs, or a folder" if formats is None else formats[0]
+            raise InputError.of("export", f"the type of {out}", out.suffix, expected)
+        denoised = out.with_name(f"{out.stem}_denoised.mrcs")
+        return {name: [out, denoised] if name == "mrcs" else [out]}
+    for name in formats or ():
+        if name not in FORMATS:
+            raise InputError.of("export", "--format", name, "star, csv or mrcs")
+    files = {
+        "star": [out / "particles.star"],
+        "csv": [out / "latents.csv"],
+        "mrcs": [out / "aligned.mrcs", out / "denoised.mrcs"],
+    }
+    return {name: paths for name, paths in files.items() if name in (formats or FORMATS)}
+
+
+def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
+    """Say why a format cannot hold these data; None where it can."""
+    if name == "csv":
+        return None
+    no = f"no {name.upper()} is written"
+    if dataset is None:
+        return f"{run.path}: {no}, the run was fitted to an array in memory, which is not kept"
+    stack = dataset.source.stack
+    if name == "star" and not _has_image_names(dataset.source):
+        return f"{stack.name}: {no}, for its images have no names that RELION reads"
+    if name == "mrcs" and (stack.channels != 1 or len(dataset.shape) != 2):
+        found = f"{stack.channels} channels" if stack.channels != 1 else "volumes"
+        return f"{stack.name}: {no}, the images are {found}, expected grey images"
+    if name == "mrcs" and isinstance(run.config.model.likelihood, SpectralConfig):
+        return f"{run.path}: {no}, the model draws volumes; modpose volumes writes these"
+    return None
+
+
+# --- latents ----------------------------------------------------------------------------------
+
+
+def write_latents(table: pd.DataFrame, out: Path, *, overwrite: bool = False) -> None:
+    """Write a table of latents as ``.csv`` or ``.parquet``, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        Another extension, or the file is there and ``overwrite`` is false.
+    """
+    check_table(out, overwrite)
+    with all_or_nothing() as place:
+        if out.suffix.lower() == ".csv":
+            place(out).write_text(table.to_csv(index=False), encoding="utf-8")
+        else:
+            table.to_parquet(place(out), index=False)
+
+
+def check_table(out: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a file that :func:`write_latents` could not write, or that is an input."""
+    suffix = out.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise InputError.of(out, "the extension", repr(suffix), ".parquet or .csv")
+    check_outputs([out], overwrite, inputs)
+
+
+# --- STAR -------------------------------------------------------------------------------------
+
+
+def with_poses(
+    particles: Particles,
+    latents: pd.DataFrame,
+    *,
+    pixels_per_model_pixel: float = 1.0,
+    pixel_size: float | None = None,
+) -> pd.DataFrame:
+    """Put poses, classes and content into a particles table.
+
+    Parameters
+    ----------
+    particles
+        The table as read; every other column stays, in its place.
+    latents
+        One row an image, in the same order.
+    pixels_per_model_pixel
+        Side of a pixel that the model saw, in pixels of the images that the table names.
+    pixel_size
+        Å a pixel of those images, where the table does not say.
+
+    Returns
+    -------
+    The table with ``rlnAnglePsi`` (degrees; of rotations in space ``rlnAngleRot`` and
+    ``rlnAngleTilt``, too, and of volumes origins along Z), ``rlnOriginXAngst``,
+    ``rlnOriginYAngst`` (Å),
+    ``rlnOriginX``/``rlnOriginY`` (pixels; in files of RELION 3.0 and where no pixel size is
+    known), ``rlnClassNumber`` (from 1) and ``modposeZ0``….  Poses are left alone where the model
+    infers none.
+    """
+    table = particles.table.copy()
+    in_space = "r00" in latents
+    posed = in_space or "angle_deg" in latents or "shift_x" in latents
+    if in_space:
+        for name, column in _relion_angles(latents).items():
+            table[name] = _rounded(column, len(table))
+    elif posed and "shift_z" not in latents:
+        angle = latents.get("angle_deg", 0.0)
+        table["rlnAnglePsi"] = _rounded(-angle, len(table))
+    sizes = particles.pixel_sizes()
+    if sizes is None and pixel_size is not None:
+        sizes = np.full(len(table), pixel_size)
+    axes = ("X", "Y", "Z") if "shift_z" in latents else ("X", "Y")
+    for axis in axes if posed else ():
+        shift = latents.get(f"shift_{axis.lower()}", 0.0)
+        origin = _rounded(-shift * pixels_per_model_pixel, len(table))
+        if sizes is not None:
+            table[f"rlnOrigin{axis}Angst"] = _rounded(origin * sizes, len(table))
+        if sizes is None or particles.optics is None or f"rlnOrigin{axis}" in table:
+            table[f"rlnOrigin{axis}"] = origin
+    if "cluster" in latents:
+        table["rlnClassNumber"] = latents["cluster"].to_numpy() + 1
+    old = [c for c in table if str(c).startswith("modposeZ") and str(c)[8:].isdigit()]
+    table = table.drop(columns=old)
+    for name in content_columns(latents):
+        table[f"modposeZ{name[2:]}"] = _rounded(latents[name], len(table))
+    return table
+
+
+def _relion_angles(latents: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """RELION's Euler angles, degrees, of rotations r00 ... r22."""
+    import torch
+
+    from modpose.geometry.rotations import relion_of_rotation
+
+    entries = latents[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
+    angles = relion_of_rotation(torch.from_numpy(entries.reshape(-1, 3, 3).copy())).numpy()
+    return {f"rlnAngle{name}": angles[:, k] for k, name in enumerate(("Rot", "Tilt", "Psi"))}
+
+
+def _rounded(values: Any, n: int) -> NDArray[np.float64]:
+    """Round to six decimals, one value a row, no negative zeros."""
+    return np.broadcast_to(np.asarray(values, np.float64).round(6) + 0.0, n).copy()
+
+
+def _write_poses(
+    run: Run, dataset: Dataset, latents: pd.DataFrame, out: Path, place: Staging
+) -> list[str]:
+    source = dataset.source
+    particles = source.particles
+    if particles.format != "star":
+        particles = _fresh_particles(source, out)
+
+    sizes = preprocess.geometry(source.stack.shape, run.config.data, source.stack.name)
+    table = with_poses(
+        particles,
+        latents,
+        pixels_per_model_pixel=sizes.pixel_size_factor,
+        pixel_size=source.pixel_size,
+    )
+    write_star(place(out), table, particles.optics)
+    return _pose_notes(particles, latents) + _mark_notes(source) + path_notes(source, out)
+
+
+def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
+    """Tell of angles out of the plane, which a pose in the plane does not go with."""
+    posed = ("angle_deg" in latents or "shift_x" in latents) and "r00" not in latents
+    columns = [c for c in ("rlnAngleRot", "rlnAngleTilt") if c in particles.table]
+    if posed and any((particles.table[column] != 0).any() for column in columns):
+        return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]
+    return []
+
+
+def _mark_notes(source: Source) -> list[str]:
+    """Tell of what a table of cryoSPARC says of its images and a STAR file cannot."""
+    if source.particles.format == "cs" and image_sign(source.particles) is not None:
+        return [f"a STAR file has no {SIGN}: these images are of dark particles, invert them"]
+    return []
+
+
+def path_notes(source: Source, out: Path) -> list[str]:
+    """Tell where image paths start from when the new file lies elsewhere."""
+    if source.particles.format == "none" or source.path is None:
+        return []
+    folder = source.path.absolute().parent
+    if out.absolute().parent == folder:
+        return []
+    return [f"image paths in {out} start where those of {source.path} do; give it as --datadir"]
+
+
+def _has_image_names(source: Source) -> bool:
+    if source.particles.format in ("star", "cs"):
+        return True
+    flat = len(source.stack.shape) == 2
+    return flat and source.path is not None and source.path.is_file() and is_mrc(source.path)
+
+
+def _fresh_particles(source: Source, out: Path) -> Particles:
+    """Make a RELION 3.1 table for images that came without one."""
+    import pandas as pd
+
+    if source.particles.format == "cs":
+        files, rows = image_references(source.particles)
+    else:
+        assert source.path is not None
+        kept = source.selection
+        rows = np.arange(source.n) if kept is None else kept
+        files = [os.path.relpath(source.path.absolute(), out.absolute().parent)] * source.n
+    names = [f"{row + 1:06d}@{file}" for file, row in zip(files, rows, strict=True)]
+    ctf = source.particles.ctf(source.stack.pixel_size)
+    table = pd.DataFrame({"rlnImageName": names})
+    optics = pd.DataFrame({"rlnImagePixelSize": [source.pixel_size or np.nan]})
+    group = np.zeros(source.n, dtype=np.int64)
+    if ctf is not None:
+        for column, name in _CTF_OF_PARTICLE.items():
+            table[name] = ctf[:, column].astype(np.float64)
+        if ctf.shape[1] > CtfColumn.SCALE:
+            table["rlnCtfScalefactor"] = ctf[:, CtfColumn.SCALE].astype(np.float64)
+        else:
+            ctf = np.pad(ctf, ((0, 0), (0, len(CtfColumn) - ctf.shape[1])))
+        kinds, group = np.unique(ctf[:, list(_CTF_OF_GROUP)], axis=0, return_inverse=True)
+        optics = pd.DataFrame(kinds.astype(np.float64), columns=list(_CTF_OF_GROUP.values()))
+        state = optics.pop(_CTF_OF_GROUP[CtfColumn.STATE])
+        for value, name in ((CtfState.FLIPPED, FLIPPED), (CtfState.PREMULTIPLIED, PREMULTIPLIED)):
+            if (state == value).any():
+                optics[name] = (state == value).astype(np.int64)
+    optics = optics.dropna(axis=1).round(6)
+    count = len(optics)
+    optics.insert(0, "rlnOpticsGroup", np.arange(1, count + 1))
+    optics.insert(1, "rlnOpticsGroupName", [f"opticsGroup{i + 1}" for i in range(count)])
+    optics["rlnImageSize"] = source.stack.shape[-1]
+    optics["rlnImageDimensionality"] = len(source.stack.shape)
+    table["rlnOpticsGroup"] = group.reshape(-1) + 1
+    return Particles(table, optics, "star", str(out))
+
+
+_CTF_OF_PARTICLE = {
+    CtfColumn.DEFOCUS_U: "rlnDefocusU",
+    CtfColumn.DEFOCUS_V: "rlnDefocusV",
+    CtfColumn.DEFOCUS_ANGLE: "rlnDefocusAngle",
+    CtfColumn.PHASE_SHIFT: "rlnPhaseShift",
+    CtfColumn.B_FACTOR: "rlnCtfBfactor",
+}
+_CTF_OF_GROUP = {
+    CtfColumn.PIXEL_SIZE: "rlnImagePixelSize",
+    CtfColumn.VOLTAGE: "rlnVoltage",
+    CtfColumn.CS: "rlnSphericalAberration",
+    CtfColumn.AMPLITUDE_CONTRAST: "rlnAmplitudeContrast",
+    CtfColumn.STATE: "state",
+}

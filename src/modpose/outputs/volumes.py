@@ -1,0 +1,197 @@
+"""Volumes along content: maps for viewers, and strips of pictures to look at first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.mrc import write_mrcs
+from modpose.errors import InputError, shown
+from modpose.estimator import PoseModel
+from modpose.evaluate.drawing import check_draws_volumes
+from modpose.files.text import number, read_text
+from modpose.files.writing import all_or_nothing, check_outputs
+from modpose.limits import MOST_STEPS, check_whole
+from modpose.progress import Progress
+from modpose.run.inputs import files_of_run
+
+if TYPE_CHECKING:
+    from modpose.run import Run
+
+Floats = NDArray[np.floating]
+Volume = NDArray[np.float32]
+
+RANGE = (5.0, 95.0)
+"""Percentiles of a principal component between which volumes are drawn."""
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Content to draw, and what to say of it.
+
+    Attributes
+    ----------
+    z
+        (S, z_dim).
+    names
+        S short descriptions.
+    """
+
+    z: Floats
+    names: list[str]
+
+
+# --- where to stop ----------------------------------------------------------------------------
+
+
+def at_file(path: Path, z_dim: int) -> Stops:
+    """Read content from a text file: a row a volume, numbers by commas or blanks."""
+    rows: list[list[float]] = []
+    first = True
+    for number_of_line, line in enumerate(read_text(path, "content").split("\n"), 1):
+        words = [number(word) for word in re.split(r"[\s,;]+", line.strip(" \t,;"))]
+        if not line.strip():
+            continue
+        header, first = first and all(word is None for word in words), False
+        if header:
+            continue
+        values = [word for word in words if word is not None]
+        if len(words) != z_dim or len(values) != z_dim:
+            expected = f"{z_dim} numbers, as many as the model has dimensions of content"
+            raise InputError.of(path, f"line {number_of_line}", shown(line), expected)
+        rows.append(values)
+    if not rows:
+        raise InputError.of(path, "the number of rows", 0, "at least one")
+    return Stops(np.array(rows, dtype=float), [f"row {i + 1}" for i in range(len(rows))])
+
+
+def at_clusters(z: Floats, count: int, seed: int) -> Stops:
+    """Stop at the image nearest each centre of k-means of content z (N, z_dim)."""
+    from sklearn.cluster import KMeans
+
+    if not 1 <= count <= len(z):
+        raise InputError.of("--cluster", "the number", count, f"1 to {len(z)} (the images)")
+    fitted = KMeans(count, n_init=4, random_state=seed).fit(z)
+    distance = np.linalg.norm(z[:, None] - fitted.cluster_centers_[None], axis=-1)
+    sizes = np.bincount(fitted.labels_, minlength=count)
+    names = [f"cluster {k}: {sizes[k]} images" for k in range(count)]
+    return Stops(z[distance.argmin(axis=0)], names)
+
+
+def along_component(z: Floats, component: int, steps: int) -> Stops:
+    """Walk along a principal component of content, from 1, through its mean."""
+    check_whole("--steps", "the number", steps, 2, MOST_STEPS)
+    from modpose.plot.grids import principal_axes
+
+    if not 1 <= component <= z.shape[1]:
+        raise InputError.of("--along", "the component", component, f"1 to {z.shape[1]}")
+    mean, axes, _ = principal_axes(z)
+    axis = axes[component - 1]
+    first, last = np.percentile((z - mean) @ axis, RANGE)
+    places = np.linspace(first, last, steps)
+    return Stops(mean + places[:, None] * axis, [f"PC {component} at {p:.2f}" for p in places])
+
+
+def along_path(z: Floats, path: str, steps: int) -> Stops:
+    """Walk straight from one image's content to another's, ``path`` being ``a..b`` from 0."""
+    check_whole("--steps", "the number", steps, 2, MOST_STEPS)
+    match = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", path.strip())
+    if match is None:
+        raise InputError.of("--path", "the path", shown(path), "two images, as in 3..120")
+    first, last = (int(part) for part in match.groups())
+    for image in (first, last):
+        if image >= len(z):
+            raise InputError.of("--path", "the image", image, f"0 to {len(z) - 1}")
+    share = np.linspace(0, 1, steps)[:, None]
+    names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
+    return Stops((1 - share) * z[first] + share * z[last], names)
+
+
+# --- drawing and writing ----------------------------------------------------------------------
+
+
+def write_volumes(
+    run: Run,
+    stops: Stops,
+    out: Path,
+    *,
+    flip_hand: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> list[Path]:
+    """Write a map for each stop, their content, and a strip of pictures.
+
+    Parameters
+    ----------
+    run
+        A run whose model draws volumes.
+    stops
+        Where to draw.
+    out
+        Folder: ``volume-001.mrc`` ..., ``content.csv``, ``strip.png``.
+    flip_hand
+        Mirror the volumes (along z, about the centre n // 2).
+    overwrite
+        Replace what is there; volumes of an earlier call are removed.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    The files written.
+
+    Raises
+    ------
+    InputError
+        If the model draws pictures, or a file is there already.
+    """
+    names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
+    targets = [out / name for name in [*names, "content.csv", "strip.png"]]
+    check_outputs(targets, overwrite, files_of_run(run))
+    pixel_size = run.environment.get("pixel_size")
+    volumes = []
+    with all_or_nothing() as place:
+        for target, volume in zip(targets, _drawn(run, stops, quiet), strict=False):
+            flipped = mirrored(volume) if flip_hand else volume
+            write_mrcs(place(target), flipped[None], pixel_size)
+            volumes.append(flipped)
+        for earlier in out.glob("volume-[0-9][0-9][0-9].mrc"):
+            place.remove(earlier)
+        lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
+        lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
+        place(targets[-2]).write_text("\n".join(lines) + "\n")
+        place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names))
+    return targets
+
+
+def _drawn(run: Run, stops: Stops, quiet: bool) -> Iterator[Volume]:
+    """Draw one volume at a time, with a progress bar."""
+    model = PoseModel.load(run.path)
+    check_draws_volumes(run, model)
+    with Progress("volumes", len(stops.z), quiet=quiet, unit="volume") as progress:
+        for z in stops.z:
+            yield model.decode(z[None])[0]
+            progress.advance(1, 0.0)
+
+
+def mirrored(volume: Volume) -> Volume:
+    """Mirror a volume (D, H, W) along z, its centre n // 2 staying where it is."""
+    flipped: Volume = volume[::-1]
+    return flipped if len(volume) % 2 else np.roll(flipped, 1, axis=0)
+
+
+def strip(volumes: Volume, names: list[str]) -> bytes:
+    """Draw volumes (S, D, H, W) side by side as a PNG: projections and central slices."""
+    import io
+
+    from modpose.plot.figures import volume_strip
+
+    file = io.BytesIO()
+    volume_strip(volumes, names).savefig(file, format="png", dpi=100)
+    return file.getvalue()

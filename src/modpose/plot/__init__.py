@@ -1,0 +1,1 @@
+"""Drawing: styles, grids of pictures, scatters, pages."""

@@ -1,0 +1,99 @@
+"""The page: sections with figures and captions, rendered into one file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a section: its file name in the report folder, what it shows, its PNG."""
+
+    name: str
+    alt: str
+    png: bytes
+    width: float
+    """Natural width on the page, CSS pixels."""
+
+    @classmethod
+    def of(cls, figure: Figure, name: str, alt: str) -> Picture:
+        """Draw ``figure`` into a PNG."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", facecolor="white")
+        return cls(name, alt, buffer.getvalue(), float(figure.get_figwidth()) * 104)
+
+    @property
+    def uri(self) -> str:
+        """The PNG as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the page.
+
+    ``caption`` says what is shown, ``good`` and ``bad`` what to look for; ``table`` has a row of
+    texts a line under ``header``; ``scatter`` is what :func:`modpose.plot.scatter.interactive`
+    gives.
+    """
+
+    anchor: str
+    title: str
+    caption: str
+    good: str = ""
+    bad: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    header: tuple[str, ...] = ()
+    table: list[tuple[str, ...]] = field(default_factory=list)
+    scatter: dict[str, Any] | None = None
+
+
+def render(
+    title: str,
+    subtitle: str,
+    facts: list[tuple[str, str]],
+    notes: list[str],
+    sections: list[Section],
+) -> str:
+    """Fill the template; the plotting library is written into the page if a scatter needs it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    interactive = any(section.scatter for section in sections)
+    environment = Environment(
+        loader=PackageLoader("modpose.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["script_json"] = script_json
+    return environment.get_template("template.html.j2").render(
+        title=title,
+        subtitle=subtitle,
+        facts=facts,
+        notes=notes,
+        sections=sections,
+        plotly=plotly_script() if interactive else "",
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand inside a script element whatever texts it holds."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def plotly_script() -> str:
+    """Return the text of plotly.js as the plotly package ships it."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

@@ -1,0 +1,265 @@
+"""The content of every image as a scatter: still for the PNG, interactive for the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.plot.figures import INK, MUTED, SMALL, TEXT, new_figure, style
+from modpose.plot.grids import Floats, grey_range, mosaic, principal_axes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CATEGORY_COLOURS = (
+    "#24609f", "#e08214", "#2e8b57", "#c0392b", "#7d5ba6",
+    "#8c6d46", "#d4699e", "#6b7785", "#a8a622", "#2aa3b8",
+)  # fmt: skip
+MOST_CATEGORIES = 30
+"""A column with more distinct values is a number or is not shown."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A projection of content onto the page: coordinates (N,) and their names."""
+
+    name: str
+    x: Floats
+    y: Floats
+    x_name: str
+    y_name: str
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """A column (N,) to colour points by.
+
+    ``categories``: ``values`` are indices into ``categories``; ``cyclic``: degrees in
+    (-180, 180]; ``number``: anything else.
+    """
+
+    name: str
+    kind: Literal["categories", "cyclic", "number"]
+    values: Floats
+    categories: tuple[str, ...] = ()
+
+
+def categories(name: str, column: Sequence[Any] | NDArray[Any]) -> Colouring | None:
+    """Colour by the distinct values of a column; None when there are too many to tell apart."""
+    texts = np.array([_plain(value) for value in column])
+    distinct = sorted(set(texts.tolist()), key=_natural)
+    if len(distinct) > MOST_CATEGORIES:
+        return None
+    place = {text: k for k, text in enumerate(distinct)}
+    values = np.array([place[text] for text in texts], float)
+    return Colouring(name, "categories", values, tuple(distinct))
+
+
+def _plain(value: Any) -> str:
+    """Text of a label: whole numbers without a decimal point, missing ones as a dash."""
+    if isinstance(value, float | np.floating):
+        return "–" if not np.isfinite(value) else f"{value:g}"
+    return str(value)
+
+
+def _natural(text: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(text), text)
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def content_views(z: Floats, seed: int, angle_deg: Floats | None, score: Floats) -> list[View]:
+    """Choose the projections worth looking at for content ``z`` (N, k), k at least 1.
+
+    One latent: itself against the angle (or, without one, ``score``, the ELBO); two: themselves;
+    more: two pairs of principal components and t-SNE.
+    """
+    k = z.shape[1]
+    if k == 1:
+        views = [View("content and ELBO", z[:, 0], score, "z₀", "ELBO (nats)")]
+        if angle_deg is not None:
+            turned = View("content and angle", z[:, 0], angle_deg, "z₀", "inferred angle (degrees)")
+            views.insert(0, turned)
+        return views
+    if k == 2:
+        return [View("content", z[:, 0], z[:, 1], "z₀", "z₁")]
+    mean, axes, spread = principal_axes(z)
+    part = (z - mean) @ axes.T
+    share = 100 * spread**2 / max(float((spread**2).sum()), 1e-12)
+    names = [f"principal component {i + 1} ({share[i]:.0f} %)" for i in range(k)]
+    views = [View("PCA, components 1 and 2", part[:, 0], part[:, 1], names[0], names[1])]
+    if len(z) >= 20:
+        x, y = tsne(z, seed).T
+        views.append(View("t-SNE", x, y, "t-SNE 1", "t-SNE 2"))
+    if k >= 4:
+        views.append(View("PCA, components 3 and 4", part[:, 2], part[:, 3], names[2], names[3]))
+    return views
+
+
+def tsne(z: Floats, seed: int) -> Floats:
+    """(N, 2) t-SNE embedding of content (van der Maaten & Hinton 2008), seeded."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(z) - 1) / 3)
+    embedding = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    spread = z.std(0).max()
+    return np.asarray(embedding.fit_transform(z / (spread if spread > 0 else 1.0)), float)
+
+
+# --- still ------------------------------------------------------------------------------------
+
+
+def still(view: View, colouring: Colouring) -> Figure:
+    """Draw one view with one colouring."""
+    fig = new_figure(5.0, 6.6)
+    ax = style(fig.subplots(), view.x_name, view.y_name)
+    size = float(np.clip(9000 / max(len(view.x), 1), 3, 18))
+    if colouring.kind == "categories":
+        for k, name in enumerate(colouring.categories):
+            own = colouring.values == k
+            colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
+            ax.scatter(view.x[own], view.y[own], size, colour, label=name, lw=0, alpha=0.8)
+        legend = ax.legend(
+            title=colouring.name, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False,
+            fontsize=SMALL, title_fontsize=SMALL, markerscale=2, labelcolor=INK,
+            ncols=1 + len(colouring.categories) // 16,
+        )  # fmt: skip
+        legend.get_title().set_color(INK)
+        return fig
+    low, high = _limits(colouring)
+    points = ax.scatter(
+        view.x, view.y, size, colouring.values, cmap=_map_name(colouring),
+        vmin=low, vmax=high, lw=0, alpha=0.85,
+    )  # fmt: skip
+    bar = fig.colorbar(points, ax=ax, shrink=0.8)
+    bar.set_label(colouring.name, fontsize=TEXT, color=INK)
+    bar.ax.tick_params(labelsize=SMALL, colors=MUTED)
+    bar.outline.set_visible(False)
+    return fig
+
+
+def _limits(colouring: Colouring) -> tuple[float, float]:
+    return (-180.0, 180.0) if colouring.kind == "cyclic" else grey_range(colouring.values, 1)
+
+
+def _map_name(colouring: Colouring) -> str:
+    return "twilight_shifted" if colouring.kind == "cyclic" else "viridis"
+
+
+# --- interactive ------------------------------------------------------------------------------
+
+
+def thumbnail_sheet(tiles: Floats, columns: int, side: int = 48) -> str:
+    """One JPEG of all thumbnails as a data URI.
+
+    Parameters
+    ----------
+    tiles
+        (N, H, W) or (N, H, W, 3) in [0, 1], ready to draw from the top.
+    columns
+        Thumbnails a row, in reading order.
+    side
+        Pixels of a thumbnail (a multiple of 8, the block of JPEG, so that none bleeds into its
+        neighbour).
+    """
+    from PIL import Image
+
+    bytes_ = np.round(np.clip(tiles, 0, 1) * 255).astype(np.uint8)
+    small = [np.asarray(_fitted(Image.fromarray(tile), side)) for tile in bytes_]
+    sheet = Image.fromarray(mosaic(np.stack(small), columns, gap=0, fill=255))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=80, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _fitted(picture: Any, side: int) -> Any:
+    """Scale to fit a white square, keeping the proportions."""
+    from PIL import Image
+
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    white = 255 if picture.mode == "L" else (255, 255, 255)
+    square = Image.new(picture.mode, (side, side), white)
+    filtered = picture.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(filtered, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def interactive(
+    views: Sequence[View],
+    colourings: Sequence[Colouring],
+    index: NDArray[np.integer],
+    thumbnails: Sequence[Floats],
+    side: int = 48,
+) -> dict[str, Any]:
+    """Everything that the page's script needs, as JSON-ready values.
+
+    Parameters
+    ----------
+    index
+        (N,) position of each point's image in the stack.
+    thumbnails
+        Image and upright prediction of the first points, (M, H, W[, 3]) in [0, 1], M of their
+        own; none where there are no images.
+    """
+    return {
+        "index": [int(i) for i in index],
+        "views": [
+            {
+                "name": view.name,
+                "x": _short(view.x),
+                "y": _short(view.y),
+                "xName": view.x_name,
+                "yName": view.y_name,
+            }
+            for view in views
+        ],
+        "colourings": [
+            {
+                "name": colouring.name,
+                "kind": colouring.kind,
+                "values": _short(colouring.values),
+                "categories": list(colouring.categories),
+                "limits": list(_limits(colouring)),
+                "scale": _colour_scale(_map_name(colouring)),
+            }
+            for colouring in colourings
+        ],
+        "colours": list(CATEGORY_COLOURS),
+        "side": side,
+        "thumbnails": [
+            {
+                "title": title,
+                "count": len(tiles),
+                "columns": columns_of(len(tiles)),
+                "sheet": thumbnail_sheet(tiles, columns_of(len(tiles)), side),
+            }
+            for title, tiles in zip(("image", "model, upright"), thumbnails, strict=False)
+        ],
+    }
+
+
+def columns_of(count: int) -> int:
+    """Thumbnails a row of a sheet that is about square."""
+    return max(1, math.ceil(math.sqrt(count)))
+
+
+def _short(values: Floats) -> list[float | None]:
+    """Five significant digits, which is finer than a screen; what is not finite becomes null."""
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in np.asarray(values, float)]
+
+
+def _colour_scale(name: str) -> list[list[Any]]:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    stops = np.linspace(0, 1, 17)
+    return [[float(stop), to_hex(colormaps[name](stop))] for stop in stops]

@@ -1,1 +1,0 @@
-"""The posterior over content and pose: its sampling, its KL, its density."""

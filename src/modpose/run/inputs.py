@@ -1,0 +1,43 @@
+"""The files that a command reads, which none of its outputs may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modpose.data.inputs import files_of_source
+from modpose.data.source import Source, split_array_name
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.run import Run
+
+RECORDED = ("input", "index", "poses", "ctf")
+"""Entries of ``environment.json`` that name files."""
+
+
+def files_of_run(run: Run, source: Source | None = None) -> Iterator[Path]:
+    """Yield the files of the run folder (its report apart), and those that it was fitted to.
+
+    ``source`` is what it was fitted to, where that is open already.
+    """
+    for path in run.path.rglob("*"):
+        if "report" not in path.relative_to(run.path).parts and path.is_file():
+            yield path
+    environment, config = run.environment, run.config
+    named = [environment.get(name) for name in RECORDED]
+    named += [config.model.wedge, getattr(config.model.encoder, "run", None)]
+    for name in named:
+        if isinstance(name, str):
+            try:
+                yield split_array_name(Path(name))[0]
+            except InputError:
+                continue
+    if source is not None:
+        yield from files_of_source(source)
+    elif run.has_images:
+        try:
+            yield from files_of_source(run.dataset().source)
+        except InputError:  # the images are gone, so nothing of theirs can be replaced
+            return

@@ -1,0 +1,349 @@
+"""Classes and poses of volumes from nothing: no labels, no templates, a random start.
+
+Rounds alternate between the best pose of every volume with every class and averages at these
+poses.  Three things decide success: the frequency limit rises slowly; the score is that of the
+best amplitude, so that a strong class does not take every volume; and classes are drawn at a
+temperature that falls to zero, with empty ones filled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import Coefficients, phases
+from modpose.fourier.reference import make_references
+from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.groups import grid_spacing, so3_grid
+from modpose.geometry.rotations import haar_rotations
+from modpose.search.average import (
+    Sums,
+    half_averages,
+    put_back,
+)
+from modpose.search.so3_climb import PosedVolumes, climb
+from modpose.search.so3_search import PoseHypotheses, search, shift_grid
+
+ANNEALED = 2 / 3
+"""Share of the rounds over which the temperature falls to zero."""
+SPARSE = 0.2
+"""A class with less than this share of its due is filled again."""
+GRID_LIMIT = 0.15
+"""Highest frequency that the grid is scored with, cycles a voxel; climbing sees the rest."""
+SHIFT_STEP = 0.33
+"""Step of the shifts in periods of the highest frequency."""
+FAINT = 0.2
+"""Of the largest value of an average: what is below has no part in its centre."""
+NEAR = 3.0
+"""Shifts are searched so far from the last ones along each axis, voxels, once they are known."""
+EVERYWHERE = 6
+"""Rounds that search all shifts."""
+ROTATION_STEP = 2.0
+"""Step of the rotations in resolution elements at the rim of the mask."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how finely poses and classes are searched, then refined.
+
+    Attributes
+    ----------
+    rounds
+        Rounds of the search.
+    limits
+        Frequency limit of its first and last round, cycles a voxel.
+    rotations
+        Rotations of the grid.
+    hypotheses
+        Poses of a volume that are climbed, over all classes.
+    climb_steps
+        Steps of Gauss-Newton in a round.
+    refine_rounds
+        Rounds of refinement in two independent halves.
+    refine_limit
+        Highest frequency of the refinement, cycles a voxel; less where the halves disagree.
+    """
+
+    rounds: int = 40
+    limits: tuple[float, float] = (0.10, 0.25)
+    rotations: int = 1000
+    hypotheses: int = 4
+    climb_steps: int = 2
+    refine_rounds: int = 10
+    refine_limit: float = 0.4
+
+
+class Assignment(NamedTuple):
+    """What is believed of N volumes.
+
+    Attributes
+    ----------
+    rotation, shift
+        (N, 3, 3) and (N, 3) voxels.
+    klass
+        (N,) int64 class, from 0.
+    score
+        (N,) nats, of the best amplitude.
+    amplitude
+        (N,) of the class's average in the volume.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    klass: Tensor
+    score: Tensor
+    amplitude: Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """State between rounds; everything needed to go on.
+
+    Attributes
+    ----------
+    round
+        Rounds done.
+    assignment
+        Of the volumes.
+    volumes
+        (C, D, D, D) averages.
+    fsc
+        (C, shells) of two halves at the same references (the search) or independent ones.
+    """
+
+    round: int
+    assignment: Assignment
+    volumes: Tensor
+    fsc: Tensor
+
+
+def classify(
+    data: Coefficients,
+    classes: int,
+    *,
+    mask: Tensor,
+    reach: float,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    start: State | None = None,
+    report: Callable[[State], None] | None = None,
+) -> State:
+    """Find classes and poses from a random start.
+
+    Parameters
+    ----------
+    data
+        N volumes.
+    classes
+        C.
+    mask
+        (D, D, D) that averages are multiplied by.
+    reach
+        Largest shift along an axis, voxels.
+    schedule
+        Of the rounds.
+    seed
+        Of everything random; the same seed repeats the run.
+    start
+        Rounds that were done before.
+    report
+        Called after every round.
+    """
+    schedule = schedule or Schedule()
+    state = start or random_start(data, classes, mask, schedule, seed)
+    while state.round < schedule.rounds:
+        state = search_round(data, state, mask, reach, schedule, seed)
+        if report is not None:
+            report(state)
+    return state
+
+
+def random_start(
+    data: Coefficients, classes: int, mask: Tensor, schedule: Schedule, seed: int
+) -> State:
+    """Average random classes at random rotations."""
+    generator = generator_of(seed, 0)
+    n = len(data)
+    klass = torch.randperm(n, generator=generator) % classes
+    zero = torch.zeros(n)
+    assignment = Assignment(
+        haar_rotations(n, generator), torch.zeros(n, 3), klass, zero, torch.ones(n)
+    )
+    volumes, fsc = average_classes(
+        data.within(schedule.limits[0]), assignment, classes, mask, generator
+    )
+    return State(0, assignment, volumes, fsc)
+
+
+def search_round(
+    data: Coefficients, state: State, mask: Tensor, reach: float, schedule: Schedule, seed: int
+) -> State:
+    """Search every pose again, draw classes, average."""
+    done, last = state.round, max(1, schedule.rounds - 1)
+    generator = generator_of(seed, done + 1)
+    low, high = schedule.limits
+    limit = low + (high - low) * min(1.0, done / last)
+    seen = data.within(limit)
+    about = None if done < EVERYWHERE else state.assignment.shift
+    found = grid_poses(seen, state.volumes, reach, schedule, generator, about)
+    posed, which = climb_poses(seen, state.volumes, found, reach, schedule, schedule.climb_steps)
+    temperature = max(0.0, 1 - done / (ANNEALED * last))
+    n, classes = len(data), len(state.volumes)
+    assignment = _drawn(posed, which.reshape(n, -1), classes, temperature, generator)
+    assignment = _fill(assignment, len(state.volumes), generator)
+    volumes, fsc = average_classes(seen, assignment, len(state.volumes), mask, generator)
+    volumes, assignment = _centred(volumes, assignment, seen, mask, generator)
+    return State(done + 1, assignment, volumes, fsc)
+
+
+def grid_poses(
+    seen: Coefficients,
+    volumes: Tensor,
+    reach: float,
+    schedule: Schedule,
+    generator: torch.Generator,
+    about: Tensor | None = None,
+) -> PoseHypotheses:
+    """Search a grid turned at random, at low frequencies, at all shifts or near some, (N, 3)."""
+    coarse = seen.within(GRID_LIMIT)
+    limit = float(coarse.radius[-1])
+    grid = haar_rotations(1, generator) @ so3_grid(schedule.rotations).float()
+    near = about is not None and reach > NEAR
+    if about is not None and near:
+        coarse = replace(coarse, value=coarse.value * phases(coarse.frequency, -about))
+    found = search(
+        coarse,
+        make_references(volumes, limit),
+        grid,
+        shift_grid(NEAR if near else reach, SHIFT_STEP / limit),
+        top=max(2, -(-schedule.hypotheses // len(volumes))),
+        apart=1.5 * grid_spacing(schedule.rotations),
+    )
+    if about is None or not near:
+        return found
+    return found._replace(shift=(found.shift + about[:, None, None]).clamp(-reach, reach))
+
+
+def climb_poses(
+    seen: Coefficients,
+    volumes: Tensor,
+    found: PoseHypotheses,
+    reach: float,
+    schedule: Schedule,
+    steps: int,
+) -> tuple[PosedVolumes, Tensor]:
+    """Climb from the H most promising poses of each volume; (N H) poses and their classes."""
+    n, _, top = found.score.shape
+    flat = found.score.flatten(1)
+    place = flat.topk(min(schedule.hypotheses, flat.shape[1]), dim=1).indices
+    owner = torch.arange(n).repeat_interleave(place.shape[1])
+    which = (place // top).flatten()
+    rows = torch.arange(n)[:, None]
+    rotation = found.rotation.flatten(1, 2)[rows, place].flatten(0, 1)
+    shift = found.shift.flatten(1, 2)[rows, place].flatten(0, 1)
+    references = make_references(volumes, float(seen.radius[-1]), slopes=True)
+    posed = climb(seen, references, owner, which, rotation, shift, steps=steps, reach=reach)
+    return posed, which
+
+
+def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignment:
+    """Take the best of a pose for each of N volumes and of H more, (N H), of classes ``which``."""
+    klass = first.klass
+    n = len(klass)
+    per = len(which) // n
+    score = torch.cat([first.score[:, None], others.score.reshape(n, per)], 1)
+    chosen = score.argmax(1)
+    kept = chosen == 0
+    rows = torch.arange(n) * per + (chosen - 1).clamp(min=0)
+    other, klasses = others.rows(rows), which[rows]
+    return Assignment(
+        torch.where(kept[:, None, None], first.rotation, other.rotation),
+        torch.where(kept[:, None], first.shift, other.shift),
+        torch.where(kept, klass, klasses),
+        torch.where(kept, first.score, other.score),
+        torch.where(kept, first.amplitude, other.amplitude),
+    )
+
+
+def _drawn(
+    posed: PosedVolumes,
+    which: Tensor,
+    classes: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> Assignment:
+    """Draw a class for each of N volumes, with H poses each, and take its best pose there.
+
+    Adding Gumbel noise, one number a class, and taking the largest draws from exp(score / scale);
+    the scale is the temperature times how much the scores of a volume differ.
+    """
+    n, per = which.shape
+    score = posed.score.reshape(n, per)
+    if temperature > 0 and classes > 1:
+        scale = temperature * score.std(1).mean()
+        gumbel = -torch.empty(n, classes).exponential_(generator=generator).log()
+        score = score + scale * gumbel.gather(1, which)
+    chosen = score.argmax(1)
+    best = posed.rows(torch.arange(n) * per + chosen)
+    klass = which.gather(1, chosen[:, None]).squeeze(1)
+    return Assignment(best.rotation, best.shift, klass, best.score, best.amplitude)
+
+
+def _fill(assignment: Assignment, classes: int, generator: torch.Generator) -> Assignment:
+    """Give a class that has run empty the worse half of the largest one."""
+    klass = assignment.klass.clone()
+    for _ in range(classes):
+        count = torch.bincount(klass, minlength=classes)
+        poorest, largest = int(count.argmin()), int(count.argmax())
+        if count[poorest] >= SPARSE * len(klass) / classes:
+            break
+        members = (klass == largest).nonzero().squeeze(1)
+        worse = members[assignment.score[members].argsort()[: len(members) // 2]]
+        klass[worse] = poorest
+    return assignment._replace(klass=klass)
+
+
+def average_classes(
+    seen: Coefficients,
+    assignment: Assignment,
+    classes: int,
+    mask: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Average each class, filtered by what two random halves agree on: volumes and (C, shells)."""
+    half = torch.randperm(len(seen), generator=generator) % 2
+    sums = put_back(
+        seen, 2 * assignment.klass + half, 2 * classes, assignment.rotation, assignment.shift
+    )
+    return half_averages(*_halves(sums), seen.box, mask)
+
+
+def _halves(sums: Sums) -> tuple[Sums, Sums]:
+    even = torch.arange(0, len(sums.value), 2)
+    return sums.slots(even), sums.slots(even + 1)
+
+
+def _centred(
+    volumes: Tensor,
+    assignment: Assignment,
+    seen: Coefficients,
+    mask: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Assignment]:
+    """Move averages that lie more than half a voxel off centre, and their volumes' shifts."""
+    offset = centre_of_mass(volumes, FAINT * volumes.flatten(1).amax(1))
+    if float(offset.norm(dim=1).amax()) < 0.5:
+        return volumes, assignment
+    moved = torch.einsum("nij,nj->ni", assignment.rotation, offset[assignment.klass])
+    assignment = assignment._replace(shift=assignment.shift + moved)
+    volumes, _ = average_classes(seen, assignment, len(volumes), mask, generator)
+    return volumes, assignment
+
+
+def generator_of(seed: int, stream: int) -> torch.Generator:
+    """Random numbers of one round of a run."""
+    return torch.Generator().manual_seed(1_000_003 * (seed + 1) + stream)

@@ -1,0 +1,167 @@
+"""Class averages as MRC, poses as STAR, correlations as CSV."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.data.mrc import write_mrcs
+from modpose.data.star import write_star
+from modpose.files.writing import Staging
+from modpose.fourier.coefficients import Coefficients
+from modpose.fourier.reference import make_references
+from modpose.geometry.rotations import relion_of_rotation
+from modpose.search.so3_climb import climb
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.source import Source
+    from modpose.search.alignment import Alignment
+
+MAPS = ("class{:03d}.mrc", "class{:03d}_half1.mrc", "class{:03d}_half2.mrc")
+MOTION = "class{:03d}_motion{}.mrc"
+"""A stack of volumes along a motion."""
+STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""Standard deviations of content at which they are drawn."""
+
+
+def write_results(
+    folder: Path, source: Source, found: Alignment, data: Coefficients, place: Staging
+) -> None:
+    """Write averages, their halves, correlations and, last, the table of poses."""
+    size = None if source.pixel_size is None else found.binning * source.pixel_size
+    maps = found.maps
+    for number in range(len(maps.combined)):
+        volumes = (maps.combined, maps.plain_first, maps.plain_second)
+        for name, stack in zip(MAPS, volumes, strict=True):
+            path = folder / name.format(number + 1)
+            write_mrcs(place(path), stack[number : number + 1].numpy(), size)
+        for motion in range(len(found.motions[number].directions) if found.motions else 0):
+            path = folder / MOTION.format(number + 1, motion + 1)
+            write_mrcs(place(path), along_motion(found, number, motion).numpy(), size)
+    correlation_table(found, size, data.box).to_csv(place(folder / "fsc.csv"), index=False)
+    table = pose_table(source, found, folder, uncertainties(found, data))
+    optics = source.particles.optics
+    write_star(place(folder / "particles.star"), table, optics)
+
+
+def along_motion(found: Alignment, number: int, motion: int) -> torch.Tensor:
+    """Draw a class along one of its motions, (steps, D, D, D)."""
+    motions = found.motions[number]
+    z = torch.zeros(len(STEPS), motions.z.shape[1])
+    z[:, motion] = torch.tensor(STEPS)
+    return motions.volumes(z)
+
+
+def content(found: Alignment) -> torch.Tensor:
+    """Content (N, J) of all volumes, each along the motions of its own class."""
+    klass = found.assignment.klass
+    z = torch.zeros(len(klass), found.motions[0].z.shape[1])
+    for number, motions in enumerate(found.motions):
+        z[klass == number] = motions.z
+    return z
+
+
+def correlation_table(found: Alignment, pixel_size: float | None, box: int) -> pd.DataFrame:
+    """Fourier shell correlation of the halves of each class, a row a shell."""
+    import pandas as pd
+
+    shells = found.maps.fsc.shape[1]
+    frequency = np.arange(shells) / box
+    rows = []
+    for number, fsc in enumerate(found.maps.fsc.numpy(), 1):
+        for shell in range(shells):
+            row = {"class": number, "shell": shell, "frequency_per_px": frequency[shell]}
+            if pixel_size is not None and shell:
+                row["resolution_angst"] = pixel_size / frequency[shell]
+            rows.append(row | {"fsc": float(fsc[shell])})
+    return pd.DataFrame(rows)
+
+
+def uncertainties(found: Alignment, data: Coefficients) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standard deviations of each pose, from the curvature at its top.
+
+    Returns
+    -------
+    angle_deg, shift_px
+        (N,) root mean square of the geodesic angle, and of the length of the shift's error.
+    """
+    here = found.assignment
+    references = make_references(found.maps.combined, float(data.radius[-1]), slopes=True)
+    owner = torch.arange(len(data))
+    top = climb(data, references, owner, here.klass, here.rotation, here.shift, steps=0)
+    weak = 1e-9 * torch.eye(6)
+    variances = torch.linalg.inv((top.information + weak).double()).diagonal(dim1=1, dim2=2)
+    angle = torch.rad2deg(variances[:, :3].sum(1).clamp(min=0).sqrt()).clamp(max=180.0)
+    return angle, variances[:, 3:].sum(1).clamp(min=0).sqrt().clamp(max=data.box)
+
+
+def pose_table(
+    source: Source,
+    found: Alignment,
+    folder: Path,
+    spread: tuple[torch.Tensor, torch.Tensor],
+) -> pd.DataFrame:
+    """Put poses and classes into the particles' table, every other column kept.
+
+    Returns
+    -------
+    The table with ``rlnAngleRot``, ``rlnAngleTilt``, ``rlnAnglePsi`` (degrees),
+    ``rlnOriginXAngst`` ... (Å), or ``rlnOriginX`` ... (voxels) where no pixel size is known,
+    ``rlnClassNumber`` and ``rlnRandomSubset`` (from 1), ``modposeScore`` (nats),
+    ``modposeAmplitude``, ``modposeAngleStd`` (degrees), ``modposeShiftStd`` (voxels) and, with
+    motions, ``modposeZ0`` ... along those of its class.  Voxels are those of the input.
+    """
+    import pandas as pd
+
+    particles, here = source.particles, found.assignment
+    if particles.format == "star":
+        table = particles.table.copy()
+    else:
+        table = pd.DataFrame({"rlnImageName": _names(source, folder)})
+    angles = relion_of_rotation(here.rotation.double()).numpy()
+    for name, column in zip(("Rot", "Tilt", "Psi"), angles.T, strict=True):
+        table[f"rlnAngle{name}"] = _rounded(column)
+    sizes = particles.pixel_sizes()
+    if sizes is None and source.pixel_size is not None:
+        sizes = np.full(source.n, source.pixel_size)
+    for axis, shift in zip("XYZ", found.shift_px.double().numpy().T, strict=True):
+        stale = f"rlnOrigin{axis}"
+        if sizes is not None:
+            table[f"rlnOrigin{axis}Angst"] = _rounded(-shift * sizes)
+        if sizes is None or stale in table:
+            table[stale] = _rounded(-shift)
+    table["rlnClassNumber"] = here.klass.numpy() + 1
+    table["rlnRandomSubset"] = found.half.numpy() + 1
+    own = {
+        "Score": here.score,
+        "Amplitude": here.amplitude,
+        "AngleStd": spread[0],
+        "ShiftStd": found.binning * spread[1],
+    }
+    for name, values in own.items():
+        table[f"modpose{name}"] = _rounded(values.double().numpy())
+    for motion, column in enumerate(content(found).T if found.motions else []):
+        table[f"modposeZ{motion}"] = _rounded(column.double().numpy())
+    return table
+
+
+def _names(source: Source, folder: Path) -> list[str]:
+    """Name volumes that came without a STAR file, relative to the folder."""
+    if source.path is None:
+        return [f"{row + 1:06d}@volumes.mrcs" for row in range(source.n)]
+    start = os.path.relpath(source.path.absolute(), folder.absolute())
+    if source.particles.has("file"):
+        return [str(Path(start) / str(name)) for name in source.particles.column("file")]
+    kept = np.arange(source.n) if source.selection is None else source.selection
+    return [f"{row + 1:06d}@{start}" for row in kept]
+
+
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values.round(6) + 0.0

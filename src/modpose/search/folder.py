@@ -1,0 +1,180 @@
+"""The folder of an alignment: what it holds, what was asked for, and how far it has come.
+
+An alignment that replaces a finished one works in ``unfinished/``, so that the earlier results
+stay until there are others to put in their place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modpose.data.inputs import files_of_source
+from modpose.errors import InputError
+from modpose.files.writing import (
+    Staging,
+    check_outputs,
+    holds_files,
+    refuse_input_as_output,
+    remove_dead_leftovers,
+    replace_atomically,
+)
+from modpose.search.classify import Assignment, State
+
+if TYPE_CHECKING:
+    from modpose.data.source import Source
+
+SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
+SEARCHED = "searched.safetensors"
+TABLE = "particles.star"
+"""The table of poses: written last, so where it is, everything is."""
+WORK = (STATE, SEARCHED, METRICS, SETTINGS)
+"""Files that are there while the alignment goes on."""
+WRITTEN = re.compile(
+    r"fsc\.csv|index\.html|particles\.star|class\d{3,}(_half[12]|_motion\d+)?\.mrc"
+    r"|figures/(averages|fsc|poses|motions)\.png"
+)
+"""Files of a finished alignment, beside those of its work."""
+UNFINISHED = "unfinished"
+DATA = {
+    "fingerprint": "the volumes are not those that it was begun with",
+    "wedge": "the wedge is not the one that it was begun with",
+}
+"""Entries of the settings that say of what it is an alignment; an older version lacks them."""
+
+
+def check_folder(
+    folder: Path, wanted: dict[str, object], source: Source, overwrite: bool, resume: bool
+) -> None:
+    """Refuse a folder that cannot be written to or gone on with; nothing is touched."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file stands where the folder should go")
+    if resume:
+        _check_settings(folder, wanted)
+    elif folder.is_dir() and holds_files(folder):
+        if not _is_alignment(folder):
+            raise InputError(f"{folder}: the folder is not empty and holds no alignment")
+        if not overwrite:
+            raise InputError(
+                f"{folder}: there is an alignment already; give another -o, or --overwrite to "
+                "replace it, or --resume to go on with it"
+            )
+    outputs = [*written_files(folder), folder / "class001.mrc"]
+    wedge = wanted.get("wedge")
+    others = [Path(wedge)] if isinstance(wedge, str) else []
+    refuse_input_as_output(outputs, files_of_source(source, *others))
+    check_outputs([folder / TABLE], overwrite=True)
+
+
+def begin(folder: Path, wanted: dict[str, object]) -> Path:
+    """Say in the folder what was asked for; return where to work."""
+    work = folder / UNFINISHED if (folder / TABLE).is_file() else folder
+    work.mkdir(parents=True, exist_ok=True)
+    for name in WORK:
+        (work / name).unlink(missing_ok=True)
+    text = json.dumps(wanted, indent=2) + "\n"
+    replace_atomically(work / SETTINGS, lambda file: file.write(text.encode()), overwrite=True)
+    return work
+
+
+def go_on(folder: Path) -> Path:
+    """Return where the alignment that was begun last is worked on."""
+    work = folder / UNFINISHED
+    work = work if (work / SETTINGS).is_file() else folder
+    for path in (folder, work):
+        remove_dead_leftovers(path)
+    return work
+
+
+def written_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in the folder that a finished alignment wrote."""
+    for path in (*folder.glob("*"), *folder.glob("figures/*")):
+        name = path.relative_to(folder).as_posix()
+        if WRITTEN.fullmatch(name) and path.is_file():
+            yield path
+
+
+def publish_work(work: Path, folder: Path, place: Staging) -> None:
+    """Put the files of the work beside the results, where it was done apart from them."""
+    if work != folder:
+        for name in WORK:
+            if (work / name).is_file():
+                shutil.copyfile(work / name, place(folder / name))
+
+
+def remove_work(work: Path, folder: Path) -> None:
+    """Remove the folder of work that is finished."""
+    if work != folder:
+        for name in WORK:
+            (work / name).unlink(missing_ok=True)
+        if not any(work.iterdir()):
+            work.rmdir()
+
+
+# --- what was asked for -----------------------------------------------------------------------
+
+
+def _check_settings(folder: Path, wanted: dict[str, object]) -> None:
+    """Refuse to go on with other settings or other volumes."""
+    work = folder / UNFINISHED
+    earlier = _settings_of(work if (work / SETTINGS).is_file() else folder)
+    for name, value in wanted.items():
+        if earlier.get(name) == value or (name in DATA and name not in earlier):
+            continue
+        if name in DATA:
+            raise InputError(f"{folder}: {DATA[name]}; --overwrite begins anew")
+        expected = f"{earlier.get(name)} as begun"
+        raise InputError.of(folder, f"{name} to go on with", value, expected)
+
+
+def _is_alignment(folder: Path) -> bool:
+    if not (folder / SETTINGS).is_file():
+        return False
+    try:
+        return {"classes", "refine_rounds", "volumes"} <= set(_settings_of(folder))
+    except InputError:
+        return False
+
+
+def _settings_of(folder: Path) -> dict[str, object]:
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no alignment to go on with (no {SETTINGS})")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise InputError(f"{path}: not readable as JSON") from None
+    return values if isinstance(values, dict) else {}
+
+
+# --- how far it has come ----------------------------------------------------------------------
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a state, whole or not at all."""
+    from safetensors.torch import save
+
+    tensors = {name: part.contiguous() for name, part in state.assignment._asdict().items()}
+    tensors |= {"volumes": state.volumes.contiguous(), "fsc": state.fsc.contiguous()}
+    raw = save(tensors, {"round": str(state.round)})
+    replace_atomically(path, lambda file: file.write(raw), overwrite=True)
+
+
+def load_state(path: Path) -> State | None:
+    """Read a state; None where none was written yet."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            done = int(file.metadata()["round"])
+        assignment = Assignment(*(tensors[name] for name in Assignment._fields))
+        return State(done, assignment, tensors["volumes"], tensors["fsc"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: damaged, expected the state of an alignment") from None

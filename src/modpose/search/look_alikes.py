@@ -1,0 +1,81 @@
+"""Turns after which an average looks nearly as before, and volumes that were posed by mistake so.
+
+A crooked chain looks much the same after half a turn about its long axis, the more so the lower
+the frequency, so a search at low frequencies takes some volumes for their look-alikes.  A pose
+that is composed with such a turn is far from the first and no climb leads there; it has to be
+tried.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import map_coefficients
+from modpose.fourier.reference import make_references
+from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import geodesic
+from modpose.search.so3_climb import climb
+from modpose.search.so3_search import search, shift_grid
+
+GRID_LIMIT, LIMIT = 0.15, 0.25
+"""Frequencies up to here choose where to climb from, and tell what looks alike, cycles a voxel."""
+ROTATIONS, TRIED = 1000, 24
+"""Of the grid, and of those that are climbed."""
+REACH = 2.0
+"""Largest shift of the grid on an axis, voxels: an average need not be centred, and the axis of a
+turn then misses the origin."""
+SMALLEST_DEG, APART_DEG = 40.0, 20.0
+"""Least angle of a turn, and between turns."""
+
+
+class LookAlikes(NamedTuple):
+    """Turns of each of C objects, the most alike first: f(g^T (x - s)) is nearly f(x).
+
+    Attributes
+    ----------
+    rotation, shift
+        (C, S, 3, 3) g, and (C, S, 3) s, voxels.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+
+    def of(self, klass: Tensor, rotation: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Compose poses (N, ...) of objects (N,) with their turns: (N, S, 3, 3), (N, S, 3)."""
+        turned = rotation[:, None] @ self.rotation[klass]
+        moved = shift[:, None] + torch.einsum("nij,nsj->nsi", rotation, self.shift[klass])
+        return turned, moved
+
+
+def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
+    """Find the turns after which upright volumes (C, D, D, D) look most as before, S = count."""
+    classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
+    found = search(
+        seen.within(GRID_LIMIT),
+        make_references(volumes, GRID_LIMIT),
+        so3_grid(ROTATIONS).float(),
+        shift_grid(REACH, 1.0),
+        top=TRIED,
+        apart=math.radians(1.5 * APART_DEG),
+    )
+    own = torch.arange(classes)
+    start = found.rotation[own, own].flatten(0, 1)
+    owner = own.repeat_interleave(TRIED)
+    references = make_references(volumes, LIMIT, slopes=True)
+    # shifts of the grid only choose turns: the climb finds its own
+    top = climb(seen, references, owner, owner, start, torch.zeros(len(owner), 3), steps=5)
+    rotation, shift = top.rotation.reshape(classes, -1, 3, 3), top.shift.reshape(classes, -1, 3)
+    score = top.score.reshape(classes, -1)
+    score[geodesic(rotation, torch.eye(3)) < math.radians(SMALLEST_DEG)] = -math.inf
+    places = []
+    for _ in range(count):
+        best = score.argmax(1)
+        places.append(best)
+        near = geodesic(rotation, rotation[own, best][:, None]) < math.radians(APART_DEG)
+        score[near] = -math.inf
+    place = torch.stack(places, 1)
+    return LookAlikes(rotation[own[:, None], place], shift[own[:, None], place])

@@ -1,0 +1,173 @@
+"""How posed volumes of one class differ: principal motions, wedges and noise accounted for.
+
+A volume shows the object mean + z_1 W_1 + ... + z_J W_J at its pose, z ~ N(0, I): probabilistic
+principal components (Tipping & Bishop 1999) with the poses, wedges and transfer of every volume in
+between.  Expectation and maximisation alternate, at every frequency at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import Coefficients, half_sphere, shell_of, transform
+from modpose.search.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
+
+SHARE = 0.1
+"""Power of a motion over that of the mean, as the prior has it."""
+LOOSE = 100.0
+"""Power of the mean over its own estimate, as the prior has it: hardly any prior."""
+LEAST = 1e-4
+"""The smallest variance of a direction, over what the loose prior has."""
+SETTLING, RENEWED = 6, 3
+"""Iterations before variances are estimated from the data, and between such estimates."""
+ITERATIONS = 25
+STILL = 0.01
+"""Root mean square change of z at which they end sooner."""
+
+
+class Motions(NamedTuple):
+    """How the volumes of one class differ, the strongest motion first.
+
+    Attributes
+    ----------
+    mean
+        (D, D, D).
+    directions
+        (J, D, D, D): what one standard deviation of each motion adds.
+    z, z_std
+        (N, J) where each volume is along them, and how well that is known.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    z: Tensor
+    z_std: Tensor
+
+    def volumes(self, z: Tensor) -> Tensor:
+        """Draw the object at contents (B, J); (B, D, D, D)."""
+        return self.mean + torch.einsum("bj,jzyx->bzyx", z, self.directions)
+
+
+def principal_motions(
+    data: Coefficients,
+    rotation: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    mask: Tensor,
+    *,
+    count: int,
+    generator: torch.Generator,
+    start: Tensor | None = None,
+    iterations: int = ITERATIONS,
+) -> Motions:
+    """Find the principal motions of posed volumes.
+
+    Parameters
+    ----------
+    data
+        N volumes of one class, with the frequencies that are resolved.
+    rotation, shift
+        (N, 3, 3) and (N, 3) voxels.
+    mean
+        (D, D, D) their average.
+    mask
+        (D, D, D) that motions are confined to.
+    count
+        How many motions, J, fewer than volumes.
+    generator
+        Draws the start.
+    start
+        (N, J) content to start from, in place of noise.
+    iterations
+        At most.
+    """
+    loose = prior_variance(power_of(mean[None])[0], count)
+    blocks = PlacedBlocks(data, rotation, shift)
+    z = torch.randn(len(data), count, generator=generator) if start is None else start
+    spread = torch.zeros(len(data), count, count)
+    variance = loose
+    for step in range(iterations):
+        halves = halved(blocks, *amounts(z, spread))
+        if step >= SETTLING and step % RENEWED == 0:
+            variance = agreed_variance(halves, mask, loose)
+        maps = (halves[0] + halves[1]).solve(mask, variance)
+        mean, directions, last = maps[0], maps[1:], z
+        z, spread = _expected(blocks, mean, directions)
+        scale = (z.square() + spread.diagonal(dim1=1, dim2=2)).mean(0).sqrt()
+        z, spread = z / scale, spread / (scale[:, None] * scale)
+        directions = directions * scale[:, None, None, None]
+        if (z - last).square().mean().sqrt() < STILL:
+            break
+    return _ordered(mean, directions, z, spread)
+
+
+def power_of(volumes: Tensor, others: Tensor | None = None) -> Tensor:
+    """Mean square (C, shells) of unitary coefficients of objects (C, D, D, D), shell by shell.
+
+    With ``others`` of the same shape the mean product: only what they share counts.
+    """
+    box = volumes.shape[-1]
+    frequency, place = half_sphere(box, 0.5)
+    shell, shells = shell_of(frequency, box), box // 2 + 1
+    first = transform(volumes, place)
+    second = first if others is None else transform(others, place)
+    power = (first * second.conj()).real
+    total = torch.zeros(len(volumes), shells).index_add_(1, shell, power)
+    return total / torch.bincount(shell, minlength=shells).clamp(min=1)
+
+
+def agreed_variance(
+    halves: tuple[NormalEquations, NormalEquations], mask: Tensor, loose: Tensor
+) -> Tensor:
+    """Variance (J + 1, shells) of directions: what two halves of the set agree on.
+
+    A direction that is noise is another one in the other half; its variance falls to nothing, and
+    with it the direction.  That of the mean stays as it is.
+    """
+    first, second = (half.solve(mask, loose)[1:] for half in halves)
+    shared = torch.maximum(power_of(first, second), LEAST * loose[1:])
+    return torch.cat([loose[:1], shared])
+
+
+def expected(placed: Placed, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean (N, J) and covariance (N, J, J) of z, which is N(0, I) before.
+
+    ``table`` is :func:`table_of` the mean and the J directions.
+    """
+    models = placed.predictions(table)
+    parts = torch.view_as_real(models[:, 1:]).flatten(2)  # (N, J, 2 K)
+    target = torch.view_as_real(placed.value - models[:, 0]).flatten(1)
+    precision = 2 * parts @ parts.transpose(1, 2) + torch.eye(parts.shape[1])
+    covariance = torch.linalg.inv(precision)
+    return (covariance @ (2 * parts @ target[..., None])).squeeze(-1), covariance
+
+
+def _expected(blocks: PlacedBlocks, mean: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    table = table_of(torch.cat([mean[None], directions]), blocks.limit)
+    found = [expected(placed, table) for _, placed in blocks]
+    return torch.cat([z for z, _ in found]), torch.cat([spread for _, spread in found])
+
+
+def amounts(z: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Amounts (N, J + 1) of the mean and of every direction, and their products expected."""
+    amount = torch.cat([torch.ones(len(z), 1), z], 1)
+    second = amount[:, :, None] * amount[:, None]
+    second[:, 1:, 1:] += spread
+    return amount, second
+
+
+def prior_variance(power: Tensor, directions: int) -> Tensor:
+    """Variance (J + 1, shells) of the coefficients of the mean and of each direction."""
+    return torch.stack([LOOSE * power] + directions * [SHARE * power])
+
+
+def _ordered(mean: Tensor, directions: Tensor, z: Tensor, spread: Tensor) -> Motions:
+    """Turn the basis so that motions are independent volumes, the strongest first."""
+    flat = directions.flatten(1)
+    turn = torch.linalg.eigh(flat @ flat.T).eigenvectors.flip(1)  # (J, J), columns
+    variance = torch.einsum("ij,nik,kj->nj", turn, spread, turn)
+    volumes = torch.einsum("ij,izyx->jzyx", turn, directions)
+    return Motions(mean, volumes, z @ turn, variance.clamp(min=0).sqrt())

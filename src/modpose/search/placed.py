@@ -1,0 +1,201 @@
+"""Posed coefficients as sparse interpolation of upright lattices: what least squares needs.
+
+A coefficient of a posed volume, or of a projection, is a mixture of the eight points of an upright
+Fourier lattice about R^T k.  Kept as a sparse matrix S, the model of several maps at once is one
+product S M, and what a lattice is told by all coefficients is one product S^T y.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import Coefficients, phases
+from modpose.fourier.reference import corners, make_references, turned
+from modpose.search.average import OVERSAMPLING, Sums, solve_jointly
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+POINTS_AT_ONCE = 1 << 17
+"""Coefficients that are placed at a time."""
+KEPT_POINTS = 1 << 22
+"""Coefficients whose sparse matrices are kept: eight points of eight bytes each."""
+
+
+class Placed:
+    """Some coefficients, (N, K), in the upright frames of their objects.
+
+    Parameters
+    ----------
+    data
+        N volumes or projections, whitened.
+    rotation, shift
+        (N, 3, 3) and (N, 3) pixels.
+    """
+
+    def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
+        self.limit = float(data.radius[-1])
+        self.padded = OVERSAMPLING * data.box
+        self.side = 2 * (math.ceil(self.limit * self.padded) + 1) + 1
+        self.transfer = data.transfer.expand(len(data), -1)
+        self.value = data.value * phases(data.frequency, -shift)
+        index, share = corners(turned(data.frequency, rotation), self.side, self.padded)
+        self._matrix = _sparse(index, share, self.side**3)
+
+    def predictions(self, table: Tensor) -> Tensor:
+        """Coefficients (N, J, K) that maps with a ``table`` (:func:`table_of`) would have given."""
+        read = torch.from_numpy(self._matrix @ table.numpy())
+        pairs = read.reshape(*self.value.shape, -1, 2)
+        return torch.view_as_complex(pairs).transpose(1, 2) * self.transfer[:, None]
+
+    def put_back(self, amount: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum up what least squares for J maps asks for, at every point of the lattice.
+
+        Parameters
+        ----------
+        amount
+            (N, J) how much of each map an object holds.
+        second
+            (N, Q) expected products of two amounts, whichever pairs.
+
+        Returns
+        -------
+        values, weights
+            (m^3, J) complex sums of transfer times coefficient times amount, and (m^3, Q) of
+            squared transfers times products.
+        """
+        count = amount.shape[1]
+        seen = torch.view_as_real(self.value * self.transfer)
+        held = (seen[:, :, None] * amount[:, None, :, None]).reshape(-1, 2 * count)
+        squared = self.transfer.square()[..., None] * second[:, None]
+        back = self._matrix.T
+        values = torch.from_numpy(back @ held.numpy()).reshape(-1, count, 2)
+        weights = torch.from_numpy(back @ squared.reshape(-1, second.shape[1]).numpy())
+        return torch.view_as_complex(values), weights
+
+
+def table_of(maps: Tensor, limit: float) -> Tensor:
+    """Upright lattice (m^3, 2 J) of real maps (J, D, D, D), to ``limit`` cycles a pixel."""
+    references = make_references(maps, limit, oversampling=OVERSAMPLING)
+    return references.table.reshape(len(maps), -1, 2).transpose(0, 1).flatten(1).contiguous()
+
+
+class PlacedBlocks:
+    """A set placed block by block; again and again, where it does not fit in memory.
+
+    Parameters
+    ----------
+    data, rotation, shift
+        As of :class:`Placed`.
+    """
+
+    def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
+        self.limit = float(data.radius[-1])
+        self._set = data, rotation, shift
+        self._kept = list(self._place()) if data.value.numel() <= KEPT_POINTS else None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Placed]]:
+        """Give the rows (B,) of each block, and the block."""
+        return iter(self._place() if self._kept is None else self._kept)
+
+    def _place(self) -> Iterator[tuple[Tensor, Placed]]:
+        data, rotation, shift = self._set
+        step = max(1, min(POINTS_AT_ONCE // len(data.frequency), math.ceil(len(data) / 2)))
+        for rows in torch.split(torch.arange(len(data)), step):
+            yield rows, Placed(data.rows(rows), rotation[rows], shift[rows])
+
+
+class NormalEquations:
+    """Least squares for J maps whose mixtures were seen, added up block by block.
+
+    Parameters
+    ----------
+    maps
+        How many, J.
+    """
+
+    def __init__(self, maps: int) -> None:
+        self.maps = maps
+        self.pairs = torch.triu_indices(maps, maps)
+        self._values: Tensor | None = None
+        self._weights: Tensor | None = None
+        self._side, self._padded = 0, 0
+
+    def add(self, placed: Placed, amount: Tensor, second: Tensor) -> None:
+        """Add objects that hold ``amount`` (N, J); ``second`` (N, J, J) expected products."""
+        values, weights = placed.put_back(amount, second[:, self.pairs[0], self.pairs[1]])
+        self._values = values if self._values is None else self._values.add_(values)
+        self._weights = weights if self._weights is None else self._weights.add_(weights)
+        self._side, self._padded = placed.side, placed.padded
+
+    def __add__(self, other: object) -> NormalEquations:
+        """Join two sets of objects."""
+        if not isinstance(other, NormalEquations):
+            return NotImplemented
+        joined = NormalEquations(self.maps)
+        (values, weights), (more_values, more_weights) = self._sums, other._sums
+        joined._values, joined._weights = values + more_values, weights + more_weights
+        joined._side, joined._padded = self._side, self._padded
+        return joined
+
+    def first(self) -> Sums:
+        """Sums of the first map alone, as if there were no others."""
+        values, weights = self._symmetric()
+        return Sums(values[None, ..., 0], weights[None, ..., 0], self._padded)
+
+    def solve(self, mask: Tensor, variance: Tensor) -> Tensor:
+        """Return the maps (J, D, D, D).
+
+        Parameters
+        ----------
+        mask
+            (D, D, D) that the maps are multiplied by.
+        variance
+            (J, shells) expected of each map's coefficients.
+        """
+        return solve_jointly(*self._symmetric(), self._padded, mask, variance)
+
+    @property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        assert self._values is not None and self._weights is not None, "nothing was added"
+        return self._values, self._weights
+
+    def _symmetric(self) -> tuple[Tensor, Tensor]:
+        """Sums on the lattice: what is at k is, conjugate, at -k too."""
+        values, weights = (part.reshape(*(self._side,) * 3, -1) for part in self._sums)
+        axes = (0, 1, 2)
+        return values + values.flip(axes).conj(), weights + weights.flip(axes)
+
+
+def halved(
+    blocks: Iterable[tuple[Tensor, Placed]], amount: Tensor, second: Tensor
+) -> tuple[NormalEquations, NormalEquations]:
+    """Add up two halves of a set, every other block in the second.
+
+    Parameters
+    ----------
+    blocks
+        At least two.
+    amount, second
+        (N, J) how much of each map the objects hold, and (N, J, J) expected products.
+    """
+    halves = NormalEquations(amount.shape[1]), NormalEquations(amount.shape[1])
+    for number, (rows, placed) in enumerate(blocks):
+        halves[number % 2].add(placed, amount[rows], second[rows])
+    return halves
+
+
+def _sparse(index: Tensor, share: Tensor, points: int) -> csr_matrix:
+    """Matrix of the shares (N, K, 8) that lattice points have in coefficients."""
+    from scipy.sparse import csr_matrix
+
+    rows = index.shape[0] * index.shape[1]
+    starts = np.arange(0, 8 * rows + 1, 8, dtype=np.int32)
+    entries: tuple[Any, Any, Any] = (share.flatten().numpy(), index.flatten().numpy(), starts)
+    return csr_matrix(entries, shape=(rows, points))

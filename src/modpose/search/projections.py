@@ -1,0 +1,118 @@
+"""Projections of known pose as coefficients of a volume's transform, on the plane z = 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.data.batches import Batch
+from modpose.data.dataset import Dataset
+from modpose.fourier.coefficients import Coefficients, smallest_box
+from modpose.fourier.projection import Projection
+from modpose.progress import Progress
+
+IMAGES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class PosedImages:
+    """Projections of known pose as coefficients, and where they are placed.
+
+    Attributes
+    ----------
+    data
+        N images, frequencies in the plane z = 0.
+    rotation, shift
+        (N, 3, 3), and (N, 3) pixels, the last of them zero.
+    """
+
+    data: Coefficients
+    rotation: Tensor
+    shift: Tensor
+
+    def over(self, variance: Tensor) -> PosedImages:
+        """Whiten anew, the noise being of this variance (K,) in place of one."""
+        white = variance.rsqrt()
+        value, transfer = self.data.value * white, self.data.transfer * white
+        return replace(self, data=replace(self.data, value=value, transfer=transfer))
+
+    def within(self, limit: float) -> PosedImages:
+        """Keep the frequencies up to ``limit`` cycles a pixel."""
+        return replace(self, data=self.data.within(limit))
+
+
+class ImageReader:
+    """Makes whitened coefficients of a batch of images, in a box as small as is asked for.
+
+    Parameters
+    ----------
+    projection
+        How images show a volume.
+    cycles
+        Highest frequency, cycles a box.
+    """
+
+    def __init__(self, projection: Projection, cycles: float) -> None:
+        self.projection = projection
+        self.box = smallest_box(cycles, projection.box)
+        k = projection.k.cpu()
+        radius = k.norm(dim=1)
+        inside = (projection.weight.cpu() == 2) & (radius <= min(cycles, self.box / 2 - 0.5))
+        chosen = inside.nonzero().squeeze(1)
+        self.chosen = chosen[radius[chosen].argsort(stable=True)]
+        self.shell = projection.shell.cpu()[self.chosen]
+        flat = torch.cat([k, torch.zeros(len(k), 1)], 1) / self.box
+        self.frequency = flat[self.chosen]
+
+    @property
+    def limit(self) -> float:
+        """Highest frequency, cycles a pixel of the box."""
+        return float(self.frequency[-1].norm())
+
+    def images(self, batch: Batch, variance: Tensor) -> PosedImages:
+        """Read a batch, over noise of this variance by shell."""
+        assert batch.pose is not None
+        white = variance.rsqrt()[self.shell]
+        value = self.projection.transform(batch.image)[:, self.chosen] * white
+        transfer = math.sqrt(self.box) * white.expand(len(value), -1)
+        if batch.ctf is not None:
+            transfer = transfer * self.projection.transfer(batch.ctf)[:, self.chosen]
+        shift = batch.pose.shift * (self.box / self.projection.box)
+        shift = torch.cat([shift, torch.zeros(len(value), 1)], 1)
+        data = Coefficients(self.frequency, value, transfer.contiguous(), self.box)
+        return PosedImages(data, batch.pose.rotation, shift)
+
+
+def power_spectrum(
+    dataset: Dataset, rows: NDArray[np.int64], reader: ImageReader, progress: Progress
+) -> Tensor:
+    """Mean power (shells,) of the images at ``rows``: nearly all of it is noise."""
+    shells = int(reader.projection.shell.max()) + 1
+    total, white = torch.zeros(shells), torch.ones(shells)
+    for batch in dataset.batches(rows, IMAGES_AT_ONCE):
+        value = reader.images(batch, white).data.value
+        total.index_add_(0, reader.shell, value.abs().square().sum(0))
+        progress.advance(len(batch), 0.0)
+    number = torch.bincount(reader.shell, minlength=shells)
+    power = total / (len(rows) * number.clamp(min=1))
+    last = int(number.nonzero().max())
+    power[0], power[last + 1 :] = power[1], power[last]
+    return power.clamp(min=1e-8)
+
+
+def joined_images(parts: Iterable[PosedImages]) -> PosedImages:
+    """Join the images of several."""
+    every = list(parts)
+    data = replace(
+        every[0].data,
+        value=torch.cat([part.data.value for part in every]),
+        transfer=torch.cat([part.data.transfer for part in every]),
+    )
+    rotation = torch.cat([part.rotation for part in every])
+    return PosedImages(data, rotation, torch.cat([part.shift for part in every]))

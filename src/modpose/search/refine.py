@@ -1,0 +1,302 @@
+"""Refinement in two halves that share nothing but their start.
+
+Every volume is compared with averages of its own half only; what the halves agree on is signal
+(gold-standard Fourier shell correlation), and it says how far in frequency to go and how much of
+each shell to keep.  Where another pose is weighed against the one that a volume has, it is left out
+of the averages, which else would side with the noise that they took from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import Coefficients, map_coefficients
+from modpose.fourier.reference import make_references
+from modpose.geometry.rotations import geodesic
+from modpose.search.average import (
+    Sums,
+    averages,
+    fsc_of_classes,
+    put_back,
+    resolution_shell,
+    ssnr_of,
+)
+from modpose.search.classify import (
+    Assignment,
+    Schedule,
+    State,
+    best_of,
+    climb_poses,
+    generator_of,
+    grid_poses,
+)
+from modpose.search.look_alikes import APART_DEG, LookAlikes, look_alikes
+from modpose.search.so3_climb import climb
+
+BEYOND = 2
+"""Shells beyond the resolution so far that a round looks at."""
+SEARCHED_AGAIN = (0, 2)
+"""Rounds that search all poses and classes again; the others climb from the last pose."""
+TURNED = (1, 3, 5, 7)
+"""Rounds that also try turns after which the average of the class looks alike: each makes the
+average, and with it the next choice, less of a blend."""
+SETTLED = 0.005
+"""Where a smaller share of every class turns in such a round, there is no other."""
+TURNS = 3
+"""Turns that are then tried."""
+FOLDS = 3
+"""Parts of a half, where each volume is compared with averages of the parts without it."""
+LARGEST_MOVE = 3.0
+"""Largest shift on an axis of a half's frame, voxels."""
+JOIN_LIMIT = 0.2
+"""Highest frequency at which the frames of the halves are brought together, cycles a voxel."""
+
+
+class HalfMaps(NamedTuple):
+    """Averages of two independent halves, in one frame.
+
+    Attributes
+    ----------
+    first, second
+        (C, D, D, D), each filtered by the agreement of both.
+    plain_first, plain_second
+        (C, D, D, D), wedges compensated, not filtered; what a correlation is computed from.
+    combined
+        (C, D, D, D) average of all volumes.
+    fsc
+        (C, shells).
+    """
+
+    first: Tensor
+    second: Tensor
+    plain_first: Tensor
+    plain_second: Tensor
+    combined: Tensor
+    fsc: Tensor
+
+
+def split_in_halves(klass: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw half 0 or 1 for each volume, as many of each in every class; (N,) int64."""
+    half = torch.empty_like(klass)
+    for k in torch.unique(klass):
+        members = (klass == k).nonzero().squeeze(1)
+        order = torch.randperm(len(members), generator=generator)
+        half[members[order]] = torch.arange(len(members)) % 2
+    return half
+
+
+def half_maps(
+    data: Coefficients, assignment: Assignment, half: Tensor, classes: int, mask: Tensor
+) -> HalfMaps:
+    """Average the halves at their poses."""
+    sums = put_back(
+        data, 2 * assignment.klass + half, 2 * classes, assignment.rotation, assignment.shift
+    )
+    slots = torch.arange(0, 2 * classes, 2)
+    first, second = sums.slots(slots), sums.slots(slots + 1)
+    plain_first = averages(first, data.box, mask)
+    plain_second = averages(second, data.box, mask)
+    fsc = fsc_of_classes(plain_first, plain_second)
+    fsc[:, first.highest_shell + 1 :] = 0.0
+    ratio = ssnr_of(fsc, halved=False)
+
+    def filtered(part: Sums) -> Tensor:
+        return averages(part, data.box, mask, ratio)
+
+    combined = averages(first + second, data.box, mask, 2 * ratio)
+    return HalfMaps(filtered(first), filtered(second), plain_first, plain_second, combined, fsc)
+
+
+def refine(
+    data: Coefficients,
+    state: State,
+    *,
+    mask: Tensor,
+    reach: float,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    report: Callable[[State], None] | None = None,
+) -> tuple[State, HalfMaps, Tensor]:
+    """Refine poses and classes in two independent halves.
+
+    Parameters
+    ----------
+    data
+        N volumes.
+    state
+        Where the search ended.
+    mask, reach, schedule, seed
+        As in :func:`modpose.search.classify.classify`.
+    report
+        Called after every round.
+
+    Returns
+    -------
+    state, maps, half
+        The assignment with the combined averages and the independent halves' correlation; the
+        averages of the halves; and (N,) which half each volume is in.
+    """
+    schedule = schedule or Schedule()
+    generator = generator_of(seed, schedule.rounds + 1)
+    assignment, classes = state.assignment, len(state.volumes)
+    half = split_in_halves(assignment.klass, generator)
+    limit = schedule.limits[1]
+    maps = half_maps(data.within(limit), assignment, half, classes, mask)
+    settled = False
+    for number in range(schedule.refine_rounds):
+        seen, before = data.within(limit), assignment.rotation
+        trying = number in TURNED and not settled
+        turns = look_alikes(maps.combined, TURNS) if trying else None
+        parts = []
+        for side, volumes in enumerate((maps.first, maps.second)):
+            rows = (half == side).nonzero().squeeze(1)
+            mine = Assignment(*(part[rows] for part in assignment))
+            own = seen.rows(rows)
+            if turns is None and number not in SEARCHED_AGAIN:
+                parts.append((rows, _climbed(own, mine, volumes, reach)))
+                continue
+            ratio = ssnr_of(maps.fsc, halved=False)
+            for some, others in _left_out(own, mine, classes, mask, ratio, generator):
+                few = Assignment(*(part[some] for part in mine))
+                found = _elsewhere(own.rows(some), few, others, turns, reach, schedule, generator)
+                parts.append((rows[some], found))
+        assignment = _gathered(parts)
+        if trying:
+            settled = _turned(before, assignment, classes) < SETTLED
+        maps = half_maps(seen, assignment, half, classes, mask)
+        turns = look_alikes(maps.first, TURNS) if trying else None
+        assignment = _in_one_frame(assignment, half, maps, turns, min(JOIN_LIMIT, limit))
+        limit = _next_limit(maps.fsc, data, schedule)
+        maps = half_maps(data.within(limit), assignment, half, classes, mask)
+        state = State(state.round + 1, assignment, maps.combined, maps.fsc)
+        if report is not None:
+            report(state)
+    return state, maps, half
+
+
+def _turned(before: Tensor, now: Assignment, classes: int) -> float:
+    """Return the share of the volumes, of the class where it is largest, that were turned."""
+    far = geodesic(before, now.rotation) > math.radians(APART_DEG)
+    count = torch.bincount(now.klass, minlength=classes)
+    turned = torch.bincount(now.klass[far], minlength=classes)
+    return float((turned / count.clamp(min=1)).max())
+
+
+def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float) -> Assignment:
+    """Climb from the last poses."""
+    owner = torch.arange(len(seen))
+    references = make_references(volumes, float(seen.radius[-1]), slopes=True)
+    posed = climb(
+        seen, references, owner, mine.klass, mine.rotation, mine.shift, steps=3, reach=reach
+    )
+    return Assignment(posed.rotation, posed.shift, mine.klass, posed.score, posed.amplitude)
+
+
+def _left_out(
+    seen: Coefficients,
+    mine: Assignment,
+    classes: int,
+    mask: Tensor,
+    ssnr: Tensor,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Divide the volumes of a half into folds, each with the averages of the other folds.
+
+    An average holds the noise of its volumes at the poses that they have, and so would speak for
+    these poses against any other.
+    """
+    fold = torch.randperm(len(seen), generator=generator) % FOLDS
+    slot = mine.klass * FOLDS + fold
+    sums = put_back(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
+    for number in range(FOLDS):
+        others = torch.tensor([f for f in range(FOLDS) if f != number])
+        index = torch.arange(classes)[:, None] * FOLDS + others
+        rest = Sums(sums.value[index].sum(1), sums.weight[index].sum(1), sums.padded)
+        yield (fold == number).nonzero().squeeze(1), averages(rest, seen.box, mask, ssnr)
+
+
+def _elsewhere(
+    seen: Coefficients,
+    mine: Assignment,
+    volumes: Tensor,
+    turns: LookAlikes | None,
+    reach: float,
+    schedule: Schedule,
+    generator: torch.Generator,
+) -> Assignment:
+    """Climb from the last poses, and from what looks alike or else from a new search; the best."""
+    here = _climbed(seen, mine, volumes, reach)
+    if turns is None:
+        found = grid_poses(seen, volumes, reach, schedule, generator, here.shift)
+        others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
+        return best_of(here, others, which)
+    rotation, shift = turns.of(mine.klass, here.rotation, here.shift)
+    several = torch.arange(len(seen)).repeat_interleave(TURNS)
+    which = mine.klass.repeat_interleave(TURNS)
+    references = make_references(volumes, float(seen.radius[-1]), slopes=True)
+    others = climb(
+        seen,
+        references,
+        several,
+        which,
+        rotation.flatten(0, 1),
+        shift.flatten(0, 1),
+        steps=3,
+        reach=reach,
+    )
+    return best_of(here, others, which)
+
+
+def _gathered(parts: list[tuple[Tensor, Assignment]]) -> Assignment:
+    order = torch.cat([rows for rows, _ in parts]).argsort()
+    columns = zip(*(found for _, found in parts), strict=True)
+    return Assignment(*(torch.cat(column)[order] for column in columns))
+
+
+def _in_one_frame(
+    assignment: Assignment, half: Tensor, maps: HalfMaps, turns: LookAlikes | None, limit: float
+) -> Assignment:
+    """Turn and move the second half's upright frames onto the first's, six numbers a class.
+
+    Halves of an object that looks nearly as before after a turn may have settled that turn apart.
+    """
+    classes, seen = len(maps.first), map_coefficients(maps.second, limit)
+    own, shift = torch.arange(classes), torch.zeros(classes, 1, 3)
+    rotation = torch.eye(3).expand(classes, 1, 3, 3)
+    if turns is not None:
+        turned, moved = turns.of(own, rotation[:, 0], shift[:, 0])
+        rotation, shift = torch.cat([rotation, turned], 1), torch.cat([shift, moved], 1)
+    tried = rotation.shape[1]
+    several = own.repeat_interleave(tried)
+    references = make_references(maps.first, limit, slopes=True)
+    found = climb(
+        seen,
+        references,
+        several,
+        several,
+        rotation.flatten(0, 1),
+        shift.flatten(0, 1),
+        steps=6,
+        reach=LARGEST_MOVE,
+    )
+    best = found.rows(found.score.reshape(classes, tried).argmax(1) + own * tried)
+    turn, move = best.rotation[assignment.klass], best.shift[assignment.klass]
+    rotation = assignment.rotation @ turn
+    shift = assignment.shift + torch.einsum("nij,nj->ni", assignment.rotation, move)
+    second = half == 1
+    return assignment._replace(
+        rotation=torch.where(second[:, None, None], rotation, assignment.rotation),
+        shift=torch.where(second[:, None], shift, assignment.shift),
+    )
+
+
+def _next_limit(fsc: Tensor, data: Coefficients, schedule: Schedule) -> float:
+    """Go a little beyond the best resolution of any class, never back below the search's."""
+    reached = (int(resolution_shell(fsc).max()) + BEYOND) / data.box
+    highest = min(schedule.refine_limit, float(data.radius[-1]))
+    return min(highest, max(reached, schedule.limits[1]))

@@ -1,0 +1,174 @@
+"""Merging two classes that show one structure, and splitting off what fits worst.
+
+From a random start a structure of many volumes may take two classes, and two others share one.  No
+single volume gains by moving then; so the two averages that are most alike are made one, volumes
+that fit their class worst found another in its place, and a few rounds tell whether that explains
+the set better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import Coefficients, map_coefficients
+from modpose.fourier.reference import make_references
+from modpose.geometry.groups import so3_grid
+from modpose.search.classify import (
+    Assignment,
+    Schedule,
+    State,
+    average_classes,
+    generator_of,
+    search_round,
+)
+from modpose.search.so3_climb import climb
+from modpose.search.so3_search import search, shift_grid
+
+GRID_LIMIT, LIMIT = 0.15, 0.2
+"""Frequencies up to here choose where to climb from, and tell how alike averages are."""
+ROTATIONS, TRIED, REACH = 1000, 4, 2.0
+"""Of the grid; poses that are climbed; largest shift, voxels."""
+ALIKE = 0.95
+"""Least correlation of two averages that may be one."""
+WORST, LEAST = 0.2, 10
+"""Share of the volumes of a class that found another, and the smallest class that is split."""
+ROUNDS = 4
+"""Rounds until the groups are compared."""
+
+
+class Pair(NamedTuple):
+    """Two averages: the second is the first, turned and moved.
+
+    Attributes
+    ----------
+    first, second
+        Numbers of the classes.
+    correlation
+        Of the averages at this pose.
+    rotation, shift
+        (3, 3) g and (3,) s, voxels: second(x) is about first(g^T (x - s)).
+    """
+
+    first: int
+    second: int
+    correlation: float
+    rotation: Tensor
+    shift: Tensor
+
+
+def most_alike(volumes: Tensor) -> Pair:
+    """Find the two of C >= 2 averages (C, D, D, D) that are most alike, each turned any way."""
+    classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
+    found = search(
+        seen.within(GRID_LIMIT),
+        make_references(volumes, GRID_LIMIT),
+        so3_grid(ROTATIONS).float(),
+        shift_grid(REACH, 1.0),
+        top=TRIED,
+    )
+    owner, which = (
+        index.flatten().repeat_interleave(TRIED)
+        for index in torch.meshgrid(torch.arange(classes), torch.arange(classes), indexing="ij")
+    )
+    references = make_references(volumes, LIMIT, slopes=True)
+    start = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
+    top = climb(seen, references, owner, which, *start, steps=5, reach=2 * REACH)
+    score = top.score.reshape(classes, classes, TRIED)
+    power = score.amax(2).diagonal().clamp(min=1e-12)  # of each with itself
+    correlation = (score / power[:, None, None]).clamp(0, 1).sqrt()
+    correlation[torch.triu_indices(classes, classes).unbind()] = -1.0  # second below first
+    place = int(correlation.argmax())
+    second, first = place // (classes * TRIED), place // TRIED % classes
+    best = float(correlation.flatten()[place])
+    return Pair(first, second, best, top.rotation[place], top.shift[place])
+
+
+def regrouped(
+    data: Coefficients,
+    state: State,
+    *,
+    mask: Tensor,
+    reach: float,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    report: Callable[[State], None] | None = None,
+) -> State:
+    """Merge and split as long as that explains the volumes better.
+
+    Parameters
+    ----------
+    data
+        N volumes.
+    state
+        Where the search ended; the number of its round stays.
+    mask, reach, schedule, seed
+        As in :func:`modpose.search.classify.classify`.
+    report
+        Called after every round that is tried.
+    """
+    schedule = schedule or Schedule()
+    generator = generator_of(seed, -1)
+    for _ in range(len(state.volumes) - 1):
+        pair = most_alike(state.volumes)
+        if pair.correlation < ALIKE:
+            return state
+        trial = replace(state, volumes=_split(data, state, pair, mask, generator))
+        for _ in range(ROUNDS):
+            trial = search_round(data, trial, mask, reach, schedule, seed)
+            if report is not None:
+                report(trial)
+        if trial.assignment.score.mean() <= state.assignment.score.mean():
+            return state
+        state = replace(trial, round=state.round)
+    return state
+
+
+def _split(
+    data: Coefficients, state: State, pair: Pair, mask: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the averages (C, D, D, D) after one merger and one split."""
+    classes, seen = len(state.volumes), data.within(LIMIT)
+    here = _merged(state.assignment, pair)
+    volumes, _ = average_classes(seen, here, classes, mask, generator)
+    references = make_references(volumes, LIMIT, slopes=True)
+    own = torch.arange(len(data))
+    posed = climb(seen, references, own, here.klass, here.rotation, here.shift, steps=2)
+    left = seen.value.abs().square().sum(1) - posed.score  # nats; noise alone leaves about K
+    worst = _worst(left, here.klass, classes)
+    klass = here.klass.clone()
+    klass[worst] = pair.second
+    apart = here._replace(rotation=posed.rotation, shift=posed.shift, klass=klass)
+    volumes, _ = average_classes(seen, apart, classes, mask, generator)
+    return volumes
+
+
+def _merged(here: Assignment, pair: Pair) -> Assignment:
+    """Put the volumes of the second class into the first, their poses in its frame."""
+    moved = here.klass == pair.second
+    return here._replace(
+        rotation=torch.where(moved[:, None, None], here.rotation @ pair.rotation, here.rotation),
+        shift=torch.where(moved[:, None], here.shift + here.rotation @ pair.shift, here.shift),
+        klass=torch.where(moved, pair.first, here.klass),
+    )
+
+
+def _worst(left: Tensor, klass: Tensor, classes: int) -> Tensor:
+    """Return the volumes with most left over, of the class where these trail off furthest."""
+    found, furthest = klass[:0], -math.inf
+    for number in range(classes):
+        members = (klass == number).nonzero().squeeze(1)
+        if len(members) < LEAST:
+            continue
+        low, middle, high = left[members].quantile(torch.tensor([WORST / 2, 0.5, 1 - WORST / 2]))
+        trail = float((high - middle) / (middle - low).clamp(min=1e-9))
+        if trail > furthest:
+            furthest = trail
+            count = math.ceil(WORST * len(members))
+            found = members[left[members].argsort(descending=True)[:count]]
+    return found

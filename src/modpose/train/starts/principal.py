@@ -1,0 +1,193 @@
+"""Mean volume and principal motions of posed particle images, before any training.
+
+Probabilistic principal components in volume space (Tipping & Bishop 1999; Tagare et al. 2015): an
+image is a projection of mean + z_1 W_1 + ... + z_J W_J through its pose and CTF, z ~ N(0, I).
+Motions are told apart by low frequencies, first very low ones; then every image, its z known, is
+put back once at all frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.config import Config, PrincipalFieldConfig
+from modpose.data.dataset import Dataset
+from modpose.errors import InputError
+from modpose.fourier.projection import SETTLED
+from modpose.model.fields.principal import PrincipalField
+from modpose.model.vae import Vae
+from modpose.progress import Progress
+from modpose.search.average import half_averages, soft_sphere
+from modpose.search.motion import (
+    Motions,
+    agreed_variance,
+    amounts,
+    expected,
+    power_of,
+    principal_motions,
+    prior_variance,
+)
+from modpose.search.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
+from modpose.search.projections import (
+    IMAGES_AT_ONCE,
+    ImageReader,
+    PosedImages,
+    joined_images,
+    power_spectrum,
+)
+from modpose.search.solvent import molecule_mask
+
+MOST_POINTS = 1 << 23
+"""Coefficients that motions are told apart by; beyond it, images are left out at random."""
+MARGIN = 4.0
+"""Pixels between the mask's sphere and the box."""
+ITERATIONS = 12
+"""Of either round; what is left to find by then are motions too weak to matter."""
+
+
+def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> None:
+    """Give a model with a principal field its mean, its motions and the noise.
+
+    Parameters
+    ----------
+    vae
+        A new one, on the processor; changed in place.
+    dataset
+        Images with poses; its training half is used.
+    config
+        The run's configuration.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        Where there are too few images.
+    """
+    field, projection = vae.field, vae.projection
+    assert isinstance(field, PrincipalField) and projection is not None
+    assert isinstance(config.model.field, PrincipalFieldConfig)
+    count, name = config.model.field.motions, dataset.source.stack.name
+    if len(dataset.train) <= 2 * count:
+        raise InputError.of(name, "the number of images", dataset.n, f"more than {2 * count}")
+    last = projection.box / 2 - 0.5
+    low, every, drawn = (
+        ImageReader(projection, min(cycles, last))
+        for cycles in (config.model.field.cycles, last, config.model.field.drawn)
+    )
+    rows = _some(dataset.train, len(low.frequency), config.seed)
+    steps = 3 * len(rows) + len(dataset.train)
+    with Progress("principal motions", steps, quiet=quiet) as progress:
+        variance = power_spectrum(dataset, rows, every, progress)
+        images = joined_images(
+            low.images(b, variance) for b in dataset.batches(rows, IMAGES_AT_ONCE)
+        )
+        left = _left(images, _still(images), low.shell, len(variance))
+        images, variance = images.over(left[low.shell]), variance * left
+        motions = _motions(images, count, config.seed, progress)
+        variance = variance * _left(images, motions, low.shell, len(variance))
+        maps = _drawn(dataset, low, drawn, motions, variance, progress)
+    if config.model.field.solvent == "flatten":
+        maps = maps * molecule_mask(maps, drawn.box - MARGIN)
+    field.set_volumes(maps)
+    projection.log_variance.copy_(variance.log())
+    projection.seen.fill_(SETTLED)
+
+
+def _some(train: NDArray[np.int64], points: int, seed: int) -> NDArray[np.int64]:
+    """Choose as many images, of so many coefficients each, as can be kept in memory."""
+    count = min(len(train), max(2, MOST_POINTS // points))
+    return np.sort(np.random.default_rng(seed).choice(train, count, replace=False))
+
+
+def _motions(images: PosedImages, count: int, seed: int, progress: Progress) -> Motions:
+    """Find motions by the lower half of the frequencies, then by all of them."""
+    mask = _mask(images.data.box)
+    z: Tensor | None = None
+    for part in (images.within(0.5 * float(images.data.radius[-1])), images):
+        motions = principal_motions(
+            part.data,
+            part.rotation,
+            part.shift,
+            _mean(part, mask),
+            mask,
+            count=count,
+            generator=torch.Generator().manual_seed(seed),
+            start=z,
+            iterations=ITERATIONS,
+        )
+        z = motions.z
+        progress.advance(len(images.data), 0.0)
+    return motions
+
+
+def _mask(box: int) -> Tensor:
+    return soft_sphere(box, box - MARGIN)
+
+
+def _still(images: PosedImages) -> Motions:
+    """Return the mean alone, without motions."""
+    mean, none = _mean(images, _mask(images.data.box)), torch.zeros(len(images.data), 0)
+    return Motions(mean, mean.new_zeros(0, *mean.shape), none, none)
+
+
+def _mean(images: PosedImages, mask: Tensor) -> Tensor:
+    """Average, each frequency with the weight that the agreement of two halves gives it."""
+    blocks = PlacedBlocks(images.data, images.rotation, images.shift)
+    count = len(images.data)
+    halves = halved(blocks, torch.ones(count, 1), torch.ones(count, 1, 1))
+    return _average(halves, images.data.box, mask)
+
+
+def _average(halves: tuple[NormalEquations, NormalEquations], box: int, mask: Tensor) -> Tensor:
+    volumes, _ = half_averages(halves[0].first(), halves[1].first(), box, mask)
+    return volumes[0]
+
+
+def _left(images: PosedImages, motions: Motions, shell: Tensor, shells: int) -> Tensor:
+    """Power (shells,) that mean and motions leave of whitened images, which is noise."""
+    total = torch.zeros(shells)
+    blocks = PlacedBlocks(images.data, images.rotation, images.shift)
+    table = _table(motions, blocks.limit)
+    for rows, placed in blocks:
+        amount = torch.cat([torch.ones(len(rows), 1), motions.z[rows]], 1).to(torch.complex64)
+        predicted = torch.einsum("nj,njk->nk", amount, placed.predictions(table))
+        total.index_add_(0, shell, (placed.value - predicted).abs().square().sum(0))
+    number = torch.bincount(shell, minlength=shells) * len(images.data)
+    left = torch.where(number > 0, total / number.clamp(min=1), 1.0)
+    left[0] = left[1]
+    return left
+
+
+def _table(motions: Motions, limit: float) -> Tensor:
+    return table_of(torch.cat([motions.mean[None], motions.directions]), limit)
+
+
+def _drawn(
+    dataset: Dataset,
+    low: ImageReader,
+    drawn: ImageReader,
+    motions: Motions,
+    variance: Tensor,
+    progress: Progress,
+) -> Tensor:
+    """Mean and motions (J + 1, b, b, b), their details too, from one pass through the images."""
+    count, mask = len(motions.directions), _mask(drawn.box)
+    table = _table(motions, low.limit)
+    halves = NormalEquations(count + 1), NormalEquations(count + 1)
+    at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
+    for number, batch in enumerate(dataset.batches(dataset.train, at_once)):
+        seen = low.images(batch, variance)
+        z, spread = expected(Placed(seen.data, seen.rotation, seen.shift), table)
+        whole = drawn.images(batch, variance)
+        placed = Placed(whole.data, whole.rotation, whole.shift)
+        halves[number % 2].add(placed, *amounts(z, spread))
+        progress.advance(len(batch), 0.0)
+    power = power_of(_average(halves, drawn.box, mask)[None])[0]
+    agreed = agreed_variance(halves, mask, prior_variance(power, count))
+    return (halves[0] + halves[1]).solve(mask, agreed)
