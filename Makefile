@@ -49,7 +49,7 @@ matrix: env  ## try every verb on every recipe (`make test` tries one recipe of 
 	OMP_NUM_THREADS=1 MODPOSE_MATRIX=all $(BIN)/pytest -n 2 tests/test_recipes_and_verbs.py
 
 test-kills: env  ## kill fits at every moment at which they change a file (two minutes)
-	MODPOSE_KILLS_EVERY=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/core/test_kills.py
+	MODPOSE_KILLS_EVERY=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/run/test_kills.py
 
 check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff check

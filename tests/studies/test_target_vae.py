@@ -178,15 +178,17 @@ def test_absent_galaxies_are_said(tmp_path: Path) -> None:
 
 def test_a_failed_fit_is_said_and_the_other_studies_are_written(tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((24, 12, 12)).astype(np.float32)
-    sample = write_sample(tmp_path / "data", "noise", "Noise.", images, 4)
+    sound = write_sample(tmp_path / "data", "noise", "Noise.", images, 4)
+    # squares beyond single precision: the first loss is infinite
+    huge = write_sample(tmp_path / "data", "huge", "Huge.", 1e25 * images, 4)
 
-    def of(name: str, lr: float) -> Study:
-        options = {"model": {"encoder": {"hidden": 4}}, "train": {"epochs": 2, "lr": lr}}
+    def of(name: str, sample: Sample) -> Study:
+        options = {"model": {"encoder": {"hidden": 4}}, "train": {"epochs": 2}}
         fit = study.Fit(name, sample, "vae", options, 0, None, (4, 2))
         return Study(f"Study {name}", [], [fit], lambda results, _: [f"drew {sorted(results)}"])
 
     conduct = Conduct("test", "Title", tmp_path / "out", 1, ["Said."], ["a", "b", "c"])
-    studies = {"a": lambda s: of("x", 1e30), "b": lambda s: of("y", 1e-3), "c": lambda s: "No."}
+    studies = {"a": lambda s: of("x", huge), "b": lambda s: of("y", sound), "c": lambda s: "No."}
     with pytest.raises(TrainingError, match="1 of 2 fits failed"):
         conduct.carry_out(None, studies)
     page = (tmp_path / "out" / "index.md").read_text()

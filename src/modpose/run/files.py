@@ -71,8 +71,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 where = f"{shown(name)[1:-1]} in line {number}"
                 raise InputError.of(path, where, shown(value), "a number")
-        rows.append(row)
+        rows.append(dict(_renamed(name, value) for name, value in row.items()))
     return rows
+
+
+def _renamed(name: str, value: float) -> tuple[str, float]:
+    """Give a metric of version 0.1 its present name and sign."""
+    if name == "taught":
+        return "pose_supervision", -value
+    return "first_pass" if name == "first" else name, value
 
 
 def check_latents(path: Path, table: pd.DataFrame, z_dim: int, n: object) -> None:

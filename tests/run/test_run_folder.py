@@ -144,7 +144,7 @@ def test_damaged_weights_and_latents_are_refused(run: Path) -> None:
         whole = (run / name).read_bytes()
         middle = len(whole) // 2
         (run / name).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
-        for use in (Run.latents, Run.model):
+        for use in (Run.latents, lambda opened: PoseModel.load(opened.path)):
             with pytest.raises(InputError, match=rf"{name}: .*checksum"):
                 use(Run.open(run))
         (run / name).write_bytes(whole)
