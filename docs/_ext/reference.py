@@ -82,6 +82,7 @@ class OptionReference(Reference):
 
 def _other_sections(config: Any) -> list[str]:
     first = {"DataConfig", "ModelConfig", "TrainConfig", "Frozen", "Config"}
+    first |= {"EncoderSection", "FieldSection"}
     return [
         name
         for name, value in vars(config).items()

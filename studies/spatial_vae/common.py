@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modpose.config import DenseFieldConfig, ImplicitFieldConfig, MlpEncoderConfig
 from modpose.estimator import PoseModel
 from modpose.plot import grids
 from modpose.plot.figures import Look
@@ -54,13 +55,13 @@ def networks(fits: Sequence[Fit]) -> str:
     for fit in fits:
         model = fit.config().model
         field = model.field
-        if field.kind == "fronted":
+        if not isinstance(field, ImplicitFieldConfig | DenseFieldConfig):
             continue
         of_field = f"{field.depth} × {field.hidden} {field.activation}"
-        if field.kind == "implicit" and field.fourier is not None:
+        if isinstance(field, ImplicitFieldConfig) and field.fourier is not None:
             of_field += f" on {field.fourier.count} random Fourier features"
         encoder = model.encoder
-        if encoder.kind == "mlp":
+        if isinstance(encoder, MlpEncoderConfig):
             of_encoder = f"{encoder.depth} × {encoder.hidden} {encoder.activation}"
             said[fit.recipe] = f"`{fit.recipe}` {of_encoder} and {of_field}"
     return f"Hidden layers of encoder and decoder: {'; '.join(said.values())}."

@@ -84,11 +84,12 @@ def recipes(
     """
     from modpose.config import dump_config
     from modpose.options import resolve
-    from modpose.recipes import RECIPES, recipe_config
+    from modpose.recipes import all_recipes, recipe_config
 
     if name is None:
-        width = max(map(len, RECIPES))
-        for key, recipe in RECIPES.items():
+        known = all_recipes()
+        width = max(map(len, known))
+        for key, recipe in known.items():
             typer.echo(f"{key:{width}}  {recipe.title}")
         return
     typer.echo(dump_config(resolve(recipe_config(name))), nl=False)

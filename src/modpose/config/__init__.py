@@ -14,6 +14,7 @@ from modpose.config.data import (
     DataConfig,
 )
 from modpose.config.encoders import (
+    OWN_ENCODERS,
     ConvEncoderConfig,
     EncoderConfig,
     HarmonicEncoderConfig,
@@ -25,6 +26,7 @@ from modpose.config.encoders import (
     TableEncoderConfig,
 )
 from modpose.config.fields import (
+    OWN_FIELDS,
     BasisFieldConfig,
     ConvFieldConfig,
     DenseFieldConfig,
@@ -45,8 +47,9 @@ from modpose.config.model import (
     ShiftConfig,
     SpectralConfig,
 )
-from modpose.config.section import Activation, Frozen, Seed
+from modpose.config.section import Activation, EncoderSection, FieldSection, Frozen, Seed, kind_of
 from modpose.config.start import AlignmentStartConfig, SubspacesStartConfig
+from modpose.config.system import Recipe, Section, System, section_of
 from modpose.config.train import (
     AugmentConfig,
     CauchyConfig,
@@ -79,7 +82,9 @@ __all__ = [
     "DataConfig",
     "DenseFieldConfig",
     "EncoderConfig",
+    "EncoderSection",
     "FieldConfig",
+    "FieldSection",
     "FourierFeatures",
     "FourierFieldConfig",
     "FrontedFieldConfig",
@@ -96,6 +101,7 @@ __all__ = [
     "PoseRefinementConfig",
     "PrincipalEncoderConfig",
     "PrincipalFieldConfig",
+    "Recipe",
     "RotationConfig",
     "Schedule",
     "ShiftConfig",
@@ -103,6 +109,7 @@ __all__ = [
     "SoftCellsConfig",
     "SpectralConfig",
     "SubspacesStartConfig",
+    "System",
     "TableEncoderConfig",
     "TopCellsConfig",
     "TrainConfig",
@@ -130,7 +137,7 @@ class Config(Frozen):
 def parse_config(values: dict[str, Any], where: str) -> Config:
     """Validate nested ``values``; an error names ``where``, the option, found and expected."""
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_with_sections_of_others(values, where))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option, kind = _option_of(first["loc"], values)
@@ -146,6 +153,35 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
         if first["type"] == "union_tag_not_found":
             expected = f"its kind, too (--set {option}.kind=...)"
         raise InputError.of(where, option, shown(first.get("input")), expected) from None
+
+
+def _with_sections_of_others(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """Make the sections whose kinds other packages bring."""
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return values
+    made = {}
+    for name, own in (("encoder", OWN_ENCODERS), ("field", OWN_FIELDS)):
+        options = model.get(name)
+        kind = kind_of(options)
+        if not isinstance(options, dict) or not isinstance(kind, str) or kind in own:
+            continue
+        section = section_of(name, kind)
+        if section is not None:
+            made[name] = _section(section, options, f"{where}: model.{name}")
+    return values if not made else {**values, "model": {**model, **made}}
+
+
+def _section(section: type[Section], options: dict[str, Any], where: str) -> Section:
+    try:
+        return section.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{where}: there is no option {shown(option)}") from None
+        found = shown(first.get("input"))
+        raise InputError.of(f"{where}.{option}", "the value", found, expectation(first)) from None
 
 
 def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:

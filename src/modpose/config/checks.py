@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modpose.config import Config, MlpEncoderConfig
+from modpose.config import Config, MlpEncoderConfig, PrincipalFieldConfig
 from modpose.errors import InputError
 
 
@@ -131,8 +131,9 @@ def _check_principal(config: Config) -> None:
     if model.encoder.kind == "principal" and model.field.kind != "principal":
         expected = "principal, whose motions the encoder of that name reads"
         raise InputError.of(name, "model.field.kind", model.field.kind, expected)
-    if model.field.kind == "principal" and not 1 <= model.z_dim <= model.field.motions:
-        expected = f"1 to {model.field.motions} (model.field.motions)"
+    field = model.field
+    if isinstance(field, PrincipalFieldConfig) and not 1 <= model.z_dim <= field.motions:
+        expected = f"1 to {field.motions} (model.field.motions)"
         raise InputError.of(name, "model.z_dim", model.z_dim, expected)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, InstanceOf, SerializeAsAny, Tag
 
-from modpose.config.section import Activation, Depth, Frozen, Rate, Weight, Width
+from modpose.config.section import (
+    Activation,
+    Depth,
+    EncoderSection,
+    Rate,
+    Weight,
+    Width,
+    kind_of,
+)
 
 
-class MlpEncoderConfig(Frozen):
+class MlpEncoderConfig(EncoderSection):
     """A perceptron on the flattened image (spatial-VAE)."""
 
     kind: Literal["mlp"] = "mlp"
@@ -23,7 +31,7 @@ class MlpEncoderConfig(Frozen):
     picture, weighted by CTF and noise and turned in the plane, and the direction of view."""
 
 
-class TableEncoderConfig(Frozen):
+class TableEncoderConfig(EncoderSection):
     """A lookup table: one row of variational parameters an image, no network."""
 
     kind: Literal["table"] = "table"
@@ -42,7 +50,7 @@ class TableEncoderConfig(Frozen):
     """Learning rate of the rows (the field has its own, ``train.lr``)."""
 
 
-class OrbitEncoderConfig(Frozen):
+class OrbitEncoderConfig(EncoderSection):
     """A group convolution (TARGET-VAE): one cell a position and rotation of its kernels."""
 
     kind: Literal["orbit"] = "orbit"
@@ -68,7 +76,7 @@ class OrbitEncoderConfig(Frozen):
     """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
 
 
-class OctahedralEncoderConfig(Frozen):
+class OctahedralEncoderConfig(EncoderSection):
     """Volumes: rotations proposed on the 24 turns of the cube, climbed on the model's volumes."""
 
     kind: Literal["octahedral"] = "octahedral"
@@ -93,7 +101,7 @@ class OctahedralEncoderConfig(Frozen):
     """Volumes drawn from the model that the network learns from, for each one of the data."""
 
 
-class PolarEncoderConfig(Frozen):
+class PolarEncoderConfig(EncoderSection):
     """Centre by attention, angle by correlation with the model's own picture (modpose)."""
 
     kind: Literal["polar"] = "polar"
@@ -112,7 +120,7 @@ class PolarEncoderConfig(Frozen):
     activation: Activation = "leaky-relu"
 
 
-class ConvEncoderConfig(Frozen):
+class ConvEncoderConfig(EncoderSection):
     """Strided convolutions in 2-D or 3-D, each halving the box (affinity-VAE)."""
 
     kind: Literal["conv"] = "conv"
@@ -129,7 +137,7 @@ class ConvEncoderConfig(Frozen):
     """``group``: normalise each layer over groups of its channels, image by image."""
 
 
-class PrincipalEncoderConfig(Frozen):
+class PrincipalEncoderConfig(EncoderSection):
     """The exact posterior of the motions of a ``principal`` field, bent by a perceptron."""
 
     kind: Literal["principal"] = "principal"
@@ -138,7 +146,7 @@ class PrincipalEncoderConfig(Frozen):
     activation: Activation = "silu"
 
 
-class HarmonicEncoderConfig(Frozen):
+class HarmonicEncoderConfig(EncoderSection):
     """Content from powers of learned radial profiles of harmonics: it does not turn."""
 
     kind: Literal["harmonic"] = "harmonic"
@@ -154,14 +162,25 @@ class HarmonicEncoderConfig(Frozen):
     """Fraction of the powers that training leaves out, drawn afresh each step."""
 
 
+OTHER = "of another package"
+OWN_ENCODERS = {"mlp", "harmonic", "table", "octahedral", "orbit", "polar", "conv", "principal"}
+
+
+def _tag(value: Any) -> Any:
+    """Say which part of the union below a value belongs to."""
+    kind = kind_of(value)
+    return OTHER if isinstance(value, EncoderSection) and kind not in OWN_ENCODERS else kind
+
+
 EncoderConfig = Annotated[
-    MlpEncoderConfig
-    | HarmonicEncoderConfig
-    | TableEncoderConfig
-    | OctahedralEncoderConfig
-    | OrbitEncoderConfig
-    | PolarEncoderConfig
-    | ConvEncoderConfig
-    | PrincipalEncoderConfig,
-    Field(discriminator="kind"),
+    Annotated[MlpEncoderConfig, Tag("mlp")]
+    | Annotated[HarmonicEncoderConfig, Tag("harmonic")]
+    | Annotated[TableEncoderConfig, Tag("table")]
+    | Annotated[OctahedralEncoderConfig, Tag("octahedral")]
+    | Annotated[OrbitEncoderConfig, Tag("orbit")]
+    | Annotated[PolarEncoderConfig, Tag("polar")]
+    | Annotated[ConvEncoderConfig, Tag("conv")]
+    | Annotated[PrincipalEncoderConfig, Tag("principal")]
+    | Annotated[SerializeAsAny[InstanceOf[EncoderSection]], Tag(OTHER)],
+    Discriminator(_tag),
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, InstanceOf, SerializeAsAny, Tag
 
-from modpose.config.section import Activation, Depth, Frozen, Scale, Width
+from modpose.config.section import Activation, Depth, FieldSection, Frozen, Scale, Width, kind_of
 
 
 class FourierFeatures(Frozen):
@@ -16,7 +16,7 @@ class FourierFeatures(Frozen):
     sigma: Scale = 1.0
 
 
-class ImplicitFieldConfig(Frozen):
+class ImplicitFieldConfig(FieldSection):
     """A coordinate network: the value at x given z, evaluated at every pixel asked for."""
 
     kind: Literal["implicit"] = "implicit"
@@ -31,7 +31,7 @@ class ImplicitFieldConfig(Frozen):
     fourier: FourierFeatures | None = None
 
 
-class DenseFieldConfig(Frozen):
+class DenseFieldConfig(FieldSection):
     """A perceptron that decodes one upright picture a z, sampled by interpolation."""
 
     kind: Literal["dense"] = "dense"
@@ -43,7 +43,7 @@ class DenseFieldConfig(Frozen):
     residual: bool = False
 
 
-class FourierFieldConfig(Frozen):
+class FourierFieldConfig(FieldSection):
     """A coordinate network of a volume's transform, read at central slices (cryoDRGN)."""
 
     kind: Literal["slices"] = "slices"
@@ -65,7 +65,7 @@ class FourierFieldConfig(Frozen):
     """Of that change."""
 
 
-class PrincipalFieldConfig(Frozen):
+class PrincipalFieldConfig(FieldSection):
     """A mean volume and its principal motions, mixed by a perceptron of content.
 
     Mean and motions are found before training, by probabilistic principal components.
@@ -86,7 +86,7 @@ class PrincipalFieldConfig(Frozen):
     activation: Activation = "silu"
 
 
-class FrontedFieldConfig(Frozen):
+class FrontedFieldConfig(FieldSection):
     """A linear layer, then transposed convolutions at full resolution (3D-SpVAE++).
 
     Every pixel of the box is decoded at once.
@@ -101,7 +101,7 @@ class FrontedFieldConfig(Frozen):
     """Side of the kernels, an odd number of pixels."""
 
 
-class ConvFieldConfig(Frozen):
+class ConvFieldConfig(FieldSection):
     """Transposed convolutions in 2-D or 3-D, each doubling the picture (affinity-VAE)."""
 
     kind: Literal["conv"] = "conv"
@@ -121,7 +121,7 @@ class ConvFieldConfig(Frozen):
     """As in the encoder."""
 
 
-class BasisFieldConfig(Frozen):
+class BasisFieldConfig(FieldSection):
     """Pictures or volumes that are added up, in amounts that depend on content."""
 
     kind: Literal["basis"] = "basis"
@@ -133,13 +133,24 @@ class BasisFieldConfig(Frozen):
     activation: Activation = "silu"
 
 
+OTHER = "of another package"
+OWN_FIELDS = {"implicit", "dense", "basis", "conv", "slices", "principal", "fronted"}
+
+
+def _tag(value: Any) -> Any:
+    """Say which part of the union below a value belongs to."""
+    kind = kind_of(value)
+    return OTHER if isinstance(value, FieldSection) and kind not in OWN_FIELDS else kind
+
+
 FieldConfig = Annotated[
-    ImplicitFieldConfig
-    | DenseFieldConfig
-    | BasisFieldConfig
-    | ConvFieldConfig
-    | FourierFieldConfig
-    | PrincipalFieldConfig
-    | FrontedFieldConfig,
-    Field(discriminator="kind"),
+    Annotated[ImplicitFieldConfig, Tag("implicit")]
+    | Annotated[DenseFieldConfig, Tag("dense")]
+    | Annotated[BasisFieldConfig, Tag("basis")]
+    | Annotated[ConvFieldConfig, Tag("conv")]
+    | Annotated[FourierFieldConfig, Tag("slices")]
+    | Annotated[PrincipalFieldConfig, Tag("principal")]
+    | Annotated[FrontedFieldConfig, Tag("fronted")]
+    | Annotated[SerializeAsAny[InstanceOf[FieldSection]], Tag(OTHER)],
+    Discriminator(_tag),
 ]

@@ -47,6 +47,23 @@ class Frozen(BaseModel):
         return values
 
 
+class EncoderSection(Frozen):
+    """Base of the sections of ``model.encoder``; each kind is a subclass with its options."""
+
+    kind: str = ""
+
+
+class FieldSection(Frozen):
+    """Base of the sections of ``model.field``; each kind is a subclass with its options."""
+
+    kind: str = ""
+
+
+def kind_of(value: Any) -> Any:
+    """Return the kind of a section, given as options or as an object; None where there is none."""
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
 def _types(annotation: Any) -> list[Any]:
     parts = get_args(annotation)
     return [part for one in parts for part in _types(one)] if parts else [annotation]

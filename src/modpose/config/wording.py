@@ -38,7 +38,7 @@ def expectation(error: Mapping[str, Any]) -> str:
     if kind == "literal_error":
         return f"one of {context['expected']}".replace(" or ", ", ")
     if kind == "union_tag_invalid":
-        return f"one of {context['expected_tags']}"
+        return f"one of {context['expected_tags']}".replace(", 'of another package'", "")
     if kind in ("too_short", "too_long"):
         length = context.get("min_length", context.get("max_length"))
         return f"a list of {length} or {'more' if kind == 'too_short' else 'fewer'}"

@@ -9,7 +9,7 @@ import torch
 from modpose.config import Config, MlpEncoderConfig, SpectralConfig
 from modpose.config.checks import check_model
 from modpose.fourier.projection import Projection
-from modpose.model.encoders import build_encoder
+from modpose.model.encoders import Place, build_encoder
 from modpose.model.memory import bounded_memory
 from modpose.model.posterior import LatentLayout
 from modpose.model.terms import Term
@@ -63,14 +63,10 @@ def assemble(
 ) -> Vae:
     """Make the parts of a model and put them together; arguments as for :func:`build_vae`."""
     layout = LatentLayout(config.model, len(shape), max(shape))
-    encoder = build_encoder(
-        config.model,
-        layout=layout,
-        channels=channels,
-        shape=shape,
-        n_images=n_images,
-        n_shown=_numbers_shown(config, shape),
+    place = Place(
+        config.model, layout, channels, tuple(shape), n_images, _numbers_shown(config, shape)
     )
+    encoder = build_encoder(place)
     return Vae(
         config,
         encoder=encoder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from modpose.config.system import installed_systems
 from modpose.errors import SHOWN, InputError, shown
 from modpose.recipes.affinity_vae import AFFINITY_VAE
 from modpose.recipes.baselines import BASELINES
@@ -23,6 +24,14 @@ DEFAULT_FOR_POSED = "modpose-posed"
 DEFAULT_FOR_VOLUMES = "modpose-3d"
 
 
+def all_recipes() -> dict[str, Recipe]:
+    """Return our recipes and those of other packages, by name; a name of ours is not replaced."""
+    others = {
+        name: recipe for system in installed_systems() for name, recipe in system.recipes.items()
+    }
+    return others | RECIPES if others else RECIPES
+
+
 def recipe_config(name: str) -> Options:
     """Return the options that a recipe sets.
 
@@ -31,9 +40,10 @@ def recipe_config(name: str) -> Options:
     InputError
         If there is no such recipe; names the nearest.
     """
-    recipe = RECIPES.get(name)
+    recipe = RECIPES.get(name) or all_recipes().get(name)
     if recipe is None:
-        near = difflib.get_close_matches(name[:SHOWN], RECIPES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(RECIPES)}"
+        known = all_recipes()
+        near = difflib.get_close_matches(name[:SHOWN], known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
         raise InputError(f"--recipe: there is no recipe {shown(name)}; {hint}")
     return {"recipe": name} | recipe.options

@@ -1,34 +1,10 @@
-"""What a recipe is, and the options that several share."""
+"""The options that several recipes share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from modpose.config.system import Options, Recipe
 
-Options = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A named configuration.
-
-    Attributes
-    ----------
-    title
-        A line for lists.
-    description
-        What it does and when to use it.
-    paper
-        The source.
-    options
-        What it sets; the rest are the defaults of :class:`modpose.config.Config`.
-    """
-
-    title: str
-    description: str
-    paper: str
-    options: Options
-
+__all__ = ["DENSE", "FOURIER", "IMPLICIT", "NO_POSE", "PERCEPTRON", "Options", "Recipe"]
 
 NO_POSE: Options = {"rotation": {"prior": "none"}, "shift": {"prior": "none"}}
 PERCEPTRON: Options = {"kind": "mlp", "hidden": 500, "depth": 2, "activation": "tanh"}

@@ -6,11 +6,15 @@ See :class:`modpose.model.encoders.encoder.Encoder`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 from modpose.config import (
     BasisFieldConfig,
     ConvEncoderConfig,
+    EncoderSection,
     HarmonicEncoderConfig,
     MlpEncoderConfig,
     ModelConfig,
@@ -19,7 +23,9 @@ from modpose.config import (
     PolarEncoderConfig,
     PrincipalEncoderConfig,
     PrincipalFieldConfig,
+    TableEncoderConfig,
 )
+from modpose.config.system import builder_of
 from modpose.model.encoders.conv import ConvEncoder
 from modpose.model.encoders.encoder import Encoder
 from modpose.model.encoders.harmonic import HarmonicEncoder
@@ -32,36 +38,88 @@ from modpose.model.encoders.table import TableEncoder
 from modpose.model.posterior import LatentLayout
 
 
-def build_encoder(
-    model: ModelConfig,
-    *,
-    layout: LatentLayout,
-    channels: int,
-    shape: Sequence[int],
-    n_images: int,
-    n_shown: int | None = None,
-) -> Encoder:
-    """Make the encoder that ``model.encoder`` names.
+@dataclass(frozen=True)
+class Place:
+    """What an encoder is made for.
 
-    ``n_shown`` is how many numbers it sees of an image, where not the pixels.
+    Attributes
+    ----------
+    model
+        The options of the model; its encoder is the section that is built.
+    layout
+        Which latent variables there are, and how a posterior is made of numbers.
+    channels, shape
+        Of the images.
+    n_images
+        Size of the stack.
+    n_shown
+        Numbers that it sees of an image, where not the pixels.
     """
-    config = model.encoder
-    if isinstance(config, MlpEncoderConfig):
-        return MlpEncoder(config, n_shown or channels * math.prod(shape), layout)
-    if isinstance(config, OrbitEncoderConfig):
-        return OrbitEncoder(model, config, layout=layout, channels=channels, shape=shape)
-    if isinstance(config, OctahedralEncoderConfig):
-        assert isinstance(model.field, BasisFieldConfig), "checked with the configuration"
-        return OctahedralEncoder(
-            model, config, layout=layout, pictures=model.field.count, channels=channels, shape=shape
-        )
-    if isinstance(config, PolarEncoderConfig):
-        return PolarEncoder(model, config, layout=layout, channels=channels, shape=shape)
-    if isinstance(config, ConvEncoderConfig):
-        return ConvEncoder(config, channels=channels, shape=shape, layout=layout)
-    if isinstance(config, PrincipalEncoderConfig):
-        assert isinstance(model.field, PrincipalFieldConfig)  # checked
-        return PrincipalEncoder(config, model.field.motions, layout)
-    if isinstance(config, HarmonicEncoderConfig):
-        return HarmonicEncoder(config, channels=channels, shape=shape, layout=layout)
-    return TableEncoder(config, n_images, layout)
+
+    model: ModelConfig
+    layout: LatentLayout
+    channels: int
+    shape: tuple[int, ...]
+    n_images: int
+    n_shown: int | None = None
+
+
+def _mlp(config: MlpEncoderConfig, at: Place) -> Encoder:
+    return MlpEncoder(config, at.n_shown or at.channels * math.prod(at.shape), at.layout)
+
+
+def _orbit(config: OrbitEncoderConfig, at: Place) -> Encoder:
+    return OrbitEncoder(at.model, config, layout=at.layout, channels=at.channels, shape=at.shape)
+
+
+def _octahedral(config: OctahedralEncoderConfig, at: Place) -> Encoder:
+    pictures = cast(BasisFieldConfig, at.model.field).count  # checked with the configuration
+    return OctahedralEncoder(
+        at.model,
+        config,
+        layout=at.layout,
+        pictures=pictures,
+        channels=at.channels,
+        shape=at.shape,
+    )
+
+
+def _polar(config: PolarEncoderConfig, at: Place) -> Encoder:
+    return PolarEncoder(at.model, config, layout=at.layout, channels=at.channels, shape=at.shape)
+
+
+def _conv(config: ConvEncoderConfig, at: Place) -> Encoder:
+    return ConvEncoder(config, channels=at.channels, shape=at.shape, layout=at.layout)
+
+
+def _principal(config: PrincipalEncoderConfig, at: Place) -> Encoder:
+    motions = cast(PrincipalFieldConfig, at.model.field).motions  # checked
+    return PrincipalEncoder(config, motions, at.layout)
+
+
+def _harmonic(config: HarmonicEncoderConfig, at: Place) -> Encoder:
+    return HarmonicEncoder(config, channels=at.channels, shape=at.shape, layout=at.layout)
+
+
+def _table(config: TableEncoderConfig, at: Place) -> Encoder:
+    return TableEncoder(config, at.n_images, at.layout)
+
+
+BUILDERS: dict[type[EncoderSection], Callable[[Any, Place], Encoder]] = {
+    MlpEncoderConfig: _mlp,
+    OrbitEncoderConfig: _orbit,
+    OctahedralEncoderConfig: _octahedral,
+    PolarEncoderConfig: _polar,
+    ConvEncoderConfig: _conv,
+    PrincipalEncoderConfig: _principal,
+    HarmonicEncoderConfig: _harmonic,
+    TableEncoderConfig: _table,
+}
+"""Section to what makes its encoder; sections of other packages are looked up in their systems."""
+
+
+def build_encoder(place: Place) -> Encoder:
+    """Make the encoder that ``model.encoder`` names."""
+    section = place.model.encoder
+    build = BUILDERS.get(type(section)) or pkgutil.resolve_name(builder_of(section))
+    return cast(Encoder, build(section, place))

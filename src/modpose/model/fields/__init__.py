@@ -11,19 +11,23 @@ inferred.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from torch import nn
 
 from modpose.config import (
     BasisFieldConfig,
     ConvFieldConfig,
-    FieldConfig,
+    DenseFieldConfig,
+    FieldSection,
     FourierFieldConfig,
     FrontedFieldConfig,
     ImplicitFieldConfig,
     PrincipalFieldConfig,
 )
+from modpose.config.system import builder_of
 from modpose.model.fields.basis import BasisField
 from modpose.model.fields.conv import ConvField
 from modpose.model.fields.dense import DenseField
@@ -32,21 +36,21 @@ from modpose.model.fields.implicit import ImplicitField
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.fields.slices import SliceField
 
+BUILDERS: dict[type[FieldSection], Callable[[Any, int, int, Sequence[int]], nn.Module]] = {
+    ImplicitFieldConfig: lambda c, z, outputs, shape: ImplicitField(c, z, outputs, len(shape)),
+    FourierFieldConfig: lambda c, z, outputs, shape: SliceField(c, z, max(shape)),
+    PrincipalFieldConfig: lambda c, z, outputs, shape: PrincipalField(c, z, max(shape)),
+    FrontedFieldConfig: FrontedField,
+    BasisFieldConfig: BasisField,
+    ConvFieldConfig: ConvField,
+    DenseFieldConfig: DenseField,
+}
+"""Section to what makes its field, from z_dim, n_outputs and shape."""
+
 
 def build_field(
-    config: FieldConfig, *, z_dim: int, n_outputs: int, shape: Sequence[int]
+    section: FieldSection, *, z_dim: int, n_outputs: int, shape: Sequence[int]
 ) -> nn.Module:
-    """Make the field that ``config`` names."""
-    if isinstance(config, FourierFieldConfig):
-        return SliceField(config, z_dim, max(shape))
-    if isinstance(config, PrincipalFieldConfig):
-        return PrincipalField(config, z_dim, max(shape))
-    if isinstance(config, ImplicitFieldConfig):
-        return ImplicitField(config, z_dim, n_outputs, len(shape))
-    if isinstance(config, FrontedFieldConfig):
-        return FrontedField(config, z_dim, n_outputs, shape)
-    if isinstance(config, BasisFieldConfig):
-        return BasisField(config, z_dim, n_outputs, shape)
-    if isinstance(config, ConvFieldConfig):
-        return ConvField(config, z_dim, n_outputs, shape)
-    return DenseField(config, z_dim, n_outputs, shape)
+    """Make the field that a section describes."""
+    build = BUILDERS.get(type(section)) or pkgutil.resolve_name(builder_of(section))
+    return cast(nn.Module, build(section, z_dim, n_outputs, shape))
