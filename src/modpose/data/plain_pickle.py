@@ -108,6 +108,8 @@ class _Reconstruct:
     __slots__ = ()
 
     def __call__(self, kind: Any, shape: Any, letter: Any) -> _Record:
+        if not (isinstance(shape, tuple) and all(type(side) is int for side in shape)):
+            raise _RefusedError("an array that is not described in full")
         return _Record()
 
 

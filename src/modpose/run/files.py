@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from modpose.errors import InputError, shown
 from modpose.files.text import read_text
 
@@ -94,6 +96,9 @@ def check_latents(path: Path, table: pd.DataFrame, z_dim: int, n: object) -> Non
             raise InputError(f"{path}: there is no column {name}, expected {expected}")
         if table[name].dtype.kind not in "iuf":
             raise InputError.of(path, f"the column {name}", "not of numbers", "numbers")
+        bad = np.flatnonzero(~np.isfinite(table[name].to_numpy()))
+        if name != "elbo" and bad.size:
+            raise InputError.of(path, f"{name} in row {bad[0] + 1}", "not finite", "a number")
 
 
 def _parsed(text: str, path: Path) -> Any:
