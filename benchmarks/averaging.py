@@ -88,7 +88,7 @@ def measure(made: Subtomograms, settings: AlignSettings) -> tuple[PoseRecovery, 
     here = found.assignment
     symmetries = [volume_symmetry(torch.from_numpy(one)) for one in made.templates()]
     recovery = recover_poses(
-        here.rotation, here.shift, here.klass, made.truth, symmetries, bounds_of(made)
+        here.rotation, here.shift, here.class_index, made.truth, symmetries, bounds_of(made)
     )
     return recovery, clock, processor
 

@@ -62,9 +62,9 @@ def recovery(
 ) -> PoseRecovery:
     """Compare what was found with the truth."""
     count = len(made.species)
-    klass = cluster(found.z, count, "kmeans", 0) if count > 1 else [0] * made.n
+    class_index = cluster(found.z, count, "kmeans", 0) if count > 1 else [0] * made.n
     rotation, shift = torch.from_numpy(found.rotation), torch.from_numpy(found.shift)
-    members = torch.as_tensor(klass)
+    members = torch.as_tensor(class_index)
     return recover_poses(rotation, shift, members, made.truth, bounds=bounds, motion=motion)
 
 

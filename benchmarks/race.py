@@ -14,7 +14,7 @@ import torch
 from benchmarks import machine
 
 
-class Turn(NamedTuple):
+class SO3Normal(NamedTuple):
     """What a contestant does in its turn, and the number of images in it."""
 
     work: Callable[[], object]
@@ -30,7 +30,7 @@ def clock(threads: int) -> Callable[[], float]:
 
 
 def race(
-    contestants: Mapping[str, Callable[[], Turn]],
+    contestants: Mapping[str, Callable[[], SO3Normal]],
     *,
     repetitions: int,
     warm_up: int,
@@ -63,7 +63,7 @@ def race(
     return milliseconds
 
 
-def _take_turns(connection: Connection, make: Callable[[], Turn], threads: int) -> None:
+def _take_turns(connection: Connection, make: Callable[[], SO3Normal], threads: int) -> None:
     """Take a turn and say how many seconds an image it took, as often as asked."""
     torch.set_num_threads(threads)
     turn, now = make(), clock(threads)

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks import digits, machine
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.infer.refine import refine
 from modpose.infer.search import grid_candidates, modes_of
 from modpose.model.build import build_vae
@@ -68,7 +68,7 @@ def measure(vae: Vae, batch: Batch, settings: SearchSettings, repetitions: int) 
     """Return the rates of the three stages, each the best of so many goes."""
     with torch.no_grad():
         z = vae.posterior(batch).best().z
-    content = Gaussian(z, torch.full_like(z, -1.0))
+    content = DiagonalNormal(z, torch.full_like(z, -1.0))
 
     def rate(work: Callable[[], object]) -> float:
         seconds = []

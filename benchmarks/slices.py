@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.race import Turn, race, table
+from benchmarks.race import SO3Normal, race, table
 from benchmarks.systems import step_optimizers
 from benchmarks.textbook.cryodrgn import CryoDrgn, Posed
 from modpose.config import merge, parse_config
@@ -39,7 +39,7 @@ def make_batch(box: int, size: int) -> Batch:
     return Batch(torch.arange(size), images, torch.tensor(CTF).expand(size, 9), pose)
 
 
-def textbook_turn(box: int, size: int) -> Turn:
+def textbook_turn(box: int, size: int) -> SO3Normal:
     """Return the textbook's step."""
     batch = make_batch(box, size)
     assert batch.pose is not None and batch.ctf is not None
@@ -53,10 +53,10 @@ def textbook_turn(box: int, size: int) -> Turn:
         model.loss(posed, generator).backward()
         optimizer.step()
 
-    return Turn(step, size)
+    return SO3Normal(step, size)
 
 
-def modpose_turn(recipe: str, box: int, size: int, precision: str) -> Turn:
+def modpose_turn(recipe: str, box: int, size: int, precision: str) -> SO3Normal:
     """Return the step of modpose's training loop."""
     options: dict[str, Any] = {"train": {"precision": precision}, "model": {"z_dim": 8}}
     if recipe == "modpose-posed":
@@ -64,7 +64,7 @@ def modpose_turn(recipe: str, box: int, size: int, precision: str) -> Turn:
     config = parse_config(merge(recipe_config(recipe), options), recipe)
     learner = set_up(build_vae(config, shape=(box, box), channels=1, n_images=size), config)
     batch, generator = make_batch(box, size), torch.Generator().manual_seed(0)
-    return Turn(partial(step_optimizers, learner, batch, generator), size)
+    return SO3Normal(partial(step_optimizers, learner, batch, generator), size)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(machine.sentence(options.threads))
     for box in options.box:
         size = options.batch_size
-        contestants: dict[str, Callable[[], Turn]] = {
+        contestants: dict[str, Callable[[], SO3Normal]] = {
             "textbook": partial(textbook_turn, box, size),
             "cryodrgn, float32": partial(modpose_turn, "cryodrgn", box, size, "32-true"),
             "modpose-posed, float32": partial(modpose_turn, "modpose-posed", box, size, "32-true"),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import digits, machine, textbook
 from benchmarks.parity import parity, parity_lines
-from benchmarks.race import Turn, race, table
+from benchmarks.race import SO3Normal, race, table
 from benchmarks.systems import (
     SPATIAL,
     SYSTEMS,
@@ -79,7 +79,7 @@ def contestants(system: System, *, bf16: bool, other_allocator: bool) -> list[Co
     return found
 
 
-def make_step(system: System, contestant: Contestant, size: Size) -> Turn:
+def make_step(system: System, contestant: Contestant, size: Size) -> SO3Normal:
     """Make a contestant in the process that it is called in."""
     generator = torch.Generator().manual_seed(0)
     work: Callable[[], object]
@@ -90,7 +90,7 @@ def make_step(system: System, contestant: Contestant, size: Size) -> Turn:
         model = system.make_textbook(size.hidden)
         optimizer = textbook.adam(model, system.lr)
         work = partial(textbook.train_step, model, optimizer, images, generator)
-        return Turn(work, len(images))
+        return SO3Normal(work, len(images))
     config = step_config(system, contestant.recipe, size, contestant.precision)
     images = _images(system, config.train.batch_size)
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def make_step(system: System, contestant: Contestant, size: Size) -> Turn:
             stack.enter_context(mock.patch("modpose.train.loop.keep_freed_memory"))
         learner = make_learner(system, config)
     learner.vae.train()
-    return Turn(partial(learner_step, learner, config, images, generator), len(images))
+    return SO3Normal(partial(learner_step, learner, config, images, generator), len(images))
 
 
 def _images(system: System, count: int) -> Tensor:

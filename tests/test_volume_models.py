@@ -24,7 +24,7 @@ from modpose.evaluate.recovery import recover
 from modpose.fit import fit_run
 from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import assemble, build_vae
-from modpose.model.fields.fronted import FrontedField
+from modpose.model.fields.fronted import CoordConvField
 from modpose.model.latents import Latents
 from modpose.model.vae import Vae
 from modpose.observe.ctf import ctf_3d
@@ -107,7 +107,7 @@ def test_prediction_is_the_field_at_posed_coordinates() -> None:
 @pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6)])
 def test_fronted_field_is_the_printed_stack_of_layers(shape: tuple[int, ...]) -> None:
     config = FrontedFieldConfig(hidden=7, channels=(5, 4))
-    field = FrontedField(config, z_dim=3, n_outputs=2, shape=shape).double()
+    field = CoordConvField(config, z_dim=3, n_outputs=2, shape=shape).double()
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(2, math.prod(shape), len(shape), generator=generator, dtype=torch.float64)
     z = torch.randn(2, 3, generator=generator, dtype=torch.float64)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from modpose.affinity.known import KnownAffinity
     from modpose.affinity.matrix import Affinity
     from modpose.data.record import Record
-    from modpose.distributions.normal import Gaussian
+    from modpose.distributions.normal import DiagonalNormal
 
 Floats = NDArray[np.float32]
 Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
@@ -421,7 +421,7 @@ class PoseModel:
         self,
         dataset: Dataset,
         search: SearchSettings | None = None,
-        hypotheses: Gaussian | None = None,
+        hypotheses: DiagonalNormal | None = None,
         rows: NDArray[np.int64] | None = None,
         copies: int = 1,
     ) -> Encoded:

@@ -16,7 +16,7 @@ from modpose.plot.figures import (
     SMALL,
     TEXT,
     WIDTH,
-    Look,
+    DisplayStyle,
     new_figure,
     style,
     traversals,
@@ -31,7 +31,7 @@ GREEN = "#2f8f5b"
 COLOURS = (GREEN, ORANGE, BLUE, MUTED)
 """Of the models in the order of a legend: in the paper spatial-VAE is green, fixed pose orange,
 VAE blue."""
-UNIT = Look((0.0, 1.0), (0.0, 1.0), "upper")
+UNIT = DisplayStyle((0.0, 1.0), (0.0, 1.0), "upper")
 """How pictures that are ready to draw are drawn."""
 
 Curve = tuple[Sequence[float], Sequence[float]]

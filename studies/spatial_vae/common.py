@@ -9,7 +9,7 @@ import numpy as np
 from modpose.config import DenseFieldConfig, ImplicitFieldConfig, MlpEncoderConfig
 from modpose.estimator import PoseModel
 from modpose.plot import grids
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.plot.grids import Floats, Origin
 from studies.common import study
 from studies.common.page import Row
@@ -70,7 +70,7 @@ def networks(fits: Sequence[Fit]) -> str:
 # --- pictures of a model ----------------------------------------------------------------------
 
 
-def manifold(model: PoseModel, n: int, look: Look) -> Floats:
+def manifold(model: PoseModel, n: int, look: DisplayStyle) -> Floats:
     """Upright pictures in [0, 1] on a walk of n quantiles a latent (one or two latents)."""
     codes = grids.manifold_codes(np.zeros((1, model.config.model.z_dim)), n)
     return look.prediction(model.decode(codes))
@@ -88,6 +88,6 @@ def held_out_pictures(result: Result, rows: Sequence[int]) -> Floats:
     return grids.as_pictures(images)
 
 
-def measured_look(images: Floats, predictions: Floats, origin: Origin = "lower") -> Look:
+def measured_look(images: Floats, predictions: Floats, origin: Origin = "lower") -> DisplayStyle:
     """Grey levels of noisy images and of predictions, each from its own values."""
-    return Look(grids.grey_range(images), grids.grey_range(predictions), origin)
+    return DisplayStyle(grids.grey_range(images), grids.grey_range(predictions), origin)

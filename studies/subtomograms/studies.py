@@ -15,7 +15,7 @@ from modpose.evaluate import metrics
 from modpose.evaluate.recovery import space_errors
 from modpose.infer.latents import content_of_table
 from modpose.plot import figures, grids
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.report.volumes import VARIABLES, pose_walk
 from studies.common import study
 from studies.common.conduct import Study
@@ -288,7 +288,7 @@ def _figure_3(result: Result, name: str, page: Page) -> str:
     z = content_of_table(found).astype(np.float32)[0]
     walk = pose_walk(model, z, SNAPS)
     levels = grids.grey_range(walk, 0.1)
-    figure = figures.traversals(walk, VARIABLES, Look(levels, levels, "lower"))
+    figure = figures.traversals(walk, VARIABLES, DisplayStyle(levels, levels, "lower"))
     caption = (
         f"Figure 3, {name}: content of the first held-out volume while yaw, pitch and roll go from "
         "-2 to 2 radians and shifts from -0.3 to 0.3 of the box, one at a time"
@@ -297,7 +297,7 @@ def _figure_3(result: Result, name: str, page: Page) -> str:
     return page.figure(f"figure-3-{file}", figure, caption)
 
 
-_UNIT = Look((0.0, 1.0), (0.0, 1.0), "lower")
+_UNIT = DisplayStyle((0.0, 1.0), (0.0, 1.0), "lower")
 
 
 def _unit(pictures: NDArray[Any]) -> NDArray[Any]:

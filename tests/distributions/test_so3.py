@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modpose.config import ModelConfig
-from modpose.distributions.so3 import LOG_STD_RANGE, Turn, log_density
+from modpose.distributions.so3 import LOG_STD_RANGE, SO3Normal, log_density
 from modpose.geometry.rotations import (
     geodesic,
     haar_rotations,
@@ -49,7 +49,7 @@ def test_density_is_that_of_samples(std: float) -> None:
 @pytest.mark.parametrize("std", STDS)
 def test_kl_to_haar_against_monte_carlo(std: float) -> None:
     log_std = torch.full((1, 1), math.log(std))
-    turn = Turn(haar_rotations(1, torch.Generator().manual_seed(1)), log_std)
+    turn = SO3Normal(haar_rotations(1, torch.Generator().manual_seed(1)), log_std)
     generator = torch.Generator().manual_seed(2)
     rotation = turn.centre @ rotation_of_vector(std * torch.randn(100_000, 3, generator=generator))
     ratio = turn.log_prob(rotation)
@@ -62,7 +62,7 @@ def test_kl_to_haar_against_monte_carlo(std: float) -> None:
 
 def test_kl_is_that_of_flat_space_when_narrow_and_never_negative() -> None:
     log_std = torch.linspace(*LOG_STD_RANGE, 300).unsqueeze(-1).requires_grad_()
-    kl = Turn(torch.eye(3).expand(300, 3, 3), log_std).kl()
+    kl = SO3Normal(torch.eye(3).expand(300, 3, 3), log_std).kl()
     flat = math.log(8 * math.pi**2) - 1.5 * math.log(2 * math.pi * math.e) - 3 * log_std[:, 0]
     narrow = log_std[:, 0] < math.log(0.05)
     assert (kl - flat)[narrow].abs().max() < 1e-3
@@ -91,12 +91,12 @@ def test_distance_of_cells_never_exceeds_the_integral(
 ) -> None:
     log_std = torch.tensor([first, second]).log()[None, :, None]
     centre = rotation_of_vector(torch.tensor([[0.0, 0, 0], [apart, 0, 0]]))[None]
-    turn = Turn(centre, log_std)
+    turn = SO3Normal(centre, log_std)
     generator = torch.Generator().manual_seed(4)
     noise = torch.randn(2, 20_000, 3, generator=generator)
     drawn = centre[0][:, None] @ rotation_of_vector(log_std.exp()[0, :, :, None] * noise)
     drawn = drawn.flatten(0, 1)
-    one, two = (Turn(centre[0, k], log_std[0, k]).log_prob(drawn) for k in (0, 1))
+    one, two = (SO3Normal(centre[0, k], log_std[0, k]).log_prob(drawn) for k in (0, 1))
     mixture = torch.logaddexp(one, two) - math.log(2)
     overlap = (0.5 * (one + two) - mixture).exp()
     expected, error = -overlap.mean().log(), overlap.std() / overlap.mean() / 200
@@ -128,7 +128,7 @@ def test_latents_carry_rotation_matrices() -> None:
 
 def test_an_encoder_that_says_nothing_gives_the_identity_and_finite_gradients() -> None:
     params = torch.zeros(1, 1, 7, requires_grad=True)
-    turn = Turn.read(params)
+    turn = SO3Normal.read(params)
     torch.testing.assert_close(turn.centre[0, 0], torch.eye(3))
     (turn.centre * torch.randn(3, 3)).sum().backward()
     assert params.grad is not None and torch.isfinite(params.grad).all()
@@ -136,7 +136,7 @@ def test_an_encoder_that_says_nothing_gives_the_identity_and_finite_gradients() 
 
 def test_mixed_cells_lie_between() -> None:
     centre = rotation_of_vector(torch.tensor([[0.0, 0, 0.2], [0.0, 0, 0.8]]))[None]
-    turn = Turn(centre, torch.zeros(1, 2, 1))
+    turn = SO3Normal(centre, torch.zeros(1, 2, 1))
     mixed = turn.mixed(torch.full((1, 1, 2), 0.5))
     assert geodesic(mixed.centre[0, 0], centre[0, 0]).item() == pytest.approx(0.3, abs=1e-5)
 

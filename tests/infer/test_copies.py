@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from modpose import InputError, PoseModel
 from modpose.cli import main
 from modpose.config import ModelConfig, merge
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.evaluate.equivariance import infer_poses
 from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import rotation_2d
@@ -104,9 +104,9 @@ def test_the_second_round_shows_an_object_alike_wherever_it_lies(
         posterior = Posterior(
             layout=layout,
             cell_log_q=torch.zeros(1, 1),
-            content=Gaussian(one, one),
-            angle=Gaussian((seen + math.pi * wrong)[:, None, None], one),
-            shift=Gaussian(offset[:, None], torch.zeros(1, 1, 2)),
+            content=DiagonalNormal(one, one),
+            angle=DiagonalNormal((seen + math.pi * wrong)[:, None, None], one),
+            shift=DiagonalNormal(offset[:, None], torch.zeros(1, 1, 2)),
         )
         return posterior.turned_back(turn, centre)
 

@@ -16,13 +16,13 @@ from modpose import PoseModel
 from modpose.cli import main
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
-from modpose.infer.climb import Climber
+from modpose.infer.climb import PoseOptimizer
 from modpose.infer.encoded import gain_summary
 from modpose.infer.grid import decode_upright, fast_length, log_likelihood_grid, log_prior
-from modpose.infer.refine import Components, Mixture, Workplace, refine
+from modpose.infer.refine import Components, Mixture, Refiner, refine
 from modpose.infer.search import PoseModes, modes_of
 from modpose.model.build import build_vae
 from modpose.model.latents import Latents
@@ -123,10 +123,10 @@ def posed(vae: Vae, n: int, seed: int = 1, ctf: bool = False) -> tuple[Batch, Te
     return observe(vae, angle, shift, seed, ctf), angle, shift
 
 
-def still(vae: Vae, n: int, spread: float = 0.05) -> Gaussian:
+def still(vae: Vae, n: int, spread: float = 0.05) -> DiagonalNormal:
     """The true content, as a hypothesis."""
     mean = torch.zeros(n, 1, vae.layout.z_dim)
-    return Gaussian(mean, torch.full_like(mean, math.log(spread)))
+    return DiagonalNormal(mean, torch.full_like(mean, math.log(spread)))
 
 
 # --- the grid ---------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_slopes_against_finite_differences(likelihood: str) -> None:
         vae.field = Scaled(field, scale)
     batch, angle, shift = posed(vae, 3)
     z = torch.zeros(3, 1, 1)
-    climber = Climber(vae, batch, z, reach=6)
+    climber = PoseOptimizer(vae, batch, z, reach=6)
     seen = climber.seen(torch.arange(3), torch.zeros(3, dtype=torch.int64))
     angle, shift = angle + 0.1, shift + 0.3
     here = climber.slope(seen, angle, shift)
@@ -373,7 +373,10 @@ def test_models_without_a_pose_and_bad_settings_are_refused() -> None:
 
 
 def searched(
-    vae: Vae, batch: Batch, settings: SearchSettings | None = None, content: Gaussian | None = None
+    vae: Vae,
+    batch: Batch,
+    settings: SearchSettings | None = None,
+    content: DiagonalNormal | None = None,
 ) -> Mixture:
     settings = settings or SearchSettings()
     content = content or still(vae, len(batch))
@@ -403,7 +406,7 @@ def test_the_mixture_is_a_tight_bound_of_the_evidence(
 def test_components_that_coincide_bound_like_one() -> None:
     vae = model(z_dim=1)
     batch, angle, shift = posed(vae, 2)
-    work = Workplace(vae, batch, SearchSettings(samples=32), seed=0)
+    work = Refiner(vae, batch, SearchSettings(samples=32), seed=0)
     row = torch.cat([torch.zeros(2, 1), angle[:, None], shift], dim=1)
     log_std = torch.tensor([0.1, 0.1, 0.2, 0.2]).log().expand(2, 4)
     one = Components(row, log_std, torch.arange(2), torch.zeros(2, dtype=torch.int64))
@@ -426,7 +429,7 @@ def test_refinement_never_lowers_the_bound(likelihood: str) -> None:
     """From content that is off and far too sure of itself; and it gets better by a lot."""
     vae = model(**LIKELIHOODS[likelihood])
     batch, *_ = posed(vae, 6)
-    content = Gaussian(torch.full((6, 1, 1), 0.4), torch.full((6, 1, 1), math.log(0.1)))
+    content = DiagonalNormal(torch.full((6, 1, 1), 0.4), torch.full((6, 1, 1), math.log(0.1)))
     before = searched(vae, batch, SearchSettings(refine_steps=0, samples=8), content)
     after = searched(vae, batch, SearchSettings(refine_steps=30, samples=8), content)
     # single-precision sums over pixels, of another batch: a few roundings of 1.2e-7

@@ -37,9 +37,9 @@ from modpose.geometry.groups import nearest, octahedral
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.model.build import build_vae
-from modpose.model.codebook import Codebook, Shown, centres_of
+from modpose.model.codebook import Codebook, RankedPoses, centres_of
 from modpose.model.encoders.cube import cell_rotations, permutations
-from modpose.model.encoders.octahedral import Guess, OctahedralEncoder, measured
+from modpose.model.encoders.octahedral import OctahedralEncoder, PoseProposal, measured
 from modpose.model.fields.basis import BasisField
 from modpose.model.posterior import LatentLayout
 from modpose.model.settings import SearchSettings, SpaceSearch
@@ -144,7 +144,7 @@ def test_the_pose_proposed_is_the_one_of_greatest_density() -> None:
     encoder = an_encoder()
     generator = torch.Generator().manual_seed(3)
     shape = (4, len(encoder.rotations))
-    guess = Guess(
+    guess = PoseProposal(
         5 * torch.randn(shape, generator=generator),
         0.05 * torch.randn(*shape, 3, generator=generator),
         torch.rand(*shape, 3, generator=generator),
@@ -228,8 +228,8 @@ def test_classes_lie_apart_and_motions_along_the_first_axes(classes: int) -> Non
     if classes > 1:
         assert float(torch.pdist(layout.anchors).min()) == pytest.approx(6 * layout.width)
         assert float(layout.anchors.square().mean()) == pytest.approx(1.0, rel=1e-4)
-    klass = torch.full((2,), classes - 1)
-    z = layout.place(klass, torch.tensor([[0.0], [2.0]]))
+    class_index = torch.full((2,), classes - 1)
+    z = layout.place(class_index, torch.tensor([[0.0], [2.0]]))
     moved = z[1] - z[0]
     torch.testing.assert_close(moved, torch.tensor([2 * layout.width, 0.0, 0.0]))
 
@@ -274,7 +274,7 @@ def test_climbing_twice_ends_where_climbing_on_all_frequencies_does() -> None:
     value = signal * phases(clean.frequency, shift) + torch.view_as_complex(noise)
     seen = replace(clean, value=value)
     off = rotation_of_vector(0.15 * torch.randn(n, 2, 3, generator=generator))
-    shown = Shown(
+    shown = RankedPoses(
         rotation[:, None] @ off, shift[:, None].repeat(1, 2, 1), which[:, None].repeat(1, 2)
     )
     whole = book.climbed(seen, shown, 8, 3.0).score.reshape(n, 3).amax(1)

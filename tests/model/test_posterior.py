@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modpose.config import ModelConfig, RotationConfig, ShiftConfig
 from modpose.distributions.normal import (
-    Gaussian,
+    DiagonalNormal,
     tabulated_wrapped_entropy,
     wrapped_entropy,
     wrapped_log_prob,
@@ -74,7 +74,7 @@ def test_wrapped_entropy_grows_with_the_width(log_std: float) -> None:
 @given(st.floats(-2, 2), st.floats(-3, 1), st.floats(0.1, 5))
 @settings(deadline=None)
 def test_gaussian_kl_against_torch(mean: float, log_std: float, std: float) -> None:
-    ours = Gaussian(torch.tensor([mean]), torch.tensor([log_std])).kl_to_prior(std)
+    ours = DiagonalNormal(torch.tensor([mean]), torch.tensor([log_std])).kl_to_prior(std)
     q = torch.distributions.Normal(mean, math.exp(log_std))
     theirs = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, std))
     torch.testing.assert_close(ours, theirs.float(), rtol=1e-3, atol=1e-4)
@@ -118,7 +118,7 @@ def test_importance_weights_average_to_one(rotation: str) -> None:
 
 def test_equation_3_of_the_paper() -> None:
     sigma, s = 0.3, math.radians(180)
-    angle = Gaussian(torch.tensor([5.0]), torch.tensor([math.log(sigma)]))
+    angle = DiagonalNormal(torch.tensor([5.0]), torch.tensor([math.log(sigma)]))
     found = angle_kl(angle, RotationConfig(prior="wide", std_deg=180), exact=False)
     expected = -math.log(sigma) + math.log(s) + sigma**2 / (2 * s**2) - 0.5
     assert found.item() == pytest.approx(expected, rel=1e-5)
@@ -127,7 +127,7 @@ def test_equation_3_of_the_paper() -> None:
 @given(st.floats(-5, 3))
 @settings(deadline=None)
 def test_the_wide_prior_overstates_the_exact_kl_so_its_elbo_bounds(log_std: float) -> None:
-    angle = Gaussian(torch.zeros(1), torch.tensor([log_std]))
+    angle = DiagonalNormal(torch.zeros(1), torch.tensor([log_std]))
     wide = RotationConfig(prior="wide", std_deg=180)
     assert angle_kl(angle, wide, exact=False) >= angle_kl(angle, wide, exact=True) - 2e-4
 
@@ -335,7 +335,7 @@ def test_soft_samples_mix_parameters(per_image: bool, angle: bool, residual: boo
     wide = Posterior(
         posterior.layout,
         cold.cell_log_q,
-        Gaussian(*(part[:1].expand(4000, -1, -1).detach() for part in posterior.content)),
+        DiagonalNormal(*(part[:1].expand(4000, -1, -1).detach() for part in posterior.content)),
         None,
         None,
     )
@@ -345,7 +345,9 @@ def test_soft_samples_mix_parameters(per_image: bool, angle: bool, residual: boo
     # hot: the plain average of means; on the circle for angles
     hot = posterior.soft_sample(1e6, torch.Generator().manual_seed(0))
     hot.z.sum().backward(retain_graph=True)
-    narrow = Gaussian(posterior.content.mean, torch.full_like(posterior.content.log_std, -20.0))
+    narrow = DiagonalNormal(
+        posterior.content.mean, torch.full_like(posterior.content.log_std, -20.0)
+    )
     z = posterior._replace(content=narrow).soft_sample(1e6, torch.Generator().manual_seed(0)).z
     torch.testing.assert_close(z[:, 0], posterior.content.mean.mean(1), atol=1e-4, rtol=1e-3)
     if not residual:

@@ -35,7 +35,7 @@ from modpose.model.fields.implicit import FourierLayer, ImplicitField
 from modpose.model.latents import Latents
 from modpose.model.posterior import Posterior
 from modpose.model.vae import Vae
-from modpose.observe.noise import Bernoulli, Gaussian
+from modpose.observe.noise import Bernoulli, GaussianNoise
 from modpose.recipes import RECIPES, recipe_config
 from modpose.recipes.explicit_latents import EXPLICIT_LATENTS
 
@@ -159,7 +159,7 @@ def test_bernoulli_is_the_expected_log_probability_of_binary_pixels() -> None:
 @pytest.mark.parametrize("noise", ["fixed", "learned", "per-pixel"])
 def test_gaussian_density_with_its_constants(noise: str) -> None:
     config = GaussianConfig.model_validate({"noise": noise, "std": 0.7, "softplus": True})
-    likelihood = Gaussian(config)
+    likelihood = GaussianNoise(config)
     outputs = torch.randn(5, 3 * likelihood.outputs_per_channel)
     target = torch.randn(5, 3)
     spread = 0.7 * (outputs[:, 3:].exp() if noise == "per-pixel" else torch.ones(5, 3))

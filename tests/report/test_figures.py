@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from modpose.plot import figures, grids, scatter
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.report import pose_figures
 
-EM = Look((0.0, 1.0), (0.0, 1.0), "lower")
-NATURAL = Look((0.0, 1.0), (0.0, 1.0), "upper")
+EM = DisplayStyle((0.0, 1.0), (0.0, 1.0), "lower")
+NATURAL = DisplayStyle((0.0, 1.0), (0.0, 1.0), "upper")
 
 
 def png_size(figure) -> tuple[int, int]:

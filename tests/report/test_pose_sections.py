@@ -21,11 +21,11 @@ from modpose.model.encoders.encoder import Encoder
 from modpose.model.latents import Latents
 from modpose.model.vae import Vae
 from modpose.plot import figures
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report
 from modpose.report.equivariance import equivariance, follow, infer, moved, shift_of
-from modpose.report.material import Material
+from modpose.report.material import ReportData
 from modpose.report.probe import Probe, choose_probe, classes_of, spread_rows
 from modpose.report.symmetry import find_modes, most_ambiguous, second_way_up, symmetry
 
@@ -70,7 +70,7 @@ def model(blobs: tuple[tuple[float, ...], ...], noise: float = 0.3, **sections: 
     return vae
 
 
-def observed(vae: Vae, n: int, noise: float = 0.3, shift_std: float = 1.5) -> Material:
+def observed(vae: Vae, n: int, noise: float = 0.3, shift_std: float = 1.5) -> ReportData:
     """Images that the model itself drew, in random poses, with what an encoder might say."""
     generator = torch.Generator().manual_seed(3)
     angle = math.pi * (2 * torch.rand(n, generator=generator) - 1)
@@ -85,8 +85,8 @@ def observed(vae: Vae, n: int, noise: float = 0.3, shift_std: float = 1.5) -> Ma
     rows = np.arange(n)
     probe = Probe(vae, Batch(torch.arange(n), image), rows, np.full(n, "all images"))
     pictures = image[:, 0].numpy()
-    return Material(
-        look=Look((-1.0, 2.0), (0.0, 1.0), "lower"),
+    return ReportData(
+        look=DisplayStyle((-1.0, 2.0), (0.0, 1.0), "lower"),
         decode=lambda z: np.zeros((len(z), SIDE, SIDE)),
         z=np.zeros((n, 1)),
         elbo=np.zeros(n),
@@ -199,7 +199,7 @@ class Moments(nn.Module):
         return SimpleNamespace(best=lambda: best)
 
 
-def moments_material(vae: Any, n: int = 9) -> Material:
+def moments_material(vae: Any, n: int = 9) -> ReportData:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-24:24, -24:24]
     images = np.zeros((n, 48, 48))

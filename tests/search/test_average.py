@@ -35,7 +35,7 @@ from modpose.search.average import (
     averages,
     fsc_of_classes,
     half_averages,
-    put_back,
+    insert_slices,
     resolution_shell,
     soft_sphere,
 )
@@ -75,7 +75,7 @@ def test_the_average_at_the_true_poses_is_the_template() -> None:
     template = torch.from_numpy(simulated.templates())
     data = taken(simulated, 0.4, clean=True)
     slot = torch.arange(80) % 2
-    sums = put_back(data, slot, 2, *true_poses(simulated))
+    sums = insert_slices(data, slot, 2, *true_poses(simulated))
     volumes, fsc = half_averages(
         sums.slots(torch.tensor([0])), sums.slots(torch.tensor([1])), BOX, MASK
     )
@@ -91,7 +91,7 @@ def test_wedges_are_compensated() -> None:
     simulated = made(80, 0.5)
     data = taken(simulated, 0.3, clean=True)
     rotation, shift = true_poses(simulated)
-    sums = put_back(data, torch.zeros(80, dtype=torch.int64), 1, rotation, shift)
+    sums = insert_slices(data, torch.zeros(80, dtype=torch.int64), 1, rotation, shift)
     compensated = averages(sums, BOX, MASK)
     template = torch.from_numpy(simulated.templates()) * MASK
     band = fsc_of_classes(compensated, template)[0, 1:6]
@@ -103,9 +103,9 @@ def test_volumes_can_be_weighted_and_left_out() -> None:
     data, poses = taken(simulated, 0.2), true_poses(simulated)
     slot = torch.tensor([0, 0, 0, 0, -1, -1])
     weight = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
-    some = put_back(data, slot, 1, *poses, weight=weight)
+    some = insert_slices(data, slot, 1, *poses, weight=weight)
     first = torch.arange(2)
-    only = put_back(data.rows(first), first * 0, 1, poses[0][:2], poses[1][:2])
+    only = insert_slices(data.rows(first), first * 0, 1, poses[0][:2], poses[1][:2])
     torch.testing.assert_close(some.value, only.value, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(some.weight, only.weight, atol=1e-5, rtol=1e-4)
 
@@ -128,10 +128,10 @@ def test_centre_of_mass_is_where_the_object_is() -> None:
 
 
 def test_halves_are_even_in_every_class() -> None:
-    klass = torch.tensor([0] * 11 + [1] * 8)
-    half = split_in_halves(klass, torch.Generator().manual_seed(0))
-    assert half[klass == 0].sum() == 5
-    assert half[klass == 1].sum() == 4
+    class_index = torch.tensor([0] * 11 + [1] * 8)
+    half = split_in_halves(class_index, torch.Generator().manual_seed(0))
+    assert half[class_index == 0].sum() == 5
+    assert half[class_index == 1].sum() == 4
 
 
 @pytest.mark.parametrize("symmetry", ["C1", "C3", "D2"])
@@ -284,12 +284,12 @@ def test_two_molecules_are_told_apart_and_posed_from_nothing() -> None:
     assert [one.round for one in rounds] == list(range(1, 9))
     state, maps, half = refine(data, state, mask=MASK, reach=2.0, schedule=schedule, seed=0)
     classes = simulated.truth["class"].to_numpy()
-    accuracy, _ = hungarian_accuracy(classes, state.assignment.klass.numpy())
+    accuracy, _ = hungarian_accuracy(classes, state.assignment.class_index.numpy())
     assert accuracy > 0.95
     rotation, shift = true_poses(simulated)
     for number in range(2):
         mine = torch.from_numpy(classes == number)
-        mine &= state.assignment.klass == state.assignment.klass[mine].mode().values
+        mine &= state.assignment.class_index == state.assignment.class_index[mine].mode().values
         here = (state.assignment.rotation[mine], state.assignment.shift[mine])
         errors = pose_errors(*here, rotation[mine], shift[mine])
         assert errors.angle_deg.median() < 5
@@ -298,7 +298,7 @@ def test_two_molecules_are_told_apart_and_posed_from_nothing() -> None:
     assert half.sum() == 32
 
     again = classify(data, 2, mask=MASK, reach=2.0, schedule=schedule, seed=0, start=rounds[-2])
-    assert torch.equal(again.assignment.klass, rounds[-1].assignment.klass)
+    assert torch.equal(again.assignment.class_index, rounds[-1].assignment.class_index)
 
 
 def test_a_moving_part_is_found_and_its_angle_followed() -> None:
@@ -307,7 +307,7 @@ def test_a_moving_part_is_found_and_its_angle_followed() -> None:
     )
     simulated = simulate_subtomograms(settings, hinged_species())
     data, poses = taken(simulated, 0.3), true_poses(simulated)
-    sums = put_back(data, torch.zeros(120, dtype=torch.int64), 1, *poses)
+    sums = insert_slices(data, torch.zeros(120, dtype=torch.int64), 1, *poses)
     mean = averages(sums, BOX, MASK)[0]
     generator = torch.Generator().manual_seed(0)
     found = principal_motions(data, *poses, mean, MASK, count=2, generator=generator)

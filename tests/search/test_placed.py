@@ -8,9 +8,9 @@ import torch
 from modpose.fourier.coefficients import Coefficients, half_sphere
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.average import put_back, soft_sphere
+from modpose.search.average import insert_slices, soft_sphere
 from modpose.search.motion import agreed_variance, power_of, prior_variance
-from modpose.search.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
+from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
 
 BOX, LIMIT = 16, 0.4
 
@@ -37,7 +37,7 @@ def blobs(count: int, seed: int = 0) -> torch.Tensor:
 def test_predictions_are_the_references_read_at_turned_frequencies() -> None:
     data, rotation, shift = drawn(5)
     maps = blobs(3)
-    found = Placed(data, rotation, shift).predictions(table_of(maps, float(data.radius[-1])))
+    found = SliceOperator(data, rotation, shift).predictions(table_of(maps, float(data.radius[-1])))
     references = make_references(maps, float(data.radius[-1]))
     for j in range(3):
         which = torch.full((5,), j)
@@ -49,9 +49,9 @@ def test_what_is_put_back_is_what_averages_sum() -> None:
     data, rotation, shift = drawn(7)
     weight = torch.rand(7)
     equations = NormalEquations(1)
-    equations.add(Placed(data, rotation, shift), weight[:, None], weight[:, None, None])
+    equations.add(SliceOperator(data, rotation, shift), weight[:, None], weight[:, None, None])
     found = equations.first()
-    asked = put_back(data, torch.zeros(7, dtype=torch.int64), 1, rotation, shift, weight)
+    asked = insert_slices(data, torch.zeros(7, dtype=torch.int64), 1, rotation, shift, weight)
     torch.testing.assert_close(found.value, asked.value, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.weight, asked.weight, rtol=1e-4, atol=1e-4)
 
@@ -81,7 +81,7 @@ def test_halves_agree_on_signal_and_not_on_noise() -> None:
     data, rotation, shift = drawn(300, seed=2)
     maps, mask = blobs(1, seed=3), soft_sphere(BOX, BOX - 2)
     table = table_of(maps, float(data.radius[-1]))
-    placed = Placed(data, rotation, torch.zeros_like(shift))
+    placed = SliceOperator(data, rotation, torch.zeros_like(shift))
     value = data.value + 3 * placed.predictions(table)[:, 0]
     noisy = Coefficients(data.frequency, value, data.transfer, BOX)
     content = torch.randn(300, 1)  # of a direction that is not there
@@ -99,7 +99,7 @@ def test_halves_agree_on_signal_and_not_on_noise() -> None:
 def test_a_set_is_placed_the_same_way_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     data, rotation, shift = drawn(9)
     table = table_of(blobs(2), float(data.radius[-1]))
-    whole = Placed(data, rotation, shift).predictions(table)
+    whole = SliceOperator(data, rotation, shift).predictions(table)
     for kept in (0, 1 << 30):  # made anew each time, and held
         monkeypatch.setattr("modpose.search.placed.KEPT_POINTS", kept)
         blocks = PlacedBlocks(data, rotation, shift)

@@ -42,7 +42,7 @@ def made(abundances: tuple[float, ...]) -> tuple[Subtomograms, Coefficients]:
     return simulated, joined([coefficients_of(volumes, wedge, white_noise(BOX, 1.0), 0.3)])
 
 
-def state_of(simulated: Subtomograms, data: Coefficients, klass: np.ndarray) -> State:
+def state_of(simulated: Subtomograms, data: Coefficients, class_index: np.ndarray) -> State:
     """Average at the true poses, in these classes, and search once."""
     truth = simulated.truth
     entries = truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float32)
@@ -51,11 +51,11 @@ def state_of(simulated: Subtomograms, data: Coefficients, klass: np.ndarray) -> 
     here = Assignment(
         torch.tensor(entries.reshape(-1, 3, 3)),
         torch.tensor(shift),
-        torch.tensor(klass),
+        torch.tensor(class_index),
         zero,
         zero + 1,
     )
-    kinds = int(klass.max()) + 1
+    kinds = int(class_index.max()) + 1
     volumes, fsc = average_classes(data, here, kinds, MASK, generator_of(0, 0))
     state = State(7, here, volumes, fsc)
     return search_round(data, state, MASK, 2.0, SCHEDULE, 0)
@@ -78,13 +78,13 @@ def test_two_averages_of_one_molecule_are_found_with_the_turn_between_them() -> 
 def test_a_large_class_that_was_split_makes_room_for_a_small_one() -> None:
     simulated, data = made((8.0, 4.0, 2.0))
     truth = simulated.truth["class"].to_numpy().copy()
-    klass = np.where(truth == 2, 1, truth)  # the small one within another
+    class_index = np.where(truth == 2, 1, truth)  # the small one within another
     large = np.flatnonzero(truth == 0)
-    klass[large[::2]] = 2
-    state = state_of(simulated, data, klass)
-    before, _ = hungarian_accuracy(truth, state.assignment.klass.numpy())
+    class_index[large[::2]] = 2
+    state = state_of(simulated, data, class_index)
+    before, _ = hungarian_accuracy(truth, state.assignment.class_index.numpy())
     found = regrouped(data, state, mask=MASK, reach=2.0, schedule=SCHEDULE)
-    after, _ = hungarian_accuracy(truth, found.assignment.klass.numpy())
+    after, _ = hungarian_accuracy(truth, found.assignment.class_index.numpy())
     assert before < 0.75
     assert after > 0.95
     assert found.round == state.round
@@ -95,7 +95,7 @@ def test_what_is_right_stays() -> None:
     state = state_of(simulated, data, simulated.truth["class"].to_numpy())
     found = regrouped(data, state, mask=MASK, reach=2.0, schedule=SCHEDULE)
     accuracy, _ = hungarian_accuracy(
-        simulated.truth["class"].to_numpy(), found.assignment.klass.numpy()
+        simulated.truth["class"].to_numpy(), found.assignment.class_index.numpy()
     )
     assert accuracy > 0.97
 

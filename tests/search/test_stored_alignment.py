@@ -19,6 +19,6 @@ def test_an_alignment_of_version_0_1_is_gone_on_with(tmp_path: Path) -> None:
     wanted = {name: known[name] for name in AlignSettings.__dataclass_fields__ if name in known}
     source = open_source(STORED / "volumes" / "particles.star")
     found = align_subtomograms(source, folder, AlignSettings(**wanted), resume=True, quiet=True)
-    assert len(found.assignment.klass) == source.n
+    assert len(found.assignment.class_index) == source.n
     with pytest.raises(InputError, match="there is an alignment already"):
         align_subtomograms(source, folder, AlignSettings(**wanted), quiet=True)

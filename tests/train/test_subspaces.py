@@ -89,8 +89,8 @@ def test_letters_are_told_apart_and_turned_alike() -> None:
     assert hungarian_accuracy(labels, found.chosen.numpy())[0] > 0.9
     degrees = found.step.numpy() * 360 / 32
     for label in range(len(LETTERS)):
-        klass = np.bincount(found.chosen.numpy()[labels == label]).argmax()
-        mine = (labels == label) & (found.chosen.numpy() == klass)
+        class_index = np.bincount(found.chosen.numpy()[labels == label]).argmax()
+        mine = (labels == label) & (found.chosen.numpy() == class_index)
         off = degrees[mine] - truth["angle_deg"].to_numpy()[mine]
         assert resultant_length(off) > 0.98
 

@@ -113,7 +113,7 @@ def align(
     truth = opened.particles.truth()
     if truth is not None and {"r00", "shift_z"} <= set(truth):
         here = found.assignment
-        for line in recover_poses(here.rotation, found.shift_px, here.klass, truth).lines():
+        for line in recover_poses(here.rotation, found.shift_px, here.class_index, truth).lines():
             typer.echo(f"truth: {line}")
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
 

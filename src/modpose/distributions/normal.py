@@ -13,7 +13,7 @@ from torch import Tensor
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Gaussian(NamedTuple):
+class DiagonalNormal(NamedTuple):
     """Independent normals, ``mean`` and ``log_std`` of one shape (..., k)."""
 
     mean: Tensor
@@ -37,7 +37,7 @@ class Gaussian(NamedTuple):
 
     def kl_to(self, centre: Tensor, std: float) -> Tensor:
         """KL to N(centre, std²), summed over the last dimension; (...), nats."""
-        return Gaussian(self.mean - centre, self.log_std).kl_to_prior(std)
+        return DiagonalNormal(self.mean - centre, self.log_std).kl_to_prior(std)
 
     def entropy(self) -> Tensor:
         """Differential entropy, summed over the last dimension; (...), nats."""

@@ -37,7 +37,7 @@ _WRAPS = 2
 _TABLE_SIZE, _NODES = 4096, 512
 
 
-class Turn(NamedTuple):
+class SO3Normal(NamedTuple):
     """Wrapped normals on SO(3).
 
     Attributes
@@ -52,17 +52,17 @@ class Turn(NamedTuple):
     log_std: Tensor
 
     @classmethod
-    def read(cls, params: Tensor) -> Turn:
+    def read(cls, params: Tensor) -> SO3Normal:
         """Read an encoder's (..., 7): two columns of the centre, of any length; log s."""
         start = params.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
         columns = params[..., :6] + FLATTEST * start
         return cls(rotation_of_columns(columns), params[..., 6:].clamp(*LOG_STD_RANGE))
 
-    def at(self, cell: Tensor) -> Turn:
+    def at(self, cell: Tensor) -> SO3Normal:
         """Pick cells (B, K) of (B, C)."""
         index = cell[..., None, None].expand(*cell.shape, 3, 3)
         log_std = self.log_std.gather(1, cell.unsqueeze(-1))
-        return Turn(self.centre.gather(1, index), log_std)
+        return SO3Normal(self.centre.gather(1, index), log_std)
 
     def kl(self) -> Tensor:
         """KL to the uniform prior, (...), nats."""
@@ -98,11 +98,11 @@ class Turn(NamedTuple):
         flat = chord / (8 * both) + 1.5 * (both.log() - spread)
         return flat * (1 - both / WIDEST).clamp(min=0)
 
-    def mixed(self, weight: Tensor) -> Turn:
+    def mixed(self, weight: Tensor) -> SO3Normal:
         """Mix cells (B, C) by weights (B, 1, C): columns are averaged."""
         columns = self.centre[..., :2].transpose(-1, -2).flatten(-2)
         centre = rotation_of_columns(weight @ columns)
-        return Turn(centre, (weight @ self.log_std.exp()).log())
+        return SO3Normal(centre, (weight @ self.log_std.exp()).log())
 
 
 def log_density(angle: Tensor, log_std: Tensor) -> Tensor:

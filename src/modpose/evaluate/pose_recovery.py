@@ -70,7 +70,7 @@ class PoseRecovery:
 def recover_poses(
     rotation: Tensor,
     shift: Tensor,
-    klass: Tensor,
+    class_index: Tensor,
     truth: pd.DataFrame,
     symmetries: Sequence[Tensor | None] | None = None,
     bounds: Sequence[float] | None = None,
@@ -80,7 +80,7 @@ def recover_poses(
 
     Parameters
     ----------
-    rotation, shift, klass
+    rotation, shift, class_index
         (N, 3, 3), (N, 3) voxels, and (N,) classes from 0.
     truth
         A row a volume: ``r00`` ... ``r22``, ``shift_x``, ``shift_y``, ``shift_z``, and, where there
@@ -97,12 +97,12 @@ def recover_poses(
     true_shift = torch.tensor(truth[["shift_x", "shift_y", "shift_z"]].to_numpy(np.float64))
     many = "class" in truth
     classes = truth["class"].to_numpy() if many else np.zeros(len(truth), np.int64)
-    accuracy, matched = hungarian_accuracy(classes, klass.numpy())
+    accuracy, matched = hungarian_accuracy(classes, class_index.numpy())
     of_class = {int(true): int(cluster) for cluster, true in matched.items()}
     out = []
     for number, value in enumerate(np.unique(classes)):
         members = torch.from_numpy(classes == value)
-        own = members & (klass == of_class.get(int(value), -1))
+        own = members & (class_index == of_class.get(int(value), -1))
         if not own.any():
             own = members
         errors = pose_errors(

@@ -28,13 +28,13 @@ LARGEST_STEP = (math.radians(6.0), 1.5)
 """Radians and pixels of one step."""
 NUMBERS_AT_ONCE = 1 << 22
 """Numbers of the predictions and their slopes that are held at once."""
-HOPELESS = 20.0
+PRUNE_NATS = 20.0
 """Nats below an image's best pose at which a climb is given up."""
 UNIFORM_PRECISION = 3 / math.pi**2
 """Of the uniform distribution on the circle: no posterior of an angle is wider."""
 
 
-class Tops(NamedTuple):
+class LocalMaxima(NamedTuple):
     """Where climbs ended, (B, K, ...).
 
     Attributes
@@ -91,7 +91,7 @@ class Seen(NamedTuple):
         return Seen(self.maps[rows], self.slopes[rows], self.target[rows], ctf)
 
 
-class Climber:
+class PoseOptimizer:
     """The log posterior of poses of a batch, from predictions decoded once.
 
     Parameters
@@ -121,7 +121,7 @@ class Climber:
         )
 
     @torch.no_grad()
-    def climb(self, angle: Tensor, shift: Tensor, hypothesis: Tensor, steps: int) -> Tops:
+    def climb(self, angle: Tensor, shift: Tensor, hypothesis: Tensor, steps: int) -> LocalMaxima:
         """Climb from poses (B, K) with content ``hypothesis`` (B, K)."""
         numbers = angle.shape[1] * self.slopes[0].numel() * 2
         parts = [
@@ -130,7 +130,7 @@ class Climber:
                 torch.arange(len(angle), device=angle.device), max(1, NUMBERS_AT_ONCE // numbers)
             )
         ]
-        return Tops(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return LocalMaxima(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def seen(self, owner: Tensor, hypothesis: Tensor) -> Seen:
         """Collect what poses (P,) of images ``owner`` with content ``hypothesis`` are judged by."""
@@ -145,7 +145,7 @@ class Climber:
 
     def _climb(
         self, rows: Tensor, angle: Tensor, shift: Tensor, hypothesis: Tensor, steps: int
-    ) -> Tops:
+    ) -> LocalMaxima:
         images, count = angle.shape
         seen = self.seen(rows.repeat_interleave(count), hypothesis.flatten())
         angle, shift = angle.flatten(), shift.flatten(0, 1)
@@ -154,7 +154,7 @@ class Climber:
         for step in range(steps):
             if step == 2:  # by now it shows which of an image's poses are out of the question
                 value = here.value.reshape(images, count)
-                hopeless = value < value.amax(1, keepdim=True) - HOPELESS
+                hopeless = value < value.amax(1, keepdim=True) - PRUNE_NATS
                 active = torch.nonzero(~hopeless.flatten()).squeeze(1)
                 seen = seen.at(active)
             some = active if step >= 2 else slice(None)
@@ -170,15 +170,17 @@ class Climber:
             damping[some] = eased.clamp(1e-6, 1e6)
         return self._tops(here, angle, shift, (images, count))
 
-    def _tops(self, here: Slope, angle: Tensor, shift: Tensor, shape: tuple[int, int]) -> Tops:
+    def _tops(
+        self, here: Slope, angle: Tensor, shift: Tensor, shape: tuple[int, int]
+    ) -> LocalMaxima:
         information = here.information.clone()
         information[:, 0, 0] = information[:, 0, 0].clamp(min=UNIFORM_PRECISION)
         diagonal = information.diagonal(dim1=-2, dim2=-1).clamp(min=1e-12)
         std = torch.where(self.free, diagonal.rsqrt(), 0.0)
         dimensions = float(self.free.sum())
         volume = 0.5 * (dimensions * LOG_2PI - torch.linalg.slogdet(information)[1])
-        flat = Tops(wrap(angle), shift, here.value, volume, std[:, 0], std[:, 1:])
-        return Tops(*(part.reshape(*shape, *part.shape[1:]) for part in flat))
+        flat = LocalMaxima(wrap(angle), shift, here.value, volume, std[:, 0], std[:, 1:])
+        return LocalMaxima(*(part.reshape(*shape, *part.shape[1:]) for part in flat))
 
     def slope(self, seen: Seen, angle: Tensor, shift: Tensor) -> Slope:
         """Log posterior and its derivatives in (angle, x, y) at poses (P,), (P, 2)."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
@@ -37,7 +37,7 @@ def encode_dataset(
     seed: int,
     quiet: bool = False,
     search: SearchSettings | None = None,
-    hypotheses: Gaussian | None = None,
+    hypotheses: DiagonalNormal | None = None,
     rows: NDArray[np.int64] | None = None,
     copies: int = 1,
 ) -> Encoded:
@@ -196,13 +196,13 @@ def _search(
     vae: Vae,
     batch: Batch,
     settings: SearchSettings,
-    content: Gaussian,
+    content: DiagonalNormal,
     seed: int,
     *,
     encode: bool,
     start: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Mixture:
-    whole = Gaussian(*(part.expand(len(batch), -1, -1) for part in content))
+    whole = DiagonalNormal(*(part.expand(len(batch), -1, -1) for part in content))
     if vae.projection is not None:  # poses are given: what is left to refine is content
         modes = content_modes(vae, batch, content.mean, settings)
         return refine(vae, batch, modes, whole, settings, encode=False, seed=seed)
@@ -231,7 +231,7 @@ def _search_batch(
         bounds = [vae.elbo(batch, posterior, generator).value() for _ in range(settings.samples)]
     chosen_by = torch.stack(bounds)
     own = _encode_batch(vae, batch, generator, settings.samples)
-    content = Gaussian(best.z, spread.z.log())
+    content = DiagonalNormal(best.z, spread.z.log())
     mixture = _search(
         vae,
         batch,
@@ -288,7 +288,7 @@ def _mixture_values(vae: Vae, batch: Batch, mixture: Mixture) -> dict[str, torch
 
 
 @torch.no_grad()
-def table_hypotheses(vae: Vae, count: int = 16) -> Gaussian:
+def table_hypotheses(vae: Vae, count: int = 16) -> DiagonalNormal:
     """Pick content that stands for what a lookup table's rows hold, (1, H, z_dim).
 
     Centres of ``count`` groups of the rows (Lloyd's algorithm from the farthest points), with the
@@ -304,4 +304,4 @@ def table_hypotheses(vae: Vae, count: int = 16) -> Gaussian:
     centres, group = centres_of(rows, count)
     apart = (rows - centres[group]).square().mean(0)
     log_std = 0.5 * (apart + inside).clamp(min=1e-6).log()
-    return Gaussian(centres[None], log_std.expand_as(centres)[None])
+    return DiagonalNormal(centres[None], log_std.expand_as(centres)[None])

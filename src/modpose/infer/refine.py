@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.distributions.normal import Gaussian, wrapped_entropy, wrapped_log_prob
+from modpose.distributions.normal import DiagonalNormal, wrapped_entropy, wrapped_log_prob
 from modpose.distributions.priors import angle_kl
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import wrap
@@ -102,7 +102,7 @@ def refine(
     vae: Vae,
     batch: Batch,
     modes: PoseModes,
-    content: Gaussian,
+    content: DiagonalNormal,
     settings: SearchSettings,
     *,
     encode: bool,
@@ -128,7 +128,7 @@ def refine(
     seed
         Noise is drawn for each image from this and its position in the stack, whatever the batch.
     """
-    work = Workplace(vae, batch, settings, seed)
+    work = Refiner(vae, batch, settings, seed)
     start = work.start(modes, content)
     if encode:
         start = work.encoded_again(start)
@@ -144,7 +144,7 @@ def refine(
     return work.mixture(parts, chosen)
 
 
-class Workplace:
+class Refiner:
     """A batch, its noise, and the arithmetic of components over it."""
 
     def __init__(self, vae: Vae, batch: Batch, settings: SearchSettings, seed: int) -> None:
@@ -154,7 +154,7 @@ class Workplace:
 
     # --- where to start -----------------------------------------------------------------------
 
-    def start(self, modes: PoseModes, content: Gaussian) -> Components:
+    def start(self, modes: PoseModes, content: DiagonalNormal) -> Components:
         """Lay out modes that are not negligible as components, content from their hypothesis."""
         counted = modes.log_weight > modes.log_weight[:, :1] - NEGLIGIBLE
         owner, slot = torch.nonzero(counted, as_tuple=True)
@@ -270,11 +270,11 @@ class Workplace:
             rows.append(torch.randn(shape, generator=generator))
         return torch.stack(rows).to(self.batch.image.device)
 
-    def split(self, parts: Components) -> tuple[Gaussian, Gaussian, Gaussian]:
+    def split(self, parts: Components) -> tuple[DiagonalNormal, DiagonalNormal, DiagonalNormal]:
         """Content, angle and shift of components."""
         means = torch.split(parts.mean, self.sizes, -1)
         log_stds = torch.split(parts.log_std, self.sizes, -1)
-        z, angle, shift = (Gaussian(*pair) for pair in zip(means, log_stds, strict=True))
+        z, angle, shift = (DiagonalNormal(*pair) for pair in zip(means, log_stds, strict=True))
         return z, angle, shift
 
     def latents(self, values: Tensor) -> Latents:
@@ -348,15 +348,15 @@ class Workplace:
         value = drawn[:, :, :, None]
         centre, width = mean[:, None, None], log_std[:, None, None]
         parts = [list(torch.split(t, sizes, -1)) for t in (value, centre, width)]
-        density = Gaussian(parts[1][0], parts[2][0]).log_prob(parts[0][0])
+        density = DiagonalNormal(parts[1][0], parts[2][0]).log_prob(parts[0][0])
         if sizes[1]:
             angle, around, wide = (part[1] for part in parts)
             if self.vae.layout.rotation.prior == "gaussian":
-                density = density + Gaussian(around, wide).log_prob(angle)
+                density = density + DiagonalNormal(around, wide).log_prob(angle)
             else:
                 density = density + wrapped_log_prob(angle, around, wide).squeeze(-1)
         if sizes[2]:
-            density = density + Gaussian(parts[1][2], parts[2][2]).log_prob(parts[0][2])
+            density = density + DiagonalNormal(parts[1][2], parts[2][2]).log_prob(parts[0][2])
         joint_density = density + log_q[:, None, None]  # (B, C, S, C)
         own = torch.diagonal(joint_density, dim1=1, dim2=3).transpose(1, 2)
         excess = joint_density.logsumexp(-1) - own
@@ -368,5 +368,5 @@ class Workplace:
         if self.sizes[1]:
             entropy = entropy + wrapped_entropy(angle[..., 0])
         if self.sizes[2]:
-            entropy = entropy + Gaussian(shift, shift).entropy()
+            entropy = entropy + DiagonalNormal(shift, shift).entropy()
         return entropy

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
-from modpose.infer.climb import Climber, Tops
+from modpose.infer.climb import LocalMaxima, PoseOptimizer
 from modpose.infer.grid import PoseGrid, log_likelihood_grid, log_prior
 from modpose.model.latents import Latents
 from modpose.model.settings import SearchSettings
@@ -103,7 +103,7 @@ def modes_of(
         more = Candidates(start[0][:, None], start[1][:, None], nothing, first)
         if settings.climb_steps:
             found = Candidates(*(torch.cat(pair, 1) for pair in zip(found, more, strict=True)))
-    climber = Climber(vae, batch, z, reach=reach_of(vae, settings))
+    climber = PoseOptimizer(vae, batch, z, reach=reach_of(vae, settings))
     tops = climber.climb(found.angle, found.shift, found.hypothesis, settings.climb_steps)
     if not settings.climb_steps:
         tops = tops._replace(value=found.log_posterior)
@@ -239,7 +239,9 @@ def _neighbour(score: Tensor, axis: int, step: int) -> Tensor:
 # --- what is distinct ---------------------------------------------------------------------------
 
 
-def _distinct(tops: Tops, found: Candidates, merge: tuple[float, float], count: int) -> PoseModes:
+def _distinct(
+    tops: LocalMaxima, found: Candidates, merge: tuple[float, float], count: int
+) -> PoseModes:
     """Drop modes that a better one has already, weigh the rest and sort them."""
     weight = torch.where(torch.isfinite(tops.value), tops.value + tops.log_volume, -math.inf)
     order = weight.argsort(dim=1, descending=True)

@@ -55,7 +55,7 @@ def centres_of(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return centres, group
 
 
-class Shown(NamedTuple):
+class RankedPoses(NamedTuple):
     """Poses of B volumes, K each, the most promising first.
 
     Attributes
@@ -101,7 +101,7 @@ class Codebook(NamedTuple):
             look_alikes(volumes, TURNS),
         )
 
-    def best(self, low: Coefficients, pose: Pose, count: int) -> Shown:
+    def best(self, low: Coefficients, pose: Pose, count: int) -> RankedPoses:
         """Compare poses (B, P) of volumes at low frequencies; keep the best ``count``."""
         n, proposals = pose.shift.shape[:2]
         owner = torch.arange(n).repeat_interleave(proposals)
@@ -115,9 +115,9 @@ class Codebook(NamedTuple):
         place = score.reshape(n, proposals).topk(min(count, proposals), dim=1).indices
         rows = torch.arange(n)[:, None]
         shown = which.reshape(n, proposals).gather(1, place)
-        return Shown(pose.rotation[rows, place], pose.shift[rows, place], shown)
+        return RankedPoses(pose.rotation[rows, place], pose.shift[rows, place], shown)
 
-    def searched(self, seen: Coefficients, thorough: SpaceSearch, reach: float) -> Shown:
+    def searched(self, seen: Coefficients, thorough: SpaceSearch, reach: float) -> RankedPoses:
         """Compare volumes at every rotation and shift of a grid."""
         low = seen.within(min(GRID_LIMIT, float(seen.radius[-1])))
         limit = float(low.radius[-1])
@@ -134,14 +134,21 @@ class Codebook(NamedTuple):
         place = score.topk(min(thorough.hypotheses, score.shape[1]), dim=1).indices
         rows = torch.arange(len(seen))[:, None]
         rotation, shift = found.rotation.flatten(1, 2), found.shift.flatten(1, 2)
-        return Shown(rotation[rows, place], shift[rows, place], place // few)
+        return RankedPoses(rotation[rows, place], shift[rows, place], place // few)
 
-    def climbed(self, seen: Coefficients, shown: Shown, steps: int, reach: float) -> PosedVolumes:
+    def climbed(
+        self, seen: Coefficients, shown: RankedPoses, steps: int, reach: float
+    ) -> PosedVolumes:
         """Climb from poses, and from what looks like the best; (B (K + TURNS)), by volume."""
         return self._climbed_from(seen, self._with_look_alikes(shown), steps, reach)
 
     def climbed_twice(
-        self, seen: Coefficients, shown: Shown, limit: float, steps: tuple[int, int], reach: float
+        self,
+        seen: Coefficients,
+        shown: RankedPoses,
+        limit: float,
+        steps: tuple[int, int],
+        reach: float,
     ) -> PosedVolumes:
         """Climb as :meth:`climbed` up to a limit of frequency, then with the best K on all."""
         tried = self._with_look_alikes(shown)
@@ -149,7 +156,7 @@ class Codebook(NamedTuple):
         shape, count = tried.which.shape, shown.which.shape[1]
         place = first.score.reshape(shape).topk(count, dim=1).indices
         rows = torch.arange(shape[0])[:, None]
-        best = Shown(
+        best = RankedPoses(
             first.rotation.reshape(*shape, 3, 3)[rows, place],
             first.shift.reshape(*shape, 3)[rows, place],
             tried.which[rows, place],
@@ -157,17 +164,17 @@ class Codebook(NamedTuple):
         return self._climbed_from(seen, best, steps[1], reach)
 
     def _climbed_from(
-        self, seen: Coefficients, shown: Shown, steps: int, reach: float
+        self, seen: Coefficients, shown: RankedPoses, steps: int, reach: float
     ) -> PosedVolumes:
         owner = torch.arange(len(seen)).repeat_interleave(shown.which.shape[1])
         start = (shown.which.flatten(), shown.rotation.flatten(0, 1), shown.shift.flatten(0, 1))
         return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
 
-    def _with_look_alikes(self, shown: Shown) -> Shown:
+    def _with_look_alikes(self, shown: RankedPoses) -> RankedPoses:
         """Add what looks like the most promising pose, (B, K + TURNS)."""
         first = shown.which[:, 0]
         turns = self.turns.of(first, shown.rotation[:, 0], shown.shift[:, 0])
-        return Shown(
+        return RankedPoses(
             torch.cat([shown.rotation, turns[0]], 1),
             torch.cat([shown.shift, turns[1]], 1),
             torch.cat([shown.which, first[:, None].expand(-1, TURNS)], 1),

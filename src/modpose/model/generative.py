@@ -24,7 +24,7 @@ from modpose.model.fields import build_field
 from modpose.model.fields.basis import BasisField
 from modpose.model.fields.conv import ConvField
 from modpose.model.fields.dense import DenseField
-from modpose.model.fields.fronted import FrontedField
+from modpose.model.fields.fronted import CoordConvField
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.latents import Latents
 from modpose.model.posterior import LatentLayout
@@ -87,7 +87,7 @@ class GenerativeModel(nn.Module):
     @property
     def whole_field(self) -> bool:
         """Whether the field can only be evaluated at every pixel of the box at once."""
-        return isinstance(self.field, FrontedField)
+        return isinstance(self.field, CoordConvField)
 
     @property
     def whole_batch(self) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modpose.config import ModelConfig
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.distributions.priors import (
     angle_kl,
     angle_log_ratio,
@@ -24,7 +24,7 @@ from modpose.distributions.priors import (
     circle_entropy,
     line_log_ratio,
 )
-from modpose.distributions.so3 import Turn
+from modpose.distributions.so3 import SO3Normal
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.model.cells import Cells, cell_role
 from modpose.model.latents import Kl, Latents
@@ -73,7 +73,7 @@ class LatentLayout:
         params
             (B, C, n_params): content mean and log s.d.; angle (a mean in radians, or a direction
             (cos, sin) on the circle; then log s.d.; in three dimensions three means and three log
-            s.d., or what :meth:`Turn.read` takes); shift mean (in units of its prior) and log
+            s.d., or what :meth:`SO3Normal.read` takes); shift mean (in units of its prior) and log
             s.d.; the pose channel.  Where cells tell the angle or the shift, mean and s.d. are of
             the residual, in units of its prior.
         cell_logits
@@ -94,9 +94,9 @@ class LatentLayout:
         return Posterior(
             layout=self,
             cell_log_q=cell_logits.float().log_softmax(-1),
-            content=Gaussian(mean, log_std.clamp(*LOG_STD_RANGE)),
+            content=DiagonalNormal(mean, log_std.clamp(*LOG_STD_RANGE)),
             angle=None if over_so3 else self._angle(angle, cells),
-            turn=Turn.read(angle) if over_so3 else None,
+            turn=SO3Normal.read(angle) if over_so3 else None,
             shift=self._shift(shift, cells),
             cells=cells,
             channel=channel if channel.shape[-1] else None,
@@ -107,34 +107,34 @@ class LatentLayout:
         """Read an encoder's output (B, n_params) as one cell."""
         return self.posterior(params.unsqueeze(1), params.new_zeros(len(params), 1))
 
-    def _angle(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
+    def _angle(self, params: Tensor, cells: Cells | None) -> DiagonalNormal | None:
         if self.rotation.prior == "none":
             return None
         if cells is not None and cells.angle is not None:
             residual = _residual(params, cells.angle_std)
-            return Gaussian(residual.mean + cells.angle.unsqueeze(-1), residual.log_std)
+            return DiagonalNormal(residual.mean + cells.angle.unsqueeze(-1), residual.log_std)
         if self.rotation.prior == "uniform":
             mean, log_std = torch.atan2(params[..., 1:2], params[..., 0:1]), params[..., 2:]
         else:
             mean, log_std = params.chunk(2, dim=-1)
-        return Gaussian(mean, log_std.clamp(*LOG_STD_RANGE))
+        return DiagonalNormal(mean, log_std.clamp(*LOG_STD_RANGE))
 
-    def _shift(self, params: Tensor, cells: Cells | None) -> Gaussian | None:
+    def _shift(self, params: Tensor, cells: Cells | None) -> DiagonalNormal | None:
         if self.shift_std is None:
             return None
         if cells is None or cells.shift is None:
             return _residual(params, self.shift_std)
         if cells.shift_std is None:  # the cell's shift, exactly
             shift = cells.shift.expand(*params.shape[:2], self.dim)
-            return Gaussian(shift, shift.new_tensor(-math.inf).expand(shift.shape))
+            return DiagonalNormal(shift, shift.new_tensor(-math.inf).expand(shift.shape))
         residual = _residual(params, cells.shift_std)
-        return Gaussian(residual.mean + cells.shift, residual.log_std)
+        return DiagonalNormal(residual.mean + cells.shift, residual.log_std)
 
 
-def _residual(params: Tensor, std: float) -> Gaussian:
+def _residual(params: Tensor, std: float) -> DiagonalNormal:
     """Read means and log s.d. given in units of the prior's s.d."""
     mean, log_std = params.chunk(2, dim=-1)
-    return Gaussian(mean * std, (log_std + math.log(std)).clamp(*LOG_STD_RANGE))
+    return DiagonalNormal(mean * std, (log_std + math.log(std)).clamp(*LOG_STD_RANGE))
 
 
 class TopCells(NamedTuple):
@@ -155,11 +155,11 @@ class Posterior(NamedTuple):
 
     layout: LatentLayout
     cell_log_q: Tensor
-    content: Gaussian
-    angle: Gaussian | None
-    shift: Gaussian | None
+    content: DiagonalNormal
+    angle: DiagonalNormal | None
+    shift: DiagonalNormal | None
     cells: Cells | None = None
-    turn: Turn | None = None
+    turn: SO3Normal | None = None
     channel: Tensor | None = None
     first: Posterior | None = None
 
@@ -182,10 +182,12 @@ class Posterior(NamedTuple):
         if spin is not None:
             mean = spin.mean - angle[:, None, None]
             told = cells is not None and cells.angle is not None  # then a residual is on the line
-            spin = Gaussian(mean if told else wrap(mean), spin.log_std)
+            spin = DiagonalNormal(mean if told else wrap(mean), spin.log_std)
         if shift is not None:
             mean = shift.mean @ rotation_2d(angle)
-            shift = Gaussian(mean if centre is None else mean + centre[:, None], shift.log_std)
+            shift = DiagonalNormal(
+                mean if centre is None else mean + centre[:, None], shift.log_std
+            )
         first = None if self.first is None else self.first.turned_back(angle, centre)
         return self._replace(angle=spin, shift=shift, cells=cells, first=first)
 
@@ -210,15 +212,15 @@ class Posterior(NamedTuple):
         noisy = self.cell_log_q - waiting.clamp(min=1e-30).log()
         weight = (noisy / temperature).softmax(-1).unsqueeze(1)
 
-        def mixed(gaussian: Gaussian) -> Gaussian:
-            return Gaussian(weight @ gaussian.mean, (weight @ gaussian.log_std.exp()).log())
+        def mixed(gaussian: DiagonalNormal) -> DiagonalNormal:
+            return DiagonalNormal(weight @ gaussian.mean, (weight @ gaussian.log_std.exp()).log())
 
         angle, shift = self.angle, self.shift
         if angle is not None:
             x, y = weight @ angle.mean.cos(), weight @ angle.mean.sin()
-            angle = Gaussian(torch.atan2(y, x), (weight @ angle.log_std.exp()).log())
+            angle = DiagonalNormal(torch.atan2(y, x), (weight @ angle.log_std.exp()).log())
         if shift is not None and self.shift_is_fixed:
-            shift = Gaussian(weight @ shift.mean, shift.log_std[:, :1])
+            shift = DiagonalNormal(weight @ shift.mean, shift.log_std[:, :1])
         elif shift is not None:
             shift = mixed(shift)
         blend = Posterior(
@@ -255,7 +257,7 @@ class Posterior(NamedTuple):
         """Posterior standard deviations within cells (B, K), named as the latents are."""
         return self._read(cell, lambda gaussian: gaussian.log_std.exp())
 
-    def _read(self, cell: Tensor, number: Callable[[Gaussian], Tensor]) -> Latents:
+    def _read(self, cell: Tensor, number: Callable[[DiagonalNormal], Tensor]) -> Latents:
         """Collect one ``number`` of each Gaussian at ``cell`` (B, K); zero where there is none."""
         zero = self.content.mean.new_zeros(*cell.shape, self.layout.dim)
         first = cell[:, :1] if self.layout.shared_content else cell
@@ -266,7 +268,7 @@ class Posterior(NamedTuple):
         elif self.turn is not None:
             turn = self.turn.at(cell)
             centre = turn.centre
-            angle = number(Gaussian(zero, turn.log_std.expand_as(zero)))
+            angle = number(DiagonalNormal(zero, turn.log_std.expand_as(zero)))
         return Latents(
             z=z.expand(-1, cell.shape[1], -1),
             angle=angle[..., 0] if self.layout.dim == 2 else angle,
@@ -344,7 +346,7 @@ class Posterior(NamedTuple):
         """Log p(latents) - log q(latents, their cell | image), with p(cell) if cells tell it."""
         cell, cells = latents.cell, self.cells
         content = _at(self.content, cell)
-        standard = Gaussian(torch.zeros_like(content.mean), torch.zeros_like(content.mean))
+        standard = DiagonalNormal(torch.zeros_like(content.mean), torch.zeros_like(content.mean))
         log_q = self.cell_log_q.gather(-1, cell)
         ratio = -log_q if cells is None else cells.log_prior_at(cell) - log_q
         ratio = ratio + standard.log_prob(latents.z) - content.log_prob(latents.z)
@@ -383,9 +385,9 @@ class Posterior(NamedTuple):
         return (self.cell_log_q.exp() * inside).sum(-1)
 
 
-def _at(gaussian: Gaussian, cell: Tensor) -> Gaussian:
+def _at(gaussian: DiagonalNormal, cell: Tensor) -> DiagonalNormal:
     """Pick cells (B, K) of a (B, C, k) Gaussian: (B, K, k)."""
-    return Gaussian(_pick(gaussian.mean, cell), _pick(gaussian.log_std, cell))
+    return DiagonalNormal(_pick(gaussian.mean, cell), _pick(gaussian.log_std, cell))
 
 
 def _pick(values: Tensor, cell: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Bernoulli(nn.Module):
         return prediction.signal.sigmoid()
 
 
-class Gaussian(nn.Module):
+class GaussianNoise(nn.Module):
     """Normal noise: fixed, one learned s.d. for the set, or one that the field predicts."""
 
     def __init__(self, config: GaussianConfig) -> None:
@@ -87,7 +87,7 @@ class Gaussian(nn.Module):
         return prediction.signal
 
 
-Likelihood = Bernoulli | Gaussian
+Likelihood = Bernoulli | GaussianNoise
 
 
 def build_likelihood(config: LikelihoodConfig) -> Likelihood:
@@ -97,5 +97,5 @@ def build_likelihood(config: LikelihoodConfig) -> Likelihood:
     says how to read a picture made of them.
     """
     if isinstance(config, SpectralConfig):
-        return Gaussian(GaussianConfig(noise="fixed", std=config.std))
-    return Bernoulli() if isinstance(config, BernoulliConfig) else Gaussian(config)
+        return GaussianNoise(GaussianConfig(noise="fixed", std=config.std))
+    return Bernoulli() if isinstance(config, BernoulliConfig) else GaussianNoise(config)

@@ -35,7 +35,7 @@ SMALL = 8.5
 
 
 @dataclass(frozen=True)
-class Look:
+class DisplayStyle:
     """How the pictures of a run are drawn: levels of data and of model, and the way up."""
 
     data: tuple[float, float]
@@ -157,7 +157,9 @@ def _hide_first_climb(ax: Axes, curves: Floats) -> None:
 # --- pictures ---------------------------------------------------------------------------------
 
 
-def comparison(images: Floats, posed: Floats, upright: Floats, look: Look, blocks: int) -> Figure:
+def comparison(
+    images: Floats, posed: Floats, upright: Floats, look: DisplayStyle, blocks: int
+) -> Figure:
     """Image, posed reconstruction and upright prediction side by side, in ``blocks`` of rows."""
     n = len(images)
     triples = np.stack(
@@ -182,7 +184,7 @@ def comparison(images: Floats, posed: Floats, upright: Floats, look: Look, block
     return fig
 
 
-def pairs(images: Floats, posed: Floats, look: Look, columns: int) -> Figure:
+def pairs(images: Floats, posed: Floats, look: DisplayStyle, columns: int) -> Figure:
     """Image and prediction side by side, ``columns`` pairs a row."""
     couples = np.stack([look.image(images), look.prediction(posed)], axis=1)
     wide = [mosaic(couple, 2, 1) for couple in couples]
@@ -212,13 +214,13 @@ def volume_strip(volumes: Floats, names: Sequence[str], most: int = 8) -> Figure
     return fig
 
 
-def sheet(pictures: Floats, columns: int, look: Look, width: float = WIDTH) -> Figure:
+def sheet(pictures: Floats, columns: int, look: DisplayStyle, width: float = WIDTH) -> Figure:
     """Predictions in reading order."""
     gap = max(1, pictures.shape[2] // 24)
     return _sheet(look.prediction(pictures), columns, gap, width)[0]
 
 
-def manifold(pictures: Floats, columns: int, look: Look, names: Sequence[str]) -> Figure:
+def manifold(pictures: Floats, columns: int, look: DisplayStyle, names: Sequence[str]) -> Figure:
     """Predictions on a walk of quantiles; ``names`` of the axis to the right [and upwards].
 
     The walk is :func:`modpose.plot.grids.manifold_codes`; ticks are standard normal quantiles.
@@ -245,7 +247,7 @@ def _ticks(values: Floats) -> list[str]:
     return [f"{v:.1f}".replace("-0.0", "0.0").replace("-", "−") for v in values]
 
 
-def interpolations(starts: Floats, paths: Floats, ends: Floats, look: Look) -> Figure:
+def interpolations(starts: Floats, paths: Floats, ends: Floats, look: DisplayStyle) -> Figure:
     """Rows of: a real image, predictions along the line between two contents, a real image.
 
     ``starts`` and ``ends`` are (P, H, W[, 3]); ``paths`` (P, n, H, W[, 3]).
@@ -267,7 +269,7 @@ def interpolations(starts: Floats, paths: Floats, ends: Floats, look: Look) -> F
     return fig
 
 
-def traversals(pictures: Floats, names: Sequence[str], look: Look) -> Figure:
+def traversals(pictures: Floats, names: Sequence[str], look: DisplayStyle) -> Figure:
     """One row a latent: (K, n, H, W[, 3]) predictions as that latent alone grows."""
     n, height = pictures.shape[1:3]
     tiles = look.prediction(pictures.reshape(-1, *pictures.shape[2:]))

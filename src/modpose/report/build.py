@@ -17,12 +17,12 @@ from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing, holds_files, refuse_to_replace
 from modpose.infer.latents import content_columns
 from modpose.plot import grids
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.plot.html import Section, render
 from modpose.report import kin, sections, summary
 from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
-from modpose.report.material import Kin, Material
+from modpose.report.material import KnownClasses, ReportData
 from modpose.report.probe import choose_probe
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
@@ -96,7 +96,7 @@ def build_report(
     return folder / "index.html"
 
 
-def make_sections(material: Material, points: Integers, quiet: bool) -> list[Section]:
+def make_sections(material: ReportData, points: Integers, quiet: bool) -> list[Section]:
     """Make every section that the run has something for, with a progress bar."""
     from tqdm import tqdm
 
@@ -112,7 +112,7 @@ def make_sections(material: Material, points: Integers, quiet: bool) -> list[Sec
 Makers = dict[str, Callable[[], Section | None]]
 
 
-def _volume_makers(material: Material, points: Integers) -> Makers:
+def _volume_makers(material: ReportData, points: Integers) -> Makers:
     """Sections of a model of volumes whose projections have given poses."""
     return {
         "conformations": lambda: conformations(material),
@@ -123,7 +123,7 @@ def _volume_makers(material: Material, points: Integers) -> Makers:
     }
 
 
-def _makers(material: Material, points: Integers) -> Makers:
+def _makers(material: ReportData, points: Integers) -> Makers:
     return {
         "reconstructions": lambda: sections.reconstructions(material),
         "average": lambda: sections.average(material),
@@ -149,7 +149,7 @@ def _makers(material: Material, points: Integers) -> Makers:
 # --- what the run holds -----------------------------------------------------------------------
 
 
-def gather(run: Run, latents: pd.DataFrame) -> Material:
+def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     """Collect the arrays that the sections draw from."""
     config, environment = run.config, run.environment
     model = PoseModel.load(run.path)
@@ -169,7 +169,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
         predicted = decode(np.concatenate([z[rows[:100]], prior]))
     turned = config.model.rotation.prior != "none" and "angle_deg" in names
     shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= names
-    return Material(
+    return ReportData(
         look=_look(config, images, predicted),
         decode=decode,
         z=z,
@@ -198,7 +198,7 @@ def gather(run: Run, latents: pd.DataFrame) -> Material:
     )
 
 
-def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> Kin | None:
+def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> KnownClasses | None:
     """Collect known classes, affinities and the pose channel."""
     from modpose.affinity.known import known_name
 
@@ -212,7 +212,7 @@ def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> Kin | None:
         pictures = np.asarray(model.decode(z.astype(np.float32), channel.astype(np.float32)))
         return grids.volume_pictures(pictures) if volumes else pictures
 
-    return Kin(
+    return KnownClasses(
         labels=np.array([known_name(label) or "" for label in labels]),
         held_out=latents["split"].to_numpy() == "val",
         affinity=None if known is None else known.classes,
@@ -285,13 +285,13 @@ def _recovery(latents: pd.DataFrame, known: pd.DataFrame) -> tuple[tuple[str, st
     return tuple((name, value) for name, _, value in lines)
 
 
-def _look(config: Config, images: Floats, predicted: Floats) -> Look:
+def _look(config: Config, images: Floats, predicted: Floats) -> DisplayStyle:
     """Choose levels and the way up: natural images are those scaled to [0, 1]."""
     natural = config.data.normalize == "range" or images.ndim == 4
     origin: grids.Origin = "upper" if natural else "lower"
     if config.data.normalize == "range" or config.model.likelihood.kind == "bernoulli":
-        return Look((0.0, 1.0), (0.0, 1.0), origin)
-    return Look(grids.grey_range(images), grids.grey_range(predicted, 0.1), origin)
+        return DisplayStyle((0.0, 1.0), (0.0, 1.0), origin)
+    return DisplayStyle(grids.grey_range(images), grids.grey_range(predicted, 0.1), origin)
 
 
 def _scatter_points(n: int, rows: Integers, rng: np.random.Generator) -> Integers:
@@ -303,7 +303,7 @@ def _scatter_points(n: int, rows: Integers, rng: np.random.Generator) -> Integer
 # --- the page ---------------------------------------------------------------------------------
 
 
-def _page(run: Run, material: Material, latents: pd.DataFrame, made: list[Section]) -> str:
+def _page(run: Run, material: ReportData, latents: pd.DataFrame, made: list[Section]) -> str:
     """Render the page."""
     environment = run.environment
     counts = latents["split"].value_counts()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from modpose.outputs.volumes import along_component, at_clusters
 from modpose.plot import figures
 from modpose.plot.html import Picture, Section
-from modpose.report.material import Material
+from modpose.report.material import ReportData
 
 STEPS = 7
 CENTRES = 6
 
 
-def beside_predictions(m: Material) -> Section | None:
+def beside_predictions(m: ReportData) -> Section | None:
     """Images beside the model's projections."""
     if len(m.posed) == 0:
         return None
@@ -29,7 +29,7 @@ def beside_predictions(m: Material) -> Section | None:
     )
 
 
-def conformations(m: Material) -> Section | None:
+def conformations(m: ReportData) -> Section | None:
     """Volumes along the first principal component, and at the centres of k-means."""
     if m.volumes is None or m.z_dim == 0:
         return None

@@ -26,7 +26,7 @@ from modpose.observe.ctf import CtfColumn
 from modpose.plot import grids
 from modpose.plot.html import Picture, Section
 from modpose.report import pose_figures
-from modpose.report.material import Material
+from modpose.report.material import ReportData
 from modpose.report.probe import Probe
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Followed:
         return length
 
 
-def equivariance(m: Material) -> Section | None:
+def equivariance(m: ReportData) -> Section | None:
     """Errors of angle and shift and change of content when images are turned and shifted."""
     probe = None if m.probe is None else m.probe.few(IMAGES)
     if probe is None or not probe.vae.encoder.sees_pixels:

@@ -15,7 +15,7 @@ from modpose.plot.html import Picture, Section
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from modpose.report.material import Material
+    from modpose.report.material import ReportData
 
 WRITTEN_NAMES = 40
 """More classes than this are not named beside a matrix."""
@@ -37,7 +37,7 @@ def class_cosines(z: Floats, labels: NDArray[np.str_], names: tuple[str, ...]) -
 # --- sections ---------------------------------------------------------------------------------
 
 
-def classes(m: Material) -> Section | None:
+def classes(m: ReportData) -> Section | None:
     """Content coloured by class, with training and validation marked."""
     kin = m.kin
     if kin is None or m.z_dim == 0:
@@ -63,7 +63,7 @@ def classes(m: Material) -> Section | None:
     )
 
 
-def affinities(m: Material) -> Section | None:
+def affinities(m: ReportData) -> Section | None:
     """The cosines that were asked for, and those that came out."""
     kin = m.kin
     if kin is None or kin.affinity is None:
@@ -113,7 +113,7 @@ def _mean(values: Floats) -> float:
     return float(finite.mean()) if finite.size else float("nan")
 
 
-def pose_traversals(m: Material) -> Section | None:
+def pose_traversals(m: ReportData) -> Section | None:
     """What each number of the pose channel does to one object."""
     kin = m.kin
     if kin is None or kin.channel is None or kin.draw is None:
@@ -140,7 +140,7 @@ def pose_traversals(m: Material) -> Section | None:
     )
 
 
-def corners(m: Material) -> Section | None:
+def corners(m: ReportData) -> Section | None:
     """From four images to one another."""
     if m.z_dim == 0 or len(m.rows) < 4:
         return None
@@ -167,7 +167,7 @@ def corners(m: Material) -> Section | None:
     )
 
 
-def _four(m: Material) -> NDArray[np.int64]:
+def _four(m: ReportData) -> NDArray[np.int64]:
     """Rows of four images, of different classes where they are known, else far from each other."""
     candidates = m.rows[:200]
     if m.kin is not None:

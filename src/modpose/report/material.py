@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modpose.affinity.matrix import Affinity
 from modpose.plot import grids
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.plot.grids import Floats
 from modpose.report.probe import Probe
 from modpose.report.volumes import Space
@@ -20,7 +20,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Kin:
+class KnownClasses:
     """What is known of N images beside content.
 
     Attributes
@@ -45,7 +45,7 @@ class Kin:
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """What a report is made of.
 
     Attributes
@@ -87,7 +87,7 @@ class Material:
         Images whose inference is examined, with the model; None where there are none.
     """
 
-    look: Look
+    look: DisplayStyle
     decode: Callable[[Floats], Floats]
     z: Floats
     elbo: Floats
@@ -108,7 +108,7 @@ class Material:
     probe: Probe | None = None
     volumes: Callable[[Floats], Floats] | None = None
     space: Space | None = None
-    kin: Kin | None = None
+    kin: KnownClasses | None = None
     seed: int = 0
 
     @property

@@ -15,7 +15,7 @@ from modpose.plot.figures import (
     RULE,
     SMALL,
     TEXT,
-    Look,
+    DisplayStyle,
     legend,
     new_figure,
     style,
@@ -129,7 +129,7 @@ def two_ways_up(
     ways: Sequence[Floats],
     names: Sequence[str],
     captions: Sequence[Sequence[str]],
-    look: Look,
+    look: DisplayStyle,
 ) -> Figure:
     """Images in the first row, and in two more the same turned upright by either mode.
 

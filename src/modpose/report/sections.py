@@ -1,6 +1,6 @@
 """The sections of the report: what each shows, and what a good and a bad one look like.
 
-A section is made from :class:`Material`, which holds arrays and a function that draws content;
+A section is made from :class:`ReportData`, which holds arrays and a function that draws content;
 one that a run has nothing for (no pose, no labels, no truth) is None.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from modpose.plot import figures, grids, scatter
 from modpose.plot.html import Picture, Section
 from modpose.report import pose_figures
-from modpose.report.material import Integers, Material, sense_of_angle, subscript
+from modpose.report.material import Integers, ReportData, sense_of_angle, subscript
 
 THUMBNAILS = 2000
 """Most images shown on hover."""
@@ -22,7 +22,7 @@ DECODED_PIXELS = 600_000
 # --- training ---------------------------------------------------------------------------------
 
 
-def learning(m: Material) -> Section | None:
+def learning(m: ReportData) -> Section | None:
     """Learning curves."""
     if len(m.metrics.get("epoch", [])) == 0:
         return None
@@ -43,7 +43,7 @@ def learning(m: Material) -> Section | None:
 # --- pictures ---------------------------------------------------------------------------------
 
 
-def reconstructions(m: Material) -> Section | None:
+def reconstructions(m: ReportData) -> Section | None:
     """Images beside posed and upright predictions."""
     count = len(m.posed)
     if count == 0:
@@ -65,7 +65,7 @@ def reconstructions(m: Material) -> Section | None:
     )
 
 
-def average(m: Material) -> Section | None:
+def average(m: ReportData) -> Section | None:
     """Mean image before and after alignment."""
     if not m.has_pose or len(m.rows) == 0:
         return None
@@ -92,7 +92,7 @@ def average(m: Material) -> Section | None:
     )
 
 
-def clusters(m: Material) -> Section | None:
+def clusters(m: ReportData) -> Section | None:
     """Aligned average of each cluster."""
     names = None if m.columns is None else m.columns.get("cluster")
     if names is None or not m.flat or len(m.rows) == 0:
@@ -125,7 +125,7 @@ def clusters(m: Material) -> Section | None:
 # --- walks through content --------------------------------------------------------------------
 
 
-def manifold(m: Material) -> Section | None:
+def manifold(m: ReportData) -> Section | None:
     """Predictions on a regular walk through content."""
     if m.z_dim == 0:
         return None
@@ -150,7 +150,7 @@ def manifold(m: Material) -> Section | None:
     )
 
 
-def traversals(m: Material) -> Section | None:
+def traversals(m: ReportData) -> Section | None:
     """One row a latent."""
     if m.z_dim < 2:
         return None
@@ -171,7 +171,7 @@ def traversals(m: Material) -> Section | None:
     )
 
 
-def interpolations(m: Material) -> Section | None:
+def interpolations(m: ReportData) -> Section | None:
     """From one particle's content to another's."""
     if m.z_dim == 0 or len(m.rows) < 4:
         return None
@@ -193,7 +193,7 @@ def interpolations(m: Material) -> Section | None:
     )
 
 
-def samples(m: Material) -> Section | None:
+def samples(m: ReportData) -> Section | None:
     """Draws from the prior."""
     if m.z_dim == 0:
         return None
@@ -215,7 +215,7 @@ def samples(m: Material) -> Section | None:
 # --- content ----------------------------------------------------------------------------------
 
 
-def content(m: Material, points: Integers) -> Section | None:
+def content(m: ReportData, points: Integers) -> Section | None:
     """Scatter of content; ``points`` are rows of the arrays, the first ones those of ``rows``."""
     if m.z_dim == 0 or len(points) < 3:
         return None
@@ -262,7 +262,7 @@ def _content_caption(points: int, images: int, thumbnails: int, tsne: bool) -> s
     return caption
 
 
-def _colourings(m: Material, points: Integers) -> list[scatter.Colouring]:
+def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
     """Return every column to colour by, the most telling first."""
     found: list[scatter.Colouring | None] = []
     for name, column in (m.columns or {}).items():
@@ -283,7 +283,7 @@ def _colourings(m: Material, points: Integers) -> list[scatter.Colouring]:
 # --- pose -------------------------------------------------------------------------------------
 
 
-def pose(m: Material) -> Section | None:
+def pose(m: ReportData) -> Section | None:
     """Histograms of angle and shift."""
     pictures = []
     if m.angle_deg is not None:

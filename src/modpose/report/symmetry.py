@@ -26,7 +26,7 @@ from modpose.model.settings import SearchSettings
 from modpose.plot import grids
 from modpose.plot.html import Picture, Section
 from modpose.report import pose_figures
-from modpose.report.material import Integers, Material, sense_of_angle
+from modpose.report.material import Integers, ReportData, sense_of_angle
 from modpose.report.probe import Probe
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Modes:
         return relative_deg(self.angle_deg)
 
 
-def symmetry(m: Material) -> Section | None:
+def symmetry(m: ReportData) -> Section | None:
     """Orders of symmetry of images and the groups of their classes."""
     probe = m.probe
     if probe is None or m.angle_deg is None or not infers_angle(probe.vae):
@@ -103,7 +103,7 @@ def symmetry(m: Material) -> Section | None:
 
 
 @torch.no_grad()
-def find_modes(m: Material, probe: Probe) -> Modes:
+def find_modes(m: ReportData, probe: Probe) -> Modes:
     """Search for the modes of each image's pose, given the content that the model inferred."""
     device = probe.batch.image.device
     z = torch.as_tensor(m.z[probe.rows, None], dtype=torch.float32, device=device)
@@ -126,7 +126,7 @@ def find_modes(m: Material, probe: Probe) -> Modes:
 
 
 @torch.no_grad()
-def average_turn(m: Material, probe: Probe, modes: Modes) -> NDArray[np.float64]:
+def average_turn(m: ReportData, probe: Probe, modes: Modes) -> NDArray[np.float64]:
     """(n,) nats by which log p(image | content, pose) falls from the best angle to the average."""
     device = probe.batch.image.device
     turns = torch.arange(TURNS, device=device) * (2 * math.pi / TURNS)
@@ -194,7 +194,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _caption(m: Material, images: int, ambiguous: int) -> str:
+def _caption(m: ReportData, images: int, ambiguous: int) -> str:
     caption = (
         f"For {images} images, evenly spread, every pose was compared with the model's own "
         "picture of the content; the poses that explain an image best (the modes of its posterior) "
@@ -232,7 +232,7 @@ def _histograms(probe: Probe, modes: Modes, found: dict[str, ClassSymmetry]) -> 
     return Picture.of(fig, "symmetry.png", alt)
 
 
-def _pairs(m: Material, probe: Probe, modes: Modes, chosen: Integers) -> Picture:
+def _pairs(m: ReportData, probe: Probe, modes: Modes, chosen: Integers) -> Picture:
     """Show images beside themselves turned upright by their two best modes."""
     second = second_way_up(modes)[chosen]
     images = grids.as_pictures(probe.batch.image[torch.as_tensor(chosen)].cpu().numpy())

@@ -8,10 +8,10 @@ from modpose.evaluate.metrics import align_angles, align_shifts, spearman
 from modpose.plot import figures
 from modpose.plot.grids import Floats
 from modpose.plot.html import Picture, Section
-from modpose.report.material import Material, subscript
+from modpose.report.material import ReportData, subscript
 
 
-def truth(m: Material) -> Section | None:
+def truth(m: ReportData) -> Section | None:
     """How well known answers were recovered."""
     if m.truth is None:
         return None
@@ -34,7 +34,7 @@ def truth(m: Material) -> Section | None:
     )
 
 
-def _hinge_pictures(m: Material) -> list[Picture]:
+def _hinge_pictures(m: ReportData) -> list[Picture]:
     if m.truth is None or "hinge_deg" not in m.truth or m.z_dim == 0:
         return []
     hinge = m.truth["hinge_deg"]
@@ -51,7 +51,7 @@ def strongest_latent(z: Floats, values: Floats) -> int:
     return int(np.argmax(strength))
 
 
-def _pose_pictures(m: Material) -> list[Picture]:
+def _pose_pictures(m: ReportData) -> list[Picture]:
     pictures = []
     if m.truth is None:
         return []

@@ -16,7 +16,7 @@ from modpose.geometry.rotations import rotation_of_yaw_pitch_roll
 from modpose.infer.latents import content_columns
 from modpose.model.latents import Latents
 from modpose.plot import figures, grids
-from modpose.plot.figures import Look
+from modpose.plot.figures import DisplayStyle
 from modpose.plot.grids import Floats
 from modpose.plot.html import Picture, Section
 
@@ -122,7 +122,7 @@ def space(found: Space | None) -> Section | None:
     titles, pictures = zip(*found.averages, strict=True)
     strip = figures.titled_pictures(pictures, titles, "lower", 1)
     levels = grids.grey_range(found.walk, 0.1)
-    walk = figures.traversals(found.walk, VARIABLES, Look(levels, levels, "lower"))
+    walk = figures.traversals(found.walk, VARIABLES, DisplayStyle(levels, levels, "lower"))
     shown = [
         Picture.of(strip, "average.png", "Averages before and after alignment, three projections"),
         Picture.of(walk, "pose-walk.png", "Predictions as each of the six pose variables changes"),

@@ -135,7 +135,7 @@ class Alignment(NamedTuple):
 
     def lines(self, pixel_size: float | None, box: int) -> list[str]:
         """Say what was found, a line a class."""
-        counts = torch.bincount(self.assignment.klass, minlength=len(self.maps.fsc)).tolist()
+        counts = torch.bincount(self.assignment.class_index, minlength=len(self.maps.fsc)).tolist()
         found = zip(counts, self.resolution(pixel_size, box), strict=True)
         return [
             f"class {number}: {count} volumes, resolution {text}"

@@ -28,7 +28,7 @@ HARDLY = 1e-3
 """Share of a shell's mean weight that is added to weights without a prior."""
 
 
-class Sums(NamedTuple):
+class FourierSums(NamedTuple):
     """What has been put back into the upright frames of C slots, (C, m, m, m) each.
 
     Attributes
@@ -45,23 +45,23 @@ class Sums(NamedTuple):
     weight: Tensor
     padded: int
 
-    def __add__(self, other: object) -> Sums:
+    def __add__(self, other: object) -> FourierSums:
         """Add up, slot by slot."""
-        if not isinstance(other, Sums):
+        if not isinstance(other, FourierSums):
             return NotImplemented
-        return Sums(self.value + other.value, self.weight + other.weight, self.padded)
+        return FourierSums(self.value + other.value, self.weight + other.weight, self.padded)
 
     @property
     def highest_shell(self) -> int:
         """Last shell, of 1 / box, with coefficients."""
         return (self.value.shape[-1] // 2 - 1) // OVERSAMPLING
 
-    def slots(self, index: Tensor) -> Sums:
+    def slots(self, index: Tensor) -> FourierSums:
         """Keep some slots."""
-        return Sums(self.value[index], self.weight[index], self.padded)
+        return FourierSums(self.value[index], self.weight[index], self.padded)
 
 
-def put_back(
+def insert_slices(
     volumes: Coefficients,
     slot: Tensor,
     slots: int,
@@ -69,7 +69,7 @@ def put_back(
     shift: Tensor,
     weight: Tensor | None = None,
     amplitude: Tensor | None = None,
-) -> Sums:
+) -> FourierSums:
     """Sum the coefficients of posed volumes in upright frames.
 
     Parameters
@@ -108,10 +108,10 @@ def put_back(
     shape = (slots, side, side, side)
     value, density = torch.complex(real, imag).reshape(shape), density.reshape(shape)
     axes = (1, 2, 3)  # what is at k is, conjugate, at -k too
-    return Sums(value + value.flip(axes).conj(), density + density.flip(axes), padded)
+    return FourierSums(value + value.flip(axes).conj(), density + density.flip(axes), padded)
 
 
-def averages(sums: Sums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> Tensor:
+def averages(sums: FourierSums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> Tensor:
     """Turn sums into volumes.
 
     Parameters
@@ -199,7 +199,9 @@ def _volumes_of(spectrum: Tensor, frequency: Tensor, padded: int, box: int) -> T
     return found
 
 
-def half_averages(first: Sums, second: Sums, box: int, mask: Tensor) -> tuple[Tensor, Tensor]:
+def half_averages(
+    first: FourierSums, second: FourierSums, box: int, mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """Average two halves and both together, the prior's weight from how far the halves agree.
 
     Returns

@@ -21,9 +21,9 @@ from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.average import (
-    Sums,
+    FourierSums,
     half_averages,
-    put_back,
+    insert_slices,
 )
 from modpose.search.so3_climb import PosedVolumes, climb
 from modpose.search.so3_search import PoseHypotheses, search, shift_grid
@@ -84,7 +84,7 @@ class Assignment(NamedTuple):
     ----------
     rotation, shift
         (N, 3, 3) and (N, 3) voxels.
-    klass
+    class_index
         (N,) int64 class, from 0.
     score
         (N,) nats, of the best amplitude.
@@ -94,7 +94,7 @@ class Assignment(NamedTuple):
 
     rotation: Tensor
     shift: Tensor
-    klass: Tensor
+    class_index: Tensor
     score: Tensor
     amplitude: Tensor
 
@@ -168,10 +168,10 @@ def random_start(
     """Average random classes at random rotations."""
     generator = generator_of(seed, 0)
     n = len(data)
-    klass = torch.randperm(n, generator=generator) % classes
+    class_index = torch.randperm(n, generator=generator) % classes
     zero = torch.zeros(n)
     assignment = Assignment(
-        haar_rotations(n, generator), torch.zeros(n, 3), klass, zero, torch.ones(n)
+        haar_rotations(n, generator), torch.zeros(n, 3), class_index, zero, torch.ones(n)
     )
     volumes, fsc = average_classes(
         data.within(schedule.limits[0]), assignment, classes, mask, generator
@@ -252,8 +252,8 @@ def climb_poses(
 
 def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignment:
     """Take the best of a pose for each of N volumes and of H more, (N H), of classes ``which``."""
-    klass = first.klass
-    n = len(klass)
+    class_index = first.class_index
+    n = len(class_index)
     per = len(which) // n
     score = torch.cat([first.score[:, None], others.score.reshape(n, per)], 1)
     chosen = score.argmax(1)
@@ -263,7 +263,7 @@ def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignmen
     return Assignment(
         torch.where(kept[:, None, None], first.rotation, other.rotation),
         torch.where(kept[:, None], first.shift, other.shift),
-        torch.where(kept, klass, klasses),
+        torch.where(kept, class_index, klasses),
         torch.where(kept, first.score, other.score),
         torch.where(kept, first.amplitude, other.amplitude),
     )
@@ -289,22 +289,22 @@ def _drawn(
         score = score + scale * gumbel.gather(1, which)
     chosen = score.argmax(1)
     best = posed.rows(torch.arange(n) * per + chosen)
-    klass = which.gather(1, chosen[:, None]).squeeze(1)
-    return Assignment(best.rotation, best.shift, klass, best.score, best.amplitude)
+    class_index = which.gather(1, chosen[:, None]).squeeze(1)
+    return Assignment(best.rotation, best.shift, class_index, best.score, best.amplitude)
 
 
 def _fill(assignment: Assignment, classes: int, generator: torch.Generator) -> Assignment:
     """Give a class that has run empty the worse half of the largest one."""
-    klass = assignment.klass.clone()
+    class_index = assignment.class_index.clone()
     for _ in range(classes):
-        count = torch.bincount(klass, minlength=classes)
+        count = torch.bincount(class_index, minlength=classes)
         poorest, largest = int(count.argmin()), int(count.argmax())
-        if count[poorest] >= SPARSE * len(klass) / classes:
+        if count[poorest] >= SPARSE * len(class_index) / classes:
             break
-        members = (klass == largest).nonzero().squeeze(1)
+        members = (class_index == largest).nonzero().squeeze(1)
         worse = members[assignment.score[members].argsort()[: len(members) // 2]]
-        klass[worse] = poorest
-    return assignment._replace(klass=klass)
+        class_index[worse] = poorest
+    return assignment._replace(class_index=class_index)
 
 
 def average_classes(
@@ -316,13 +316,13 @@ def average_classes(
 ) -> tuple[Tensor, Tensor]:
     """Average each class, filtered by what two random halves agree on: volumes and (C, shells)."""
     half = torch.randperm(len(seen), generator=generator) % 2
-    sums = put_back(
-        seen, 2 * assignment.klass + half, 2 * classes, assignment.rotation, assignment.shift
+    sums = insert_slices(
+        seen, 2 * assignment.class_index + half, 2 * classes, assignment.rotation, assignment.shift
     )
     return half_averages(*_halves(sums), seen.box, mask)
 
 
-def _halves(sums: Sums) -> tuple[Sums, Sums]:
+def _halves(sums: FourierSums) -> tuple[FourierSums, FourierSums]:
     even = torch.arange(0, len(sums.value), 2)
     return sums.slots(even), sums.slots(even + 1)
 
@@ -338,7 +338,7 @@ def _centred(
     offset = centre_of_mass(volumes, FAINT * volumes.flatten(1).amax(1))
     if float(offset.norm(dim=1).amax()) < 0.5:
         return volumes, assignment
-    moved = torch.einsum("nij,nj->ni", assignment.rotation, offset[assignment.klass])
+    moved = torch.einsum("nij,nj->ni", assignment.rotation, offset[assignment.class_index])
     assignment = assignment._replace(shift=assignment.shift + moved)
     volumes, _ = average_classes(seen, assignment, len(volumes), mask, generator)
     return volumes, assignment

@@ -61,10 +61,10 @@ def along_motion(found: Alignment, number: int, motion: int) -> torch.Tensor:
 
 def content(found: Alignment) -> torch.Tensor:
     """Content (N, J) of all volumes, each along the motions of its own class."""
-    klass = found.assignment.klass
-    z = torch.zeros(len(klass), found.motions[0].z.shape[1])
+    class_index = found.assignment.class_index
+    z = torch.zeros(len(class_index), found.motions[0].z.shape[1])
     for number, motions in enumerate(found.motions):
-        z[klass == number] = motions.z
+        z[class_index == number] = motions.z
     return z
 
 
@@ -95,7 +95,7 @@ def uncertainties(found: Alignment, data: Coefficients) -> tuple[torch.Tensor, t
     here = found.assignment
     references = make_references(found.maps.combined, float(data.radius[-1]), slopes=True)
     owner = torch.arange(len(data))
-    top = climb(data, references, owner, here.klass, here.rotation, here.shift, steps=0)
+    top = climb(data, references, owner, here.class_index, here.rotation, here.shift, steps=0)
     weak = 1e-9 * torch.eye(6)
     variances = torch.linalg.inv((top.information + weak).double()).diagonal(dim1=1, dim2=2)
     angle = torch.rad2deg(variances[:, :3].sum(1).clamp(min=0).sqrt()).clamp(max=180.0)
@@ -137,7 +137,7 @@ def pose_table(
             table[f"rlnOrigin{axis}Angst"] = _rounded(-shift * sizes)
         if sizes is None or stale in table:
             table[stale] = _rounded(-shift)
-    table["rlnClassNumber"] = here.klass.numpy() + 1
+    table["rlnClassNumber"] = here.class_index.numpy() + 1
     table["rlnRandomSubset"] = found.half.numpy() + 1
     own = {
         "Score": here.score,

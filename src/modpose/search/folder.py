@@ -154,6 +154,10 @@ def _settings_of(folder: Path) -> dict[str, object]:
 # --- how far it has come ----------------------------------------------------------------------
 
 
+BEFORE = {"klass": "class_index"}
+"""Names of version 0.1 in the file of a state, and what they are now."""
+
+
 def save_state(path: Path, state: State) -> None:
     """Write a state, whole or not at all."""
     from safetensors.torch import save
@@ -172,7 +176,8 @@ def load_state(path: Path) -> State | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = {BEFORE.get(name, name): name for name in file.keys()}  # noqa: SIM118
+            tensors = {now: file.get_tensor(name) for now, name in names.items()}
             done = int(file.metadata()["round"])
         assignment = Assignment(*(tensors[name] for name in Assignment._fields))
         return State(done, assignment, tensors["volumes"], tensors["fsc"])

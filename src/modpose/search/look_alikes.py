@@ -44,10 +44,10 @@ class LookAlikes(NamedTuple):
     rotation: Tensor
     shift: Tensor
 
-    def of(self, klass: Tensor, rotation: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, class_index: Tensor, rotation: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Compose poses (N, ...) of objects (N,) with their turns: (N, S, 3, 3), (N, S, 3)."""
-        turned = rotation[:, None] @ self.rotation[klass]
-        moved = shift[:, None] + torch.einsum("nij,nsj->nsi", rotation, self.shift[klass])
+        turned = rotation[:, None] @ self.rotation[class_index]
+        moved = shift[:, None] + torch.einsum("nij,nsj->nsi", rotation, self.shift[class_index])
         return turned, moved
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, half_sphere, shell_of, transform
-from modpose.search.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
+from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
 
 SHARE = 0.1
 """Power of a motion over that of the mean, as the prior has it."""
@@ -132,7 +132,7 @@ def agreed_variance(
     return torch.cat([loose[:1], shared])
 
 
-def expected(placed: Placed, table: Tensor) -> tuple[Tensor, Tensor]:
+def expected(placed: SliceOperator, table: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean (N, J) and covariance (N, J, J) of z, which is N(0, I) before.
 
     ``table`` is :func:`table_of` the mean and the J directions.

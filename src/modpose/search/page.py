@@ -49,7 +49,7 @@ def write_page(
 
 
 def _averages(found: Alignment, pixel_size: float | None, box: int) -> Section:
-    count = torch.bincount(found.assignment.klass, minlength=len(found.maps.fsc)).tolist()
+    count = torch.bincount(found.assignment.class_index, minlength=len(found.maps.fsc)).tolist()
     resolution = found.resolution(pixel_size, box)
     return Section(
         "averages",

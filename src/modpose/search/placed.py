@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.reference import corners, make_references, turned
-from modpose.search.average import OVERSAMPLING, Sums, solve_jointly
+from modpose.search.average import OVERSAMPLING, FourierSums, solve_jointly
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -28,7 +28,7 @@ KEPT_POINTS = 1 << 22
 """Coefficients whose sparse matrices are kept: eight points of eight bytes each."""
 
 
-class Placed:
+class SliceOperator:
     """Some coefficients, (N, K), in the upright frames of their objects.
 
     Parameters
@@ -54,7 +54,7 @@ class Placed:
         pairs = read.reshape(*self.value.shape, -1, 2)
         return torch.view_as_complex(pairs).transpose(1, 2) * self.transfer[:, None]
 
-    def put_back(self, amount: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def insert_slices(self, amount: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Sum up what least squares for J maps asks for, at every point of the lattice.
 
         Parameters
@@ -92,7 +92,7 @@ class PlacedBlocks:
     Parameters
     ----------
     data, rotation, shift
-        As of :class:`Placed`.
+        As of :class:`SliceOperator`.
     """
 
     def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
@@ -100,15 +100,15 @@ class PlacedBlocks:
         self._set = data, rotation, shift
         self._kept = list(self._place()) if data.value.numel() <= KEPT_POINTS else None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Placed]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, SliceOperator]]:
         """Give the rows (B,) of each block, and the block."""
         return iter(self._place() if self._kept is None else self._kept)
 
-    def _place(self) -> Iterator[tuple[Tensor, Placed]]:
+    def _place(self) -> Iterator[tuple[Tensor, SliceOperator]]:
         data, rotation, shift = self._set
         step = max(1, min(POINTS_AT_ONCE // len(data.frequency), math.ceil(len(data) / 2)))
         for rows in torch.split(torch.arange(len(data)), step):
-            yield rows, Placed(data.rows(rows), rotation[rows], shift[rows])
+            yield rows, SliceOperator(data.rows(rows), rotation[rows], shift[rows])
 
 
 class NormalEquations:
@@ -127,9 +127,9 @@ class NormalEquations:
         self._weights: Tensor | None = None
         self._side, self._padded = 0, 0
 
-    def add(self, placed: Placed, amount: Tensor, second: Tensor) -> None:
+    def add(self, placed: SliceOperator, amount: Tensor, second: Tensor) -> None:
         """Add objects that hold ``amount`` (N, J); ``second`` (N, J, J) expected products."""
-        values, weights = placed.put_back(amount, second[:, self.pairs[0], self.pairs[1]])
+        values, weights = placed.insert_slices(amount, second[:, self.pairs[0], self.pairs[1]])
         self._values = values if self._values is None else self._values.add_(values)
         self._weights = weights if self._weights is None else self._weights.add_(weights)
         self._side, self._padded = placed.side, placed.padded
@@ -144,10 +144,10 @@ class NormalEquations:
         joined._side, joined._padded = self._side, self._padded
         return joined
 
-    def first(self) -> Sums:
+    def first(self) -> FourierSums:
         """Sums of the first map alone, as if there were no others."""
         values, weights = self._symmetric()
-        return Sums(values[None, ..., 0], weights[None, ..., 0], self._padded)
+        return FourierSums(values[None, ..., 0], weights[None, ..., 0], self._padded)
 
     def solve(self, mask: Tensor, variance: Tensor) -> Tensor:
         """Return the maps (J, D, D, D).
@@ -174,7 +174,7 @@ class NormalEquations:
 
 
 def halved(
-    blocks: Iterable[tuple[Tensor, Placed]], amount: Tensor, second: Tensor
+    blocks: Iterable[tuple[Tensor, SliceOperator]], amount: Tensor, second: Tensor
 ) -> tuple[NormalEquations, NormalEquations]:
     """Add up two halves of a set, every other block in the second.
 

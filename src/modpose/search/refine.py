@@ -19,10 +19,10 @@ from modpose.fourier.coefficients import Coefficients, map_coefficients
 from modpose.fourier.reference import make_references
 from modpose.geometry.rotations import geodesic
 from modpose.search.average import (
-    Sums,
+    FourierSums,
     averages,
     fsc_of_classes,
-    put_back,
+    insert_slices,
     resolution_shell,
     ssnr_of,
 )
@@ -80,11 +80,11 @@ class HalfMaps(NamedTuple):
     fsc: Tensor
 
 
-def split_in_halves(klass: Tensor, generator: torch.Generator) -> Tensor:
+def split_in_halves(class_index: Tensor, generator: torch.Generator) -> Tensor:
     """Draw half 0 or 1 for each volume, as many of each in every class; (N,) int64."""
-    half = torch.empty_like(klass)
-    for k in torch.unique(klass):
-        members = (klass == k).nonzero().squeeze(1)
+    half = torch.empty_like(class_index)
+    for k in torch.unique(class_index):
+        members = (class_index == k).nonzero().squeeze(1)
         order = torch.randperm(len(members), generator=generator)
         half[members[order]] = torch.arange(len(members)) % 2
     return half
@@ -94,8 +94,8 @@ def half_maps(
     data: Coefficients, assignment: Assignment, half: Tensor, classes: int, mask: Tensor
 ) -> HalfMaps:
     """Average the halves at their poses."""
-    sums = put_back(
-        data, 2 * assignment.klass + half, 2 * classes, assignment.rotation, assignment.shift
+    sums = insert_slices(
+        data, 2 * assignment.class_index + half, 2 * classes, assignment.rotation, assignment.shift
     )
     slots = torch.arange(0, 2 * classes, 2)
     first, second = sums.slots(slots), sums.slots(slots + 1)
@@ -105,7 +105,7 @@ def half_maps(
     fsc[:, first.highest_shell + 1 :] = 0.0
     ratio = ssnr_of(fsc, halved=False)
 
-    def filtered(part: Sums) -> Tensor:
+    def filtered(part: FourierSums) -> Tensor:
         return averages(part, data.box, mask, ratio)
 
     combined = averages(first + second, data.box, mask, 2 * ratio)
@@ -144,7 +144,7 @@ def refine(
     schedule = schedule or Schedule()
     generator = generator_of(seed, schedule.rounds + 1)
     assignment, classes = state.assignment, len(state.volumes)
-    half = split_in_halves(assignment.klass, generator)
+    half = split_in_halves(assignment.class_index, generator)
     limit = schedule.limits[1]
     maps = half_maps(data.within(limit), assignment, half, classes, mask)
     settled = False
@@ -182,8 +182,8 @@ def refine(
 def _turned(before: Tensor, now: Assignment, classes: int) -> float:
     """Return the share of the volumes, of the class where it is largest, that were turned."""
     far = geodesic(before, now.rotation) > math.radians(APART_DEG)
-    count = torch.bincount(now.klass, minlength=classes)
-    turned = torch.bincount(now.klass[far], minlength=classes)
+    count = torch.bincount(now.class_index, minlength=classes)
+    turned = torch.bincount(now.class_index[far], minlength=classes)
     return float((turned / count.clamp(min=1)).max())
 
 
@@ -192,9 +192,9 @@ def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float
     owner = torch.arange(len(seen))
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     posed = climb(
-        seen, references, owner, mine.klass, mine.rotation, mine.shift, steps=3, reach=reach
+        seen, references, owner, mine.class_index, mine.rotation, mine.shift, steps=3, reach=reach
     )
-    return Assignment(posed.rotation, posed.shift, mine.klass, posed.score, posed.amplitude)
+    return Assignment(posed.rotation, posed.shift, mine.class_index, posed.score, posed.amplitude)
 
 
 def _left_out(
@@ -211,12 +211,12 @@ def _left_out(
     these poses against any other.
     """
     fold = torch.randperm(len(seen), generator=generator) % FOLDS
-    slot = mine.klass * FOLDS + fold
-    sums = put_back(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
+    slot = mine.class_index * FOLDS + fold
+    sums = insert_slices(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
     for number in range(FOLDS):
         others = torch.tensor([f for f in range(FOLDS) if f != number])
         index = torch.arange(classes)[:, None] * FOLDS + others
-        rest = Sums(sums.value[index].sum(1), sums.weight[index].sum(1), sums.padded)
+        rest = FourierSums(sums.value[index].sum(1), sums.weight[index].sum(1), sums.padded)
         yield (fold == number).nonzero().squeeze(1), averages(rest, seen.box, mask, ssnr)
 
 
@@ -235,9 +235,9 @@ def _elsewhere(
         found = grid_poses(seen, volumes, reach, schedule, generator, here.shift)
         others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
         return best_of(here, others, which)
-    rotation, shift = turns.of(mine.klass, here.rotation, here.shift)
+    rotation, shift = turns.of(mine.class_index, here.rotation, here.shift)
     several = torch.arange(len(seen)).repeat_interleave(TURNS)
-    which = mine.klass.repeat_interleave(TURNS)
+    which = mine.class_index.repeat_interleave(TURNS)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     others = climb(
         seen,
@@ -285,7 +285,7 @@ def _in_one_frame(
         reach=LARGEST_MOVE,
     )
     best = found.rows(found.score.reshape(classes, tried).argmax(1) + own * tried)
-    turn, move = best.rotation[assignment.klass], best.shift[assignment.klass]
+    turn, move = best.rotation[assignment.class_index], best.shift[assignment.class_index]
     rotation = assignment.rotation @ turn
     shift = assignment.shift + torch.einsum("nij,nj->ni", assignment.rotation, move)
     second = half == 1

@@ -138,31 +138,31 @@ def _split(
     volumes, _ = average_classes(seen, here, classes, mask, generator)
     references = make_references(volumes, LIMIT, slopes=True)
     own = torch.arange(len(data))
-    posed = climb(seen, references, own, here.klass, here.rotation, here.shift, steps=2)
+    posed = climb(seen, references, own, here.class_index, here.rotation, here.shift, steps=2)
     left = seen.value.abs().square().sum(1) - posed.score  # nats; noise alone leaves about K
-    worst = _worst(left, here.klass, classes)
-    klass = here.klass.clone()
-    klass[worst] = pair.second
-    apart = here._replace(rotation=posed.rotation, shift=posed.shift, klass=klass)
+    worst = _worst(left, here.class_index, classes)
+    class_index = here.class_index.clone()
+    class_index[worst] = pair.second
+    apart = here._replace(rotation=posed.rotation, shift=posed.shift, class_index=class_index)
     volumes, _ = average_classes(seen, apart, classes, mask, generator)
     return volumes
 
 
 def _merged(here: Assignment, pair: Pair) -> Assignment:
     """Put the volumes of the second class into the first, their poses in its frame."""
-    moved = here.klass == pair.second
+    moved = here.class_index == pair.second
     return here._replace(
         rotation=torch.where(moved[:, None, None], here.rotation @ pair.rotation, here.rotation),
         shift=torch.where(moved[:, None], here.shift + here.rotation @ pair.shift, here.shift),
-        klass=torch.where(moved, pair.first, here.klass),
+        class_index=torch.where(moved, pair.first, here.class_index),
     )
 
 
-def _worst(left: Tensor, klass: Tensor, classes: int) -> Tensor:
+def _worst(left: Tensor, class_index: Tensor, classes: int) -> Tensor:
     """Return the volumes with most left over, of the class where these trail off furthest."""
-    found, furthest = klass[:0], -math.inf
+    found, furthest = class_index[:0], -math.inf
     for number in range(classes):
-        members = (klass == number).nonzero().squeeze(1)
+        members = (class_index == number).nonzero().squeeze(1)
         if len(members) < LEAST:
             continue
         low, middle, high = left[members].quantile(torch.tensor([WORST / 2, 0.5, 1 - WORST / 2]))

@@ -290,7 +290,7 @@ def _motions_of(data: Coefficients, found: Alignment, settings: AlignSettings) -
     resolved = resolution_shell(found.maps.fsc).clamp(min=LEAST_SHELLS)
     out = []
     for number, mean in enumerate(found.maps.combined):
-        rows = (here.klass == number).nonzero().squeeze(1)
+        rows = (here.class_index == number).nonzero().squeeze(1)
         if len(rows) <= settings.motions:
             raise InputError.of(
                 "align",
@@ -317,7 +317,7 @@ def _mask(settings: AlignSettings, box: int) -> Tensor:
 
 
 def _log(path: Path, state: State, data: Coefficients, seconds: float) -> None:
-    counts = torch.bincount(state.assignment.klass, minlength=len(state.volumes))
+    counts = torch.bincount(state.assignment.class_index, minlength=len(state.volumes))
     line = {
         "round": state.round,
         "score": float(state.assignment.score.mean()),

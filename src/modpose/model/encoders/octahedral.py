@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from modpose.config import ModelConfig, OctahedralEncoderConfig
 from modpose.data.batches import Batch
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
 from modpose.fourier.coefficients import (
     Coefficients,
@@ -42,7 +42,7 @@ from modpose.geometry.rotations import (
     rotation_of_vector,
     vector_of_rotation,
 )
-from modpose.model.codebook import Codebook, Shown
+from modpose.model.codebook import Codebook, RankedPoses
 from modpose.model.encoders.cube import cell_rotations, permutations
 from modpose.model.encoders.encoder import Context, Encoder, Supervised
 from modpose.model.fields.basis import BasisField
@@ -62,7 +62,7 @@ PER_CELL = 7
 """Numbers for each rotation: its logit, a rotation vector, a shift."""
 
 
-class Guess(NamedTuple):
+class PoseProposal(NamedTuple):
     """What the network says of B volumes, for each of C cells, (B, C, ...).
 
     Attributes
@@ -232,15 +232,15 @@ class OctahedralEncoder(Encoder):
 
     # --- the network --------------------------------------------------------------------------
 
-    def guess(self, value: Tensor) -> Guess:
+    def guess(self, value: Tensor) -> PoseProposal:
         """Ask the network about low coefficients (B, K)."""
         copies = torch.cat([value.real[:, self.index], value.imag[:, self.index] * self.sign], -1)
         numbers = self.network(copies)
         numbers = numbers.reshape(len(value), len(self.rotations), PER_CELL)
         reach = self.config.max_shift_px
-        return Guess(numbers[..., 0], numbers[..., 1:4], reach * numbers[..., 4:])
+        return PoseProposal(numbers[..., 0], numbers[..., 1:4], reach * numbers[..., 4:])
 
-    def log_prob(self, guess: Guess, pose: Pose) -> Tensor:
+    def log_prob(self, guess: PoseProposal, pose: Pose) -> Tensor:
         """Log density of poses (B,) under what the network says, (B,) nats, but for a constant."""
         rows = torch.arange(len(guess.logits), device=guess.logits.device)
         cell = nearest(pose.rotation, self.rotations)
@@ -248,11 +248,11 @@ class OctahedralEncoder(Encoder):
         turns = self.turns[cell // self.config.cells]
         shift = torch.einsum("bji,bj->bi", turns, pose.shift)
         log_std = self.log_std.clamp(-5, 2)
-        left = Gaussian(guess.turn[rows, cell], log_std[:1]).log_prob(turn)
-        moved = Gaussian(guess.shift[rows, cell], log_std[1:]).log_prob(shift)
+        left = DiagonalNormal(guess.turn[rows, cell], log_std[:1]).log_prob(turn)
+        moved = DiagonalNormal(guess.shift[rows, cell], log_std[1:]).log_prob(shift)
         return guess.logits.log_softmax(-1)[rows, cell] + left + moved
 
-    def proposed(self, guess: Guess, count: int) -> Pose:
+    def proposed(self, guess: PoseProposal, count: int) -> Pose:
         """Return the most probable poses, (B, count)."""
         cell = guess.logits.topk(count, dim=-1).indices
         index = cell[..., None].expand(*cell.shape, 3)
@@ -335,7 +335,7 @@ class OctahedralEncoder(Encoder):
             shown = book.searched(compared, thorough, reach)
         if known is not None:
             own = book.best(low, Pose(*(part[:, None] for part in known)), 1)
-            shown = Shown(*(torch.cat(pair, 1) for pair in zip(own, shown, strict=True)))
+            shown = RankedPoses(*(torch.cat(pair, 1) for pair in zip(own, shown, strict=True)))
         if thorough is not None:
             return book.climbed(compared, shown, thorough.climb_steps, reach)
         return book.climbed_twice(compared, shown, self.config.limit, CLIMB_STEPS, reach)

@@ -31,7 +31,7 @@ from modpose.config.system import builder_of
 from modpose.model.fields.basis import BasisField
 from modpose.model.fields.conv import ConvField
 from modpose.model.fields.dense import DenseField
-from modpose.model.fields.fronted import FrontedField
+from modpose.model.fields.fronted import CoordConvField
 from modpose.model.fields.implicit import ImplicitField
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.fields.slices import SliceField
@@ -40,7 +40,7 @@ BUILDERS: dict[type[FieldSection], Callable[[Any, int, int, Sequence[int]], nn.M
     ImplicitFieldConfig: lambda c, z, outputs, shape: ImplicitField(c, z, outputs, len(shape)),
     FourierFieldConfig: lambda c, z, outputs, shape: SliceField(c, z, max(shape)),
     PrincipalFieldConfig: lambda c, z, outputs, shape: PrincipalField(c, z, max(shape)),
-    FrontedFieldConfig: FrontedField,
+    FrontedFieldConfig: CoordConvField,
     BasisFieldConfig: BasisField,
     ConvFieldConfig: ConvField,
     DenseFieldConfig: DenseField,

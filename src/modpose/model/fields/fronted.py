@@ -23,7 +23,7 @@ from modpose.config import FrontedFieldConfig
 from modpose.errors import InputError
 
 
-class FrontedField(nn.Module):
+class CoordConvField(nn.Module):
     """Posed coordinates of the whole box go in, in the order of the box; its values come out."""
 
     inside: Tensor

@@ -20,7 +20,7 @@ from torch.nn.functional import mse_loss
 from modpose.config import AlignmentStartConfig
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
-from modpose.distributions.normal import Gaussian
+from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
 from modpose.fourier.coefficients import (
     Coefficients,
@@ -125,7 +125,7 @@ def start_aligned(
         vae.searched.set(found.assignment.rotation, found.assignment.shift, found.width)
     generator = generator_of(seed, -1)
     layout = ContentLayout.spread(start.classes, start.motions, vae.layout.z_dim, generator)
-    z = layout.place(found.assignment.klass, found.motion)
+    z = layout.place(found.assignment.class_index, found.motion)
     centres, _ = centres_of(z, encoder.config.codebook)
     encoder.codebook[: len(centres)] = centres
     encoder.codebook[len(centres) :] = centres[0]
@@ -171,22 +171,22 @@ class ContentLayout:
         closest = torch.pdist(points).min()
         return cls(points, float(closest) / SEPARATION, motions)
 
-    def place(self, klass: Tensor, motion: Tensor) -> Tensor:
+    def place(self, class_index: Tensor, motion: Tensor) -> Tensor:
         """Content (N, z_dim) of classes (N,) and places along motions (N, J)."""
-        z = self.anchors[klass].clone()
+        z = self.anchors[class_index].clone()
         z[:, : self.motions] += self.width * motion
         return z
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw contents (count, z_dim), and the amounts of the pictures (count, C (1 + J))."""
         classes, z_dim = self.anchors.shape
-        klass = torch.randint(classes, (count,), generator=generator)
+        class_index = torch.randint(classes, (count,), generator=generator)
         away = 1.3 * torch.randn(count, z_dim, generator=generator)
-        z = self.anchors[klass] + self.width * away
+        z = self.anchors[class_index] + self.width * away
         amounts = torch.zeros(count, classes, 1 + self.motions)
         rows = torch.arange(count)
-        amounts[rows, klass, 0] = 1.0
-        amounts[rows, klass, 1:] = away[:, : self.motions]
+        amounts[rows, class_index, 0] = 1.0
+        amounts[rows, class_index, 1:] = away[:, : self.motions]
         return z, amounts.flatten(1)
 
 
@@ -217,7 +217,7 @@ def _fit_content(vae: Vae, dataset: Dataset, z: Tensor, generator: torch.Generat
         rows = torch.randint(len(z), (256,), generator=generator)
         noise = torch.randn(256, amounts.shape[1], generator=generator)
         mean, log_std = encoder.content(amounts[rows] + jitter * noise).chunk(2, dim=-1)
-        return -Gaussian(mean, log_std.clamp(-3, 1)).log_prob(z[rows]).mean()
+        return -DiagonalNormal(mean, log_std.clamp(-3, 1)).log_prob(z[rows]).mean()
 
     _minimise(encoder.content, loss)
 
@@ -267,7 +267,7 @@ def _aligned(
     pictures, motion = _with_motions(data, here, maps, mask, start.motions, seed)
     references = make_references(maps.combined, float(data.radius[-1]), slopes=True)
     owner = torch.arange(len(data))
-    top = climb(data, references, owner, here.klass, here.rotation, here.shift, steps=0)
+    top = climb(data, references, owner, here.class_index, here.rotation, here.shift, steps=0)
     return Found(here, pictures, motion, widths(top.information))
 
 
@@ -278,7 +278,7 @@ def _with_motions(
     resolved = resolution_shell(maps.fsc).clamp(min=LEAST_SHELLS)
     pictures, place = [], torch.zeros(len(data), count)
     for number, mean in enumerate(maps.combined):
-        rows = (here.klass == number).nonzero().squeeze(1)
+        rows = (here.class_index == number).nonzero().squeeze(1)
         directions = mean.new_zeros(count, *mean.shape)
         if count and len(rows) > 2 * count:
             found = principal_motions(

@@ -32,7 +32,7 @@ from modpose.search.motion import (
     principal_motions,
     prior_variance,
 )
-from modpose.search.placed import NormalEquations, Placed, PlacedBlocks, halved, table_of
+from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
 from modpose.search.projections import (
     IMAGES_AT_ONCE,
     ImageReader,
@@ -183,9 +183,9 @@ def _drawn(
     at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
     for number, batch in enumerate(dataset.batches(dataset.train, at_once)):
         seen = low.images(batch, variance)
-        z, spread = expected(Placed(seen.data, seen.rotation, seen.shift), table)
+        z, spread = expected(SliceOperator(seen.data, seen.rotation, seen.shift), table)
         whole = drawn.images(batch, variance)
-        placed = Placed(whole.data, whole.rotation, whole.shift)
+        placed = SliceOperator(whole.data, whole.rotation, whole.shift)
         halves[number % 2].add(placed, *amounts(z, spread))
         progress.advance(len(batch), 0.0)
     power = power_of(_average(halves, drawn.box, mask)[None])[0]
