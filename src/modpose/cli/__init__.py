@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import typer
 
-from modpose.cli import affinity, averaging, experiment, fitting, making, posed, using
+from modpose.cli import affinity, averaging, experiment, fitting, maps, runs, simulate
 from modpose.cli.arguments import app
 from modpose.cli.signals import Interrupted, exit_code, signals_interrupt
 from modpose.errors import InputError, TrainingError
@@ -25,10 +25,10 @@ __all__ = [
     "experiment",
     "fitting",
     "main",
-    "making",
-    "posed",
+    "maps",
     "run_and_exit",
-    "using",
+    "runs",
+    "simulate",
 ]
 
 
