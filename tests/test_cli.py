@@ -19,6 +19,7 @@ import yaml
 import modpose.fit
 from modpose.cli import main
 from modpose.config import Config
+from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError, TrainingError
 from modpose.options import option_names, resolve
 from modpose.recipes import recipe_config
@@ -519,3 +520,14 @@ def test_simulated_files_are_not_replaced_silently(
     assert cli(*small, "--overwrite", "--hinge", -5, 5).code == 0
     hinge = starfile.read(tmp_path / "particles.star")["particles"]["modposeTruthHinge"]
     assert hinge.abs().max() <= 5
+
+
+def test_a_note_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``inspect`` opens a table twice; the guess of a path is said once."""
+    write_mrcs(tmp_path / "moved.mrcs", np.zeros((2, 8, 8), np.float32), 2.0)
+    table = "data_\n\nloop_\n_rlnImageName #1\n1@Extract/moved.mrcs\n2@Extract/moved.mrcs\n"
+    (tmp_path / "particles.star").write_text(table)
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path / "particles.star")])
+    said = [line for line in capsys.readouterr().err.splitlines() if "moved.mrcs" in line]
+    assert len(said) == 1

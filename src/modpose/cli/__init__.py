@@ -60,10 +60,25 @@ def run_and_exit(
     sys.exit(code if isinstance(code, int) else 0)
 
 
+class _Once(logging.Filter):
+    """Let each note pass once a command: files that are opened twice are noted once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self.said
+        self.said.add(text)
+        return new
+
+
 @contextmanager
 def _notes_on_stderr() -> Iterator[None]:
     """Show what the library has to say (a file unpacked, a path guessed)."""
     logger, handler = logging.getLogger("modpose"), logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Once())
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
