@@ -375,7 +375,7 @@ class PoseModel:
                 "decode", "the shape of z", tuple(content.shape), f"(N, {self.config.model.z_dim})"
             )
         channel = self._channel(pose_channel, len(content))
-        few = 1 if self.vae.projection is not None else self.vae.whole_batch
+        few = self.vae.imaging.whole_batch(self.vae)
         with torch.no_grad():
             parts = []
             for i in range(0, len(content), few):

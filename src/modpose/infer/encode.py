@@ -13,7 +13,6 @@ from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
-from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import wrap
 from modpose.infer.copies import check_copies, picked, read_copies
 from modpose.infer.encoded import Encoded, Floats
@@ -67,7 +66,7 @@ def encode_dataset(
         Read each image twice so many times, turned evenly round the circle, and keep what most
         copies tell (:func:`modpose.infer.copies.read_copies`); not with ``search``.
     """
-    given, searched = vae.projection is not None, search is not None
+    given, searched = vae.imaging.poses_given, search is not None
     check_copies(copies, vae.layout, given=given, searched=searched)
     chosen = np.arange(dataset.n) if rows is None else np.asarray(rows, dtype=np.int64)
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < dataset.n:
@@ -154,8 +153,7 @@ def _encode_copies(
 def _latent_values(
     vae: Vae, batch: Batch, best: Latents, spread: Latents
 ) -> dict[str, torch.Tensor]:
-    inferred = Pose(*(part[:, 0] for part in best.pose()))
-    pose = inferred if vae.projection is None else vae.given_pose(batch)
+    pose = vae.imaging.pose(vae, batch, best)
     values = {
         "z": best.z[:, 0],
         "z_std": spread.z[:, 0],
@@ -203,7 +201,7 @@ def _search(
     start: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Mixture:
     whole = DiagonalNormal(*(part.expand(len(batch), -1, -1) for part in content))
-    if vae.projection is not None:  # poses are given: what is left to refine is content
+    if vae.imaging.poses_given:  # poses are given: what is left to refine is content
         modes = content_modes(vae, batch, content.mean, settings)
         return refine(vae, batch, modes, whole, settings, encode=False, seed=seed)
     modes = modes_of(vae, batch, content.mean, settings, start)

@@ -138,7 +138,7 @@ def content_modes(vae: Vae, batch: Batch, z: Tensor, settings: SearchSettings) -
 
 def check_searchable(vae: Vae) -> None:
     """Refuse models without a pose in two dimensions, unless poses are given."""
-    if vae.projection is not None:
+    if vae.imaging.poses_given:
         return
     if len(vae.shape) != 2:
         raise InputError.of("search", "the data", f"{len(vae.shape)}-D", "images: poses are 2-D")

@@ -10,6 +10,7 @@ from modpose.config import Config, MlpEncoderConfig, SpectralConfig
 from modpose.config.checks import check_model
 from modpose.fourier.projection import Projection
 from modpose.model.encoders import Place, build_encoder
+from modpose.model.imaging import CentralSlices, Imaging, RealSpace
 from modpose.model.memory import bounded_memory
 from modpose.model.posterior import LatentLayout
 from modpose.model.terms import Term
@@ -71,11 +72,19 @@ def assemble(
         config,
         encoder=encoder,
         layout=layout,
+        imaging=_imaging(config, shape),
         shape=shape,
         channels=channels,
         n_images=n_images,
         terms=_terms(config, affinity),
     )
+
+
+def _imaging(config: Config, shape: Sequence[int]) -> Imaging:
+    likelihood = config.model.likelihood
+    if isinstance(likelihood, SpectralConfig):
+        return CentralSlices(Projection(likelihood, max(shape)))
+    return RealSpace(len(shape))
 
 
 def _terms(config: Config, affinity: AffinityTerm | None) -> list[Term]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from modpose.config import Config, SpectralConfig
+from modpose.config import Config
 from modpose.data.batches import Batch
-from modpose.fourier.projection import Projection
 from modpose.geometry.grids import disc, half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.model.corrections import PoseCorrections
@@ -25,7 +23,7 @@ from modpose.model.fields.basis import BasisField
 from modpose.model.fields.conv import ConvField
 from modpose.model.fields.dense import DenseField
 from modpose.model.fields.fronted import CoordConvField
-from modpose.model.fields.principal import PrincipalField
+from modpose.model.imaging import CentralSlices, Imaging
 from modpose.model.latents import Latents
 from modpose.model.posterior import LatentLayout
 from modpose.observe.noise import Prediction, build_likelihood
@@ -47,6 +45,8 @@ class GenerativeModel(nn.Module):
         Size of the stack, whose given poses may be corrected.
     layout
         Which latent variables there are.
+    imaging
+        How images show the object.
     """
 
     coordinates: Tensor
@@ -60,13 +60,13 @@ class GenerativeModel(nn.Module):
         channels: int,
         n_images: int,
         layout: LatentLayout,
+        imaging: Imaging,
     ) -> None:
         super().__init__()
         model = config.model
         self.shape, self.channels = tuple(shape), channels
-        self.layout, self.projection = layout, None
-        if isinstance(model.likelihood, SpectralConfig):
-            self.projection = Projection(model.likelihood, max(shape))
+        self.layout, self.imaging = layout, imaging
+        self.projection = getattr(imaging, "projection", None)  # its noise is learned
         self.corrections = None
         if model.refine_poses is not None:
             self.corrections = PoseCorrections(model.refine_poses, n_images)
@@ -102,17 +102,7 @@ class GenerativeModel(nn.Module):
         pixels: int | None = None,
     ) -> Tensor:
         """Return log p(image | latents) in nats, (B, K), summed over pixels and channels."""
-        if self.projection is not None:
-            pose, learn = self.given_pose(batch), self.training
-            return self.projection.log_likelihood(self.field, batch, latents.z, pose, learn=learn)
-        whole = batch.observation is not None or self.whole_field
-        chosen = self.pixels if whole else self._subset(pixels, generator)
-        target = batch.image.flatten(2)
-        every = len(chosen) == target.shape[-1]  # then there is nothing to pick
-        prediction = self.predict(latents, batch.observation, None if every else chosen)
-        target = (target if every else target[:, :, chosen]).transpose(1, 2).unsqueeze(1)
-        log_prob = self.likelihood.log_prob(prediction, target)
-        return log_prob.sum((-2, -1)) * (len(self.pixels) / len(chosen))
+        return self.imaging.log_likelihood(self, batch, latents, generator, pixels)
 
     def given_pose(self, batch: Batch) -> Pose:
         """Poses (B,) that came with the images, corrected where they are being refined."""
@@ -135,26 +125,16 @@ class GenerativeModel(nn.Module):
 
     def show(self, batch: Batch, sees: str) -> Tensor:
         """Prepare images of given pose for an encoder, (B, numbers)."""
-        assert self.projection is not None, "checked with the configuration"
-        posed = replace(batch, pose=self.given_pose(batch))
-        return self.projection.show(posed, sees, self.coordinates)
+        return cast(CentralSlices, self.imaging).show(self, batch, sees)
 
-    @torch.no_grad()
     def amplitude_likelihood(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Precision (B, J, J) and linear term (B, J) of the log-likelihood of J amplitudes."""
-        assert self.projection is not None, "checked with the configuration"
-        field = cast(PrincipalField, self.field)
-        posed = replace(batch, pose=self.given_pose(batch))
-        return self.projection.amplitude_likelihood(field.components, posed)
+        return cast(CentralSlices, self.imaging).amplitude_likelihood(self, batch)
 
     @torch.no_grad()
     def draw(self, batch: Batch, latents: Latents) -> Tensor:
         """Draw what is under the noise, (B, *shape, C), for the first latents of each image."""
-        if self.projection is not None:
-            pose = self.given_pose(batch)
-            seen = self.projection.predict(self.field, latents.z, pose, batch.ctf)
-            return self.projection.picture(seen[:, 0]).unsqueeze(-1)
-        return self._picture(self.predict(latents, batch.observation))
+        return self.imaging.draw(self, batch, latents)
 
     @torch.no_grad()
     def decode(self, z: Tensor, channel: Tensor | None = None) -> Tensor:
@@ -172,16 +152,10 @@ class GenerativeModel(nn.Module):
         Tensor
             (N, *shape, C); from projections, the volumes (N, n, n, n, 1) behind them.
         """
-        if self.projection is not None:
-            return torch.stack([self.projection.volume(self.field, one) for one in z])[..., None]
-        still = z.new_zeros(len(z), 1, len(self.shape))
-        cell = torch.zeros(len(z), 1, dtype=torch.int64, device=z.device)
-        angle = still[..., 0] if len(self.shape) == 2 else still
-        beside = None if channel is None else channel.unsqueeze(1)
-        latents = Latents(z.unsqueeze(1), angle, still, cell, channel=beside)
-        return self._picture(self.predict(latents))
+        return self.imaging.decode(self, z, channel)
 
-    def _picture(self, prediction: Prediction) -> Tensor:
+    def pictures(self, prediction: Prediction) -> Tensor:
+        """Lay out the expected pixels of the first latents, (B, *shape, C)."""
         pixels = self.likelihood.mean(prediction)[:, 0]
         return pixels.reshape(-1, *self.shape, self.channels)
 
@@ -242,7 +216,7 @@ class GenerativeModel(nn.Module):
             .transpose(-1, -2)
         )
 
-    def _subset(self, count: int | None, generator: torch.Generator | None) -> Tensor:
+    def some_pixels(self, count: int | None, generator: torch.Generator | None) -> Tensor:
         """Draw so many of the counted pixels, the same for the whole batch."""
         if count is None or count >= len(self.pixels):
             return self.pixels

@@ -20,6 +20,7 @@ from modpose.data.batches import Batch
 from modpose.geometry.pose import rotate_images
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.generative import GenerativeModel
+from modpose.model.imaging import Imaging
 from modpose.model.latents import Latents
 from modpose.model.objective import Elbo, Objective
 from modpose.model.posterior import LatentLayout, Posterior
@@ -43,6 +44,8 @@ class Vae(GenerativeModel):
         Proposes q(content, pose | image).
     layout
         Which latent variables there are.
+    imaging
+        How images show the object.
     shape, channels
         Of the preprocessed images.
     n_images
@@ -57,12 +60,20 @@ class Vae(GenerativeModel):
         *,
         encoder: Encoder,
         layout: LatentLayout,
+        imaging: Imaging,
         shape: Sequence[int],
         channels: int,
         n_images: int,
         terms: Sequence[Term] = (),
     ) -> None:
-        super().__init__(config, shape=shape, channels=channels, n_images=n_images, layout=layout)
+        super().__init__(
+            config,
+            shape=shape,
+            channels=channels,
+            n_images=n_images,
+            layout=layout,
+            imaging=imaging,
+        )
         self.encoder: Encoder = encoder
         self.cells, self.beside = config.train.cells, nn.ModuleList(terms)
         self.searched = SearchedPoses(n_images) if encoder.poses_in_space else None

@@ -153,7 +153,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     """Collect the arrays that the sections draw from."""
     config, environment = run.config, run.environment
     model = PoseModel.load(run.path)
-    projected = model.vae.projection is not None
+    projected = model.vae.imaging.poses_given
     decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
     names, content = set(map(str, latents.columns)), content_columns(latents)
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))

@@ -9,6 +9,7 @@ put back once at all frequencies.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from modpose.data.dataset import Dataset
 from modpose.errors import InputError
 from modpose.fourier.projection import SETTLED
 from modpose.model.fields.principal import PrincipalField
+from modpose.model.imaging import CentralSlices
 from modpose.model.vae import Vae
 from modpose.progress import Progress
 from modpose.search.average import half_averages, soft_sphere
@@ -69,8 +71,8 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
     InputError
         Where there are too few images.
     """
-    field, projection = vae.field, vae.projection
-    assert isinstance(field, PrincipalField) and projection is not None
+    field, projection = vae.field, cast(CentralSlices, vae.imaging).projection
+    assert isinstance(field, PrincipalField)
     assert isinstance(config.model.field, PrincipalFieldConfig)
     count, name = config.model.field.motions, dataset.source.stack.name
     if len(dataset.train) <= 2 * count:
