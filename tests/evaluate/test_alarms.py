@@ -218,3 +218,14 @@ def test_models_in_memory_have_alarms() -> None:
     model = PoseModel("vae", options=options, quiet=True)
     assert model.fit(made.images).alarms == ()
     assert [alarm.name for alarm in model.fit(-made.images).alarms] == ["contrast"]
+
+
+def test_a_short_fit_is_judged_before_its_learning_rate_falls() -> None:
+    """A rate that falls to zero flattens any curve: what counts is the gain before."""
+    rates = [0.6, 1.0, 1.0, 0.7, 0.25, 0.0]
+    cut = [-2276.0, -2272.0, -2269.0, -2266.0, -2266.1, -2266.0]
+    done = [-2276.0, -2266.5, -2266.2, -2266.1, -2266.0, -2266.0]
+    rows = [[{"val_elbo": e, "lr": r} for e, r in zip(c, rates, strict=True)] for c in (cut, done)]
+    found = convergence_alarm(rows[0])
+    assert found is not None and "3.0 nats an epoch" in found.sentence
+    assert convergence_alarm(rows[1]) is None

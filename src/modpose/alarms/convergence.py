@@ -19,6 +19,9 @@ CERTAIN = 4.0
 """Standard errors that a gain must exceed."""
 SHORT, STEPS = 12, 5
 """A curve of no more epochs is judged by whether the last few of them all rose."""
+HOT, OF_SHORT_CLIMB = 0.5, 0.1
+"""In a short curve: epochs whose learning rate is at least this part of the largest, of which the
+last must not gain more than this part of the climb."""
 LAST_NATS = 1.0
 """Where epochs are fewer than four: what the last one must gain."""
 
@@ -39,12 +42,33 @@ def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") ->
     gain, error = late_gain(curve)
     climb = float(curve.max() - curve[0])
     steady = len(curve) <= SHORT and bool((np.diff(curve[-STEPS:]) > 0).all())
+    if len(curve) <= SHORT and (alarm := _cut_short(curve, rows)) is not None:
+        return alarm
     if gain < max(NATS, OF_CLIMB * climb, 0.0 if steady else CERTAIN * error):
         return None
     return Alarm(
         "convergence",
         f"The fit had not converged: the {name} ELBO rose by {gain:.1f} nats over the last "
         "quarter of the epochs. Train for longer: modpose resume RUN --epochs N.",
+    )
+
+
+def _cut_short(curve: Floats, rows: Sequence[Mapping[str, float]]) -> Alarm | None:
+    """Judge a short fit by its last epoch at a high learning rate: a falling rate ends any rise."""
+    rates = np.array([row.get("lr", np.nan) for row in rows], np.float64)
+    if not np.isfinite(rates).all() or rates.max() <= 0:
+        return None
+    last = int(np.flatnonzero(rates >= HOT * rates.max())[-1])
+    if last == 0:
+        return None
+    gain = float(curve[last] - curve[last - 1])
+    if gain < max(NATS, OF_SHORT_CLIMB * float(curve.max() - curve[0])):
+        return None
+    return Alarm(
+        "convergence",
+        f"The fit had not converged: it still gained {gain:.1f} nats an epoch when the learning "
+        f"rate began to fall, after {last + 1} of {len(curve)} epochs. Train for longer: modpose "
+        "resume RUN --epochs N.",
     )
 
 
