@@ -163,7 +163,7 @@ def check_used(record: Record, dataset: Dataset) -> None:
             )
     if changed:
         logger.info(
-            "%s: changed since the fit, which did not use it: %s",
+            "%s: columns have changed since the fit, but nothing that it used: %s",
             particles.name,
             ", ".join(changed[:8]),
         )
