@@ -141,7 +141,8 @@ class Vae(GenerativeModel):
         self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None
     ) -> Objective:
         """Take the bound at poses that a search found, and teach them to the encoder."""
-        context = Context(self, None, 1.0, *searched.at(batch.index))
+        known, width = searched.at(batch.index)
+        context = Context(self, known=known, known_width=width)
         posterior, density = self.encoder.supervised(batch, context, generator)
         elbo = self.elbo(batch, posterior, generator)
         terms = self._losses(batch, posterior, generator)
@@ -202,7 +203,7 @@ class Vae(GenerativeModel):
         known = None
         if self.searched is not None and self.knows:
             known = self.searched.at(batch.index)[0]
-        context = Context(self, turn, angle_prior, known, search=search)
+        context = Context(self, turn=turn, angle_prior=angle_prior, known=known, search=search)
         if turn is not None:
             batch = batch.with_image(rotate_images(batch.image, turn, self.coordinates, centre))
         if batch.twin is not None:  # an evil twin, which the encoder sees in place of the image
