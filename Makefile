@@ -46,7 +46,7 @@ test-settings: env  ## the suite as other processors run it, with one thread and
 	$(AVX2) OMP_NUM_THREADS=2 $(BIN)/pytest
 
 matrix: env  ## try every verb on every recipe (`make test` tries one recipe of each family)
-	OMP_NUM_THREADS=1 MODPOSE_MATRIX=all $(BIN)/pytest -n 2 tests/test_recipes_and_verbs.py
+	OMP_NUM_THREADS=1 MODPOSE_MATRIX=all $(BIN)/pytest -n 2 tests/recipes/test_recipes_and_verbs.py
 
 test-kills: env  ## kill fits at every moment at which they change a file (two minutes)
 	MODPOSE_KILLS_EVERY=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/run/test_kills.py

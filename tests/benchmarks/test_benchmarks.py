@@ -17,7 +17,7 @@ import torch
 from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.simulate.digits import glyphs, transform
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)

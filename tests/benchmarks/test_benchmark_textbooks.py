@@ -15,7 +15,7 @@ from scipy.signal import correlate2d
 from scipy.special import expit, log_softmax, softmax
 from scipy.stats import norm
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Floats = NDArray[np.float64]
 
 
