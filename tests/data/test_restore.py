@@ -23,7 +23,7 @@ from modpose.fourier.fsc import fsc, read_map, soft_sphere
 from modpose.observe.aberrations import zernike_orders
 from modpose.observe.ctf import LEAST_GAIN, ctf_2d, electron_wavelength
 from modpose.search.alignment import AlignSettings
-from modpose.search.run import read_coefficients
+from modpose.search.run import coefficients_of_source
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
 
 PREMULTIPLIED, FLIPPED = "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"
@@ -370,5 +370,5 @@ def test_shared_pseudo_subtomograms_are_weighted(shared_data):
     assert wedges.premultiplied
     found = wedges.read(np.array([0, 5]))
     assert set(np.unique(found)) == {0.0, np.sqrt(np.float32(2.5))}
-    data = read_coefficients(of, wedges, AlignSettings())
+    data = coefficients_of_source(of, wedges, AlignSettings())
     assert len(data) == 6

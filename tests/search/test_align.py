@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-import modpose.search.run
-from modpose import AlignSettings, InputError, align_subtomograms, open_source
+import modpose.search.pipeline
+from modpose import AlignSettings, InputError, PoseModel, align_subtomograms, open_source
 from modpose.cli import main
 from modpose.data.preprocess import fourier_crop
 from modpose.data.source import Source
 from modpose.data.wedges import open_wedges
 from modpose.search.average import fsc_of_classes
-from modpose.search.run import read_coefficients
+from modpose.search.run import coefficients_of_source
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
@@ -110,7 +110,7 @@ def test_wedge_and_ctf_stay_what_they_are_in_a_smaller_box(tmp_path: Path) -> No
     read = []
     for box in (24, 16):
         wedges = open_wedges(source, shape=(box,) * 3, pixel_size_factor=24 / box)
-        data = read_coefficients(source, wedges, AlignSettings(box=box))
+        data = coefficients_of_source(source, wedges, AlignSettings(box=box))
         where = {tuple(k): i for i, k in enumerate((box * data.frequency).round().int().tolist())}
         read.append((data, where))
     (whole, at), (small, there) = read
@@ -161,15 +161,15 @@ def test_an_interrupted_alignment_goes_on(
     source = open_source(star)
     settings = AlignSettings(rounds=4, refine_rounds=1, rotations=100, seed=2)
     whole = align_subtomograms(source, tmp_path / "whole", settings, quiet=True)
-    save = modpose.search.run.save_state
+    save = modpose.search.pipeline.save_state
 
-    def interrupted(path: Path, state: modpose.search.run.State) -> None:
+    def interrupted(path: Path, state: modpose.search.pipeline.State) -> None:
         save(path, state)
         if state.round == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(modpose.search.run, "save_state", interrupted)
+        patched.setattr(modpose.search.pipeline, "save_state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             align_subtomograms(source, tmp_path / "two", settings, quiet=True)
     assert not (tmp_path / "two" / "particles.star").exists()
@@ -221,6 +221,18 @@ def test_settings_are_checked(wrong: dict[str, int]) -> None:
         AlignSettings(**wrong)
 
 
+def test_a_class_too_small_for_its_motions_is_refused_alike(tmp_path: Path) -> None:
+    """By ``align`` and by the start of a training; one of two classes of 16 has at most 8."""
+    noise = np.random.default_rng(0).standard_normal((16, 16, 16, 16), dtype=np.float32)
+    asked = {"classes": 2, "rounds": 2, "refine_rounds": 1, "rotations": 60, "motions": 8}
+    sentence = r"volumes in class \d is \d, expected more than the 8 motions"
+    with pytest.raises(InputError, match=sentence):
+        align_subtomograms(open_source(noise), tmp_path / "a", AlignSettings(**asked), quiet=True)
+    options = {"model": {"field": {"count": 18}}, "train": {"start": asked}}
+    with pytest.raises(InputError, match=sentence):
+        PoseModel("modpose-3d", options=options, quiet=True).fit(noise)
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).standard_normal((9, 20, 20, 20), dtype=np.float32)
     noise[3, 2, 2, 2] = np.nan
@@ -248,7 +260,7 @@ def test_a_finished_alignment_stays_until_another_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(modpose.search.run, "_log", interrupted)
+        patched.setattr(modpose.search.pipeline, "_log", interrupted)
         with pytest.raises(KeyboardInterrupt):
             align_subtomograms(other, out, settings, overwrite=True, quiet=True)
     assert {p: p.read_bytes() for p in before} == before

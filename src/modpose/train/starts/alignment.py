@@ -6,14 +6,13 @@ become content, and the poses are kept for the encoder to learn from.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -22,58 +21,29 @@ from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
-from modpose.fourier.coefficients import (
-    Coefficients,
-    NoiseSpectrum,
-    coefficients_of,
-    joined,
-    measure_noise,
-)
+from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
 from modpose.model.codebook import centres_of
 from modpose.model.encoders.octahedral import OctahedralEncoder, widths
 from modpose.model.fields.basis import BasisField
 from modpose.model.vae import Vae
 from modpose.observe.ctf import ctf_3d
-from modpose.progress import Progress
-from modpose.search.alignment import LEAST_BOX
-from modpose.search.average import resolution_shell, soft_sphere
-from modpose.search.classify import Assignment, Schedule, State, classify, generator_of
-from modpose.search.motion import principal_motions
-from modpose.search.refine import HalfMaps, refine
-from modpose.search.regroup import regrouped
+from modpose.search.alignment import Alignment, AlignSettings
+from modpose.search.classify import generator_of
+from modpose.search.pipeline import (
+    CHUNK,
+    Block,
+    Rows,
+    align,
+    check_alignable,
+    read_coefficients,
+)
 from modpose.search.so3_climb import climb
 
-CHUNK, NOISE_FROM = 64, 512
-"""Volumes that are read at a time, and that the noise is measured on."""
-LEAST_SHELLS = 3
-"""Motions are sought in so many shells at least."""
 SEPARATION = 6.0
 """Distance between classes in content space, in standard deviations of one."""
 STEPS = 600
 """Of fitting the small networks between content and amounts of pictures."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the alignment of N volumes found.
-
-    Attributes
-    ----------
-    assignment
-        Poses and classes.
-    pictures
-        (C (1 + J), D, D, D): the average of each class, each followed by its motions.
-    motion
-        (N, J) place along the motions of its class, s.d. 1.
-    width
-        (N, 2) s.d. of rotation, radians, and shift, voxels.
-    """
-
-    assignment: Assignment
-    pictures: Tensor
-    motion: Tensor
-    width: Tensor
 
 
 def start_aligned(
@@ -108,24 +78,35 @@ def start_aligned(
             start.classes * per_class,
             f"at most {len(field.pictures)}, the pictures of model.field.count",
         )
-    name = dataset.source.stack.name
-    if dataset.shape[0] < LEAST_BOX:
-        expected = f"at least {LEAST_BOX} voxels"
-        raise InputError.of(name, "the side of the prepared box", dataset.shape[0], expected)
-    if dataset.n < 8 * start.classes:
-        expected = f"at least {8 * start.classes}, eight for each of {start.classes} classes"
-        raise InputError.of(name, "the number of volumes", dataset.n, expected)
-    noise = _noise(dataset)
-    data = _coefficients(dataset, noise)
-    found = _aligned(data, start, encoder.config.max_shift_px, seed, quiet)
+    check_alignable(
+        dataset.source.stack.name,
+        "the prepared box",
+        dataset.shape[0],
+        dataset.n,
+        start.classes,
+    )
+    data, noise = read_coefficients(dataset.n, dataset.shape[0], partial(_block, dataset))
+    settings = AlignSettings(
+        classes=start.classes,
+        mask_diameter_px=start.mask_diameter_px,
+        max_shift_px=encoder.config.max_shift_px,
+        rounds=start.rounds,
+        refine_rounds=start.refine_rounds,
+        rotations=start.rotations,
+        motions=start.motions,
+        seed=seed,
+    )
+    aligned = align(data, settings, quiet=quiet)
+    here = aligned.assignment
+    pictures, motion = _pictures_of(aligned, start.motions)
     with torch.no_grad():
         encoder.noise.copy_(noise.amplitude)
-        field.set_pictures((found.pictures - found.pictures.mean((1, 2, 3), True))[:, None])
+        field.set_pictures((pictures - pictures.mean((1, 2, 3), True))[:, None])
         assert vae.searched is not None
-        vae.searched.set(found.assignment.rotation, found.assignment.shift, found.width)
-    generator = generator_of(seed, -1)
+        vae.searched.set(here.rotation, here.shift, _widths(data, aligned))
+    generator = generator_of(seed, -1 - start.classes)  # motions took those before
     layout = ContentLayout.spread(start.classes, start.motions, vae.layout.z_dim, generator)
-    z = layout.place(found.assignment.class_index, found.motion)
+    z = layout.place(here.class_index, motion)
     centres, _ = centres_of(z, encoder.config.codebook)
     encoder.codebook[: len(centres)] = centres
     encoder.codebook[len(centres) :] = centres[0]
@@ -235,90 +216,38 @@ def _minimise(network: nn.Module, loss: Callable[[], Tensor]) -> None:
 # --- the alignment ------------------------------------------------------------------------------
 
 
-def _aligned(
-    data: Coefficients, start: AlignmentStartConfig, reach: float, seed: int, quiet: bool
-) -> Found:
-    schedule = Schedule(
-        rounds=start.rounds, rotations=start.rotations, refine_rounds=start.refine_rounds
-    )
-    mask = soft_sphere(data.box, start.mask_diameter_px or data.box - 4.0)
-    total = (schedule.rounds + schedule.refine_rounds) * len(data)
-    began = time.perf_counter()
-    with Progress("aligning", total, quiet=quiet) as progress:
-
-        def report(state: State) -> None:
-            progress.show(round=state.round, score=float(state.assignment.score.mean()))
-            progress.advance(len(data), time.perf_counter() - began)
-
-        def regrouping(state: State) -> None:
-            progress.show(round=state.round, score=float(state.assignment.score.mean()))
-            progress.advance(0, time.perf_counter() - began)
-
-        state = classify(
-            data, start.classes, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
-        )
-        state = regrouped(
-            data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=regrouping
-        )
-        state, maps, _ = refine(
-            data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
-        )
-    here = state.assignment
-    pictures, motion = _with_motions(data, here, maps, mask, start.motions, seed)
-    references = make_references(maps.combined, float(data.radius[-1]), slopes=True)
-    owner = torch.arange(len(data))
-    top = climb(data, references, owner, here.class_index, here.rotation, here.shift, steps=0)
-    return Found(here, pictures, motion, widths(top.information))
-
-
-def _with_motions(
-    data: Coefficients, here: Assignment, maps: HalfMaps, mask: Tensor, count: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Put the motions of each class behind its average; and places (N, J) along them."""
-    resolved = resolution_shell(maps.fsc).clamp(min=LEAST_SHELLS)
-    pictures, place = [], torch.zeros(len(data), count)
-    for number, mean in enumerate(maps.combined):
-        rows = (here.class_index == number).nonzero().squeeze(1)
-        directions = mean.new_zeros(count, *mean.shape)
-        if count and len(rows) > 2 * count:
-            found = principal_motions(
-                data.rows(rows).within(float(resolved[number]) / data.box),
-                here.rotation[rows],
-                here.shift[rows],
-                mean,
-                mask,
-                count=count,
-                generator=generator_of(seed, -2 - number),
-            )
-            directions, place[rows] = found.directions, found.z
-        pictures += [mean[None], directions]
+def _pictures_of(aligned: Alignment, count: int) -> tuple[Tensor, Tensor]:
+    """Averages each before its motions, (C (1 + J), D, D, D), and places (N, J) along these."""
+    means, class_index = aligned.maps.combined, aligned.assignment.class_index
+    place = means.new_zeros(len(class_index), count)
+    if not aligned.motions:
+        return means, place
+    pictures = []
+    for number, (mean, motions) in enumerate(zip(means, aligned.motions, strict=True)):
+        place[class_index == number] = motions.z
+        pictures += [mean[None], motions.directions]
     return torch.cat(pictures), place
 
 
-def _batches(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
-    return dataset.batches(np.arange(dataset.n) if rows is None else rows, CHUNK)
+def _widths(data: Coefficients, aligned: Alignment) -> Tensor:
+    """S.d. (N, 2) of rotation, radians, and shift, voxels."""
+    here = aligned.assignment
+    references = make_references(aligned.maps.combined, float(data.radius[-1]), slopes=True)
+    owner = torch.arange(len(data))
+    top = climb(data, references, owner, here.class_index, here.rotation, here.shift, steps=0)
+    return widths(top.information)
 
 
-def _mask_of(batch: Batch, box: int) -> Tensor:
-    if batch.wedge is None:
-        return torch.ones(1, box, box, box // 2 + 1)
-    alike = bool((batch.wedge == batch.wedge[:1]).all())
-    return batch.wedge[:1] if alike else batch.wedge
+def _batches(dataset: Dataset) -> Iterator[Batch]:
+    return dataset.batches(np.arange(dataset.n), CHUNK)
 
 
-def _noise(dataset: Dataset) -> NoiseSpectrum:
-    few = np.unique(np.linspace(0, dataset.n - 1, min(NOISE_FROM, dataset.n)).astype(np.int64))
-    box = dataset.shape[0]
-    return measure_noise(
-        ((batch.image[:, 0], _mask_of(batch, box)) for batch in _batches(dataset, few)), box
-    )
-
-
-def _coefficients(dataset: Dataset, noise: NoiseSpectrum) -> Coefficients:
-    box, parts = dataset.shape[0], []
-    for batch in _batches(dataset):
-        ctf = None if batch.ctf is None else ctf_3d(batch.ctf, (box,) * 3)
-        mask = _mask_of(batch, box)
-        limit = Schedule().refine_limit
-        parts.append(coefficients_of(batch.image[:, 0], mask, noise, limit, ctf))
-    return joined(parts)
+def _block(dataset: Dataset, rows: Rows) -> Block:
+    """Read prepared volumes, and what was measured of them."""
+    batch, box = dataset.batch(rows), dataset.shape[0]
+    measured = torch.ones(1, box, box, box // 2 + 1)
+    if batch.wedge is not None:
+        alike = bool((batch.wedge == batch.wedge[:1]).all())
+        measured = batch.wedge[:1] if alike else batch.wedge
+    ctf = None if batch.ctf is None else ctf_3d(batch.ctf, (box,) * 3)
+    return Block(batch.image[:, 0], measured, ctf)

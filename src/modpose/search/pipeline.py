@@ -1,0 +1,221 @@
+"""The steps of an alignment: measure noise, search, regroup, refine, find motions.
+
+``modpose align`` and the start of a training by alignment both take these steps.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.errors import InputError
+from modpose.fourier.coefficients import (
+    Coefficients,
+    NoiseSpectrum,
+    coefficients_of,
+    joined,
+    measure_noise,
+)
+from modpose.progress import Progress
+from modpose.search.alignment import LEAST_BOX, Alignment, AlignSettings
+from modpose.search.average import resolution_shell, soft_sphere
+from modpose.search.classify import Schedule, State, classify, generator_of, random_start
+from modpose.search.folder import METRICS, SEARCHED, STATE, load_state, save_state
+from modpose.search.motion import Motions, principal_motions
+from modpose.search.refine import refine
+from modpose.search.regroup import regrouped
+
+Rows = NDArray[np.int64]
+
+CHUNK = 64
+"""Volumes read at a time."""
+NOISE_FROM = 512
+"""Volumes that the spectrum of the noise is measured on."""
+PER_CLASS = 8
+"""Volumes that a class has on average, at least."""
+LEAST_SHELLS = 3
+"""Motions are sought in so many shells at least."""
+
+
+class Block(NamedTuple):
+    """Some volumes, and what the instrument let through.
+
+    Attributes
+    ----------
+    volumes
+        (B, D, D, D).
+    measured
+        (B | 1, D, D, D // 2 + 1), see :func:`modpose.fourier.coefficients.coefficients_of`.
+    ctf
+        The same shape, or None for one.
+    """
+
+    volumes: Tensor
+    measured: Tensor
+    ctf: Tensor | None
+
+
+def check_alignable(name: str, what: str, side: int, count: int, classes: int) -> None:
+    """Refuse a box, called ``what``, or a number of volumes that is too small."""
+    if side < LEAST_BOX:
+        raise InputError.of(name, f"the side of {what}", side, f"at least {LEAST_BOX} voxels")
+    if count < PER_CLASS * classes:
+        expected = f"at least {PER_CLASS * classes}, eight for each of {classes} classes"
+        raise InputError.of(name, "the number of volumes", count, expected)
+
+
+def read_coefficients(
+    count: int, box: int, read: Callable[[Rows], Block]
+) -> tuple[Coefficients, NoiseSpectrum]:
+    """Read volumes in chunks and keep their coefficients, whitened by the noise in the corners.
+
+    Parameters
+    ----------
+    count
+        How many volumes there are.
+    box
+        Side D.
+    read
+        Reads the volumes at some rows.
+    """
+    few = np.unique(np.linspace(0, count - 1, min(NOISE_FROM, count)).astype(np.int64))
+    noise = measure_noise((read(rows)[:2] for rows in _chunks(few)), box)
+    limit, parts = Schedule().refine_limit, []
+    for rows in _chunks(np.arange(count)):
+        volumes, measured, ctf = read(rows)
+        parts.append(coefficients_of(volumes, measured, noise, limit, ctf))
+    return joined(parts), noise
+
+
+def _chunks(rows: Rows) -> list[Rows]:
+    return [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+
+
+def align(
+    data: Coefficients,
+    settings: AlignSettings,
+    *,
+    folder: Path | None = None,
+    quiet: bool = False,
+) -> Alignment:
+    """Find classes, poses, averages and motions.
+
+    Parameters
+    ----------
+    data
+        N volumes.
+    settings
+        What is asked for.  ``box`` and ``invert`` were used when the volumes were read.
+    folder
+        Where the state and a line of metrics are kept after each round, to go on from there.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        Where a class has too few volumes for the motions asked for, or a file in the folder is
+        damaged.
+    """
+    mask = soft_sphere(data.box, settings.mask_diameter_px or data.box - 4.0)
+    found = _searched_and_refined(data, settings, mask, folder, quiet)
+    if settings.motions:
+        found = found._replace(motions=_motions_of(data, found, settings, mask))
+    return found
+
+
+def _searched_and_refined(
+    data: Coefficients, settings: AlignSettings, mask: Tensor, folder: Path | None, quiet: bool
+) -> Alignment:
+    schedule, seed, reach = settings.schedule, settings.seed, settings.max_shift_px
+    total = (schedule.rounds + schedule.refine_rounds) * len(data)
+    began = time.perf_counter()
+    with Progress("aligning", total, quiet=quiet) as progress:
+
+        def show(state: State, images: int = 0) -> None:
+            progress.show(round=state.round, score=float(state.assignment.score.mean()))
+            progress.advance(images, time.perf_counter() - began)
+
+        def report(state: State) -> None:
+            if folder is not None:
+                save_state(folder / STATE, state)
+                _log(folder / METRICS, state, time.perf_counter() - began)
+            show(state, len(data))
+
+        state = None if folder is None else load_state(folder / STATE)
+        if state is None:
+            state = random_start(data, settings.classes, mask, schedule, seed)
+        progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
+        if state.round <= schedule.rounds:
+            state = classify(
+                data,
+                settings.classes,
+                mask=mask,
+                reach=reach,
+                schedule=schedule,
+                seed=seed,
+                start=state,
+                report=report,
+            )
+            state = regrouped(
+                data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=show
+            )
+            if folder is not None:
+                save_state(folder / SEARCHED, state)
+        elif folder is not None:
+            state = load_state(folder / SEARCHED) or state
+        state, maps, half = refine(
+            data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
+        )
+    return Alignment(state.assignment, maps, half)
+
+
+def _motions_of(
+    data: Coefficients, found: Alignment, settings: AlignSettings, mask: Tensor
+) -> list[Motions]:
+    """Find the motions of each class, as far in frequency as its halves agree."""
+    here, motions = found.assignment, []
+    resolved = resolution_shell(found.maps.fsc).clamp(min=LEAST_SHELLS)
+    for number, mean in enumerate(found.maps.combined):
+        rows = (here.class_index == number).nonzero().squeeze(1)
+        if len(rows) <= settings.motions:
+            raise InputError.of(
+                "align",
+                f"the number of volumes in class {number + 1}",
+                len(rows),
+                f"more than the {settings.motions} motions asked for: ask for fewer classes or "
+                "motions",
+            )
+        motions.append(
+            principal_motions(
+                data.rows(rows).within(float(resolved[number]) / data.box),
+                here.rotation[rows],
+                here.shift[rows],
+                mean,
+                mask,
+                count=settings.motions,
+                generator=generator_of(settings.seed, -1 - number),
+            )
+        )
+    return motions
+
+
+def _log(path: Path, state: State, seconds: float) -> None:
+    counts = torch.bincount(state.assignment.class_index, minlength=len(state.volumes))
+    line = {
+        "round": state.round,
+        "score": float(state.assignment.score.mean()),
+        "volumes": counts.tolist(),
+        "resolution_shell": resolution_shell(state.fsc).tolist(),
+        "seconds": round(seconds, 2),
+    }
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
