@@ -35,17 +35,34 @@ def check_model(config: Config, shape: Sequence[int], channels: int) -> None:
         raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a CTF")
     if model.wedge != "off" and model.likelihood.kind == "bernoulli":
         raise InputError.of(name, "model.likelihood", "bernoulli", "gaussian, to apply a wedge")
-    posed = model.rotation.prior != "none" or model.shift.prior != "none"
+    priors = (model.rotation.prior, model.shift.prior, model.reflection.prior)
+    posed = any(prior != "none" for prior in priors)
     if not (model.z_dim or posed or model.pose_channel):
         expected = "1 or more where neither rotation nor shift is inferred"
         raise InputError.of(name, "model.z_dim", model.z_dim, expected)
     if model.pose_channel and (posed or model.poses == "given"):
         expected = "0 where rotation or shift is inferred or given, which is the pose already"
         raise InputError.of(name, "model.pose_channel", model.pose_channel, expected)
+    _check_reflection(config, shape)
     _check_contrast(config, shape)
     _check_subspaces(config)
     _check_octahedral(config, shape)
     _check_projection(config, shape, channels)
+
+
+def _check_reflection(config: Config, shape: Sequence[int]) -> None:
+    """Check that there are pictures to mirror, and an encoder whose cells tell it."""
+    model = config.model
+    if model.reflection.prior == "none":
+        return
+    for sound, expected in (
+        (len(shape) == 2, "none for volumes"),
+        (model.poses == "inferred", "none where poses are given"),
+        (model.encoder.mirrors, f"none with the {model.encoder.kind} encoder, or an orbit encoder"),
+    ):
+        if not sound:
+            where, found = f"recipe {config.recipe}", model.reflection.prior
+            raise InputError.of(where, "model.reflection.prior", found, expected)
 
 
 def _check_contrast(config: Config, shape: Sequence[int]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, InstanceOf, SerializeAsAny, Tag
 
 from modpose.config.section import (
     Activation,
+    CellRole,
     Depth,
     EncoderSection,
     Rate,
@@ -15,6 +16,9 @@ from modpose.config.section import (
     Width,
     kind_of,
 )
+
+if TYPE_CHECKING:
+    from modpose.config.model import ModelConfig
 
 
 class MlpEncoderConfig(EncoderSection):
@@ -53,6 +57,7 @@ class TableEncoderConfig(EncoderSection):
 class OrbitEncoderConfig(EncoderSection):
     """A group convolution (TARGET-VAE): one cell a position and rotation of its kernels."""
 
+    mirrors: ClassVar[bool] = True
     kind: Literal["orbit"] = "orbit"
     rotations: int = Field(8, ge=1, le=64)
     """Angles that the kernels are turned to, the n of P_n; 1 is an ordinary convolution."""
@@ -74,6 +79,19 @@ class OrbitEncoderConfig(EncoderSection):
     """Infer which rotation (variants 1 and 2 of Table 4 do not: one cell a position)."""
     add_offset: bool = True
     """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
+
+    def infers_rotation(self, model: ModelConfig) -> bool:
+        """Whether the discrete rotation is a latent variable: q(t, r) and not only q(t)."""
+        return self.infer_rotation and self.rotations > 1 and model.rotation.prior != "none"
+
+    def cell_role(self, model: ModelConfig) -> CellRole:
+        """Say which parts of the pose its cells tell."""
+        shift = model.shift.prior != "none"
+        return CellRole(
+            angle=self.infers_rotation(model) and self.add_offset,
+            shift=shift,
+            shift_residual=shift and self.subpixel,
+        )
 
 
 class OctahedralEncoderConfig(EncoderSection):
@@ -104,6 +122,7 @@ class OctahedralEncoderConfig(EncoderSection):
 class PolarEncoderConfig(EncoderSection):
     """Centre by attention, angle by correlation with the model's own picture (modpose)."""
 
+    shared_content: ClassVar[bool] = True
     kind: Literal["polar"] = "polar"
     angles: int = Field(64, ge=8, le=4096, multiple_of=4)
     """Angles that are compared at once; a parabola through the best reads between them."""

@@ -38,6 +38,14 @@ class ShiftConfig(Frozen):
         return self.std_px if self.std_box is None else self.std_box * side
 
 
+class ReflectionConfig(Frozen):
+    """Prior of the reflection: pictures may show an object and its mirror image."""
+
+    prior: Literal["none", "uniform"] = "none"
+    """``none``: no picture is mirrored.  ``uniform``: each is with probability 1/2, and the cells
+    of the encoder tell which."""
+
+
 class BernoulliConfig(Frozen):
     """Cross-entropy an output; targets in [0, 1], grey ones included."""
 
@@ -94,6 +102,7 @@ class ModelConfig(Frozen):
     encoder: EncoderConfig = MlpEncoderConfig()
     rotation: RotationConfig = RotationConfig()
     shift: ShiftConfig = ShiftConfig()
+    reflection: ReflectionConfig = ReflectionConfig()
     field: FieldConfig = ImplicitFieldConfig()
     likelihood: LikelihoodConfig = GaussianConfig()
     ctf: Literal["auto", "off"] = "off"

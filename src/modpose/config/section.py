@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from modpose.limits import LARGEST_SEED, MOST_EPOCHS
+
+if TYPE_CHECKING:
+    from modpose.config.model import ModelConfig
 
 Activation = Literal["tanh", "relu", "leaky-relu", "silu"]
 
@@ -47,10 +50,32 @@ class Frozen(BaseModel):
         return values
 
 
-class EncoderSection(Frozen):
-    """Base of the sections of ``model.encoder``; each kind is a subclass with its options."""
+class CellRole(NamedTuple):
+    """Which parts of the pose an encoder's cells tell, and whether their shift has a residual."""
 
+    angle: bool = False
+    shift: bool = False
+    shift_residual: bool = False
+
+
+class EncoderSection(Frozen):
+    """Base of the sections of ``model.encoder``; each kind is a subclass with its options.
+
+    Attributes
+    ----------
+    mirrors
+        Whether its cells can tell a reflection (``model.reflection``).
+    shared_content
+        Whether all cells of an image have one content and shift.
+    """
+
+    mirrors: ClassVar[bool] = False
+    shared_content: ClassVar[bool] = False
     kind: str = ""
+
+    def cell_role(self, model: ModelConfig) -> CellRole:
+        """Say which parts of the pose its cells tell in a model; by default none."""
+        return CellRole()
 
 
 class FieldSection(Frozen):

@@ -1,4 +1,7 @@
-"""A pose carries the upright object into the image: signal(x) = f(R^T (x - t))."""
+"""A pose carries the upright object into the image: signal(x) = f(R^T (x - t)).
+
+In the plane R may be a rotation after a reflection, R(theta) M^m with M = diag(1, -1).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class Pose(NamedTuple):
     Attributes
     ----------
     rotation
-        (..., d, d) rotation matrices.
+        (..., d, d) rotation matrices; of determinant -1 where a picture is mirrored.
     shift
         (..., d) pixels, ordered (x, y[, z]).
     """
@@ -42,6 +45,21 @@ class Pose(NamedTuple):
     def to_image(self, u: Tensor) -> Tensor:
         """Carry object coordinates (P, d) into the image, x = R u + t; (..., P, d)."""
         return u @ self.rotation.transpose(-1, -2) + self.shift.unsqueeze(-2)
+
+
+def mirror(vectors: Tensor) -> Tensor:
+    """Reflect vectors (..., 2) of the plane, (x, y) to (x, -y)."""
+    return vectors * vectors.new_tensor([1.0, -1.0])
+
+
+def mirror_images(images: Tensor) -> Tensor:
+    """Reflect pictures (..., H, W) about the row through the centre, H // 2, without interpolation.
+
+    A picture of pose (theta, m, t) becomes one of pose (-theta, 1 - m, mirror(t)).  The first row
+    of an even number has no partner and stays.
+    """
+    flipped = images.flip(-2)
+    return flipped if images.shape[-2] % 2 else flipped.roll(1, -2)
 
 
 def sample_images(

@@ -108,6 +108,8 @@ def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bo
         return
     if searched:
         raise InputError.of("encode", "copies", copies, "1 with search, or no search")
+    if layout.reflects:
+        raise InputError.of("encode", "copies", copies, "1 where the model infers reflection")
     polar = layout.shared_content
     free = layout.rotation.prior == "uniform" or (polar and layout.rotation.prior == "gaussian")
     if given or not free or layout.dim != 2:

@@ -135,6 +135,10 @@ def _encode_batch(
     recon, kl_pose, kl_content = (torch.stack(part).mean(0) for part in parts)
     spread = posterior.spread(best.cell)
     values = _latent_values(vae, batch, best, spread)
+    reflection = posterior.log_reflection()
+    if reflection is not None and best.mirrored is not None:
+        values["mirrored"] = best.mirrored[:, 0]
+        values["mirrored_prob"] = reflection[:, 1].exp()
     elbo = Elbo(recon, kl_pose, kl_content).value()
     values |= {"pose_entropy": posterior.pose_entropy(), "elbo": elbo}
     return values | {"recon": recon, "kl_pose": kl_pose, "kl_content": kl_content}

@@ -43,6 +43,9 @@ class Encoded:
         without search, or where there is no encoder to compare with.
     pose_channel
         (N, p) numbers beside content for the field alone, or None where the model has none.
+    mirrored, mirrored_prob
+        (N,) bool, whether the object is more probably mirrored before it is turned, and the
+        probability that it is; None where reflection is not inferred.
     pose_agreement
         (N,) share of the turned copies of each image that tell this pose; None without copies.
     """
@@ -63,6 +66,8 @@ class Encoded:
     rotation_std_deg: Floats | None = None
     pose_channel: Floats | None = None
     pose_agreement: Floats | None = None
+    mirrored: NDArray[np.bool_] | None = None
+    mirrored_prob: Floats | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row an image: the columns of ``latents.parquet`` that inference gives."""
@@ -85,6 +90,9 @@ class Encoded:
             axes = "xyz"[: self.shift.shape[1]]
             columns |= {f"shift_{axis}": self.shift[:, k] for k, axis in enumerate(axes)}
             columns |= {f"shift_{axis}_std": self.shift_std[:, k] for k, axis in enumerate(axes)}
+        if self.mirrored is not None and self.mirrored_prob is not None:
+            columns |= {"mirrored": self.mirrored.astype(np.int64)}
+            columns |= {"mirrored_prob": self.mirrored_prob}
         if self.pose_channel is not None:
             columns |= {f"pose_{k}": part for k, part in enumerate(self.pose_channel.T)}
         for name in ("pose_entropy", "elbo", "recon", "kl_pose", "kl_content"):

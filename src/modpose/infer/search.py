@@ -142,6 +142,9 @@ def check_searchable(vae: Vae) -> None:
         return
     if len(vae.shape) != 2:
         raise InputError.of("search", "the data", f"{len(vae.shape)}-D", "images: poses are 2-D")
+    if vae.layout.reflects:
+        found, expected = "uniform", "none: the search knows no mirror images"
+        raise InputError.of("search", "model.reflection.prior", found, expected)
     if not (infers_angle(vae) or infers_shift(vae)):
         raise InputError("search: the model infers neither rotation nor shift, there is no pose")
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.config import ModelConfig, OrbitEncoderConfig, RotationConfig
+from modpose.config import RotationConfig
+from modpose.geometry.pose import mirror
 from modpose.geometry.rotations import rotation_2d, wrap
 
 
@@ -26,12 +27,14 @@ class Cells(NamedTuple):
     shift
         (C, d) or (B, C, d) pixels, or None where cells say nothing of it.
     log_prior
-        (C,) or (B, C) log p(cell), normalised.
+        (C,) or (B, C) log p(what the cell tells).
     angle_std
         S.d. of the angle's residual under the prior, radians: the angle is
         N(cell's angle, angle_std²).
     shift_std
         S.d. of the shift's residual under the prior, pixels; None: the shift is the cell's.
+    mirrored
+        (C,) bool, whether the object is mirrored in a cell, or None where cells say nothing of it.
     """
 
     angle: Tensor | None
@@ -39,6 +42,12 @@ class Cells(NamedTuple):
     log_prior: Tensor
     angle_std: float = math.pi
     shift_std: float | None = None
+    mirrored: Tensor | None = None
+
+    @property
+    def tell_place(self) -> bool:
+        """Whether they tell an angle or a shift; otherwise they are the parts of a mixture."""
+        return self.angle is not None or self.shift is not None
 
     def angle_at(self, cell: Tensor) -> Tensor:
         """Angles (B, K) of cells (B, K)."""
@@ -49,6 +58,10 @@ class Cells(NamedTuple):
         """Shifts (B, K, d) of cells (B, K)."""
         assert self.shift is not None
         return _pick(self.shift, cell, 1)
+
+    def mirrored_at(self, cell: Tensor) -> Tensor | None:
+        """Whether cells (B, K) are mirrored, (B, K), or None where they say nothing of it."""
+        return None if self.mirrored is None else self.mirrored[cell]
 
     def log_prior_at(self, cell: Tensor) -> Tensor:
         """Log p(cell), (B, K), of cells (B, K)."""
@@ -67,31 +80,30 @@ class Cells(NamedTuple):
             shift = shift @ rotation_2d(angle)  # rows times R are R^T = R(-angle) on columns
         return self._replace(angle=turned, shift=shift)
 
+    def mirrored_back(self) -> Cells:
+        """Return the cells of images whose mirror images have these (which tell no reflection).
 
-class CellRole(NamedTuple):
-    """Which parts of the pose a model's cells tell, and whether their shift has a residual."""
+        Their prior is kept, as it must be for priors that are symmetric about zero.
+        """
+        angle = None if self.angle is None else -self.angle
+        shift = None if self.shift is None else mirror(self.shift)
+        return self._replace(angle=angle, shift=shift)
 
-    angle: bool = False
-    shift: bool = False
-    shift_residual: bool = False
+    def or_mirrored(self, others: Cells) -> Cells:
+        """Join these, not mirrored, with ``others``, mirrored; either is as probable."""
 
+        def both(one: Tensor | None, other: Tensor | None, axis: int) -> Tensor | None:
+            return None if one is None or other is None else torch.cat([one, other], axis)
 
-def cell_role(model: ModelConfig) -> CellRole:
-    """Return what the cells of the configured encoder tell."""
-    encoder = model.encoder
-    if not isinstance(encoder, OrbitEncoderConfig):
-        return CellRole()
-    shift = model.shift.prior != "none"
-    return CellRole(
-        angle=infers_rotation(model, encoder) and encoder.add_offset,
-        shift=shift,
-        shift_residual=shift and encoder.subpixel,
-    )
-
-
-def infers_rotation(model: ModelConfig, encoder: OrbitEncoderConfig) -> bool:
-    """Whether the discrete rotation is a latent variable: q(t, r) and not only q(t)."""
-    return encoder.infer_rotation and encoder.rotations > 1 and model.rotation.prior != "none"
+        log_prior = torch.cat([self.log_prior, others.log_prior], -1) - math.log(2)
+        of_each = torch.zeros_like(log_prior, dtype=torch.bool).reshape(-1, log_prior.shape[-1])[0]
+        of_each[self.log_prior.shape[-1] :] = True
+        return self._replace(
+            angle=both(self.angle, others.angle, -1),
+            shift=both(self.shift, others.shift, -2),
+            log_prior=log_prior,
+            mirrored=of_each,
+        )
 
 
 def log_rotation_prior(angle: Tensor, prior: RotationConfig) -> Tensor:

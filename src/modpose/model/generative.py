@@ -200,7 +200,7 @@ class GenerativeModel(nn.Module):
     @property
     def upright(self) -> bool:
         """Whether the field's picture is the image's, pixel by pixel: no pose is inferred."""
-        posed = self.layout.rotation.prior != "none" or self.layout.shift_std is not None
+        posed = self.layout.infers_pose
         gridded = (
             isinstance(self.field, DenseField | ConvField | BasisField)
             and self.field.shape == self.shape

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from modpose.geometry.pose import Pose
+from modpose.geometry.pose import Pose, mirror
 from modpose.geometry.rotations import rotation_2d, rotation_of_vector, rotation_of_yaw_pitch_roll
 
 
@@ -30,6 +31,8 @@ class Latents(NamedTuple):
         say everything.
     channel
         (B, K, p) pose channel, or None where the model has none.
+    mirrored
+        (B, K) bool, whether the object is mirrored before it is turned; None: never.
     """
 
     z: Tensor
@@ -38,6 +41,7 @@ class Latents(NamedTuple):
     cell: Tensor
     centre: Tensor | None = None
     channel: Tensor | None = None
+    mirrored: Tensor | None = None
 
     @property
     def decoded(self) -> Tensor:
@@ -46,11 +50,14 @@ class Latents(NamedTuple):
 
     @property
     def rotation(self) -> Tensor:
-        """Rotation matrices (B, K, d, d)."""
+        """Rotation matrices (B, K, d, d), of determinant -1 where mirrored."""
         if self.centre is not None:
             return self.centre @ rotation_of_vector(self.angle)
         if self.shift.shape[-1] == 2:
-            return rotation_2d(self.angle)
+            turn = rotation_2d(self.angle)
+            if self.mirrored is None:
+                return turn
+            return torch.where(self.mirrored[..., None, None], mirror(turn), turn)
         return rotation_of_yaw_pitch_roll(self.angle)
 
     def pose(self) -> Pose:
@@ -62,6 +69,13 @@ class Latents(NamedTuple):
         z, angle, shift, cell, *further = self
         kept = (None if part is None else part[index] for part in further)
         return Latents(z[index], angle[index], shift[index], cell[index], *kept)
+
+
+def joined(parts: Sequence[Latents]) -> Latents:
+    """Lay samples of the same images side by side, (B, K1 + K2 + ...)."""
+    z, angle, shift, cell, *further = zip(*parts, strict=True)
+    needed = (torch.cat(part, 1) for part in (z, angle, shift, cell))
+    return Latents(*needed, *(None if part[0] is None else torch.cat(part, 1) for part in further))
 
 
 class Kl(NamedTuple):

@@ -26,7 +26,7 @@ from modpose.distributions.priors import (
 )
 from modpose.distributions.so3 import SO3Normal
 from modpose.geometry.rotations import rotation_2d, wrap
-from modpose.model.cells import Cells, cell_role
+from modpose.model.cells import Cells
 from modpose.model.latents import Kl, Latents
 
 LOG_STD_RANGE = (-8.0, 4.0)
@@ -45,14 +45,20 @@ class LatentLayout:
         self.dim = dim
         self.rotation = config.rotation
         self.shift_std = config.shift.std(side) if config.shift.prior == "gaussian" else None
-        self.role = cell_role(config)
-        self.shared_content = config.encoder.kind == "polar"
+        self.reflects = config.reflection.prior != "none"
+        self.role = config.encoder.cell_role(config)
+        self.shared_content = config.encoder.shared_content
         angle = ANGLE_PARAMS[dim][config.rotation.prior]
         if self.role.angle:
             angle = 2
         no_shift = self.shift_std is None or (self.role.shift and not self.role.shift_residual)
         shift = 0 if no_shift else 2 * dim
         self.sizes = [2 * self.z_dim, angle, shift, config.pose_channel]
+
+    @property
+    def infers_pose(self) -> bool:
+        """Whether anything of the pose is a latent variable."""
+        return self.rotation.prior != "none" or self.shift_std is not None or self.reflects
 
     @property
     def n_params(self) -> int:
@@ -191,6 +197,14 @@ class Posterior(NamedTuple):
         first = None if self.first is None else self.first.turned_back(angle, centre)
         return self._replace(angle=spin, shift=shift, cells=cells, first=first)
 
+    def log_reflection(self) -> Tensor | None:
+        """Log q(not mirrored) and log q(mirrored), (B, 2); None where cells tell no reflection."""
+        if self.cells is None or self.cells.mirrored is None:
+            return None
+        of_each = [~self.cells.mirrored, self.cells.mirrored]
+        parts = [self.cell_log_q.masked_fill(~mine, -math.inf).logsumexp(-1) for mine in of_each]
+        return torch.stack(parts, -1)
+
     def sample(self, count: int, generator: torch.Generator | None) -> Latents:
         """Draw ``count`` independent samples an image, reparametrised within each cell."""
         cell = torch.multinomial(self.cell_log_q.exp(), count, True, generator=generator)
@@ -200,16 +214,21 @@ class Posterior(NamedTuple):
         """Draw one reparametrised sample in each of the cells (B, K)."""
         return self._read(cell, lambda gaussian: gaussian.rsample(generator))
 
-    def soft_sample(self, temperature: float, generator: torch.Generator | None) -> Latents:
+    def soft_sample(
+        self, temperature: float, generator: torch.Generator | None, mirrored: bool | None = None
+    ) -> Latents:
         """Draw one sample whose parameters are mixed across cells, K = 1, as published.
 
         Weights are a Gumbel-softmax sample (Jang et al. 2017); they mix the cells' shifts, and the
         means and s.d. of their Gaussians (Nasiri & Bepler 2022, section 3.3.1).  Angles are mixed
         as directions on the circle, where a mean of numbers would put 179 and -179 degrees at 0.
-        No bound follows from such a sample.
+        No bound follows from such a sample.  With ``mirrored``, only the cells that tell this are
+        mixed: the poses of an object and of its mirror image have no mean.
         """
         waiting = torch.empty_like(self.cell_log_q).exponential_(generator=generator)
         noisy = self.cell_log_q - waiting.clamp(min=1e-30).log()
+        if mirrored is not None and self.cells is not None and self.cells.mirrored is not None:
+            noisy = noisy.masked_fill(self.cells.mirrored ^ mirrored, -math.inf)
         weight = (noisy / temperature).softmax(-1).unsqueeze(1)
 
         def mixed(gaussian: DiagonalNormal) -> DiagonalNormal:
@@ -233,7 +252,10 @@ class Posterior(NamedTuple):
             channel=None if self.channel is None else weight @ self.channel,
         )
         latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)
-        return latents._replace(cell=noisy.argmax(-1, keepdim=True))
+        cell = noisy.argmax(-1, keepdim=True)
+        if self.cells is not None:
+            latents = latents._replace(mirrored=self.cells.mirrored_at(cell))
+        return latents._replace(cell=cell)
 
     def top(self, count: int) -> TopCells:
         """Return the ``count`` most probable cells (all, where there are fewer), best first.
@@ -245,8 +267,12 @@ class Posterior(NamedTuple):
         return TopCells(cell, log_q.log_softmax(-1))
 
     def best(self) -> Latents:
-        """Return the mean of the most probable cell, K = 1."""
-        return self.mean_in(self.cell_log_q.argmax(-1, keepdim=True))
+        """Return the mean of the most probable cell (of the more probable reflection), K = 1."""
+        log_q, reflection = self.cell_log_q, self.log_reflection()
+        if reflection is not None and self.cells is not None and self.cells.mirrored is not None:
+            more = reflection[:, 1:] > reflection[:, :1]
+            log_q = log_q.masked_fill(self.cells.mirrored ^ more, -math.inf)
+        return self.mean_in(log_q.argmax(-1, keepdim=True))
 
     def mean_in(self, cell: Tensor) -> Latents:
         """Return the means of cells (B, K)."""
@@ -276,6 +302,7 @@ class Posterior(NamedTuple):
             cell=cell,
             centre=centre,
             channel=None if self.channel is None else _pick(self.channel, cell),
+            mirrored=None if self.cells is None else self.cells.mirrored_at(cell),
         )
 
     def content_mean(self) -> Tensor:
@@ -287,7 +314,8 @@ class Posterior(NamedTuple):
 
         For cells that tell the pose, equation 5 of Nasiri & Bepler 2022: KL_{t,r} over all cells,
         plus KL_theta to N(offset_r, (pi/n)²) and KL_z weighted by q(t, r).  Otherwise cells are
-        the parts of a mixture and nothing to the prior; see :meth:`log_overlap`.
+        the parts of a mixture and nothing to the prior; see :meth:`log_overlap`.  A reflection
+        that cells tell has the prior 1/2.
 
         Parameters
         ----------
@@ -297,7 +325,7 @@ class Posterior(NamedTuple):
             where the prior is wide.
         """
         weight, cells = self.cell_log_q.exp(), self.cells
-        pose = self.log_overlap() if cells is None else self.cell_log_q - cells.log_prior
+        pose = self.log_weight() if cells is None else self.log_weight() - cells.log_prior
         if self.angle is not None:
             if cells is not None and cells.angle is not None:
                 pose = pose + self.angle.kl_to(cells.angle.unsqueeze(-1), cells.angle_std)
@@ -312,6 +340,11 @@ class Posterior(NamedTuple):
                 pose = pose + self.shift.kl_to(cells.shift, cells.shift_std)
         content = self.content.kl_to_prior(1.0)
         return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
+
+    def log_weight(self) -> Tensor:
+        """Log of the weight that q has where cell k is, (B, C), for its entropy."""
+        told = self.cells is not None and self.cells.tell_place
+        return self.cell_log_q if told else self.log_overlap()
 
     def log_overlap(self) -> Tensor:
         """Log of the weight that a mixture has where cell k is, (B, C), for its entropy.
@@ -330,15 +363,21 @@ class Posterior(NamedTuple):
             distance = distance + self.turn.bhattacharyya()
         if self.shift is not None:
             distance = distance + bhattacharyya(self.shift, on_circle=False)
+        if self.cells is not None and self.cells.mirrored is not None:
+            mirrored = self.cells.mirrored  # an object and its mirror image do not overlap
+            distance = distance.masked_fill(mirrored[:, None] ^ mirrored, math.inf)
         return (self.cell_log_q.unsqueeze(-2) - distance).logsumexp(-1)
 
     def log_prior_over_posterior(self, latents: Latents) -> Tensor:
         """Return log p(latents) - log q(latents | image), (B, K), for importance weights."""
-        if self.cells is None and self.cell_log_q.shape[-1] > 1:
-            every = [
-                self._log_ratio(latents._replace(cell=torch.full_like(latents.cell, k)))
-                for k in range(self.cell_log_q.shape[-1])
-            ]
+        cells, mirrored = self.cells, latents.mirrored
+        if (cells is None or not cells.tell_place) and self.cell_log_q.shape[-1] > 1:
+            every = []
+            for k in range(self.cell_log_q.shape[-1]):
+                of_cell = self._log_ratio(latents._replace(cell=torch.full_like(latents.cell, k)))
+                if cells is not None and cells.mirrored is not None and mirrored is not None:
+                    of_cell = of_cell.masked_fill(cells.mirrored[k] ^ mirrored, math.inf)
+                every.append(of_cell)
             return -(-torch.stack(every, -1)).logsumexp(-1)
         return self._log_ratio(latents)
 
@@ -375,7 +414,7 @@ class Posterior(NamedTuple):
 
         A shift that a cell fixes counts as uniform over a pixel.
         """
-        inside = -(self.log_overlap() if self.cells is None else self.cell_log_q)
+        inside = -self.log_weight()
         if self.angle is not None:
             inside = inside + circle_entropy(self.angle)
         if self.turn is not None:

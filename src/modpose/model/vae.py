@@ -21,7 +21,7 @@ from modpose.geometry.pose import rotate_images
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.generative import GenerativeModel
 from modpose.model.imaging import Imaging
-from modpose.model.latents import Latents
+from modpose.model.latents import Latents, joined
 from modpose.model.objective import Elbo, Objective
 from modpose.model.posterior import LatentLayout, Posterior
 from modpose.model.searched import SearchedPoses
@@ -209,6 +209,8 @@ class Vae(GenerativeModel):
         if batch.twin is not None:  # an evil twin, which the encoder sees in place of the image
             batch = batch.with_image(batch.twin)
         posterior = cast(Posterior, self.encoder(batch, context))
+        told = posterior.cells is not None and posterior.cells.mirrored is not None
+        assert told == self.layout.reflects, "the encoder's cells do not tell what they have to"
         return posterior if turn is None else posterior.turned_back(turn, centre)
 
     @contextmanager
@@ -232,7 +234,11 @@ class Vae(GenerativeModel):
             top = posterior.top(self.cells.count)
             return posterior.sample_in(top.cell, generator), top.log_weight
         if self.training and many and isinstance(self.cells, SoftCellsConfig):
-            latents = posterior.soft_sample(self.cells.temperature, generator)
+            temperature, reflection = self.cells.temperature, posterior.log_reflection()
+            if reflection is not None:  # both are decoded, with their probabilities
+                each = [posterior.soft_sample(temperature, generator, m) for m in (False, True)]
+                return joined(each), reflection
+            latents = posterior.soft_sample(temperature, generator)
         else:
             latents = posterior.sample(1, generator)
         return latents, torch.zeros_like(latents.cell, dtype=torch.float32)

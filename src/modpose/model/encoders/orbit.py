@@ -22,15 +22,10 @@ from torch.nn import functional
 from modpose.config import Activation, ModelConfig, OrbitEncoderConfig
 from modpose.data.batches import Batch
 from modpose.errors import InputError
-from modpose.model.cells import (
-    Cells,
-    cell_role,
-    infers_rotation,
-    log_rotation_prior,
-    log_shift_prior,
-)
+from modpose.model.cells import Cells, log_rotation_prior, log_shift_prior
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.posterior import LatentLayout, Posterior
+from modpose.model.reflection import either_way_round
 from modpose.nn.perceptron import ACTIVATIONS
 
 KERNEL_OF_BOX, PADDING_OF_BOX = 0.56, 0.16
@@ -75,9 +70,9 @@ class OrbitEncoder(Encoder):
         self.layout = layout
         self.config, self.rotation = config, model.rotation
         self.shift_std = model.shift.std(max(shape))
-        self.role = cell_role(model)
+        self.role = config.cell_role(model)
         self.window = fit_window(config, shape, centred=not self.role.shift)
-        self.discrete = infers_rotation(model, config)
+        self.discrete = config.infers_rotation(model)
         width = config.channels
         self.lift = LiftingConvolution(channels, width, self.window.kernel, config.rotations)
         self.merge = (
@@ -97,11 +92,17 @@ class OrbitEncoder(Encoder):
         self.network = nn.Sequential(*layers, last)
 
     def forward(self, batch: Batch, context: Context) -> Posterior:
-        """Propose a cell for each rotation and place.
+        """Propose a cell for each rotation and place, and each reflection where it is inferred.
 
         Images may be larger than those that the encoder was made for; they have more cells.
         """
-        return self.layout.posterior(*self.numbers(batch.image))
+        if self.layout.reflects:
+            return either_way_round(self._read, batch.image)
+        return self._read(batch.image)[0]
+
+    def _read(self, image: Tensor) -> tuple[Posterior, Tensor]:
+        params, logits, cells = self.numbers(image)
+        return self.layout.posterior(params, logits, cells), logits.float().logsumexp(-1)
 
     def numbers(self, image: Tensor) -> tuple[Tensor, Tensor, Cells | None]:
         """Parameters (B, C, n_params) and logits (B, C) of the cells, and what cells tell."""
