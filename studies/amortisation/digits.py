@@ -25,7 +25,8 @@ from studies.spatial_vae.digits import pictures
 _ENCODER = {"hidden": 256, "depth": 3, "activation": "relu"}
 _FIELD = {"hidden": 256, "depth": 2, "activation": "relu"}
 _VAE: dict[str, Any] = {"model": {"encoder": _ENCODER, "field": _FIELD}}
-_TABLE = {"kind": "table", "init": "zeros", "lr": 1e-2}
+_TABLE = {"kind": "table", "init": "random", "spread": 0.0, "lr": 1e-2}
+"""Every mean at zero, as printed, and every s.d. at one, of which nothing is printed."""
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae": ("VAE", "vae", _VAE),
     "table": (

@@ -48,8 +48,9 @@ class Control:
     pretrained: bool = False
 
 
-_SMALL = {"model": {"z_dim": 2, "encoder": {"depth": 2}}}
-_ZERO = {"init": "zeros", "log_std": -4.0}
+_SMALL = {"model": {"z_dim": 2, "encoder": {"depth": 3}}}
+"""Two layers in the authors' words: a first one, and two residual ones."""
+_ZERO = {"init": "zeros"}
 CONTROLS: dict[str, Control] = {
     "encoder": Control("encoder (cryoDRGN)", "cryodrgn"),
     "aligned": Control(

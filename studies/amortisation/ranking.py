@@ -125,8 +125,8 @@ def _fit(setting: Setting, sample: Sample, name: str, recipe: str) -> Fit:
     budget, z_dim = setting.plan.particles, SETS[name].z_dim
     options = fit_options(recipe, budget, z_dim)
     if recipe != "modpose-posed":
-        # batches of 8 at 1e-4 are for days of a GPU; the KL over z_dim is as published
-        learning = {"lr": 1e-3, "batch_size": 32, "beta": {"end": 1 / z_dim}}
+        # batches of 8 at 1e-4 are for days of a GPU
+        learning = {"lr": 1e-3, "batch_size": 32}
         options = merge(options, {"train": learning})
     return Fit(
         name=f"ranking-{name}-{recipe}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from modpose.config.data import (
     DataConfig,
@@ -52,6 +52,7 @@ from modpose.config.section import Activation, EncoderSection, FieldSection, Fro
 from modpose.config.start import AlignmentStartConfig, SubspacesStartConfig
 from modpose.config.system import Recipe, Section, System, section_of
 from modpose.config.train import (
+    OVER_Z_DIM,
     AugmentConfig,
     CauchyConfig,
     CellsConfig,
@@ -131,6 +132,21 @@ class Config(Frozen):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_out_beta(cls, values: Any) -> Any:
+        """Put a number in the place of ``train.beta.end=1/z_dim``."""
+        train, model = (values.get(part, {}) for part in ("train", "model"))
+        beta = train.get("beta") if isinstance(train, dict) else None
+        if not isinstance(beta, dict) or beta.get("end") != OVER_Z_DIM:
+            return values
+        default = ModelConfig.model_fields["z_dim"].default
+        z_dim = model.get("z_dim", default) if isinstance(model, dict) else default
+        if not isinstance(z_dim, int) or z_dim < 0:
+            return values  # z_dim is refused
+        end = 1 / max(z_dim, 1)
+        return values | {"train": train | {"beta": beta | {"end": end}}}
 
 
 # --- reading, merging, writing ----------------------------------------------------------------

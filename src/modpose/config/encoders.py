@@ -40,11 +40,12 @@ class TableEncoderConfig(EncoderSection):
 
     kind: Literal["table"] = "table"
     init: Literal["zeros", "random", "pretrained"] = "zeros"
-    """How content starts: at ``mean``, drawn round it with ``spread``, or as run ``run`` has it."""
+    """How content starts.  ``zeros``: every mean 0 and every log σ² -8, as published.  ``random``:
+    means of N(``mean``, ``spread``²), log s.d. of N(``log_std``, ``log_std_spread``²); the four are
+    for it alone.  ``pretrained``: as run ``run`` has it."""
     mean: float = Field(0.0, ge=-1e6, le=1e6)
     spread: Weight = 1.0
     log_std: float = Field(0.0, ge=-50, le=50)
-    """Logarithm of the posterior s.d. that rows start with."""
     log_std_spread: float = Field(0.0, ge=0, le=50)
     run: str | None = None
     """Folder of the run, fitted to the same images, that ``pretrained`` takes content from."""

@@ -13,6 +13,8 @@ from modpose.config.start import StartConfig
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
 SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
 """Names that affinity-VAE's program has for the same."""
+OVER_Z_DIM = "1/z_dim"
+"""What ``train.beta.end`` may be in place of a number, which takes its place when it is read."""
 SIGMOID_REACH = 3.0
 """A sigmoid rise is the logistic function from -6 to 6, stretched to go from 0 to 1 exactly."""
 
@@ -156,7 +158,8 @@ class TrainConfig(Frozen):
     """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
     learned first."""
     beta: Schedule = Schedule()
-    """Weight of the content KL."""
+    """Weight of the content KL; ``end`` may be ``1/z_dim``, one over the dimensions of content
+    (cryoDRGN)."""
     angle_prior: Schedule = Schedule()
     """How many times a ``gaussian`` prior of the angle counts where the polar encoder searches for
     it.  More at first, so that everything is drawn as the mean of the prior has it: once it is

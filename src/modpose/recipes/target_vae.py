@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modpose.config import merge
-from modpose.recipes.recipe import Options, Recipe
+from modpose.recipes.recipe import PER_PIXEL, Options, Recipe
 
 _PAPER = "Nasiri & Bepler, NeurIPS 2022"
 _OPTIONS: Options = {
@@ -28,6 +28,26 @@ _OPTIONS: Options = {
     },
 }
 
+_PRINTED = merge(
+    _OPTIONS,
+    {
+        "model": {
+            "encoder": {"stride": 1, "subpixel": False},
+            "field": {"fourier": {"count": 512}},
+        },
+        "train": {
+            "lr": 2e-4,
+            "batch_size": 100,
+            "schedule": "plateau",
+            "plateau_epochs": 10,
+            "stop_epochs": 20,
+            "warmup_steps": 0,
+            "pixels": None,
+            "epochs": 500,
+        },
+    },
+)
+
 TARGET_VAE: dict[str, Recipe] = {
     "target-vae": Recipe(
         title="Rotation and shift found by a group convolution, among many hypotheses",
@@ -48,23 +68,20 @@ TARGET_VAE: dict[str, Recipe] = {
             "without a better validation ELBO, the end after 20."
         ),
         paper=_PAPER,
+        options=_PRINTED,
+    ),
+    "target-vae-particles-paper": Recipe(
+        title="TARGET-VAE with the published sizes and training, of images of particles",
+        description=(
+            "As printed for cryo-EM images: target-vae-paper with a decoder of six layers, which "
+            "gives a mean and a noise s.d. for every pixel."
+        ),
+        paper=_PAPER,
         options=merge(
-            _OPTIONS,
+            _PRINTED,
             {
-                "model": {
-                    "encoder": {"stride": 1, "subpixel": False},
-                    "field": {"fourier": {"count": 512}},
-                },
-                "train": {
-                    "lr": 2e-4,
-                    "batch_size": 100,
-                    "schedule": "plateau",
-                    "plateau_epochs": 10,
-                    "stop_epochs": 20,
-                    "warmup_steps": 0,
-                    "pixels": None,
-                    "epochs": 500,
-                },
+                "data": {"normalize": "image"},
+                "model": {"field": {"depth": 6}, "likelihood": PER_PIXEL},
             },
         ),
     ),

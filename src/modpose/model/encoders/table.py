@@ -10,6 +10,9 @@ from modpose.data.batches import Batch
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.posterior import LatentLayout, Posterior
 
+ZERO_START = -4.0
+"""Log s.d. of content where the means start at zero: log σ² = -8 (appendix C.1.1)."""
+
 
 class TableEncoder(Encoder):
     """Rows are looked up by the image's index; no pixel is seen.
@@ -26,12 +29,13 @@ class TableEncoder(Encoder):
         self.z_dim = z_dim = layout.z_dim
         self.rows = nn.Embedding(n_images, layout.n_params, sparse=True)
         self.rows.weight.requires_grad_(not config.frozen)
-        spread = config.spread if config.init == "random" else 0.0
-        with torch.no_grad():
-            self.rows.weight.zero_()
+        torch.nn.init.zeros_(self.rows.weight)
+        mean, log_std = torch.zeros(n_images, z_dim), torch.full((n_images, z_dim), ZERO_START)
+        if config.init == "random":
             noise = torch.randn(2, n_images, z_dim)
+            mean = config.mean + config.spread * noise[0]
             log_std = config.log_std + config.log_std_spread * noise[1]
-            self.set_content(config.mean + spread * noise[0], log_std)
+        self.set_content(mean, log_std)
 
     @torch.no_grad()
     def set_content(self, mean: Tensor, log_std: Tensor) -> None:
