@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.npy import check_npy_size, read_npy_header, read_numbers
 from modpose.data.particles import Particles
+from modpose.data.table_form import TableForm
 from modpose.errors import InputError, shown
 from modpose.files.reading import open_regular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WHAT = "a cryoSPARC table"
 
@@ -43,7 +47,8 @@ def read_cs(path: Path) -> Particles:
         if twice is not None:
             raise InputError(f"{path}: not readable as {WHAT} ({shown(twice)} is there twice)")
         columns |= parts
-    return Particles(pd.DataFrame(columns), None, "cs", str(path))
+    form = TableForm(dtype=records.dtype)
+    return Particles(pd.DataFrame(columns), None, "cs", str(path), form)
 
 
 def read_cs_records(path: Path) -> NDArray[Any]:
@@ -58,6 +63,61 @@ def read_cs_records(path: Path) -> NDArray[Any]:
             raise InputError.of(path, "the number of particles", 0, "at least one")
         check_npy_size(header, path.stat().st_size, str(path))
         return read_numbers(file, header, str(path))
+
+
+def records_of(table: pd.DataFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Put columns back into fields: what :func:`read_cs` made of them, undone.
+
+    Parameters
+    ----------
+    table
+        Columns as :func:`read_cs` gives them; those of no field become fields at the end, where
+        they are numbers.
+    dtype
+        The fields, with types and shapes; text is widened where it has grown.
+
+    Returns
+    -------
+    (N,) of named fields.
+    """
+    parts: dict[str, tuple[NDArray[Any], np.dtype[Any], tuple[int, ...]]] = {}
+    left = [str(name) for name in table]
+    for name in dtype.names or ():
+        field, count = dtype[name], int(np.prod(dtype[name].shape))
+        columns = [f"{name}_{i}" for i in range(count)] if field.shape else [name]
+        left = [column for column in left if column not in columns]
+        values = np.stack([_stored(table[c], field.base) for c in columns], axis=-1)
+        parts[name] = values.reshape(len(table), *field.shape), values.dtype, field.shape
+    for name, columns in _vectors(left).items():
+        values = np.stack([table[column].to_numpy() for column in columns], axis=-1)
+        shape = values.shape[1:] if columns != [name] else ()
+        parts[name] = values.reshape(len(table), *shape), values.dtype, shape
+    records = np.empty(len(table), [(n, kind, shape) for n, (_, kind, shape) in parts.items()])
+    for name, (values, _, _) in parts.items():
+        records[name] = values
+    return records
+
+
+def _stored(column: pd.Series[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Turn a column into the type of its field, text into one that is wide enough."""
+    values = column.to_numpy()
+    if kind.kind not in "SU":
+        return values.astype(kind)
+    words = [str(word).encode() if kind.kind == "S" else str(word) for word in values]
+    longest = max(map(len, words), default=0)
+    size = max(kind.itemsize // np.dtype(f"{kind.kind}1").itemsize, longest)
+    return np.array(words, f"{kind.kind}{size}")
+
+
+def _vectors(columns: list[str]) -> dict[str, list[str]]:
+    """Collect ``field_0``, ``field_1``, ... of fields (they have a /) under ``field``."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        base, _, number = column.rpartition("_")
+        part = column.rpartition("/")[2]
+        vector = number.isdecimal() and "_" in part and len(found.get(base, ())) == int(number)
+        found.setdefault(base if vector else column, []).append(column)
+    return found
 
 
 def write_cs_records(path: Path, records: NDArray[Any]) -> None:

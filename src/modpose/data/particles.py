@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from modpose.data.ranges import check_column
 from modpose.data.rotations import relion_rotation, rotation_of_vector
+from modpose.data.table_form import TableForm
 from modpose.errors import InputError, shorter
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class Particles:
         What was read; ``none`` for images that came without a table.
     name
         What messages call the table.
+    form
+        What else it takes to write the table as it came.
     given_poses, given_ctf
         What :meth:`poses` and :meth:`ctf` return in place of what the table says, where they came
         from files of their own (:mod:`modpose.data.given`); or None.
@@ -77,6 +80,7 @@ class Particles:
     optics: pd.DataFrame | None = None
     format: Format = "none"
     name: str = "particles"
+    form: TableForm = field(default=TableForm(), repr=False)
     given_poses: tuple[Floats, Floats] | None = field(default=None, repr=False)
     given_ctf: Floats | None = field(default=None, repr=False)
     given_aberrations: Aberrations | None = field(default=None, repr=False)

@@ -5,12 +5,13 @@ They are read in :mod:`modpose.data.star_reader`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from modpose.data.star_reader import StarBlocks, read_star
+from modpose.data.star_text import rows_text, value_text
+from modpose.data.table_form import TableForm
 from modpose.files.writing import replace_atomically
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def write_star(
     table: pd.DataFrame,
     optics: pd.DataFrame | None = None,
     overwrite: bool = False,
+    form: TableForm | None = None,
 ) -> None:
     """Write particles (and their optics groups) as RELION reads them.
 
@@ -51,51 +53,45 @@ def write_star(
         3.0, and no version is written: newer ones refuse a version without optics groups.
     overwrite
         Replace a file that is there.
+    form
+        The version, the name of the block of particles, and the other blocks, of the file that
+        the table came from.
     """
-    blocks = {"particles": table} if optics is None else {"optics": optics, "particles": table}
-    version = "" if optics is None else VERSION
+    form = form or TableForm()
+    blocks: StarBlocks = dict(form.others)
+    if optics is not None:
+        blocks["optics"] = optics
+    blocks[form.block] = table
+    version = "" if optics is None else f"\n# version {form.version or VERSION}\n"
 
     def write(file: BinaryIO) -> None:
         for name, block in blocks.items():
-            for text in _loop(name, block, version):
-                file.write(text.encode())
+            file.write(f"{version}\ndata_{name}\n\n".encode())
+            for text in _single(block) if isinstance(block, dict) else _loop(block):
+                file.write(text)
 
     replace_atomically(path, write, overwrite)
 
 
-VERSION = "\n# version 30001\n"
+VERSION = 30001
+"""What RELION 3.1 and 4 write; those read it, and so do later ones."""
 CHUNK = 50_000
 """Rows whose text is held at a time."""
 
 
-def _loop(name: str, table: pd.DataFrame, version: str) -> Iterator[str]:
-    """Yield the text of a block, some rows at a time."""
-    head = [f"{version}\ndata_{name}\n\nloop_"]
-    head += [f"_{column} #{i}" for i, column in enumerate(table.columns, 1)]
-    yield "\n".join(head) + "\n"
+def _single(values: dict[str, Any]) -> Iterator[bytes]:
+    for tag, value in values.items():
+        yield f"_{tag} {value_text(value)}\n".encode()
+    yield b"\n"
+
+
+def _loop(table: pd.DataFrame) -> Iterator[bytes]:
+    """Yield the text of a table, some rows at a time."""
+    head = ["loop_", *(f"_{column} #{i}" for i, column in enumerate(table.columns, 1))]
+    yield ("\n".join(head) + "\n").encode()
     for start in range(0, len(table), CHUNK):
-        part = table.iloc[start : start + CHUNK]
-        columns = [_column(part.iloc[:, i].tolist()) for i in range(part.shape[1])]
-        yield "".join(" ".join(row) + "\n" for row in zip(*columns, strict=True))
-    yield "\n"
-
-
-def _column(values: list[Any]) -> list[str]:
-    texts = [_value(value) for value in values]
-    width = max((len(text) for text in texts), default=0)
-    return [text.rjust(width) for text in texts]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        short = f"{value:.6f}"
-        return short if float(short) == value else repr(float(value))
-    text = "nan" if value is None else str(value)
-    if not text or re.search(r"\s|#|^data_|^_|^['\"]", text):
-        return f"'{text}'" if '"' in text else f'"{text}"'
-    return text
+        yield rows_text(table.iloc[start : start + CHUNK])
+    yield b"\n"
 
 
 # --- what kind of STAR file -------------------------------------------------------------------

@@ -15,6 +15,7 @@ from modpose.data.star import (
     read_star,
     tilt_stack_reason,
 )
+from modpose.data.table_form import TableForm, star_version
 from modpose.errors import InputError
 
 TABLES = (".star", ".cs", ".csv")
@@ -28,13 +29,13 @@ def read_particles(path: Path) -> Particles:
     if suffix == ".csv":
         return read_csv(path)
     blocks = read_star(path)
-    particles = particles_of_star(blocks, str(path))
+    particles = particles_of_star(blocks, str(path), star_version(path))
     refuse_tilt_stacks(blocks, str(path))
     return particles
 
 
-def particles_of_star(blocks: StarBlocks, name: str) -> Particles:
-    """Take the particles from the blocks of a STAR file.
+def particles_of_star(blocks: StarBlocks, name: str, version: int | None = None) -> Particles:
+    """Take the particles from the blocks of a STAR file of some version.
 
     Raises
     ------
@@ -59,7 +60,9 @@ def particles_of_star(blocks: StarBlocks, name: str) -> Particles:
     optics = blocks.get("optics")
     if isinstance(optics, dict):
         optics = pd.DataFrame([optics])
-    return Particles(table, optics, "star", name)
+    others = {key: block for key, block in blocks.items() if key not in ("optics", found[0])}
+    form = TableForm(version, found[0], others)
+    return Particles(table, optics, "star", name, form)
 
 
 def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:

@@ -1,32 +1,34 @@
-"""Hand a run to other programs: poses as STAR, latents as CSV, upright images as MRCS.
+"""Hand a run to other programs: tables with poses, latents as CSV, upright images as MRCS.
 
-RELION writes the inverse of our poses, an image read at R u + t being upright: rlnAnglePsi is
-−angle_deg, and the origin is the shift with its sign changed.  Shifts in the latents are in pixels
-of the box that the model saw; a STAR file speaks of the images as they were before cropping.
+Shifts in the latents are in pixels of the box that the model saw; tables speak of the images as
+they were before cropping.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modpose.config.model import SpectralConfig
 from modpose.data import preprocess
 from modpose.data.mrc import is_mrc
 from modpose.data.optics import FLIPPED, PREMULTIPLIED, SIGN, image_sign
 from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
 from modpose.data.source import image_references
-from modpose.data.star import write_star
+from modpose.data.table_files import files_of_table, write_table
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
 from modpose.infer.latents import content_columns
 from modpose.observe.ctf import CtfColumn, CtfState
+from modpose.outputs import cryodrgn
 from modpose.outputs.upright import write_pictures
 from modpose.run.inputs import files_of_run
 
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
     from modpose.run import Run
 
-FORMATS = ("star", "csv", "mrcs")
+FORMATS = ("star", "cs", "csv", "mrcs", "pkl")
+NAMED = "star, cs, csv, mrcs or pkl"
 
 
 def export_run(
@@ -50,10 +53,11 @@ def export_run(
     run
         A finished run.
     out
-        A file ending in .star, .csv or .mrcs (the noise-free images then go beside the upright
-        ones, in ``NAME_denoised.mrcs``), or a folder, made when missing.
+        A file ending in .star, .cs (with its .csg beside), .csv or .mrcs (the noise-free images
+        then go beside the upright ones, in ``NAME_denoised.mrcs``), or a folder, made when missing.
     formats
-        With a folder: any of ``star``, ``csv``, ``mrcs``; all that apply when None.
+        With a folder: any of ``star``, ``cs``, ``csv``, ``mrcs``, ``pkl`` (poses, CTF and index
+        for cryoDRGN); when None all that apply, ``pkl`` apart.
     overwrite
         Replace files that are there.
 
@@ -67,7 +71,7 @@ def export_run(
     InputError
         A format is unknown or does not apply to the data, or a file is there already.
     """
-    targets = _targets(out, formats)
+    targets = _targets(out, formats, _came_as_cs(run))
     refuse_to_replace((path for paths in targets.values() for path in paths), overwrite)
     latents = run.latents()
     dataset = _dataset(run, latents, targets)
@@ -76,6 +80,8 @@ def export_run(
     if reasons and asked:
         raise InputError(next(iter(reasons.values())))
     targets = {name: paths for name, paths in targets.items() if name not in reasons}
+    if "pkl" in targets and dataset is not None:
+        targets["pkl"] = [out / name for name in cryodrgn.names_for(dataset.source)]
     written = [path for paths in targets.values() for path in paths]
     opened = None if dataset is None else dataset.source
     check_outputs(written, overwrite, files_of_run(run, opened))
@@ -86,9 +92,25 @@ def export_run(
         if "mrcs" in targets and dataset is not None:
             places = [place(path) for path in targets["mrcs"]]
             write_pictures(PoseModel.load(run.path), dataset, latents, places)
-        if "star" in targets and dataset is not None:
-            notes += _write_poses(run, dataset, latents, targets["star"][0], place)
+        for name in ("star", "cs"):
+            if name in targets and dataset is not None:
+                notes += _write_poses(run, dataset, latents, targets[name][0], place)
+        if "pkl" in targets and dataset is not None:
+            sizes = _sizes(run, dataset)
+            notes += cryodrgn.write_cryodrgn(
+                dataset.source, latents, out, place, sizes.pixel_size_factor
+            )
     return written, notes
+
+
+def _came_as_cs(run: Run) -> bool:
+    where = run.environment.get("input") if run.input is None else run.input
+    return isinstance(where, str | Path) and Path(where).suffix.lower() == ".cs"
+
+
+def _sizes(run: Run, dataset: Dataset) -> preprocess.Geometry:
+    stack = dataset.source.stack
+    return preprocess.geometry(stack.shape, run.config.data, stack.name)
 
 
 def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
@@ -106,24 +128,33 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or not out.suffix
 
 
-def _targets(out: Path, formats: Sequence[str] | None) -> dict[str, list[Path]]:
-    """Say which files each format fills."""
+def _targets(
+    out: Path, formats: Sequence[str] | None, with_cs: bool = False
+) -> dict[str, list[Path]]:
+    """Say which files each format fills; without ``formats`` also a .cs where that came in."""
     if not _is_folder(out):
         name = out.suffix.lower().removeprefix(".")
-        if name not in FORMATS or (formats is not None and list(formats) != [name]):
-            expected = ".star, .csv or .mrcs, or a folder" if formats is None else formats[0]
+        if (
+            name == "pkl"
+            or name not in FORMATS
+            or (formats is not None and list(formats) != [name])
+        ):
+            expected = ".star, .cs, .csv or .mrcs, or a folder" if formats is None else formats[0]
             raise InputError.of("export", f"the type of {out}", out.suffix, expected)
         denoised = out.with_name(f"{out.stem}_denoised.mrcs")
-        return {name: [out, denoised] if name == "mrcs" else [out]}
+        return {name: [out, denoised] if name == "mrcs" else files_of_table(out)}
     for name in formats or ():
         if name not in FORMATS:
-            raise InputError.of("export", "--format", name, "star, csv or mrcs")
+            raise InputError.of("export", "--format", name, NAMED)
     files = {
         "star": [out / "particles.star"],
+        "cs": files_of_table(out / "particles.cs"),
         "csv": [out / "latents.csv"],
         "mrcs": [out / "aligned.mrcs", out / "denoised.mrcs"],
+        "pkl": [out / name for name in cryodrgn.NAMES],
     }
-    return {name: paths for name, paths in files.items() if name in (formats or FORMATS)}
+    wanted = formats or [name for name in files if name != "pkl" and (with_cs or name != "cs")]
+    return {name: paths for name, paths in files.items() if name in wanted}
 
 
 def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
@@ -134,6 +165,10 @@ def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
     if dataset is None:
         return f"{run.path}: {no}, the run was fitted to an array in memory, which is not kept"
     stack = dataset.source.stack
+    if name == "cs" and dataset.source.particles.format != "cs":
+        return f"{stack.name}: {no}, for the input is no .cs, expected --format star"
+    if name == "pkl" and len(stack.shape) != 2:
+        return f"{stack.name}: {no}, the images are volumes, expected images as cryoDRGN has"
     if name == "star" and not _has_image_names(dataset.source):
         return f"{stack.name}: {no}, for its images have no names that RELION reads"
     if name == "mrcs" and (stack.channels != 1 or len(dataset.shape) != 2):
@@ -171,7 +206,7 @@ def check_table(out: Path, overwrite: bool = False, inputs: Iterable[Path] = ())
     check_outputs([out], overwrite, inputs)
 
 
-# --- STAR -------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------
 
 
 def with_poses(
@@ -180,13 +215,13 @@ def with_poses(
     *,
     pixels_per_model_pixel: float = 1.0,
     pixel_size: float | None = None,
-) -> pd.DataFrame:
-    """Put poses, classes and content into a particles table.
+) -> Particles:
+    """Put poses, classes and content into the table of the particles.
 
     Parameters
     ----------
     particles
-        The table as read; every other column stays, in its place.
+        From a STAR file or a cryoSPARC table; every other column stays, in its place.
     latents
         One row an image, in the same order.
     pixels_per_model_pixel
@@ -196,75 +231,66 @@ def with_poses(
 
     Returns
     -------
-    The table with ``rlnAnglePsi`` (degrees; of rotations in space ``rlnAngleRot`` and
-    ``rlnAngleTilt``, too, and of volumes origins along Z), ``rlnOriginXAngst``,
-    ``rlnOriginYAngst`` (Å),
-    ``rlnOriginX``/``rlnOriginY`` (pixels; in files of RELION 3.0 and where no pixel size is
-    known), ``rlnClassNumber`` (from 1) and ``modposeZ0``….  Poses are left alone where the model
-    infers none.
+    The particles with the poses of the model (:func:`modpose.data.posing.with_pose`), where it
+    infers any; with ``rlnClassNumber`` (from 1) or ``alignments2D/class`` or ``alignments3D/class``
+    (from 0); and with content: ``modposeZ0``... or ``components_mode_0/value``....
     """
-    table = particles.table.copy()
+    n = len(latents)
     in_space = "r00" in latents
     posed = in_space or "angle_deg" in latents or "shift_x" in latents
-    if in_space:
-        for name, column in _relion_angles(latents).items():
-            table[name] = _rounded(column, len(table))
-    elif posed and "shift_z" not in latents:
-        angle = latents.get("angle_deg", 0.0)
-        table["rlnAnglePsi"] = _rounded(-angle, len(table))
-    sizes = particles.pixel_sizes()
-    if sizes is None and pixel_size is not None:
-        sizes = np.full(len(table), pixel_size)
-    axes = ("X", "Y", "Z") if "shift_z" in latents else ("X", "Y")
-    for axis in axes if posed else ():
-        shift = latents.get(f"shift_{axis.lower()}", 0.0)
-        origin = _rounded(-shift * pixels_per_model_pixel, len(table))
-        if sizes is not None:
-            table[f"rlnOrigin{axis}Angst"] = _rounded(origin * sizes, len(table))
-        if sizes is None or particles.optics is None or f"rlnOrigin{axis}" in table:
-            table[f"rlnOrigin{axis}"] = origin
+    axes = "xyz" if "shift_z" in latents else "xy"
+    if posed:
+        entries = [f"r{i}{j}" for i in range(3) for j in range(3)]
+        flat = not in_space and len(axes) == 2
+        shifts = [np.broadcast_to(np.asarray(latents.get(f"shift_{a}", 0.0)), n) for a in axes]
+        particles = with_pose(
+            particles,
+            rotation=latents[entries].to_numpy(float).reshape(-1, 3, 3) if in_space else None,
+            angle_deg=np.broadcast_to(np.asarray(latents.get("angle_deg", 0.0)), n)
+            if flat
+            else None,
+            shift=np.stack(shifts, axis=1) * pixels_per_model_pixel,
+            pixel_size=pixel_size,
+        )
+    table = particles.table.copy()
+    relion = particles.format == "star"
     if "cluster" in latents:
-        table["rlnClassNumber"] = latents["cluster"].to_numpy() + 1
-    old = [c for c in table if str(c).startswith("modposeZ") and str(c)[8:].isdigit()]
+        group = "alignments3D" if in_space else "alignments2D"
+        name = "rlnClassNumber" if relion else f"{group}/class"
+        table[name] = latents["cluster"].to_numpy() + relion
+    old = [c for c in table if re.fullmatch(CONTENT, str(c))]
     table = table.drop(columns=old)
     for name in content_columns(latents):
-        table[f"modposeZ{name[2:]}"] = _rounded(latents[name], len(table))
-    return table
+        values = latents[name].to_numpy()
+        if relion:
+            table[f"modposeZ{name[2:]}"] = values.round(6) + 0.0
+        else:
+            table[f"components_mode_{name[2:]}/component"] = np.uint32(name[2:])
+            table[f"components_mode_{name[2:]}/value"] = values.astype(np.float32)
+    return replace(particles, table=table)
 
 
-def _relion_angles(latents: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """RELION's Euler angles, degrees, of rotations r00 ... r22."""
-    import torch
-
-    from modpose.geometry.rotations import relion_of_rotation
-
-    entries = latents[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
-    angles = relion_of_rotation(torch.from_numpy(entries.reshape(-1, 3, 3).copy())).numpy()
-    return {f"rlnAngle{name}": angles[:, k] for k, name in enumerate(("Rot", "Tilt", "Psi"))}
-
-
-def _rounded(values: Any, n: int) -> NDArray[np.float64]:
-    """Round to six decimals, one value a row, no negative zeros."""
-    return np.broadcast_to(np.asarray(values, np.float64).round(6) + 0.0, n).copy()
+CONTENT = r"modposeZ\d+|components_mode_\d+/(component|value)"
+"""Columns of content, of this run or an earlier one."""
 
 
 def _write_poses(
     run: Run, dataset: Dataset, latents: pd.DataFrame, out: Path, place: Staging
 ) -> list[str]:
+    """Write the table of the input with the poses of the run; a STAR file where it is another."""
     source = dataset.source
     particles = source.particles
-    if particles.format != "star":
+    if out.suffix.lower() == ".star" and particles.format != "star":
         particles = _fresh_particles(source, out)
-
-    sizes = preprocess.geometry(source.stack.shape, run.config.data, source.stack.name)
-    table = with_poses(
+    posed = with_poses(
         particles,
         latents,
-        pixels_per_model_pixel=sizes.pixel_size_factor,
+        pixels_per_model_pixel=_sizes(run, dataset).pixel_size_factor,
         pixel_size=source.pixel_size,
     )
-    write_star(place(out), table, particles.optics)
-    return _pose_notes(particles, latents) + _mark_notes(source) + path_notes(source, out)
+    write_table(posed, out, place)
+    notes = _mark_notes(source) if out.suffix.lower() == ".star" else []
+    return _pose_notes(particles, latents) + notes + path_notes(source, out)
 
 
 def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:

@@ -1,0 +1,89 @@
+"""Writing a table of particles as it came: a STAR file, or a cryoSPARC table with its group."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from modpose.data.cryosparc import records_of, write_cs_records
+from modpose.data.particles import Particles
+from modpose.data.star import write_star
+from modpose.errors import InputError
+from modpose.files.writing import Staging
+
+FORMATS = {".star": "star", ".cs": "cs"}
+"""Extension of a table, and the format of the particles that it holds."""
+GROUP_VERSION = "v4.0.0"
+"""Version of cryoSPARC whose groups (``.csg``) are written."""
+KINDS = ((r"components_mode_\d+", "components"), (r"alignments_class_\d+", "alignments3D"))
+"""Fields of a cryoSPARC table whose kind has another name than they."""
+
+
+def files_of_table(out: Path) -> list[Path]:
+    """Name the files that :func:`write_table` writes: a ``.cs`` has a ``.csg`` beside it."""
+    return [out, out.with_suffix(".csg")] if out.suffix.lower() == ".cs" else [out]
+
+
+def check_format(out: Path, particles: Particles) -> None:
+    """Raise InputError where particles cannot be written to ``out`` as they came."""
+    kind = FORMATS.get(out.suffix.lower())
+    if kind is None:
+        raise InputError.of(out, "the extension", f"'{out.suffix}'", ".star or .cs")
+    if kind != particles.format:
+        own = next((name for name, form in FORMATS.items() if form == particles.format), None)
+        expected = "a table (.star or .cs) as input" if own is None else f"{own}, as the input is"
+        raise InputError.of(out, "the extension", f"'{out.suffix}'", expected)
+
+
+def write_table(particles: Particles, out: Path, place: Staging) -> None:
+    """Write a table with all its columns, in the version that it came in.
+
+    Parameters
+    ----------
+    particles
+        From a STAR file or a cryoSPARC table.
+    out
+        ``.star`` or ``.cs``, as the particles came.
+    place
+        Says where files are written first.
+
+    Raises
+    ------
+    InputError
+        The particles came from a table of another kind.
+    """
+    check_format(out, particles)
+    if particles.format == "star":
+        write_star(place(out), particles.table, particles.optics, form=particles.form)
+        return
+    kinds = particles.form.dtype
+    records = records_of(particles.table, np.dtype([]) if kinds is None else kinds)
+    write_cs_records(place(out), records)
+    table, group = files_of_table(out)
+    place(group).write_text(_group(table.name, records.dtype.names or (), len(records)))
+
+
+def _group(table: str, fields: tuple[str, ...], count: int) -> str:
+    """Write what cryoSPARC imports a table by: which results it holds."""
+    import yaml
+
+    found = dict.fromkeys(name.split("/")[0] for name in fields if "/" in name)
+    kinds = {name: next((k for p, k in KINDS if re.fullmatch(p, name)), name) for name in found}
+    group = {
+        "created": datetime.now(UTC).replace(tzinfo=None),
+        "group": {
+            "description": "Particles written by modpose",
+            "name": "particles",
+            "title": "Particles",
+            "type": "particle",
+        },
+        "results": {
+            name: {"metafile": f">{table}", "num_items": count, "type": f"particle.{kind}"}
+            for name, kind in kinds.items()
+        },
+        "version": GROUP_VERSION,
+    }
+    return str(yaml.safe_dump(group, default_flow_style=False))

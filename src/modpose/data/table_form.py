@@ -1,0 +1,49 @@
+"""How a table of particles came, which is how it is written again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modpose.files.reading import open_regular
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEAD = 1 << 16
+"""Bytes at the start of a STAR file in which its version is looked for."""
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """What a table needs, besides its columns, to be written as it came.
+
+    Attributes
+    ----------
+    version
+        The number in ``# version 30001`` of a STAR file; None in files of RELION 3.0.
+    block
+        Name of the STAR block that lists the particles: ``particles``, ``images`` or nothing.
+    others
+        Blocks of the STAR file that list neither particles nor optics groups.
+    dtype
+        Fields of a cryoSPARC table, with their types and shapes.
+    """
+
+    version: int | None = None
+    block: str = "particles"
+    others: Mapping[str, pd.DataFrame | dict[str, Any]] = field(default_factory=dict)
+    dtype: np.dtype[Any] | None = None
+
+
+def star_version(path: Path) -> int | None:
+    """Return the number in the line ``# version`` of a STAR file; None without one."""
+    with open_regular(path) as file:
+        head = file.read(HEAD)
+    match = re.search(rb"^#[ \t]*version[ \t]+(\d{5,6})\b", head, re.MULTILINE)
+    return None if match is None else int(match[1])
