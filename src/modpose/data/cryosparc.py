@@ -87,7 +87,8 @@ def records_of(table: pd.DataFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
         columns = [f"{name}_{i}" for i in range(count)] if field.shape else [name]
         left = [column for column in left if column not in columns]
         values = np.stack([_stored(table[c], field.base) for c in columns], axis=-1)
-        parts[name] = values.reshape(len(table), *field.shape), values.dtype, field.shape
+        kind = values.dtype if field.base.kind in "SU" else field.base
+        parts[name] = values.reshape(len(table), *field.shape), kind, field.shape
     for name, columns in _vectors(left).items():
         values = np.stack([table[column].to_numpy() for column in columns], axis=-1)
         shape = values.shape[1:] if columns != [name] else ()

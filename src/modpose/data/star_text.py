@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Bytes = NDArray[np.uint8]
 
-QUOTED = re.compile(r"\s|#|^data_|^_|^['\"]")
+QUOTED = re.compile(r"\s|#|^data_|^_|['\"]")
 """What a word without quotation marks must not hold."""
 STARTS = ("\n_", "\ndata_")
 DECIMALS = 6

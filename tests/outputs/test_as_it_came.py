@@ -1,0 +1,356 @@
+"""Tables written as they came, read back by the readers of other programs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+import yaml
+
+from modpose.data.given import read_ctf, read_poses
+from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
+from modpose.data.source import open_source
+from modpose.data.star import read_star, write_star
+from modpose.data.star_text import value_text
+from modpose.data.table_files import files_of_table, write_table
+from modpose.data.tables import read_particles
+from modpose.errors import InputError
+from modpose.files.writing import all_or_nothing
+from modpose.geometry.rotations import haar_rotations
+from modpose.outputs.export import export_run, with_poses
+from modpose.outputs.selected import export_selection
+from tests.outputs.test_export import N, make_run, posed_images, star_run, write_stack
+from tests.small_data import cryosparc_table
+
+
+def write(particles: Particles, out: Path) -> Path:
+    with all_or_nothing() as place:
+        write_table(particles, out, place)
+    return out
+
+
+def save_cs(path: Path, records: np.ndarray) -> Path:
+    with path.open("wb") as file:
+        np.save(file, records)
+    return path
+
+
+# --- STAR -------------------------------------------------------------------------------------
+
+STARS = {
+    "3.0": """
+data_
+
+loop_
+_rlnImageName #1
+_rlnMicrographName #2
+_rlnRandomSubset #3
+_rlnVoltage #4
+_rlnCoordinateX #5
+000001@Extract/a.mrcs mics/a.mrc 1 300.0 12.5
+000002@Extract/a.mrcs 'a b.mrc' 2 300.0 1e-09
+""",
+    "3.1": """
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnImagePixelSize #2
+1 1.4
+2 0.1
+
+# version 30001
+
+data_particles
+
+loop_
+_rlnImageName #1
+_rlnOpticsGroup #2
+_rlnRandomSubset #3
+000001@a.mrcs 2 1
+000002@a.mrcs 1 2
+""",
+    "5": """
+# version 50001
+
+data_general
+
+_rlnTomoSubTomosAre2DStacks 0
+
+# version 50001
+
+data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnImagePixelSize #2
+1 1.4
+
+# version 50001
+
+data_particles
+
+loop_
+_rlnImageName #1
+_rlnOpticsGroup #2
+_rlnTomoName #3
+1@a.mrcs 1 TS_01
+2@a.mrcs 1 TS_02
+""",
+}
+
+
+def same_blocks(one: Path, other: Path) -> None:
+    first, second = (starfile.read(path, always_dict=True) for path in (one, other))
+    assert list(first) == list(second)
+    for name, block in first.items():
+        if isinstance(block, dict):
+            assert block == second[name]
+        else:
+            pd.testing.assert_frame_equal(block, second[name])
+
+
+@pytest.mark.parametrize("version", list(STARS))
+def test_a_star_comes_back_in_its_version(tmp_path: Path, version: str) -> None:
+    (tmp_path / "in.star").write_text(STARS[version])
+    write(read_particles(tmp_path / "in.star"), tmp_path / "out.star")
+    same_blocks(tmp_path / "in.star", tmp_path / "out.star")
+    lines = [line for line in (tmp_path / "out.star").read_text().splitlines() if "version" in line]
+    expected = {"3.0": [], "3.1": ["# version 30001"] * 2, "5": ["# version 50001"] * 3}
+    assert lines == expected[version]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "name",
+    [
+        "relion30_particles",
+        "relion31_particles",
+        "relion5_particles",
+        "PfCRT_FinalRefinement",
+        "cylindra_relion5_Refine3D_data",
+        "helical_data_test2",
+        "portal_relion_3",
+    ],
+)
+def test_files_of_others_come_back_field_by_field(tmp_path: Path, name: str) -> None:
+    star = Path("../shared/data/star") / f"{name}.star"
+    write(read_particles(star), tmp_path / "out.star")
+    same_blocks(star, tmp_path / "out.star")
+
+
+def test_numbers_and_words_are_written_as_one_by_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=400) * 10.0 ** rng.integers(-12, 18, 400)
+    odd = [0.0, -0.0, np.nan, np.inf, -np.inf, 0.1 + 0.2, 9007199254.740993, -1.5, 1e300]
+    reals = np.concatenate([spread, np.round(rng.normal(size=400) * 1e4, 6), odd])
+    whole = rng.integers(-(2**63), 2**63 - 1, len(reals))
+    whole[:4] = -(2**63), 2**63 - 1, 0, -1
+    names = ["a.mrc", "", "b c", "data_x", "_y", "#z", "it's", 'say"so'] * len(reals)
+    table = pd.DataFrame(
+        {
+            "rlnImageName": names[: len(reals)],
+            "modposeReal": reals,
+            "modposeWhole": whole,
+            "modposeUid": whole.astype(np.uint64),
+            "modposeFlag": whole > 0,
+        }
+    )
+    write_star(tmp_path / "a.star", table)
+    lines = (tmp_path / "a.star").read_text().split("\n")[9:-2]
+    columns = list(zip(*(line.split()[-4:] for line in lines), strict=True))
+    small = np.abs(reals) < 1e9  # above, 0.000001 is no more than the last digit
+    words = np.array([value_text(value) for value in reals.tolist()])
+    np.testing.assert_array_equal(np.array(columns[0])[small], words[small])
+    np.testing.assert_array_equal(np.array(columns[0], float), reals)
+    for column, name in zip(columns[1:], table.columns[2:], strict=True):
+        assert list(column) == [value_text(value) for value in table[name].tolist()]
+    again = read_star(tmp_path / "a.star")["particles"]
+    assert again["rlnImageName"].tolist() == table["rlnImageName"].tolist()
+
+
+# --- cryoSPARC --------------------------------------------------------------------------------
+
+
+def wide_records(n: int = N) -> np.ndarray:
+    """A cryoSPARC table with text, vectors, a matrix and odd byte order."""
+    plain = cryosparc_table(n, ">J1/stack.mrcs", 40)
+    extra = [("components_mode_0/value", "<f4"), ("x/m", ">f8", (2, 2)), ("x/u", "<U3")]
+    records = np.zeros(n, plain.dtype.descr + extra)
+    for name in plain.dtype.names:
+        records[name] = plain[name]
+    records["uid"] = np.arange(n, dtype=np.uint64) + 2**63
+    records["x/m"] = np.random.default_rng(0).normal(size=(n, 2, 2))
+    records["x/u"] = "äb"
+    return records
+
+
+def test_a_cs_comes_back_bit_for_bit_with_its_group(tmp_path: Path) -> None:
+    records = wide_records()
+    source = read_particles(save_cs(tmp_path / "in.cs", records))
+    rows = np.array([5, 1, 1, 40])
+    write(source.subset(rows), tmp_path / "out.cs")
+    again = np.load(tmp_path / "out.cs")
+    assert again.dtype == records.dtype
+    assert again.tobytes() == records[rows].tobytes()
+    group = yaml.safe_load((tmp_path / "out.csg").read_text())
+    assert group["results"]["blob"] == {
+        "metafile": ">out.cs",
+        "num_items": 4,
+        "type": "particle.blob",
+    }
+    fields = {name.split("/")[0] for name in records.dtype.names if "/" in name}
+    assert set(group["results"]) == fields
+
+
+def test_cryosparc_tools_reads_what_is_written(tmp_path: Path) -> None:
+    reason = "cryosparc-tools is not installed"
+    dataset = pytest.importorskip("cryosparc.dataset", reason=reason).Dataset
+    records = wide_records()
+    source = read_particles(save_cs(tmp_path / "in.cs", records))
+    latents = pd.DataFrame({"angle_deg": np.linspace(-90, 90, N), "shift_x": 1.5, "shift_y": -2.0})
+    latents["cluster"] = np.arange(N) % 3
+    latents["z_0"] = np.linspace(0, 1, N)
+    write(with_poses(source, latents, pixels_per_model_pixel=2.0), tmp_path / "out.cs")
+    found = dataset.load(tmp_path / "out.cs")
+    np.testing.assert_array_equal(found["uid"], records["uid"])
+    np.testing.assert_allclose(
+        np.rad2deg(found["alignments2D/pose"]), -latents["angle_deg"], atol=1e-4
+    )
+    np.testing.assert_array_equal(found["alignments2D/class"], latents["cluster"])
+    np.testing.assert_allclose(found["alignments2D/shift"], np.tile([-3.0, 4.0], (N, 1)))
+    np.testing.assert_allclose(found["components_mode_0/value"], latents["z_0"], atol=1e-7)
+
+
+def test_poses_in_space_come_back_from_both_tables(tmp_path: Path) -> None:
+    rotation = haar_rotations(N, seed=3).double().numpy()
+    shift = np.random.default_rng(1).normal(size=(N, 2))
+    (tmp_path / "in.star").write_text(STARS["3.1"])
+    star = read_particles(tmp_path / "in.star").subset(np.arange(N) % 2)
+    records = wide_records()
+    cs = read_particles(save_cs(tmp_path / "in.cs", records))
+    for particles, suffix in ((star, ".star"), (cs, ".cs")):
+        posed = with_pose(particles, rotation=rotation, shift=shift)
+        written = read_particles(write(posed, tmp_path / f"out{suffix}"))
+        found = written.poses()
+        assert found is not None
+        np.testing.assert_allclose(found[0], rotation, atol=2e-6)
+        np.testing.assert_allclose(found[1], shift, atol=1e-5)
+
+
+def test_a_run_of_a_cs_exports_a_cs(tmp_path: Path) -> None:
+    images, poses = posed_images(40)
+    (tmp_path / "J1").mkdir()
+    write_stack(tmp_path / "J1/stack.mrcs", images)
+    save_cs(tmp_path / "in.cs", wide_records())
+    poses["cluster"] = np.arange(N) % 2
+    run = make_run(tmp_path / "run", str(tmp_path / "in.cs"), poses)
+    written, _ = export_run(run, tmp_path / "all")
+    assert {path.name for path in written} >= {"particles.cs", "particles.csg", "particles.star"}
+    found = np.load(tmp_path / "all/particles.cs")
+    np.testing.assert_array_equal(found["x/m"], wide_records()["x/m"])
+    np.testing.assert_allclose(
+        np.rad2deg(found["alignments2D/pose"]), -poses["angle_deg"], atol=1e-4
+    )
+    kept = np.zeros(N, bool)
+    kept[[3, 9]] = True
+    export_selection(run, kept, tmp_path / "kept.cs")
+    assert np.load(tmp_path / "kept.cs").tobytes() == wide_records()[kept].tobytes()
+    assert (tmp_path / "kept.csg").is_file()
+    (tmp_path / "other.csg").write_text("mine")
+    with pytest.raises(InputError, match=r"other\.csg: is there already"):
+        export_selection(run, kept, tmp_path / "other.cs")
+
+
+# --- cryoDRGN ---------------------------------------------------------------------------------
+
+
+class OnlyArrays(pickle.Unpickler):
+    """Refuses everything but what numpy arrays are made of."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        assert module.split(".")[0] == "numpy"
+        assert name in {"_reconstruct", "ndarray", "dtype"}
+        return super().find_class(module, name)
+
+
+def test_cryodrgn_files_hold_arrays_and_come_back(tmp_path: Path) -> None:
+    images, _ = posed_images(16)
+    write_stack(tmp_path / "stack.mrcs", images)
+    (tmp_path / "keep.txt").write_text("9\n4\n7\n")
+    rotation = haar_rotations(3, seed=0).double().numpy()
+    latents = pd.DataFrame(
+        rotation.reshape(3, 9), columns=[f"r{i}{j}" for i in "012" for j in "012"]
+    )
+    latents["shift_x"], latents["shift_y"] = [1.0, -2.0, 0.5], [0.0, 3.0, -1.0]
+    run = make_run(
+        tmp_path / "run", str(tmp_path / "stack.mrcs"), latents, index=tmp_path / "keep.txt"
+    )
+    written, notes = export_run(run, tmp_path / "drgn", ["pkl"])
+    assert [path.name for path in written] == ["poses.pkl", "index.pkl"]
+    assert any("no CTF" in note for note in notes)
+    for path in written:
+        with path.open("rb") as file:
+            OnlyArrays(file).load()
+    found, shift = read_poses(tmp_path / "drgn/poses.pkl", n=N, box=16)
+    np.testing.assert_allclose(found[[9, 4, 7]], rotation, atol=1e-6)
+    np.testing.assert_allclose(shift[[9, 4, 7]], latents[["shift_x", "shift_y"]], atol=1e-5)
+    assert (found[0] == np.eye(3)).all()
+    again = open_source(tmp_path / "stack.mrcs", index=tmp_path / "drgn/index.pkl")
+    assert again.selection is not None
+    assert again.selection.tolist() == [9, 4, 7]
+    everything, _ = export_run(run, tmp_path / "all")
+    assert not any(path.suffix == ".pkl" for path in everything)
+    with pytest.raises(InputError, match=r"type of .*poses\.pkl is \.pkl, expected"):
+        export_run(run, tmp_path / "poses.pkl")
+
+
+def test_the_ctf_of_cryodrgn_comes_back(tmp_path: Path) -> None:
+    images, poses = posed_images(40)
+    (tmp_path / "J1").mkdir()
+    write_stack(tmp_path / "J1/stack.mrcs", images)
+    save_cs(tmp_path / "in.cs", wide_records())
+    run = make_run(tmp_path / "run", str(tmp_path / "in.cs"), poses)
+    export_run(run, tmp_path / "drgn", ["pkl"])
+    before = open_source(tmp_path / "in.cs").particles.ctf()
+    assert before is not None
+    after = read_ctf(tmp_path / "drgn/ctf.pkl", n=N, box=40)
+    np.testing.assert_allclose(after[:, :8], before[:, :8], rtol=1e-6)
+    kept = np.arange(N) < 2
+    export_selection(run, kept, tmp_path / "kept.pkl")
+    with (tmp_path / "kept.pkl").open("rb") as file:
+        assert OnlyArrays(file).load().tolist() == [0, 1]
+
+
+def test_occurrences_of_an_expanded_set_are_kept(tmp_path: Path) -> None:
+    run = star_run(tmp_path, "3.1")
+    blocks = starfile.read(tmp_path / "particles.star", always_dict=True)
+    twice = pd.concat([blocks["particles"]] * 2, ignore_index=True)
+    twice["rlnAnglePsi"] = np.arange(2.0 * N)
+    starfile.write(blocks | {"particles": twice}, tmp_path / "twice.star")
+    latents = pd.concat([run.latents()[["angle_deg", "cluster"]]] * 2, ignore_index=True)
+    expanded = make_run(tmp_path / "expanded", str(tmp_path / "twice.star"), latents)
+    mask = np.zeros(2 * N, bool)
+    mask[[3, N + 3, N + 9]] = True
+    export_selection(expanded, mask, tmp_path / "kept.star")
+    kept = starfile.read(tmp_path / "kept.star")["particles"]
+    assert kept["rlnAnglePsi"].tolist() == [3.0, N + 3.0, N + 9.0]
+    assert kept["rlnImageName"].tolist() == ["000004@stack.mrcs"] * 2 + ["000010@stack.mrcs"]
+
+
+def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.star").write_text(STARS["3.1"])
+    particles = read_particles(tmp_path / "in.star")
+    with pytest.raises(InputError, match=r"extension is '\.cs', expected \.star"):
+        write(particles, tmp_path / "out.cs")
+    with pytest.raises(InputError, match=r"expected \.star or \.cs"):
+        write(particles, tmp_path / "out.csv")
+    assert not any(path.exists() for path in files_of_table(tmp_path / "out.cs"))
