@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+import torch
 import yaml
 
 from modpose.data.given import read_ctf, read_poses
@@ -231,7 +232,7 @@ def test_cryosparc_tools_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_poses_in_space_come_back_from_both_tables(tmp_path: Path) -> None:
-    rotation = haar_rotations(N, seed=3).double().numpy()
+    rotation = haar_rotations(N, torch.Generator().manual_seed(3)).double().numpy()
     shift = np.random.default_rng(1).normal(size=(N, 2))
     (tmp_path / "in.star").write_text(STARS["3.1"])
     star = read_particles(tmp_path / "in.star").subset(np.arange(N) % 2)
@@ -286,7 +287,7 @@ def test_cryodrgn_files_hold_arrays_and_come_back(tmp_path: Path) -> None:
     images, _ = posed_images(16)
     write_stack(tmp_path / "stack.mrcs", images)
     (tmp_path / "keep.txt").write_text("9\n4\n7\n")
-    rotation = haar_rotations(3, seed=0).double().numpy()
+    rotation = haar_rotations(3, torch.Generator().manual_seed(0)).double().numpy()
     latents = pd.DataFrame(
         rotation.reshape(3, 9), columns=[f"r{i}{j}" for i in "012" for j in "012"]
     )

@@ -225,11 +225,14 @@ def map_verb(
 def export(
     run: RunFolder,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="A folder, or one file .star, .csv or .mrcs.")
+        Path, typer.Option("-o", "--out", help="A folder, or one file .star, .cs, .csv or .mrcs.")
     ],
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="star, csv or mrcs; may be repeated; default: all."),
+        typer.Option(
+            "--format",
+            help="star, cs, csv, mrcs or pkl; may be repeated; default: all that apply but pkl.",
+        ),
     ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
@@ -237,13 +240,16 @@ def export(
 ) -> None:
     """Write poses, classes and content for other programs.
 
-    STAR keeps every column of the input and adds rlnAnglePsi, rlnOriginXAngst, rlnOriginYAngst,
-    rlnClassNumber and modposeZ0...; CSV holds the latents; MRCS the images as the model saw them
-    (cropped, scaled, inverted), turned upright, and the model's noise-free version of each.
+    STAR keeps every column of the input and its version, and adds rlnAnglePsi, rlnOriginXAngst,
+    rlnOriginYAngst, rlnClassNumber and modposeZ0...; .cs does the same for cryoSPARC and has its
+    .csg beside it; CSV holds the latents; MRCS the images as the model saw them (cropped, scaled,
+    inverted), turned upright, and the model's noise-free version of each; pkl the poses, the CTF
+    and the choice of images for cryoDRGN.
 
     \b
     modpose export run -o particles_aligned.star
     modpose export run -o exported --format csv --format mrcs
+    modpose export run -o for_cryodrgn --format pkl
     """
     from modpose.outputs.export import export_run
     from modpose.run import Run
@@ -261,7 +267,9 @@ def select(
     run: RunFolder,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="selected.star or .cs, as INPUT was; or .txt (rows)."),
+        typer.Option(
+            "-o", "--out", help="selected.star or .cs, as INPUT was; or .txt, .npy, .pkl."
+        ),
     ],
     cluster: Annotated[
         str | None, typer.Option(metavar="1,3", help="Keep the images of these clusters.")
@@ -280,6 +288,9 @@ def select(
     overwrite: Overwrite = False,
 ) -> None:
     """Keep some of a run's images: a STAR or .cs with the same rows, order and metadata.
+
+    A .txt, .npy or .pkl holds their positions in the input, which --index takes (and cryoDRGN's
+    --ind, the .pkl).
 
     Conditions given together must all hold.  Expressions compare columns of latents.parquet
     (and of the STAR) with numbers, joined by and, or, not.
