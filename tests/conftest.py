@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.small_data import write_small_data
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 # The same tests try the same examples; HYPOTHESIS_PROFILE=new tries others.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("new")
+# A busy machine makes examples slowly; that is no fault of a test.
+LATE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, **LATE)
+settings.register_profile("new", **LATE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 

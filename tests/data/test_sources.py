@@ -152,7 +152,7 @@ def test_arrays_tensors_and_stacks():
 
 def test_files_of_other_kinds_are_refused(tmp_path):
     (tmp_path / "a.xyz").touch()
-    with pytest.raises(InputError, match=r"extension is '\.xyz', expected star, cs, csv"):
+    with pytest.raises(InputError, match=r"extension is '\.xyz', expected one of ali ccp4 cs csv"):
         open_source(tmp_path / "a.xyz")
 
 

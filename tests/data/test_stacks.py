@@ -29,7 +29,9 @@ from modpose.errors import InputError
 from modpose.files.writing import natural_key, replace_atomically
 
 SHARED_TMP = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -469,7 +471,7 @@ def test_other_grey_pictures(tmp_path, mode, dtype):
 
 
 def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(InputError, match="without images, expected PNG, TIFF, JPEG or MRC"):
+    with pytest.raises(InputError, match="without images, expected PNG, TIFF, JPEG, MRC"):
         open_source(tmp_path)
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "b.png")

@@ -22,7 +22,9 @@ from modpose.data.tables import particles_of_star, read_csv, read_particles
 from modpose.errors import InputError
 
 SHARED_TMP = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 LOOP = "data_particles\n\nloop_\n_rlnImageName #1\n_rlnAnglePsi #2\n"

@@ -44,6 +44,14 @@ Index = Annotated[
         help="Use these images only: a .txt or .npy of 0-based positions, or a .star or .cs.",
     ),
 ]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        "--axes",
+        metavar="LETTERS",
+        help="What the axes of an array are, as NCYX: image, channel, row, column (Z: section).",
+    ),
+]
 Partial = Annotated[
     bool,
     typer.Option("--partial", help="Use the images that the other tables know, if not all."),

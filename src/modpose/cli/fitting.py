@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modpose.cli.arguments import (
+    Axes,
     CtfFile,
     DataDir,
     Index,
@@ -97,6 +98,7 @@ def fit(
     ] = None,
     normalize: Annotated[str | None, typer.Option(help="none, image, background or range.")] = None,
     box: Annotated[int | None, typer.Option(help="Fourier-crop to this many pixels.")] = None,
+    axes: Axes = None,
     config_file: Annotated[
         Path | None, typer.Option("--config", help="YAML of options, laid over the recipe.")
     ] = None,
@@ -135,6 +137,7 @@ def fit(
         "--invert": ("data.invert", invert),
         "--normalize": ("data.normalize", normalize),
         "--box": ("data.box", box),
+        "--axes": ("data.kind", axes),
     }
     if resume is not None:
         given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}

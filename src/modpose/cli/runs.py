@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from modpose.cli.arguments import (
+    Axes,
     CtfFile,
     DataDir,
     Index,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Anything that fit would take.")],
     datadir: DataDir = None,
+    axes: Axes = None,
 ) -> None:
     """Say what a file is: particles, optics groups, pixel size, poses, CTF, what is missing.
 
@@ -40,7 +42,7 @@ def inspect(
     """
     from modpose.data.inspect import describe
 
-    typer.echo(str(describe(file, datadir)))
+    typer.echo(str(describe(file, datadir, axes or "auto")))
 
 
 @app.command()

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from modpose.config.section import Frozen, Side
+
+KINDS = ("auto", "images", "rgb", "volumes")
+"""Words for the axes of an array."""
+_AXES = re.compile(r"N?(C?Z?YX|Z?YXC)")
+
+
+def check_axes(kind: str) -> str:
+    """Return ``kind`` where it is one of :data:`KINDS` or the letters of axes.
+
+    Raises
+    ------
+    ValueError
+        Where it is neither; its text says what is expected.
+    """
+    if kind not in KINDS and not _AXES.fullmatch(kind):
+        named = ", ".join(f"'{known}'" for known in KINDS)
+        raise ValueError(f"one of {named}, or the axes as letters, such as NCYX, NYXC or NZYX")
+    return kind
 
 
 class DataConfig(Frozen):
     """What happens to an image between the user's file and the model, in this order."""
 
-    kind: Literal["auto", "images", "rgb", "volumes"] = "auto"
-    """How to read an array whose shape is ambiguous."""
+    kind: Annotated[str, AfterValidator(check_axes)] = "auto"
+    """How to read an array whose shape is ambiguous: ``images``, ``rgb`` (channels last),
+    ``volumes``, or the letters of its axes, as ``NCYX`` where channels come first."""
     crop: Side | None = None
     """Keep the central ``crop`` pixels of each side (before Fourier cropping)."""
     box: Side | None = None

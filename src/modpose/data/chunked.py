@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.eman import eman_images, open_eman
+from modpose.data.ome import angstrom, ome_kind
 from modpose.data.stack import Kind, SlicedStack, Stack, layout_of
 from modpose.errors import InputError, shown
+from modpose.files.extras import extra
 from modpose.files.reading import check_memory, regular_file
 
 T = TypeVar("T")
@@ -33,11 +35,13 @@ DEEPEST = 8
 
 def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     """Open an array of a Zarr store (needs the extra ``zarr``)."""
-    zarr = _extra("zarr", path)
+    zarr = extra("zarr", "zarr", path)
     if not path.is_dir():
         regular_file(path)
     _refuse_links(path)
     store = _guarded(lambda: zarr.open(str(path), mode="r"), path, "Zarr")
+    image = None if array else _guarded(lambda: _ome_image(store), path, "Zarr")
+    array = image.name if image else array
     node = _guarded(lambda: _member(path, store, array, lambda _: None), path, "Zarr")
     metadata = _guarded(lambda: node.metadata.to_dict(), path, "Zarr")
     strange = sorted(set(_codecs(metadata)) - CODECS)
@@ -46,7 +50,11 @@ def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     _check_stored(path, node)
     dtype = _guarded(lambda: np.dtype(node.dtype), path, "Zarr")
     found = _Array(node.shape, node.chunks, dtype, lambda part: np.asarray(node[part]))
-    return _chunked(path, found, kind, "Zarr")
+    if image is None:
+        return _chunked(path, found, kind, "Zarr")
+    found = _squeezed(found)
+    kind = ome_kind(path, image.axes, found.shape) if kind == "auto" else kind
+    return _chunked(path, found, kind, "Zarr", image.pixel_size)
 
 
 def _check_stored(path: Path, node: Any) -> None:
@@ -59,13 +67,15 @@ def _check_stored(path: Path, node: Any) -> None:
 
 def open_hdf5(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
     """Open a dataset of an HDF5 file (needs the extra ``hdf5``)."""
-    h5py = _extra("h5py", path)
+    h5py = extra("h5py", "hdf5", path)
     regular_file(path)
 
     def opened() -> Any:
         return _guarded(lambda: h5py.File(path, mode="r"), path, "HDF5")
 
     with opened() as file:
+        if array is None and (images := eman_images(file)):
+            return open_eman(path, images, file, opened, kind)
         check = partial(_refuse_outside, h5py, path, file)
         node = _guarded(lambda: _member(path, file, array, check), path, "HDF5")
         if _guarded(lambda: bool(node.is_virtual or node.external), path, "HDF5"):
@@ -146,6 +156,47 @@ def _codecs(metadata: Any) -> Iterator[str]:
             yield str(getattr(entry, "codec_id", type(entry).__name__))
 
 
+class _OmeImage(NamedTuple):
+    """Path of an array, letters of its axes of more than one pixel, and angstrom per pixel."""
+
+    name: str
+    axes: str
+    pixel_size: float | None
+
+
+def _ome_image(store: Any) -> _OmeImage | None:
+    """Find the largest image that the metadata of an OME-Zarr store name; None without such."""
+    attributes = dict(getattr(store, "attrs", {}))
+    scales = attributes.get("ome", attributes).get("multiscales")
+    if not scales or hasattr(store, "dtype"):
+        return None
+    first = scales[0]
+    dataset, units = first["datasets"][0], [axis.get("unit", "") for axis in first["axes"]]
+    letters = "".join(axis["name"].upper() for axis in first["axes"])
+    steps = dataset.get("coordinateTransformations", [])
+    scale = next((step["scale"] for step in steps if step["type"] == "scale"), None)
+    size = angstrom(scale[letters.index("X")], units[letters.index("X")]) if scale else None
+    sides = zip(letters, store[dataset["path"]].shape, strict=True)
+    return _OmeImage(dataset["path"], "".join(a for a, n in sides if n > 1 or a in "YX"), size)
+
+
+def _squeezed(array: _Array) -> _Array:
+    """Drop axes of length one before the last two, which are the picture's."""
+    last = len(array.shape) - 2
+    kept = [i for i, side in enumerate(array.shape) if side > 1 or i >= last]
+    chunks = array.chunks or array.shape
+    images = len(kept) > 2
+
+    def read(part: Any) -> NDArray[Any]:
+        index: list[Any] = [slice(None) if i in kept else 0 for i in range(len(array.shape))]
+        if images:
+            index[kept[0]] = part
+        return array.read(tuple(index))
+
+    sides = tuple(array.shape[i] for i in kept)
+    return _Array(sides, tuple(chunks[i] for i in kept), array.dtype, read)
+
+
 def _member(path: Path, node: Any, array: str | None, check: Callable[[str], None]) -> Any:
     """Take an array out of a group; ``check`` may refuse a name."""
     if hasattr(node, "dtype"):
@@ -162,7 +213,9 @@ def _member(path: Path, node: Any, array: str | None, check: Callable[[str], Non
     return node[choose(path, array, names)]
 
 
-def _chunked(path: Path, array: _Array, kind: Kind, what: str) -> Stack:
+def _chunked(
+    path: Path, array: _Array, kind: Kind, what: str, pixel_size: float | None = None
+) -> Stack:
     layout = layout_of(tuple(int(side) for side in array.shape), kind, str(path))
     for shape in (array.chunks or (), layout.item):
         check_memory(path, array.dtype.itemsize * int(np.prod(shape, dtype=object)))
@@ -171,17 +224,7 @@ def _chunked(path: Path, array: _Array, kind: Kind, what: str) -> Stack:
     def stored(start: int, stop: int) -> NDArray[Any]:
         return _guarded(lambda: array.read(... if whole else slice(start, stop)), path, what)
 
-    return SlicedStack(stored, layout, array.dtype, str(path))
-
-
-def _extra(module: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        extra = {"h5py": "hdf5"}.get(module, module)
-        raise InputError(
-            f"{path}: reading it needs the package {module}; pip install 'modpose[{extra}]'"
-        ) from None
+    return SlicedStack(stored, layout, array.dtype, str(path), pixel_size)
 
 
 def choose(path: Path, array: str | None, names: list[str]) -> str:

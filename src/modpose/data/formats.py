@@ -7,7 +7,7 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data import fits, tensors
 from modpose.data.chunked import choose, open_hdf5, open_zarr
+from modpose.data.em import SUFFIXES as EM
+from modpose.data.em import open_em
 from modpose.data.npy import NpyHeader, check_npy_size, read_npy, read_npy_header, read_numbers
 from modpose.data.pictures import PICTURES, TIFFS, PictureStack, picture_files
+from modpose.data.spider import SUFFIXES as SPIDER
+from modpose.data.spider import open_spider
 from modpose.data.stack import ArrayStack, Kind, SlicedStack, Stack, file_reader, layout_of
 from modpose.data.tiff import open_tiff
 from modpose.errors import InputError
@@ -40,10 +45,11 @@ __all__ = [
 
 logger = logging.getLogger("modpose")
 
-CONTAINERS = (".npz", ".h5", ".hdf5", ".zarr")
+CONTAINERS = (".npz", ".h5", ".hdf5", ".hdf", ".zarr", *tensors.SUFFIXES, *fits.SUFFIXES)
+"""Suffixes of files in which a name picks one of several arrays, as in ``stack.npz:name``."""
 
 
-def open_npy(path: Path, kind: Kind = "auto") -> Stack:
+def open_npy(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
     """Open a NumPy array file; the header is read now, pixels when asked for."""
     with open_regular(path) as file:
         header = read_npy_header(file, str(path))
@@ -114,3 +120,32 @@ def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.Zi
         raise InputError(
             f"{path}: not readable as NPZ (encrypted, or packed in a way that NumPy does not use)"
         ) from None
+
+
+# --- by name ------------------------------------------------------------------------------------
+
+
+def _picture(path: Path, array: str | None, kind: Kind) -> Stack:
+    return PictureStack([path], str(path))
+
+
+Opener = Callable[[Path, str | None, Kind], Stack]
+OPENERS: dict[str, Opener] = {
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".zarr": open_zarr,
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), open_hdf5),
+    **dict.fromkeys(PICTURES, _picture),
+    **dict.fromkeys(TIFFS, open_tiff),
+    **dict.fromkeys(EM, open_em),
+    **dict.fromkeys(SPIDER, open_spider),
+    **dict.fromkeys(fits.SUFFIXES, fits.open_fits),
+    **dict.fromkeys(tensors.SUFFIXES, tensors.open_tensor),
+}
+"""Suffix of a file of pixels, MRC apart, to what opens it."""
+IN_FOLDERS: dict[str, str] = {
+    **dict.fromkeys(EM, "EM"),
+    **dict.fromkeys(SPIDER, "SPIDER"),
+    **dict.fromkeys(fits.SUFFIXES, "FITS"),
+}
+"""Suffix of the files that a folder of stacks may hold, MRC apart, to the name of the format."""

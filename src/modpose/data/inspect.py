@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
+from modpose.data.cistem import POSITION as CISTEM
 from modpose.data.cryosparc import read_cs
 from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.locate import find_files
@@ -27,7 +28,7 @@ from modpose.data.source import (
     refuse_run,
     split_array_name,
 )
-from modpose.data.stack import Stack
+from modpose.data.stack import Kind, Stack
 from modpose.data.star import (
     StarBlocks,
     columns_of,
@@ -71,7 +72,7 @@ class Description:
         return "\n".join(lines)
 
 
-def describe(path: str | Path, datadir: Path | None = None) -> Description:
+def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto") -> Description:
     """Say what a file is: kind, particles, optics groups, box, pixel size, poses, CTF.
 
     Parameters
@@ -80,6 +81,8 @@ def describe(path: str | Path, datadir: Path | None = None) -> Description:
         A file, a folder, or ``stack.npz:name``.
     datadir
         Where the images that a table names are looked for first.
+    kind
+        What the axes of an array are: a word, or letters such as ``NCYX``.
 
     Raises
     ------
@@ -96,10 +99,10 @@ def describe(path: str | Path, datadir: Path | None = None) -> Description:
         return _particles(file, kind, particles, datadir)
     if file.is_dir() and suffix != ".zarr":
         refuse_run(file)
-        return _folder(file)
+        return _folder(file, kind)
     if suffix == ".npz" and array is None:
         return _archive(file)
-    stack = open_stack(file, array)
+    stack = open_stack(file, array, kind)
     facts = _stack_facts(stack)
     if is_mrc(file):
         header = read_header(file)
@@ -137,14 +140,14 @@ def _stack_problems(stack: Stack) -> list[str]:
     return []
 
 
-def _folder(path: Path) -> Description:
-    source = open_source(path)
+def _folder(path: Path, kind: Kind) -> Description:
+    source = open_source(path, kind=kind)
     facts = _stack_facts(source.stack)
     if source.particles.has("folder"):
         folders = np.unique(source.particles.column("folder").astype(str))
         facts["sub-folders"] = ", ".join(folders[:8].tolist())
     pictures = isinstance(source.stack, formats.PictureStack)
-    kind = "a folder of pictures" if pictures else "a folder of MRC files"
+    kind = "a folder of pictures" if pictures else "a folder of stacks or volumes"
     return Description(str(path), kind, facts, _stack_problems(source.stack))
 
 
@@ -182,6 +185,8 @@ def _star(path: Path, datadir: Path | None) -> Description:
 
 def _star_kind(particles: Particles) -> str:
     of = "particles"
+    if particles.has(CISTEM):
+        return "a cisTEM table of particles"
     if particles.has("rlnImageDimensionality"):
         if str(particles.column("rlnImageDimensionality")[0]) == "3":
             of = "subtomograms"

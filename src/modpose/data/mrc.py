@@ -29,7 +29,9 @@ logger = logging.getLogger("modpose")
 HEADER_BYTES = 1024
 IMOD_STAMP, IMOD_SIGNED = 1146047817, 1
 """The word of files that IMOD wrote, and the bit of its flags that says bytes are signed."""
-MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
+PACKED = 101
+"""The mode of two pixels a byte, the first in the lower half; each row begins a byte."""
 SUFFIXES = (".mrc", ".mrcs", ".st", ".map", ".ccp4", ".ali", ".rec")
 
 
@@ -55,6 +57,8 @@ class MrcHeader:
         Which of x, y, z (1, 2, 3) the columns, rows and sections run along.
     stamped
         Whether the word 'MAP ' is there; some programs leave it out.
+    packed
+        Whether a byte holds two pixels (mode 101).
     """
 
     sections: int
@@ -67,11 +71,17 @@ class MrcHeader:
     depth: int
     axes: tuple[int, int, int]
     stamped: bool
+    packed: bool = False
 
     @property
     def payload(self) -> int:
         """Bytes that the numbers take."""
-        return self.sections * self.rows * self.columns * self.dtype.itemsize
+        return self.sections * self.rows * self.stored_columns * self.dtype.itemsize
+
+    @property
+    def stored_columns(self) -> int:
+        """Numbers that are stored for a row: half of the pixels where these are packed."""
+        return (self.columns + 1) // 2 if self.packed else self.columns
 
 
 def is_mrc(path: Path) -> bool:
@@ -97,8 +107,10 @@ def open_mrc(path: Path, kind: Kind = "auto") -> Stack:
         Where the header is not that of an MRC file or disagrees with the size of the file.
     """
     header, stored = _open(path)
-    if kind == "rgb":
-        raise InputError.of(path, "the kind", "'rgb'", "'images' or 'volumes' for an MRC file")
+    if header.packed:
+        stored = _unpacked(header, stored)
+    if kind not in ("auto", "images", "volumes"):
+        raise InputError.of(path, "the kind", f"'{kind}'", "'images' or 'volumes' for an MRC file")
     if kind == "volumes" or (kind == "auto" and _is_volume(path, header)):
         return _volumes(path, header, stored)
     if header.axes != (1, 2, 3):
@@ -148,6 +160,22 @@ def _open(path: Path) -> tuple[MrcHeader, Stored]:
     return header, lambda item: file_reader(path, header.offset, header.dtype, item)
 
 
+def _unpacked(header: MrcHeader, stored: Stored) -> Stored:
+    """Make readers that give two pixels for each byte."""
+
+    def opened(item: tuple[int, ...]) -> Callable[[int, int], NDArray[Any]]:
+        reader = stored((*item[:-1], header.stored_columns))
+
+        def read(start: int, stop: int) -> NDArray[Any]:
+            pairs = reader(start, stop)
+            pixels = np.stack([pairs & 15, pairs >> 4], axis=-1)
+            return pixels.reshape(*pairs.shape[:-1], -1)[..., : header.columns]
+
+        return read
+
+    return opened
+
+
 def _unpack(path: Path) -> tuple[MrcHeader, bytes]:
     """Read the header, then unpack as much as it asks for and no more."""
     suffix = path.suffix.lower()
@@ -188,7 +216,7 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
         if raw[208:211] != b"MAP":
             found = shown(raw[208:212].decode("latin1"))
             raise InputError.of(path, "the word at byte 208", found, "'MAP ' as in MRC files")
-        raise InputError.of(path, "the mode", mode, "one of 0, 1, 2, 6, 12")
+        raise InputError.of(path, "the mode", mode, "one of 0, 1, 2, 6, 12, 101")
     if min(columns, rows, sections) < 1:
         found = f"{sections} x {rows} x {columns}"
         raise InputError.of(path, "the size (sections x rows x columns)", found, "positive numbers")
@@ -208,6 +236,7 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
         depth=int(words[9]),
         axes=(axes[0], axes[1], axes[2]) if sorted(axes) == [1, 2, 3] else (1, 2, 3),
         stamped=raw[208:211] == b"MAP",
+        packed=mode == PACKED,
     )
 
 

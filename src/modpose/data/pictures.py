@@ -80,14 +80,16 @@ class PictureStack(Stack):
 
 def picture_files(folder: Path, nested: bool = True) -> list[Path]:
     """List a folder's pictures in natural order; if it has none, those of its sub-folders."""
-    files = [p for p in folder.iterdir() if _is_picture(p)]
+    files = [p for p in folder.iterdir() if _is_picture(folder, p)]
     if not files and nested:
-        files = [p for p in folder.rglob("*") if _is_picture(p)]
+        files = [p for p in folder.rglob("*") if _is_picture(folder, p)]
     return sorted(files, key=lambda p: natural_key(str(p.relative_to(folder))))
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+def _is_picture(folder: Path, path: Path) -> bool:
+    """Tell by the name; hidden files, and those of hidden folders, are left out."""
+    shown = not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return shown and path.suffix.lower() in PICTURES
 
 
 def _picture(size: tuple[int, int], channels: int) -> str:

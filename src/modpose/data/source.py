@@ -18,6 +18,7 @@ from modpose.data.given import with_given
 from modpose.data.identity import IMAGE_COLUMNS, split_names
 from modpose.data.index import select_rows
 from modpose.data.locate import find_files
+from modpose.data.mrc import SUFFIXES as MRC_SUFFIXES
 from modpose.data.mrc import is_mrc, open_mrc, read_header
 from modpose.data.particles import Particles
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
@@ -197,28 +198,14 @@ def split_array_name(path: Path) -> tuple[Path, str | None]:
 def open_stack(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
     """Open one file of pixels by its extension."""
     suffix = path.suffix.lower()
-    if suffix == ".zarr":
-        return formats.open_zarr(path, array, kind)
-    if path.is_dir():
+    if path.is_dir() and suffix != ".zarr":
         raise InputError(f"{path}: this is a folder, expected a file of images")
     if is_mrc(path):
         return open_mrc(path, kind)
-    if suffix == ".npy":
-        return formats.open_npy(path, kind)
-    if suffix == ".npz":
-        return formats.open_npz(path, array, kind)
-    if suffix in (".h5", ".hdf5"):
-        return formats.open_hdf5(path, array, kind)
-    if suffix in formats.TIFFS:
-        return formats.open_tiff(path, kind)
-    if suffix in formats.PICTURES:
-        return formats.PictureStack([path], str(path))
-    raise InputError.of(
-        path,
-        "the extension",
-        f"'{suffix}'",
-        "star, cs, csv, mrc, mrcs, map, st, npy, npz, tif, png, jpg, zarr or h5",
-    )
+    if suffix in formats.OPENERS:
+        return formats.OPENERS[suffix](path, array, kind)
+    known = " ".join(sorted(name[1:] for name in (*TABLES, *MRC_SUFFIXES, *formats.OPENERS)))
+    raise InputError.of(path, "the extension", f"'{suffix}'", f"one of {known}")
 
 
 def _no_table(stack: Stack, file: str | None = None) -> Particles:
@@ -240,24 +227,43 @@ def _open_folder(path: Path, kind: Kind) -> Source:
     import pandas as pd
 
     refuse_run(path)
-    maps = sorted(filter(is_mrc, path.iterdir()), key=lambda p: natural_key(p.name))
-    pictures = formats.picture_files(path, nested=not maps)
+    stacks = _stack_files(path)
+    pictures = formats.picture_files(path, nested=not stacks)
     position: NDArray[np.int64] | None = None
     if pictures:
         stack: Stack = formats.PictureStack(pictures, str(path))
         files = pictures
-    elif maps:
-        parts = [open_mrc(file, kind) for file in maps]
+    elif stacks:
+        parts = [open_stack(file, None, kind) for file in stacks]
         stack = _joined(parts, str(path))
-        files = [file for file, part in zip(maps, parts, strict=True) for _ in range(part.n)]
+        files = [file for file, part in zip(stacks, parts, strict=True) for _ in range(part.n)]
         position = np.concatenate([np.arange(part.n) for part in parts])
     else:
-        expected = "PNG, TIFF, JPEG or MRC files"
+        expected = "PNG, TIFF, JPEG, MRC, EM, SPIDER or FITS files"
         raise InputError.of(path, "the folder", "without images", expected)
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     if any(file.parent != path for file in files):
         table["folder"] = [str(file.parent.relative_to(path)) for file in files]
     return Source(stack, Particles(table, name=str(path), position=position), path)
+
+
+def _stack_files(folder: Path) -> list[Path]:
+    """List the MRC, EM, SPIDER and FITS files of a folder, in natural order, hidden ones left out.
+
+    Raises
+    ------
+    InputError
+        Where there are files of two formats.
+    """
+    kinds: dict[str, list[Path]] = {}
+    for file in folder.iterdir():
+        form = "MRC" if is_mrc(file) else formats.IN_FOLDERS.get(file.suffix.lower())
+        if form is not None and not file.name.startswith("."):
+            kinds.setdefault(form, []).append(file)
+    if len(kinds) > 1:
+        both = " and ".join(f"{form} files" for form in sorted(kinds)[:2])
+        raise InputError.of(folder, "the folder", f"with {both}", "files of one format")
+    return sorted(next(iter(kinds.values()), []), key=lambda file: natural_key(file.name))
 
 
 def _joined(parts: list[Stack], name: str) -> Stack:

@@ -11,15 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.config.data import KINDS, check_axes
 from modpose.errors import InputError
 from modpose.files.reading import regular_file
 
-Kind = Literal["auto", "images", "rgb", "volumes"]
+Kind = str
+"""What the axes of an array are: a word, or their letters, such as ``NCYX``.
+
+N is the image, C the channel, Z, Y and X the place; N comes first where it is there.
+"""
 
 RUN_BYTES = 64 * 2**20
 """Most bytes that one read asks for."""
@@ -108,14 +113,17 @@ class Layout:
     shape: tuple[int, ...]
     channels: int
     item: tuple[int, ...]
-    """Shape of one stored item; channels, where there are any, are last."""
+    """Shape of one stored item."""
+    channel_axis: int = -1
+    """Axis of the channels in an item, where it has channels."""
 
     def arrange(self, block: NDArray[Any]) -> NDArray[Any]:
         """Turn (B, *item) into (B, channels, *shape), dropping an alpha channel."""
         block = block.reshape(-1, *self.item)
         if len(self.item) == len(self.shape):
             return block[:, None]
-        return np.moveaxis(block, -1, 1)[:, : self.channels]
+        axis = self.channel_axis % len(self.item) + 1
+        return np.moveaxis(block, axis, 1)[:, : self.channels]
 
 
 def layout_of(shape: tuple[int, ...], kind: Kind, name: str) -> Layout:
@@ -131,6 +139,8 @@ def layout_of(shape: tuple[int, ...], kind: Kind, name: str) -> Layout:
     name
         What an error calls the array.
     """
+    if kind not in KINDS:
+        return _of_axes(shape, kind, name)
     wanted = {
         "auto": "(N, H, W), (N, H, W, 3) or cubic (N, D, D, D)",
         "images": "(H, W) or (N, H, W)",
@@ -170,6 +180,27 @@ def _as_volumes(shape: tuple[int, ...], kind: Kind) -> Layout | None:
     if len(shape) == 4:
         return Layout(shape[0], shape[1:], 1, shape[1:])
     return Layout(1, shape, 1, shape) if kind == "volumes" and len(shape) == 3 else None
+
+
+def _of_axes(shape: tuple[int, ...], axes: str, name: str) -> Layout:
+    """Decide what the axes are where the user says so."""
+    try:
+        check_axes(axes)
+    except ValueError as error:
+        raise InputError.of(name, "the axes", f"'{axes}'", str(error)) from None
+    if len(shape) != len(axes):
+        raise InputError.of(name, "the shape", shape, f"{len(axes)} axes, {axes}")
+    side = dict(zip(axes, shape, strict=True))
+    n, channels = side.get("N", 1), side.get("C", 1)
+    place = tuple(side[letter] for letter in "ZYX" if letter in side)
+    if min(shape) < 1:
+        raise InputError.of(name, f"the shape ({axes})", shape, "no side of 0")
+    if channels not in (1, 3, 4):
+        expected = "1, 3 or 4; save the channel to be used alone"
+        raise InputError.of(name, "the number of channels", channels, expected)
+    item = shape[1:] if "N" in side else shape
+    at = axes.replace("N", "").find("C")
+    return Layout(n, place, min(channels, 3), item, at)
 
 
 def runs(rows: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int, int]]:

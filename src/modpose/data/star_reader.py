@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from modpose.data.cistem import is_cistem, with_relion_columns
 from modpose.errors import InputError, shown
 from modpose.files.text import read_utf8, whole_number
 
@@ -37,7 +38,7 @@ CHUNK = 1 << 24
 
 
 def read_star(path: Path) -> StarBlocks:
-    """Read every block of a STAR file.
+    """Read every block of a STAR file; a table of cisTEM gets RELION's columns as well.
 
     Raises
     ------
@@ -45,7 +46,11 @@ def read_star(path: Path) -> StarBlocks:
         Where the file is not a STAR file, or a row, tag or block is not as it should be; the
         sentence names the line.
     """
-    return _Reader(path).blocks()
+    blocks = _Reader(path).blocks()
+    for name, block in blocks.items():
+        if not isinstance(block, dict) and is_cistem(block):
+            blocks[name] = with_relion_columns(block, str(path))
+    return blocks
 
 
 class _Reader:

@@ -123,6 +123,7 @@ sym_expand/src_uid filament/filament_uid
 HARMLESS = frozenset(_NO_MATTER.split())
 PREFIXES = (
     "modpose",
+    "cisTEM",
     "alignments2D/",
     "alignments3D/",
     "alignments3D_multi/",

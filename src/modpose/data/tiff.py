@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.stack import ArrayStack, Kind, SlicedStack, Stack, file_reader, layout_of
+from modpose.data.ome import angstrom, ome_kind
+from modpose.data.stack import Kind, SlicedStack, Stack, file_reader, layout_of
 from modpose.errors import InputError
 from modpose.files.reading import check_memory, regular_file
 
@@ -31,14 +33,18 @@ class _Series:
     offset: int | None
     pages: int
     compression: str | None
+    axes: str
+    pixel_size: float | None
 
 
-def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
+def open_tiff(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
     """Open a TIFF stack: read in place where it is not compressed, else page by page."""
     name = str(path)
     size = regular_file(path).stat().st_size
     with _tiff(path) as tiff:
         series = _series(path, tiff)
+    if kind == "auto":
+        kind = _kind_of(path, series)
     layout = layout_of(series.shape, kind, name)
     total = series.dtype.itemsize * layout.n * int(np.prod(layout.item, dtype=object))
     if series.offset is not None:
@@ -49,7 +55,7 @@ def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
                 f"{path}: the file is truncated: {size} bytes, expected {series.offset + total}"
             )
         reader = file_reader(path, series.offset, series.dtype, layout.item)
-        return SlicedStack(reader, layout, series.dtype, name)
+        return SlicedStack(reader, layout, series.dtype, name, series.pixel_size)
     if series.compression:
         raise InputError.of(
             path, "the compression", series.compression, "none, Deflate or PackBits"
@@ -70,8 +76,14 @@ def open_tiff(path: Path, kind: Kind = "auto") -> Stack:
         pixels = decode(0, series.pages)
         if pixels.size != layout.n * int(np.prod(layout.item)):
             raise InputError(f"{path}: not readable as TIFF (its pages do not make up the whole)")
-        return ArrayStack(pixels.reshape(layout.n, *layout.item), kind, name)
-    return SlicedStack(decode, layout, series.dtype, name)
+        return SlicedStack(
+            lambda start, stop: pixels.reshape(layout.n, *layout.item)[start:stop],
+            layout,
+            series.dtype,
+            name,
+            series.pixel_size,
+        )
+    return SlicedStack(decode, layout, series.dtype, name, series.pixel_size)
 
 
 def _series(path: Path, tiff: Any) -> _Series:
@@ -84,8 +96,32 @@ def _series(path: Path, tiff: Any) -> _Series:
     if series.dtype is None or series.dtype.kind not in "biuf":
         raise InputError.of(path, "the type of the numbers", "none", "integers or reals")
     dtype = np.dtype(tiff.byteorder + series.dtype.str[1:])
-    shape = _squeezed(series.shape, series.axes)
-    return _Series(shape, dtype, series.dataoffset, len(series.pages), _unreadable(series))
+    kept = [i for i, axis in enumerate(series.axes) if series.shape[i] > 1 or axis in "YXI"]
+    shape = tuple(series.shape[i] for i in kept)
+    axes = "".join(series.axes[i] for i in kept)
+    return _Series(
+        shape,
+        dtype,
+        series.dataoffset,
+        len(series.pages),
+        _unreadable(series),
+        axes if tiff.is_ome else "",
+        _pixel_size(tiff),
+    )
+
+
+def _kind_of(path: Path, series: _Series) -> Kind:
+    """Say what the axes mean that an OME-TIFF names."""
+    return ome_kind(path, series.axes, series.shape) if series.axes else "auto"
+
+
+def _pixel_size(tiff: Any) -> float | None:
+    """Read the pixel size that an OME-TIFF gives, angstrom; None where it gives none."""
+    if not tiff.is_ome:
+        return None
+    found = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", tiff.ome_metadata)
+    words = dict(re.findall(r'(\w+)="([^"]*)"', found.group(0))) if found else {}
+    return angstrom(words.get("PhysicalSizeX"), words.get("PhysicalSizeXUnit", "µm"))
 
 
 def _unreadable(series: Any) -> str | None:
@@ -98,11 +134,6 @@ def _unreadable(series: Any) -> str | None:
     except ValueError:
         return str(getattr(page.compression, "name", page.compression))
     return None
-
-
-def _squeezed(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
-    """Drop axes of length one, except those of the picture."""
-    return tuple(side for side, axis in zip(shape, axes, strict=True) if side > 1 or axis in "YXI")
 
 
 @contextmanager
