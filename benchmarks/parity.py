@@ -197,8 +197,7 @@ class GivenKernels(TargetVae):
     given: Tensor
 
     def __init__(self, plain: TargetVae, vae: Vae) -> None:
-        shift_std = vae.layout.shift_std
-        assert shift_std is not None
+        shift_std = vae.layout.shift.std
         super().__init__(plain.box, shift_std / (plain.box / 2), plain.z_dim, plain.sizes)
         assert isinstance(vae.encoder, OrbitEncoder)
         lift = vae.encoder.lift

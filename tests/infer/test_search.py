@@ -118,8 +118,8 @@ def posed(vae: Vae, n: int, seed: int = 1, ctf: bool = False) -> tuple[Batch, Te
     generator = torch.Generator().manual_seed(seed)
     angle = math.pi * (2 * torch.rand(n, generator=generator) - 1)
     shift = 2 * torch.randn(n, 2, generator=generator)
-    angle = angle if vae.layout.rotation.prior != "none" else 0 * angle
-    shift = shift if vae.layout.shift_std is not None else 0 * shift
+    angle = angle if vae.layout.rotation.inferred else 0 * angle
+    shift = shift if vae.layout.shift.inferred else 0 * shift
     return observe(vae, angle, shift, seed, ctf), angle, shift
 
 

@@ -119,7 +119,7 @@ def test_fronted_field_is_the_printed_stack_of_layers(shape: tuple[int, ...]) ->
 
 def test_shift_prior_in_units_of_the_box() -> None:
     assert ShiftConfig(std_box=0.14).std(28) == pytest.approx(3.92)
-    assert small_vae().layout.shift_std == pytest.approx(1.4)
+    assert small_vae().layout.shift.std == pytest.approx(1.4)
 
 
 def test_a_batch_comes_in_chunks() -> None:

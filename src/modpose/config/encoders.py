@@ -83,11 +83,11 @@ class OrbitEncoderConfig(EncoderSection):
 
     def infers_rotation(self, model: ModelConfig) -> bool:
         """Whether the discrete rotation is a latent variable: q(t, r) and not only q(t)."""
-        return self.infer_rotation and self.rotations > 1 and model.rotation.prior != "none"
+        return self.infer_rotation and self.rotations > 1 and model.rotation.inferred
 
     def cell_role(self, model: ModelConfig) -> CellRole:
         """Say which parts of the pose its cells tell."""
-        shift = model.shift.prior != "none"
+        shift = model.shift.inferred
         return CellRole(
             angle=self.infers_rotation(model) and self.add_offset,
             shift=shift,

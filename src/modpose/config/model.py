@@ -23,6 +23,11 @@ class RotationConfig(Frozen):
     std_deg: Scale = 180.0
     """Standard deviation of the ``gaussian`` and ``wide`` priors, degrees."""
 
+    @property
+    def inferred(self) -> bool:
+        """Whether rotation is a latent variable."""
+        return self.prior != "none"
+
 
 class ShiftConfig(Frozen):
     """Prior of the shift: none (fixed to zero) or N(0, std²) on each axis."""
@@ -32,6 +37,11 @@ class ShiftConfig(Frozen):
     """Standard deviation of the prior, pixels of the box that the model sees."""
     std_box: Scale | None = None
     """The same as a fraction of the box's side, in place of ``std_px``."""
+
+    @property
+    def inferred(self) -> bool:
+        """Whether shift is a latent variable."""
+        return self.prior != "none"
 
     def std(self, side: int) -> float:
         """Return the standard deviation in pixels for a box of ``side`` pixels."""
@@ -44,6 +54,11 @@ class ReflectionConfig(Frozen):
     prior: Literal["none", "uniform"] = "none"
     """``none``: no picture is mirrored.  ``uniform``: each is with probability 1/2, and the cells
     of the encoder tell which."""
+
+    @property
+    def inferred(self) -> bool:
+        """Whether reflection is a latent variable."""
+        return self.prior != "none"
 
 
 class BernoulliConfig(Frozen):

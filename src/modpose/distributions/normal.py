@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+LOG_STD_RANGE = (-8.0, 4.0)
+"""Of every posterior on a line or a circle."""
 
 
 class DiagonalNormal(NamedTuple):
@@ -18,6 +20,10 @@ class DiagonalNormal(NamedTuple):
 
     mean: Tensor
     log_std: Tensor
+
+    def clamped(self) -> DiagonalNormal:
+        """Keep log s.d. within ``LOG_STD_RANGE``."""
+        return DiagonalNormal(self.mean, self.log_std.clamp(*LOG_STD_RANGE))
 
     def rsample(self, generator: torch.Generator | None) -> Tensor:
         """Draw one reparametrised sample, (..., k)."""
@@ -28,16 +34,6 @@ class DiagonalNormal(NamedTuple):
         """Log density, summed over the last dimension, nats; (...)."""
         error = (value - self.mean) / self.log_std.exp()
         return (-0.5 * error.square() - self.log_std - 0.5 * LOG_2PI).sum(-1)
-
-    def kl_to_prior(self, std: float) -> Tensor:
-        """KL to N(0, std²) on every dimension, summed over the last; (...), nats."""
-        log_ratio = self.log_std - math.log(std)
-        second = (2 * log_ratio).exp() + (self.mean / std).square()
-        return (0.5 * (second - 1) - log_ratio).sum(-1)
-
-    def kl_to(self, centre: Tensor, std: float) -> Tensor:
-        """KL to N(centre, std²), summed over the last dimension; (...), nats."""
-        return DiagonalNormal(self.mean - centre, self.log_std).kl_to_prior(std)
 
     def entropy(self) -> Tensor:
         """Differential entropy, summed over the last dimension; (...), nats."""

@@ -1,16 +1,21 @@
-"""Angles as latent variables: KL to their priors, entropy on the circle, overlap of cells.
+"""Priors of the pose, and what posteriors cost against them.
 
-Gaussians here are (..., k): one in-plane angle, or yaw, pitch and roll.
+A prior belongs to a space: numbers on a line, angles on the circle, rotations in SO(3).  It says
+how probable a value is, how much it adds to the precision of what is inferred, and how the numbers
+of an encoder are read as a posterior.  :func:`rotation_prior` and :func:`shift_prior` make priors
+from the configuration; nothing else asks which one was configured.  Values and Gaussians are
+(..., k), with k coordinates: one angle, or yaw, pitch and roll, or a shift.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from modpose.config import RotationConfig
+from modpose.config import RotationConfig, ShiftConfig
 from modpose.distributions.normal import (
     LOG_2PI,
     DiagonalNormal,
@@ -18,17 +23,231 @@ from modpose.distributions.normal import (
     wrapped_entropy,
     wrapped_log_prob,
 )
+from modpose.distributions.so3 import SO3Normal
 from modpose.geometry.rotations import wrap
 
 
-def angle_kl(angle: DiagonalNormal, prior: RotationConfig, *, exact: bool) -> Tensor:
-    """KL of the angles' posterior to their prior, nats; ``angle`` is (..., k), the result (...)."""
-    std = math.radians(prior.std_deg)
-    if prior.prior == "gaussian":
-        return angle.kl_to_prior(std)
-    if prior.prior == "wide" and not exact:
-        return DiagonalNormal(torch.zeros_like(angle.mean), angle.log_std).kl_to_prior(std)
-    return LOG_2PI - circle_entropy(angle)
+class Prior:
+    """Base of priors.
+
+    Attributes
+    ----------
+    inferred
+        Whether the variable is latent.  Otherwise it is zero.
+    precision
+        Along each coordinate; zero where no value is preferred.
+    numbers
+        How many an encoder gives for a posterior.
+    """
+
+    inferred: bool = True
+
+    @property
+    def precision(self) -> float:
+        """One over the variance."""
+        return 0.0
+
+    @property
+    def numbers(self) -> int:
+        """How many an encoder gives for a posterior."""
+        return 0
+
+    def log_weight(self, value: Tensor) -> Tensor:
+        """Log density at values (..., k) less that at the most probable one, (...), nats."""
+        return torch.zeros_like(value[..., 0])
+
+    @property
+    def log_peak(self) -> float:
+        """Log density at the most probable value, nats a coordinate."""
+        return 0.0
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density at values (..., k), (...), nats."""
+        return self.log_weight(value) + value.shape[-1] * self.log_peak
+
+    def read(self, params: Tensor) -> DiagonalNormal | SO3Normal | None:
+        """Read an encoder's numbers (..., numbers) as a posterior; None where nothing is latent."""
+        return None
+
+
+class Fixed(Prior):
+    """The variable is zero and not inferred."""
+
+    inferred = False
+    std = 0.0
+
+    def read(self, params: Tensor) -> None:
+        """Read nothing."""
+        return
+
+
+@dataclass(frozen=True)
+class Normal(Prior):
+    """N(centre, std²) on every coordinate, on the line.
+
+    Attributes
+    ----------
+    std
+        Radians or pixels.
+    size
+        Number of coordinates, k.
+    centre
+        (..., k), or None for zero.
+    unit
+        Of the numbers that an encoder gives for means and s.d.
+    """
+
+    std: float
+    size: int
+    centre: Tensor | None = None
+    unit: float = 1.0
+
+    @property
+    def precision(self) -> float:
+        """One over the variance."""
+        return self.std**-2
+
+    @property
+    def numbers(self) -> int:
+        """A mean and a log s.d. a coordinate."""
+        return 2 * self.size
+
+    @property
+    def log_peak(self) -> float:
+        """Log density at the centre."""
+        return -math.log(self.std) - 0.5 * LOG_2PI
+
+    def log_weight(self, value: Tensor) -> Tensor:
+        """Square of the distance in s.d., halved."""
+        return -0.5 * (self._from_centre(value) / self.std).square().sum(-1)
+
+    def read(self, params: Tensor) -> DiagonalNormal:
+        """Read a mean, from the centre, and a log s.d. a coordinate."""
+        mean, log_std = params.chunk(2, dim=-1)
+        mean, log_std = mean * self.unit, log_std + math.log(self.unit)
+        mean = mean if self.centre is None else mean + self.centre
+        return DiagonalNormal(mean, log_std).clamped()
+
+    def kl(self, posterior: DiagonalNormal) -> Tensor:
+        """KL of a Gaussian to the prior, (...), nats."""
+        log_ratio = posterior.log_std - math.log(self.std)
+        second = (2 * log_ratio).exp() + (self._from_centre(posterior.mean) / self.std).square()
+        return (0.5 * (second - 1) - log_ratio).sum(-1)
+
+    def _from_centre(self, value: Tensor) -> Tensor:
+        return value if self.centre is None else value - self.centre
+
+
+class UniformCircle(Prior):
+    """Every angle of one circle alike; posteriors are wrapped normals."""
+
+    @property
+    def numbers(self) -> int:
+        """Cosine, sine, log s.d."""
+        return 3
+
+    @property
+    def log_peak(self) -> float:
+        """One over the circumference."""
+        return -LOG_2PI
+
+    def read(self, params: Tensor) -> DiagonalNormal:
+        """Read a direction (cos, sin), of any length, and a log s.d."""
+        mean = torch.atan2(params[..., 1:2], params[..., 0:1])
+        return DiagonalNormal(mean, params[..., 2:]).clamped()
+
+
+@dataclass(frozen=True)
+class WideCircle(UniformCircle):
+    """The uniform prior, in training replaced by N(mean, std²), about the posterior's own mean.
+
+    Equation 3 of Bepler et al. 2019, which does not penalise the mean.  It bounds the exact KL
+    only where ``std`` is wide.
+    """
+
+    std: float
+
+    @property
+    def numbers(self) -> int:
+        """A mean and a log s.d."""
+        return 2
+
+    def read(self, params: Tensor) -> DiagonalNormal:
+        """Read a mean, radians, and a log s.d."""
+        return Normal(self.std, 1).read(params)
+
+
+class UniformSO3(Prior):
+    """Every rotation of space alike (Haar's measure, relative to which densities are given)."""
+
+    @property
+    def numbers(self) -> int:
+        """Two columns of a rotation and a log s.d."""
+        return 7
+
+    def log_weight(self, value: Tensor) -> Tensor:
+        """Return zero for rotation matrices (..., 3, 3)."""
+        return torch.zeros_like(value[..., 0, 0])
+
+    def read(self, params: Tensor) -> SO3Normal:
+        """Read two columns of a rotation, of any length, and a log s.d."""
+        return SO3Normal.read(params)
+
+
+def rotation_prior(config: RotationConfig, dim: int) -> Prior:
+    """Return the configured prior of rotations in ``dim`` dimensions."""
+    std = math.radians(config.std_deg)
+    if config.prior == "none":
+        return Fixed()
+    if config.prior == "gaussian":
+        return Normal(std, 1 if dim == 2 else 3)
+    if config.prior == "wide":
+        return WideCircle(std)
+    return UniformCircle() if dim == 2 else UniformSO3()
+
+
+def shift_prior(config: ShiftConfig, dim: int, side: int) -> Normal | Fixed:
+    """Return the configured prior of shifts, in pixels of a box whose longest side is ``side``."""
+    if config.prior == "none":
+        return Fixed()
+    std = config.std(side)
+    return Normal(std, dim, unit=std)
+
+
+def kl(posterior: DiagonalNormal | SO3Normal, prior: Prior, *, exact: bool = True) -> Tensor:
+    """KL of a posterior to a prior, (...), nats.
+
+    Parameters
+    ----------
+    posterior
+        Of the kind that ``prior`` reads.
+    prior
+        The prior.
+    exact
+        Return the KL that makes the ELBO a bound; else what stands for it in training.
+    """
+    match posterior, prior:
+        case SO3Normal(), UniformSO3():
+            return posterior.kl()
+        case DiagonalNormal(), Normal():
+            return prior.kl(posterior)
+        case DiagonalNormal(), WideCircle() if not exact:
+            return Normal(prior.std, 1, centre=posterior.mean).kl(posterior)
+        case DiagonalNormal(), UniformCircle():
+            return LOG_2PI - circle_entropy(posterior)
+    raise TypeError(f"no KL of {type(posterior).__name__} to {type(prior).__name__}")
+
+
+def log_ratio(prior: Prior, posterior: DiagonalNormal | SO3Normal, value: Tensor) -> Tensor:
+    """Log density of a prior over that of a posterior at values, (...), nats."""
+    return prior.log_prob(value) - log_density(posterior, value, prior)
+
+
+def log_density(posterior: DiagonalNormal | SO3Normal, value: Tensor, prior: Prior) -> Tensor:
+    """Log density of a posterior at values, on the space of ``prior``: line, circle or SO(3)."""
+    if isinstance(prior, UniformCircle) and isinstance(posterior, DiagonalNormal):
+        return wrapped_log_prob(value, posterior.mean, posterior.log_std).sum(-1)
+    return posterior.log_prob(value)
 
 
 def circle_entropy(angle: DiagonalNormal) -> Tensor:
@@ -36,19 +255,6 @@ def circle_entropy(angle: DiagonalNormal) -> Tensor:
     many = angle.log_std.dim() == 3 and angle.log_std.shape[1] > 1
     entropy = tabulated_wrapped_entropy if many else wrapped_entropy
     return entropy(angle.log_std).sum(-1)
-
-
-def angle_log_ratio(angle: DiagonalNormal, value: Tensor, prior: RotationConfig) -> Tensor:
-    """Log density of the prior over that of the posterior at angles (..., k), (...)."""
-    if prior.prior == "gaussian":
-        return line_log_ratio(angle, value, torch.zeros_like(value), math.radians(prior.std_deg))
-    return (-LOG_2PI - wrapped_log_prob(value, angle.mean, angle.log_std)).sum(-1)
-
-
-def line_log_ratio(posterior: DiagonalNormal, value: Tensor, centre: Tensor, std: float) -> Tensor:
-    """Log density of N(centre, std²) over that of ``posterior``, summed over the last dimension."""
-    prior = DiagonalNormal(centre, torch.full_like(value, math.log(std)))
-    return prior.log_prob(value) - posterior.log_prob(value)
 
 
 def bhattacharyya(gaussian: DiagonalNormal, *, on_circle: bool) -> Tensor:

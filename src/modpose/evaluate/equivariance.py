@@ -321,7 +321,7 @@ def measure_equivariance(
     if len(images) < 2:
         raise InputError.of("equivariance", "the number of images", len(images), "at least 2")
     config = model.config.model
-    has_angle, has_shift = config.rotation.prior != "none", config.shift.prior != "none"
+    has_angle, has_shift = config.rotation.inferred, config.shift.inferred
     still = infer_poses(model, images)
     turns = [(angle, (0.0, 0.0)) for angle in np.arange(step_deg, 360.0, step_deg)]
     ways = [(shift_px, 0.0), (-shift_px, 0.0), (0.0, shift_px), (0.0, -shift_px)]

@@ -114,9 +114,9 @@ class PoseOptimizer:
             self.upright = decode_upright(vae, z.flatten(0, 1), half, 1.0)
         signal = self.upright.signal
         self.slopes = torch.cat([_difference(signal, -1), _difference(signal, -2)], dim=1)
-        prior = vae.layout
+        layout = vae.layout
         self.free = torch.tensor(
-            [prior.rotation.prior != "none"] + 2 * [prior.shift_std is not None],
+            [layout.rotation.inferred] + 2 * [layout.shift.inferred],
             device=signal.device,
         )
 
@@ -235,11 +235,9 @@ class PoseOptimizer:
 
     def _prior(self, angle: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Precision (3,) of the prior and gradient (P, 3) of its log density."""
-        layout, precision = self.vae.layout, torch.zeros(3, device=angle.device)
-        if layout.rotation.prior == "gaussian":
-            precision[0] = math.radians(layout.rotation.std_deg) ** -2
-        if layout.shift_std is not None:
-            precision[1:] = layout.shift_std**-2
+        layout = self.vae.layout
+        parts = [layout.rotation.precision] + 2 * [layout.shift.precision]
+        precision = torch.tensor(parts, device=angle.device)
         return precision, -precision * torch.cat([angle[:, None], shift], dim=1)
 
 

@@ -58,7 +58,7 @@ def read_copies(read: Read, count: int, layout: LatentLayout) -> Copies:
     which, _ = consensus(angles)
     rows = torch.arange(len(like), device=like.device)
     centre = None
-    if layout.shift_std is not None and not layout.role.shift:
+    if layout.shift.inferred and not layout.role.shift:
         centre = torch.stack([one.shift[:, 0] for one in best])[which, rows]
     second = [read(turn - angles[which, rows], centre) for turn in turns]
     told = torch.stack([one.best().angle[:, 0] for one in second])
@@ -111,7 +111,7 @@ def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bo
     if layout.reflects:
         raise InputError.of("encode", "copies", copies, "1 where the model infers reflection")
     polar = layout.shared_content
-    free = layout.rotation.prior == "uniform" or (polar and layout.rotation.prior == "gaussian")
+    free = layout.rotation.inferred and (polar or not layout.rotation.precision)
     if given or not free or layout.dim != 2:
         expected = (
             "1 where the model does not infer an angle in the plane, with a uniform prior unless "

@@ -164,12 +164,12 @@ def _latent_values(
         "rotation": pose.rotation.detach(),
         "shift": pose.shift.detach(),
     }
-    if vae.layout.rotation.prior != "none" and vae.layout.dim == 3:
+    if vae.layout.rotation.inferred and vae.layout.dim == 3:
         values["rotation_std_deg"] = spread.angle[:, 0].square().mean(-1).sqrt().rad2deg()
-    elif vae.layout.rotation.prior != "none":
+    elif vae.layout.rotation.inferred:
         values["angle_deg"] = wrap(best.angle[:, 0]).rad2deg()
         values["angle_std_deg"] = spread.angle[:, 0].rad2deg()
-    if vae.layout.shift_std is not None:
+    if vae.layout.shift.inferred:
         values["shift_std"] = spread.shift[:, 0]
     if best.channel is not None:
         values["pose_channel"] = best.channel[:, 0]

@@ -168,17 +168,8 @@ def log_likelihood_grid(
 
 def log_prior(vae: Vae, angle: Tensor, shift: Tensor) -> Tensor:
     """Log prior density of poses, nats; ``angle`` (...), ``shift`` (..., 2)."""
-    density = torch.zeros_like(angle)
-    rotation = vae.layout.rotation
-    if rotation.prior == "gaussian":
-        std = math.radians(rotation.std_deg)
-        density = density - 0.5 * (angle / std).square() - math.log(std) - 0.5 * LOG_2PI
-    elif rotation.prior != "none":
-        density = density - LOG_2PI
-    if vae.layout.shift_std is not None:
-        std = vae.layout.shift_std
-        density = density - 0.5 * (shift / std).square().sum(-1) - 2 * math.log(std) - LOG_2PI
-    return density
+    layout = vae.layout
+    return layout.rotation.log_prob(angle[..., None]) + layout.shift.log_prob(shift)
 
 
 def sufficient_statistics(vae: Vae, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.distributions.normal import DiagonalNormal, wrapped_entropy, wrapped_log_prob
-from modpose.distributions.priors import angle_kl
+from modpose.distributions.normal import LOG_STD_RANGE, DiagonalNormal, wrapped_entropy
+from modpose.distributions.priors import kl, log_density
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import wrap
 from modpose.infer.search import PoseModes, infers_angle, infers_shift
 from modpose.model.latents import Latents
-from modpose.model.posterior import LOG_STD_RANGE
 from modpose.model.settings import SearchSettings
 from modpose.nn.frozen import frozen
 
@@ -247,12 +246,12 @@ class Refiner:
     def kl(self, parts: Components) -> tuple[Tensor, Tensor]:
         """Return KL of each component to the prior, pose and content, (P,) each."""
         z, angle, shift = self.split(parts)
-        pose = torch.zeros_like(parts.mean[:, 0])
+        layout, pose = self.vae.layout, torch.zeros_like(parts.mean[:, 0])
         if self.sizes[1]:
-            pose = pose + angle_kl(angle, self.vae.layout.rotation, exact=True)
-        if self.vae.layout.shift_std is not None:
-            pose = pose + shift.kl_to_prior(self.vae.layout.shift_std)
-        return pose, z.kl_to_prior(1.0)
+            pose = pose + kl(angle, layout.rotation)
+        if self.sizes[2]:
+            pose = pose + kl(shift, layout.shift)
+        return pose, kl(z, layout.content)
 
     def draw(self, parts: Components, stream: str, samples: int) -> Tensor:
         """Draw antithetic samples of each component, (P, S, D), the same noise for all of one."""
@@ -351,10 +350,8 @@ class Refiner:
         density = DiagonalNormal(parts[1][0], parts[2][0]).log_prob(parts[0][0])
         if sizes[1]:
             angle, around, wide = (part[1] for part in parts)
-            if self.vae.layout.rotation.prior == "gaussian":
-                density = density + DiagonalNormal(around, wide).log_prob(angle)
-            else:
-                density = density + wrapped_log_prob(angle, around, wide).squeeze(-1)
+            prior = self.vae.layout.rotation
+            density = density + log_density(DiagonalNormal(around, wide), angle, prior)
         if sizes[2]:
             density = density + DiagonalNormal(parts[1][2], parts[2][2]).log_prob(parts[0][2])
         joint_density = density + log_q[:, None, None]  # (B, C, S, C)

@@ -151,12 +151,12 @@ def check_searchable(vae: Vae) -> None:
 
 def infers_angle(vae: Vae) -> bool:
     """Tell whether rotation is a latent variable of the model."""
-    return vae.layout.rotation.prior != "none"
+    return vae.layout.rotation.inferred
 
 
 def infers_shift(vae: Vae) -> bool:
     """Tell whether shift is a latent variable of the model."""
-    return vae.layout.shift_std is not None
+    return vae.layout.shift.inferred
 
 
 def spacing_of(vae: Vae, settings: SearchSettings) -> float:
@@ -166,8 +166,7 @@ def spacing_of(vae: Vae, settings: SearchSettings) -> float:
 
 def reach_of(vae: Vae, settings: SearchSettings) -> float:
     """Largest shift along an axis that is searched, pixels."""
-    std = vae.layout.shift_std
-    return 0.0 if std is None else min(settings.reach_std * std, max(vae.shape) / 2)
+    return min(settings.reach_std * vae.layout.shift.std, max(vae.shape) / 2)
 
 
 # --- the grid ---------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.config import RotationConfig
 from modpose.geometry.pose import mirror
-from modpose.geometry.rotations import rotation_2d, wrap
+from modpose.geometry.rotations import rotation_2d
 
 
 class Cells(NamedTuple):
@@ -49,23 +48,18 @@ class Cells(NamedTuple):
         """Whether they tell an angle or a shift; otherwise they are the parts of a mixture."""
         return self.angle is not None or self.shift is not None
 
-    def angle_at(self, cell: Tensor) -> Tensor:
-        """Angles (B, K) of cells (B, K)."""
-        assert self.angle is not None
-        return _pick(self.angle, cell, 0)
-
-    def shift_at(self, cell: Tensor) -> Tensor:
-        """Shifts (B, K, d) of cells (B, K)."""
-        assert self.shift is not None
-        return _pick(self.shift, cell, 1)
-
     def mirrored_at(self, cell: Tensor) -> Tensor | None:
         """Whether cells (B, K) are mirrored, (B, K), or None where they say nothing of it."""
         return None if self.mirrored is None else self.mirrored[cell]
 
-    def log_prior_at(self, cell: Tensor) -> Tensor:
-        """Log p(cell), (B, K), of cells (B, K)."""
-        return _pick(self.log_prior, cell, 0)
+    def at(self, cell: Tensor) -> Cells:
+        """Take cells (B, K): each image then has K of its own."""
+        return self._replace(
+            angle=None if self.angle is None else _pick(self.angle, cell, 0),
+            shift=None if self.shift is None else _pick(self.shift, cell, 1),
+            log_prior=_pick(self.log_prior, cell, 0),
+            mirrored=self.mirrored_at(cell),
+        )
 
     def turned_back(self, angle: Tensor) -> Cells:
         """Return the cells of images whose copies, turned by ``angle`` (B,), have these.
@@ -104,22 +98,6 @@ class Cells(NamedTuple):
             log_prior=log_prior,
             mirrored=of_each,
         )
-
-
-def log_rotation_prior(angle: Tensor, prior: RotationConfig) -> Tensor:
-    """Log p(r) of discrete rotations ``angle`` (n,): uniform, or a discretised normal.
-
-    The normal one is N(0, std_deg²) at each angle, the short way round the circle (Nasiri & Bepler
-    2022, section 3.2).
-    """
-    if prior.prior != "gaussian":
-        return torch.full_like(angle, -math.log(len(angle)))
-    return (-0.5 * (wrap(angle) / math.radians(prior.std_deg)).square()).log_softmax(0)
-
-
-def log_shift_prior(shift: Tensor, std: float) -> Tensor:
-    """Log p(t) of translation cells ``shift`` (T, d): N(0, std²) at each, normalised."""
-    return (-0.5 * (shift / std).square()).sum(-1).log_softmax(0)
 
 
 def _pick(values: Tensor, cell: Tensor, trailing: int) -> Tensor:

@@ -18,23 +18,20 @@ from torch import Tensor
 from modpose.config import ModelConfig
 from modpose.distributions.normal import DiagonalNormal
 from modpose.distributions.priors import (
-    angle_kl,
-    angle_log_ratio,
+    Fixed,
+    Normal,
+    Prior,
     bhattacharyya,
     circle_entropy,
-    line_log_ratio,
+    kl,
+    log_ratio,
+    rotation_prior,
+    shift_prior,
 )
 from modpose.distributions.so3 import SO3Normal
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.model.cells import Cells
 from modpose.model.latents import Kl, Latents
-
-LOG_STD_RANGE = (-8.0, 4.0)
-ANGLE_PARAMS = {
-    2: {"none": 0, "gaussian": 2, "wide": 2, "uniform": 3},
-    3: {"none": 0, "gaussian": 6, "uniform": 7},
-}
-"""Numbers that an encoder gives for the rotation, by dimension and prior."""
 
 
 class LatentLayout:
@@ -43,22 +40,21 @@ class LatentLayout:
     def __init__(self, config: ModelConfig, dim: int, side: int = 1) -> None:
         self.z_dim = config.z_dim
         self.dim = dim
-        self.rotation = config.rotation
-        self.shift_std = config.shift.std(side) if config.shift.prior == "gaussian" else None
-        self.reflects = config.reflection.prior != "none"
+        self.content = Normal(1.0, config.z_dim)
+        self.rotation = rotation_prior(config.rotation, dim)
+        self.shift = shift_prior(config.shift, dim, side)
+        self.reflects = config.reflection.inferred
         self.role = config.encoder.cell_role(config)
         self.shared_content = config.encoder.shared_content
-        angle = ANGLE_PARAMS[dim][config.rotation.prior]
-        if self.role.angle:
-            angle = 2
-        no_shift = self.shift_std is None or (self.role.shift and not self.role.shift_residual)
-        shift = 0 if no_shift else 2 * dim
-        self.sizes = [2 * self.z_dim, angle, shift, config.pose_channel]
+        angle = 2 if self.role.angle else self.rotation.numbers
+        told = self.role.shift and not self.role.shift_residual
+        shift = 0 if told else self.shift.numbers
+        self.sizes = [self.content.numbers, angle, shift, config.pose_channel]
 
     @property
     def infers_pose(self) -> bool:
         """Whether anything of the pose is a latent variable."""
-        return self.rotation.prior != "none" or self.shift_std is not None or self.reflects
+        return self.rotation.inferred or self.shift.inferred or self.reflects
 
     @property
     def n_params(self) -> int:
@@ -66,81 +62,85 @@ class LatentLayout:
         return sum(self.sizes)
 
     def posterior(
-        self,
-        params: Tensor,
-        cell_logits: Tensor,
-        cells: Cells | None = None,
-        first: Tensor | None = None,
+        self, params: Tensor, cell_logits: Tensor, cells: Cells | None = None
     ) -> Posterior:
-        """Read an encoder's output.
+        """Read a network's output.
 
         Parameters
         ----------
         params
-            (B, C, n_params): content mean and log s.d.; angle (a mean in radians, or a direction
-            (cos, sin) on the circle; then log s.d.; in three dimensions three means and three log
-            s.d., or what :meth:`SO3Normal.read` takes); shift mean (in units of its prior) and log
-            s.d.; the pose channel.  Where cells tell the angle or the shift, mean and s.d. are of
-            the residual, in units of its prior.
+            (B, C, n_params), as the priors of content, rotation and shift read them
+            (:meth:`modpose.distributions.priors.Prior.read`); then the pose channel.  Where cells
+            tell the angle or the shift, mean and s.d. are of the residual, in units of its prior.
         cell_logits
             (B, C) unnormalised log q(cell).
         cells
             What the cells tell of the pose.
-        first
-            (B, n_params) numbers before a second look, as one cell.
         """
         told = self.role.angle or self.role.shift
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
-        before = None
-        if first is not None:
-            before = self.posterior(first[:, None], first.new_zeros(len(first), 1))
-        content, angle, shift, channel = torch.split(params.float(), self.sizes, dim=-1)
-        mean, log_std = content.chunk(2, dim=-1)
-        over_so3 = self.dim == 3 and self.rotation.prior == "uniform"
+        content, rotation, shift, channel = torch.split(params.float(), self.sizes, dim=-1)
+        priors = self.priors_in(cells)
+        moved = priors.shift.read(shift)
+        if cells is not None and cells.shift is not None and cells.shift_std is None:
+            place = cells.shift.expand(*params.shape[:2], self.dim)
+            moved = DiagonalNormal(place, place.new_tensor(-math.inf).expand(place.shape))
+        return self.made_of(
+            cell_logits,
+            self.content.read(content),
+            priors.rotation.read(rotation),
+            moved,
+            cells=cells,
+            channel=channel if channel.shape[-1] else None,
+        )
+
+    def made_of(
+        self,
+        cell_logits: Tensor,
+        content: DiagonalNormal,
+        rotation: DiagonalNormal | SO3Normal | None,
+        shift: DiagonalNormal | None,
+        *,
+        cells: Cells | None = None,
+        channel: Tensor | None = None,
+        first: Posterior | None = None,
+    ) -> Posterior:
+        """Put a posterior together from its parts, (B, C, ...); None for what is not inferred."""
         return Posterior(
             layout=self,
             cell_log_q=cell_logits.float().log_softmax(-1),
-            content=DiagonalNormal(mean, log_std.clamp(*LOG_STD_RANGE)),
-            angle=None if over_so3 else self._angle(angle, cells),
-            turn=SO3Normal.read(angle) if over_so3 else None,
-            shift=self._shift(shift, cells),
+            content=content,
+            angle=rotation if isinstance(rotation, DiagonalNormal) else None,
+            turn=rotation if isinstance(rotation, SO3Normal) else None,
+            shift=shift,
             cells=cells,
-            channel=channel if channel.shape[-1] else None,
-            first=before,
+            channel=channel,
+            first=first,
         )
 
     def one_cell(self, params: Tensor) -> Posterior:
-        """Read an encoder's output (B, n_params) as one cell."""
+        """Read a network's output (B, n_params) as one cell."""
         return self.posterior(params.unsqueeze(1), params.new_zeros(len(params), 1))
 
-    def _angle(self, params: Tensor, cells: Cells | None) -> DiagonalNormal | None:
-        if self.rotation.prior == "none":
-            return None
+    def priors_in(self, cells: Cells | None) -> PosePriors:
+        """Return the priors of rotation and shift in each cell."""
+        rotation: Prior = self.rotation
+        shift = self.shift
         if cells is not None and cells.angle is not None:
-            residual = _residual(params, cells.angle_std)
-            return DiagonalNormal(residual.mean + cells.angle.unsqueeze(-1), residual.log_std)
-        if self.rotation.prior == "uniform":
-            mean, log_std = torch.atan2(params[..., 1:2], params[..., 0:1]), params[..., 2:]
-        else:
-            mean, log_std = params.chunk(2, dim=-1)
-        return DiagonalNormal(mean, log_std.clamp(*LOG_STD_RANGE))
-
-    def _shift(self, params: Tensor, cells: Cells | None) -> DiagonalNormal | None:
-        if self.shift_std is None:
-            return None
-        if cells is None or cells.shift is None:
-            return _residual(params, self.shift_std)
-        if cells.shift_std is None:  # the cell's shift, exactly
-            shift = cells.shift.expand(*params.shape[:2], self.dim)
-            return DiagonalNormal(shift, shift.new_tensor(-math.inf).expand(shift.shape))
-        residual = _residual(params, cells.shift_std)
-        return DiagonalNormal(residual.mean + cells.shift, residual.log_std)
+            centre, std = cells.angle.unsqueeze(-1), cells.angle_std
+            rotation = Normal(std, 1, centre, unit=std)
+        if cells is not None and cells.shift is not None:
+            shift = Fixed()
+            if cells.shift_std is not None:
+                shift = Normal(cells.shift_std, self.dim, cells.shift, unit=cells.shift_std)
+        return PosePriors(rotation, shift)
 
 
-def _residual(params: Tensor, std: float) -> DiagonalNormal:
-    """Read means and log s.d. given in units of the prior's s.d."""
-    mean, log_std = params.chunk(2, dim=-1)
-    return DiagonalNormal(mean * std, (log_std + math.log(std)).clamp(*LOG_STD_RANGE))
+class PosePriors(NamedTuple):
+    """Priors of the rotation and the shift."""
+
+    rotation: Prior
+    shift: Normal | Fixed
 
 
 class TopCells(NamedTuple):
@@ -168,6 +168,11 @@ class Posterior(NamedTuple):
     turn: SO3Normal | None = None
     channel: Tensor | None = None
     first: Posterior | None = None
+
+    @property
+    def rotation(self) -> DiagonalNormal | SO3Normal | None:
+        """The posterior of the rotation, whichever it is."""
+        return self.angle if self.turn is None else self.turn
 
     @property
     def shift_is_fixed(self) -> bool:
@@ -326,19 +331,12 @@ class Posterior(NamedTuple):
         """
         weight, cells = self.cell_log_q.exp(), self.cells
         pose = self.log_weight() if cells is None else self.log_weight() - cells.log_prior
-        if self.angle is not None:
-            if cells is not None and cells.angle is not None:
-                pose = pose + self.angle.kl_to(cells.angle.unsqueeze(-1), cells.angle_std)
-            else:
-                pose = pose + angle_kl(self.angle, self.layout.rotation, exact=exact)
-        if self.turn is not None:
-            pose = pose + self.turn.kl()
-        if self.shift is not None and self.layout.shift_std is not None:
-            if cells is None or cells.shift is None:
-                pose = pose + self.shift.kl_to_prior(self.layout.shift_std)
-            elif cells.shift_std is not None:
-                pose = pose + self.shift.kl_to(cells.shift, cells.shift_std)
-        content = self.content.kl_to_prior(1.0)
+        priors = self.layout.priors_in(cells)
+        if self.rotation is not None:
+            pose = pose + kl(self.rotation, priors.rotation, exact=exact)
+        if self.shift is not None and priors.shift.inferred:
+            pose = pose + kl(self.shift, priors.shift)
+        content = kl(self.content, self.layout.content)
         return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
 
     def log_weight(self) -> Tensor:
@@ -383,30 +381,20 @@ class Posterior(NamedTuple):
 
     def _log_ratio(self, latents: Latents) -> Tensor:
         """Log p(latents) - log q(latents, their cell | image), with p(cell) if cells tell it."""
-        cell, cells = latents.cell, self.cells
-        content = _at(self.content, cell)
-        standard = DiagonalNormal(torch.zeros_like(content.mean), torch.zeros_like(content.mean))
-        log_q = self.cell_log_q.gather(-1, cell)
-        ratio = -log_q if cells is None else cells.log_prior_at(cell) - log_q
-        ratio = ratio + standard.log_prob(latents.z) - content.log_prob(latents.z)
+        cell, prior = latents.cell, self.layout.content
+        cells = None if self.cells is None else self.cells.at(cell)
+        priors = self.layout.priors_in(cells)
+        content, log_q = _at(self.content, cell), self.cell_log_q.gather(-1, cell)
+        ratio = -log_q if cells is None else cells.log_prior - log_q
+        ratio = ratio + prior.log_prob(latents.z) - content.log_prob(latents.z)
         if self.angle is not None:
             angle = _at(self.angle, cell)
             value = latents.angle.reshape(angle.mean.shape)
-            if cells is not None and cells.angle is not None:
-                centre = cells.angle_at(cell).unsqueeze(-1)
-                ratio = ratio + line_log_ratio(angle, value, centre, cells.angle_std)
-            else:
-                ratio = ratio + angle_log_ratio(angle, value, self.layout.rotation)
+            ratio = ratio + log_ratio(priors.rotation, angle, value)
         if self.turn is not None:
-            ratio = ratio - self.turn.at(cell).log_prob(latents.rotation)
-        if self.shift is not None and self.layout.shift_std is not None:
-            shift, origin = _at(self.shift, cell), torch.zeros_like(latents.shift)
-            if cells is None or cells.shift is None:
-                std = self.layout.shift_std
-                ratio = ratio + line_log_ratio(shift, latents.shift, origin, std)
-            elif cells.shift_std is not None:
-                centre = cells.shift_at(cell)
-                ratio = ratio + line_log_ratio(shift, latents.shift, centre, cells.shift_std)
+            ratio = ratio + log_ratio(priors.rotation, self.turn.at(cell), latents.rotation)
+        if self.shift is not None and priors.shift.inferred:
+            ratio = ratio + log_ratio(priors.shift, _at(self.shift, cell), latents.shift)
         return ratio
 
     def pose_entropy(self) -> Tensor:

@@ -167,8 +167,8 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     else:
         prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
         predicted = decode(np.concatenate([z[rows[:100]], prior]))
-    turned = config.model.rotation.prior != "none" and "angle_deg" in names
-    shifted = config.model.shift.prior != "none" and {"shift_x", "shift_y"} <= names
+    turned = config.model.rotation.inferred and "angle_deg" in names
+    shifted = config.model.shift.inferred and {"shift_x", "shift_y"} <= names
     return ReportData(
         look=_look(config, images, predicted),
         decode=decode,

@@ -22,7 +22,8 @@ from torch.nn import functional
 from modpose.config import Activation, ModelConfig, OrbitEncoderConfig
 from modpose.data.batches import Batch
 from modpose.errors import InputError
-from modpose.model.cells import Cells, log_rotation_prior, log_shift_prior
+from modpose.geometry.rotations import wrap
+from modpose.model.cells import Cells
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.posterior import LatentLayout, Posterior
 from modpose.model.reflection import either_way_round
@@ -68,9 +69,7 @@ class OrbitEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.layout = layout
-        self.config, self.rotation = config, model.rotation
-        self.shift_std = model.shift.std(max(shape))
-        self.role = config.cell_role(model)
+        self.config, self.role = config, config.cell_role(model)
         self.window = fit_window(config, shape, centred=not self.role.shift)
         self.discrete = config.infers_rotation(model)
         width = config.channels
@@ -129,9 +128,10 @@ class OrbitEncoder(Encoder):
             return None
         log_prior = torch.full_like(turns, -math.log(count))[:, None]
         if self.role.angle:
-            log_prior = log_rotation_prior(turns, self.rotation)[:, None]
+            log_prior = self.layout.rotation.log_prob(wrap(turns)[:, None])
+            log_prior = log_prior.log_softmax(0)[:, None]
         if self.role.shift:
-            log_prior = log_prior + log_shift_prior(places, self.shift_std)
+            log_prior = log_prior + self.layout.shift.log_prob(places).log_softmax(0)
         return Cells(
             angle=turns.repeat_interleave(len(places)) if self.role.angle else None,
             shift=places.repeat(count, 1) if self.role.shift else None,

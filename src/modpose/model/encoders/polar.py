@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from modpose.config import ModelConfig, PolarEncoderConfig
 from modpose.data.batches import Batch
+from modpose.distributions.normal import DiagonalNormal
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.model.encoders.centre import Centre
@@ -62,9 +63,7 @@ class PolarEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.layout = layout
-        self.z_dim, self.rotation, self.shift = model.z_dim, model.rotation, model.shift
-        turns = model.rotation.prior != "none"
-        self.shift_std = model.shift.std(max(shape))
+        self.z_dim, turns = layout.z_dim, layout.rotation.inferred
         self.hypotheses = config.hypotheses if turns else 1
         self.first_pass_weight = config.first_look if turns else 0.0
         radius = config.radius * min(shape) / 2
@@ -87,24 +86,37 @@ class PolarEncoder(Encoder):
         prior = self.angle_log_prior(context.turn, context.angle_prior)
         image = self.seen(batch)
         centre = image.new_zeros(len(image), 2)
-        if self.shift.prior != "none":
+        if self.layout.shift.inferred:
             centre = self.centre(image)
         around = self.rings.read(image, centre)
         content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
         with torch.no_grad():
             found = self.search(around, content, draw, 1, prior)
             upright = self.rings.read(image, centre, found.angle[:, 0])
-        shift = self._shift_params(centre, log_spread)
+        shift = DiagonalNormal(centre.unsqueeze(1), log_spread.expand(-1, 2).unsqueeze(1))
         first = None
         if self.training and self.first_pass_weight:
-            first = torch.cat([content, self._angle_params(found)[:, 0], shift], dim=-1)
+            first = self._posterior(content, found, shift)
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
             found = self.search(around, content, draw, self.hypotheses, prior)
-        angle = self._angle_params(found)
-        shared = [part.unsqueeze(1).expand(-1, angle.shape[1], -1) for part in (content, shift)]
-        params = torch.cat([shared[0], angle, shared[1]], dim=-1)
-        return self.layout.posterior(params, found.log_weight, first=first)
+        return self._posterior(content, found, shift, first)
+
+    def _posterior(
+        self, content: Tensor, found: Angles, shift: DiagonalNormal, first: Posterior | None = None
+    ) -> Posterior:
+        """Make cells of the angles found, (B, K), with one content and shift (B, 1, 2) for all."""
+        cells = found.angle.shape[1]
+        angle = DiagonalNormal(wrap(found.angle).unsqueeze(-1), found.std.log().unsqueeze(-1))
+        return self.layout.made_of(
+            found.log_weight,
+            self.layout.content.read(content.float().unsqueeze(1).expand(-1, cells, -1)),
+            angle.clamped() if self.layout.rotation.inferred else None,
+            DiagonalNormal(*(part.expand(-1, cells, -1) for part in shift)).clamped()
+            if self.layout.shift.inferred
+            else None,
+            first=first,
+        )
 
     def seen(self, batch: Batch) -> Tensor:
         """Return the images (B, C, H, W), filtered by their CTF where there is one."""
@@ -116,39 +128,21 @@ class PolarEncoder(Encoder):
         upright = self.rings.read(image, centre, angle)
         return content, content + self.look_again(upright.flatten(1))
 
-    def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor | float:
+    def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor:
         """Log prior of the angles of the rings, (A,) or (B, A) nats, but for a constant."""
-        if self.rotation.prior != "gaussian":
-            return 0.0
         angle = self.rings.angles if turn is None else self.rings.angles - turn[:, None]
-        scaled: Tensor = wrap(angle) / math.radians(self.rotation.std_deg)
-        return -0.5 * weight * scaled.square()
+        return weight * self.layout.rotation.log_weight(wrap(angle)[..., None])
 
     def search(
-        self, around: Tensor, content: Tensor, draw: Draw, count: int, prior: Tensor | float
+        self, around: Tensor, content: Tensor, draw: Draw, count: int, prior: Tensor
     ) -> Angles:
         """Correlate rings (B, C, A, R) with the picture of ``content`` at every angle."""
-        if self.rotation.prior == "none":
+        if not self.layout.rotation.inferred:
             zero = around.new_zeros(len(around), 1)
             return Angles(zero, zero, zero)
         picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
         score = self.rings.correlate(around, self.rings.fold(picture))
         return best_angles(score + prior, count)
-
-    def _angle_params(self, found: Angles) -> Tensor:
-        """Lay out the angle as :class:`modpose.model.posterior.LatentLayout` reads it."""
-        angle, log_std = found.angle.unsqueeze(-1), found.std.unsqueeze(-1).log()
-        if self.rotation.prior == "none":
-            return angle[..., :0]
-        if self.rotation.prior == "uniform":
-            return torch.cat([angle.cos(), angle.sin(), log_std], dim=-1)
-        return torch.cat([wrap(angle), log_std], dim=-1)
-
-    def _shift_params(self, centre: Tensor, log_spread: Tensor) -> Tensor:
-        if self.shift.prior == "none":
-            return centre[:, :0]
-        log_spread = log_spread - math.log(self.shift_std)
-        return torch.cat([centre / self.shift_std, log_spread.expand(-1, 2)], dim=-1)
 
 
 class InvariantPerceptron(nn.Module):

@@ -118,7 +118,7 @@ def _found(
         spectra.append(transformed(encoder.rings.read(image, centres[-1]), encoder.rings.area))
     subspaces = cluster(torch.cat(spectra), classes, seed, progress)
     angle = subspaces.step * (2 * math.pi / len(encoder.rings.angles))
-    if vae.layout.rotation.prior == "gaussian":  # classes stand as the prior's mean has it
+    if vae.layout.rotation.precision:  # classes stand as the prior's mean has it
         angle = angle - mean_angles(angle, subspaces.chosen, classes)[subspaces.chosen]
     places = spread(subspaces.mean, vae.layout.z_dim)
     return Found(places[subspaces.chosen], angle, torch.cat(centres))
