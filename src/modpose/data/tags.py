@@ -16,13 +16,13 @@ from modpose.data.particles import Particles, listed
 HONOURED: dict[str, str] = {
     "rlnImageName": "the image: its number in a stack, and the file",
     "rlnOpticsGroup": "the row of data_optics that the particle belongs to",
-    "rlnImagePixelSize": "Å a pixel",
-    "rlnPixelSize": "Å a pixel, where rlnImagePixelSize is not there",
-    "rlnDetectorPixelSize": "µm of the detector: Å a pixel with rlnMagnification (RELION 3.0)",
+    "rlnImagePixelSize": "Å per pixel",
+    "rlnPixelSize": "Å per pixel, where rlnImagePixelSize is not there",
+    "rlnDetectorPixelSize": "µm of the detector: Å per pixel with rlnMagnification (RELION 3.0)",
     "rlnMagnification": "see rlnDetectorPixelSize",
     "rlnImageSize": "pixels a side; other images than these are refused",
     "rlnImageDimensionality": "2 for images, 3 for volumes",
-    "rlnTomoTiltSeriesPixelSize": "Å a pixel of the tilt series; times the binning, of volumes",
+    "rlnTomoTiltSeriesPixelSize": "Å per pixel of the tilt series; times the binning, of volumes",
     "rlnTomoSubtomogramBinning": "see rlnTomoTiltSeriesPixelSize; must agree with the pixel size",
     "rlnVoltage": "kV",
     "rlnSphericalAberration": "mm",
@@ -55,7 +55,7 @@ HONOURED: dict[str, str] = {
     "uid": "identity of a particle, by which tables are joined",
     "blob/path": "the file of the image",
     "blob/idx": "its number in that file, from 0",
-    "blob/psize_A": "Å a pixel",
+    "blob/psize_A": "Å per pixel",
     "blob/shape": "pixels a side; other images than these are refused",
     "blob/sign": "-1: particles are dark; the images are multiplied by it",
     "ctf/accel_kv": "kV",
@@ -68,7 +68,7 @@ HONOURED: dict[str, str] = {
     "ctf/bfactor": "Å²",
     "alignments3D/pose": "rotation vector, a given pose",
     "alignments3D/shift": "pixels of alignments3D/psize_A",
-    "alignments3D/psize_A": "Å a pixel of the shifts",
+    "alignments3D/psize_A": "Å per pixel of the shifts",
 }
 REFUSED: dict[str, str] = {
     "rlnCtfDataAreCtfCorrected": "1 (the CTF was corrected for), where the CTF is modelled",
@@ -83,7 +83,7 @@ REFUSED: dict[str, str] = {
     "ctf/tilt_A": "as ctf/shift_A",
     "ctf/trefoil_A": "as ctf/shift_A",
     "ctf/tetra_A": "as ctf/shift_A",
-    "rlnTomoSubTomosAre2DStacks": "1 (many images a particle)",
+    "rlnTomoSubTomosAre2DStacks": "1 (many images per particle)",
 }
 _NO_MATTER = """
 rlnMicrographName rlnMicrographId rlnMicrographNameNoDW rlnMicrographPixelSize
