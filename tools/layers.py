@@ -1,5 +1,7 @@
 """Which part of modpose imports which, read from the source: every arrow must point down.
 
+An import inside a function is for a library that is slow or may be missing.
+
 python -m tools.layers            # a line for each part, ground first
 python -m tools.layers --svg FILE # the same as a picture
 """
@@ -8,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "modpose"
@@ -38,24 +41,48 @@ LAYERS = (
 """Parts of the package, ground first.  A part may import parts of its own row and below."""
 
 
+SLOW = (
+    "gemmi",
+    "h5py",
+    "dscribe",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "PIL",
+    "pandas",
+    "plotly",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "tifffile",
+    "torch",
+    "zarr",
+)
+"""Libraries that take time to import, or that a user may not have."""
+
+
 @dataclass(frozen=True)
 class Import:
-    """One import of a part of ours by another.
+    """One import, by a module of ours.
 
     Attributes
     ----------
     module, line
         Where it stands.
     imported
-        The module that is imported.
+        The module that is imported, of ours or of a library.
     inside
         Whether it stands inside a function.
+    typing
+        Whether it is for type checkers alone.
     """
 
     module: str
     line: int
     imported: str
     inside: bool
+    typing: bool
 
     @property
     def parts(self) -> tuple[str, str]:
@@ -82,6 +109,18 @@ def modules(source: Path = SOURCE) -> dict[str, Path]:
 
 def imports(source: Path = SOURCE) -> Iterator[Import]:
     """Yield every import of one part by another; those for type checkers and in functions, too."""
+    for one in all_imports(source):
+        if one.imported.startswith("modpose.") and one.parts[0] != one.parts[1]:
+            yield one
+
+
+@cache
+def all_imports(source: Path = SOURCE) -> tuple[Import, ...]:
+    """Return every import of a module of ours or of a library."""
+    return tuple(_all_imports(source))
+
+
+def _all_imports(source: Path) -> Iterator[Import]:
     known = modules(source)
     for module, path in known.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -91,23 +130,50 @@ def imports(source: Path = SOURCE) -> Iterator[Import]:
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
             for node in ast.walk(function)
         }
+        typing = {
+            id(node)
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in ast.walk(block)
+        }
         for node in ast.walk(tree):
             for imported in _imported(node, known):
-                if part_of(module) != part_of(imported):
-                    yield Import(module, getattr(node, "lineno", 0), imported, id(node) in inside)
+                line = getattr(node, "lineno", 0)
+                yield Import(module, line, imported, id(node) in inside, id(node) in typing)
 
 
 def _imported(node: ast.AST, known: dict[str, Path]) -> Iterator[str]:
-    names: list[str] = []
     if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
+        yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module is not None:
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
-    for name in names:
-        while name.startswith("modpose.") and name not in known:
-            name = name.rpartition(".")[0]
-        if name in known:
-            yield name
+        for name in [f"{node.module}.{alias.name}" for alias in node.names]:
+            yield name if name in known else node.module
+
+
+def needless(found: Sequence[Import]) -> list[Import]:
+    """Imports inside functions that could stand at the top: they wait for nothing slow."""
+    at_once: dict[str, set[str]] = {}
+    for one in found:
+        if not (one.inside or one.typing):
+            at_once.setdefault(one.module, set()).add(one.imported)
+
+    def loaded(module: str) -> set[str]:
+        """Return all that comes with a module when it is imported."""
+        seen, left = {module}, [module]
+        while left:
+            new = at_once.get(left.pop(), set()) - seen
+            seen |= new
+            left += new
+        return seen
+
+    return [
+        one
+        for one in dict.fromkeys(found)
+        if one.inside
+        and not any(
+            name.partition(".")[0] in SLOW for name in loaded(one.imported) - loaded(one.module)
+        )
+    ]
 
 
 def row_of(part: str) -> int:
@@ -153,7 +219,7 @@ def drawn(found: list[Import]) -> str:
 
 
 def main() -> None:
-    """Print the parts, and leave with 1 where an import points up."""
+    """Print the parts; leave with 1 where an import points up or stands too deep."""
     parser = argparse.ArgumentParser(prog="python -m tools.layers", description=__doc__)
     parser.add_argument("--svg", type=Path, help="Write the picture here.")
     arguments = parser.parse_args()
@@ -166,7 +232,12 @@ def main() -> None:
             print(f"{part:15} {', '.join(below)}")
     for one in rising(found):
         print(f"points up: {one.module}, line {one.line}, imports {one.imported}")
-    raise SystemExit(bool(rising(found)))
+    everything = all_imports()
+    own = sum(one.inside and one.imported.startswith("modpose.") for one in everything)
+    print(f"imports of our own inside functions: {own}")
+    for one in needless(everything):
+        print(f"could stand at the top: {one.module}, line {one.line}, imports {one.imported}")
+    raise SystemExit(bool(rising(found) or needless(everything)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, set_option
+from modpose.data.source import open_source
 from modpose.errors import SHOWN, InputError
+from modpose.recipes import DEFAULT_RECIPE, recipe_config
+from modpose.suggest import given_options, suggest
 
 if TYPE_CHECKING:
     from modpose.data.source import Source, Wedge
@@ -54,10 +57,6 @@ def configure(
         The opened images, the complete configuration, and a sentence that says which recipe and
         which options for the kind of data were taken.
     """
-    from modpose.data.source import open_source
-    from modpose.recipes import DEFAULT_RECIPE, recipe_config
-    from modpose.suggest import given_options, suggest
-
     name = recipe
     if name is None and file is not None:
         name = read_yaml(file).get("recipe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,8 +130,6 @@ def _warn_of_poses(values: Matrix, member: NDArray[np.int64], metric: Metric) ->
         return
     within = float(values[alike].mean())
     if within < 0.3:
-        import logging
-
         logging.getLogger("modpose").warning(
             "fsc: two images of one class correlate by %.2f on average, so they seem to lie in "
             "different poses; aligned-fsc, power-spectrum or soap do not mind",

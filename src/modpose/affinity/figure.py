@@ -9,6 +9,7 @@ import numpy as np
 
 from modpose.affinity.matrix import Affinity
 from modpose.files.writing import replace_atomically
+from modpose.plot.figures import BLUE, INK, SMALL, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +28,6 @@ def draw_affinity(affinity: Affinity) -> Figure:
     affinity
         Valid; its rows keep their names, not their order.
     """
-    from modpose.plot.figures import INK, SMALL, new_figure, style
-
     fig = new_figure(8.0, 8.6, constrained=False)
     ax = fig.add_axes((0.22, 0.05, 0.66, 0.71))
     order = np.arange(len(affinity.names))
@@ -73,8 +72,6 @@ def _linkage(affinity: Affinity) -> NDArray[np.float64]:
 def _draw_tree(ax: Axes, affinity: Affinity) -> NDArray[np.int64]:
     """Draw the dendrogram over the columns; return their order."""
     from scipy.cluster.hierarchy import dendrogram
-
-    from modpose.plot.figures import BLUE
 
     found = dendrogram(_linkage(affinity), no_plot=True)
     for across, up in zip(found["icoord"], found["dcoord"], strict=True):

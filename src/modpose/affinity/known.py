@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.affinity.compute import METRICS, compute_affinity
 from modpose.affinity.files import read_affinity, write_affinity
 from modpose.affinity.matrix import Affinity, label_name
 from modpose.data.npy import read_npy
@@ -158,7 +159,6 @@ def _class_matrix(source: Source, labels: NDArray[Any], given: str | Path | Affi
     metric = _metric(given)
     if metric is None:
         return read_affinity(given)
-    from modpose.affinity.compute import compute_affinity
 
     names = [known_name(label) for label in labels.tolist()]
     labelled = np.flatnonzero([name is not None for name in names])
@@ -173,8 +173,6 @@ def _sample_matrix(source: Source, given: str | Path | ArrayLike | Affinity) -> 
     if isinstance(given, (str, Path)):
         metric = _metric(given)
         if metric is not None:
-            from modpose.affinity.compute import compute_affinity
-
             return compute_affinity(source, metric).values.astype(np.float32)
         npy = Path(given).suffix == ".npy"
         given = read_matrix(Path(given)) if npy else read_affinity(given)
@@ -186,8 +184,6 @@ def _sample_matrix(source: Source, given: str | Path | ArrayLike | Affinity) -> 
 
 
 def _metric(given: str | Path) -> Any:
-    from modpose.affinity.compute import METRICS
-
     kind = METRICS.get(str(given))
     return None if kind is None else kind()
 

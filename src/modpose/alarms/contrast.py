@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from modpose.alarms.sample import Floats, Sample, smaller
+from modpose.observe.ctf import CtfColumn, apply_ctf
 from modpose.run.alarm import Alarm
 
 CENTRE, RIM = 0.5, 0.9
@@ -47,9 +49,6 @@ def _filtered(sample: Sample) -> Floats:
     ctf = sample.dataset.ctf
     if ctf is None or len(sample.shape) != 2:
         return np.asarray(sample.images, np.float64)
-    import torch
-
-    from modpose.observe.ctf import CtfColumn, apply_ctf
 
     filtered = np.empty(sample.images.shape)
     for start in range(0, len(sample.rows), 256):

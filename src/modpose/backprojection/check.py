@@ -8,6 +8,7 @@ maps agree.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,8 +211,6 @@ def _dealt_anew(
     dataset: Dataset, rows: np.ndarray[tuple[int], np.dtype[np.int64]], rng: np.random.Generator
 ) -> Dataset:
     """Return the same images, each with the pose of another."""
-    import copy
-
     other = copy.copy(dataset)
     assert dataset.rotation is not None
     assert dataset.translation is not None

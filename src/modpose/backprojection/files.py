@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from modpose.data.mrc import write_mrcs
 from modpose.files.writing import all_or_nothing, check_outputs, replace_atomically
 from modpose.fourier.fsc import HALF_MAPS, FscCurve
+from modpose.plot.figures import MUTED, SMALL, new_figure, style
 
 if TYPE_CHECKING:
     from modpose.backprojection.halves import HalfMaps
@@ -57,8 +58,6 @@ def draw_curve(
     curves: dict[str, FscCurve], path: Path, threshold: float, overwrite: bool = False
 ) -> None:
     """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
-    from modpose.plot.figures import MUTED, SMALL, new_figure, style
-
     fig = new_figure(3.4, 5.2)
     ax = style(fig.add_subplot(), x="cycles a pixel", y="FSC")
     for name, curve in curves.items():

@@ -1,6 +1,6 @@
 """The command line: each verb reads its options, calls the library once, and prints.
 
-Slow libraries are imported inside the verbs, so that ``modpose --help`` answers at once.
+The library is imported by :mod:`modpose.cli.lazily`, so that ``modpose --help`` answers at once.
 """
 
 from __future__ import annotations

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from modpose.cli.arguments import DataDir, Index, Input, Overwrite, Partial, app
+from modpose.cli.lazily import lazily
 from modpose.errors import InputError
+
+with lazily():
+    from modpose import affinity as affinities
+    from modpose.affinity import figure as heat_map
+    from modpose.files import writing
 
 if TYPE_CHECKING:
     from modpose.affinity import Affinity, Metric
@@ -108,19 +115,17 @@ def affinity(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     _check_arguments(source, matrix, out, given, project or figure is not None, labels)
-    from modpose.files.writing import all_or_nothing, check_outputs
 
     outputs = [path for path in (out, figure) if path is not None]
     given_files = [Path(name) for name in (source, matrix, labels, index) if name is not None]
-    check_outputs(outputs, overwrite, given_files)
-    from modpose.affinity import compute_affinity, read_affinity, write_affinity
+    writing.check_outputs(outputs, overwrite, given_files)
 
     if matrix is not None:
-        found = read_affinity(matrix)
+        found = affinities.read_affinity(matrix)
     else:
         assert source is not None
         chosen = _metric(metric, given)
-        found = compute_affinity(
+        found = affinities.compute_affinity(
             source,
             chosen,
             labels=labels,
@@ -135,13 +140,11 @@ def affinity(
         typer.echo(f"affinity of {found.summary()}")
     if project:
         found = _projected(found)
-    with all_or_nothing() as place:
+    with writing.all_or_nothing() as place:
         if out is not None:
-            write_affinity(found, place(out), layout)
+            affinities.write_affinity(found, place(out), layout)
         if figure is not None:
-            from modpose.affinity.figure import write_figure
-
-            write_figure(found, place(figure))
+            heat_map.write_figure(found, place(figure))
     for path in outputs:
         typer.echo(f"wrote {path}")
 
@@ -183,11 +186,7 @@ FLAGS = {
 
 def _metric(name: str, given: dict[str, object]) -> Metric:
     """Make the metric with its settings; one that it does not have is refused."""
-    from dataclasses import fields
-
-    from modpose.affinity import METRICS
-
-    kind: Any = METRICS[name]
+    kind: Any = affinities.METRICS[name]
     has = {field.name for field in fields(kind)}
     for setting in given:
         if setting not in has:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modpose.cli.arguments import DataDir, Index, Overwrite, Partial, app
+from modpose.cli.lazily import lazily
 from modpose.errors import InputError
+
+with lazily():
+    from modpose.data import source as sources
+    from modpose.evaluate import pose_recovery
+    from modpose.search import alignment
+    from modpose.search import run as subtomograms
 
 if TYPE_CHECKING:
     from modpose.data.wedges import Wedge
@@ -73,12 +80,9 @@ def align(
     modpose align particles.star -o aligned --classes 4
     modpose align volumes.npy -o aligned --wedge -60,60
     """
-    from modpose.data.source import open_source
-    from modpose.evaluate.pose_recovery import recover_poses
-    from modpose.search.alignment import AlignSettings
-    from modpose.search.run import align_subtomograms
-
-    opened = open_source(source, kind="volumes", datadir=datadir, index=index, partial=partial)
+    opened = sources.open_source(
+        source, kind="volumes", datadir=datadir, index=index, partial=partial
+    )
     diameter = mask_diameter
     if diameter is not None:
         if opened.pixel_size is None:
@@ -87,7 +91,7 @@ def align(
                 "nothing, expected a STAR or MRC file with a pixel size"
             )
         diameter *= (box or opened.stack.shape[0]) / opened.stack.shape[0] / opened.pixel_size
-    settings = AlignSettings(
+    settings = alignment.AlignSettings(
         classes=classes,
         box=box,
         mask_diameter_px=diameter,
@@ -99,7 +103,7 @@ def align(
         motions=motions,
         seed=seed,
     )
-    found = align_subtomograms(
+    found = subtomograms.align_subtomograms(
         opened,
         out,
         settings,
@@ -113,7 +117,9 @@ def align(
     truth = opened.particles.truth()
     if truth is not None and {"r00", "shift_z"} <= set(truth):
         here = found.assignment
-        for line in recover_poses(here.rotation, found.shift_px, here.class_index, truth).lines():
+        for line in pose_recovery.recover_poses(
+            here.rotation, found.shift_px, here.class_index, truth
+        ).lines():
             typer.echo(f"truth: {line}")
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
 

@@ -24,12 +24,19 @@ from modpose.cli.arguments import (
     RunFolder,
     app,
 )
+from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted, exit_code
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
     from modpose.run import Run
 from modpose.limits import check_minutes
+
+with lazily():
+    from modpose import fit as fits
+    from modpose import options
+    from modpose import run as runs
+    from modpose.run import folder as run_folder
 
 
 @app.command()
@@ -156,10 +163,8 @@ def fit(
     if source is None or out is None:
         missing = "INPUT" if source is None else "-o RUN"
         raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
-    from modpose.fit import fit_run
-    from modpose.options import configure
 
-    opened, config, sentence = configure(
+    opened, config, sentence = options.configure(
         source,
         recipe=recipe,
         file=config_file,
@@ -173,7 +178,7 @@ def fit(
     )
     typer.echo(sentence, err=True)
     with _resumable(out):
-        run = fit_run(
+        run = fits.fit_run(
             opened,
             config,
             out,
@@ -211,10 +216,8 @@ def resume_verb(
     modpose resume run
     modpose resume run --epochs 200
     """
-    from modpose.fit import resume_run
-
     with _resumable(run):
-        resumed = resume_run(
+        resumed = fits.resume_run(
             run, epochs=epochs, max_minutes=max_minutes, input=moved, datadir=datadir
         )
     _end(resumed)
@@ -247,11 +250,8 @@ def _resumable(run: Path) -> Iterator[None]:
 
 def _was_begun(folder: Path) -> bool:
     """Tell whether there is something to go on with."""
-    from modpose.run import Run
-    from modpose.run.folder import staged
-
     try:
-        run = Run.open(folder)
-        return staged(folder) is not None or not run.finished
+        run = runs.Run.open(folder)
+        return run_folder.staged(folder) is not None or not run.finished
     except InputError:
         return False

@@ -20,8 +20,24 @@ from modpose.cli.arguments import (
     app,
     simulate_app,
 )
+from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import MOST_MAPS, check_resolution, check_whole
+
+with lazily():
+    from modpose import backprojection
+    from modpose import run as runs
+    from modpose.backprojection import files as map_files
+    from modpose.backprojection import halves
+    from modpose.data import given as given_files
+    from modpose.data import inputs
+    from modpose.data import source as sources
+    from modpose.evaluate import conformations as scores
+    from modpose.files import writing
+    from modpose.fourier import fsc as curves
+    from modpose.outputs import volumes as content_volumes
+    from modpose.simulate import conformations, projection_files
+    from modpose.simulate import projections as simulator
 
 
 @simulate_app.command()
@@ -96,12 +112,6 @@ def projections(
     modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
     modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
     """
-    from modpose.data.given import read_poses
-    from modpose.files.writing import check_outputs, refuse_to_replace
-    from modpose.simulate import conformations
-    from modpose.simulate import projections as simulator
-    from modpose.simulate.projection_files import WRITTEN, write_projections
-
     check_resolution("--resolution", resolution)
     check_whole("--maps", "the number", maps, 0, MOST_MAPS)
     settings = simulator.ProjectionSettings(
@@ -118,10 +128,10 @@ def projections(
         shift_error_px=shift_error,
         seed=seed,
     )
-    written = [out / name for name in WRITTEN]
-    refuse_to_replace(written, overwrite)
+    written = [out / name for name in projection_files.WRITTEN]
+    writing.refuse_to_replace(written, overwrite)
     given = [path for path in (*(molecules or ()), poses) if path is not None]
-    check_outputs(written[:2], overwrite, given)
+    writing.check_outputs(written[:2], overwrite, given)
     kinds = None
     if molecules:
         if states is not None:
@@ -131,9 +141,11 @@ def projections(
         raise InputError("projections: --arm, --hinge-at and --morph need files of coordinates")
     elif states is not None:
         kinds = conformations.built_in_conformers(states)
-    known = None if poses is None else read_poses(poses, n=images, box=box, pixel_size=pixel_size)
+    known = None
+    if poses is not None:
+        known = given_files.read_poses(poses, n=images, box=box, pixel_size=pixel_size)
     made = simulator.simulate_projections(settings, kinds, known)
-    star = write_projections(made, out, maps, overwrite)
+    star = projection_files.write_projections(made, out, maps, overwrite)
     typer.echo(f"wrote {images} images to {star}")
 
 
@@ -175,32 +187,24 @@ def volumes(
     modpose volumes run -o centres --cluster 6
     modpose volumes run -o path --path 3..120 --steps 20 --flip-hand
     """
-    from modpose.files.writing import refuse_input_as_output
-    from modpose.outputs.volumes import (
-        along_component,
-        along_path,
-        at_clusters,
-        at_file,
-        write_volumes,
-    )
-    from modpose.run import Run
-
     if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
         raise InputError("volumes: expected one of --at, --cluster, --along and --path")
-    opened = Run.open(run)
+    opened = runs.Run.open(run)
     z = opened.content()
     if not z.shape[1]:
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
-        refuse_input_as_output([out / "content.csv"], [at])
-        stops = at_file(at, z.shape[1])
+        writing.refuse_input_as_output([out / "content.csv"], [at])
+        stops = content_volumes.at_file(at, z.shape[1])
     elif cluster is not None:
-        stops = at_clusters(z, cluster, opened.config.seed)
+        stops = content_volumes.at_clusters(z, cluster, opened.config.seed)
     elif along is not None:
-        stops = along_component(z, along, steps)
+        stops = content_volumes.along_component(z, along, steps)
     else:
-        stops = along_path(z, str(path), steps)
-    written = write_volumes(opened, stops, out, flip_hand=flip_hand, overwrite=overwrite)
+        stops = content_volumes.along_path(z, str(path), steps)
+    written = content_volumes.write_volumes(
+        opened, stops, out, flip_hand=flip_hand, overwrite=overwrite
+    )
     typer.echo(f"wrote {len(stops.z)} volumes to {out}; look first at {written[-1]}")
 
 
@@ -233,26 +237,20 @@ def backproject(
     modpose backproject particles.star -o check
     modpose backproject particles.mrcs --poses poses.pkl --ctf ctf.pkl -o check --invert
     """
-    from modpose.backprojection import check_poses, reconstruct_halves
-    from modpose.backprojection.files import outputs_in, write_halves
-    from modpose.backprojection.halves import open_posed
-    from modpose.data.inputs import files_of_source
-    from modpose.data.source import open_source
-    from modpose.files.writing import check_outputs, refuse_to_replace
-    from modpose.fourier.fsc import HALF_MAPS
-
-    refuse_to_replace(outputs_in(out), overwrite)
-    opened = open_source(
+    writing.refuse_to_replace(map_files.outputs_in(out), overwrite)
+    opened = sources.open_source(
         source, datadir=datadir, index=index, poses=poses, ctf=ctf, partial=partial
     )
-    check_outputs(outputs_in(out), overwrite, files_of_source(opened, index, poses, ctf))
-    dataset = open_posed(opened, box=box, invert=invert)
+    writing.check_outputs(
+        map_files.outputs_in(out), overwrite, inputs.files_of_source(opened, index, poses, ctf)
+    )
+    dataset = halves.open_posed(opened, box=box, invert=invert)
     if check:
-        for line in check_poses(dataset).lines():
+        for line in backprojection.check_poses(dataset).lines():
             typer.echo(line)
-    made = reconstruct_halves(dataset)
-    write_halves(made, out, overwrite)
-    typer.echo(f"half maps of {dataset.n} images: {made.curve.sentence(HALF_MAPS)}")
+    made = backprojection.reconstruct_halves(dataset)
+    map_files.write_halves(made, out, overwrite)
+    typer.echo(f"half maps of {dataset.n} images: {made.curve.sentence(curves.HALF_MAPS)}")
     typer.echo(f"wrote {out / 'map.mrc'}")
 
 
@@ -279,21 +277,21 @@ def fsc_verb(
     modpose fsc half1.mrc half2.mrc --radius 0.85
     modpose fsc map.mrc truth.mrc --mask mask.mrc -o fsc.csv --figure fsc.png
     """
-    from modpose.backprojection.files import draw_curve, write_curve
-    from modpose.files.writing import all_or_nothing, check_outputs
-    from modpose.fourier.fsc import HALF_MAPS, KNOWN, fsc_of_files
-
     outputs = [path for path in (out, figure) if path is not None]
-    check_outputs(outputs, overwrite, [path for path in (first, second, mask) if path is not None])
-    curve = fsc_of_files(first, second, mask, radius)
-    for threshold in (HALF_MAPS, KNOWN):
+    writing.check_outputs(
+        outputs, overwrite, [path for path in (first, second, mask) if path is not None]
+    )
+    curve = curves.fsc_of_files(first, second, mask, radius)
+    for threshold in (curves.HALF_MAPS, curves.KNOWN):
         typer.echo(curve.sentence(threshold))
     typer.echo(f"mean FSC up to Nyquist: {curve.area():.4f}")
-    with all_or_nothing() as place:
+    with writing.all_or_nothing() as place:
         if out is not None:
-            write_curve(curve, place(out))
+            map_files.write_curve(curve, place(out))
         if figure is not None:
-            draw_curve({f"{first.name}, {second.name}": curve}, place(figure), HALF_MAPS)
+            map_files.draw_curve(
+                {f"{first.name}, {second.name}": curve}, place(figure), curves.HALF_MAPS
+            )
     for path in outputs:
         typer.echo(f"wrote {path}")
 
@@ -318,9 +316,6 @@ def score(
     \b
     modpose score run --maps hinge/maps --reference
     """
-    from modpose.evaluate.conformations import score_run
-    from modpose.run import Run
-
-    opened = Run.open(run, input=moved, datadir=datadir)
-    for line in score_run(opened, maps, reference).lines():
+    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    for line in scores.score_run(opened, maps, reference).lines():
         typer.echo(line)

@@ -21,7 +21,25 @@ from modpose.cli.arguments import (
     WedgeGiven,
     app,
 )
+from modpose.cli.lazily import lazily
 from modpose.limits import MOST_COPIES, check_whole
+
+with lazily():
+    from modpose import config as configs
+    from modpose import estimator, options
+    from modpose import recipes as known_recipes
+    from modpose import run as runs
+    from modpose.data import inputs
+    from modpose.data import inspect as inspection
+    from modpose.data import source as sources
+    from modpose.evaluate import placing, recovery
+    from modpose.files import writing
+    from modpose.infer import encoded as encoded_images
+    from modpose.outputs import export as exports
+    from modpose.outputs import select as selection
+    from modpose.outputs import selected
+    from modpose.report import build as pages
+    from modpose.run import inputs as run_inputs
 
 if TYPE_CHECKING:
     from modpose.run import Run
@@ -40,9 +58,7 @@ def inspect(
     \b
     modpose inspect particles.star
     """
-    from modpose.data.inspect import describe
-
-    typer.echo(str(describe(file, datadir, axes or "auto")))
+    typer.echo(str(inspection.describe(file, datadir, axes or "auto")))
 
 
 @app.command()
@@ -54,22 +70,16 @@ def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) ->
     \b
     modpose report run
     """
-    from modpose.report.build import build_report
-    from modpose.run import Run
-
-    page = build_report(run, input=moved, datadir=datadir)
-    for line in _recovery(Run.open(run, input=moved, datadir=datadir)):
+    page = pages.build_report(run, input=moved, datadir=datadir)
+    for line in _recovery(runs.Run.open(run, input=moved, datadir=datadir)):
         typer.echo(line)
     typer.echo(f"report: {page}")
 
 
 def _recovery(run: Run) -> list[str]:
     """Say how well a known truth was recovered; nothing where none is known."""
-    from modpose.evaluate.recovery import recover
-    from modpose.report.build import known_truth
-
-    truth = known_truth(run.dataset()) if run.has_images else None
-    return [] if truth is None else recover(run.latents(), truth).lines()
+    truth = pages.known_truth(run.dataset()) if run.has_images else None
+    return [] if truth is None else recovery.recover(run.latents(), truth).lines()
 
 
 @app.command()
@@ -84,17 +94,13 @@ def recipes(
     modpose recipes
     modpose recipes spatial-vae > my.yaml
     """
-    from modpose.config import dump_config
-    from modpose.options import resolve
-    from modpose.recipes import all_recipes, recipe_config
-
     if name is None:
-        known = all_recipes()
+        known = known_recipes.all_recipes()
         width = max(map(len, known))
         for key, recipe in known.items():
             typer.echo(f"{key:{width}}  {recipe.title}")
         return
-    typer.echo(dump_config(resolve(recipe_config(name))), nl=False)
+    typer.echo(configs.dump_config(options.resolve(known_recipes.recipe_config(name))), nl=False)
 
 
 # --- using a run ------------------------------------------------------------------------------
@@ -139,18 +145,10 @@ def encode(
     modpose encode run new.star -o latents.parquet --search
     modpose encode run new.star -o latents.parquet --copies 5
     """
-    from modpose.data.inputs import files_of_source
-    from modpose.data.source import open_source
-    from modpose.estimator import PoseModel
-    from modpose.infer.encoded import gain_summary
-    from modpose.outputs.export import check_table, write_latents
-    from modpose.run import Run
-    from modpose.run.inputs import files_of_run
-
     check_whole("--copies", "the number", copies, 1, MOST_COPIES)
-    check_table(out, overwrite)
-    opened_run = Run.open(run)
-    images = open_source(
+    exports.check_table(out, overwrite)
+    opened_run = runs.Run.open(run)
+    images = sources.open_source(
         source,
         kind=opened_run.config.data.kind,
         datadir=datadir,
@@ -160,12 +158,12 @@ def encode(
         wedge=wedge,
         partial=partial,
     )
-    check_table(out, overwrite, files_of_source(images, index, poses, ctf))
-    check_table(out, overwrite, files_of_run(opened_run))
-    encoded = PoseModel.load(opened_run.path).encode(images, search=search, copies=copies)
-    write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
+    exports.check_table(out, overwrite, inputs.files_of_source(images, index, poses, ctf))
+    exports.check_table(out, overwrite, run_inputs.files_of_run(opened_run))
+    encoded = estimator.PoseModel.load(opened_run.path).encode(images, search=search, copies=copies)
+    exports.write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:
-        typer.echo(gain_summary(encoded))
+        typer.echo(encoded_images.gain_summary(encoded))
     typer.echo(f"wrote {out}")
 
 
@@ -195,16 +193,9 @@ def map_verb(
     \b
     modpose map run new.mrcs -o placed.csv
     """
-    from modpose.data.inputs import files_of_source
-    from modpose.data.source import open_source
-    from modpose.evaluate.placing import place_images, summary
-    from modpose.outputs.export import check_table, write_latents
-    from modpose.run import Run
-    from modpose.run.inputs import files_of_run
-
-    check_table(out, overwrite)
-    opened = Run.open(run)
-    images = open_source(
+    exports.check_table(out, overwrite)
+    opened = runs.Run.open(run)
+    images = sources.open_source(
         source,
         kind=opened.config.data.kind,
         datadir=datadir,
@@ -214,11 +205,11 @@ def map_verb(
         wedge=wedge,
         partial=partial,
     )
-    check_table(out, overwrite, files_of_source(images, index, poses, ctf))
-    check_table(out, overwrite, files_of_run(opened))
-    table = place_images(opened, images, distance)
-    write_latents(table, out, overwrite=overwrite)
-    for line in summary(table):
+    exports.check_table(out, overwrite, inputs.files_of_source(images, index, poses, ctf))
+    exports.check_table(out, overwrite, run_inputs.files_of_run(opened))
+    table = placing.place_images(opened, images, distance)
+    exports.write_latents(table, out, overwrite=overwrite)
+    for line in placing.summary(table):
         typer.echo(line)
     typer.echo(f"wrote {out}")
 
@@ -253,11 +244,8 @@ def export(
     modpose export run -o exported --format csv --format mrcs
     modpose export run -o for_cryodrgn --format pkl
     """
-    from modpose.outputs.export import export_run
-    from modpose.run import Run
-
-    opened = Run.open(run, input=moved, datadir=datadir)
-    written, notes = export_run(opened, out, formats, overwrite=overwrite)
+    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    written, notes = exports.export_run(opened, out, formats, overwrite=overwrite)
     for note in notes:
         typer.echo(note, err=True)
     for path in written:
@@ -302,14 +290,9 @@ def select(
     modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
     modpose select run --region -1,-1,0,2 -o corner.star
     """
-    from modpose.files.writing import check_outputs
-    from modpose.outputs.select import choose
-    from modpose.outputs.selected import export_selection
-    from modpose.run import Run
-
-    check_outputs([out], overwrite, [] if region is None else [Path(region)])
-    opened = Run.open(run, input=moved, datadir=datadir)
-    mask = choose(opened, cluster=cluster, where=where, region=region)
-    for note in export_selection(opened, mask, out, overwrite=overwrite):
+    writing.check_outputs([out], overwrite, [] if region is None else [Path(region)])
+    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    mask = selection.choose(opened, cluster=cluster, where=where, region=region)
+    for note in selected.export_selection(opened, mask, out, overwrite=overwrite):
         typer.echo(note, err=True)
     typer.echo(f"kept {int(mask.sum())} of {len(mask)} images; wrote {out}")

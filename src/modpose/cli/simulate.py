@@ -9,8 +9,18 @@ from typing import Annotated, Literal
 import typer
 
 from modpose.cli.arguments import Overwrite, simulate_app
+from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import check_resolution
+
+with lazily():
+    from modpose.files import writing
+    from modpose.simulate import characters as letters
+    from modpose.simulate import particles as hinged
+    from modpose.simulate import species as kinds
+    from modpose.simulate import subtomogram_files, subtomogram_settings, tilt_series
+    from modpose.simulate import subtomograms as simulator
+    from modpose.simulate import tetrominoes as cubes
 
 
 @simulate_app.command()
@@ -37,9 +47,7 @@ def particles(
     \b
     modpose simulate particles -o demo --images 3000 --box 40 --snr 0.5
     """
-    from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
-
-    settings = HingeSettings(
+    settings = hinged.HingeSettings(
         n=images,
         box=box,
         pixel_size=pixel_size,
@@ -49,7 +57,7 @@ def particles(
         ctf=ctf,
         seed=seed,
     )
-    star = write_particles(simulate_particles(settings), out, overwrite)
+    star = hinged.write_particles(hinged.simulate_particles(settings), out, overwrite)
     typer.echo(f"wrote {images} images to {star}")
 
 
@@ -118,13 +126,7 @@ def subtomograms(
     modpose simulate subtomograms -o clean *.pdb --box 64 --pixel-size 4 --resolution 10 \\
         --noise none --tilt-range -90 90 --max-shift 0
     """
-    from modpose.files.writing import refuse_to_replace
-    from modpose.simulate import species as kinds
-    from modpose.simulate.subtomogram_files import WRITTEN, write_subtomograms
-    from modpose.simulate.subtomogram_settings import SubtomogramSettings
-    from modpose.simulate.subtomograms import simulate_subtomograms
-
-    settings = SubtomogramSettings(
+    settings = subtomogram_settings.SubtomogramSettings(
         n=volumes,
         box=box,
         pixel_size=pixel_size,
@@ -140,21 +142,19 @@ def subtomograms(
         seed=seed,
     )
     check_resolution("--resolution", resolution)
-    refuse_to_replace([out / name for name in WRITTEN], overwrite)
+    writing.refuse_to_replace([out / name for name in subtomogram_files.WRITTEN], overwrite)
     if molecules:
         species = kinds.species_of_files(molecules, resolution)
     else:
         species = kinds.hinged_species() if hinge else kinds.built_in_species(assemblies)
-    made = simulate_subtomograms(settings, species)
-    typer.echo(f"wrote {volumes} volumes to {write_subtomograms(made, out, overwrite)}")
+    made = simulator.simulate_subtomograms(settings, species)
+    typer.echo(
+        f"wrote {volumes} volumes to {subtomogram_files.write_subtomograms(made, out, overwrite)}"
+    )
     if noise != "none":
         typer.echo(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
     if check:
-        import numpy as np
-
-        from modpose.simulate.tilt_series import compare
-
-        typer.echo(f"check: {compare(made, np.arange(min(8, volumes)))}")
+        typer.echo(f"check: {tilt_series.compare(made, range(min(8, volumes)))}")
 
 
 @simulate_app.command()
@@ -196,13 +196,7 @@ def tetrominoes(
     modpose simulate tetrominoes -o unseen --volumes 100 --classes EL --seed 1
     modpose simulate tetrominoes -o noisy --snr 0.1 --max-shift 2 --tilt-range -60 60
     """
-    from modpose.files.writing import refuse_to_replace
-    from modpose.simulate.subtomogram_files import WRITTEN, write_subtomograms
-    from modpose.simulate.subtomogram_settings import SubtomogramSettings
-    from modpose.simulate.subtomograms import simulate_subtomograms
-    from modpose.simulate.tetrominoes import tetromino_species
-
-    settings = SubtomogramSettings(
+    settings = subtomogram_settings.SubtomogramSettings(
         n=volumes,
         box=box,
         pixel_size=1.0,
@@ -214,9 +208,13 @@ def tetrominoes(
         orientations=orientations,
         seed=seed,
     )
-    refuse_to_replace([out / name for name in WRITTEN], overwrite)
-    made = simulate_subtomograms(settings, tetromino_species(classes.split(","), cube))
-    typer.echo(f"wrote {volumes} volumes to {write_subtomograms(made, out, overwrite)}")
+    writing.refuse_to_replace([out / name for name in subtomogram_files.WRITTEN], overwrite)
+    made = simulator.simulate_subtomograms(
+        settings, cubes.tetromino_species(classes.split(","), cube)
+    )
+    typer.echo(
+        f"wrote {volumes} volumes to {subtomogram_files.write_subtomograms(made, out, overwrite)}"
+    )
 
 
 @simulate_app.command()
@@ -246,10 +244,7 @@ def alphanumeric(
     modpose simulate alphanumeric -o known --characters abdeijzk --images 10000
     modpose simulate alphanumeric -o unseen --characters 2xp --images 300 --seed 1
     """
-    from modpose.simulate.characters import CharacterSettings, simulate_alphanumeric
-    from modpose.simulate.particles import write_particles
-
-    settings = CharacterSettings(
+    settings = letters.CharacterSettings(
         n=images,
         characters=characters,
         box=box,
@@ -258,7 +253,7 @@ def alphanumeric(
         binary=not grey,
         seed=seed,
     )
-    star = write_particles(simulate_alphanumeric(settings), out, overwrite)
+    star = hinged.write_particles(letters.simulate_alphanumeric(settings), out, overwrite)
     typer.echo(f"wrote {images} images to {star}")
 
 

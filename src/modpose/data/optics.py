@@ -7,14 +7,16 @@ by it; the sign of their contrast; and aberrations beyond it.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.particles import Particles
 from modpose.data.ranges import check_ctf
 from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.data.particles import Particles
 
 Floats = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.optics import ctf_parameters
 from modpose.data.ranges import check_column
 from modpose.data.rotations import relion_rotation, rotation_of_vector
 from modpose.data.table_form import TableForm
@@ -196,8 +197,6 @@ class Particles:
         InputError
             Where the table has a defocus but lacks another parameter, or a value is impossible.
         """
-        from modpose.data.optics import ctf_parameters
-
         found = ctf_parameters(self, pixel_size)
         return None if found is None else found.astype(np.float32)
 

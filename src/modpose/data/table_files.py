@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from modpose.data.cryosparc import records_of, write_cs_records
 from modpose.data.particles import Particles
@@ -68,8 +69,6 @@ def write_table(particles: Particles, out: Path, place: Staging) -> None:
 
 def _group(table: str, fields: tuple[str, ...], count: int) -> str:
     """Write what cryoSPARC imports a table by: which results it holds."""
-    import yaml
-
     found = dict.fromkeys(name.split("/")[0] for name in fields if "/" in name)
     kinds = {name: next((k for p, k in KINDS if re.fullmatch(p, name)), name) for name in found}
     group = {

@@ -20,6 +20,7 @@ import math
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,8 +127,6 @@ def log_density(angle: Tensor, log_std: Tensor) -> Tensor:
 @cache
 def _kl_table() -> Tensor:
     """KL at equal steps of log s, by Gauss-Legendre quadrature over the angle."""
-    import numpy as np
-
     nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(_NODES))
     log_std = torch.linspace(*LOG_STD_RANGE, _TABLE_SIZE, dtype=torch.float64)
     farthest = (12 * log_std.exp()).clamp(max=math.pi)[:, None]

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.backprojection import reconstruct_halves
+from modpose.backprojection.halves import open_posed
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
+from modpose.evaluate.drawing import check_draws_volumes
 from modpose.evaluate.known_maps import KnownMapScores, score_known_maps
 from modpose.evaluate.metrics import ari, spearman
 from modpose.evaluate.true_maps import TrueMap, read_true_maps
@@ -151,8 +154,6 @@ def reference_areas(
     quiet
         No progress bars.
     """
-    from modpose.backprojection import reconstruct_halves
-
     areas = []
     for one in maps:
         rows = images_of(truth, one)
@@ -261,9 +262,6 @@ def score_run(
     InputError
         Where the images carry no truth, or the maps have another box than the model.
     """
-    from modpose.backprojection.halves import open_posed
-    from modpose.evaluate.drawing import check_draws_volumes
-
     dataset = run.dataset()
     truth = dataset.source.particles.truth()
     if truth is None:

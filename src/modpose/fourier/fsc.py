@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.data.mrc import is_mrc, open_mrc
 from modpose.errors import InputError
 from modpose.fourier.shells import Shells, make_shells
 
@@ -149,8 +150,6 @@ def fsc_of_files(
 
 def read_map(path: Path) -> tuple[NDArray[np.float32], float | None]:
     """Read one map, (D, H, W), and its pixel size in Å from an MRC file."""
-    from modpose.data.mrc import is_mrc, open_mrc
-
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not is_mrc(path):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.infer.clustering import cluster
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +23,6 @@ def latents_table(
     encoded: Encoded, dataset: Dataset, labels: NDArray[Any] | None, clusters: int | None, seed: int
 ) -> pd.DataFrame:
     """Lay out ``latents.parquet``: inference, then split, cluster and label."""
-    from modpose.infer.clustering import cluster
-
     table = encoded.to_dataframe()
     split = np.full(dataset.n, "train", dtype=object)
     split[dataset.val] = "val"

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -36,52 +35,12 @@ from torch.nn import functional as F
 
 from modpose.errors import InputError
 from modpose.geometry.grids import frequencies
+from modpose.observe.ctf_columns import ALWAYS as ALWAYS
+from modpose.observe.ctf_columns import CtfColumn as CtfColumn
+from modpose.observe.ctf_columns import CtfState as CtfState
 
 PROFILE = 4096
 """Points of the radial profile that a CTF in three dimensions is read from."""
-
-
-class CtfColumn(IntEnum):
-    """Columns of a (N, 9) or (N, 11) array of CTF parameters."""
-
-    PIXEL_SIZE = 0
-    """Å per pixel."""
-    DEFOCUS_U = 1
-    """Å, positive when underfocused."""
-    DEFOCUS_V = 2
-    """Å."""
-    DEFOCUS_ANGLE = 3
-    """Degrees from x towards y, direction of defocus U."""
-    VOLTAGE = 4
-    """kV."""
-    CS = 5
-    """Spherical aberration, mm."""
-    AMPLITUDE_CONTRAST = 6
-    """Fraction, 0 to 1."""
-    PHASE_SHIFT = 7
-    """Degrees."""
-    B_FACTOR = 8
-    """Å²; the envelope is exp(-B s²/4)."""
-    SCALE = 9
-    """Factor of the whole function (rlnCtfScalefactor); 1 where the column is not there."""
-    STATE = 10
-    """What was done to the image (:class:`CtfState`); nothing where the column is not there."""
-
-
-class CtfState(IntEnum):
-    """What another program did to the images before they came here."""
-
-    RECORDED = 0
-    """Nothing: an image is c F + noise."""
-    FLIPPED = 1
-    """Phases were flipped: |c| F + noise."""
-    PREMULTIPLIED = 2
-    """Images were multiplied by c: c² F + c noise.  Over the gain of the noise
-    (:func:`noise_gain`) they are c² F / gain + white noise, which is what the models are told."""
-
-
-ALWAYS = 9
-"""Columns that CTF parameters have at least; the others may be left out."""
 LEAST_GAIN = 0.05
 """Where premultiplied images hold less of the noise than this fraction, they are not amplified
 further: what little is there leaked from neighbouring frequencies, or was rounded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from modpose.evaluate.drawing import check_draws_volumes
 from modpose.files.text import number, read_text
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.limits import MOST_STEPS, check_whole
+from modpose.plot.figures import volume_strip
+from modpose.plot.grids import principal_axes
 from modpose.progress import Progress
 from modpose.run.inputs import files_of_run
 
@@ -87,7 +90,6 @@ def at_clusters(z: Floats, count: int, seed: int) -> Stops:
 def along_component(z: Floats, component: int, steps: int) -> Stops:
     """Walk along a principal component of content, from 1, through its mean."""
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
-    from modpose.plot.grids import principal_axes
 
     if not 1 <= component <= z.shape[1]:
         raise InputError.of("--along", "the component", component, f"1 to {z.shape[1]}")
@@ -188,10 +190,6 @@ def mirrored(volume: Volume) -> Volume:
 
 def strip(volumes: Volume, names: list[str]) -> bytes:
     """Draw volumes (S, D, H, W) side by side as a PNG: projections and central slices."""
-    import io
-
-    from modpose.plot.figures import volume_strip
-
     file = io.BytesIO()
     volume_strip(volumes, names).savefig(file, format="png", dpi=100)
     return file.getvalue()

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from modpose.affinity.known import known_name
+from modpose.data import preprocess
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
+from modpose.evaluate.recovery import recover
 from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing, holds_files, refuse_to_replace
 from modpose.infer.latents import content_columns
@@ -27,6 +31,7 @@ from modpose.report.probe import choose_probe
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
 from modpose.report.volumes import look_at_volumes, space
+from modpose.run import Run
 from modpose.run.report_files import MANIFEST, PAGE, files_of_report, manifest
 
 if TYPE_CHECKING:
@@ -80,8 +85,6 @@ def build_report(
         If the folder is no finished run, its images are gone, or something that is no report
         stands in the way.
     """
-    from modpose.run import Run
-
     opened = Run.open(run, input=input, datadir=datadir)
     folder = opened.path / "report"
     with writing(opened.path):  # so that no other run takes its place meanwhile
@@ -98,8 +101,6 @@ def build_report(
 
 def make_sections(material: ReportData, points: Integers, quiet: bool) -> list[Section]:
     """Make every section that the run has something for, with a progress bar."""
-    from tqdm import tqdm
-
     made = []
     makers = _volume_makers(material, points) if material.volumes else _makers(material, points)
     with tqdm(makers.items(), desc="report", unit="section", disable=quiet) as bar:
@@ -200,8 +201,6 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
 
 def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> KnownClasses | None:
     """Collect known classes, affinities and the pose channel."""
-    from modpose.affinity.known import known_name
-
     width = run.config.model.pose_channel
     if "label" not in latents and not width:
         return None
@@ -265,8 +264,6 @@ def _posed(model: PoseModel, dataset: Dataset, rows: Integers) -> Floats:
 
 def known_truth(dataset: Dataset) -> pd.DataFrame | None:
     """Return what is true of each image, shifts in pixels of the box that the model sees."""
-    from modpose.data import preprocess
-
     known = dataset.source.particles.truth()
     if known is None:
         return None
@@ -279,8 +276,6 @@ def known_truth(dataset: Dataset) -> pd.DataFrame | None:
 
 def _recovery(latents: pd.DataFrame, known: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     """Split the sentences about recovery into what was compared and how well it went."""
-    from modpose.evaluate.recovery import recover
-
     lines = (line.partition(": ") for line in recover(latents, known).lines()[1:])
     return tuple((name, value) for name, _, value in lines)
 

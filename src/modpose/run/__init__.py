@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.config import Config, dump_config, parse_config, read_yaml
+from modpose.data.record import Record, described, record_of
 from modpose.errors import InputError
 from modpose.files.locks import writing
 from modpose.files.writing import replace_atomically
 from modpose.run import files as run_files
 from modpose.run import folder as run_folder
+from modpose.run.alarm import stored_alarms
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,8 +221,6 @@ class Run:
     @property
     def alarms(self) -> tuple[Alarm, ...]:
         """What looked wrong about the images or the fit; empty where nothing did."""
-        from modpose.run.alarm import stored_alarms
-
         return stored_alarms(self.environment)
 
     def update_environment(self, **values: object) -> None:
@@ -310,8 +310,6 @@ class Run:
 
     def record(self) -> Record | None:
         """What the run remembers of its images; None in a run of version 0.1."""
-        from modpose.data.record import Record
-
         path, about = self.path / "rows.parquet", self.environment.get("data")
         if not isinstance(about, dict):
             return None
@@ -322,8 +320,6 @@ class Run:
 
     def remember(self, dataset: Dataset) -> None:
         """Write down what version 0.1 did not of the images of the run."""
-        from modpose.data.record import described, record_of
-
         record = record_of(dataset)
         replace_atomically(self.path / "rows.parquet", record.rows.to_parquet, overwrite=True)
         self.update_environment(**described(record, dataset.source))

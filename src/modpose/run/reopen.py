@@ -15,6 +15,7 @@ from modpose.data.source import Source, open_source
 from modpose.data.stack import Stack
 from modpose.data.wedges import follow_order
 from modpose.errors import InputError
+from modpose.run.folder import sha256
 from modpose.run.pretrained import first_fingerprint
 
 if TYPE_CHECKING:
@@ -112,8 +113,6 @@ def _path(text: str | None) -> Path | None:
 
 def _note_changed_files(environment: dict[str, Any]) -> None:
     """Say that a list of rows or labels has changed, of which the run keeps its own copy."""
-    from modpose.run.folder import sha256
-
     for path, known in (environment.get("copied") or {}).items():
         if Path(path).is_file() and sha256(Path(path)) != known:
             logger.info("%s: has changed since the fit; the run keeps what it was then", path)

@@ -22,6 +22,7 @@ from modpose.files.writing import all_or_nothing
 from modpose.fourier.coefficients import Coefficients
 from modpose.observe.ctf import CtfColumn, ctf_3d
 from modpose.search.alignment import Alignment, AlignSettings
+from modpose.search.files import write_results
 from modpose.search.folder import (
     begin,
     check_folder,
@@ -30,6 +31,7 @@ from modpose.search.folder import (
     remove_work,
     written_files,
 )
+from modpose.search.page import write_page
 from modpose.search.pipeline import Block, Rows, align, check_alignable, read_coefficients
 
 if TYPE_CHECKING:
@@ -75,9 +77,6 @@ def align_subtomograms(
     InputError
         Where the input or the folder cannot be used.
     """
-    from modpose.search.files import write_results
-    from modpose.search.page import write_page
-
     settings = settings or AlignSettings()
     check_volumes(source, settings)
     folder, wanted = Path(out), _wanted(source, settings, wedge)

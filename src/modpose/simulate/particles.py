@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from modpose.data.mrc import write_mrcs
+from modpose.data.particles import TRUTH
+from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.limits import check_data_set
+from modpose.observe.ctf_columns import CtfColumn
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
 
@@ -204,10 +209,6 @@ def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False)
     InputError
         If a file exists and ``overwrite`` is false, or the folder cannot be written.
     """
-    from modpose.data.mrc import write_mrcs
-    from modpose.data.star import write_star
-    from modpose.files.writing import all_or_nothing, check_outputs
-
     stack, star = folder / "particles.mrcs", folder / "particles.star"
     check_outputs([stack, star], overwrite)
     particles, optics = _star_tables(simulated, stack.name)
@@ -220,9 +221,6 @@ def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False)
 def _star_tables(simulated: Simulated, stack_name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Build the particles and optics tables of RELION 3.1."""
     import pandas as pd
-
-    from modpose.data.particles import TRUTH
-    from modpose.observe.ctf import CtfColumn
 
     n, box, _ = simulated.images.shape
     optics = {

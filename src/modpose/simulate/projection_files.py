@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from modpose.data.mrc import write_mrcs
+from modpose.data.particles import TRUTH
+from modpose.data.star import write_star
 from modpose.files.writing import Staging, all_or_nothing, refuse_to_replace
+from modpose.geometry.rotations import relion_of_rotation
+from modpose.observe.ctf_columns import CtfColumn
 from modpose.simulate import microscope
 
 if TYPE_CHECKING:
@@ -43,9 +49,6 @@ def write_projections(
     Path
         The STAR file, which is written last.
     """
-    from modpose.data.mrc import write_mrcs
-    from modpose.data.star import write_star
-
     refuse_to_replace([folder / name for name in WRITTEN], overwrite)
     size = simulated.settings.pixel_size
     with all_or_nothing() as place:
@@ -58,8 +61,6 @@ def write_projections(
 
 def _write_maps(simulated: Projections, folder: Path, count: int, place: Staging) -> None:
     import pandas as pd
-
-    from modpose.data.mrc import write_mrcs
 
     rows = []
     angles = simulated.hinge_angles(count)
@@ -76,11 +77,6 @@ def _write_maps(simulated: Projections, folder: Path, count: int, place: Staging
 def star_tables(simulated: Projections) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Build the particles and optics tables of RELION 3.1."""
     import pandas as pd
-    import torch
-
-    from modpose.data.particles import TRUTH
-    from modpose.geometry.rotations import relion_of_rotation
-    from modpose.observe.ctf import CtfColumn
 
     settings, n = simulated.settings, len(simulated.images)
     optics = {

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from modpose.data.mrc import write_mrcs
+from modpose.data.particles import TILT_RANGE, TRUTH
+from modpose.data.star import write_star
 from modpose.files.writing import all_or_nothing, refuse_to_replace
+from modpose.observe.ctf_columns import CtfColumn
+from modpose.observe.wedge import wedge_mask
 from modpose.simulate import microscope
 
 if TYPE_CHECKING:
@@ -52,9 +58,6 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     InputError
         If something is there already and ``overwrite`` is false, or cannot be written.
     """
-    from modpose.data.mrc import write_mrcs
-    from modpose.data.star import write_star
-
     star, wedge, volumes, templates = written = [folder / name for name in WRITTEN]
     refuse_to_replace(written, overwrite)
     size = simulated.pixel_size
@@ -79,10 +82,6 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
 
 def centred_wedge(settings: SubtomogramSettings) -> NDArray[np.float32]:
     """Return the mask of measured frequencies, (box, box, box), the origin at box // 2."""
-    import torch
-
-    from modpose.observe.wedge import wedge_mask
-
     mask = wedge_mask(torch.tensor([settings.tilt_range_deg]), (settings.box,) * 3, rfft=False)
     return np.fft.fftshift(mask[0].numpy())
 
@@ -90,9 +89,6 @@ def centred_wedge(settings: SubtomogramSettings) -> NDArray[np.float32]:
 def star_tables(simulated: Subtomograms, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Build the particles and optics tables, of RELION 3.1 with columns of our own."""
     import pandas as pd
-
-    from modpose.data.particles import TILT_RANGE, TRUTH
-    from modpose.observe.ctf import CtfColumn
 
     optics = {
         "rlnOpticsGroup": [1],

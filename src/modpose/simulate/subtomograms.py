@@ -14,11 +14,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from modpose.data.particles import Particles
+from modpose.data.source import Source
 from modpose.data.stack import Stack
 from modpose.errors import InputError
+from modpose.geometry.grids import frequencies
+from modpose.observe.ctf import ctf_3d
+from modpose.observe.wedge import filter_volumes, wedge_mask, whole_mask
 from modpose.simulate import microscope
 from modpose.simulate.blocks import Blocks
 from modpose.simulate.density import AtomDensity
@@ -130,9 +136,6 @@ class Subtomograms(Stack):
 
     def source(self) -> Source:
         """Return the volumes with the table that would be written beside them."""
-        from modpose.data.particles import Particles
-        from modpose.data.source import Source
-
         particles, optics = star_tables(self, [f"{i + 1:06d}.mrc" for i in range(self.n)])
         particles = particles.drop(columns=["rlnImageName", "rlnCtfImage"], errors="ignore")
         return Source(self, Particles(particles, optics, "star", self.name))
@@ -163,11 +166,6 @@ class Subtomograms(Stack):
     @cached_property
     def _noise_amplitude(self) -> Volumes:
         """Return the filter that makes white noise what was asked for, of unit variance."""
-        import torch
-
-        from modpose.geometry.grids import frequencies
-        from modpose.observe.wedge import whole_mask
-
         side = 2 * self.settings.box
         amplitude = self._wedge[0].copy()
         if self.settings.noise == "coloured":
@@ -179,10 +177,6 @@ class Subtomograms(Stack):
     # --- the signal ---------------------------------------------------------------------------
 
     def _transfer_of_wedge(self) -> Volumes:
-        import torch
-
-        from modpose.observe.wedge import wedge_mask
-
         limits = torch.tensor([self.settings.tilt_range_deg])
         return np.asarray(wedge_mask(limits, (2 * self.settings.box,) * 3), np.float32)
 
@@ -225,9 +219,6 @@ class Subtomograms(Stack):
     def _transfer(self, rows: NDArray[np.int64], side: int) -> Volumes:
         if self.ctf is None:
             return self._wedge
-        import torch
-
-        from modpose.observe.ctf import ctf_3d
 
         ctf = ctf_3d(torch.from_numpy(self.ctf[rows]).float(), (side,) * 3)
         return np.asarray(self._wedge * ctf.numpy(), np.float32)
@@ -274,10 +265,6 @@ def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 
 def _filtered(volumes: Volumes, transfer: Volumes) -> Volumes:
-    import torch
-
-    from modpose.observe.wedge import filter_volumes
-
     filtered = filter_volumes(torch.from_numpy(volumes), torch.from_numpy(transfer))
     return np.asarray(filtered, np.float32)
 

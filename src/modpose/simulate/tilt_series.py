@@ -9,12 +9,15 @@ then come out of the geometry; that they agree with those of the first simulator
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from modpose.errors import InputError
+from modpose.observe.wedge import wedge_mask, whole_mask
 from modpose.simulate.blocks import Blocks
 from modpose.simulate.microscope import filter_by_ctf
 from modpose.simulate.molecules import Molecule, axis_rotations, project
@@ -156,7 +159,9 @@ class Agreement:
         )
 
 
-def compare(simulated: Subtomograms, rows: NDArray[np.int64], step_deg: float = 1.5) -> Agreement:
+def compare(
+    simulated: Subtomograms, rows: Sequence[int] | NDArray[np.int64], step_deg: float = 1.5
+) -> Agreement:
     """Make volumes again by a tilt series, and compare.
 
     Parameters
@@ -168,11 +173,7 @@ def compare(simulated: Subtomograms, rows: NDArray[np.int64], step_deg: float = 
     step_deg
         Between tilts, degrees; fine enough for the box (Crowther: 1 / (box k) radians).
     """
-    from modpose.observe.wedge import wedge_mask, whole_mask
-
-    settings = simulated.settings
-    import torch
-
+    settings, rows = simulated.settings, np.asarray(rows, np.int64)
     box, size, side = settings.box, settings.pixel_size, 4 * settings.box
     tilts = tilt_angles(settings.tilt_range_deg, step_deg)
     rng = np.random.default_rng(settings.seed)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
+from modpose.geometry.rotations import rotation_of_quaternion
 from modpose.limits import check_data_set, check_resolution
 from modpose.simulate import microscope
 from modpose.simulate.coordinate_files import check_coordinate_file
@@ -286,10 +288,6 @@ class Views:
 
 def haar_rotations(n: int, rng: np.random.Generator) -> Floats:
     """Return (n, 3, 3) rotations, uniform over SO(3): quaternions uniform on the sphere."""
-    import torch
-
-    from modpose.geometry.rotations import rotation_of_quaternion
-
     quaternions = np.roll(rng.standard_normal((n, 4)), 1, axis=1)  # the real part was drawn last
     return rotation_of_quaternion(torch.from_numpy(quaternions)).numpy()
 

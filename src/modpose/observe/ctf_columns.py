@@ -1,0 +1,48 @@
+"""What the columns of CTF parameters mean; needs no torch."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+ALWAYS = 9
+"""Columns that CTF parameters have at least; the others may be left out."""
+
+
+class CtfColumn(IntEnum):
+    """Columns of a (N, 9) or (N, 11) array of CTF parameters."""
+
+    PIXEL_SIZE = 0
+    """Å per pixel."""
+    DEFOCUS_U = 1
+    """Å, positive when underfocused."""
+    DEFOCUS_V = 2
+    """Å."""
+    DEFOCUS_ANGLE = 3
+    """Degrees from x towards y, direction of defocus U."""
+    VOLTAGE = 4
+    """kV."""
+    CS = 5
+    """Spherical aberration, mm."""
+    AMPLITUDE_CONTRAST = 6
+    """Fraction, 0 to 1."""
+    PHASE_SHIFT = 7
+    """Degrees."""
+    B_FACTOR = 8
+    """Å²; the envelope is exp(-B s²/4)."""
+    SCALE = 9
+    """Factor of the whole function (rlnCtfScalefactor); 1 where the column is not there."""
+    STATE = 10
+    """What was done to the image (:class:`CtfState`); nothing where the column is not there."""
+
+
+class CtfState(IntEnum):
+    """What another program did to the images before they came here."""
+
+    RECORDED = 0
+    """Nothing: an image is c F + noise."""
+    FLIPPED = 1
+    """Phases were flipped: |c| F + noise."""
+    PREMULTIPLIED = 2
+    """Images were multiplied by c: c² F + c noise.  Over the gain of the noise
+    (:func:`modpose.observe.ctf.noise_gain`) they are c² F / gain + white noise, which is what the
+    models are told."""
