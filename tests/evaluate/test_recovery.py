@@ -155,3 +155,37 @@ def test_refuses_tables_that_do_not_belong_together(
         recover(latents.drop(columns="index"), truth.iloc[:10])
     with pytest.raises(InputError, match="number of rows is 0"):
         recover(latents.iloc[:0], truth)
+
+
+def test_reflections_are_compared_after_one_of_the_frame(truth: pd.DataFrame) -> None:
+    """A frame that is turned, off-centre and mirrored explains the same images."""
+    rng = np.random.default_rng(5)
+    mirrored = rng.random(N) < 0.4
+    known = truth.assign(mirrored=mirrored.astype(int))
+    sense = np.where(mirrored, -1.0, 1.0)
+    angle = known.angle_deg + 100 * sense + rng.normal(0, 3, N)
+    offset = np.stack([np.full(N, 2.0), -1.0 * sense], axis=1)  # M c where mirrored
+    turn = np.deg2rad(known.angle_deg.to_numpy())
+    moved = np.stack(
+        [
+            np.cos(turn) * offset[:, 0] - np.sin(turn) * offset[:, 1],
+            np.sin(turn) * offset[:, 0] + np.cos(turn) * offset[:, 1],
+        ],
+        axis=1,
+    )
+    wrong = rng.random(N) < 0.02
+    found = pd.DataFrame(
+        {
+            "angle_deg": np.where(wrong, rng.uniform(-180, 180, N), 180 - (180 - angle) % 360),
+            "shift_x": known.shift_x + moved[:, 0] + 9 * wrong,
+            "shift_y": known.shift_y + moved[:, 1],
+            "mirrored": (~mirrored ^ wrong).astype(int),
+        }
+    )
+    figures = recover(found, known)
+    assert figures.mirrored_accuracy == pytest.approx(1 - wrong.mean())
+    assert figures.rotation_rmse_deg == pytest.approx(3.0, abs=0.2)
+    assert figures.shift_rmse_px == pytest.approx(0.0, abs=1e-9)
+    assert any("% right after one global reflection" in line for line in figures.lines())
+    blind = recover(found.drop(columns="mirrored"), known)
+    assert blind.mirrored_accuracy is None and blind.rotation_rmse_deg > 45

@@ -235,6 +235,55 @@ def test_poses_stay_as_they_were_where_the_model_has_none(tmp_path: Path) -> Non
     assert "rlnOriginXAngst" not in table
 
 
+def mirrored_run(tmp_path: Path) -> tuple[Run, Images]:
+    """A run whose every third image shows the object mirrored: f(M R^T (x - t)) by hand."""
+    images, poses = posed_images(40)
+    poses["mirrored"] = (np.arange(N) % 3 == 0).astype(int)
+    poses["mirrored_prob"] = np.where(poses["mirrored"] == 1, 0.9, 0.2)
+    x, y = grid(40)
+    for i in np.flatnonzero(poses["mirrored"]):
+        angle, dx, dy = poses.loc[i, ["angle_deg", "shift_x", "shift_y"]]
+        cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+        images[i] = blobs(cos * (x - dx) + sin * (y - dy), sin * (x - dx) - cos * (y - dy))
+    write_stack(tmp_path / "stack.mrcs", images)
+    starfile.write(star_tables("3.1", 40), tmp_path / "particles.star")
+    return make_run(tmp_path / "run", str(tmp_path / "particles.star"), poses), images
+
+
+def test_a_mirrored_picture_is_written_as_seen_from_behind(tmp_path: Path) -> None:
+    """Read back as a rotation in space, its in-plane part reads the images upright."""
+    run, images = mirrored_run(tmp_path)
+    written, notes = export_run(run, tmp_path / "out.star")
+    assert any(f"{N // 3} of {N} images are mirrored" in note for note in notes)
+    table = starfile.read(written[0])["particles"]
+    latents = run.latents()
+    np.testing.assert_array_equal(table["modposeMirrored"], latents["mirrored"])
+    np.testing.assert_allclose(table["modposeMirroredProb"], latents["mirrored_prob"], atol=1e-6)
+    poses = open_source(written[0]).particles.poses()
+    assert poses is not None
+    rotation, shift = poses
+    np.testing.assert_allclose(np.linalg.det(rotation), 1.0)
+    np.testing.assert_allclose(rotation[:, 2, 2], np.where(latents["mirrored"] == 1, -1, 1))
+    upright, center = [], np.array([20, 20])
+    for image, turn, move in zip(images, rotation, shift, strict=True):
+        on_rows_columns = turn[:2, :2][::-1, ::-1]
+        offset = move[::-1] + center - on_rows_columns @ center
+        upright.append(affine_transform(image, on_rows_columns, offset, order=3))
+    assert correlation(np.mean(upright, axis=0), blobs(*grid(40))) > 0.999
+    bare = run.latents()[["angle_deg", "shift_x"]]
+    again = make_run(tmp_path / "again", str(tmp_path / "out.star"), bare)
+    export_run(again, tmp_path / "twice.star")
+    assert "modposeMirrored" not in starfile.read(tmp_path / "twice.star")["particles"]
+
+
+def test_mirrored_images_are_turned_upright_as_the_others(tmp_path: Path) -> None:
+    run, _ = mirrored_run(tmp_path)
+    export_run(run, tmp_path / "aligned.mrcs")
+    with mrcfile.open(tmp_path / "aligned.mrcs") as mrc:
+        average = mrc.data.mean(0)
+    assert correlation(average, blobs(*grid(40))) > 0.999
+
+
 def test_angles_out_of_the_plane_are_told_of(tmp_path: Path) -> None:
     run = star_run(tmp_path, "3.1")
     blocks = starfile.read(tmp_path / "particles.star", always_dict=True)

@@ -34,6 +34,20 @@ def test_aligned_average_is_the_upright_object() -> None:
     assert np.abs(unaligned - truth).max() > 0.4
 
 
+def test_mirrored_pictures_align_with_the_others() -> None:
+    """f(M R^T (x - t)), M = diag(1, -1), is the picture flipped in rows, at -angle and M t."""
+    rng = np.random.default_rng(2)
+    angle, shift = rng.uniform(-180, 180, 200), rng.normal(0, 2, (200, 2))
+    mirrored = rng.random(200) < 0.5
+    sense = np.where(mirrored, -1.0, 1.0)
+    pictures = blob_pictures(sense * angle, shift * np.stack([np.ones(200), sense], axis=1))
+    pictures[mirrored] = pictures[mirrored, ::-1]
+    truth = blob_pictures([0.0], [(0, 0)])[0]
+    average = grids.aligned_average(pictures, angle, shift, mirrored)
+    assert np.abs(average - truth).max() < 0.04
+    assert np.abs(grids.aligned_average(pictures, angle, shift) - truth).max() > 0.2
+
+
 def test_wrong_sense_of_rotation_does_not_align() -> None:
     rng = np.random.default_rng(1)
     angle, shift = rng.uniform(-180, 180, 200), np.zeros((200, 2))

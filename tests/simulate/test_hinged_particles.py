@@ -28,8 +28,11 @@ def simulated() -> Simulated:
     return simulate_particles(SMALL)
 
 
-def test_images_are_the_upright_signal_at_the_posed_coordinates(simulated: Simulated) -> None:
-    """signal(x) = f(Rᵀ(x − t)), R = [[cos, −sin], [sin, cos]], from a fine raster of f."""
+@pytest.mark.parametrize("mirrored", [0.0, 0.5])
+def test_images_are_the_upright_signal_at_the_posed_coordinates(mirrored: float) -> None:
+    """signal(x) = f(Mᵐ Rᵀ(x − t)), R = [[cos, −sin], [sin, cos]], from a fine raster of f."""
+    simulated = simulate_particles(replace(SMALL, mirrored=mirrored))
+    assert ("mirrored" in simulated.truth) == (mirrored > 0)
     m = hinged_molecule()
     scale = None
     y, x = np.mgrid[:40, :40] - 20.0
@@ -47,6 +50,7 @@ def test_images_are_the_upright_signal_at_the_posed_coordinates(simulated: Simul
         c, s = np.cos(np.deg2rad(row.angle_deg)), np.sin(np.deg2rad(row.angle_deg))
         dx, dy = x - row.shift_x, y - row.shift_y
         u, v = c * dx + s * dy, -s * dx + c * dy
+        v = -v if row.get("mirrored", 0) else v
         expected = map_coordinates(fine, [200 + 8 * v, 200 + 8 * u], order=1)
         scale = simulated.clean[i].sum() / expected.sum() if scale is None else scale
         np.testing.assert_allclose(simulated.clean[i], scale * expected, atol=0.02)

@@ -36,13 +36,17 @@ def particles(
     shift: Annotated[
         float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
     ] = 1.0,
+    mirrored: Annotated[
+        float, typer.Option(help="Fraction of the images that show the molecule mirrored.")
+    ] = 0.0,
     ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a hinged macromolecule in random poses: particles.mrcs and particles.star.
 
-    The truth is kept in STAR columns of its own (modposeTruthAngle, ...Hinge, ...ShiftX/Y).
+    The truth is kept in STAR columns of its own (modposeTruthAngle, ...Hinge, ...ShiftX/Y,
+    ...Mirrored).
 
     \b
     modpose simulate particles -o demo --images 3000 --box 40 --snr 0.5
@@ -54,6 +58,7 @@ def particles(
         snr=snr,
         hinge_range_deg=hinge,
         shift_std_px=shift,
+        mirrored=mirrored,
         ctf=ctf,
         seed=seed,
     )

@@ -39,6 +39,7 @@ TRUTH = {
     "modposeTruthShiftX": "shift_x",
     "modposeTruthShiftY": "shift_y",
     "modposeTruthShiftZ": "shift_z",
+    "modposeTruthMirrored": "mirrored",
     "modposeTruthClass": "class",
     "modposeTruthHinge": "hinge_deg",
     "modposeTruthElongation": "elongation",
@@ -304,7 +305,7 @@ class Particles:
         """Return what a simulation says is true, a row an image; None where nothing is.
 
         Columns (those that are there): angle_deg, r00 ... r22, shift_x, shift_y, shift_z
-        (pixels), class, hinge_deg, template.
+        (pixels), mirrored (0 or 1), class, hinge_deg, template.
         """
         present = {tag: short for tag, short in TRUTH.items() if tag in self.table.columns}
         if not present:

@@ -19,25 +19,53 @@ Array = NDArray[np.float64]
 # --- angles -----------------------------------------------------------------------------------
 
 
-def align_angles(predicted: ArrayLike, true: ArrayLike) -> tuple[Array, float]:
+def align_angles(
+    predicted: ArrayLike, true: ArrayLike, mirrored: ArrayLike | None = None
+) -> tuple[Array, float]:
     """Take the one global rotation out of the differences.
+
+    An upright frame that is turned by a changes the angle of an object by a, and of a mirrored one
+    by -a.
 
     Parameters
     ----------
     predicted, true
         (N,) angles, degrees.
+    mirrored
+        (N,) whether the objects are in truth; None: nowhere.
 
     Returns
     -------
     errors
-        (N,) ``predicted − true − offset``, in (−180, 180].
+        (N,) ``predicted − true − offset``, in (−180, 180], of the other sign where mirrored.
     offset
         The circular mean of the differences, degrees: the rotation of the model's frame.  (No
         reflection is taken out; a rotation and its mirror image are different answers.)
     """
     a, b = _same_length(predicted, true)
-    offset = circular_mean_deg(a - b)
-    return wrap_deg(a - b - offset), offset
+    difference = a - b if mirrored is None else np.where(mirrored, b - a, a - b)
+    offset = circular_mean_deg(difference)
+    return wrap_deg(difference - offset), offset
+
+
+def right_reflection(predicted: ArrayLike, true: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which reflections are right, after the one global reflection of the model's frame.
+
+    Parameters
+    ----------
+    predicted, true
+        (N,) whether each object is mirrored.
+
+    Returns
+    -------
+    array
+        (N,) bool, true for half of the images at least: a model without labels may take the
+        mirrored objects for the others.
+    """
+    found, known = np.asarray(predicted, bool), np.asarray(true, bool)
+    _check_equal(len(found), len(known))
+    agree = found == known
+    return np.asarray(agree if 2 * agree.sum() >= len(agree) else ~agree)
 
 
 def circular_mean_deg(angles: ArrayLike) -> float:
@@ -152,13 +180,16 @@ def multiple_correlation(predictors: ArrayLike, target: ArrayLike) -> float:
 
 
 def align_shifts(
-    predicted: ArrayLike, true: ArrayLike, angle_true: ArrayLike
+    predicted: ArrayLike,
+    true: ArrayLike,
+    angle_true: ArrayLike,
+    mirrored: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Take out the one offset of the model's content frame.
 
     With signal(x) = f(Rᵀ(x − t)), content drawn off-centre by −c and turned by a global angle
     explains the same images with t' = t + R(θ) c, θ the true angle.  The constant c is found by
-    least squares, c = mean of R(θ)ᵀ(t' − t).
+    least squares, c = mean of R(θ)ᵀ(t' − t); for mirrored objects R(θ) M stands for R(θ).
 
     Parameters
     ----------
@@ -166,6 +197,8 @@ def align_shifts(
         (N, 2) shifts (x, y), pixels.
     angle_true
         (N,) true in-plane angles, degrees.
+    mirrored
+        (N,) whether the objects are in truth; None: nowhere.
 
     Returns
     -------
@@ -177,8 +210,10 @@ def align_shifts(
     radians = np.deg2rad(np.asarray(angle_true, float))
     turn = np.exp(1j * radians)
     difference = _as_complex(predicted) - _as_complex(true)
-    offset = np.mean(difference * turn.conj())
-    residual = difference - turn * offset
+    flipped = np.zeros(len(turn), bool) if mirrored is None else np.asarray(mirrored, bool)
+    in_frame = difference * turn.conj()
+    offset = np.mean(np.where(flipped, in_frame.conj(), in_frame))
+    residual = difference - turn * np.where(flipped, offset.conj(), offset)
     return np.column_stack([residual.real, residual.imag]), np.array([offset.real, offset.imag])
 
 

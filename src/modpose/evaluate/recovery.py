@@ -46,6 +46,9 @@ class Recovery:
     """RMS length of the shift errors after the one offset of the content frame."""
     shift_pearson: float | None = None
     """Mean over x and y of Pearson's r of the shifts, after that offset."""
+    mirrored_accuracy: float | None = None
+    """Fraction of images whose reflection is right, after the one global reflection that the model
+    cannot know; the figures of rotation and shift are then of these images."""
     rotation_median_raw_deg: float | None = None
     """In three dimensions: median angle to the true rotation, as it is."""
     rotation_median_deg: float | None = None
@@ -73,6 +76,11 @@ class Recovery:
             if linear is not None and linear > self.hinge_pearson + 5e-4:
                 line += f", {linear:.3f} with the best linear combination of all z"
             out.append(line)
+        if self.mirrored_accuracy is not None:
+            out.append(
+                f"reflection: {100 * self.mirrored_accuracy:.1f} % right after one global "
+                "reflection (chance is 50 %); rotation and shift are those of these images"
+            )
         if self.rotation_rmse_deg is not None:
             given = self.rotation_rmse_given_hinge_deg
             out.append(
@@ -109,11 +117,13 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     Parameters
     ----------
     latents
-        One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, ``cluster``,
+        One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``,
+        ``cluster``,
         as far as the model has them; ``index``, where present, says which row of ``truth`` each
         belongs to.
     truth
-        Columns ``hinge_deg``, ``angle_deg``, ``shift_x``, ``shift_y``, ``class``, as far as known
+        Columns ``hinge_deg``, ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored`` (where it is
+        missing, nothing is mirrored), ``class``, as far as known
         (see :meth:`modpose.data.particles.Particles.truth`).
 
     Returns
@@ -130,11 +140,13 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     figures: dict[str, float | str | None] = {}
     if "hinge_deg" in truth:
         figures |= _hinge_figures(latents, _values(truth, "hinge_deg"))
-    if "angle_deg" in truth and "angle_deg" in latents:
-        figures |= _rotation_figures(latents, truth)
-    shift = ["shift_x", "shift_y"]
-    if "angle_deg" in truth and set(shift) <= set(truth) & set(latents):
-        figures |= _shift_figures(latents, truth)
+    if "angle_deg" in truth and "mirrored" in latents:
+        truth = truth.assign(mirrored=truth.get("mirrored", 0))
+        right = metrics.right_reflection(latents["mirrored"], truth["mirrored"])
+        figures["mirrored_accuracy"] = float(right.mean())
+        figures |= _plane_figures(latents[right], truth[right])
+    elif "angle_deg" in truth:
+        figures |= _plane_figures(latents, truth)
     if {"r00", "shift_z"} <= set(truth) & set(latents):
         aligned, raw, moved = space_errors(latents, truth)
         figures["rotation_median_deg"] = float(np.median(aligned))
@@ -229,10 +241,27 @@ def _hinge_figures(
     }
 
 
+def _plane_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
+    """Figures of rotation and shift in the plane, of images whose reflection is right."""
+    figures: dict[str, float | str | None] = {}
+    if "angle_deg" in latents:
+        figures |= _rotation_figures(latents, truth)
+    if {"shift_x", "shift_y"} <= set(truth) & set(latents):
+        figures |= _shift_figures(latents, truth)
+    return figures
+
+
+def _mirrored(latents: pd.DataFrame, truth: pd.DataFrame) -> NDArray[np.bool_] | None:
+    """Whether objects are mirrored, where the model asks."""
+    return truth["mirrored"].to_numpy() == 1 if "mirrored" in latents else None
+
+
 def _rotation_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
     predicted, true = _values(latents, "angle_deg"), _values(truth, "angle_deg")
-    errors, _ = metrics.align_angles(predicted, true)
-    correlation = metrics.circular_correlation(predicted, true)
+    mirrored = _mirrored(latents, truth)
+    errors, _ = metrics.align_angles(predicted, true, mirrored)
+    sense = 1.0 if mirrored is None else np.where(mirrored, -1.0, 1.0)
+    correlation = metrics.circular_correlation(sense * predicted, sense * true)
     given = None
     if "hinge_deg" in truth and np.ptp(_values(truth, "hinge_deg")) > 0:
         residuals = metrics.remove_linear_drift(errors, _values(truth, "hinge_deg"))[0]
@@ -247,7 +276,8 @@ def _rotation_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, f
 
 def _shift_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
     predicted, true = _values(latents, "shift_x", "shift_y"), _values(truth, "shift_x", "shift_y")
-    residuals, _ = metrics.align_shifts(predicted, true, _values(truth, "angle_deg"))
+    turned, mirrored = _values(truth, "angle_deg"), _mirrored(latents, truth)
+    residuals, _ = metrics.align_shifts(predicted, true, turned, mirrored)
     aligned = residuals + true
     correlation = np.mean([metrics.pearson(aligned[:, i], true[:, i]) for i in range(2)])
     return {

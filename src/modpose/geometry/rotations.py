@@ -25,6 +25,27 @@ def rotation_2d(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
 
+def orthogonal_2d(angle: Tensor, mirrored: Tensor | None = None) -> Tensor:
+    """Matrix of a plane rotation, after the reflection (x, y) to (x, -y) where ``mirrored``.
+
+    Parameters
+    ----------
+    angle
+        (...) radians.
+    mirrored
+        (...) bool, or None for nowhere.
+
+    Returns
+    -------
+    Tensor
+        (..., 2, 2), of determinant -1 where mirrored.
+    """
+    turn = rotation_2d(angle)
+    if mirrored is None:
+        return turn
+    return torch.where(mirrored[..., None, None], turn * turn.new_tensor([1.0, -1.0]), turn)
+
+
 def angle_2d(rotation: Tensor) -> Tensor:
     """Angle in (-pi, pi] of a plane rotation matrix (..., 2, 2)."""
     return torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0])
@@ -155,8 +176,15 @@ def relion_of_rotation(rotation: Tensor) -> Tensor:
     Tensor
         (..., 3) rlnAngleRot and rlnAnglePsi in (-180, 180], rlnAngleTilt in [0, 180], degrees.
         Where tilt is 0 or 180 only a sum or difference of the others is determined: rot is 0.
+
+    Raises
+    ------
+    ValueError
+        For a reflection, which has no Euler angles.
     """
     r = rotation
+    if (torch.linalg.det(r) < 0).any():
+        raise ValueError("a matrix of determinant -1 is a reflection and has no Euler angles")
     sine = torch.hypot(r[..., 0, 2], r[..., 1, 2])
     tilt = torch.atan2(sine, r[..., 2, 2])
     degenerate = sine < 8 * torch.finfo(r.dtype).eps

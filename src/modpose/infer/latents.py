@@ -68,3 +68,22 @@ def content_of_table(table: pd.DataFrame) -> NDArray[np.float64]:
     """Return the posterior means of content, (N, z_dim)."""
     values: NDArray[np.float64] = table[content_columns(table)].to_numpy(np.float64)
     return values
+
+
+def rotations_of_table(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return rotations in space (N, 3, 3); those in the plane are about z.
+
+    A mirrored picture is what its object shows from behind: R(angle) after half a turn about x.  So
+    the part in the plane is the reflection, and the determinant is 1.
+    """
+    n = len(table)
+    if "r00" in table:
+        entries = [f"r{i}{j}" for i in range(3) for j in range(3)]
+        return np.asarray(table[entries].to_numpy(np.float64).reshape(n, 3, 3))
+    angle = np.deg2rad(np.broadcast_to(np.asarray(table.get("angle_deg", 0.0), np.float64), n))
+    side = np.where(np.broadcast_to(np.asarray(table.get("mirrored", 0)), n) == 1, -1.0, 1.0)
+    rotation = np.zeros((n, 3, 3))
+    rotation[:, 0, 0], rotation[:, 0, 1] = np.cos(angle), -np.sin(angle) * side
+    rotation[:, 1, 0], rotation[:, 1, 1] = np.sin(angle), np.cos(angle) * side
+    rotation[:, 2, 2] = side
+    return rotation

@@ -8,8 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.geometry.pose import Pose, mirror
-from modpose.geometry.rotations import rotation_2d, rotation_of_vector, rotation_of_yaw_pitch_roll
+from modpose.geometry.pose import Pose
+from modpose.geometry.rotations import (
+    orthogonal_2d,
+    rotation_of_vector,
+    rotation_of_yaw_pitch_roll,
+)
 
 
 class Latents(NamedTuple):
@@ -54,10 +58,7 @@ class Latents(NamedTuple):
         if self.centre is not None:
             return self.centre @ rotation_of_vector(self.angle)
         if self.shift.shape[-1] == 2:
-            turn = rotation_2d(self.angle)
-            if self.mirrored is None:
-                return turn
-            return torch.where(self.mirrored[..., None, None], mirror(turn), turn)
+            return orthogonal_2d(self.angle, self.mirrored)
         return rotation_of_yaw_pitch_roll(self.angle)
 
     def pose(self) -> Pose:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from modpose.data.source import Source
 from modpose.files.writing import Staging
+from modpose.infer.latents import rotations_of_table
 from modpose.observe.ctf import CtfColumn
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def write_cryodrgn(
     rows = np.arange(source.n) if source.selection is None else source.selection
     rotation = np.tile(np.eye(3, dtype=np.float32), (whole.n, 1, 1))
     shift = np.zeros((whole.n, 2), np.float32)
-    rotation[rows] = _rotations(latents)
+    rotation[rows] = rotations_of_table(latents)
     for k, axis in enumerate("xy"):
         moved = np.asarray(latents.get(f"shift_{axis}", 0.0), np.float64)
         shift[rows, k] = -moved * pixels_per_model_pixel / box
@@ -95,16 +96,3 @@ def write_cryodrgn(
 def write_pickle(path: Path, arrays: NDArray[Any] | tuple[NDArray[Any], ...]) -> None:
     """Pickle one array of numbers, or a tuple of them."""
     path.write_bytes(pickle.dumps(arrays, protocol=4))
-
-
-def _rotations(latents: pd.DataFrame) -> NDArray[np.float64]:
-    """Rotations (N, 3, 3), those in the plane about z."""
-    if "r00" in latents:
-        entries = [f"r{i}{j}" for i in range(3) for j in range(3)]
-        return latents[entries].to_numpy(np.float64).reshape(-1, 3, 3)
-    angle = np.deg2rad(np.broadcast_to(np.asarray(latents.get("angle_deg", 0.0)), len(latents)))
-    rotation = np.tile(np.eye(3), (len(latents), 1, 1))
-    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(angle)
-    rotation[:, 1, 0] = np.sin(angle)
-    rotation[:, 0, 1] = -rotation[:, 1, 0]
-    return rotation

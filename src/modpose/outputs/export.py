@@ -26,7 +26,7 @@ from modpose.data.table_files import files_of_table, write_table
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
-from modpose.infer.latents import content_columns
+from modpose.infer.latents import content_columns, rotations_of_table
 from modpose.observe.ctf import CtfColumn, CtfState
 from modpose.outputs import cryodrgn
 from modpose.outputs.upright import write_pictures
@@ -232,20 +232,21 @@ def with_poses(
     Returns
     -------
     The particles with the poses of the model (:func:`modpose.data.posing.with_pose`), where it
-    infers any; with ``rlnClassNumber`` (from 1) or ``alignments2D/class`` or ``alignments3D/class``
-    (from 0); and with content: ``modposeZ0``... or ``components_mode_0/value``....
+    infers any, in space where reflection is inferred
+    (:func:`modpose.infer.latents.rotations_of_table`); with ``rlnClassNumber`` (from 1) or ``alignments2D/class`` or ``alignments3D/class``
+    (from 0); with ``modposeMirrored`` and ``modposeMirroredProb``; and with content:
+    ``modposeZ0``... or ``components_mode_0/value``....
     """
     n = len(latents)
-    in_space = "r00" in latents
+    in_space = not {"r00", "mirrored"}.isdisjoint(latents)
     posed = in_space or "angle_deg" in latents or "shift_x" in latents
     axes = "xyz" if "shift_z" in latents else "xy"
     if posed:
-        entries = [f"r{i}{j}" for i in range(3) for j in range(3)]
         flat = not in_space and len(axes) == 2
         shifts = [np.broadcast_to(np.asarray(latents.get(f"shift_{a}", 0.0)), n) for a in axes]
         particles = with_pose(
             particles,
-            rotation=latents[entries].to_numpy(float).reshape(-1, 3, 3) if in_space else None,
+            rotation=rotations_of_table(latents) if in_space else None,
             angle_deg=np.broadcast_to(np.asarray(latents.get("angle_deg", 0.0)), n)
             if flat
             else None,
@@ -259,7 +260,10 @@ def with_poses(
         name = "rlnClassNumber" if relion else f"{group}/class"
         table[name] = latents["cluster"].to_numpy() + relion
     old = [c for c in table if re.fullmatch(CONTENT, str(c))]
-    table = table.drop(columns=old)
+    table = table.drop(columns=[*old, *(name for name in OWN if name in table)])
+    for name, latent in OWN.items():
+        if relion and latent in latents:
+            table[name] = latents[latent].to_numpy().round(6)
     for name in content_columns(latents):
         values = latents[name].to_numpy()
         if relion:
@@ -270,6 +274,8 @@ def with_poses(
     return replace(particles, table=table)
 
 
+OWN = {"modposeMirrored": "mirrored", "modposeMirroredProb": "mirrored_prob"}
+"""STAR columns of what RELION has no name for, and the columns of the latents."""
 CONTENT = r"modposeZ\d+|components_mode_\d+/(component|value)"
 """Columns of content, of this run or an earlier one."""
 
@@ -294,7 +300,13 @@ def _write_poses(
 
 
 def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
-    """Tell of angles out of the plane, which a pose in the plane does not go with."""
+    """Tell of angles out of the plane, and of mirrored images, which few programs know."""
+    if "mirrored" in latents:
+        return [
+            f"{int(latents['mirrored'].sum())} of {len(latents)} images are mirrored and written "
+            "as seen from behind (in RELION, rlnAngleTilt 180); programs for 2-D images do not "
+            "read this, nor rlnIsFlip: give them the upright images (.mrcs)"
+        ]
     posed = ("angle_deg" in latents or "shift_x" in latents) and "r00" not in latents
     columns = [c for c in ("rlnAngleRot", "rlnAngleTilt") if c in particles.table]
     if posed and any((particles.table[column] != 0).any() for column in columns):

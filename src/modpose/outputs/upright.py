@@ -24,9 +24,12 @@ CHUNK = 256
 
 
 def turn_upright(
-    images: NDArray[np.float32], angle_deg: NDArray[np.float64], shift: NDArray[np.float64]
+    images: NDArray[np.float32],
+    angle_deg: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    mirrored: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """Read each image at its posed coordinates, aligned(u) = image(R u + t), by cubic splines.
+    """Read each image at its posed coordinates, aligned(u) = image(R M^m u + t), by cubic splines.
 
     Parameters
     ----------
@@ -36,6 +39,8 @@ def turn_upright(
         (N,) degrees.
     shift
         (N, 2) pixels, (x, y).
+    mirrored
+        (N,) whether m is 1 and M is diag(1, -1); None: nowhere.
 
     Returns
     -------
@@ -48,6 +53,8 @@ def turn_upright(
     for i, image in enumerate(images):
         cos, sin = np.cos(np.deg2rad(angle_deg[i])), np.sin(np.deg2rad(angle_deg[i]))
         rotation = np.array([[cos, sin], [-sin, cos]])  # on (row, column) = (y, x)
+        if mirrored is not None and mirrored[i]:
+            rotation = rotation * [-1.0, 1.0]
         offset = center + shift[i, ::-1] - rotation @ center
         edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean()
         upright[i] = affine_transform(image, rotation, offset, order=3, cval=float(edge))
@@ -61,10 +68,14 @@ def write_pictures(
     n = dataset.n
     angle = np.broadcast_to(latents.get("angle_deg", 0.0), n).astype(np.float64)
     shift = np.stack([np.broadcast_to(latents.get(f"shift_{a}", 0.0), n) for a in "xy"], axis=1)
+    mirrored = np.broadcast_to(latents.get("mirrored", 0), n) == 1
     content = content_columns(latents)
     z = latents[content].to_numpy(np.float32).reshape(n, len(content))
     rows = [np.arange(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
-    upright = (turn_upright(dataset.batch(r).image[:, 0].numpy(), angle[r], shift[r]) for r in rows)
+    upright = (
+        turn_upright(dataset.batch(r).image[:, 0].numpy(), angle[r], shift[r], mirrored[r])
+        for r in rows
+    )
     denoised = (
         np.asarray(model.decode(z[r]), np.float32).reshape(-1, *dataset.shape) for r in rows
     )

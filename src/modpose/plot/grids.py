@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
-from modpose.geometry.rotations import rotation_2d
+from modpose.geometry.rotations import orthogonal_2d
 
 Floats = NDArray[np.floating]
 Origin = Literal["upper", "lower"]
@@ -179,8 +179,10 @@ def interpolation_codes(start: Floats, end: Floats, n: int) -> Floats:
 # --- alignment --------------------------------------------------------------------------------
 
 
-def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats, Floats]:
-    """Undo known poses by bilinear interpolation: ``aligned(u) = image(R(angle) u + shift)``.
+def align(
+    pictures: Floats, angle_deg: Floats, shift_px: Floats, mirrored: NDArray[np.bool_] | None = None
+) -> tuple[Floats, Floats]:
+    """Undo known poses by bilinear interpolation: ``aligned(u) = image(R(angle) M^m u + shift)``.
 
     Parameters
     ----------
@@ -190,6 +192,8 @@ def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats
         (N,) angles, degrees.
     shift_px
         (N, 2) shifts (x, y), pixels.
+    mirrored
+        (N,) whether m is 1 and M is diag(1, -1); None: nowhere.
 
     Returns
     -------
@@ -201,7 +205,8 @@ def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats
     height, width = image.shape[2:]
     angle = torch.deg2rad(torch.as_tensor(np.asarray(angle_deg), dtype=torch.float32))
     shift = torch.as_tensor(np.asarray(shift_px), dtype=torch.float32)
-    place = Pose(rotation_2d(angle), shift).to_image(lattice((height, width)))
+    flips = None if mirrored is None else torch.as_tensor(np.asarray(mirrored))
+    place = Pose(orthogonal_2d(angle, flips), shift).to_image(lattice((height, width)))
     upright = sample_images(image, place, padding="border").reshape(len(image), height, width, -1)
     centre = torch.tensor([width // 2, height // 2])
     corner = place + centre
@@ -214,7 +219,9 @@ def align(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> tuple[Floats
     return out.numpy(), inside.numpy().astype(np.float32)
 
 
-def aligned_average(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> Floats:
+def aligned_average(
+    pictures: Floats, angle_deg: Floats, shift_px: Floats, mirrored: NDArray[np.bool_] | None = None
+) -> Floats:
     """Mean of the images turned and shifted upright, each pixel over the images that reach it.
 
     Parameters are those of :func:`align`; the result is one picture, float64.  A pixel that less
@@ -224,7 +231,8 @@ def aligned_average(pictures: Floats, angle_deg: Floats, shift_px: Floats) -> Fl
     weight = np.zeros(pictures.shape[1:3])
     for start in range(0, len(pictures), _CHUNK):
         part = slice(start, start + _CHUNK)
-        upright, inside = align(pictures[part], angle_deg[part], shift_px[part])
+        flips = None if mirrored is None else mirrored[part]
+        upright, inside = align(pictures[part], angle_deg[part], shift_px[part], flips)
         total += upright.sum(0, dtype=np.float64)
         weight += inside.sum(0, dtype=np.float64)
     edge = np.ones(weight.shape, bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,14 @@ from modpose.report.probe import Probe
 from modpose.report.volumes import Space
 
 Integers = NDArray[np.int64]
+
+
+class PlanePose(NamedTuple):
+    """Angles (n,), degrees, shifts (n, 2), pixels, and whether mirrored, (n,) or None."""
+
+    angle_deg: Floats
+    shift_px: Floats
+    mirrored: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class ReportData:
         (N, k) posterior means and (N,) nats of every image.
     angle_deg, angle_std_deg, shift_px
         (N,), (N,) and (N, 2); None where the model has no such pose.
+    mirrored
+        (N,) whether the object is mirrored; None where the model does not ask.
     columns
         Further columns (N,) to colour by: label, cluster.
     rows
@@ -71,7 +81,8 @@ class ReportData:
     metrics
         Columns of the learning curves.
     truth
-        What is true of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``hinge_deg``.
+        What is true of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``,
+        ``hinge_deg``.
     recovery
         Lines of name and value: how well the truth was recovered.
     flat
@@ -99,6 +110,7 @@ class ReportData:
     angle_deg: Floats | None = None
     angle_std_deg: Floats | None = None
     shift_px: Floats | None = None
+    mirrored: NDArray[np.bool_] | None = None
     columns: Mapping[str, NDArray[Any]] | None = None
     truth: Mapping[str, Floats] | None = None
     recovery: tuple[tuple[str, str], ...] = ()
@@ -126,16 +138,17 @@ class ReportData:
         """Number of latents."""
         return int(self.z.shape[1])
 
-    def pose_of(self, rows: Integers) -> tuple[Floats, Floats]:
-        """Angles (n,) and shifts (n, 2) of some images, zero where the model has none."""
+    def pose_of(self, rows: Integers) -> PlanePose:
+        """Poses of some images, zero where the model has none."""
         angle = np.zeros(len(rows)) if self.angle_deg is None else self.angle_deg[rows]
         shift = np.zeros((len(rows), 2)) if self.shift_px is None else self.shift_px[rows]
-        return angle, shift
+        return PlanePose(angle, shift, None if self.mirrored is None else self.mirrored[rows])
 
     @property
     def has_pose(self) -> bool:
-        """Whether the model turns or shifts pictures."""
-        return self.flat and (self.angle_deg is not None or self.shift_px is not None)
+        """Whether the model turns, shifts or mirrors pictures."""
+        inferred = (self.angle_deg, self.shift_px, self.mirrored)
+        return self.flat and any(part is not None for part in inferred)
 
 
 def sense_of_angle(origin: grids.Origin) -> str:

@@ -273,6 +273,8 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
     if m.angle_deg is not None:
         angle = m.angle_deg[points]
         found.append(scatter.Colouring("inferred angle (degrees)", "cyclic", angle))
+    if m.mirrored is not None:
+        found.append(scatter.categories("mirrored", m.mirrored[points].astype(int)))
     if m.shift_px is not None:
         length = np.linalg.norm(m.shift_px[points], axis=1)
         found.append(scatter.Colouring("length of the shift (px)", "number", length))
@@ -294,12 +296,17 @@ def pose(m: ReportData) -> Section | None:
             m.shift_px, m.shift_prior_px, m.look.origin, m.pixel_size
         )
         pictures.append(Picture.of(fig, "shifts.png", "Histogram of the inferred shifts"))
-    if not pictures:
+    if not pictures and m.mirrored is None:
         return None
+    mirrored = ""
+    if m.mirrored is not None:
+        share = m.mirrored.mean()
+        mirrored = f"{share:.0%} of the images show the object mirrored, before it is turned. "
     return Section(
         "pose",
         "Inferred poses",
         "Where the model finds the objects and how they are turned. "
+        + mirrored
         + sense_of_angle(m.look.origin),
         "in-plane angles of particles are spread evenly round the circle, with an uncertainty of "
         "a few degrees, and shifts form one spot about the centre.",

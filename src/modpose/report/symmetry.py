@@ -74,6 +74,8 @@ def symmetry(m: ReportData) -> Section | None:
     probe = m.probe
     if probe is None or m.angle_deg is None or not infers_angle(probe.vae):
         return None
+    if m.mirrored is not None:  # the search for poses knows no mirror images
+        return None
     modes = find_modes(m, probe)
     orders = image_order(modes.relative, modes.weight, modes.std_deg)
     average = average_turn(m, probe, modes)
@@ -107,7 +109,7 @@ def find_modes(m: ReportData, probe: Probe) -> Modes:
     """Search for the modes of each image's pose, given the content that the model inferred."""
     device = probe.batch.image.device
     z = torch.as_tensor(m.z[probe.rows, None], dtype=torch.float32, device=device)
-    angle, shift = (torch.as_tensor(p, dtype=torch.float32) for p in m.pose_of(probe.rows))
+    angle, shift = (torch.as_tensor(p, dtype=torch.float32) for p in m.pose_of(probe.rows)[:2])
     start = (angle.deg2rad().to(device), shift.to(device))
     parts = []
     for rows in torch.split(torch.arange(len(probe.rows), device=device), AT_ONCE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modpose.evaluate.metrics import align_angles, align_shifts, spearman
+from modpose.evaluate.metrics import align_angles, align_shifts, right_reflection, spearman
 from modpose.plot import figures
 from modpose.plot.grids import Floats
 from modpose.plot.html import Picture, Section
@@ -55,14 +55,20 @@ def _pose_pictures(m: ReportData) -> list[Picture]:
     pictures = []
     if m.truth is None:
         return []
+    right, mirrored = np.ones(len(m.z), bool), np.zeros(len(m.z), bool)
+    if m.mirrored is not None:
+        mirrored = np.asarray(m.truth.get("mirrored", mirrored)) == 1
+        right = right_reflection(m.mirrored, mirrored)
     if m.angle_deg is not None and "angle_deg" in m.truth:
-        error, _ = align_angles(m.angle_deg, m.truth["angle_deg"])
+        found, known = m.angle_deg[right], m.truth["angle_deg"][right]
+        error, _ = align_angles(found, known, mirrored[right])
         fig = figures.error_histogram(error, "error of the angle", "degrees")
         pictures.append(Picture.of(fig, "truth-angle.png", "Histogram of the error of the angle"))
     if m.flat and m.shift_px is not None and {"shift_x", "shift_y"} <= m.truth.keys():
         true = np.column_stack([m.truth["shift_x"], m.truth["shift_y"]])
         turned = m.truth.get("angle_deg", np.zeros(len(true)))
-        residual, _ = align_shifts(m.shift_px, true, turned)
+        true, turned, shift = true[right], turned[right], m.shift_px[right]
+        residual, _ = align_shifts(shift, true, turned, mirrored[right])
         names = [(f"true shift along {a} (px)", f"inferred shift along {a} (px)") for a in "xy"]
         fig = figures.truth_scatter(list(true.T), list((true + residual).T), names, equal=True)
         alt = "Inferred against true shift along x and y"

@@ -48,6 +48,8 @@ class HingeSettings:
     """The hinge angle is uniform between these."""
     shift_std_px: float = 1.0
     """Standard deviation of the shift on each axis, pixels."""
+    mirrored: float = 0.0
+    """Fraction of the images, on average, whose object is mirrored before it is turned."""
     ctf: bool = False
     """Whether the microscope's contrast transfer function filters the images."""
     defocus_range: tuple[float, float] = (8000.0, 20000.0)
@@ -62,6 +64,7 @@ class HingeSettings:
             ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
             ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
             ("shift_std_px", self.shift_std_px, 0 <= self.shift_std_px < math.inf, "0 or more"),
+            ("mirrored", self.mirrored, 0 <= self.mirrored <= 1, "0 to 1"),
             ("hinge_range_deg", self.hinge_range_deg, *_ordered(self.hinge_range_deg)),
             ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
             ("seed", self.seed, self.seed >= 0, "0 or more"),
@@ -97,7 +100,7 @@ class Simulated:
         (N, H, W) float32, the signal alone (after the CTF).
     truth
         One row an image: ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels),
-        ``hinge_deg``.
+        ``hinge_deg``, and ``mirrored`` (0 or 1) where some are.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     pixel_size
@@ -114,7 +117,8 @@ class Simulated:
 def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None) -> Simulated:
     """Simulate a fixed view of a hinged molecule, turned and shifted in the plane.
 
-    signal(x) = CTF * f(Rᵀ(x − t); hinge), evaluated at the pixels without interpolation.
+    signal(x) = CTF * f(Mᵐ Rᵀ(x − t); hinge), evaluated at the pixels without interpolation; M is
+    diag(1, −1).
 
     Parameters
     ----------
@@ -142,6 +146,9 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     hinge = rng.uniform(*settings.hinge_range_deg, size=n)
     angle = 180.0 - rng.uniform(0.0, 360.0, size=n)
     shift = settings.shift_std_px * rng.standard_normal((n, 2))
+    mirrored = rng.random(n) < settings.mirrored if settings.mirrored else np.zeros(n, bool)
+    turns = axis_rotations(BEAM, angle)
+    turns[mirrored] = turns[mirrored] @ np.diag([1.0, -1.0, 1.0])
     ctf = None
     if settings.ctf:
         ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
@@ -153,7 +160,7 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
                 molecule.conformations(hinge[part]),
                 molecule.sigmas,
                 molecule.masses,
-                axis_rotations(BEAM, angle[part]),
+                turns[part],
                 shift[part],
                 settings.box,
                 settings.pixel_size,
@@ -165,6 +172,8 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     truth = pd.DataFrame(
         {"angle_deg": angle, "shift_x": shift[:, 0], "shift_y": shift[:, 1], "hinge_deg": hinge}
     )
+    if settings.mirrored:
+        truth["mirrored"] = mirrored.astype(np.int64)
     images = microscope.add_unit_noise(clean, rng)
     return Simulated(images, clean, truth, ctf, settings.pixel_size)
 
