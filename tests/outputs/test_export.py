@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
 
 from modpose.data.dataset import Dataset
 from modpose.data.record import record_of
@@ -20,9 +23,10 @@ from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.fit import describe_fit
+from modpose.geometry.rotations import relion_of_rotation
 from modpose.model.build import build_vae
 from modpose.options import resolve
-from modpose.outputs.export import _fresh_particles, export_run, write_latents
+from modpose.outputs.export import _fresh_particles, export_run, with_poses, write_latents
 from modpose.outputs.selected import export_selection
 from modpose.recipes import recipe_config
 from modpose.run import Run
@@ -274,6 +278,28 @@ def test_a_mirrored_picture_is_written_as_seen_from_behind(tmp_path: Path) -> No
     again = make_run(tmp_path / "again", str(tmp_path / "out.star"), bare)
     export_run(again, tmp_path / "twice.star")
     assert "modposeMirrored" not in starfile.read(tmp_path / "twice.star")["particles"]
+
+
+def test_a_rotation_read_from_a_mirrored_pose_is_no_reflection(tmp_path: Path) -> None:
+    """cryoDRGN's pickle and cryoSPARC's vector hold the same rotation as the STAR file."""
+    run, _ = mirrored_run(tmp_path)
+    export_run(run, tmp_path / "out", formats=["pkl", "star"])
+    rotation, _ = pickle.loads((tmp_path / "out" / "poses.pkl").read_bytes())
+    particles = open_source(tmp_path / "out" / "particles.star").particles
+    poses = particles.poses()
+    assert poses is not None
+    np.testing.assert_allclose(rotation, poses[0], atol=1e-5)
+    as_cs = replace(particles, format="cs", table=pd.DataFrame(index=range(N)), optics=None)
+    table = with_poses(as_cs, run.latents()).table
+    vectors = table[[f"alignments3D/pose_{i}" for i in range(3)]].to_numpy()
+    turned = Rotation.from_rotvec(vectors).as_matrix().transpose(0, 2, 1)
+    np.testing.assert_allclose(turned, rotation, atol=1e-5)
+    assert "alignments2D/pose" not in table
+    reflection = torch.from_numpy(rotation[:, :2, :2]).double()
+    flat = torch.eye(3, dtype=torch.float64).repeat(N, 1, 1)
+    flat[:, :2, :2] = reflection
+    with pytest.raises(ValueError, match="has no Euler angles"):
+        relion_of_rotation(flat)
 
 
 def test_mirrored_images_are_turned_upright_as_the_others(tmp_path: Path) -> None:

@@ -232,10 +232,10 @@ def with_poses(
     Returns
     -------
     The particles with the poses of the model (:func:`modpose.data.posing.with_pose`), where it
-    infers any, in space where reflection is inferred
-    (:func:`modpose.infer.latents.rotations_of_table`); with ``rlnClassNumber`` (from 1) or ``alignments2D/class`` or ``alignments3D/class``
-    (from 0); with ``modposeMirrored`` and ``modposeMirroredProb``; and with content:
-    ``modposeZ0``... or ``components_mode_0/value``....
+    infers any, in space where it infers reflection
+    (:func:`modpose.infer.latents.rotations_of_table`); with ``rlnClassNumber`` (from 1) or
+    ``alignments2D/class`` or ``alignments3D/class`` (from 0); with ``modposeMirrored`` and
+    ``modposeMirroredProb``; and with content: ``modposeZ0``... or ``components_mode_0/value``....
     """
     n = len(latents)
     in_space = not {"r00", "mirrored"}.isdisjoint(latents)
