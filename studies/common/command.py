@@ -20,7 +20,10 @@ def run_command(experiment: Experiment[Any]) -> None:
         out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
         budget: Annotated[
             Budget,
-            typer.Option(help="Seconds to try it, hours on two cores, or the paper's own sizes."),
+            typer.Option(
+                help="Seconds to try it, hours on two cores, the paper's recipes for a time, or "
+                "its own sizes."
+            ),
         ] = "scaled",
         seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
         data: Annotated[
@@ -32,9 +35,18 @@ def run_command(experiment: Experiment[Any]) -> None:
         minutes_per_fit: Annotated[
             float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
         ] = None,
+        jobs: Annotated[
+            int | None, typer.Option(min=1, help="Fits side by side, instead of the budget's.")
+        ] = None,
     ) -> None:
         page = experiment.run(
-            budget, out, seed, data=data, only=only, minutes_per_fit=minutes_per_fit
+            budget,
+            out,
+            seed,
+            data=data,
+            only=only,
+            minutes_per_fit=minutes_per_fit,
+            jobs=jobs,
         )
         typer.echo(f"experiment: {page}")
 

@@ -188,6 +188,7 @@ class Experiment(Generic[Q]):
         data: str | Path | None = None,
         only: str | None = None,
         minutes_per_fit: float | None = None,
+        jobs: int | None = None,
     ) -> Path:
         """Repeat the studies and write ``index.md``, ``tables/``, ``figures/`` and ``runs/``.
 
@@ -197,7 +198,8 @@ class Experiment(Generic[Q]):
         Parameters
         ----------
         budget
-            ``smoke`` (seconds), ``scaled`` (hours on two cores) or ``full`` (the paper's).
+            ``smoke`` (seconds), ``scaled`` (hours on two cores), ``printed`` (the paper's recipes
+            for a time) or ``full`` (the paper's sizes).
         out
             The experiment's folder.
         seed
@@ -208,6 +210,8 @@ class Experiment(Generic[Q]):
             One study, by its name in ``studies``.
         minutes_per_fit
             Training time of every fit, in place of the budget's own.
+        jobs
+            Fits side by side, at most one a core, in place of the budget's own.
 
         Returns
         -------
@@ -221,7 +225,7 @@ class Experiment(Generic[Q]):
         TrainingError
             If a fit failed; the others are done, and the page says so.
         """
-        plan = self._plan(budget, minutes_per_fit)
+        plan = self._plan(budget, minutes_per_fit, jobs)
         if only is not None and only not in self.studies:
             expected = f"one of {', '.join(self.studies)}"
             raise InputError.of("experiment", "--only", only, expected)
@@ -242,12 +246,12 @@ class Experiment(Generic[Q]):
         chosen = self.studies if only is None else {only: self.studies[only]}
         return conduct.carry_out(setting, chosen)
 
-    def _plan(self, budget: Budget, minutes_per_fit: float | None) -> Q:
+    def _plan(self, budget: Budget, minutes_per_fit: float | None, jobs: int | None) -> Q:
         if budget not in self.plans:
             expected = f"one of {', '.join(self.plans)}"
             raise InputError.of("experiment", "--budget", budget, expected)
         whole = self.plans[budget]
-        plan = replace(whole, jobs=min(whole.jobs, usable_cores()))
+        plan = replace(whole, jobs=min(jobs or whole.jobs, usable_cores()))
         if minutes_per_fit is None:
             return plan
         if not minutes_per_fit > 0:
@@ -261,7 +265,7 @@ class Experiment(Generic[Q]):
             options += ["--data", "DATA"]
         if record["minutes_per_fit"] is not None:
             options += ["--minutes-per-fit", str(record["minutes_per_fit"])]
-        return f"modpose experiment {self.name} {shlex.join(options)}"
+        return f"python -m studies.{self.name.replace('-', '_')} {shlex.join(options)}"
 
 
 def machine() -> str:

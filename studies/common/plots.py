@@ -61,28 +61,38 @@ def against_z(panels: Mapping[str, Mapping[str, Curve]], x: str = "content dimen
     return fig
 
 
-def curves_in_time(lines: Mapping[str, Sequence[Curve]]) -> Figure:
-    """Validation ELBO against minutes of training: a colour a model, a line a seed.
+def curves_in_images(
+    lines: Mapping[str, Sequence[Curve]],
+    levels: Mapping[str, float],
+    printed: float | None = None,
+    y: str = "validation ELBO (nats per image)",
+) -> Figure:
+    """Curves against the number of images seen: a colour a model, a line a seed.
 
     Parameters
     ----------
     lines
-        Model → (minutes, ELBO) of each seed.
+        Model → (images seen, value) of each seed.
+    levels
+        Horizontal lines by name: the null model, or what the paper prints.
+    printed
+        Images that the paper's training sees, a vertical line.
+    y
+        Name of the vertical axis.
     """
     fig = new_figure(3.6, 6.4)
-    ax = style(fig.subplots(), "minutes of training", "validation ELBO (nats per image)")
-    late = []
+    ax = style(fig.subplots(), "images seen", y)
     for (name, seeds), colour in zip(lines.items(), COLOURS, strict=False):
-        for k, (minutes, elbo) in enumerate(seeds):
+        for k, (seen, values) in enumerate(seeds):
             label = name if k == 0 else None
-            ax.plot(minutes, elbo, color=colour, lw=1.3, alpha=0.85, label=label)
-            late.append(np.asarray(elbo)[len(elbo) // 10 :])
-    values = np.concatenate(late)
-    pad = 0.05 * (values.max() - values.min())
-    if pad > 0:
-        ax.set_ylim(values.min() - pad, values.max() + pad)
+            ax.plot(seen, values, color=colour, lw=1.3, alpha=0.85, label=label)
+    for (name, level), dash in zip(levels.items(), ("--", ":", "-."), strict=False):
+        ax.axhline(level, color=INK, lw=0.9, ls=dash, label=name)
+    if printed is not None:
+        ax.axvline(printed, color=MUTED, lw=0.9, ls=":", label="images seen in the paper")
+    ax.set_xscale("log")
     _grid(ax)
-    ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="lower right")
+    ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK)
     return fig
 
 

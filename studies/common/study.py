@@ -12,11 +12,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Budget = Literal["smoke", "scaled", "full"]
+Budget = Literal["smoke", "scaled", "printed", "full"]
 Options = Mapping[str, Any]
 P = TypeVar("P")
 
@@ -141,6 +142,9 @@ class Score:
         Number of held-out images.
     seconds, epochs, stopped
         Training time, passes over the images, and why training ended.
+    processor_seconds
+        Of the fit: start, training, and the images that were fitted once more; NaN where it was
+        interrupted.
     """
 
     elbo: float
@@ -155,6 +159,7 @@ class Score:
     seconds: float
     epochs: int
     stopped: str
+    processor_seconds: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,12 @@ class Result:
         return cls(fit, Run.open(path), Score(**json.loads((path / EVALUATION).read_text())))
 
 
+def processor_minutes(result: Result) -> float | None:
+    """Return the processor time of a fit, for a table; None where it is not known."""
+    seconds = result.score.processor_seconds
+    return None if math.isnan(seconds) else seconds / 60
+
+
 def carry_out(fit: Fit, folder: Path) -> Path:
     """Fit and score, or do what is left of it; return the run folder.
 
@@ -192,6 +203,7 @@ def carry_out(fit: Fit, folder: Path) -> Path:
         If the loss is not finite.
     """
     path, config = folder / fit.name, fit.config()
+    processor_seconds = math.nan
     if (path / "environment.json").is_file():
         run = Run.open(path)
         if run.config != config:
@@ -202,6 +214,7 @@ def carry_out(fit: Fit, folder: Path) -> Path:
         if not run.finished:
             run = resume_run(path, max_minutes=fit.max_minutes, quiet=True)
     else:
+        began = time.process_time()
         run = fit_run(
             fit.sample.open_train(),
             config,
@@ -213,8 +226,10 @@ def carry_out(fit: Fit, folder: Path) -> Path:
             overwrite=True,  # at most the beginnings of this very run are there
             quiet=True,
         )
+        processor_seconds = time.process_time() - began
     if not (path / EVALUATION).is_file():
-        text = json.dumps(asdict(evaluate(fit, run)), indent=2).encode()
+        score = replace(evaluate(fit, run), processor_seconds=processor_seconds)
+        text = json.dumps(asdict(score), indent=2).encode()
         replace_atomically(path / EVALUATION, lambda file: file.write(text), overwrite=True)
     return path
 

@@ -13,11 +13,16 @@ from modpose.plot.figures import DisplayStyle
 from modpose.plot.grids import Floats, Origin
 from studies.common import study
 from studies.common.page import Row
-from studies.common.study import Fit, Result
+from studies.common.study import Fit, Options, Result, processor_minutes
 from studies.spatial_vae.budgets import Plan
 
 Setting = study.Setting[Plan]
 """What an experiment was asked for."""
+
+
+def noise_of(plan: Plan) -> Options:
+    """Return the likelihood of measurements: as printed, every pixel has a spread of its own."""
+    return {"kind": "gaussian", "noise": "per-pixel" if plan.as_printed else "learned", "std": 1.0}
 
 
 def score_row(result: Result, labels: Row) -> Row:
@@ -35,6 +40,7 @@ def score_row(result: Result, labels: Row) -> Row:
         "IW bound": score.importance_bound,
         "epochs": score.epochs,
         "minutes": score.seconds / 60,
+        "processor minutes": processor_minutes(result),
     }
 
 

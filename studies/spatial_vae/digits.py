@@ -13,7 +13,8 @@ from modpose.data.source import open_source
 from modpose.plot.grids import Floats
 from studies.common import plots
 from studies.common.conduct import Study
-from studies.common.page import Page
+from studies.common.null import LABEL, NOTE, null_row
+from studies.common.page import Page, Row
 from studies.common.samples import Sample, write_sample
 from studies.common.study import Fit, Result
 from studies.spatial_vae.budgets import Model, configured
@@ -230,6 +231,15 @@ def _show(
         score_row(r, {"images": VARIANTS[name].title, "model": MODELS[model]})
         for (name, model, _), r in found.items()
     ]
+    nulls = {
+        name: null_row(
+            found[name, "vae", z_dims[0]],
+            rows[0],
+            {"images": VARIANTS[name].title, "model": LABEL},
+        )
+        for name in VARIANTS
+    }
+    rows += nulls.values()
     curves = {
         VARIANTS[name].title: {
             MODELS[model]: (z_dims, [found[name, model, z].score.elbo for z in z_dims])
@@ -244,14 +254,17 @@ def _show(
         ),
         page.table("figure-2", "Figure 2: scores", rows),
         score_note(list(found.values())),
-        *_show_larger(found, {z: results[fit.name] for z, fit in larger.items()}, page),
+        NOTE,
+        *_show_larger(
+            found, {z: results[fit.name] for z, fit in larger.items()}, nulls["translated"], page
+        ),
         *_show_manifolds(found, z_dims[0], page),
-        *_show_wide(found, {name: results[fit.name] for name, fit in wide.items()}, page),
+        *_show_wide(found, {name: results[fit.name] for name, fit in wide.items()}, nulls, page),
     ]
 
 
 def _show_larger(
-    found: Mapping[Key, Result], larger: Mapping[int, Result], page: Page
+    found: Mapping[Key, Result], larger: Mapping[int, Result], null: Row, page: Page
 ) -> Sequence[str]:
     z_dims, title = list(larger), VARIANTS["translated"].title
     ours = [found["translated", "spatial-vae", z] for z in z_dims]
@@ -263,6 +276,7 @@ def _show_larger(
         *(score_row(r, {"model": "spatial-VAE"}) for r in ours),
         *(score_row(r, {"model": "VAE, three more latents"}) for r in larger.values()),
     ]
+    rows.append({column: null[column] for column in rows[0]})
     figure = plots.against_z({title: lines}, "content dimensions of spatial-VAE")
     return [
         "### Appendix Figure 1: a VAE with as many latents in all",
@@ -289,7 +303,10 @@ def _show_manifolds(found: Mapping[Key, Result], z_dim: int, page: Page) -> Sequ
 
 
 def _show_wide(
-    found: Mapping[Key, Result], wide: Mapping[str, Result], page: Page
+    found: Mapping[Key, Result],
+    wide: Mapping[str, Result],
+    nulls: Mapping[str, Row],
+    page: Page,
 ) -> Sequence[str]:
     n, rows, tiles = 12, [], {}
     for name, result in wide.items():
@@ -297,6 +314,8 @@ def _show_wide(
         for kind, r in (("matched prior", matched), ("wide prior", result)):
             rows.append(score_row(r, {"images": VARIANTS[name].title, "prior": kind}))
             tiles[VARIANTS[name].title, kind] = manifold(r.model(), n, LOOK)
+        named = {"images": VARIANTS[name].title, "prior": LABEL}
+        rows.append({column: {**nulls[name], **named}[column] for column in rows[0]})
     caption = (
         "Appendix Figure 3: manifolds of spatial-VAE with matched priors and with "
         f"N(0, {WIDE[0]:g}²) degrees and N(0, {WIDE[1]:g}²) px"

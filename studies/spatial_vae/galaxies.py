@@ -14,6 +14,7 @@ from modpose.errors import InputError
 from modpose.plot.grids import Floats, as_pictures
 from studies.common import plots
 from studies.common.conduct import Study
+from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page
 from studies.common.samples import Sample, write_sample
 from studies.common.study import Fit, Result
@@ -123,8 +124,10 @@ def _show(setting: Setting, sample: Sample, results: Sequence[Result], page: Pag
         "from its prior, rotation and shift zero"
     )
     rows = [score_row(r, {"model": "spatial-VAE"}) for r in results]
+    rows.append(null_row(results[0], rows[0], {"model": LABEL}))
     return [
         page.figure("figure-5", plots.titled_mosaics(tiles, ACROSS, len(tiles), gap=1), caption),
         page.table("figure-5", "Figure 5: scores (the paper prints none)", rows),
         score_note(results),
+        NOTE,
     ]

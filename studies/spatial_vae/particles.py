@@ -14,6 +14,7 @@ from modpose.plot import figures
 from modpose.plot.grids import interpolation_codes
 from studies.common import plots
 from studies.common.conduct import Study
+from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page
 from studies.common.samples import Sample, index_sample
 from studies.common.study import Fit, Result
@@ -24,6 +25,7 @@ from studies.spatial_vae.common import (
     manifold,
     measured_look,
     networks,
+    noise_of,
     samples,
     score_note,
     score_row,
@@ -74,11 +76,10 @@ def _sample(setting: Setting, file: Path) -> Sample:
 
 def _fit(setting: Setting, sample: Sample, z_dim: int) -> Fit:
     plan, budget = setting.plan, setting.plan.particles
-    noise = {"kind": "gaussian", "noise": "learned", "std": 1.0}
     data = {"invert": True, "crop": CROP, "box": BOX, "normalize": "image", "mask": 1.0}
     more: dict[str, Any] = {
         "data": data | {"val_fraction": 0.1},
-        "model": {"likelihood": noise, "shift": {"std_px": SHIFT_STD}},
+        "model": {"likelihood": noise_of(plan), "shift": {"std_px": SHIFT_STD}},
     }
     recipe, options = configured(plan, budget, "spatial-vae", z_dim, more)
     return Fit(
@@ -99,6 +100,7 @@ def _show(setting: Setting, results: Sequence[Result], page: Page) -> Sequence[s
     z_dims = [r.run.config.model.z_dim for r in results]
     lines = {"spatial-VAE": (z_dims, [r.score.elbo for r in results])}
     rows = [score_row(r, {"model": "spatial-VAE"}) for r in results]
+    rows.append(null_row(results[0], rows[0], {"model": LABEL}))
     return [
         "### Figure 6: interpolations",
         _interpolations(setting, results[-1], page),
@@ -110,6 +112,7 @@ def _show(setting: Setting, results: Sequence[Result], page: Page) -> Sequence[s
         ),
         page.table("appendix-6", "Appendix Figure 6: scores", rows),
         score_note(results),
+        NOTE,
         "### Appendix Figures 7 and 8: manifold and samples",
         _samples(setting, results, page),
     ]

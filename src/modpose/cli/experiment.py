@@ -30,7 +30,7 @@ def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(EXPERIMENTS)}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
     budget: Annotated[
-        Literal["smoke", "scaled", "full"],
+        Literal["smoke", "scaled", "printed", "full"],
         typer.Option(help="Seconds to try it, hours on two cores, or the paper's own sizes."),
     ] = "scaled",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
