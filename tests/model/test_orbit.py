@@ -268,21 +268,10 @@ def test_without_shift_the_kernels_lie_on_the_box_centre() -> None:
     assert posterior.shift is None and posterior.best().shift.abs().max() == 0
 
 
-@pytest.mark.parametrize(("encoder", "message"), [
-    ({"kernel": 40}, "model.encoder.kernel is 40, expected at most 26"),
-    ({"kernel": 24, "padding": 0}, "at most 20"),
-])  # fmt: skip
-def test_kernels_that_do_not_fit_are_refused(encoder: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        make_encoder(20, encoder=encoder)
-
-
-def test_even_kernels_without_shift_are_refused() -> None:
-    with pytest.raises(InputError, match="odd"):
-        make_encoder(20, encoder={"kernel": 12}, shift={"prior": "none"})
-
-
 @pytest.mark.parametrize(("options", "message"), [
+    ({"model": {"encoder": {"kernel": 40}}}, "kernel is 40, expected at most 26"),
+    ({"model": {"encoder": {"kernel": 24, "padding": 0}}}, "at most 20"),
+    ({"model": {"encoder": {"kernel": 12}, "shift": {"prior": "none"}}}, "an odd side"),
     ({"model": {"rotation": {"prior": "wide"}}}, "wide, expected uniform, gaussian or none"),
 ])  # fmt: skip
 def test_parts_that_do_not_agree_are_refused(options: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modpose.config import ModelConfig, parse_config
-from modpose.config.checks import check_model
+from modpose.config.facts import Facts, check_config
 from modpose.data.batches import Batch
 from modpose.errors import InputError
 from modpose.geometry.grids import lattice
@@ -202,7 +202,7 @@ def test_where_nothing_tells_a_reflection_it_is_refused(
     model = {**values.get("model", {}), "reflection": {"prior": "uniform"}}
     config = parse_config({**values, "recipe": recipe, "model": model}, "test")
     with pytest.raises(InputError, match=says):
-        check_model(config, shape, 1)
+        check_config(Facts(config, shape, 1))
 
 
 def test_reflection_is_off_unless_asked_for() -> None:

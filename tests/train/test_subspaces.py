@@ -36,6 +36,7 @@ from modpose.train.starts.subspaces import (
     transformed,
     turned,
 )
+from modpose.train.training_set import open_dataset
 
 LETTERS, EACH = "AFKR", 40
 FEW: dict[str, Any] = {"classes": 4, "images": 160, "steps": 120, "kind": "subspaces"}
@@ -148,7 +149,7 @@ def started(
     given = {"model": {"z_dim": 2}, "data": {"val_fraction": 0.05}, "train": {"start": FEW}}
     chosen = merge(recipe_config("modpose"), merge(given, options or {}))
     config = parse_config(chosen, "the test")
-    dataset = Dataset(open_source(images), config.data, seed=0)
+    dataset = open_dataset(open_source(images), config)
     vae = build_vae(config, shape=dataset.shape, channels=1, n_images=dataset.n)
     prepare(vae, dataset, config, quiet=True)
     return vae, dataset

@@ -16,9 +16,14 @@ from modpose.config.section import (
     Width,
     kind_of,
 )
+from modpose.errors import InputError
 
 if TYPE_CHECKING:
+    from modpose.config.facts import Facts
     from modpose.config.model import ModelConfig
+
+KERNEL_OF_BOX, PADDING_OF_BOX = 0.56, 0.16
+"""Side of the orbit encoder's kernels and of its padding, as fractions of the box."""
 
 
 class MlpEncoderConfig(EncoderSection):
@@ -33,6 +38,13 @@ class MlpEncoderConfig(EncoderSection):
     """What of each image.  With given poses also: ``transform``, its Fourier transform with the
     shift undone and phases flipped by the sign of the CTF (cryoDRGN); ``aligned``, the same as a
     picture, weighted by CTF and noise and turned in the plane, and the direction of view."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse to see a transform where there is none."""
+        super().check(facts)
+        if self.sees != "image" and not facts.config.model.field.spectral:
+            expected = "image, where there is no transform"
+            raise facts.refusal("model.encoder.sees", self.sees, expected)
 
 
 class TableEncoderConfig(EncoderSection):
@@ -54,11 +66,22 @@ class TableEncoderConfig(EncoderSection):
     lr: Rate = 1e-2
     """Learning rate of the rows (the field has its own, ``train.lr``)."""
 
+    def check(self, facts: Facts) -> None:
+        """Refuse to hold images out, of which a table has no row."""
+        super().check(facts)
+        held_out = facts.config.data.val_fraction
+        if held_out > 0 and facts.n_train is not None:
+            expected = (
+                "0 with a lookup table, which has nothing to say of images it was not fitted to"
+            )
+            raise facts.refusal("data.val_fraction", held_out, expected)
+
 
 class OrbitEncoderConfig(EncoderSection):
     """A group convolution (TARGET-VAE): one cell a position and rotation of its kernels."""
 
     mirrors: ClassVar[bool] = True
+    flat: ClassVar[bool] = True
     kind: Literal["orbit"] = "orbit"
     rotations: int = Field(8, ge=1, le=64)
     """Angles that the kernels are turned to, the n of P_n; 1 is an ordinary convolution."""
@@ -80,6 +103,42 @@ class OrbitEncoderConfig(EncoderSection):
     """Infer which rotation (variants 1 and 2 of Table 4 do not: one cell a position)."""
     add_offset: bool = True
     """Centre each cell's angle at its rotation (variant 3 of Table 4 does not)."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse kernels that do not fit the box, and a prior that its cells do not have."""
+        super().check(facts)
+        model = facts.config.model
+        if model.rotation.prior == "wide":
+            expected = "uniform, gaussian or none with an orbit encoder"
+            raise facts.refusal("model.rotation.prior", "wide", expected)
+        if facts.shape is None:
+            return
+        box, centred = min(facts.shape), not model.shift.inferred
+        kernel, padding = self.sizes(box, centred)
+        where = "the orbit encoder"
+        if centred and kernel % 2 == 0:
+            expected = "an odd side, so that its middle is a pixel, where the shift is not inferred"
+            raise InputError.of(where, "model.encoder.kernel", kernel, expected)
+        if kernel > box + 2 * padding and not centred:
+            expected = f"at most {box + 2 * padding}, the padded box of {box} pixels"
+            raise InputError.of(where, "model.encoder.kernel", kernel, expected)
+
+    def sizes(self, box: int, centred: bool) -> tuple[int, int]:
+        """Return kernel and padding, pixels; those that are not set follow the box.
+
+        The defaults make a grid of cells that is symmetric about the middle of a square box, so
+        that quarter turns of the image permute the cells exactly.
+        """
+        kernel, padding = self.kernel, self.padding
+        if kernel is None:
+            kernel = max(box - 2 * round((1 - KERNEL_OF_BOX) / 2 * box), 1)
+            kernel += centred and kernel % 2 == 0
+        if padding is None:
+            padding = least = round(PADDING_OF_BOX * box)
+            for wider in range(least, least + self.stride):
+                if (box + 2 * wider - kernel) % self.stride == 0:
+                    return kernel, wider
+        return kernel, padding
 
     def infers_rotation(self, model: ModelConfig) -> bool:
         """Whether the discrete rotation is a latent variable: q(t, r) and not only q(t)."""
@@ -119,11 +178,27 @@ class OctahedralEncoderConfig(EncoderSection):
     drawn: int = Field(8, ge=0, le=10_000)
     """Volumes drawn from the model that the network learns from, for each one of the data."""
 
+    def check(self, facts: Facts) -> None:
+        """Refuse to go without what it compares volumes with, or learns from."""
+        model, start = facts.config.model, facts.config.train.start
+        beside = "with the octahedral encoder"
+        facts.require_dim(3, beside=beside)
+        for option, found, expected in (
+            ("model.field.kind", model.field.kind, "basis"),
+            ("model.rotation.prior", model.rotation.prior, "uniform"),
+            ("model.shift.prior", model.shift.prior, "gaussian"),
+            ("model.likelihood.kind", model.likelihood.kind, "gaussian"),
+            ("train.start.kind", "null" if start is None else start.kind, "alignment"),
+        ):
+            facts.require(option, found, expected, beside=beside)
+        facts.require_shape("the octahedral encoder", 3, "1, cubes")
+
 
 class PolarEncoderConfig(EncoderSection):
     """Centre by attention, angle by correlation with the model's own picture (modpose)."""
 
     shared_content: ClassVar[bool] = True
+    flat: ClassVar[bool] = True
     kind: Literal["polar"] = "polar"
     angles: int = Field(64, ge=8, le=4096, multiple_of=4)
     """Angles that are compared at once; a parabola through the best reads between them."""
@@ -164,6 +239,13 @@ class PrincipalEncoderConfig(EncoderSection):
     hidden: Width = 128
     depth: Depth = 2
     activation: Activation = "silu"
+
+    def check(self, facts: Facts) -> None:
+        """Refuse to go without the motions that it reads."""
+        field = facts.config.model.field.kind
+        if field != "principal":
+            expected = "principal, whose motions the encoder of that name reads"
+            raise facts.refusal("model.field.kind", field, expected)
 
 
 class HarmonicEncoderConfig(EncoderSection):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, InstanceOf, SerializeAsAny, Tag
 
 from modpose.config.section import Activation, Depth, FieldSection, Frozen, Scale, Width, kind_of
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.config.facts import Facts
 
 
 class FourierFeatures(Frozen):
@@ -46,6 +50,7 @@ class DenseFieldConfig(FieldSection):
 class FourierFieldConfig(FieldSection):
     """A coordinate network of a volume's transform, read at central slices (cryoDRGN)."""
 
+    spectral: ClassVar[bool] = True
     kind: Literal["slices"] = "slices"
     hidden: Width = 256
     depth: Depth = 3
@@ -71,6 +76,7 @@ class PrincipalFieldConfig(FieldSection):
     Mean and motions are found before training, by probabilistic principal components.
     """
 
+    spectral: ClassVar[bool] = True
     kind: Literal["principal"] = "principal"
     motions: int = Field(6, ge=1, le=1024)
     """Principal motions, at least as many as dimensions of content."""
@@ -84,6 +90,18 @@ class PrincipalFieldConfig(FieldSection):
     hidden: Width = 64
     depth: Depth = 2
     activation: Activation = "silu"
+
+    def check(self, facts: Facts) -> None:
+        """Refuse more content than motions, and motions of too few images."""
+        z_dim = facts.config.model.z_dim
+        if not 1 <= z_dim <= self.motions:
+            expected = f"1 to {self.motions} (model.field.motions)"
+            raise facts.refusal("model.z_dim", z_dim, expected)
+        super().check(facts)
+        n, most = facts.n_train, 2 * self.motions
+        if n is not None and n <= most:
+            expected = f"more than {most}, two for each of model.field.motions"
+            raise InputError.of(facts.name, "the number of images to train on", n, expected)
 
 
 class FrontedFieldConfig(FieldSection):
@@ -99,6 +117,12 @@ class FrontedFieldConfig(FieldSection):
     normalisation."""
     kernel: int = Field(3, ge=1, le=99)
     """Side of the kernels, an odd number of pixels."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse kernels without a middle."""
+        super().check(facts)
+        if self.kernel % 2 == 0:
+            raise InputError.of("config", "model.field.kernel", self.kernel, "an odd number")
 
 
 class ConvFieldConfig(FieldSection):

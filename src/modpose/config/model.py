@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from modpose.config.encoders import EncoderConfig, MlpEncoderConfig
 from modpose.config.fields import FieldConfig, ImplicitFieldConfig
 from modpose.config.section import Frozen, Rate, Scale
+
+if TYPE_CHECKING:
+    from modpose.config.facts import Facts
 
 
 class RotationConfig(Frozen):
@@ -27,6 +30,11 @@ class RotationConfig(Frozen):
     def inferred(self) -> bool:
         """Whether rotation is a latent variable."""
         return self.prior != "none"
+
+    def check(self, facts: Facts) -> None:
+        """Refuse a prior that rotations in space do not have."""
+        if self.prior == "wide" and facts.dim not in (2, None):
+            raise facts.refusal("model.rotation.prior", "wide", "uniform, gaussian or none")
 
 
 class ShiftConfig(Frozen):
@@ -60,11 +68,33 @@ class ReflectionConfig(Frozen):
         """Whether reflection is a latent variable."""
         return self.prior != "none"
 
+    def check(self, facts: Facts) -> None:
+        """Refuse to mirror where there are no pictures, or nothing that tells it."""
+        model = facts.config.model
+        encoder = model.encoder
+        for sound, expected in (
+            (self.prior == "none" or facts.dim in (2, None), "none for volumes"),
+            (self.prior == "none" or model.poses == "inferred", "none where poses are given"),
+            (
+                self.prior == "none" or encoder.mirrors,
+                f"none with the {encoder.kind} encoder, or an orbit encoder",
+            ),
+        ):
+            if not sound:
+                raise facts.refusal("model.reflection.prior", self.prior, expected)
+
 
 class BernoulliConfig(Frozen):
     """Cross-entropy an output; targets in [0, 1], grey ones included."""
 
     kind: Literal["bernoulli"] = "bernoulli"
+
+    def check(self, facts: Facts) -> None:
+        """Refuse to filter predictions, which then are no probabilities."""
+        model = facts.config.model
+        for filtered, name in ((model.ctf == "auto", "CTF"), (model.wedge != "off", "wedge")):
+            if filtered:
+                raise facts.refusal("model.likelihood", "bernoulli", f"gaussian, to apply a {name}")
 
 
 class GaussianConfig(Frozen):
@@ -90,6 +120,17 @@ class SpectralConfig(Frozen):
     """Of a pixel of white noise, which is that of an orthonormal coefficient, too."""
     radius: float = Field(1.0, gt=0, le=1)
     """Frequencies that count, as a fraction of Nyquist's."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse what is no projection with a given pose."""
+        model = facts.config.model
+        if model.poses != "given":
+            expected = "given, for projections of volumes"
+            raise facts.refusal("model.poses", model.poses, expected)
+        facts.require_shape(f"recipe {facts.config.recipe}", 2, "1, square images")
+        if model.rotation.inferred or model.shift.inferred:
+            found = f"rotation {model.rotation.prior}, shift {model.shift.prior}"
+            raise facts.refusal("the priors of the pose", found, "none, where it is given")
 
 
 LikelihoodConfig = Annotated[
@@ -130,3 +171,18 @@ class ModelConfig(Frozen):
     """Which frequencies of volumes were measured: ``auto``, what the particles table says;
     ``LOW,HIGH``, the smallest and largest tilt in degrees; or a file of masks or of tomograms.
     ``off`` compares predictions with data as if nothing were missing."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse a model without latent variables, or with the pose twice."""
+        if self.wedge != "off" and facts.dim == 2:
+            raise facts.refusal("model.wedge", self.wedge, "off for images, which have no wedge")
+        inferred = (self.rotation.inferred, self.shift.inferred, self.reflection.inferred)
+        if not (self.z_dim or any(inferred) or self.pose_channel):
+            expected = "1 or more where neither rotation nor shift is inferred"
+            raise facts.refusal("model.z_dim", self.z_dim, expected)
+        if self.pose_channel and (any(inferred) or self.poses == "given"):
+            expected = "0 where rotation or shift is inferred or given, which is the pose already"
+            raise facts.refusal("model.pose_channel", self.pose_channel, expected)
+        if self.refine_poses is not None and not self.field.spectral:
+            expected = "null, where poses are inferred"
+            raise facts.refusal("model.refine_poses", "set", expected)

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from modpose.limits import LARGEST_SEED, MOST_EPOCHS
 
 if TYPE_CHECKING:
+    from modpose.config.facts import Facts
     from modpose.config.model import ModelConfig
 
 Activation = Literal["tanh", "relu", "leaky-relu", "silu"]
@@ -49,6 +50,9 @@ class Frozen(BaseModel):
                     raise PydanticCustomError("number", "a number", found)
         return values
 
+    def check(self, facts: Facts) -> None:
+        """Refuse, with InputError, what cannot be done with these data and other sections."""
+
 
 class CellRole(NamedTuple):
     """Which parts of the pose an encoder's cells tell, and whether their shift has a residual."""
@@ -67,11 +71,20 @@ class EncoderSection(Frozen):
         Whether its cells can tell a reflection (``model.reflection``).
     shared_content
         Whether all cells of an image have one content and shift.
+    flat
+        Whether it reads pictures alone, and no volumes.
     """
 
     mirrors: ClassVar[bool] = False
     shared_content: ClassVar[bool] = False
+    flat: ClassVar[bool] = False
     kind: str = ""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse volumes where it reads pictures alone."""
+        if self.flat and facts.dim not in (2, None):
+            expected = "octahedral, mlp, conv or table for volumes"
+            raise facts.refusal("model.encoder.kind", self.kind, expected)
 
     def cell_role(self, model: ModelConfig) -> CellRole:
         """Say which parts of the pose its cells tell in a model; by default none."""
@@ -79,9 +92,23 @@ class EncoderSection(Frozen):
 
 
 class FieldSection(Frozen):
-    """Base of the sections of ``model.field``; each kind is a subclass with its options."""
+    """Base of the sections of ``model.field``; each kind is a subclass with its options.
 
+    Attributes
+    ----------
+    spectral
+        Whether it gives coefficients of central slices, and no pixels.
+    """
+
+    spectral: ClassVar[bool] = False
     kind: str = ""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse coefficients without their likelihood, and the likelihood without them."""
+        likelihood = facts.config.model.likelihood.kind
+        if self.spectral != (likelihood == "spectral"):
+            expected = "spectral with fields of slices and principal motions, and only there"
+            raise facts.refusal("model.likelihood.kind", likelihood, expected)
 
 
 def kind_of(value: Any) -> Any:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from modpose.config.fields import BasisFieldConfig
 from modpose.config.section import Count, Frozen, Scale, Steps
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.config.facts import Facts
+
+LEAST_IMAGES = 20
+"""For each class that is sought by aligned subspaces."""
 
 
 class AlignmentStartConfig(Frozen):
@@ -29,6 +37,20 @@ class AlignmentStartConfig(Frozen):
     mask_diameter_px: Scale | None = None
     """Averages are zero beyond this sphere, voxels; null: the box less four voxels."""
 
+    def check(self, facts: Facts) -> None:
+        """Refuse an encoder that is not taught poses, and too few pictures for what is found."""
+        model = facts.config.model
+        facts.require(
+            "model.encoder.kind",
+            model.encoder.kind,
+            "octahedral",
+            beside="with train.start.kind alignment",
+        )
+        pictures = self.classes * (1 + self.motions)
+        if isinstance(model.field, BasisFieldConfig) and pictures > model.field.count:
+            expected = f"at most {model.field.count}, the pictures of model.field.count"
+            raise InputError.of("train.start", "classes with their motions", pictures, expected)
+
 
 class SubspacesStartConfig(Frozen):
     """Clear pictures: find classes and angles by aligned linear subspaces, with no network.
@@ -44,6 +66,23 @@ class SubspacesStartConfig(Frozen):
     """Images that classes are sought among, at most."""
     steps: Steps = 600
     """Batches from which the model is taught what was found."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse where there are no centres and angles to find, or no encoder to teach them."""
+        config, beside = facts.config, "with train.start.kind subspaces"
+        model = config.model
+        facts.require("model.encoder.kind", model.encoder.kind, "polar", beside=beside)
+        prior = model.rotation.prior
+        facts.require("model.rotation.prior", prior, "uniform", "gaussian", beside=beside)
+        facts.require("model.shift.prior", model.shift.prior, "gaussian", beside=beside)
+        facts.require("data.twin", config.data.twin, "none", beside=beside)
+        if facts.n_train is None:
+            return
+        count, least = min(self.images, facts.n_train), LEAST_IMAGES * self.classes
+        if count < least:
+            expected = f"at least {least}, {LEAST_IMAGES} for each of {self.classes} classes"
+            option = "the number of images to find classes in"
+            raise InputError.of(facts.name, option, count, expected)
 
 
 StartConfig = Annotated[AlignmentStartConfig | SubspacesStartConfig, Field(discriminator="kind")]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from modpose.config.section import Count, Epochs, Frozen, Rate, Scale, Steps, Weight
 from modpose.config.start import StartConfig
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    from modpose.config.facts import Facts
 
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
 SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
@@ -72,6 +76,28 @@ class AugmentConfig(Frozen):
         """Whether the images themselves are changed, and not only what the encoder sees."""
         return self.rotate in ("quarter-turns", "any") or self.shift_px > 0
 
+    def check(self, facts: Facts) -> None:
+        """Refuse to move images of which something is known that would have to move with them."""
+        if self.rotate == "encoder-input" and facts.dim not in (2, None):
+            expected = "quarter-turns, any or none for volumes"
+            raise facts.refusal("train.augment.rotate", self.rotate, expected)
+        if not self.moves_images:
+            return
+        turns = self.rotate != "none"  # a CTF and a wedge do not turn with the image
+        bound = {
+            "a lookup table of their posteriors": facts.config.model.encoder.kind == "table",
+            "a contrast transfer function": turns and facts.ctf,
+            "a missing wedge": turns and facts.wedge,
+            "given poses": facts.poses,
+            "twins": facts.config.data.twin != "none",
+        }
+        option, found, expected = "train.augment.shift_px", str(self.shift_px), "0"
+        if turns:
+            option, found, expected = "train.augment.rotate", self.rotate, "none"
+        for reason, holds in bound.items():
+            if holds:
+                raise facts.refusal(option, found, f"{expected} for images with {reason}")
+
 
 class CosineConfig(Frozen):
     """The cosine of two contents: for many dimensions.  In two they are points on a circle."""
@@ -111,6 +137,25 @@ class ContrastConfig(Frozen):
     grey: float = Field(0.5, ge=0, le=10)
     """S.d. of the logarithm of the power that grey values are raised to, which makes strokes
     thinner or thicker."""
+
+    def check(self, facts: Facts) -> None:
+        """Refuse where there are no pictures to deform, or no network that sees them."""
+        config, beside = facts.config, "with train.contrast"
+        model = config.model
+        facts.require_dim(2, beside=beside)
+        facts.require("data.twin", config.data.twin, "none", beside=beside)
+        facts.require("model.poses", model.poses, "inferred", beside=beside)
+        for option, found, sound, expected in (
+            ("model.encoder.kind", model.encoder.kind, model.encoder.kind != "table", "a network"),
+            (
+                "model.z_dim",
+                model.z_dim,
+                model.z_dim > 1 or self.similarity.kind == "cauchy",
+                "2 or more, whose cosines differ",
+            ),
+        ):
+            if not sound:
+                raise facts.refusal(option, found, f"{expected} {beside}")
 
 
 class SoftCellsConfig(Frozen):
@@ -186,3 +231,14 @@ class TrainConfig(Frozen):
     where every pixel of large images is decoded."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    def check(self, facts: Facts) -> None:
+        """Refuse an affinity that nothing weighs, and a weight without an affinity."""
+        if facts.affinity and not self.gamma.used:
+            expected = "a weight for the affinity that is given (--gamma)"
+            raise facts.refusal("train.gamma.end", self.gamma.end, expected)
+        if self.gamma.used and facts.affinity is False:
+            raise InputError(
+                f"recipe {facts.config.recipe}: the affinity matrix is missing, expected "
+                "--affinity with --labels, --sample-affinity, or --gamma 0"
+            )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from modpose.config import Config, MlpEncoderConfig, SpectralConfig
-from modpose.config.checks import check_model
+from modpose.config.facts import Facts, check_config
 from modpose.fourier.projection import Projection
 from modpose.model.encoders import Place, build_encoder
 from modpose.model.imaging import CentralSlices, Imaging, RealSpace
@@ -45,7 +45,7 @@ def build_vae(
     InputError
         If parts of the configuration do not fit each other or the images.
     """
-    check_model(config, shape, channels)
+    check_config(Facts(config, tuple(shape), channels))
     within = bounded_memory(f"recipe {config.recipe}")
     with torch.random.fork_rng(devices=[]), within:
         torch.manual_seed(config.seed)

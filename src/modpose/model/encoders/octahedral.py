@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from modpose.config import ModelConfig, OctahedralEncoderConfig
 from modpose.data.batches import Batch
 from modpose.distributions.normal import DiagonalNormal
-from modpose.errors import InputError
 from modpose.fourier.coefficients import (
     Coefficients,
     NoiseSpectrum,
@@ -118,11 +117,6 @@ class OctahedralEncoder(Encoder):
         shape: Sequence[int],
     ) -> None:
         super().__init__()
-        if len(shape) != 3 or len(set(shape)) != 1 or channels != 1:
-            found = f"{channels} of {'x'.join(map(str, shape))}"
-            raise InputError.of(
-                "the octahedral encoder", "channels and shape of the data", found, "1, cubes"
-            )
         self.layout = layout
         self.config, self.box, self.z_dim = config, shape[0], model.z_dim
         self.shift_std = model.shift.std(self.box)

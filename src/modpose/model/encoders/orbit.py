@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from modpose.config import Activation, ModelConfig, OrbitEncoderConfig
 from modpose.data.batches import Batch
-from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
 from modpose.model.cells import Cells
 from modpose.model.encoders.encoder import Context, Encoder
@@ -29,7 +28,6 @@ from modpose.model.posterior import LatentLayout, Posterior
 from modpose.model.reflection import either_way_round
 from modpose.nn.perceptron import ACTIVATIONS
 
-KERNEL_OF_BOX, PADDING_OF_BOX = 0.56, 0.16
 RING_WIDTH = 0.6
 WAVES_A_PIXEL = 1.5
 """Harmonics of a ring, per pixel of its radius: waves of four pixels and more."""
@@ -51,11 +49,6 @@ class OrbitEncoder(Encoder):
         Which latent variables there are.
     channels, shape
         Of the images.
-
-    Raises
-    ------
-    InputError
-        If the kernels do not fit the box.
     """
 
     def __init__(
@@ -188,31 +181,9 @@ class Window(NamedTuple):
 
 
 def fit_window(config: OrbitEncoderConfig, shape: Sequence[int], *, centred: bool) -> Window:
-    """Choose the sizes that are not configured, by the box, and check that they go together.
-
-    The defaults make a grid of cells that is symmetric about the middle of a square box, so that
-    quarter turns of the image permute the cells exactly.
-    """
-    box, stride = min(shape), config.stride
-    kernel = config.kernel
-    if kernel is None:
-        kernel = max(box - 2 * round((1 - KERNEL_OF_BOX) / 2 * box), 1)
-        kernel += centred and kernel % 2 == 0
-    padding = config.padding
-    if padding is None:
-        padding = round(PADDING_OF_BOX * box)
-        symmetric = [
-            p for p in range(padding, padding + stride) if (box + 2 * p - kernel) % stride == 0
-        ]
-        padding = symmetric[0] if symmetric else padding
-    where = "the orbit encoder"
-    if centred and kernel % 2 == 0:
-        expected = "an odd side, so that its middle is a pixel, where the shift is not inferred"
-        raise InputError.of(where, "model.encoder.kernel", kernel, expected)
-    if kernel > box + 2 * padding and not centred:
-        expected = f"at most {box + 2 * padding}, the padded box of {box} pixels"
-        raise InputError.of(where, "model.encoder.kernel", kernel, expected)
-    return Window(kernel, padding, stride, centred)
+    """Lay the kernels of an encoder on a box."""
+    kernel, padding = config.sizes(min(shape), centred)
+    return Window(kernel, padding, config.stride, centred)
 
 
 class LiftingConvolution(nn.Module):

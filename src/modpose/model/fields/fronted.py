@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modpose.config import FrontedFieldConfig
-from modpose.errors import InputError
 
 
 class CoordConvField(nn.Module):
@@ -32,8 +31,6 @@ class CoordConvField(nn.Module):
         self, config: FrontedFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
     ) -> None:
         super().__init__()
-        if config.kernel % 2 == 0:
-            raise InputError.of("config", "model.field.kernel", config.kernel, "an odd number")
         dim = len(shape)
         self.shape, self.kernel = tuple(shape), config.kernel
         convolution = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dim]

@@ -20,7 +20,6 @@ from modpose.config import AlignmentStartConfig
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.distributions.normal import DiagonalNormal
-from modpose.errors import InputError
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
 from modpose.model.codebook import centres_of
@@ -67,17 +66,9 @@ def start_aligned(
     Raises
     ------
     InputError
-        Where there are too few volumes, or pictures of the field, for the classes.
+        Where there are too few volumes for the classes.
     """
     encoder, field = cast(OctahedralEncoder, vae.encoder), cast(BasisField, vae.field)
-    per_class = 1 + start.motions
-    if start.classes * per_class > len(field.pictures):
-        raise InputError.of(
-            "train.start",
-            "classes with their motions",
-            start.classes * per_class,
-            f"at most {len(field.pictures)}, the pictures of model.field.count",
-        )
     check_alignable(
         dataset.source.stack.name,
         "the prepared box",

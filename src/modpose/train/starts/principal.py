@@ -18,7 +18,6 @@ from torch import Tensor
 
 from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
-from modpose.errors import InputError
 from modpose.fourier.projection import SETTLED
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.imaging import CentralSlices
@@ -65,18 +64,11 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         The run's configuration.
     quiet
         No progress bar.
-
-    Raises
-    ------
-    InputError
-        Where there are too few images.
     """
     field, projection = vae.field, cast(CentralSlices, vae.imaging).projection
     assert isinstance(field, PrincipalField)
     assert isinstance(config.model.field, PrincipalFieldConfig)
-    count, name = config.model.field.motions, dataset.source.stack.name
-    if len(dataset.train) <= 2 * count:
-        raise InputError.of(name, "the number of images", dataset.n, f"more than {2 * count}")
+    count = config.model.field.motions
     last = projection.box / 2 - 0.5
     low, every, drawn = (
         ImageReader(projection, min(cycles, last))

@@ -22,7 +22,6 @@ from torch.nn.functional import mse_loss, one_hot
 from modpose.config import Config, SubspacesStartConfig
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
-from modpose.errors import InputError
 from modpose.geometry.grids import centre_of_mass
 from modpose.model.encoders.polar import PolarEncoder
 from modpose.model.latents import Latents
@@ -34,8 +33,6 @@ ROUNDS, FIRST, EVERY = 44, 20, 4
 WARMEST = 0.02
 """Temperature of the first round, of scores that are at most 1."""
 CHUNK = 1000
-LEAST_IMAGES = 20
-"""A class must have so many on average."""
 SETTLING = 100
 """Steps over which the learning rate rises while the model is taught."""
 WIDTH = 0.2
@@ -59,17 +56,8 @@ def start_subspaces(
         How many classes, of how many pictures, taught for how long.
     quiet
         No progress bar.
-
-    Raises
-    ------
-    InputError
-        Where there are too few pictures for the classes.
     """
-    count, least = min(start.images, len(dataset.train)), LEAST_IMAGES * start.classes
-    if count < least:
-        expected = f"at least {least}, {LEAST_IMAGES} for each of {start.classes} classes"
-        name = dataset.source.stack.name
-        raise InputError.of(name, "the number of images to find classes in", count, expected)
+    count = min(start.images, len(dataset.train))
     random = np.random.default_rng(config.seed)
     rows = np.sort(random.choice(dataset.train, count, replace=False))
     with Progress("aligned subspaces", ROUNDS + start.steps, quiet=quiet, unit="step") as progress:
