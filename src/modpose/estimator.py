@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -188,8 +188,7 @@ class PoseModel:
             "stopped": learner.state.stopped,
             "alarms": alarms,
         }
-        with self._poses_for(dataset):
-            encoded = self._encode(dataset)
+        encoded = self._encode(dataset)
         found = self._environment["clusters"]
         self._latents = latents_table(encoded, dataset, known, found, config.seed)
         self._environment["alarms"] = judge_fit(
@@ -309,23 +308,15 @@ class PoseModel:
                 "that it was fitted to (see latents); search finds the content and pose of others"
             )
         dataset = self.dataset(x)
-        with self._poses_for(dataset):
-            if not search:
-                return self._encode(dataset, rows=rows, copies=copies)
-            thorough = search if isinstance(search, SearchSettings) else SearchSettings()
-            new = table and not self._fitted_to(dataset)
-            anew = table_hypotheses(self.vae) if new else None
-            return self._encode(dataset, thorough, anew, rows, copies)
+        if not search:
+            return self._encode(dataset, rows=rows, copies=copies)
+        thorough = search if isinstance(search, SearchSettings) else SearchSettings()
+        new = table and not self._fitted_to(dataset)
+        anew = table_hypotheses(self.vae) if new else None
+        return self._encode(dataset, thorough, anew, rows, copies)
 
     def _fitted_to(self, dataset: Dataset) -> bool:
         return is_fitted_to(self._environment, self._record, dataset)
-
-    @contextmanager
-    def _poses_for(self, dataset: Dataset) -> Iterator[None]:
-        """Use what was learned of the poses of single images for these images only."""
-        vae = self.vae
-        with vae.knowing() if self._fitted_to(dataset) else vae.uncorrected():
-            yield
 
     def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
         """Estimate the importance-weighted bound (Burda et al. 2016) of each image.
@@ -347,10 +338,15 @@ class PoseModel:
         check_whole("importance_bound", "samples", samples, 1, 1_000_000)
         check_seed("importance_bound", seed)
         dataset = self.dataset(x)
-        with self._poses_for(dataset):
-            return importance_bounds(
-                self.vae, dataset, samples, device=self.device, seed=seed, quiet=self.quiet
-            )
+        return importance_bounds(
+            self.vae,
+            dataset,
+            samples,
+            device=self.device,
+            seed=seed,
+            quiet=self.quiet,
+            fitted=self._fitted_to(dataset),
+        )
 
     def decode(self, z: ArrayLike, pose_channel: ArrayLike | None = None) -> Floats:
         """Draw the objects upright and centred, without noise.
@@ -401,8 +397,9 @@ class PoseModel:
         """Draw what the model believes is under the noise, in each image's own pose."""
         dataset = self.dataset(x)
         batches = dataset.batches(np.arange(dataset.n), self.vae.whole_batch)
-        with self._poses_for(dataset):
-            return self._pictures([self.vae.reconstruct(b.to(self.device)) for b in batches])
+        fitted = self._fitted_to(dataset)
+        ready = (replace(batch.to(self.device), fitted=fitted) for batch in batches)
+        return self._pictures([self.vae.reconstruct(batch) for batch in ready])
 
     def sample(self, n: int, seed: int = 0) -> Floats:
         """Draw ``n`` upright objects with content from the prior N(0, I)."""
@@ -435,6 +432,7 @@ class PoseModel:
             hypotheses=hypotheses,
             rows=rows,
             copies=copies,
+            fitted=self._fitted_to(dataset),
         )
 
     # --- scikit-learn's manners ---------------------------------------------------------------

@@ -316,8 +316,7 @@ def _go_on(
     config = run.config
     train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
     device = learner.placement.device
-    with learner.vae.knowing():
-        encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
+    encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
     environment = run.environment
     labels = None if environment["labels"] is None else np.asarray(environment["labels"])
     table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed)

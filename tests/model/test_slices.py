@@ -37,9 +37,9 @@ from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations
 from modpose.model.build import build_vae
-from modpose.model.corrections import PoseCorrections
 from modpose.model.encoders.table import TableEncoder
 from modpose.model.fields.slices import SliceField, half_space
+from modpose.model.image_rows import PoseCorrections
 from modpose.model.posterior import LatentLayout
 from modpose.model.settings import SearchSettings
 from modpose.model.vae import Vae

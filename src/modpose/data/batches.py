@@ -35,6 +35,9 @@ class Batch:
         (B, C, ...) what the encoder is shown in place of ``image`` (``data.twin``), or None.
     label
         (B,) int64 known classes, -1 where unknown; None where nothing is trained on them.
+    fitted
+        Whether these are images that the model is fitted to, so that what it holds of each image
+        (:mod:`modpose.model.image_rows`) is theirs.
     """
 
     index: Tensor
@@ -44,6 +47,7 @@ class Batch:
     wedge: Tensor | None = None
     twin: Tensor | None = None
     label: Tensor | None = None
+    fitted: bool = True
 
     def __len__(self) -> int:
         return int(self.index.shape[0])
@@ -81,6 +85,6 @@ class Batch:
             value = getattr(self, field.name)
             if isinstance(value, Pose):
                 changed[field.name] = Pose(*map(change, value))
-            elif value is not None:
+            elif isinstance(value, Tensor):
                 changed[field.name] = change(value)
         return replace(self, **changed)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def encode_dataset(
     hypotheses: DiagonalNormal | None = None,
     rows: NDArray[np.int64] | None = None,
     copies: int = 1,
+    fitted: bool = True,
 ) -> Encoded:
     """Infer content and pose of every image of a data set, in order.
 
@@ -65,6 +66,8 @@ def encode_dataset(
     copies
         Read each image twice so many times, turned evenly round the circle, and keep what most
         copies tell (:func:`modpose.infer.copies.read_copies`); not with ``search``.
+    fitted
+        Whether these are the images that the model was fitted to (``Batch.fitted``).
     """
     given, searched = vae.imaging.poses_given, search is not None
     check_copies(copies, vae.layout, given=given, searched=searched)
@@ -82,7 +85,7 @@ def encode_dataset(
         size = max(1, size // search.modes)
     with Progress("encode" if search is None else "search", len(chosen), quiet=quiet) as progress:
         for batch in dataset.batches(chosen, size):
-            ready = batch.to(device)
+            ready = replace(batch.to(device), fitted=fitted)
             if search is None and copies > 1:
                 values = _encode_copies(vae, ready, generator, copies)
             elif search is None:
@@ -128,7 +131,7 @@ def _encode_batch(
 ) -> dict[str, torch.Tensor]:
     """Infer by the encoder, or from ``posterior``; the bound is the mean over so many samples."""
     if posterior is None:
-        posterior = vae.posterior(batch)
+        posterior = vae.posterior(batch, known=vae.known_poses(batch))
     best = posterior.best()
     bounds = [vae.elbo(batch, posterior, generator) for _ in range(samples)]
     parts = zip(*bounds, strict=True)
@@ -177,14 +180,22 @@ def _latent_values(
 
 
 def importance_bounds(
-    vae: Vae, dataset: Dataset, samples: int, *, device: torch.device, seed: int, quiet: bool
+    vae: Vae,
+    dataset: Dataset,
+    samples: int,
+    *,
+    device: torch.device,
+    seed: int,
+    quiet: bool,
+    fitted: bool = True,
 ) -> Floats:
     """Importance-weighted bound of every image, (N,) nats; parameters as elsewhere here."""
     generator = torch.Generator(device).manual_seed(seed)
     bounds, done = np.empty(dataset.n, np.float32), 0
     with torch.no_grad(), Progress("importance weights", dataset.n, quiet=quiet) as progress:
         for batch in dataset.batches(np.arange(dataset.n), vae.whole_batch):
-            found = vae.importance_bound(batch.to(device), samples, generator)
+            ready = replace(batch.to(device), fitted=fitted)
+            found = vae.importance_bound(ready, samples, generator)
             bounds[done : done + len(batch)] = found.cpu().numpy()
             done += len(batch)
             progress.advance(len(batch), 0.0)
@@ -265,7 +276,8 @@ def _search_space(
 ) -> dict[str, torch.Tensor]:
     """Search all poses of volumes, and keep the encoder's where its bound is the higher one."""
     own = _encode_batch(vae, batch, generator)
-    found = _encode_batch(vae, batch, generator, posterior=vae.posterior(batch, search=settings))
+    searched = vae.posterior(batch, known=vae.known_poses(batch), search=settings)
+    found = _encode_batch(vae, batch, generator, posterior=searched)
     gain = found["elbo"] - own["elbo"]
     better = gain > 0
     kept = {

@@ -10,12 +10,14 @@ from modpose.config import Config, MlpEncoderConfig, SpectralConfig
 from modpose.config.facts import Facts, check_config
 from modpose.fourier.projection import Projection
 from modpose.model.encoders import Place, build_encoder
+from modpose.model.encoders.encoder import Encoder
 from modpose.model.imaging import CentralSlices, Imaging, RealSpace
 from modpose.model.memory import bounded_memory
 from modpose.model.posterior import LatentLayout
 from modpose.model.terms import Term
 from modpose.model.terms.affinity import AffinityTerm
 from modpose.model.terms.contrast import ContrastTerm
+from modpose.model.terms.supervision import PoseSupervisionTerm
 from modpose.model.vae import Vae
 
 
@@ -76,7 +78,7 @@ def assemble(
         shape=shape,
         channels=channels,
         n_images=n_images,
-        terms=_terms(config, affinity),
+        terms=_terms(config, encoder, affinity),
     )
 
 
@@ -87,8 +89,8 @@ def _imaging(config: Config, shape: Sequence[int]) -> Imaging:
     return RealSpace(len(shape))
 
 
-def _terms(config: Config, affinity: AffinityTerm | None) -> list[Term]:
-    terms: list[Term] = []
+def _terms(config: Config, encoder: Encoder, affinity: AffinityTerm | None) -> list[Term]:
+    terms: list[Term] = [PoseSupervisionTerm()] if encoder.poses_in_space else []
     if config.train.contrast is not None:
         terms.append(ContrastTerm(config.train.contrast))
     return terms if affinity is None else [*terms, affinity]

@@ -6,8 +6,7 @@ field at posed coordinates -> observation -> likelihood; or, of projections, sli
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -17,12 +16,12 @@ from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.geometry.grids import disc, half_box, lattice
 from modpose.geometry.pose import Pose
-from modpose.model.corrections import PoseCorrections
 from modpose.model.fields import build_field
 from modpose.model.fields.basis import BasisField
 from modpose.model.fields.conv import ConvField
 from modpose.model.fields.dense import DenseField
 from modpose.model.fields.fronted import CoordConvField
+from modpose.model.image_rows import PoseCorrections
 from modpose.model.imaging import CentralSlices, Imaging
 from modpose.model.latents import Latents
 from modpose.model.posterior import LatentLayout
@@ -107,16 +106,15 @@ class GenerativeModel(nn.Module):
     def given_pose(self, batch: Batch) -> Pose:
         """Poses (B,) that came with the images, corrected where they are being refined."""
         assert batch.pose is not None, "the model needs given poses"
-        return batch.pose if self.corrections is None else self.corrections(batch.index, batch.pose)
+        if self.corrections is None or not batch.fitted:
+            return batch.pose
+        return cast(Pose, self.corrections(batch.index, batch.pose))
 
-    @contextmanager
-    def uncorrected(self) -> Iterator[None]:
-        """Take given poses as they are for a while: corrections belong to the images fitted to."""
-        corrections, self.corrections = self.corrections, None
-        try:
-            yield
-        finally:
-            self.corrections = corrections
+    def pose_penalty(self, batch: Batch) -> Tensor | float:
+        """Minus the log prior of what corrects the given poses, (B,) nats."""
+        if self.corrections is None or not batch.fitted:
+            return 0.0
+        return self.corrections.penalty(batch.index)
 
     def upright_natural(self, u: Tensor, z: Tensor) -> Tensor:
         """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""

@@ -156,7 +156,8 @@ class Posterior(NamedTuple):
     The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
     shift that a cell fixes has a log s.d. of minus infinity.  The pose channel (B, C, p), where
     there is one, is a number without a distribution.  ``first`` is what was believed before a
-    second look, where that is trained as well.
+    second look, where that is trained as well.  ``known_pose_log_prob`` (B,) is the log density, in
+    nats, that the encoder gives to poses which a search found, where it learns from them.
     """
 
     layout: LatentLayout
@@ -168,6 +169,7 @@ class Posterior(NamedTuple):
     turn: SO3Normal | None = None
     channel: Tensor | None = None
     first: Posterior | None = None
+    known_pose_log_prob: Tensor | None = None
 
     @property
     def rotation(self) -> DiagonalNormal | SO3Normal | None:

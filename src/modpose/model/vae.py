@@ -6,8 +6,7 @@ encoder -> posterior -> pose on coordinates -> field -> observation -> likelihoo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -20,11 +19,11 @@ from modpose.data.batches import Batch
 from modpose.geometry.pose import rotate_images
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.generative import GenerativeModel
+from modpose.model.image_rows import KnownPoses, SearchedPoses
 from modpose.model.imaging import Imaging
 from modpose.model.latents import Latents, joined
 from modpose.model.objective import Elbo, Objective
 from modpose.model.posterior import LatentLayout, Posterior
-from modpose.model.searched import SearchedPoses
 from modpose.model.settings import SpaceSearch
 from modpose.model.terms import Term
 from modpose.nn.frozen import frozen
@@ -77,7 +76,6 @@ class Vae(GenerativeModel):
         self.encoder: Encoder = encoder
         self.cells, self.beside = config.train.cells, nn.ModuleList(terms)
         self.searched = SearchedPoses(n_images) if encoder.poses_in_space else None
-        self.knows = False
 
     @property
     def terms(self) -> list[Term]:
@@ -122,13 +120,14 @@ class Vae(GenerativeModel):
         bound = partial(
             self.elbo, batch, generator=generator, pixels=pixels, hold_content=hold_content
         )
-        if self.searched is not None and self.training:
-            return self._supervised(batch, self.searched, generator)
         turn = None
         if augment:
             size, device = len(batch), batch.image.device
             turn = 2 * math.pi * torch.rand(size, generator=generator, device=device)
-        posterior = self.posterior(batch, turn, angle_prior=angle_prior)
+        known = self.known_poses(batch) if self.training else None
+        posterior = self.posterior(
+            batch, turn, angle_prior=angle_prior, known=known, generator=generator
+        )
         elbo, first_pass = bound(posterior, decoded_images=decoded_images), None
         if posterior.first is not None:
             few = math.ceil(FIRST_PASSED * (decoded_images or len(batch)))
@@ -136,17 +135,6 @@ class Vae(GenerativeModel):
                 parts = bound(posterior.first, decoded_images=few)
             first_pass = Elbo(*(self.encoder.first_pass_weight * part for part in parts))
         return Objective(elbo, first_pass, self._losses(batch, posterior, generator))
-
-    def _supervised(
-        self, batch: Batch, searched: SearchedPoses, generator: torch.Generator | None
-    ) -> Objective:
-        """Take the bound at poses that a search found, and teach them to the encoder."""
-        known, width = searched.at(batch.index)
-        context = Context(self, known=known, known_width=width)
-        posterior, density = self.encoder.supervised(batch, context, generator)
-        elbo = self.elbo(batch, posterior, generator)
-        terms = self._losses(batch, posterior, generator)
-        return Objective(elbo, None, {"pose_supervision": -density} | terms)
 
     def _losses(
         self, batch: Batch, posterior: Posterior, generator: torch.Generator | None
@@ -171,8 +159,7 @@ class Vae(GenerativeModel):
         """Return the bound that ``posterior`` gives; parameters as in :meth:`forward`."""
         latents, log_weight = self._hypotheses(posterior, generator)
         kl = posterior.kl(exact=not self.training)
-        if self.corrections is not None:
-            kl = kl._replace(pose=kl.pose + self.corrections.penalty(batch.index))
+        kl = kl._replace(pose=kl.pose + self.pose_penalty(batch))
         if hold_content:
             latents = latents._replace(z=torch.zeros_like(latents.z))
             kl = kl._replace(content=torch.zeros_like(kl.content))
@@ -192,18 +179,24 @@ class Vae(GenerativeModel):
         centre: Tensor | None = None,
         *,
         angle_prior: float = 1.0,
+        known: KnownPoses | None = None,
         search: SpaceSearch | None = None,
+        generator: torch.Generator | None = None,
     ) -> Posterior:
         """q(content, pose | image); with ``turn`` (B,), as read from copies turned by that angle.
 
         Radians; about the middle, or about ``centre`` (B, 2) pixels.  What is inferred of the
-        copies is turned back.  ``angle_prior`` as in :meth:`forward`; ``search`` searches all
-        poses of volumes in place of the few that the encoder proposes.
+        copies is turned back.  Other parameters as in
+        :class:`modpose.model.encoders.encoder.Context`.
         """
-        known = None
-        if self.searched is not None and self.knows:
-            known = self.searched.at(batch.index)[0]
-        context = Context(self, turn=turn, angle_prior=angle_prior, known=known, search=search)
+        context = Context(
+            self,
+            turn=turn,
+            angle_prior=angle_prior,
+            known=known,
+            search=search,
+            generator=generator,
+        )
         if turn is not None:
             batch = batch.with_image(rotate_images(batch.image, turn, self.coordinates, centre))
         if batch.twin is not None:  # an evil twin, which the encoder sees in place of the image
@@ -213,14 +206,11 @@ class Vae(GenerativeModel):
         assert told == self.layout.reflects, "the encoder's cells do not tell what they have to"
         return posterior if turn is None else posterior.turned_back(turn, centre)
 
-    @contextmanager
-    def knowing(self) -> Iterator[None]:
-        """Consider, for a while, the poses that were searched: for the images fitted to alone."""
-        before, self.knows = self.knows, True
-        try:
-            yield
-        finally:
-            self.knows = before
+    def known_poses(self, batch: Batch) -> KnownPoses | None:
+        """Poses that a search found before training, if the model is fitted to these images."""
+        if self.searched is None or not batch.fitted:
+            return None
+        return self.searched.at(batch.index)
 
     def _hypotheses(
         self, posterior: Posterior, generator: torch.Generator | None
@@ -257,7 +247,7 @@ class Vae(GenerativeModel):
         generator
             Source of all randomness.
         """
-        posterior = self.posterior(batch)
+        posterior = self.posterior(batch, known=self.known_poses(batch))
         latents = posterior.sample(samples, generator)
         recon = torch.cat(
             [
@@ -278,4 +268,4 @@ class Vae(GenerativeModel):
         Tensor
             (B, *shape, C) expected pixel values.
         """
-        return self.draw(batch, self.posterior(batch).best())
+        return self.draw(batch, self.posterior(batch, known=self.known_poses(batch)).best())

@@ -22,6 +22,7 @@ from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError, TrainingError
+from modpose.model.image_rows import rows_trained_in
 from modpose.model.objective import Objective
 from modpose.model.terms.affinity import AffinityTerm
 from modpose.model.vae import Vae
@@ -147,7 +148,7 @@ def set_up(vae: Vae, config: Config) -> Learner:
     train = config.train
     placement = Placement.of(train)
     vae.to(placement.device)
-    rows = _rows(vae)
+    rows = rows_trained_in(vae)
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
     optimizers += [torch.optim.SparseAdam([row], lr=rate) for row, rate in rows.items()]
@@ -155,14 +156,6 @@ def set_up(vae: Vae, config: Config) -> Learner:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return Learner(placement, vae, optimizers, TrainState())
-
-
-def _rows(vae: Vae) -> dict[Tensor, float]:
-    """Tables with a row an image that are trained, and the learning rate of each."""
-    rows = vae.encoder.per_image()
-    if vae.corrections is not None:
-        rows |= vae.corrections.per_image()
-    return {row: rate for row, rate in rows.items() if row.requires_grad}
 
 
 def run_epochs(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from modpose.data.batches import Batch
-from modpose.geometry.pose import Pose
+from modpose.model.image_rows import KnownPoses
 from modpose.model.posterior import Posterior
 from modpose.model.settings import SpaceSearch
 
@@ -45,34 +45,20 @@ class Context:
     angle_prior
         How many times such a prior counts.
     known
-        Poses (B,) that a search found for these images before training; None: unknown.
-    known_width
-        (B, 2) their s.d. of rotation, radians, and shift, pixels.
+        Poses that a search found for these images before training; None: unknown.  In training an
+        encoder takes these and learns to propose them; otherwise it considers them.
     search
         Search all poses in place of the few that the encoder proposes.
+    generator
+        Source of all randomness.
     """
 
     render: Render
     turn: Tensor | None = None
     angle_prior: float = 1.0
-    known: Pose | None = None
-    known_width: Tensor | None = None
+    known: KnownPoses | None = None
     search: SpaceSearch | None = None
-
-
-class Supervised(NamedTuple):
-    """What an encoder makes of images of known pose.
-
-    Attributes
-    ----------
-    posterior
-        At these poses.
-    density
-        (B,) log density of the poses under the encoder, which learns from it.
-    """
-
-    posterior: Posterior
-    density: Tensor
+    generator: torch.Generator | None = None
 
 
 class Encoder(nn.Module):
@@ -98,13 +84,3 @@ class Encoder(nn.Module):
     def forward(self, batch: Batch, context: Context) -> Posterior:
         """Propose q(content, pose | image) for B images."""
         raise NotImplementedError
-
-    def supervised(
-        self, batch: Batch, context: Context, generator: torch.Generator | None
-    ) -> Supervised:
-        """Return the posterior at known poses, and how well the encoder knows these."""
-        raise NotImplementedError
-
-    def per_image(self) -> dict[Tensor, float]:
-        """Tables with a row an image, trained by sparse Adam, and the learning rate of each."""
-        return {}

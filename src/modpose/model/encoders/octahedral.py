@@ -43,8 +43,9 @@ from modpose.geometry.rotations import (
 )
 from modpose.model.codebook import Codebook, RankedPoses
 from modpose.model.encoders.cube import cell_rotations, permutations
-from modpose.model.encoders.encoder import Context, Encoder, Supervised
+from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.fields.basis import BasisField
+from modpose.model.image_rows import KnownPoses
 from modpose.model.posterior import LatentLayout, Posterior
 from modpose.model.settings import SpaceSearch
 from modpose.nn.perceptron import perceptron, start_small
@@ -155,10 +156,12 @@ class OctahedralEncoder(Encoder):
 
     def forward(self, batch: Batch, context: Context) -> Posterior:
         """Propose a cell for each of the best poses, known ones among them."""
-        field = cast(BasisField, context.render.field)
+        field, known = cast(BasisField, context.render.field), context.known
         seen = self.coefficients(batch)
+        if self.training and known is not None:
+            return self._at_known(seen, known, field, context)
         with torch.no_grad():
-            found = self.poses(seen, field, context.search, context.known)
+            found = self.poses(seen, field, context.search, None if known is None else known.pose)
         count = len(found.score) // len(batch)
         owner = torch.arange(len(batch)).repeat_interleave(count)
         pose = Pose(found.rotation, found.shift)
@@ -170,19 +173,16 @@ class OctahedralEncoder(Encoder):
         shape = (len(batch), count)
         return self.layout.posterior(params.reshape(*shape, -1), weight.reshape(shape))
 
-    def supervised(
-        self, batch: Batch, context: Context, generator: torch.Generator | None
-    ) -> Supervised:
+    def _at_known(
+        self, seen: Coefficients, known: KnownPoses, field: BasisField, context: Context
+    ) -> Posterior:
         """Take the poses that a search found, and tell how well the network knows them."""
-        field = cast(BasisField, context.render.field)
-        pose, width = context.known, context.known_width
-        assert pose is not None and width is not None
-        seen = self.coefficients(batch)
-        params = self.lay_out(self.contents(seen, pose, field), pose, width)
+        params = self.lay_out(self.contents(seen, known.pose, field), known.pose, known.width)
         posterior = self.layout.one_cell(params)
         with torch.no_grad():
-            z = posterior.sample(1, generator).z[:, 0]
-        return Supervised(posterior, self.learn_poses(seen, pose, z, field, generator))
+            z = posterior.sample(1, context.generator).z[:, 0]
+        nats = self.learn_poses(seen, known.pose, z, field, context.generator)
+        return posterior._replace(known_pose_log_prob=nats)
 
     def lay_out(self, content: Tensor, pose: Pose, width: Tensor) -> Tensor:
         """Put parameters in the order that the posterior reads them, (B, n_params).

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modpose.config import TableEncoderConfig
 from modpose.data.batches import Batch
 from modpose.model.encoders.encoder import Context, Encoder
+from modpose.model.image_rows import ImageRows
 from modpose.model.posterior import LatentLayout, Posterior
 
 ZERO_START = -4.0
@@ -25,11 +26,10 @@ class TableEncoder(Encoder):
 
     def __init__(self, config: TableEncoderConfig, n_images: int, layout: LatentLayout) -> None:
         super().__init__()
-        self.layout, self.lr = layout, config.lr
+        self.layout = layout
         self.z_dim = z_dim = layout.z_dim
-        self.rows = nn.Embedding(n_images, layout.n_params, sparse=True)
+        self.rows = ImageRows(n_images, layout.n_params, config.lr)
         self.rows.weight.requires_grad_(not config.frozen)
-        torch.nn.init.zeros_(self.rows.weight)
         mean, log_std = torch.zeros(n_images, z_dim), torch.full((n_images, z_dim), ZERO_START)
         if config.init == "random":
             noise = torch.randn(2, n_images, z_dim)
@@ -46,7 +46,3 @@ class TableEncoder(Encoder):
     def forward(self, batch: Batch, context: Context) -> Posterior:
         """Look up the rows of the images at ``batch.index``."""
         return self.layout.one_cell(self.rows(batch.index))
-
-    def per_image(self) -> dict[Tensor, float]:
-        """Give the rows and their learning rate."""
-        return {self.rows.weight: self.lr}

@@ -179,7 +179,7 @@ def _fit_content(vae: Vae, dataset: Dataset, z: Tensor, generator: torch.Generat
     assert vae.searched is not None
     amounts = torch.cat(
         [
-            encoder.amounts(encoder.coefficients(batch), vae.searched.at(batch.index)[0], field)
+            encoder.amounts(encoder.coefficients(batch), vae.searched.at(batch.index).pose, field)
             for batch in _batches(dataset)
         ]
     )

@@ -1,0 +1,113 @@
+"""What a model holds of each image that it is fitted to: a row an image.
+
+Rows are those of the images that were fitted to and of no others: ``Batch.fitted`` says which.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modpose.config import PoseRefinementConfig
+from modpose.geometry.pose import Pose
+from modpose.geometry.rotations import rotation_of_vector
+
+
+class ImageRows(nn.Embedding):
+    """A row of numbers an image, zero at first, trained by an optimiser of its own (sparse Adam).
+
+    Parameters
+    ----------
+    n_images
+        Number of rows.
+    size
+        Numbers of a row.
+    lr
+        Learning rate.
+    """
+
+    def __init__(self, n_images: int, size: int, lr: float) -> None:
+        super().__init__(n_images, size, sparse=True)
+        self.lr = lr
+        nn.init.zeros_(self.weight)
+
+
+def rows_trained_in(model: nn.Module) -> dict[Tensor, float]:
+    """Return all rows of a model that are trained, and the learning rate of each."""
+    rows = (part for part in model.modules() if isinstance(part, ImageRows))
+    return {part.weight: part.lr for part in rows if part.weight.requires_grad}
+
+
+class PoseCorrections(nn.Module):
+    """Corrections of given poses: a rotation vector and a shift, in units of their prior's s.d.
+
+    The rotation acts last, about the axes of the microscope.  Rows are point estimates (maximum a
+    posteriori), so what they add to the objective is the prior's penalty and no KL divergence.
+    """
+
+    scale: Tensor
+
+    def __init__(self, config: PoseRefinementConfig, n_images: int) -> None:
+        super().__init__()
+        self.rows = ImageRows(n_images, 5, config.lr)
+        turn, shift = math.radians(config.rotation_std_deg), config.shift_std_px
+        self.register_buffer("scale", torch.tensor([turn] * 3 + [shift] * 2), persistent=False)
+
+    def forward(self, index: Tensor, pose: Pose) -> Pose:
+        """Return the corrected poses (B,) of the images at ``index`` (B,)."""
+        change = self.rows(index) * self.scale
+        turn = rotation_of_vector(change[:, :3])
+        return Pose(turn @ pose.rotation, pose.shift + change[:, 3:])
+
+    def penalty(self, index: Tensor) -> Tensor:
+        """Minus the log prior of the corrections, but for its constant, (B,) nats."""
+        rows: Tensor = self.rows(index)
+        return 0.5 * rows.square().sum(-1)
+
+
+class KnownPoses(NamedTuple):
+    """Poses (B,) that a search found before training.
+
+    Attributes
+    ----------
+    pose
+        Of the images.
+    width
+        (B, 2) s.d. of rotation, radians, and shift, voxels.
+    """
+
+    pose: Pose
+    width: Tensor
+
+
+class SearchedPoses(nn.Module):
+    """Poses that a search found before training, of each of N volumes: what an encoder learns from.
+
+    Parameters
+    ----------
+    n_images
+        N.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    width: Tensor
+
+    def __init__(self, n_images: int) -> None:
+        super().__init__()
+        self.register_buffer("rotation", torch.eye(3).repeat(n_images, 1, 1))
+        self.register_buffer("shift", torch.zeros(n_images, 3))
+        self.register_buffer("width", torch.ones(n_images, 2))
+
+    def set(self, rotation: Tensor, shift: Tensor, width: Tensor) -> None:
+        """Keep rotations (N, 3, 3), shifts (N, 3), and their s.d. (N, 2), radians and voxels."""
+        self.rotation.copy_(rotation)
+        self.shift.copy_(shift)
+        self.width.copy_(width)
+
+    def at(self, index: Tensor) -> KnownPoses:
+        """Take the images at ``index`` (B,)."""
+        return KnownPoses(Pose(self.rotation[index], self.shift[index]), self.width[index])
