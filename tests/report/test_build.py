@@ -203,7 +203,7 @@ def test_a_report_of_an_older_version_is_replaced_and_a_figure_of_the_user_is_no
     assert (page.parent / "mine.png").read_bytes() == b"mine"
     (page.parent / ".files.json").write_text('{"files": ["index.html"]}')
     figure.write_bytes(b"mine, too")
-    with pytest.raises(InputError, match="is no file of a report"):
+    with pytest.raises(InputError, match="is not a file of a report"):
         build_report(bare, quiet=True)
     assert figure.read_bytes() == b"mine, too"
 

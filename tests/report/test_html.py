@@ -176,7 +176,7 @@ def test_notes_name_what_is_wrong() -> None:
     metrics = quiet_metrics()
     falling = metrics | {"val_elbo": -2000 - 0.5 * np.abs(metrics["epoch"] - 50.0)}
     assert "best at epoch 50 of 100" in notes(falling)
-    assert "almost nothing" in notes(metrics | {"val_kl_content": np.full(100, 0.01)})
+    assert "almost no information" in notes(metrics | {"val_kl_content": np.full(100, 0.01)})
     z = np.random.default_rng(0).standard_normal((50, 3)) * [1, 1, 0.01]
     assert "Hardly used latents: 1 of 3" in notes(metrics, z)
     assert "unsure of the angle (median s.d. 80°)" in notes(metrics, None, np.full(50, 80.0))

@@ -78,7 +78,7 @@ def test_report_shows_classes_affinities_pose_channel_and_corners(run: Run) -> N
     page = build_report(run.path, quiet=True).read_text()
     for name in ("classes", "affinities", "pose-channel", "corners"):
         assert (run.path / "report" / f"{name}.png").stat().st_size > 2000
-    assert "Affinities asked for and got" in page and "validation images" in page
+    assert "Requested and learned affinities" in page and "validation images" in page
 
 
 def test_map_places_the_known_and_finds_the_far(run: Run) -> None:

@@ -128,7 +128,7 @@ def test_the_group_of_a_known_object(
     assert weights == sorted(weights, reverse=True)
     names = {picture.name for picture in section.pictures}
     assert names == ({"symmetry.png"} if group == "C1" else {"symmetry.png", "ambiguous.png"})
-    assert ("No image of these has two" in section.caption) == (group == "C1")
+    assert ("None of these images has two" in section.caption) == (group == "C1")
 
 
 def test_a_disc_prefers_no_angle() -> None:
@@ -235,7 +235,7 @@ def test_the_section_gives_the_numbers() -> None:
     assert float(rows["change of content, mean"][0].removesuffix(" %")) <= 5
     assert rows["all images"][0].startswith("C1, median 0.")
     assert all(row[-1] for row in section.table)  # every number is explained
-    assert "turned by every 10° and shifted by ±8 px" in section.caption
+    assert "rotated in steps of 10° and shifted by ±8 px" in section.caption
     assert [picture.name for picture in section.pictures] == ["equivariance.png"]
 
 

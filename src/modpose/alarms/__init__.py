@@ -1,4 +1,4 @@
-"""Alarms: what looks wrong about data or a result is said at once, in one or two sentences."""
+"""Alarms: warnings of one or two sentences about data or results that look wrong."""
 
 from modpose.alarms.images import data_alarms
 from modpose.run.alarm import Alarm, stored_alarms

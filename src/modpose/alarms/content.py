@@ -1,4 +1,4 @@
-"""Content that tells only how strong an image is, or how far it was out of focus."""
+"""Content that encodes only the contrast or the defocus of an image."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from modpose.observe.ctf import CtfColumn
 from modpose.run.alarm import Alarm
 
 USED = 0.3
-"""Least standard deviation of a latent that tells something."""
+"""Smallest standard deviation of a latent that is used."""
 OF_DEFOCUS = 0.35
-"""Fraction of the variance of content that defocus explains, at least, for an alarm."""
+"""Smallest fraction of the variance of content explained by defocus that raises an alarm."""
 PROPORTIONAL = 0.85
-"""Fraction of the differences between pictures that is the same picture, stronger or weaker."""
+"""Smallest fraction of the differences between pictures that is only a change of strength."""
 BOTH = (0.6, 0.3)
-"""The same, and the fraction of content that the images' strength explains, where both hold."""
+"""The same limit, and that for the fraction of content explained by the images' strength; both
+must hold.
+"""
 OF_STRENGTH = 0.7
-"""The latter where there are no pictures."""
+"""The second limit if the model draws no pictures."""
 VARIED = 0.1
-"""Least difference between pictures, relative to their mean."""
+"""Smallest difference between pictures, relative to their mean."""
 PICTURES = 16
 FEWEST = 50
 POWERS = 3
@@ -31,7 +33,7 @@ Decode = Callable[[Floats], Floats]
 
 
 def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Alarm | None:
-    """Tell whether content is no more than the contrast or the defocus of an image.
+    """Check whether content is only the contrast or the defocus of an image.
 
     Parameters
     ----------
@@ -51,17 +53,17 @@ def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Al
     if defocus is not None and explained(of_sample, defocus) > OF_DEFOCUS:
         return Alarm(
             "content",
-            "Content follows the defocus of an image: it tells little of the object. The CTF "
-            "may be wrong or unused; do not read conformations into the content.",
+            "Content follows the defocus of an image and says little about the object. The CTF "
+            "may be wrong or unused; do not interpret content as conformations.",
         )
     of_strength = explained(of_sample, np.log(np.maximum(sample.spread, 1e-30)))
     same = None if decode is None else proportional(z, decode)
     if _only_strength(of_strength, same):
         return Alarm(
             "content",
-            "Content tells little more than the contrast of an image: the objects that it draws "
-            "differ only in strength. Normalise the images (--normalize background), or read "
-            "nothing else into the content.",
+            "Content is little more than the contrast of an image: the objects that it draws "
+            "differ only in strength. Normalise the images (--normalize background), or do "
+            "not interpret the content further.",
         )
     return None
 
@@ -83,7 +85,7 @@ def _defocus(sample: Sample) -> Floats | None:
 def explained(z: Floats, cause: Floats) -> float:
     """Return the fraction of the variance of content (M, k) that a smooth curve of (M,) explains.
 
-    The curve is a polynomial of the ranks, fitted to one half of the images and judged by the
+    The curve is a polynomial of the ranks, fitted to one half of the images and tested on the
     other, so that chance explains nothing.
     """
     rank = np.argsort(np.argsort(cause, kind="stable"), kind="stable") / max(1, len(cause) - 1)
@@ -104,7 +106,7 @@ def _only_strength(of_strength: float, same: float | None) -> bool:
 
 
 def proportional(z: Floats, decode: Decode) -> float:
-    """Return the fraction of differences between pictures that is one picture, more or less of it.
+    """Return the fraction of the differences between pictures that is a multiple of their mean.
 
     Pictures that hardly differ give 0.
     """

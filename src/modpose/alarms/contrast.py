@@ -1,4 +1,4 @@
-"""Inverted contrast: particles darker than what surrounds them."""
+"""Inverted contrast: particles darker than their surroundings."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from modpose.observe.ctf import CtfColumn, apply_ctf
 from modpose.run.alarm import Alarm
 
 CENTRE, RIM = 0.5, 0.9
-"""Radii, in halves of the shortest side, of the disc that is compared and of its surroundings."""
+"""Radii of the central disc and of its surroundings, in half the shortest side."""
 DARK = -5.0
 """Standard errors below which the centre is darker than the rim."""
 FEWEST, MOST = 8, 500
-"""Images that are looked at."""
+"""Number of images that are checked."""
 
 
 def contrast_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether the centre of noisy particle images is darker than their rim.
+    """Check whether the centre of noisy particle images is darker than their rim.
 
-    The mean of the centre less that of the rim is compared with its standard error over the
-    images.  Images with a CTF are filtered with it first, which weighs what the microscope shows.
+    The mean of the centre minus that of the rim is compared with its standard error over the
+    images.  Images with a CTF are filtered with it first, which gives weight to the measured
+    frequencies.
     """
     if not sample.particle_like or len(sample.rows) < FEWEST:
         return None
@@ -35,7 +36,7 @@ def contrast_alarm(sample: Sample) -> Alarm | None:
 
 
 def darkness(sample: Sample) -> float:
-    """Return the mean of the centre less that of the rim, in standard errors over the images."""
+    """Return the mean of the centre minus that of the rim, in standard errors over the images."""
     sample = smaller(sample, MOST)
     images = _filtered(sample)
     centre, rim = sample.radius <= CENTRE, sample.radius >= RIM

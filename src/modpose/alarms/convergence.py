@@ -1,4 +1,4 @@
-"""A fit that ended while it was still getting better."""
+"""A fit that ended while it was still improving."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from modpose.alarms.sample import Floats
 from modpose.run.alarm import Alarm
 
 FEWEST = 4
-"""Epochs from which a curve can be judged."""
+"""Smallest number of epochs for judging a curve."""
 LATE = 0.25
-"""Part of the epochs, the last, whose gain counts."""
+"""Fraction of the epochs, at the end, whose gain counts."""
 OF_CLIMB, NATS = 0.02, 0.5
-"""Gains below both this fraction of all that was gained and this many nats are no matter."""
+"""Gains below this fraction of the total gain, or below this many nats, are ignored."""
 CERTAIN = 4.0
-"""Standard errors that a gain must exceed."""
+"""Number of standard errors that a gain must exceed."""
 SHORT, STEPS = 12, 5
-"""A curve of no more epochs is judged by whether the last few of them all rose."""
+"""A curve with at most this many epochs is short, and judged differently."""
 HOT, OF_SHORT_CLIMB = 0.5, 0.1
-"""In a short curve: epochs whose learning rate is at least this part of the largest, of which the
-last must not gain more than this part of the climb."""
+"""For a short curve: only epochs with at least this fraction of the largest learning rate count,
+and the last of them must not gain more than this fraction of the total.
+"""
 LAST_NATS = 1.0
-"""Where epochs are fewer than four: what the last one must gain."""
+"""With fewer than four epochs: gain of the last one, in nats, that raises the alarm."""
 
 
 def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") -> Alarm | None:
-    """Tell whether the bound was still rising when training stopped.
+    """Check whether the bound was still rising when training stopped.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def convergence_alarm(rows: Sequence[Mapping[str, float]], stopped: str = "") ->
 
 
 def _cut_short(curve: Floats, rows: Sequence[Mapping[str, float]]) -> Alarm | None:
-    """Judge a short fit by its last epoch at a high learning rate: a falling rate ends any rise."""
+    """Judge a short fit by its last epoch at a high learning rate; a low one flattens a curve."""
     rates = np.array([row.get("lr", np.nan) for row in rows], np.float64)
     if not np.isfinite(rates).all() or rates.max() <= 0:
         return None
@@ -66,7 +67,7 @@ def _cut_short(curve: Floats, rows: Sequence[Mapping[str, float]]) -> Alarm | No
         return None
     return Alarm(
         "convergence",
-        f"The fit had not converged: it still gained {gain:.1f} nats an epoch when the learning "
+        f"The fit had not converged: it still gained {gain:.1f} nats per epoch when the learning "
         f"rate began to fall, after {last + 1} of {len(curve)} epochs. Train for longer: modpose "
         "resume RUN --epochs N.",
     )
@@ -78,8 +79,8 @@ def _after_few(curve: Floats, stopped: str) -> Alarm | None:
     if len(curve) and stopped == "max-minutes":
         return Alarm(
             "convergence",
-            f"Time was up after {epochs}, which is too early for a good model. Go on with modpose "
-            "resume RUN and a larger --max-minutes.",
+            f"The time limit ended the fit after {epochs}, too early for a good model. Continue "
+            "with modpose resume RUN and a larger --max-minutes.",
         )
     if len(curve) < 2 or curve[-1] - curve[-2] < LAST_NATS:
         return None
@@ -91,7 +92,7 @@ def _after_few(curve: Floats, stopped: str) -> Alarm | None:
 
 
 def _curve(rows: Sequence[Mapping[str, float]]) -> tuple[Floats, str]:
-    """Return the ELBO of the held-out images where there are some, and what to call it."""
+    """Return the ELBO curve of the held-out images, else of the training images, and its name."""
     for key, name in (("val_elbo", "validation"), ("elbo", "training")):
         values = np.array([row.get(key, np.nan) for row in rows], np.float64)
         values = values[np.isfinite(values)]
@@ -101,7 +102,7 @@ def _curve(rows: Sequence[Mapping[str, float]]) -> tuple[Floats, str]:
 
 
 def late_gain(curve: Floats) -> tuple[float, float]:
-    """Return what a line through the last quarter of a curve rises by, and its standard error."""
+    """Return the rise of a line through the last quarter of a curve, and its standard error."""
     count = max(3, round(LATE * len(curve)))
     late = curve[-count:]
     x = np.arange(count) - (count - 1) / 2

@@ -1,10 +1,9 @@
 """A CTF that does not fit the power spectra of the images.
 
-Defocus differs between images, so at each frequency the CTF is large in some images and small in
-others, and so is the power of what the microscope transmits.  How strongly the two go together
-over all images, shell by shell, tells whether the CTF fits; it is compared with what other
-defoci give.  No single box decides, and neither background nor the particle's own spectrum, which
-are the same for all images, matter.
+Defocus differs between images.  So at each frequency the CTF is large in some images and small in
+others, and the power of the images must follow it.  The strength of this relation, over all images
+and shells, is compared with that for other defoci.  The result does not depend on a single image,
+nor on the background and the particle's own spectrum, which are the same for all images.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from modpose.run.alarm import Alarm
 FACTORS = tuple(np.geomspace(0.4, 2.5, 33).round(3))
 """Factors on the defocus that are tried."""
 NEAR = 1.12
-"""Factors up to this, and down to its inverse, are what the given CTF is."""
+"""A factor up to this, or down to its inverse, counts as the given CTF."""
 SHUFFLES = 20
 FIRST_SHELL = 2
-"""Cycles a box below which the power is that of uneven backgrounds."""
+"""Cycles per box below which uneven backgrounds dominate the power."""
 CLEAR = 15.0
 """Nats by which another CTF must be better than the given one, and better than chance."""
 WORSE = 0.93
-"""The given CTF explains at most this fraction of what the other does."""
+"""For an alarm, the gain of the given CTF must be at most this fraction of that of the other."""
 EXPECTED = 40.0
-"""Nats that a fitting CTF would gain, at least, where its absence is an alarm."""
+"""Smallest expected gain of a right CTF, nats, for an alarm if the given one gains nothing."""
 FEWEST = 50
 MOST, BOX = 500, 64
-"""Images that are looked at, and the side that they are Fourier-cropped to."""
+"""Number of images that are checked, and the side to which they are Fourier-cropped."""
 
 Parameters = NDArray[np.float32]
 
@@ -50,11 +49,11 @@ class CtfFit:
     given
         Log-likelihood that the given CTF gains, nats.
     best, factor
-        The most that another defocus gains, and the factor on the given one.
+        Largest gain of another defocus, and its factor on the given one.
     chance, spread
-        Mean and standard deviation of what the CTFs of other images gain.
+        Mean and standard deviation of the gain of CTFs from other images.
     expected
-        What a fitting CTF would gain were all power above the noise the microscope's.
+        Gain of a right CTF if all power above the noise came through the microscope.
     """
 
     given: float
@@ -72,13 +71,13 @@ class CtfFit:
 
     @property
     def none_fits(self) -> bool:
-        """Whether the given CTF explains nothing though there is much to explain."""
+        """Whether the given CTF explains nothing although a right one would explain much."""
         nothing = self.given < self.chance + 3 * self.spread + 1
         return nothing and self.expected > max(EXPECTED, 10 * self.chance)
 
 
 def ctf_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether the power spectra contradict the CTF."""
+    """Check whether the power spectra contradict the CTF."""
     ctf = sample.dataset.ctf
     if ctf is None or len(sample.shape) != 2 or len(sample.rows) < FEWEST:
         return None
@@ -101,7 +100,7 @@ def ctf_alarm(sample: Sample) -> Alarm | None:
 
 
 def fit_ctf(sample: Sample, ctf: Parameters) -> CtfFit:
-    """Compare the spectra with the CTFs given, with those of other defoci, and of other images."""
+    """Compare the spectra with the given CTFs, with other defoci, and with CTFs of other images."""
     images, ctf = _small(sample, ctf)
     shells = Shells(images.shape[1:], first=FIRST_SHELL)
     power, noise = _log_power(images, shells)
@@ -146,7 +145,7 @@ def _log_power(images: NDArray[np.float32], shells: Shells) -> tuple[Floats, flo
 
 
 def _small(sample: Sample, ctf: Parameters) -> tuple[NDArray[np.float32], Parameters]:
-    """Return some of the images, in a box that is not too large, with their CTFs."""
+    """Return some of the images, in a small box, with their CTFs."""
     rows = slice(None, None, max(1, len(ctf) // MOST))
     images, parameters = sample.images[rows], ctf[rows].copy()
     side = min(sample.shape)
@@ -157,9 +156,9 @@ def _small(sample: Sample, ctf: Parameters) -> tuple[NDArray[np.float32], Parame
 
 
 def _gain(power: Floats, squares: Floats) -> float:
-    """Return the log-likelihood that a straight line of ``squares`` gains, over all shells.
+    """Return the gain in log-likelihood of a straight line in ``squares``, over all shells.
 
-    Power that falls where the CTF rises gains nothing.
+    Power that falls while the CTF rises gains nothing.
     """
     x, y = squares - squares.mean(axis=0), power - power.mean(axis=0)
     spread = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
@@ -169,7 +168,7 @@ def _gain(power: Floats, squares: Floats) -> float:
 
 
 def _expected(power: Floats, squares: Floats, noise: float) -> float:
-    """Return what the CTF would gain if all power above the noise went with its square."""
+    """Return the gain of the CTF if all power above the noise were proportional to its square."""
     mean = np.exp(power.mean(axis=0))
     signal = np.maximum(mean - np.exp(noise), 0.0) / np.maximum(squares.mean(axis=0), 1e-6)
     predicted = np.log(np.exp(noise) + signal * squares)

@@ -1,4 +1,4 @@
-"""The alarms of the data alone, which are looked for before a fit."""
+"""Alarms about the data, checked before a fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modpose.run.alarm import Alarm
 logger = logging.getLogger("modpose")
 
 WEDGE_VOLUMES = 100
-"""Volumes that are looked at where a wedge alone is looked for."""
+"""Number of volumes that are checked if only a wedge is searched."""
 OF_IMAGES = (
     constant_alarm,
     repeated_alarm,
@@ -32,7 +32,7 @@ OF_IMAGES = (
 
 
 def data_alarms(dataset: Dataset) -> tuple[Alarm, ...]:
-    """Look at a sample of at most 1,000 images for what would spoil a fit.
+    """Check a sample of at most 1,000 images for problems that would spoil a fit.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def data_alarms(dataset: Dataset) -> tuple[Alarm, ...]:
 
     Returns
     -------
-    An alarm for each thing that looks wrong; none where nothing does.
+    One alarm for each problem; empty if there is none.
     """
     sample = take_sample(dataset)
     found = (look(sample) for look in OF_IMAGES)
@@ -57,7 +57,7 @@ def warn_before(dataset: Dataset) -> list[dict[str, str]]:
 
 
 def warn_of_wedge(source: Source) -> None:
-    """Log a warning where volumes have a missing wedge that nothing tells of."""
+    """Log a warning if volumes have a missing wedge that is not declared."""
     dataset = Dataset(source, DataConfig(val_fraction=0), seed=0)
     found = wedge_alarm(take_sample(dataset, most=WEDGE_VOLUMES))
     if found is not None:

@@ -1,4 +1,4 @@
-"""Other particles in the box, beside the one at its centre."""
+"""Other particles in the box than the one at its centre."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from modpose.alarms.sample import Floats, Sample, smaller
 from modpose.run.alarm import Alarm
 
 BLUR = 1 / 14
-"""Standard deviation of the filter that blobs are looked for with, a fraction of the side."""
+"""Standard deviation of the filter that detects blobs, as a fraction of the side."""
 CENTRE, RIM = 0.5, 0.9
-"""Radii that hold the centre of the particle, and beyond which another one is looked for."""
+"""Radius that contains the centre of the particle, and radius beyond which others are searched."""
 NOISE = 4.0
-"""Least height of a blob in standard deviations of the noise."""
+"""Smallest height of a blob in standard deviations of the noise."""
 AS_STRONG = 0.35
-"""Least height of a neighbour, as a fraction of that of the particle at the centre."""
+"""Smallest height of a neighbour, as a fraction of that of the central particle."""
 GAP = 0.65
-"""The line from the centre to a neighbour falls below this fraction of its height."""
+"""The line from the centre to a neighbour must fall below this fraction of its height."""
 STEPS = 16
 FRACTION, COUNT, CHANCE = 0.025, 4, 3.0
-"""Images with a neighbour, at least, for an alarm: their fraction, their number, and their number
-in standard deviations of chance."""
+"""Smallest numbers of images with a neighbour for an alarm: their fraction, their number, and
+their number in standard deviations of chance.
+"""
 FEWEST, MOST = 20, 400
-"""Images that are looked at."""
+"""Number of images that are checked."""
 
 
 def neighbours_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether many images have a second blob at the rim, as strong as that at the centre."""
+    """Check whether many images have a second blob at the rim, as strong as that at the centre."""
     if not sample.particle_like or len(sample.rows) < FEWEST or min(sample.shape) < 12:
         return None
     bright, dark, looked_at = count_neighbours(sample)
@@ -37,13 +38,13 @@ def neighbours_alarm(sample: Sample) -> Alarm | None:
     return Alarm(
         "neighbours",
         f"At least {100 * excess / looked_at:.0f} % of the boxes hold parts of a neighbouring "
-        "particle at their rim. Take a smaller box (--set data.crop=N), or mask the rim (--set "
+        "particle at their rim. Use a smaller box (--set data.crop=N), or mask the rim (--set "
         "data.mask=0.8).",
     )
 
 
 def count_neighbours(sample: Sample) -> tuple[int, int, int]:
-    """Count images with a neighbour and, for chance, with a dark one; and the images."""
+    """Count images with a neighbour, with a dark neighbour (for chance), and all images."""
     sample = smaller(sample, MOST)
     deviation = _deviation(sample.shape, BLUR * min(sample.shape))
     blobs = np.stack([_blobs(image, sample) / deviation for image in sample.images])
@@ -57,7 +58,7 @@ def count_neighbours(sample: Sample) -> tuple[int, int, int]:
 
 
 def _blobs(image: NDArray[np.float32], sample: Sample) -> Floats:
-    """Blur an image, in standard deviations of its white noise; nothing lies outside the box."""
+    """Blur an image, in standard deviations of its white noise; it is zero outside the box."""
     from scipy.ndimage import gaussian_filter
 
     rim = sample.radius > 0.9
@@ -81,7 +82,7 @@ def _deviation(shape: tuple[int, ...], sigma: float) -> Floats:
 
 
 def _has_neighbour(blobs: Floats, height: float, sample: Sample) -> bool:
-    """Tell whether the highest blob at the rim is a particle of its own."""
+    """Check whether the highest blob at the rim is a separate particle."""
     rim = np.where(sample.radius > RIM, blobs, -np.inf)
     place = np.array(np.unravel_index(int(rim.argmax()), blobs.shape))
     peak = float(rim.max())

@@ -12,24 +12,24 @@ from modpose.errors import InputError
 from modpose.run.alarm import Alarm
 
 IMAGES, BOX = 400, 32
-"""Images that are projected back, and the side that they are Fourier-cropped to."""
+"""Number of images that are back-projected, and the side to which they are Fourier-cropped."""
 FEWEST = 50
 EXPECTED = 0.15
-"""By how much half maps must be expected to agree better than by chance, where poses are right."""
+"""With right poses, half maps must be expected to agree better than chance by this much."""
 LEAST_CHANCE = 0.03
-"""Agreement by chance, where one set of poses dealt out anew happens to agree less."""
+"""Smallest value for the agreement by chance; one shuffled set may give less by luck."""
 FALLS_SHORT = 0.4
-"""Poses that match reach more than this fraction of the agreement that is expected."""
+"""Right poses reach more than this fraction of the expected agreement."""
 
 
 def poses_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether a few back-projections speak against the poses given with the images."""
+    """Check whether a few back-projections contradict the given poses."""
     dataset = sample.dataset
     if dataset.rotation is None or len(sample.shape) != 2 or dataset.n < FEWEST:
         return None
     try:
         check = check_poses(dataset, quiet=True, images=IMAGES, box=BOX)
-    except InputError:  # not square, an odd box, or poses in the plane alone: nothing to compare
+    except InputError:  # not square, an odd box, or only in-plane poses: nothing to compare
         return None
     given, chance = check.agreement["given"], check.agreement["shuffled"]
     best = max(MISTAKES, key=lambda name: check.agreement[name])
@@ -38,15 +38,15 @@ def poses_alarm(sample: Sample) -> Alarm | None:
         return Alarm(
             "poses",
             f"The given poses do not fit the images: {MISTAKES[best][0]}. Half maps agree to "
-            f"{better:.2f} when this is undone, and to {given:.2f} as given.",
+            f"{better:.2f} when this is corrected, and to {given:.2f} as given.",
         )
     expected = expected_agreement(sample, check.images)
     by_chance = given < max(chance, LEAST_CHANCE) + MARGIN and given < FALLS_SHORT * expected
     if by_chance and expected > chance + EXPECTED:
         return Alarm(
             "poses",
-            "The given poses do not match the images: half maps agree no better than with poses "
-            f"dealt out at random ({given:.2f} and {chance:.2f}). Check that the rows of the poses "
+            "The given poses do not match the images: half maps agree no better than with "
+            f"shuffled poses ({given:.2f} and {chance:.2f}). Check that the rows of the poses "
             "are those of the images.",
         )
     return None
@@ -55,7 +55,7 @@ def poses_alarm(sample: Sample) -> Alarm | None:
 def expected_agreement(sample: Sample, images: int) -> float:
     """Estimate how well half maps would agree if the poses were right.
 
-    A voxel of a half map at k cycles a box is hit by about n / 4k of n / 2 slices; what exceeds
+    A voxel of a half map at k cycles per box is hit by about n / 4k of n / 2 slices.  Power above
     the noise at high frequencies counts as signal.
     """
     small = sample.images[:, None]

@@ -1,4 +1,4 @@
-"""Images that are constant, in part or nearly, and images that are there more than once."""
+"""Images that are partly or nearly constant, and images that are repeated."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from modpose.data.identity import identities_of
 from modpose.run.alarm import Alarm
 
 FAINT = 1e-3
-"""An image whose standard deviation is below this fraction of the median's is as good as empty."""
+"""An image with a standard deviation below this fraction of the median's counts as empty."""
 PADDED = 0.25
-"""A noisy image in which one value takes more than this fraction of the pixels was padded."""
+"""A noisy image with one value in more than this fraction of the pixels was padded."""
 FEW_LEVELS = 16
-"""Drawings of no more grey levels than this repeat by chance."""
+"""Drawings with at most this many grey levels repeat by chance."""
 SAME_DISTANCE = 0.5
-"""Fraction of the copies at one distance from their originals that is no chance."""
+"""Fraction of the copies at one distance from their originals that is not chance."""
 OFTEN = 10
-"""Times that one picture is there, at least, where it counts as repeated too often."""
+"""Number of copies of one picture that counts as too many."""
 
 
 def constant_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether images are nearly constant, or filled up with one value."""
+    """Check whether images are nearly constant, or padded with one value."""
     faint = sample.spread < FAINT * float(np.median(sample.spread))
     count, of = int(faint.sum()), len(sample.rows)
     if count:
         where = sample.dataset.source.stack.where(int(sample.rows[np.flatnonzero(faint)[0]]))
         return Alarm(
             "constant",
-            f"{count} of {of} images that were looked at are nearly constant (the first is "
+            f"{count} of {of} checked images are nearly constant (the first is "
             f"{where}). Leave them out (--index).",
         )
     padded = sample.common > PADDED
     if float(np.median(sample.common)) < COMMON_VALUE and padded.any():
         return Alarm(
             "constant",
-            f"{int(padded.sum())} of {len(padded)} images that were looked at are filled up with "
-            "one value over more than a quarter of the box, as at the edge of a micrograph. Leave "
-            "them out (--index), or extract them again.",
+            f"{int(padded.sum())} of {len(padded)} checked images are padded with one value over "
+            "more than a quarter of the box, as at the edge of a micrograph. Leave them out "
+            "(--index), or extract them again.",
         )
     return None
 
 
 def repeated_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether images are exact copies of others that the table calls by another name.
+    """Check whether images are exact copies of others with another name in the table.
 
-    A symmetry-expanded set names an image several times, which is no fault.  Drawings without
-    noise repeat by chance where they are of few grey levels, or of one object in one pose; such
-    copies count where they follow an order.
+    A symmetry-expanded set names an image several times, which is not an error.  Drawings
+    without noise repeat by chance if they have few grey levels, or show one object in one pose;
+    such copies count only if they follow an order.
     """
     dataset = sample.dataset
     rows = _rows_looked_at(dataset)
@@ -63,7 +63,7 @@ def repeated_alarm(sample: Sample) -> Alarm | None:
     where = dataset.source.stack.where
     return Alarm(
         "repeated",
-        f"{len(copies)} of {len(rows)} images that were looked at are exact copies of another "
+        f"{len(copies)} of {len(rows)} checked images are exact copies of another "
         f"(the first is {where(int(copies[0]))}, a copy of image {int(originals[0]) + 1}). Copies "
         "count as independent images and spoil validation; leave them out (--index).",
     )
@@ -83,12 +83,12 @@ def _is_fault(
 
 
 def _is_drawn(sample: Sample) -> bool:
-    """Whether large parts of the images have one value, as drawings have and noise has not."""
+    """Whether large parts of the images have one value, as in drawings but not in noise."""
     return float(np.median(sample.common)) > COMMON_VALUE
 
 
 def _rows_looked_at(dataset: Dataset) -> Integers:
-    """Return all rows of a set that is kept in memory; else pairs a half apart, and neighbours."""
+    """Return all rows of a set in memory; else pairs half the set apart, and neighbours."""
     n = dataset.n
     if dataset.cached:
         return np.arange(n)
@@ -102,7 +102,7 @@ def _rows_looked_at(dataset: Dataset) -> Integers:
 def _copies(
     dataset: Dataset, rows: Integers, names: Sequence[Hashable] | None
 ) -> tuple[Integers, Integers, int]:
-    """Find exact copies with another name: their rows, those of the originals, most of one."""
+    """Find exact copies with another name: their rows, those of the originals, largest count."""
     seen: dict[bytes, list[int]] = defaultdict(list)
     for start in range(0, len(rows), 256):
         part = rows[start : start + 256]
@@ -112,7 +112,7 @@ def _copies(
     for group in seen.values():
         if len(group) == 1:
             continue
-        if names is not None:  # one of each name
+        if names is not None:  # one image per name
             group = list({names[row]: row for row in reversed(group)}.values())[::-1]
         most = max(most, len(group))
         for before, after in pairwise(sorted(group)):
@@ -123,9 +123,9 @@ def _copies(
 
 
 def _names(dataset: Dataset, drawn: bool) -> Sequence[Hashable] | None:
-    """Return how the table calls each image; None where it has no names.
+    """Return each image's name in the table; None if it has no names.
 
-    A simulated drawing is called by what is true of it: its class and its pose.
+    The name of a simulated drawing is its true class and pose.
     """
     particles = dataset.source.particles
     truth = particles.truth() if drawn else None

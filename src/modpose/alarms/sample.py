@@ -1,4 +1,4 @@
-"""The images that alarms look at: a bounded sample, cropped and inverted but not normalised."""
+"""The images that alarms check: a bounded sample, cropped and inverted but not normalised."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ BYTES = 2**27
 """Limits of the sample."""
 FLATNESS_IMAGES = 100
 COMMON_VALUE = 0.1
-"""An image in which one value takes more than this fraction of the pixels is a drawing."""
+"""An image with one value in more than this fraction of the pixels is a drawing."""
 NOISE_LEVEL = 0.2
-"""Least noise at the rim, in units of the standard deviation of the image, of a noisy image."""
+"""Smallest noise at the rim of a noisy image, in units of the image's standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Sample:
 
     @cached_property
     def particle_like(self) -> bool:
-        """Whether these are noisy grey images, as microscopes make them, and no drawings.
+        """Whether these are noisy grey images, as from a microscope, and not drawings.
 
-        Pictures of 8 bits count only where a table or a pixel size tells of a microscope.
+        8-bit pictures count only if they have a table or a pixel size.
         """
         dataset = self.dataset
         if dataset.channels != 1 or float(np.median(self.common)) > COMMON_VALUE:
@@ -89,7 +89,7 @@ def take_sample(dataset: Dataset, most: int = IMAGES) -> Sample:
     count = max(1, min(dataset.n, most, BYTES // size))
     rows = np.unique(np.linspace(0, dataset.n - 1, count).round().astype(np.int64))
     raw = dataset.source.stack.read(rows)
-    np.nan_to_num(raw, copy=False, posinf=0.0, neginf=0.0)  # others refuse these, by name
+    np.nan_to_num(raw, copy=False, posinf=0.0, neginf=0.0)  # other code refuses these, by name
     few = raw[:: max(1, len(raw) // FLATNESS_IMAGES)]
     common = np.array([most_common(image) for image in few])
     images = preprocess.resize(raw, dataset.config)

@@ -9,14 +9,14 @@ from modpose.alarms.sample import Floats
 
 
 class Shells:
-    """Shells of one cycle a box of the half plane of a real transform.
+    """Shells of one cycle per box of the half plane of a real transform.
 
     Parameters
     ----------
     shape
         (H, W) of the images.
     first
-        The first shell that counts, cycles a box.
+        The first shell that counts, cycles per box.
     """
 
     def __init__(self, shape: tuple[int, ...], first: int) -> None:

@@ -1,4 +1,4 @@
-"""An empty wedge in the Fourier transforms of volumes, which the model was not told of."""
+"""An empty wedge in the Fourier transforms of volumes that was not declared."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from modpose.run.alarm import Alarm
 
 BIN_DEG = 5
 BINS = 180 // BIN_DEG
-"""Bins of the tilt at which a frequency would be measured, from -90 to 90 degrees."""
+"""Number of bins of the tilt that measures a frequency, from -90 to 90 degrees."""
 LEAST_RADIUS = 2.5
-"""Frequencies nearer to the tilt axis than this, in pixels of the transform, have no tilt."""
+"""Frequencies nearer to the tilt axis than this, in pixels of the transform, are left out."""
 WIDEST, NARROWEST = 35, 80
 """Limits of the tilts, degrees, that are tried."""
 DEEP, CLEAR, STEP = 0.85, -5.0, 0.4
-"""What an empty wedge has: power beyond the limits over power between them at most, standard errors
-at most, and the fraction of the variation with the tilt that a step explains at least."""
+"""Limits for an empty wedge: largest ratio of the power beyond the limits to that within, largest
+number of standard errors, smallest fraction of the variation with tilt explained by a step.
+"""
 FEWEST = 8
 
 
 @dataclass(frozen=True)
 class EmptyWedge:
-    """The range of tilts that explains best how the power depends on the tilt.
+    """The range of tilts that best explains the power as a function of tilt.
 
     Attributes
     ----------
@@ -35,10 +36,10 @@ class EmptyWedge:
     ratio
         Power beyond the limits over that between them.
     z
-        Its logarithm's distance from 0 in standard errors over the volumes.
+        Logarithm of the ratio, in standard errors over the volumes.
     explained, smooth
-        Fractions of the variation of the power with the tilt that the step explains, and that a
-        cosine does; preferred orientations of the particles make something like a cosine.
+        Fractions of the variation with tilt explained by the step and by a cosine; preferred
+        orientations of the particles give roughly a cosine.
     """
 
     limits: tuple[int, int]
@@ -49,13 +50,13 @@ class EmptyWedge:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is a wedge without power, beyond doubt."""
+        """Whether there is certainly a wedge without power."""
         is_step = self.explained > max(STEP, self.smooth)
         return is_step and self.ratio < DEEP and self.z < CLEAR
 
 
 def wedge_alarm(sample: Sample) -> Alarm | None:
-    """Tell whether volumes have a missing wedge about z where none was told of."""
+    """Check whether volumes have a missing wedge about z that was not declared."""
     if len(sample.shape) != 3 or sample.dataset.wedges is not None or len(sample.rows) < FEWEST:
         return None
     if min(sample.shape) < 12:
@@ -66,14 +67,14 @@ def wedge_alarm(sample: Sample) -> Alarm | None:
     low, high = found.limits
     return Alarm(
         "wedge",
-        f"The volumes hold almost no power beyond tilts of about {low} and {high} degrees: they "
-        "have a missing wedge, and nothing told of it. Poses and classes will be poor; run again "
+        f"The volumes have almost no power beyond tilts of about {low} and {high} degrees: they "
+        "have a missing wedge, but none is given. Poses and classes will be poor; run again "
         f"with the tilts of the series, such as --wedge={low},{high}.",
     )
 
 
 def find_wedge(volumes: NDArray[np.float32]) -> EmptyWedge:
-    """Look for the range of tilts about y outside which (N, D, H, W) volumes have no power."""
+    """Find the range of tilts about y outside which (N, D, H, W) volumes have no power."""
     profile = tilt_profiles(volumes)
     mean = profile.mean(axis=0)
     centre = np.asarray(-90 + BIN_DEG * (np.arange(BINS) + 0.5), np.float64)
@@ -114,7 +115,7 @@ def _scatter(values: Floats) -> float:
 def tilt_profiles(volumes: NDArray[np.float32]) -> Floats:
     """Return each volume's power at each tilt, relative to the mean of shells, (N, BINS).
 
-    Shells count by the fraction of their power that exceeds the noise at high frequencies.
+    Each shell is weighted by the fraction of its power above the noise at high frequencies.
     """
     shape = volumes.shape[1:]
     window = preprocess.soft_window(shape, 0.8, 1.0)

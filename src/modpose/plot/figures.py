@@ -36,7 +36,7 @@ SMALL = 8.5
 
 @dataclass(frozen=True)
 class DisplayStyle:
-    """How the pictures of a run are drawn: levels of data and of model, and the way up."""
+    """How pictures are drawn: grey levels of data and of model, and where row 0 is."""
 
     data: tuple[float, float]
     model: tuple[float, float]
@@ -55,14 +55,14 @@ class DisplayStyle:
 
 
 def new_figure(height: float, width: float = WIDTH, constrained: bool = True) -> Figure:
-    """Return an empty figure (inches) that belongs to no global state."""
+    """Return an empty figure (size in inches) outside matplotlib's global state."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=DPI, layout="constrained" if constrained else None)
 
 
 def style(ax: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
-    """Name and dress axes in the report's style."""
+    """Label axes and apply the report's style."""
     ax.set_xlabel(x, fontsize=TEXT, color=INK)
     ax.set_ylabel(y, fontsize=TEXT, color=INK)
     ax.set_title(title, fontsize=TEXT + 1, color=INK, loc="left")
@@ -74,7 +74,7 @@ def style(ax: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
 
 
 def legend(ax: Axes) -> None:
-    """Name the curves of axes, without a frame."""
+    """Add a legend without a frame."""
     ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK)
 
 
@@ -146,7 +146,7 @@ def learning_curves(metrics: Mapping[str, Floats]) -> Figure:
 
 
 def _hide_first_climb(ax: Axes, curves: Floats) -> None:
-    """Let the later epochs fill a panel: cut what lies below the first tenth's end."""
+    """Scale a panel to the later epochs: cut values below that at the end of the first tenth."""
     late = curves[:, max(len(curves[0]) // 10, min(2, len(curves[0]) - 1)) :]
     late = late[np.isfinite(late)]
     if len(curves[0]) >= 10 and late.size and late.max() > late.min():
@@ -185,14 +185,14 @@ def comparison(
 
 
 def pairs(images: Floats, posed: Floats, look: DisplayStyle, columns: int) -> Figure:
-    """Image and prediction side by side, ``columns`` pairs a row."""
+    """Draw image and prediction side by side, ``columns`` pairs per row."""
     couples = np.stack([look.image(images), look.prediction(posed)], axis=1)
     wide = [mosaic(couple, 2, 1) for couple in couples]
     return _sheet(np.stack(wide), columns, max(3, images.shape[2] // 5))[0]
 
 
 def volume_strip(volumes: Floats, names: Sequence[str], most: int = 8) -> Figure:
-    """Volumes (S, D, H, W): in each column one, its mean along z and y, and its central slice.
+    """Draw volumes (S, D, H, W), one per column: means along z and y, and the central slice.
 
     All share one grey scale a row; at most ``most`` stand side by side.
     """
@@ -221,7 +221,7 @@ def sheet(pictures: Floats, columns: int, look: DisplayStyle, width: float = WID
 
 
 def manifold(pictures: Floats, columns: int, look: DisplayStyle, names: Sequence[str]) -> Figure:
-    """Predictions on a walk of quantiles; ``names`` of the axis to the right [and upwards].
+    """Draw predictions on a grid of quantiles; ``names`` of the axis to the right [and upwards].
 
     The walk is :func:`modpose.plot.grids.manifold_codes`; ticks are standard normal quantiles.
     """
@@ -248,7 +248,7 @@ def _ticks(values: Floats) -> list[str]:
 
 
 def interpolations(starts: Floats, paths: Floats, ends: Floats, look: DisplayStyle) -> Figure:
-    """Rows of: a real image, predictions along the line between two contents, a real image.
+    """Draw rows of: a real image, predictions on the line between two contents, a real image.
 
     ``starts`` and ``ends`` are (P, H, W[, 3]); ``paths`` (P, n, H, W[, 3]).
     """
@@ -270,7 +270,7 @@ def interpolations(starts: Floats, paths: Floats, ends: Floats, look: DisplaySty
 
 
 def traversals(pictures: Floats, names: Sequence[str], look: DisplayStyle) -> Figure:
-    """One row a latent: (K, n, H, W[, 3]) predictions as that latent alone grows."""
+    """Draw one row per latent: (K, n, H, W[, 3]) predictions as only that latent grows."""
     n, height = pictures.shape[1:3]
     tiles = look.prediction(pictures.reshape(-1, *pictures.shape[2:]))
     gap = max(1, height // 24)
@@ -291,7 +291,7 @@ def titled_pictures(
 ) -> Figure:
     """Draw a few large pictures (averages) with a title above.
 
-    ``levels`` are black and white of each; None gives a picture a grey scale of its own.
+    ``levels`` are black and white of each; a picture with None gets its own grey scale.
     """
     levels = [None] * len(pictures) if levels is None else levels
     rows = -(-len(pictures) // columns)
@@ -312,21 +312,19 @@ def titled_pictures(
 
 
 def error_histogram(error: Floats, name: str, unit: str) -> Figure:
-    """Signed errors about zero, with the median of their size."""
+    """Draw a histogram of signed errors, with the median of their absolute value."""
     fig = new_figure(3.2, 4.7)
     ax = style(fig.subplots(), f"{name} ({unit})", "images")
     reach = max(float(np.percentile(np.abs(error), 99.5)), 1e-6)
     ax.hist(np.clip(error, -reach, reach), 60, range=(-reach, reach), color=BLUE, alpha=0.85)
     ax.axvline(0, color=INK, lw=0.8)
     median = float(np.median(np.abs(error)))
-    ax.set_title(
-        f"median size of the error {median:.3g} {unit}", fontsize=TEXT, color=INK, loc="left"
-    )
+    ax.set_title(f"median absolute error {median:.3g} {unit}", fontsize=TEXT, color=INK, loc="left")
     return fig
 
 
 def error_sizes(error: Floats, name: str, unit: str) -> Figure:
-    """Errors of no sign, with their median."""
+    """Draw a histogram of unsigned errors, with their median."""
     fig = new_figure(3.2, 4.7)
     ax = style(fig.subplots(), f"{name} ({unit})", "images")
     ax.hist(error, 45, color=BLUE, alpha=0.85)
@@ -337,7 +335,7 @@ def error_sizes(error: Floats, name: str, unit: str) -> Figure:
 def truth_scatter(
     truth: Sequence[Floats], found: Sequence[Floats], names: Sequence[tuple[str, str]], equal: bool
 ) -> Figure:
-    """Found against true values, a panel a quantity; ``equal`` adds the line of identity."""
+    """Draw found against true values, one panel per quantity; ``equal`` adds the identity."""
     fig = new_figure(3.4, 3.6 * len(truth) + 0.2)
     axes = np.atleast_1d(fig.subplots(1, len(truth)))
     for ax, true, value, (across, up) in zip(axes, truth, found, names, strict=True):

@@ -1,7 +1,7 @@
 """Pictures as arrays: grey scales, mosaics, walks through content, alignment by a known pose.
 
-Everything here takes and gives plain numpy arrays.  A *picture* is (H, W) or (H, W, 3); poses are
-those of the whole program: an image is ``signal(x) = f(R(angle)^T (x - shift))`` with coordinates
+All functions take and return numpy arrays.  A *picture* is (H, W) or (H, W, 3).  Poses follow the
+convention of the package: an image is ``signal(x) = f(R(angle)^T (x - shift))`` with coordinates
 (x, y) counted from the pixel ``n // 2`` of each side, so ``aligned(u) = image(R u + shift)``.
 """
 
@@ -37,7 +37,7 @@ def as_pictures(images: Floats) -> Floats:
 
     Returns
     -------
-    (N, H, W) or (N, H, W, 3); of volumes the three mean projections side by side.
+    (N, H, W) or (N, H, W, 3); for volumes the three mean projections side by side.
     """
     if images.ndim == 5:
         return volume_pictures(images[:, 0])
@@ -71,7 +71,7 @@ def to_unit(pictures: Floats, levels: tuple[float, float]) -> Floats:
 
 
 def drawn(pictures: Floats, origin: Origin) -> Floats:
-    """Turn (..., N, H, W[, 3]) over, where row 0 belongs at the bottom, for drawing from the top.
+    """Flip (..., N, H, W[, 3]) if row 0 belongs at the bottom, for drawing from the top.
 
     The first axis counts pictures.
     """
@@ -96,7 +96,7 @@ def mosaic(tiles: Floats, columns: int, gap: int = 1, fill: float = 1.0) -> Floa
 
 
 def normal_quantiles(n: int) -> Floats:
-    """(n,) ascending points that cut N(0, 1) into equal probability: inverse CDF of (i+½)/n."""
+    """(n,) ascending quantiles of N(0, 1): inverse CDF of (i+½)/n."""
     from scipy.special import ndtri
 
     return np.asarray(ndtri((np.arange(n) + 0.5) / n))
@@ -158,7 +158,7 @@ def busiest_latents(z: Floats, most: int = 12) -> list[int]:
 
 
 def distant_pairs(z: Floats, count: int, seed: int, candidates: int = 20) -> list[tuple[int, int]]:
-    """Pairs of images to interpolate: each a random one and the farthest of some random others."""
+    """Choose pairs to interpolate: a random image and the most distant of some random others."""
     rng = np.random.default_rng(seed)
     count = min(count, len(z) // 2)
     starts = rng.choice(len(z), count, replace=False)
@@ -197,8 +197,8 @@ def align(
 
     Returns
     -------
-    aligned, of the pictures' shape, and inside (N, H, W): 1 where the value comes from within
-    the image, 0 where it would come from beyond its edge (there ``aligned`` is 0).
+    aligned, with the shape of the pictures, and inside (N, H, W): 1 if the value comes from within
+    the image, 0 if from beyond its edge (there ``aligned`` is 0).
     """
     image = torch.as_tensor(np.ascontiguousarray(pictures), dtype=torch.float32)
     image = image[:, None] if image.ndim == 3 else image.movedim(-1, 1)
@@ -210,7 +210,7 @@ def align(
     upright = sample_images(image, place, padding="border").reshape(len(image), height, width, -1)
     centre = torch.tensor([width // 2, height // 2])
     corner = place + centre
-    edge = 1e-3  # rounding must not put the border pixels of an unturned image outside
+    edge = 1e-3  # rounding must not put the border pixels of an unrotated image outside
     last = torch.tensor([width - 1, height - 1])
     inside = ((corner >= -edge) & (corner <= last + edge)).all(-1)
     inside = inside.reshape(len(image), height, width)
@@ -222,10 +222,10 @@ def align(
 def aligned_average(
     pictures: Floats, angle_deg: Floats, shift_px: Floats, mirrored: NDArray[np.bool_] | None = None
 ) -> Floats:
-    """Mean of the images turned and shifted upright, each pixel over the images that reach it.
+    """Average the aligned images; each pixel over the images that cover it.
 
-    Parameters are those of :func:`align`; the result is one picture, float64.  A pixel that less
-    than a quarter of the images reach (the corners) has the mean of the images' outermost pixels.
+    Parameters are those of :func:`align`; the result is one picture, float64.  A pixel that fewer
+    than a quarter of the images cover (the corners) gets the mean of the images' border pixels.
     """
     total = np.zeros(pictures.shape[1:])
     weight = np.zeros(pictures.shape[1:3])

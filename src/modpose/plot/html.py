@@ -1,4 +1,4 @@
-"""The page: sections with figures and captions, rendered into one file that loads nothing."""
+"""The page: sections with figures and captions, in one file without external resources."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Picture:
 class Section:
     """A titled part of the page.
 
-    ``caption`` says what is shown, ``good`` and ``bad`` what to look for; ``table`` has a row of
-    texts a line under ``header``; ``scatter`` is what :func:`modpose.plot.scatter.interactive`
-    gives.
+    ``caption`` describes the figure, ``good`` and ``bad`` what to look for.  ``table`` has one
+    tuple of texts per row, under ``header``.  ``scatter`` comes from
+    :func:`modpose.plot.scatter.interactive`.
     """
 
     anchor: str
@@ -62,7 +62,7 @@ def render(
     notes: list[str],
     sections: list[Section],
 ) -> str:
-    """Fill the template; the plotting library is written into the page if a scatter needs it."""
+    """Fill the template; the page contains the plotting library if a scatter needs it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     interactive = any(section.scatter for section in sections)
@@ -85,7 +85,7 @@ def render(
 
 
 def script_json(value: Any) -> str:
-    """JSON that can stand inside a script element whatever texts it holds."""
+    """Write JSON that is safe inside a script element for any text."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

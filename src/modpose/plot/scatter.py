@@ -1,4 +1,4 @@
-"""The content of every image as a scatter: still for the PNG, interactive for the page."""
+"""Scatter plots of content: static for the PNG, interactive for the page."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Colouring:
 
 
 def categories(name: str, column: Sequence[Any] | NDArray[Any]) -> Colouring | None:
-    """Colour by the distinct values of a column; None when there are too many to tell apart."""
+    """Colour by the distinct values of a column; None if there are too many colours."""
     texts = np.array([_plain(value) for value in column])
     distinct = sorted(set(texts.tolist()), key=_natural)
     if len(distinct) > MOST_CATEGORIES:
@@ -77,10 +77,10 @@ def _natural(text: str) -> tuple[int, float, str]:
 
 
 def content_views(z: Floats, seed: int, angle_deg: Floats | None, score: Floats) -> list[View]:
-    """Choose the projections worth looking at for content ``z`` (N, k), k at least 1.
+    """Choose projections of content ``z`` (N, k), k at least 1.
 
-    One latent: itself against the angle (or, without one, ``score``, the ELBO); two: themselves;
-    more: two pairs of principal components and t-SNE.
+    One latent: the latent against the angle (or, without angles, ``score``, the ELBO).  Two
+    latents: both.  More: two pairs of principal components, and t-SNE.
     """
     k = z.shape[1]
     if k == 1:
@@ -165,10 +165,10 @@ def thumbnail_sheet(tiles: Floats, columns: int, side: int = 48) -> str:
     tiles
         (N, H, W) or (N, H, W, 3) in [0, 1], ready to draw from the top.
     columns
-        Thumbnails a row, in reading order.
+        Thumbnails per row, in reading order.
     side
-        Pixels of a thumbnail (a multiple of 8, the block of JPEG, so that none bleeds into its
-        neighbour).
+        Pixels of a thumbnail.  It is a multiple of 8, the block of JPEG, so that neighbours do not
+        mix.
     """
     from PIL import Image
 
@@ -200,15 +200,15 @@ def interactive(
     thumbnails: Sequence[Floats],
     side: int = 48,
 ) -> dict[str, Any]:
-    """Everything that the page's script needs, as JSON-ready values.
+    """Collect the data for the page's script, ready for JSON.
 
     Parameters
     ----------
     index
         (N,) position of each point's image in the stack.
     thumbnails
-        Image and upright prediction of the first points, (M, H, W[, 3]) in [0, 1], M of their
-        own; none where there are no images.
+        Image and upright prediction of the first points, (M, H, W[, 3]) in [0, 1]; M is the number
+        of thumbnails; none if there are no images.
     """
     return {
         "index": [int(i) for i in index],
@@ -248,12 +248,12 @@ def interactive(
 
 
 def columns_of(count: int) -> int:
-    """Thumbnails a row of a sheet that is about square."""
+    """Return the number of thumbnails per row that makes the sheet about square."""
     return max(1, math.ceil(math.sqrt(count)))
 
 
 def _short(values: Floats) -> list[float | None]:
-    """Five significant digits, which is finer than a screen; what is not finite becomes null."""
+    """Round to five significant digits; NaN and infinity become null."""
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in np.asarray(values, float)]
 
 

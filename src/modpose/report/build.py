@@ -1,4 +1,4 @@
-"""From a run folder to its report, written whole or not at all."""
+"""Write the report of a run folder: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SCATTER_POINTS = 5000
 """Points of the scatter, and images that t-SNE sees."""
 MOST_IMAGES = 4000
 MOST_BYTES = 256 * 2**20
-"""Images to read for averages and thumbnails, and their memory as float32."""
+"""Limits on the images read for averages and thumbnails: number, and bytes as float32."""
 COMPARED = 16
 """Images shown beside their reconstruction."""
 
@@ -73,7 +73,7 @@ def build_report(
     quiet
         No progress bar.
     input, datadir
-        Where the images are now, if they have moved (:meth:`modpose.run.Run.dataset`).
+        New place of the images, if they were moved (:meth:`modpose.run.Run.dataset`).
 
     Returns
     -------
@@ -82,12 +82,12 @@ def build_report(
     Raises
     ------
     InputError
-        If the folder is no finished run, its images are gone, or something that is no report
-        stands in the way.
+        If the folder is not a finished run, its images are missing, or other files are where the
+        report should go.
     """
     opened = Run.open(run, input=input, datadir=datadir)
     folder = opened.path / "report"
-    with writing(opened.path):  # so that no other run takes its place meanwhile
+    with writing(opened.path):  # so that no other run replaces it in the meantime
         _check_target(folder, overwrite)
         latents = opened.latents()
         material = gather(opened, latents)
@@ -100,7 +100,7 @@ def build_report(
 
 
 def make_sections(material: ReportData, points: Integers, quiet: bool) -> list[Section]:
-    """Make every section that the run has something for, with a progress bar."""
+    """Make every section for which the run has data, with a progress bar."""
     made = []
     makers = _volume_makers(material, points) if material.volumes else _makers(material, points)
     with tqdm(makers.items(), desc="report", unit="section", disable=quiet) as bar:
@@ -257,14 +257,14 @@ def read_pictures(dataset: Dataset, rows: Integers, chunk: int = 256) -> Floats:
 
 
 def _posed(model: PoseModel, dataset: Dataset, rows: Integers) -> Floats:
-    """Draw what the model believes is under the noise of some images, in their own pose."""
+    """Draw the model's noise-free version of some images, in their inferred pose."""
     batch = dataset.batch(rows).to(model.device)
     values = model.vae.reconstruct(batch).cpu().numpy()
     return grids.as_pictures(np.moveaxis(values, -1, 1))
 
 
 def known_truth(dataset: Dataset) -> pd.DataFrame | None:
-    """Return what is true of each image, shifts in pixels of the box that the model sees."""
+    """Return the truth of each image; shifts are in pixels of the box that the model sees."""
     known = dataset.source.particles.truth()
     if known is None:
         return None
@@ -276,13 +276,13 @@ def known_truth(dataset: Dataset) -> pd.DataFrame | None:
 
 
 def _recovery(latents: pd.DataFrame, known: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """Split the sentences about recovery into what was compared and how well it went."""
+    """Split the sentences about recovery into name and value."""
     lines = (line.partition(": ") for line in recover(latents, known).lines()[1:])
     return tuple((name, value) for name, _, value in lines)
 
 
 def _look(config: Config, images: Floats, predicted: Floats) -> DisplayStyle:
-    """Choose levels and the way up: natural images are those scaled to [0, 1]."""
+    """Choose grey levels and orientation; images scaled to [0, 1] are natural images."""
     natural = config.data.normalize == "range" or images.ndim == 4
     origin: grids.Origin = "upper" if natural else "lower"
     if config.data.normalize == "range" or config.model.likelihood.kind == "bernoulli":
@@ -291,7 +291,7 @@ def _look(config: Config, images: Floats, predicted: Floats) -> DisplayStyle:
 
 
 def _scatter_points(n: int, rows: Integers, rng: np.random.Generator) -> Integers:
-    """Choose the points of the scatter: first the images that were read, then others."""
+    """Choose the points of the scatter: first the images that were read, then other images."""
     others = np.setdiff1d(np.arange(n), rows)
     return np.concatenate([rows, rng.permutation(others)])[:SCATTER_POINTS]
 
@@ -326,12 +326,12 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir() or (holds_files(folder) and files_of_report(folder) is None):
-        raise InputError(f"{folder}: something that is no report stands where the report should go")
+        raise InputError(f"{folder}: this file is no report, but the report should be written here")
     refuse_to_replace([folder / PAGE], overwrite)
 
 
 def _write(folder: Path, page: str, made: list[Section]) -> None:
-    """Write page and figures in place of those of an earlier report, and of nothing else."""
+    """Write page and figures; replace only files of an earlier report."""
     pictures = {picture.name: picture.png for section in made for picture in section.pictures}
     files = {name: pictures[name] for name in sorted(pictures)} | {PAGE: page.encode()}
     folder.mkdir(exist_ok=True)
@@ -339,7 +339,7 @@ def _write(folder: Path, page: str, made: list[Section]) -> None:
         with writing(folder):
             _replace(folder, files)
     finally:
-        with suppress(OSError):  # only where nothing came to be
+        with suppress(OSError):  # only if nothing was written
             folder.rmdir()
 
 
@@ -348,7 +348,9 @@ def _replace(folder: Path, files: dict[str, bytes]) -> None:
     foreign = (folder / name for name in files if folder / name not in earlier)
     there = next((path for path in foreign if os.path.lexists(path)), None)
     if there is not None:
-        raise InputError(f"{there}: is no file of a report, and a figure has this name; move it")
+        raise InputError(
+            f"{there}: is not a file of a report, but a figure needs this name; move it"
+        )
     with all_or_nothing() as place:
         place(folder / MANIFEST).write_text(manifest(list(files)), encoding="utf-8")
         for name, content in files.items():

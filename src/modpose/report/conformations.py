@@ -1,4 +1,4 @@
-"""Sections of models that draw volumes behind images of given pose."""
+"""Sections for models that draw the volumes of images with given poses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def beside_predictions(m: ReportData) -> Section | None:
         "Particles chosen at random: on the left the image as the model sees it, on the right the "
         "model's volume for it, projected in the given pose, moved by the given shift and "
         "filtered by the CTF.",
-        "the projection lies on the particle in the image, with the same rings round it.",
+        "the projection lies on the particle in the image, with the same rings around it.",
         "projections beside the particle (poses or shifts of another convention), dark where the "
         "image is bright (inverted contrast: --invert), or the same for all images.",
         [Picture.of(fig, "reconstructions.png", "Images beside the projections of the model")],
@@ -51,8 +51,8 @@ def conformations(m: ReportData) -> Section | None:
         "percentile; below, at the images nearest the centres of k-means, with the number of "
         "images of each.  Each column is a volume: its projection along z, its projection along y, "
         "and its central slice.  'modpose volumes' writes such volumes as maps.",
-        "a domain that swings or a subunit that comes and goes, while the rest stays.",
-        "volumes that are all alike (content is not used: compare its KL), that turn as a whole "
+        "a domain that moves or a subunit that appears and disappears, while the rest stays.",
+        "volumes that are all alike (content is not used: check its KL), that rotate as a whole "
         "(errors of the poses), or that differ in speckle (noise was learned).",
         pictures,
     )

@@ -1,4 +1,4 @@
-"""The section on equivariance: whether what is inferred follows an image that is moved."""
+"""The section on equivariance: whether inferred poses follow an image that is moved."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ IMAGES = 100
 """Most images that are moved."""
 STEP_DEG = 10.0
 SHIFT_PX = 8.0
-"""Of the moves; boxes under 40 pixels are shifted by a fifth of their side."""
+"""Shift in pixels; boxes under 40 pixels are shifted by a fifth of their side."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """How far inference misses n images after each of T moves.
+    """Errors of inference for n images after each of T moves.
 
     Attributes
     ----------
     angle_deg, shift_px
         Errors (T, n) and (T, n, 2).
     content
-        (T, n) distances that content moved, over the mean distance between images.
+        (T, n) displacement of content, divided by the mean distance between images.
     """
 
     angle_deg: Array
@@ -86,18 +86,18 @@ def equivariance(m: ReportData) -> Section | None:
         "equivariance",
         "Equivariance",
         f"{len(probe.rows)} images were {_done(turned, shifted, reach)}, and the model inferred "
-        "pose and content anew. A pose is equivariant if it moves as the image did, content is "
-        "invariant if it does not change; what a number says stands beside it. No truth enters: "
-        "each image is compared with itself. Where upside down looks the same, either angle is "
-        "right: the figure and the lines that say so take the error modulo the symmetry of the "
-        "class, which is found from the errors themselves.",
+        "pose and content again. A pose is equivariant if it moves like the image; content is "
+        "invariant if it does not change. The last column explains each number. No truth is "
+        "needed: each image is compared with itself. If an object looks the same upside down, "
+        "both angles are right: the figure, and the rows that say so, take the error modulo the "
+        "symmetry of the class, which is found from the errors.",
         "errors of a few degrees and of a fraction of a pixel at every angle, and content that "
         "moves by a small part of the distance between images.",
-        "errors that grow away from 0° or peak at certain angles (the encoder knows some "
-        "orientations better than others), errors about 180° for an object without symmetry, or "
-        "content that moves as far as another image's.",
+        "errors that grow away from 0° or peak at certain angles (the encoder works better for "
+        "some orientations), errors of about 180° for an object without symmetry, or content "
+        "that moves as far as the distance to another image.",
         _pictures(probe, turns, turned, shifted, reach, orders),
-        ("measured", "turned", "shifted", "what it says"),
+        ("measured", "rotated", "shifted", "meaning"),
         rows,
     )
 
@@ -106,13 +106,13 @@ def equivariance(m: ReportData) -> Section | None:
 
 
 def shift_of(side: int) -> float:
-    """Pixels that images of this side are shifted by."""
+    """Return by how many pixels images of this side are shifted."""
     return min(SHIFT_PX, float(max(1, side // 5)))
 
 
 @torch.no_grad()
 def infer(probe: Probe, batch: Batch) -> Poses:
-    """Infer content and pose, as ``encode`` does, of images that are prepared already."""
+    """Infer content and pose of prepared images, as ``encode`` does."""
     parts = []
     for few in batch.chunks(probe.vae.whole_batch):
         best = probe.vae.posterior(few).best()
@@ -122,7 +122,7 @@ def infer(probe: Probe, batch: Batch) -> Poses:
 
 
 def moved(probe: Probe, way: Move) -> Batch:
-    """Turn and shift the images; the direction of astigmatism turns along."""
+    """Rotate and shift the images; the direction of astigmatism rotates with them."""
     batch, (angle, shift) = probe.batch, way
     pictures = move(grids.as_pictures(batch.image.cpu().numpy()), angle, shift)
     image = pictures[:, None] if pictures.ndim == 3 else np.moveaxis(pictures, -1, 1)
@@ -137,7 +137,7 @@ def moved(probe: Probe, way: Move) -> Batch:
 
 
 def follow(probe: Probe, still: Poses, ways: Iterable[Move]) -> Followed:
-    """Move the images each way and compare what is inferred with what should be."""
+    """Apply every move to the images, and compare inferred and expected poses."""
     apart = _mean_distance(still.z)
     angle, shift, content = [], [], []
     for way in ways:
@@ -149,7 +149,7 @@ def follow(probe: Probe, still: Poses, ways: Iterable[Move]) -> Followed:
 
 
 def orders_of(probe: Probe, turned: Followed) -> dict[str, int | None]:
-    """Class → the number of places where its errors of the angle gather; None for nowhere."""
+    """Class → the number of angles at which its angle errors cluster; None if they do not."""
     return {
         name: symmetry(turned.angle_deg[:, probe.classes == name]).order for name in probe.names
     }
@@ -174,7 +174,7 @@ def _mean_distance(z: Array) -> float:
 def _done(turned: Followed | None, shifted: Followed | None, reach: float) -> str:
     done = []
     if turned is not None:
-        done.append(f"turned by every {STEP_DEG:g}°")
+        done.append(f"rotated in steps of {STEP_DEG:g}°")
     if shifted is not None:
         done.append(f"shifted by ±{reach:g} px along x and along y")
     return " and ".join(done)
@@ -186,7 +186,7 @@ def _rows(
     shifted: Followed | None,
     orders: Mapping[str, int | None],
 ) -> list[tuple[str, ...]]:
-    """Return the lines of the table: a quantity, its values, and what it means."""
+    """Return the rows of the table: a quantity, its values, and its meaning."""
     parts = (turned, shifted)
     rows: list[tuple[str, ...]] = []
     if turned is not None:
@@ -199,12 +199,12 @@ def _rows(
                     _cell(None if p is None else float(np.median(p.shift_length)), " px", 2)
                     for p in parts
                 ),
-                "half of the inferred shifts miss by less",
+                "half of the inferred shifts have a smaller error",
             ),
             (
                 "error of the shift, RMSE",
                 *(_cell(None if p is None else shift_rmse_px(p.shift_px), " px", 2) for p in parts),
-                "the same with large errors weighing most",
+                "the same, but large errors count most",
             ),
         ]
     if probe.vae.layout.z_dim:
@@ -215,7 +215,7 @@ def _rows(
                     _cell(None if p is None else 100 * float(p.content.mean()), " %", 0)
                     for p in parts
                 ),
-                "how far z moves, of the mean distance between two images: 0 % is invariant",
+                "displacement of z, relative to the mean distance of two images: 0 % is invariant",
             )
         )
     if turned is not None:
@@ -237,17 +237,17 @@ def _angle_rows(
         (
             "error of the angle, median",
             *(_cell(None if e is None else e.median_deg, "°") for e in raw),
-            "half of the inferred angles are off by less (90° by chance)",
+            "half of the inferred angles have a smaller error (90° by chance)",
         ),
         (
             "error of the angle, RMSE",
             *(_cell(None if e is None else e.rmse_deg, "°") for e in raw),
-            "the same with large errors weighing most (104° by chance)",
+            "the same, but large errors count most (104° by chance)",
         ),
         (
             "resultant length of the errors",
             *(_cell(None if e is None else e.resultant, "", 3) for e in raw),
-            "1 if the angle always follows, 0 if it knows nothing of the move",
+            "1 if the angle always follows the image, 0 if it never does",
         ),
     ]
     if any((order or 1) > 1 for order in orders.values()):
@@ -255,7 +255,7 @@ def _angle_rows(
             (
                 "error of the angle modulo the symmetry, RMSE",
                 *(_cell(None if e is None else e.rmse_deg, "°") for e in modulo),
-                "the same where a turn that the class looks the same after is no error",
+                "the same, without errors that are a symmetry of the class",
             )
         )
     return rows
@@ -266,12 +266,12 @@ def _cell(value: float | None, unit: str, digits: int = 1) -> str:
 
 
 def _class_row(name: str, errors: Array, order: int | None) -> tuple[str, ...]:
-    """Return the line of a class: where its errors of the angle (T, n) gather, and how closely."""
+    """Return the row of a class: where its angle errors (T, n) cluster, and how closely."""
     says = {
-        None: "the errors gather nowhere: no angle is followed",
-        1: "the errors gather at one angle: one way up is chosen however it is turned",
-        2: "the errors gather at two angles, half a turn apart: upside down looks the same",
-    }.get(order, f"the errors gather at {order} angles, 360°/{order} apart")
+        None: "the errors do not cluster: the angle does not follow the image",
+        1: "the errors cluster at one angle: the same way up at every rotation",
+        2: "the errors cluster at two angles, half a turn apart: upside down looks the same",
+    }.get(order, f"the errors cluster at {order} angles, 360°/{order} apart")
     median = RotationErrors.of(fold_deg(errors, order or 1)).median_deg
     value = f"C{order}, median {median:.1f}°" if order else f"none, median {median:.1f}°"
     modulo = ", and the median is taken modulo that" if (order or 1) > 1 else ""
@@ -303,4 +303,4 @@ def _pictures(
     if shifted is not None:
         levels = [float(np.median(values)) for values in sizes(shifted).values()]
     fig = pose_figures.turning_errors(turns, panels, levels, reach)
-    return [Picture.of(fig, "equivariance.png", "Errors against the angle that images turn by")]
+    return [Picture.of(fig, "equivariance.png", "Errors against the angle of rotation")]

@@ -1,4 +1,4 @@
-"""Sections on known classes: the latent map, affinities asked and got, pose channel, corners."""
+"""Sections on known classes: latent map, requested and learned affinities, pose channel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from modpose.report.material import ReportData
 
 WRITTEN_NAMES = 40
-"""More classes than this are not named beside a matrix."""
+"""Largest number of classes that are named beside a matrix."""
 
 
 def class_cosines(z: Floats, labels: NDArray[np.str_], names: tuple[str, ...]) -> Floats:
-    """(K, K) mean cosine between contents (N, k) of two classes, no image with itself."""
+    """(K, K) mean cosine between contents (N, k) of two classes, without self-pairs."""
     unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
     share = (labels[:, None] == np.array(names)).astype(float)
     count = share.sum(0)
@@ -57,14 +57,14 @@ def classes(m: ReportData) -> Section | None:
         "Known classes in the map",
         "Content coloured by known class. Dots were trained on; rings were held out for "
         "validation. " + ("t-SNE keeps neighbours together; its distances and areas mean little."),
-        "rings lie among the dots of their own colour, and like classes lie side by side.",
-        "rings lie elsewhere than dots (the map was learned by heart), or colours are mixed.",
+        "rings lie among the dots of their own colour, and similar classes lie side by side.",
+        "rings lie apart from dots (the map was memorised), or colours are mixed.",
         [Picture.of(fig, "classes.png", "Content coloured by class, validation marked by rings")],
     )
 
 
 def affinities(m: ReportData) -> Section | None:
-    """The cosines that were asked for, and those that came out."""
+    """Requested and learned cosines."""
     kin = m.kin
     if kin is None or kin.affinity is None:
         return None
@@ -80,14 +80,14 @@ def affinities(m: ReportData) -> Section | None:
     fig = _matrices(asked, got, names)
     return Section(
         "affinities",
-        "Affinities asked for and got",
+        "Requested and learned affinities",
         "Left, the affinity matrix that the model was trained on; right, the mean cosine between "
-        "the contents of images of two classes (no image with itself).",
+        "the contents of images of two classes (without self-pairs).",
         "the two look alike, and the diagonal of the right one is near 1: every class is one "
         "direction of content.",
         "a pale diagonal (a class is scattered: train longer, or raise gamma), or classes that "
-        "are closer than asked (gamma is small beside the other terms, or the matrix is one that "
-        "no cosines can meet).",
+        "are closer than requested (gamma is small compared with the other terms, or no cosines "
+        "can match this matrix).",
         [Picture.of(fig, "affinities.png", "Affinity matrix and mean latent cosines by class")],
         ("images", "mean gap between classes", "mean cosine within a class"),
         [(name, f"{gap:.3f}", f"{within:.3f}") for name, gap, within in rows],
@@ -114,7 +114,7 @@ def _mean(values: Floats) -> float:
 
 
 def pose_traversals(m: ReportData) -> Section | None:
-    """What each number of the pose channel does to one object."""
+    """Effect of each number of the pose channel on one object."""
     kin = m.kin
     if kin is None or kin.channel is None or kin.draw is None:
         return None
@@ -133,15 +133,15 @@ def pose_traversals(m: ReportData) -> Section | None:
         "pose-channel",
         "The pose channel",
         f"One image's content and pose channel (image {m.index[start]}); each row changes one "
-        "number of the channel from the 2nd to the 98th percentile of the data and holds the rest.",
-        "the object stays what it is and turns or moves.",
-        "nothing changes (pose has gone into content), or the object becomes another.",
+        "number of the channel from the 2nd to the 98th percentile of the data.",
+        "the object stays the same and rotates or moves.",
+        "nothing changes (content encodes the pose), or the object becomes another.",
         [Picture.of(fig, "pose-channel.png", "Predictions as the pose channel changes")],
     )
 
 
 def corners(m: ReportData) -> Section | None:
-    """From four images to one another."""
+    """Mixtures of the contents of four images."""
     if m.z_dim == 0 or len(m.rows) < 4:
         return None
     kin = m.kin
@@ -161,14 +161,14 @@ def corners(m: ReportData) -> Section | None:
         "Among four images",
         f"At the corners, predictions for the content of four images {which}; between them, "
         "evenly spaced mixtures of the four contents.",
-        "every picture could be an object, and neighbours differ little.",
-        "the middle is a blur that no object could be: the space between the four is empty.",
+        "every picture looks like a real object, and neighbours differ little.",
+        "the middle is a blur unlike any object: the space between the four is empty.",
         [Picture.of(fig, "corners.png", "Predictions between the contents of four images")],
     )
 
 
 def _four(m: ReportData) -> NDArray[np.int64]:
-    """Rows of four images, of different classes where they are known, else far from each other."""
+    """Choose four images, of different classes if these are known, else far from each other."""
     candidates = m.rows[:200]
     if m.kin is not None:
         _, first = np.unique(m.kin.labels[candidates], return_index=True)

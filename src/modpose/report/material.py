@@ -1,4 +1,4 @@
-"""What a report is made of: arrays, and a function that draws content."""
+"""The data of a report: arrays, and a function that draws content."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class PlanePose(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownClasses:
-    """What is known of N images beside content.
+    """Classes, affinities and pose channel of N images.
 
     Attributes
     ----------
     labels
         (N,) classes, empty where they are not known.
     held_out
-        (N,) whether the image is one of the validation's.
+        (N,) whether the image is a validation image.
     affinity
-        What the classes' cosines were asked to be; None where nothing was asked.
+        Requested cosines between classes; None without an affinity.
     channel
         (N, p) pose channel, or None.
     draw
@@ -54,7 +54,7 @@ class KnownClasses:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is made of.
+    """The data of a report.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class ReportData:
     angle_deg, angle_std_deg, shift_px
         (N,), (N,) and (N, 2); None where the model has no such pose.
     mirrored
-        (N,) whether the object is mirrored; None where the model does not ask.
+        (N,) whether the object is mirrored; None if the model does not infer it.
     columns
         Further columns (N,) to colour by: label, cluster.
     rows
@@ -81,21 +81,20 @@ class ReportData:
     metrics
         Columns of the learning curves.
     truth
-        What is true of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``,
-        ``hinge_deg``.
+        Truth of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``, ``hinge_deg``.
     recovery
         Lines of name and value: how well the truth was recovered.
     flat
-        Whether pose turns pictures in the plane (images, not volumes).
+        Whether the pose rotates pictures in the plane (images, not volumes).
     volumes
-        From content (n, k) to the volumes (n, D, H, W) behind images of given pose; None where
-        pictures or volumes are modelled as they are.
+        From content (n, k) to the volumes (n, D, H, W) of images with given poses; None if the
+        model draws images or volumes directly.
     space
-        Averages and walks of volumes with poses in space; None elsewhere.
+        Averages and walks of volumes with 3-D poses; None otherwise.
     kin
-        Known classes, affinities and the pose channel; None where none of them is there.
+        Known classes, affinities and the pose channel; None without any of them.
     probe
-        Images whose inference is examined, with the model; None where there are none.
+        Images for tests of the inference, with the model; None without images.
     """
 
     look: DisplayStyle
@@ -146,20 +145,20 @@ class ReportData:
 
     @property
     def has_pose(self) -> bool:
-        """Whether the model turns, shifts or mirrors pictures."""
+        """Whether the model rotates, shifts or mirrors pictures."""
         inferred = (self.angle_deg, self.shift_px, self.mirrored)
         return self.flat and any(part is not None for part in inferred)
 
 
 def sense_of_angle(origin: grids.Origin) -> str:
-    """Say which way up pictures are drawn and which way a positive angle turns them."""
+    """Describe where row 0 is drawn and in which direction a positive angle rotates."""
     if origin == "lower":
         return (
-            "Pictures are drawn as EM viewers do, row 0 at the bottom; a positive angle turns the "
-            "object counter-clockwise."
+            "Pictures are drawn as in EM viewers, row 0 at the bottom; a positive angle rotates "
+            "the object counter-clockwise."
         )
     return (
-        "Pictures are drawn as photographs are, row 0 at the top; a positive angle turns the "
+        "Pictures are drawn like photographs, row 0 at the top; a positive angle rotates the "
         "object clockwise."
     )
 

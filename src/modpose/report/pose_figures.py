@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def angle_histogram(angle_deg: Floats, std_deg: Floats | None, origin: Origin) -> Figure:
     """Polar histogram of the inferred angles and, when known, of their uncertainty.
 
-    The polar plot turns the way the pictures do: a positive angle is counter-clockwise where
-    row 0 is drawn at the bottom, clockwise where it is at the top.
+    The polar plot rotates like the pictures: a positive angle is counter-clockwise if row 0 is
+    drawn at the bottom, clockwise if it is at the top.
     """
     fig = new_figure(3.7, 7.6 if std_deg is not None else 3.8)
     polar: Any = fig.add_subplot(1, 2 if std_deg is not None else 1, 1, projection="polar")
@@ -50,7 +50,7 @@ def angle_histogram(angle_deg: Floats, std_deg: Floats | None, origin: Origin) -
     polar.set_xlim(-np.pi, np.pi)
     if std_deg is not None:
         ax = style(fig.add_subplot(1, 2, 2), "s.d. of the angle (degrees)", "images")
-        ax.set_title("How sure the model is", fontsize=TEXT + 1, color=INK, loc="left")
+        ax.set_title("Uncertainty of the angle", fontsize=TEXT + 1, color=INK, loc="left")
         finite = std_deg[np.isfinite(std_deg)]
         ax.hist(finite, bins=40, color=BLUE, alpha=0.85)
     return fig
@@ -65,7 +65,7 @@ def shift_histograms(
     reach = max(float(np.percentile(np.abs(shift_px), 99.5)) * 1.1, 0.5)
     unit = "px" if pixel_size is None else f"px of {pixel_size:.3g} Å"
     plane.hist2d(shift_px[:, 0], shift_px[:, 1], bins=41, range=[[-reach, reach]] * 2, cmap="Blues")
-    style(plane, f"shift along x ({unit})", f"shift along y ({unit})", "Where the objects sit")
+    style(plane, f"shift along x ({unit})", f"shift along y ({unit})", "Positions of the objects")
     plane.set_aspect("equal")
     plane.axhline(0, color=RULE, lw=0.8)
     plane.axvline(0, color=RULE, lw=0.8)
@@ -85,14 +85,14 @@ def shift_histograms(
 
 
 def mode_histograms(posterior: Floats, orders: Sequence[int], names: Sequence[str]) -> Figure:
-    """Mean posterior of the angle relative to the best mode, a row a class.
+    """Mean posterior of the angle relative to the best mode, one row per class.
 
     Parameters
     ----------
     posterior
         (classes, bins) probability of each bin; bin b is centred on 360° b / bins − 180°.
     orders
-        Of each class's symmetry group, whose turns are marked; 0 marks none.
+        Order of each class's symmetry group; its rotations are marked; 0 marks none.
     names
         Of the classes.
     """
@@ -110,7 +110,7 @@ def mode_histograms(posterior: Floats, orders: Sequence[int], names: Sequence[st
                 ax.axvline(place, color=ORANGE, ls=":", lw=1.3, zorder=0)
         ax.bar(centres, np.append(row, row[0]), width=width, color=BLUE, alpha=0.85)
         ax.set_xlim(-180 - width, 180 + width)
-        ax.set_yscale("function", functions=(np.sqrt, np.square))  # small modes are to be seen
+        ax.set_yscale("function", functions=(np.sqrt, np.square))  # so that small modes are visible
         ax.set_ylim(0, 1.12 * max(float(row.max()), 1e-6))
         ax.yaxis.set_major_locator(FixedLocator([t for t in (0, 10, 50, 100) if t <= row.max()]))
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=SMALL, color=INK)
@@ -131,7 +131,7 @@ def two_ways_up(
     captions: Sequence[Sequence[str]],
     look: DisplayStyle,
 ) -> Figure:
-    """Images in the first row, and in two more the same turned upright by either mode.
+    """Draw images in the first row, and below each rotated upright by either of two modes.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def turning_errors(
     shifted: Sequence[float],
     shift_px: float,
 ) -> Figure:
-    """How far inference misses an image that was turned, against the angle it was turned by.
+    """Draw errors of inference against the angle by which an image was rotated.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def turning_errors(
         if np.isfinite(level):
             label = f"shifted by {shift_px:g} px"
             ax.axhline(level, color=ORANGE, ls="--", lw=1.3, label=label)
-        style(ax, "turned by (degrees)", unit, title)
+        style(ax, "rotated by (degrees)", unit, title)
         ax.grid(axis="y", color=RULE, linewidth=0.6)
         ax.set_xticks(np.arange(0, 361, 90))
         ax.set_ylim(0, None)

@@ -1,4 +1,4 @@
-"""A few images whose inference is examined: evenly spread, as many of each class."""
+"""A few images for tests of the inference: evenly spread, equally many of each class."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Integers = NDArray[np.int64]
 
 MOST_PIXELS = 300_000
 MOST, FEWEST = 200, 24
-"""Images that are examined: so many that they have so many pixels, within limits."""
+"""Number of images: as many as have this many pixels together, within limits."""
 MOST_CLASSES = 20
-"""With more different labels than these, they are no classes."""
+"""More distinct labels than this are not treated as classes."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Probe:
     classes
         (n,) the name of each image's class.
     kind
-        What a class is: ``label`` or ``cluster``; empty where all images are one class.
+        Source of the classes: ``label`` or ``cluster``; empty if all images are one class.
     mask
-        (H, W) pixels that are not zero by preprocessing; None where all may be.
+        (H, W) pixels inside the mask of the preprocessing; None without a mask.
     """
 
     vae: Vae
@@ -68,7 +68,7 @@ class Probe:
 def choose_probe(
     vae: Vae, dataset: Dataset, columns: Mapping[str, NDArray[Any]], n: int
 ) -> Probe | None:
-    """Choose and read the images to examine.
+    """Choose and read the images.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def choose_probe(
     Returns
     -------
     Probe
-        None where the model is not of pictures, or there are fewer than two images.
+        None if the model does not draw pictures, or there are fewer than two images.
     """
     if len(vae.shape) != 2 or n < 2:
         return None
@@ -96,7 +96,7 @@ def choose_probe(
 
 
 def classes_of(columns: Mapping[str, NDArray[Any]], n: int) -> tuple[str, NDArray[np.str_]]:
-    """Name each image's class, '' where it has none: by label, else by cluster, else all are one.
+    """Return each image's class: its label, else its cluster, else one class for all.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def classes_of(columns: Mapping[str, NDArray[Any]], n: int) -> tuple[str, NDArra
 
 
 def class_name(value: object) -> str:
-    """Write a class down: whole numbers without a point, '' for one that is missing (NaN)."""
+    """Format a class: whole numbers without a point, '' for a missing one (NaN)."""
     if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
         return ""
     if isinstance(value, int | float | np.integer | np.floating):
@@ -125,7 +125,7 @@ def class_name(value: object) -> str:
 
 
 def spread_rows(classes: NDArray[np.str_], count: int) -> Integers:
-    """Choose about ``count`` rows, as many of each class, evenly spread; at least one of each."""
+    """Choose about ``count`` rows, evenly spread, equally many (at least one) of each class."""
     names = _ordered([str(name) for name in np.unique(classes) if name])
     each = max(1, count // max(len(names), 1))
     chosen = []

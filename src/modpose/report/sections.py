@@ -1,7 +1,7 @@
-"""The sections of the report: what each shows, and what a good and a bad one look like.
+"""The sections of the report, with captions that describe good and bad results.
 
-A section is made from :class:`ReportData`, which holds arrays and a function that draws content;
-one that a run has nothing for (no pose, no labels, no truth) is None.
+Each function makes a section from :class:`ReportData`, or returns None if the run lacks its data
+(no pose, no labels, no truth).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from modpose.report.material import Integers, ReportData, sense_of_angle, subscr
 THUMBNAILS = 2000
 """Most images shown on hover."""
 DECODED_PIXELS = 600_000
-"""Pixels to decode for hover: enough for 375 pictures of 40 x 40."""
+"""Pixels to decode for the pictures on hover: enough for 375 pictures of 40 x 40."""
 
 
 # --- training ---------------------------------------------------------------------------------
@@ -30,12 +30,12 @@ def learning(m: ReportData) -> Section | None:
     return Section(
         "learning",
         "Learning curves",
-        "The evidence lower bound (ELBO) is how well the model explains an image, in nats: the "
-        "reconstruction term less what it costs to say which pose (KL of pose) and which content "
-        "(KL of content) the image has. Validation images were never trained on.",
+        "The evidence lower bound (ELBO) measures how well the model explains an image, in nats. "
+        "It is the reconstruction term minus the information used for the pose (KL of pose) and "
+        "for the content (KL of content). Validation images are not used for training.",
         "both ELBO curves flatten out close together, and the KL of content stays above zero.",
-        "the validation curve turns down (the model memorises noise), still rises steeply (stop "
-        "later), or the KL of content is zero (content is not used).",
+        "the validation curve falls (the model memorises noise) or still rises steeply (train "
+        "longer), or the KL of content is zero (content is not used).",
         [Picture.of(fig, "learning-curves.png", "ELBO, reconstruction and KL terms by epoch")],
     )
 
@@ -54,13 +54,13 @@ def reconstructions(m: ReportData) -> Section | None:
         "reconstructions",
         "Images and reconstructions",
         "Particles chosen at random. From left to right: the image as the model sees it, the "
-        "model's noise-free version in the pose that it inferred, and the same object upright. "
+        "model's noise-free version in the inferred pose, and the same object upright. "
         "All images share one grey scale, and so do all predictions. "
         + sense_of_angle(m.look.origin),
-        "the posed version lies on the object in the image, and the upright versions all face the "
-        "same way and differ only where the objects differ.",
-        "blurred blobs or rings (the pose was not found), upright versions that face several ways, "
-        "or speckle (noise was learned).",
+        "the posed version lies on the object in the image, and all upright versions have the "
+        "same orientation and differ only where the objects differ.",
+        "blurred blobs or rings (the pose was not found), upright versions with different "
+        "orientations, or speckle (noise was learned).",
         [Picture.of(fig, "reconstructions.png", "Images, posed and upright reconstructions")],
     )
 
@@ -82,9 +82,9 @@ def average(m: ReportData) -> Section | None:
     return Section(
         "average",
         "Average before and after alignment",
-        f"The mean of {len(m.rows):,} images as they are, and after each was turned and shifted "
-        "upright by its inferred pose. No model enters the second picture but through the poses, "
-        "so detail in it is detail in the data. The two averages have a grey scale each.",
+        f"The mean of {len(m.rows):,} images without alignment, and after each was rotated and "
+        "shifted upright by its inferred pose. The second picture uses only the poses of the "
+        "model, so its details are details of the data. Each average has its own grey scale.",
         "a round blur on the left, a sharp object in the middle.",
         "the middle is as round and blurred as the left (poses not found), or shows an object "
         "with rings or several copies of itself (poses found only up to a symmetry).",
@@ -112,12 +112,11 @@ def clusters(m: ReportData) -> Section | None:
     return Section(
         "clusters",
         "Clusters",
-        "Images of like content, each cluster averaged after alignment, with its number of "
-        "images. These are the model's counterpart of 2-D class averages; each has its own grey "
-        "scale.",
-        "each average is sharp and differs from the others in what the object is.",
-        "averages that differ only in rotation or position (pose has leaked into content), or "
-        "clusters of a few odd images (junk; set them aside with 'modpose select').",
+        "The average of each cluster of similar content after alignment, with its number of "
+        "images. These correspond to 2-D class averages. Each has its own grey scale.",
+        "each average is sharp, and the averages show different objects or conformations.",
+        "averages that differ only in rotation or position (content encodes the pose), or "
+        "clusters of a few odd images (junk; remove them with 'modpose select').",
         [Picture.of(fig, "clusters.png", "Aligned average of each cluster")],
     )
 
@@ -139,12 +138,12 @@ def manifold(m: ReportData) -> Section | None:
     return Section(
         "manifold",
         "The manifold of content",
-        f"What the model draws, upright, as {what} changes in equal steps of probability (the "
-        "inverse of the normal distribution function), so every step stands for as many objects. "
-        "Follow a row or a column to watch the object change.",
-        "one object that changes smoothly and in a way that makes sense: a hinge that closes, a "
-        "subunit that comes and goes.",
-        "the object turns or drifts as a whole (pose has leaked into content), or nothing changes "
+        f"The model's upright pictures as {what} changes in steps of equal probability under the "
+        "prior (quantiles of the normal distribution). Follow a row or a column to see the object "
+        "change.",
+        "one object that changes smoothly and plausibly: a hinge that closes, a subunit that "
+        "appears and disappears.",
+        "the object rotates or shifts as a whole (content encodes the pose), or nothing changes "
         "(content is not used).",
         [Picture.of(fig, "manifold.png", f"Predictions as {what} changes")],
     )
@@ -162,11 +161,11 @@ def traversals(m: ReportData) -> Section | None:
     return Section(
         "traversals",
         "One latent at a time",
-        "Each row changes one latent from the 2nd to the 98th percentile of the data and holds the "
-        "others at their median. Beside its name stands the spread of that latent over the data: "
-        "near 1 it is used in full, near 0 not at all." + some,
-        "rows differ from one another, and a latent of small spread changes nothing.",
-        "all rows look alike, or a latent turns or moves the object as a whole.",
+        "Each row changes one latent from the 2nd to the 98th percentile of the data; the others "
+        "stay at their median. The number after its name is the standard deviation of that latent "
+        "over the data: near 1 it is fully used, near 0 not at all." + some,
+        "rows differ from one another, and a latent with a small spread changes nothing.",
+        "all rows look alike, or a latent rotates or shifts the object as a whole.",
         [Picture.of(fig, "traversals.png", "Predictions as each latent changes alone")],
     )
 
@@ -184,11 +183,11 @@ def interpolations(m: ReportData) -> Section | None:
     return Section(
         "interpolations",
         "From one particle to another",
-        "Each row starts at one real image and ends at another of distant content; between them, "
-        "the model draws the straight line from the one's content to the other's, upright.",
+        "Each row starts with one real image and ends with another of distant content. Between "
+        "them are the model's upright pictures on the straight line between the two contents.",
         "every step looks like a real object, and the change is gradual.",
-        "the middle is a blend of the two ends that no object could be: content between the two "
-        "is empty (they are classes rather than a continuum) or the latent space has holes.",
+        "the middle is a blend of the two ends and unlike any object: no content lies between the "
+        "two (they are classes and not a continuum), or the latent space has holes.",
         [Picture.of(fig, "interpolations.png", "Predictions between pairs of images")],
     )
 
@@ -204,10 +203,9 @@ def samples(m: ReportData) -> Section | None:
     return Section(
         "samples",
         "Samples from the model",
-        "Upright objects that the model draws from content taken at random from its prior; no data "
-        "enters.",
+        "The model's upright pictures of random content from the prior, without any data.",
         "samples look like the upright versions of real images, with the same variety.",
-        "samples that no image resembles: content of the data fills only part of the prior.",
+        "samples unlike any image: the content of the data fills only part of the prior.",
         [Picture.of(fig, "samples.png", "Predictions for random content")],
     )
 
@@ -240,10 +238,10 @@ def content(m: ReportData, points: Integers) -> Section | None:
         "content",
         "Content of every image",
         _content_caption(len(points), len(m.z), shown, any(v.name == "t-SNE" for v in views)),
-        "labels or clusters form groups or a gradient, while the colour of the inferred angle "
-        "looks like confetti: content knows nothing of pose.",
-        "the angle's colour forms sectors or bands (pose has leaked into content), or a far "
-        "island of odd images (junk).",
+        "labels or clusters form groups or a gradient, and the colours of the inferred angle are "
+        "mixed at random: content does not depend on the pose.",
+        "the angle's colour forms sectors or bands (content encodes the pose), or odd images form "
+        "a distant island (junk).",
         stills,
         scatter=data,
     )
@@ -251,10 +249,10 @@ def content(m: ReportData, points: Integers) -> Section | None:
 
 def _content_caption(points: int, images: int, thumbnails: int, tsne: bool) -> str:
     which = "all images" if points == images else f"{points:,} of {images:,} images"
-    caption = f"A point an image ({which}). Choose what to see and what to colour by."
+    caption = f"One point per image ({which}). Choose the projection and the colour."
     if thumbnails:
         caption += (
-            " Rest on a point to see its image and, for some, the model's upright version "
+            " Point at a dot to see its image and, for some, the model's upright version "
             f"(pictures of {thumbnails:,} points are in this page)."
         )
     if tsne:
@@ -263,7 +261,7 @@ def _content_caption(points: int, images: int, thumbnails: int, tsne: bool) -> s
 
 
 def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
-    """Return every column to colour by, the most telling first."""
+    """Return every column to colour by, the most informative first."""
     found: list[scatter.Colouring | None] = []
     for name, column in (m.columns or {}).items():
         found.append(scatter.categories(name, column[points]))
@@ -301,16 +299,14 @@ def pose(m: ReportData) -> Section | None:
     mirrored = ""
     if m.mirrored is not None:
         share = m.mirrored.mean()
-        mirrored = f"{share:.0%} of the images show the object mirrored, before it is turned. "
+        mirrored = f"{share:.0%} of the images show the object mirrored (before the rotation). "
     return Section(
         "pose",
         "Inferred poses",
-        "Where the model finds the objects and how they are turned. "
-        + mirrored
-        + sense_of_angle(m.look.origin),
-        "in-plane angles of particles are spread evenly round the circle, with an uncertainty of "
+        "Inferred shifts and rotations of the objects. " + mirrored + sense_of_angle(m.look.origin),
+        "in-plane angles of particles are spread evenly over the circle, with an uncertainty of "
         "a few degrees, and shifts form one spot about the centre.",
-        "spikes of the angle (a preferred way of lying on the grid of pixels, or a local "
+        "spikes of the angle (the grid of pixels favours some angles, or training ended in a local "
         "optimum), an uncertainty of tens of degrees, or shifts far from the centre (neighbours "
         "in the box were taken for the object, or the box is too small).",
         pictures,

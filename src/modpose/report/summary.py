@@ -1,4 +1,4 @@
-"""The head of the page: the facts of a run, and what is worth a look before believing it."""
+"""The head of the page: the facts of a run, and warnings about its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modpose.plot.grids import Floats
 
 
 def duration(seconds: float) -> str:
-    """Write a time span the way people say it."""
+    """Format a time span in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -31,7 +31,7 @@ def facts(
     metrics: Mapping[str, Floats],
     split: Mapping[str, int],
 ) -> list[tuple[str, str]]:
-    """Name and value of everything that identifies a run.
+    """Return name and value of the facts that identify a run.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def notes(
     shift_px: Floats | None,
     box: int,
 ) -> list[str]:
-    """Sentences about what looks wrong; none when nothing does."""
+    """Return sentences about what looks wrong, if anything does."""
     pose = _pose_notes(angle_std_deg, shift_px, box)
     return [*_training_notes(metrics), *_content_notes(metrics, z), *pose]
 
@@ -107,9 +107,9 @@ def _training_notes(metrics: Mapping[str, Floats]) -> list[str]:
     climb = curve.max() - curve[len(curve) // 10]
     if best < 0.8 * (len(curve) - 1) and curve[best] - curve[-1] > max(1.0, 0.02 * climb):
         return [
-            f"The validation ELBO was best at epoch {best + 1} of {len(curve)} and has lost "
-            f"{curve[best] - curve[-1]:.1f} nats since: further training memorised the images. The "
-            "model shown here is that of the best epoch."
+            f"The validation ELBO was best at epoch {best + 1} of {len(curve)} and fell by "
+            f"{curve[best] - curve[-1]:.1f} nats after it: further training memorised the images. "
+            "This report shows the model of the best epoch."
         ]
     return []
 
@@ -121,7 +121,7 @@ def _content_notes(metrics: Mapping[str, Floats], z: Floats) -> list[str]:
     kl = np.asarray(metrics.get("val_kl_content", metrics.get("kl_content", [np.nan])), float)
     if len(kl) and kl[-1] < 0.1:
         found.append(
-            f"Content tells almost nothing about an image ({kl[-1]:.2f} nats): the model draws "
+            f"Content carries almost no information ({kl[-1]:.2f} nats): the model draws "
             "nearly the same object for all."
         )
     idle = int((z.std(0) < 0.1).sum())

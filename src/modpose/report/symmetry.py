@@ -1,4 +1,4 @@
-"""The section on symmetry: which images a model can turn without seeing a difference."""
+"""The section on symmetry: rotations after which an object looks the same to the model."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from modpose.plot.grids import Floats
 
 SEARCH = SearchSettings(modes=12)
-"""More modes than the largest order that is looked for, as some differ in their shift alone."""
+"""Larger than the largest order that is searched, because some modes differ only in shift."""
 TURNS = 12
-"""Angles, the best one among them, that the average is taken over."""
+"""Number of angles of the average, including the best one."""
 PIXELS = 400
-"""Pixels, drawn at random, that the average is estimated from."""
+"""Number of random pixels from which the average is estimated."""
 AT_ONCE = 32
-"""Images that are searched at once."""
+"""Images per batch of the search."""
 SHOWN = 8
 """Ambiguous images that are shown."""
 APART_DEG = 20.0
-"""A second way up differs from the best by more than this."""
+"""Degrees by which a second angle must differ from the best."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Modes:
 
 
 def symmetry(m: ReportData) -> Section | None:
-    """Orders of symmetry of images and the groups of their classes."""
+    """Symmetry orders of the images, and symmetry groups of the classes."""
     probe = m.probe
     if probe is None or m.angle_deg is None or not infers_angle(probe.vae):
         return None
-    if m.mirrored is not None:  # the search for poses knows no mirror images
+    if m.mirrored is not None:  # the pose search does not handle mirror images
         return None
     modes = find_modes(m, probe)
     orders = image_order(modes.relative, modes.weight, modes.std_deg)
@@ -94,10 +94,10 @@ def symmetry(m: ReportData) -> Section | None:
         "symmetry",
         "Symmetry",
         _caption(m, len(probe.rows), len(ambiguous)),
-        "objects that you know to be symmetric have that group, and all others are C1 and of "
-        "order 1: their angle is known without doubt.",
-        "a symmetry that the object does not have (detail that breaks it was not learned, or the "
-        "noise hides it), or no angle preferred although the object is not round.",
+        "objects that you know to be symmetric have their group, and all others are C1 and of "
+        "order 1: their angle is certain.",
+        "a symmetry that the object does not have (the model did not learn the detail that breaks "
+        "it, or noise hides it), or no preferred angle although the object is not round.",
         pictures,
         header,
         table,
@@ -106,7 +106,7 @@ def symmetry(m: ReportData) -> Section | None:
 
 @torch.no_grad()
 def find_modes(m: ReportData, probe: Probe) -> Modes:
-    """Search for the modes of each image's pose, given the content that the model inferred."""
+    """Search the modes of each image's pose, given the inferred content."""
     device = probe.batch.image.device
     z = torch.as_tensor(m.z[probe.rows, None], dtype=torch.float32, device=device)
     angle, shift = (torch.as_tensor(p, dtype=torch.float32) for p in m.pose_of(probe.rows)[:2])
@@ -129,7 +129,7 @@ def find_modes(m: ReportData, probe: Probe) -> Modes:
 
 @torch.no_grad()
 def average_turn(m: ReportData, probe: Probe, modes: Modes) -> NDArray[np.float64]:
-    """(n,) nats by which log p(image | content, pose) falls from the best angle to the average."""
+    """(n,) drop of log p(image | content, pose) from the best angle to the average, nats."""
     device = probe.batch.image.device
     turns = torch.arange(TURNS, device=device) * (2 * math.pi / TURNS)
     z, angle, shift = (
@@ -151,13 +151,13 @@ def average_turn(m: ReportData, probe: Probe, modes: Modes) -> NDArray[np.float6
 
 
 def second_way_up(modes: Modes) -> Integers:
-    """(n,) the most probable mode whose angle is not that of the best, 0 where there is none."""
+    """(n,) the most probable mode with another angle than the best; 0 if there is none."""
     elsewhere = np.abs(modes.relative) > APART_DEG
     return np.asarray(np.where(elsewhere, modes.weight, 0.0).argmax(1))
 
 
 def most_ambiguous(modes: Modes, count: int = SHOWN) -> Integers:
-    """Images with two comparable ways up, the most evenly weighted first, at most ``count``."""
+    """At most ``count`` images with two comparable angles, the most evenly weighted first."""
     weight = np.take_along_axis(modes.weight, second_way_up(modes)[:, None], 1)[:, 0]
     ratio = np.where(second_way_up(modes) > 0, weight / modes.weight[:, 0], 0.0)
     order = np.argsort(-ratio, kind="stable")[:count]
@@ -170,7 +170,7 @@ def most_ambiguous(modes: Modes, count: int = SHOWN) -> Integers:
 def _table(
     kind: str, found: dict[str, ClassSymmetry]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return header and rows: the orders that occur, the group, the weights of its places."""
+    """Return header and rows: the orders that occur, the group, the weights of its rotations."""
     shares = np.array([one.shares for one in found.values()])
     orders = [n for n in range(1, shares.shape[1]) if n <= 2 or shares[:, n].any()]
     header = (
@@ -179,7 +179,7 @@ def _table(
         *(f"order {n}" for n in orders),
         "round",
         "symmetry group",
-        "cost of its turns",
+        "cost of its rotations",
         "mean weight of each mode",
     )
     table = []
@@ -198,28 +198,28 @@ def _percent(share: float) -> str:
 
 def _caption(m: ReportData, images: int, ambiguous: int) -> str:
     caption = (
-        f"For {images} images, evenly spread, every pose was compared with the model's own "
-        "picture of the content; the poses that explain an image best (the modes of its posterior) "
-        "say which turns leave it looking the same. An image is of order n if modes of comparable "
-        f"weight (at least {_percent(COMPARABLE)} of the best) stand at every multiple of 360°/n "
-        "from the best one: order 2 looks the same upside down. Columns 'order n' give the share "
-        "of the images of that order; 'round' is the share whose posterior covers nearly the whole "
-        "circle. Where noise is low, detail that hardly shows decides between two ways up, so the "
-        "symmetry group of a class goes by what turns cost: it is Cₙ with the largest n for which "
-        "turning an object by 360°/n and its multiples loses less than "
-        f"{_percent(SAME)} of the nats that turning it by an average angle loses. 'Cost of its "
-        "turns' is that part (for C1, of the turn that comes nearest to a symmetry); 0 % is a "
-        "perfect symmetry. The last column is the mean posterior probability of the best mode "
-        "and of its counterparts 360°/n, 2 · 360°/n, … away; what is missing to 100 % lies at "
-        "other angles. The first figure shows the mean posterior of the angle relative to the best "
-        "mode (dotted: the turns of the symmetry group). "
+        f"For {images} images, evenly spread, the model's own picture of the content was compared "
+        "with the image in every pose. The poses that explain an image best are the modes of its "
+        "posterior; they show the rotations after which the object looks the same. An image has "
+        f"order n if modes of comparable weight (at least {_percent(COMPARABLE)} of the best) lie "
+        "at every multiple of 360°/n from the best one: an object of order 2 looks the same upside "
+        "down. Columns 'order n' give the share of images of that order; 'round' is the share "
+        "whose posterior covers nearly the whole circle. With little noise, very small details "
+        "decide between two angles. The symmetry group of a class is therefore defined by the "
+        "loss in log-likelihood: it is Cₙ with the largest n for which rotations by 360°/n and its "
+        f"multiples lose less than {_percent(SAME)} of the nats that a rotation by an average "
+        "angle loses. 'Cost of its rotations' is this fraction (for C1, that of the rotation "
+        "nearest to a symmetry); 0 % is a perfect symmetry. The last column is the mean posterior "
+        "probability of the best mode and of the modes 360°/n, 2 · 360°/n, … from it; the rest to "
+        "100 % lies at other angles. The first figure shows the mean posterior of the angle "
+        "relative to the best mode (dotted: the rotations of the symmetry group). "
     )
     if not ambiguous:
-        return caption + "No image of these has two comparable ways up."
+        return caption + "None of these images has two comparable angles."
     return (
         caption
-        + "The second figure shows the images with the most evenly weighted ways up: the image, "
-        "and the image turned upright by either mode, with the mode's weight and how far it stands "
+        + "The second figure shows the images with the most evenly weighted angles: the image, "
+        "and the image rotated upright by either mode, with the mode's weight and its distance "
         "from the best. " + sense_of_angle(m.look.origin)
     )
 
@@ -230,12 +230,12 @@ def _histograms(probe: Probe, modes: Modes, found: dict[str, ClassSymmetry]) -> 
     orders = [one.order or 0 for one in found.values()]
     names = [f"{probe.kind} {name}".strip() for name in found]
     fig = pose_figures.mode_histograms(np.stack(means), orders, names)
-    alt = "Mean posterior of the angle relative to its most probable value, a row a class"
+    alt = "Mean posterior of the angle relative to its most probable value, one row per class"
     return Picture.of(fig, "symmetry.png", alt)
 
 
 def _pairs(m: ReportData, probe: Probe, modes: Modes, chosen: Integers) -> Picture:
-    """Show images beside themselves turned upright by their two best modes."""
+    """Show images and their copies rotated upright by the two best modes."""
     second = second_way_up(modes)[chosen]
     images = grids.as_pictures(probe.batch.image[torch.as_tensor(chosen)].cpu().numpy())
     ways, captions = [], []
@@ -252,11 +252,11 @@ def _pairs(m: ReportData, probe: Probe, modes: Modes, chosen: Integers) -> Pictu
         )
     names = [f"{probe.kind} {name}".strip() for name in probe.classes[chosen]]
     fig = pose_figures.two_ways_up(images, ways, names, captions, m.look)
-    return Picture.of(fig, "ambiguous.png", "The most ambiguous images and their two ways up")
+    return Picture.of(fig, "ambiguous.png", "The most ambiguous images, upright by either angle")
 
 
 def _upright(images: Floats, angle_deg: Floats, shift_px: Floats) -> Floats:
-    """Turn images upright; what comes from beyond their edge has the image's median."""
+    """Rotate images upright; pixels from beyond their edge get the image's median."""
     upright, inside = grids.align(images, angle_deg, shift_px)
     extra = [1] * (upright.ndim - 3)
     median = np.median(images.reshape(len(images), -1), axis=1).reshape(-1, 1, 1, *extra)

@@ -1,4 +1,4 @@
-"""The section on simulated data: what the model found against what is true."""
+"""The section on simulated data: inferred against true values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modpose.report.material import ReportData, subscript
 
 
 def truth(m: ReportData) -> Section | None:
-    """How well known answers were recovered."""
+    """Compare inferred and true values."""
     if m.truth is None:
         return None
     pictures = [*_hinge_pictures(m), *_pose_pictures(m)]
@@ -21,13 +21,13 @@ def truth(m: ReportData) -> Section | None:
     return Section(
         "truth",
         "Recovery of the truth",
-        "These images are simulated, so what they show is known; it was used for nothing but this "
-        "section. The model chooses its own upright frame, so the one rotation and the one offset "
-        "of that frame are taken off before poses are compared.",
+        "These images are simulated, so the truth is known; it is used only for this section. The "
+        "model chooses its own upright frame, so poses are compared after one global rotation and "
+        "offset.",
         "content follows the hinge along one curve, angle errors form one narrow peak about zero, "
         "and shifts lie on the line.",
-        "two branches or two peaks (a local optimum: part of the images were taken for their "
-        "half-turned likeness), or a cloud.",
+        "two branches or two peaks (a local optimum: some of the images are wrong by half a turn), "
+        "or a cloud.",
         pictures,
         ("quantity", "value"),
         list(m.recovery),

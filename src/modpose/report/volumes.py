@@ -1,4 +1,4 @@
-"""What a report shows of volumes: averages by pose, and walks through the six pose variables."""
+"""The section on volumes: averages by pose, and walks through the six pose variables."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from modpose.estimator import PoseModel
 
 AVERAGED = 256
-"""Volumes of an average."""
+"""Largest number of volumes in an average."""
 STEPS = 5
 LARGEST_ANGLE = 2.0
-"""Radians, end of a walk (Yi et al. 2021, section 4.5)."""
+"""End of a walk in radians (Yi et al. 2021, section 4.5)."""
 LARGEST_SHIFT = 0.3
 """End of a walk, as a fraction of the box."""
 VARIABLES = ("yaw", "pitch", "roll", "shift x", "shift y", "shift z")
@@ -45,9 +45,9 @@ class Space:
     averages
         Title and picture of each average.
     walk
-        (6, n, H, W) predictions as one pose variable changes alone.
+        (6, n, H, W) predictions as only one pose variable changes.
     error_deg
-        (N,) errors of the rotation, aligned; None where no truth is known.
+        (N,) errors of the rotation, aligned; None without truth.
     """
 
     averages: list[tuple[str, Floats]]
@@ -58,7 +58,7 @@ class Space:
 def look_at_volumes(
     model: PoseModel, dataset: Dataset, latents: pd.DataFrame, known: pd.DataFrame | None
 ) -> Space | None:
-    """Collect what the section shows; None where the model infers no rotation in space."""
+    """Collect the data of the section; None if the model infers no 3-D rotation."""
     if len(dataset.shape) != 3 or "r00" not in latents:
         return None
     content = content_columns(latents)
@@ -66,11 +66,11 @@ def look_at_volumes(
     rows = np.linspace(0, len(latents) - 1, min(len(latents), AVERAGED)).astype(np.int64)
     volumes = dataset.batch(rows).image
     averages = [("as they are", volumes.mean((0, 1)))]
-    averages.append(("turned by the inferred poses", average(volumes, pose_of(latents.iloc[rows]))))
+    averages.append(("by the inferred poses", average(volumes, pose_of(latents.iloc[rows]))))
     error = None
     if known is not None and "r00" in known:
         true = pose_of(known.iloc[rows])
-        averages.append(("turned by the true poses", average(volumes, true)))
+        averages.append(("by the true poses", average(volumes, true)))
         error = space_errors(latents, known)[0]
     pictures = [(title, grids.volume_pictures(v.numpy()[None])[0]) for title, v in averages]
     return Space(pictures, pose_walk(model, np.median(z, axis=0)), error)
@@ -83,7 +83,7 @@ def pose_of(table: pd.DataFrame) -> Pose:
 
 
 def average(volumes: torch.Tensor, pose: Pose) -> torch.Tensor:
-    """Mean (D, H, W) of volumes (N, 1, D, H, W) read at posed coordinates, volume(R u + t)."""
+    """Average volumes (N, 1, D, H, W) at posed coordinates, volume(R u + t): (D, H, W)."""
     total, u = torch.zeros(volumes.shape[2:]), lattice(volumes.shape[2:])
     for volume, rotation, shift in zip(volumes, *pose, strict=True):
         x = Pose(rotation, shift).to_image(u)
@@ -116,7 +116,7 @@ def pose_walk(model: PoseModel, z: NDArray[np.float32], steps: int = STEPS) -> F
 
 
 def space(found: Space | None) -> Section | None:
-    """Poses in space: averages, walks, errors."""
+    """3-D poses: averages, walks, errors."""
     if found is None:
         return None
     titles, pictures = zip(*found.averages, strict=True)
@@ -132,15 +132,15 @@ def space(found: Space | None) -> Section | None:
         shown.append(Picture.of(histogram, "rotation-errors.png", "Histogram of rotation errors"))
     return Section(
         "space",
-        "Poses in space",
-        "Every volume is shown as its mean along z, y and x, side by side. First the average of "
-        "volumes as they are, then turned and shifted upright by the inferred poses (no model "
-        "enters but through them) and, where it is known, by the true ones. Below, what the model "
-        "draws as yaw, pitch, roll (-2 to 2 radians) and each shift (-0.3 to 0.3 of the box) "
-        "change alone. Errors of simulated data are angles to the true rotation after one global "
-        "rotation a class; chance has a median of 132 degrees.",
-        "the average turned by inferred poses is as sharp as that by true ones, and each row of "
-        "the walk turns or moves one object rigidly.",
+        "3-D poses",
+        "Every volume is shown as its means along z, y and x, side by side. First the average of "
+        "the volumes without alignment; then rotated and shifted upright by the inferred poses "
+        "(only the poses come from the model) and, if known, by the true poses. Below are the "
+        "model's pictures as only yaw, pitch or roll (-2 to 2 radians) or one shift (-0.3 to 0.3 "
+        "of the box) changes. Errors of simulated data are angles to the true rotation after one "
+        "global rotation per class; chance has a median of 132 degrees.",
+        "the average with inferred poses is as sharp as that with true ones, and each row of the "
+        "walk rotates or shifts one rigid object.",
         "a round blur in both (poses were not found), or a walk in which nothing changes (the "
         "model draws a ball: content and noise explain the data without pose).",
         shown,
