@@ -31,8 +31,25 @@ ATOMS = (
     *("None", "rb'x'", "f'{z_0}'", "1j", "...", "(1, 2)", "[1, 'a']", "()", "z_0.real", "z_0[0]"),
     *("open('x')", "__import__('os')", "lambda: 1", "(x := 1)", "[i for i in z_0]", "-file", "+-1"),
     *("'" + "x" * 5000 + "'", "x" * 5000, "\\", "\x00", "µ", "z_0 if 1 else 2", "*z_0"),
+    *("abs(z_0)", "abs(file)", "`ctf/df1_A`", "`", "between(1, 2)", "1 and 2", "z_0.between(1, 2)"),
 )
-COMPARISONS = ("<", "<=", ">", ">=", "==", "!=", "in", "not in", "is", "=", "<>", "&", "+", "**")
+COMPARISONS = (
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "==",
+    "!=",
+    "in",
+    "not in",
+    "is",
+    "=",
+    "<>",
+    "&",
+    "+",
+    "**",
+    "between",
+)
 
 
 def expression(random: np.random.Generator, depth: int = 0) -> str:

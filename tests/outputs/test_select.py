@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modpose.errors import InputError
-from modpose.outputs.select import evaluate_where, in_clusters, in_region
+from modpose.outputs.select import choose, evaluate_where, in_clusters, in_region
+from tests.outputs.test_export import N, star_run
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def table() -> pd.DataFrame:
             "z_1": rng.normal(size=50),
             "elbo": rng.normal(-700, 10, size=50),
             "cluster": rng.integers(1, 4, size=50),
+            "ctf/df1_A": rng.uniform(5e3, 3e4, size=50),
             "split": rng.choice(["train", "val"], size=50),
         }
     )
@@ -40,6 +42,16 @@ def test_where_means_what_pandas_says(table: pd.DataFrame) -> None:
         "split == 'val'": table.split == "val",
         "split in ('val', 'test')": table.split == "val",
         "cluster != 2": table.cluster != 2,
+        "abs(z_0) < 0.5 and abs(-2) > 1": table.z_0.abs() < 0.5,
+        "z_0 between -1 and 0.5": table.z_0.between(-1, 0.5),
+        "z_0 not between -1 and 0.5": ~table.z_0.between(-1, 0.5),
+        "z_0.between(-1, 0.5)": table.z_0.between(-1, 0.5),
+        "z_0 between -1 and 0.5 and z_1 > 0": table.z_0.between(-1, 0.5) & (table.z_1 > 0),
+        "(abs(z_0) between 0.1 and abs(z_1)) or split == 'between'": (
+            (table.z_0.abs() >= 0.1) & (table.z_0.abs() <= table.z_1.abs())
+        ),
+        "`ctf/df1_A` > 15e3 or `split` == 'a`b`'": table["ctf/df1_A"] > 15e3,
+        "ctf/df1_A between 1e4 and 2e4": table["ctf/df1_A"].between(1e4, 2e4),
         "1 < 2": np.ones(len(table), dtype=bool),
     }
     for expression, expected in cases.items():
@@ -61,7 +73,13 @@ def test_where_treats_missing_values_as_false() -> None:
         "__import__('os').system('true')",
         "@x > 1",
         "z_0.__class__ == 1",
-        "abs(z_0) > 1",
+        "abs(split) > 1",
+        "abs(z_0, 1) > 1",
+        "z_0 between 1",
+        "z_0 between 'a' and 1",
+        "between(z_0, 1) > 0",
+        "`z_0 > 1",
+        "`` > 1",
         "z_0[0] > 1",
         "(lambda: 1)() > 0",
         "[z_0 for z_0 in z_1] == 1",
@@ -90,6 +108,20 @@ def test_where_refuses_anything_else_in_one_sentence(table: pd.DataFrame, expres
 def test_where_names_the_nearest_columns(table: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=r"no column 'elbw', expected one such as elbo"):
         evaluate_where("elbw > 1", table)
+
+
+def test_where_knows_the_columns_of_the_input(tmp_path: Path) -> None:
+    run = star_run(tmp_path, "3.1")
+    number = np.arange(N)
+    np.testing.assert_array_equal(
+        choose(run, where="rlnCoordinateX >= 30 and abs(z_0) >= 0"), number * 1.5 >= 30
+    )
+    np.testing.assert_array_equal(
+        choose(run, where="rlnOpticsGroupName == 'second'"), number % 2 == 1
+    )
+    np.testing.assert_array_equal(choose(run, where="`rlnOpticsGroup` in (2,)"), number % 2 == 1)
+    with pytest.raises(InputError, match=r"no column 'rlnCoordinateZ', expected .*rlnCoordinateX"):
+        choose(run, where="rlnCoordinateZ > 1")
 
 
 @given(st.text(max_size=30))

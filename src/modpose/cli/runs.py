@@ -282,12 +282,14 @@ def select(
     A .txt, .npy or .pkl holds their positions in the input, which --index takes (and cryoDRGN's
     --ind, the .pkl).
 
-    Conditions given together must all hold.  Expressions compare columns of latents.parquet
-    (and of the STAR) with numbers, joined by and, or, not.
+    Conditions given together must all hold.  Expressions compare columns of latents.parquet and
+    of the input with numbers, joined by and, or, not; they know between, in and abs().  A name
+    such as `ctf/df1_A` stands in backticks.
 
     \b
     modpose select run --cluster 1,3 -o good.star
     modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
+    modpose select run --where 'abs(z_1) < 2 and rlnDefocusU between 8e3 and 2e4' -o good.star
     modpose select run --region -1,-1,0,2 -o corner.star
     """
     writing.check_outputs([out], overwrite, [] if region is None else [Path(region)])

@@ -1,42 +1,25 @@
-"""Choose images by cluster, by an expression over their columns, or by a region of content space.
-
-Expressions are read by :func:`evaluate_where`, which walks the syntax tree and knows comparisons,
-``and``/``or``/``not``, numbers, quoted text and column names; nothing else is ever evaluated.
-"""
+"""Choose images by cluster, by an expression over columns, or by a region of content space."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import operator
-import warnings
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.csv_reader import csv_rows
 from modpose.data.particles import listed
-from modpose.errors import SHOWN, InputError, shown
+from modpose.errors import InputError, shown
 from modpose.files.text import number, read_utf8, whole_number
+from modpose.outputs.where import Mask, Where, evaluate_where, no_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.run import Run
 
-Mask = NDArray[np.bool_]
-
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-}
+__all__ = ["choose", "evaluate_where", "in_clusters", "in_region"]
 
 
 def choose(
@@ -71,12 +54,30 @@ def choose(
     if cluster is not None:
         mask &= in_clusters(latents, cluster)
     if where is not None:
-        known = run.dataset().source.particles.table
-        fresh = known[[column for column in known if column not in latents]]
-        mask &= evaluate_where(where, latents.join(fresh))
+        expression = Where(where)
+        mask &= expression.mask(_with_columns(run, latents, expression.names()))
     if region is not None:
         mask &= in_region(latents, region)
     return mask
+
+
+def _with_columns(run: Run, latents: pd.DataFrame, names: set[str]) -> pd.DataFrame:
+    """Add columns of the particles table, and of its optics groups, where they are asked for.
+
+    Where all names are columns of the latents the images need not be opened.
+    """
+    missing = names - set(latents.columns)
+    if not missing:
+        return latents
+    particles = run.dataset().source.particles
+    every = [*particles.table, *([] if particles.optics is None else particles.optics)]
+    known = [str(name) for name in every if str(name) not in latents]
+    wanted = [name for name in dict.fromkeys(known) if name in missing] or known[:SUGGESTED]
+    return latents.assign(**{name: particles.column(name) for name in wanted})
+
+
+SUGGESTED = 60
+"""Columns that are looked through for a name near to one that is not there."""
 
 
 # --- by cluster -------------------------------------------------------------------------------
@@ -119,155 +120,6 @@ def in_clusters(table: pd.DataFrame, text: str) -> Mask:
     return np.isin(labels, wanted)
 
 
-# --- by expression ----------------------------------------------------------------------------
-
-
-def evaluate_where(expression: str, table: pd.DataFrame) -> Mask:
-    """Mark the rows of ``table`` for which ``expression`` holds.
-
-    Parameters
-    ----------
-    expression
-        Comparisons of column names with numbers, quoted text or other columns, joined with
-        ``and``, ``or`` and ``not``; chains (``0 < z_0 < 1``) and lists (``cluster in (1, 3)``)
-        are understood.
-    table
-        One row an image.
-
-    Returns
-    -------
-    (N,) bool; a comparison with a missing value is false, ``!=`` apart.
-
-    Raises
-    ------
-    InputError
-        The expression is not of that form, names a column that does not exist, or compares a
-        number with a text.
-    """
-    where = f"--where {shown(expression)}"
-    if len(expression) > LONGEST:
-        found = f"{len(expression):,} characters long"
-        raise InputError.of(where, "the expression", found, f"at most {LONGEST:,}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python's remarks on odd syntax are refusals here
-            tree = ast.parse(expression.strip(), mode="eval").body
-        return _Where(table, where).condition(tree)
-    except InputError:
-        raise
-    except (SyntaxError, Warning, ValueError, RecursionError, MemoryError):
-        raise InputError.of(where, "the expression", "not readable", _FORM) from None
-
-
-_FORM = "comparisons such as 'elbo > -700 and z_0 < 1'"
-LONGEST = 10_000
-"""Characters of an expression."""
-
-Value = float | str | NDArray[Any]
-"""A number or a text; numbers (N,), or texts (N,) as objects, NaN or None where missing."""
-
-
-class _Where:
-    """Evaluates the syntax tree of an expression over the rows of a table."""
-
-    def __init__(self, table: pd.DataFrame, where: str) -> None:
-        self.table, self.where = table, where
-
-    def condition(self, node: ast.expr) -> Mask:
-        """Evaluate a node that must be true or false for each row."""
-        match node:
-            case ast.BoolOp(op=op, values=parts):
-                combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
-                return np.asarray(combine.reduce([self.condition(part) for part in parts]), bool)
-            case ast.UnaryOp(op=ast.Not(), operand=part):
-                return ~self.condition(part)
-            case ast.Compare(left=left, ops=ops, comparators=rights):
-                mask = np.ones(len(self.table), dtype=bool)
-                for compare, right in zip(ops, rights, strict=True):
-                    mask &= self._comparison(left, compare, right)
-                    left = right
-                return mask
-        raise InputError.of(self.where, "a part of it", _written(node), _FORM)
-
-    def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Mask:
-        """Evaluate one comparison, row by row."""
-        if isinstance(op, ast.In | ast.NotIn):
-            if not isinstance(right, ast.Tuple | ast.List):
-                raise InputError.of(self.where, "what follows 'in'", _written(right), "a list")
-            hits = np.zeros(len(self.table), dtype=bool)
-            for item in right.elts:
-                hits |= self._comparison(left, ast.Eq(), item)
-            return hits ^ isinstance(op, ast.NotIn)
-        compare = _COMPARISONS.get(type(op))
-        if compare is None:
-            raise InputError.of(self.where, "a part of it", "'is'", _FORM)
-        a, b = self._value(left), self._value(right)
-        if _is_text(a) != _is_text(b):
-            found = f"{_written(left)} against {_written(right)}"
-            raise InputError.of(self.where, "a comparison", found, "two numbers or two texts")
-        mask = np.full(len(self.table), isinstance(op, ast.NotEq))
-        present = ~(_missing(a) | _missing(b)) & np.ones(len(self.table), dtype=bool)
-        a, b = (x[present] if isinstance(x, np.ndarray) else x for x in (a, b))
-        mask[present] = np.asarray(compare(a, b), dtype=bool)
-        return mask
-
-    def _value(self, node: ast.expr) -> Value:
-        """Evaluate a node that must be a number, a text or a column."""
-        match node:
-            case ast.Constant(value=bool() | int() | float() | str() as constant):
-                return constant if isinstance(constant, str) else self._number(constant)
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=part):
-                value = self._value(part)
-                if not _is_text(value):
-                    return -value if isinstance(sign, ast.USub) else value  # type: ignore[operator]
-            case ast.Name(id=name):
-                return self._column(name)
-            case ast.BinOp(op=ast.Div(), left=ast.Name(id=group), right=ast.Name(id=name)):
-                return self._column(f"{group}/{name}")  # as cryoSPARC names columns
-        expected = "a number, a quoted text or the name of a column"
-        raise InputError.of(self.where, "a part of it", _written(node), expected)
-
-    def _number(self, value: float) -> float:
-        if isinstance(value, int) and not -(2**63) <= value < 2**64:
-            found = "a whole number of very many digits"
-            raise InputError.of(self.where, "a part of it", found, "one of at most 64 bits")
-        return value
-
-    def _column(self, name: str) -> NDArray[Any]:
-        if name not in self.table:
-            raise InputError(f"{self.where}: {_no_column(name, self.table.columns)}")
-        values = self.table[name].to_numpy()
-        if values.dtype.kind in "biuf":
-            return values.astype(np.float64) if values.dtype.kind == "b" else values
-        values = values.astype(object)
-        texts = np.fromiter((isinstance(v, str) for v in values), bool, len(values))
-        if not (texts | _missing(values)).all():
-            expected = "a column of numbers or of text"
-            raise InputError.of(self.where, f"the column {shown(name)}", "mixed", expected)
-        return values
-
-
-def _is_text(value: Value) -> bool:
-    return isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype.kind == "O")
-
-
-def _missing(value: Value) -> Mask:
-    import pandas as pd
-
-    return np.asarray(pd.isna(value), dtype=bool)
-
-
-def _written(node: ast.expr) -> str:
-    return shown(ast.unparse(node))
-
-
-def _no_column(name: str, columns: Iterable[str]) -> str:
-    """Say that a column does not exist, and which ones are near or there are."""
-    names = [str(column) for column in columns]
-    near = difflib.get_close_matches(name[:SHOWN], names, n=3) or names
-    return f"there is no column {shown(name)}, expected one such as {listed(near)}"
-
-
 # --- by region --------------------------------------------------------------------------------
 
 
@@ -298,7 +150,7 @@ def in_region(table: pd.DataFrame, text: str) -> Mask:
         axes, corners = ("z_0", "z_1"), _parse_box(text)
     for axis in axes:
         if axis not in table:
-            raise InputError(f"--region {text}: {_no_column(axis, table.columns)}")
+            raise InputError(f"--region {text}: {no_column(axis, table.columns)}")
         if table[axis].dtype.kind not in "iuf":
             raise InputError.of(f"--region {text}", f"the column {axis}", "text", "numbers")
     points = table[list(axes)].to_numpy(dtype=np.float64)
