@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from modpose.files.writing import all_or_nothing
 from modpose.geometry.rotations import haar_rotations
 from modpose.outputs.export import export_run, with_poses
 from modpose.outputs.selected import export_selection
+from modpose.run import Run
 from tests.outputs.test_export import N, make_run, posed_images, star_run, write_stack
 from tests.small_data import cryosparc_table
 
@@ -345,6 +348,28 @@ def test_occurrences_of_an_expanded_set_are_kept(tmp_path: Path) -> None:
     kept = starfile.read(tmp_path / "kept.star")["particles"]
     assert kept["rlnAnglePsi"].tolist() == [3.0, N + 3.0, N + 9.0]
     assert kept["rlnImageName"].tolist() == ["000004@stack.mrcs"] * 2 + ["000010@stack.mrcs"]
+
+
+def test_positions_are_those_of_the_input_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = star_run(tmp_path, "3.1")
+    star = tmp_path / "particles.star"
+    after = datetime.fromtimestamp(star.stat().st_ctime + 1e-3, UTC)
+    run.update_environment(started=after.isoformat())
+    kept = np.arange(N) < 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "dataset", lambda _: pytest.fail("the images were opened"))
+        export_selection(run, kept, tmp_path / "kept.txt")
+    assert (tmp_path / "kept.txt").read_text() == "0\n1\n"
+    old = star.stat()
+    blocks = starfile.read(star, always_dict=True)
+    blocks["particles"] = blocks["particles"][::-1]
+    starfile.write(blocks, tmp_path / "new.star")
+    os.utime(tmp_path / "new.star", (old.st_atime, old.st_mtime))
+    (tmp_path / "new.star").replace(star)
+    export_selection(run, kept, tmp_path / "now.txt")
+    assert (tmp_path / "now.txt").read_text() == f"{N - 1}\n{N - 2}\n"
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -251,10 +251,19 @@ def split_names(values: NDArray[Any], where: str) -> tuple[Ints, NDArray[Any]]:
     InputError
         Where a number is 0 or impossibly large.
     """
+    texts = list(map(str, values.tolist()))
+    paths = np.empty(len(texts), dtype=object)
+    parts = [text.partition("@") for text in texts]
+    heads = [head for head, _, _ in parts]
+    if all(tail and head and len(head) < 12 for head, _, tail in parts):
+        digits = "".join(heads)
+        if digits.isascii() and digits.isdigit():
+            quick = np.array(list(map(int, heads)), dtype=np.int64)
+            if quick.min(initial=1) > 0:
+                paths[:] = [tail for _, _, tail in parts]
+                return quick, paths
     numbers: list[int] = []
-    paths = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values.tolist()):
-        name = str(value)
+    for i, name in enumerate(texts):
         head, at, tail = name.partition("@")
         if not (at and head.isascii() and head.isdigit() and tail):
             numbers.append(-1)

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -323,28 +323,84 @@ def write_mrcs(
     """
     if images.ndim not in (3, 4) or images.size == 0:
         raise InputError.of(path, "the array to write", images.shape, "(N, H, W) or (N, D, H, W)")
-    *_, rows, columns = images.shape
-    sections = images.size // (rows * columns)
+    step = max(1, WRITE_BYTES // (4 * images[0].size))
+    parts = (images[first : first + step] for first in range(0, len(images), step))
+    write_mrcs_parts(path, parts, images.shape, pixel_size, overwrite)
+
+
+WRITE_BYTES = 2**24
+"""What is written at a time."""
+
+
+def write_mrcs_parts(
+    path: Path,
+    parts: Iterable[NDArray[np.floating[Any]]],
+    shape: tuple[int, ...],
+    pixel_size: float | None,
+    overwrite: bool = False,
+) -> None:
+    """Write what :func:`write_mrcs` writes, from parts that need not be in memory together.
+
+    Parameters
+    ----------
+    path
+        Written whole or not at all.
+    parts
+        Images or volumes, in order, some at a time.
+    shape
+        Of all of them together: (N, H, W) or (N, D, H, W).
+    pixel_size, overwrite
+        As there.
+    """
+
+    def write(file: BinaryIO) -> None:
+        file.write(bytes(HEADER_BYTES))
+        seen = _Statistics()
+        for part in parts:
+            stored = np.ascontiguousarray(part, dtype="<f4")
+            seen.add(stored)
+            file.write(stored.data)
+        file.seek(0)
+        file.write(_header(shape, pixel_size, seen))
+
+    replace_atomically(path, write, overwrite)
+
+
+class _Statistics:
+    """Smallest and largest value, mean and standard deviation of numbers that come in parts."""
+
+    def __init__(self) -> None:
+        self.n, self.min, self.max, self.mean, self.squares = 0, np.inf, -np.inf, 0.0, 0.0
+
+    def add(self, part: NDArray[np.float32]) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):  # a user may write infinities
+            mean, n = float(part.mean(dtype=np.float64)), part.size
+            around = (part - np.float32(mean)).reshape(len(part), -1)
+            squares = float(np.einsum("ij,ij->i", around, around).sum(dtype=np.float64))
+            apart = mean - self.mean
+            self.squares += squares + apart**2 * self.n * n / (self.n + n)
+            self.mean += apart * n / (self.n + n)
+        self.n += n
+        self.min = float(np.minimum(self.min, part.min()))
+        self.max = float(np.maximum(self.max, part.max()))
+
+
+def _header(shape: tuple[int, ...], pixel_size: float | None, seen: _Statistics) -> bytes:
+    *_, rows, columns = shape
+    volumes = len(shape) == 4
+    depth = shape[1] if volumes else 1
     words = np.zeros(256, dtype="<i4")
     reals = words.view("<f4")
-    volumes = images.ndim == 4
-    depth = images.shape[1] if volumes else 1
-    words[:4] = columns, rows, sections, 2
+    words[:4] = columns, rows, shape[0] * depth, 2
     words[7:10] = columns, rows, depth
     reals[10:13] = np.array([columns, rows, depth]) * (pixel_size or 0.0)
     reals[13:16] = 90.0
     words[16:19] = 1, 2, 3
-    with np.errstate(invalid="ignore", over="ignore"):  # what a user writes may hold infinities
-        reals[19:22] = images.min(), images.max(), images.mean(dtype=np.float64)
-        reals[54] = images.std(dtype=np.float64)
-    words[22] = (1 if len(images) == 1 else 401) if volumes else 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        reals[19:22] = seen.min, seen.max, seen.mean
+        reals[54] = np.sqrt(seen.squares / max(seen.n, 1))
+    words[22] = (1 if shape[0] == 1 else 401) if volumes else 0
     words[27] = 20140
     raw = bytearray(words.tobytes())
     raw[208:216] = b"MAP \x44\x44\x00\x00"
-    replace_atomically(path, lambda file: _write(file, bytes(raw), images), overwrite)
-
-
-def _write(file: BinaryIO, header: bytes, images: NDArray[np.floating[Any]]) -> None:
-    file.write(header)
-    for image in images:
-        file.write(np.ascontiguousarray(image, dtype="<f4").data)
+    return bytes(raw)

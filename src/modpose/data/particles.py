@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -110,7 +111,7 @@ class Particles:
         name = name.removeprefix("_")
         if name in self.table.columns:
             return np.asarray(self.table[name])
-        groups = self._optics_rows() if self._in_optics(name) else None
+        groups = self._optics_rows if self._in_optics(name) else None
         if groups is not None and self.optics is not None:
             return np.asarray(self.optics[name])[groups]
         known = [*map(str, self.table.columns), *self._optics_columns()]
@@ -347,6 +348,7 @@ class Particles:
     def _in_optics(self, name: str) -> bool:
         return name in self._optics_columns()
 
+    @cached_property
     def _optics_rows(self) -> NDArray[np.int64]:
         """Return the row of the optics table that each particle belongs to."""
         assert self.optics is not None

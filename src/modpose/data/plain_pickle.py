@@ -233,3 +233,8 @@ def _array(found: Any, path: Path) -> NDArray[Any]:
     if len(raw) != dtype.itemsize * int(np.prod(shape, dtype=object)):
         raise InputError.of(path, "an array of the pickle", "not as long as it says", expected)
     return np.frombuffer(bytes(raw), dtype).reshape(shape, order=order).copy()
+
+
+def write_plain_pickle(path: Path, arrays: NDArray[Any] | tuple[NDArray[Any], ...]) -> None:
+    """Pickle one array of numbers, or a tuple of them."""
+    path.write_bytes(pickle.dumps(arrays, protocol=4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -14,6 +15,9 @@ from modpose.data.particles import Particles
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.files.writing import Staging
+
+if TYPE_CHECKING:
+    from modpose.data.source import Source
 
 FORMATS = {".star": "star", ".cs": "cs"}
 """Extension of a table, and the format of the particles that it holds."""
@@ -65,6 +69,16 @@ def write_table(particles: Particles, out: Path, place: Staging) -> None:
     write_cs_records(place(out), records)
     table, group = files_of_table(out)
     place(group).write_text(_group(table.name, records.dtype.names or (), len(records)))
+
+
+def path_notes(source: Source, out: Path) -> list[str]:
+    """Tell where image paths start from when the new file lies elsewhere."""
+    if source.particles.format == "none" or source.path is None:
+        return []
+    folder = source.path.absolute().parent
+    if out.absolute().parent == folder:
+        return []
+    return [f"image paths in {out} start where those of {source.path} do; give it as --datadir"]
 
 
 def _group(table: str, fields: tuple[str, ...], count: int) -> str:

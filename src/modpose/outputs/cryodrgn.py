@@ -5,13 +5,12 @@ cryoDRGN has no other format for them.  Nothing else here is pickled, and no run
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from modpose.data.plain_pickle import write_plain_pickle
 from modpose.data.source import Source
 from modpose.files.writing import Staging
 from modpose.infer.latents import rotations_of_table
@@ -80,19 +79,14 @@ def write_cryodrgn(
         moved = np.asarray(latents.get(f"shift_{axis}", 0.0), np.float64)
         shift[rows, k] = -moved * pixels_per_model_pixel / box
     ctf = whole.ctf(source.stack.pixel_size)
-    write_pickle(place(folder / POSES), (rotation, shift + np.float32(0)))
+    write_plain_pickle(place(folder / POSES), (rotation, shift + np.float32(0)))
     notes = []
     if ctf is None:
         notes.append(f"{whole.name}: there is no CTF, so no {CTF} is written")
     else:
         table = ctf[:, list(CTF_COLUMNS)]
-        write_pickle(place(folder / CTF), np.insert(table, 0, np.float32(box), axis=1))
-    write_pickle(place(folder / INDEX), rows.astype(np.int64))
+        write_plain_pickle(place(folder / CTF), np.insert(table, 0, np.float32(box), axis=1))
+    write_plain_pickle(place(folder / INDEX), rows.astype(np.int64))
     if len(rows) < whole.n:
         notes.append(f"the run has {len(rows)} of {whole.n} images: give cryoDRGN --ind {INDEX}")
     return notes
-
-
-def write_pickle(path: Path, arrays: NDArray[Any] | tuple[NDArray[Any], ...]) -> None:
-    """Pickle one array of numbers, or a tuple of them."""
-    path.write_bytes(pickle.dumps(arrays, protocol=4))

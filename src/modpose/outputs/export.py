@@ -22,7 +22,7 @@ from modpose.data.optics import FLIPPED, PREMULTIPLIED, SIGN, image_sign
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 from modpose.data.source import image_references
-from modpose.data.table_files import files_of_table, write_table
+from modpose.data.table_files import files_of_table, path_notes, write_table
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
@@ -319,16 +319,6 @@ def _mark_notes(source: Source) -> list[str]:
     if source.particles.format == "cs" and image_sign(source.particles) is not None:
         return [f"a STAR file has no {SIGN}: these images are of dark particles, invert them"]
     return []
-
-
-def path_notes(source: Source, out: Path) -> list[str]:
-    """Tell where image paths start from when the new file lies elsewhere."""
-    if source.particles.format == "none" or source.path is None:
-        return []
-    folder = source.path.absolute().parent
-    if out.absolute().parent == folder:
-        return []
-    return [f"image paths in {out} start where those of {source.path} do; give it as --datadir"]
 
 
 def _has_image_names(source: Source) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.table_files import FORMATS, files_of_table, write_table
+from modpose.data.plain_pickle import write_plain_pickle
+from modpose.data.table_files import FORMATS, files_of_table, path_notes, write_table
 from modpose.errors import InputError
-from modpose.files.writing import all_or_nothing, check_outputs
-from modpose.outputs.cryodrgn import write_pickle
-from modpose.outputs.export import path_notes
+from modpose.files.writing import all_or_nothing, check_outputs, refuse_to_replace
 from modpose.run.inputs import files_of_run
+from modpose.run.positions import positions
 
 if TYPE_CHECKING:
     from modpose.run import Run
@@ -54,27 +55,35 @@ def export_selection(
     if suffix not in (*FORMATS, *LISTS):
         raise InputError.of(out, "the extension", repr(suffix), ".star, .cs, .txt, .npy or .pkl")
     written = files_of_table(out)
-    check_outputs(written, overwrite, files_of_run(run))
+    refuse_to_replace(written, overwrite)
     if not mask.any():
         raise InputError.of("select", "the number of images left", 0, "at least one")
+    rows = np.flatnonzero(mask)
+    if suffix in LISTS:
+        of_images = suffix == ".npy" and os.path.lexists(out)
+        check_outputs(written, overwrite, files_of_run(run, images=of_images))
+        chosen = positions(run)
+        _check_count(run, len(chosen), mask)
+        with all_or_nothing() as place:
+            _write_positions(chosen[rows], place(out))
+        return []
     source = run.dataset().source
-    if len(mask) != source.n:
-        raise InputError.of(source.stack.name, "the input", f"{source.n} images", f"{len(mask)}")
-    if suffix in FORMATS and source.particles.format != FORMATS[suffix]:
+    check_outputs(written, overwrite, files_of_run(run, source))
+    _check_count(run, source.n, mask)
+    if source.particles.format != FORMATS[suffix]:
         what = "STAR" if suffix == ".star" else ".cs"
         raise InputError(
             f"{out}: the run's input {source.stack.name} is no {what} file; write a list "
             "of positions with -o selected.txt, which --index takes"
         )
-    rows = np.flatnonzero(mask)
     with all_or_nothing() as place:
-        if suffix in LISTS:
-            _write_positions(
-                rows if source.selection is None else source.selection[rows], place(out)
-            )
-            return []
         write_table(source.particles.subset(rows), out, place)
     return path_notes(source, out)
+
+
+def _check_count(run: Run, n: int, mask: NDArray[np.bool_]) -> None:
+    if n != len(mask):
+        raise InputError.of(run.path, "the number of images", n, f"{len(mask)}, one a condition")
 
 
 def _write_positions(positions: NDArray[np.int64], out: Path) -> None:
@@ -83,4 +92,4 @@ def _write_positions(positions: NDArray[np.int64], out: Path) -> None:
     elif out.suffix.lower() == ".npy":
         np.save(out, positions)
     else:
-        write_pickle(out, positions)
+        write_plain_pickle(out, positions)

@@ -81,13 +81,13 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     return values
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a Parquet file of a run, or say in a sentence what is wrong."""
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet file of a run (some columns), or say in a sentence what is wrong."""
     from pyarrow import parquet
 
     regular_file(path)
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(path, columns=columns)
         table.validate(full=True)
         frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
         return frame

@@ -17,10 +17,11 @@ RECORDED = ("input", "index", "poses", "ctf")
 """Entries of ``environment.json`` that name files."""
 
 
-def files_of_run(run: Run, source: Source | None = None) -> Iterator[Path]:
+def files_of_run(run: Run, source: Source | None = None, *, images: bool = True) -> Iterator[Path]:
     """Yield the files of the run folder (its report apart), and those that it was fitted to.
 
-    ``source`` is what it was fitted to, where that is open already.
+    ``source`` is what it was fitted to, where that is open already.  Without ``images`` the files
+    that a table names are left out.
     """
     for path in run.path.rglob("*"):
         if "report" not in path.relative_to(run.path).parts and path.is_file():
@@ -36,7 +37,7 @@ def files_of_run(run: Run, source: Source | None = None) -> Iterator[Path]:
                 continue
     if source is not None:
         yield from files_of_source(source)
-    elif run.has_images:
+    elif images and run.has_images:
         try:
             yield from files_of_source(run.dataset().source)
         except InputError:  # the images are gone, so nothing of theirs can be replaced

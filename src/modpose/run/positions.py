@@ -1,0 +1,44 @@
+"""Where the images of a run are in their input, told without opening them where that is safe."""
+
+from __future__ import annotations
+
+import stat
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.source import split_array_name
+from modpose.errors import InputError
+from modpose.run.folder import read_table
+
+if TYPE_CHECKING:
+    from modpose.run import Run
+
+
+def positions(run: Run) -> NDArray[np.int64]:
+    """Say where in the whole input the images of a run are, (N,) rows from 0.
+
+    The images are opened unless nobody has touched the file that they came from since the fit.
+    """
+    if _untouched(run):
+        return read_table(run.path / "rows.parquet", ["row"])["row"].to_numpy(np.int64)
+    source = run.dataset().source
+    return np.arange(source.n) if source.selection is None else source.selection
+
+
+def _untouched(run: Run) -> bool:
+    """Whether the input is a file that was last changed, moved or copied before the fit."""
+    environment = run.environment
+    where, started = environment.get("input"), environment.get("started")
+    known = isinstance(environment.get("data"), dict) and (run.path / "rows.parquet").is_file()
+    if run.input is not None or not known or not isinstance(where, str) or started is None:
+        return False
+    try:
+        status = split_array_name(Path(where))[0].stat()
+        begun = datetime.fromisoformat(str(started)).timestamp()
+    except (InputError, OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and max(status.st_mtime, status.st_ctime) < begun
