@@ -123,7 +123,7 @@ PLANS: dict[Budget, Plan] = {
         jobs=2,
         as_printed=False,
         digits=replace(_SCALED, images=20_000, held_out=2_000),
-        hinge=replace(_SCALED, minutes=8.0, seeds=2),
+        hinge=replace(_SCALED, minutes=8.0, seeds=2, importance=(50, 20)),
         galaxies=replace(
             _SCALED, z_dims=(20, 50, 100), encoder_hidden=1280, minutes=8.0, importance=(100, 100)
         ),

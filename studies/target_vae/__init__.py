@@ -27,6 +27,7 @@ TITLE = "TARGET-VAE: the studies of the paper"
 STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "digits": digits.prepare,
     "ablation": digits.prepare_ablation,
+    "offset": digits.prepare_offset,
     "several": several.prepare,
     "sprites": sprites.prepare,
     "galaxies": galaxies.prepare,

@@ -1,4 +1,4 @@
-"""What the studies share: setting, samples, fits, tables that are kept, curves in time."""
+"""What the studies share: setting, samples, fits, tables that are kept, curves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from modpose.files.writing import replace_atomically
 from modpose.infer.clustering import cluster
 from studies.common import samples, study
+from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page
 from studies.common.samples import Made, Sample
 from studies.common.study import Fit, Options, Result
@@ -132,27 +133,47 @@ def clusters(
 # --- what every section shows -----------------------------------------------------------------
 
 
-def scores(page: Page, name: str, title: str, results: Mapping[str, Result]) -> Sequence[str]:
-    """Show the table of scores and the learning curves of fits by the names of their models."""
+def scores(
+    page: Page, name: str, title: str, results: Mapping[str, Result], images_printed: int = 0
+) -> Sequence[str]:
+    """Show the table of scores and the learning curves of fits by the names of their models.
+
+    ``images_printed`` is how many images the paper's training sees at most; 0: not said.
+    """
+    rows = _score_rows(results)
+    null = null_row(next(iter(results.values())), rows[0], {"model": LABEL})
+    bound = float(null["ELBO"])
+    curves = {label: curve(r) for label, r in results.items()}
+    seen = f"; the paper trains on up to {images_printed:,}" if images_printed else ""
     return [
-        page.table(f"{name}-scores", f"{title}: scores", _score_rows(results)),
+        page.table(f"{name}-scores", f"{title}: scores", [*rows, null]),
         score_note(list(results.values())),
+        NOTE,
         page.figure(
             f"{name}-curves",
-            figures.learning({label: curve(r) for label, r in results.items()}),
-            f"{title}: validation ELBO against time",
+            figures.learning(curves, {LABEL: bound}),
+            f"{title}: validation ELBO against images seen{seen}",
         ),
     ]
 
 
 def _score_rows(results: Mapping[str, Result]) -> list[dict[str, str | int | float | None]]:
-    return [dict(score_row(r, {"model": label})) for label, r in results.items()]
+    return [
+        {**score_row(r, {"model": label}), "parameters": parameters(r)}
+        for label, r in results.items()
+    ]
+
+
+def parameters(result: Result) -> int:
+    """Count the numbers that a fit learns."""
+    return sum(p.numel() for p in result.model().vae.parameters() if p.requires_grad)
 
 
 def curve(result: Result) -> tuple[list[float], list[float]]:
-    """Return minutes of training and validation ELBO after each epoch."""
+    """Return images seen and validation ELBO after each epoch."""
+    n = int(result.run.environment["n"])
     epochs = [e for e in result.run.epochs() if "start" not in e and "val_elbo" in e]
-    return [e["seconds"] / 60 for e in epochs], [e["val_elbo"] for e in epochs]
+    return [n * e["epoch"] for e in epochs], [e["val_elbo"] for e in epochs]
 
 
 def named(by: By) -> dict[str, Result]:

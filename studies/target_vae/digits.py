@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.config import merge
 from modpose.plot.grids import Floats
 from studies.common.conduct import Study
 from studies.common.samples import Made, Sample, save_array
-from studies.common.study import Fit, Result
+from studies.common.study import Fit, Options, Result
 from studies.target_vae import digit_tables as tables
 from studies.target_vae.budgets import Contender
 from studies.target_vae.common import (
@@ -109,6 +110,44 @@ def prepare_ablation(setting: Setting) -> Study:
     )
 
 
+def prepare_offset(setting: Setting) -> Study:
+    """Variants 3 and 4: P4 with and without the angle's offset, on the same images."""
+    sizes = setting.plan.offset
+    small = replace(
+        setting,
+        plan=replace(setting.plan, uniform=sizes, as_printed=False),
+        samples=setting.samples / "offset",
+    )
+    fits = {c: _fit(small, UNIFORM, c, sizes.options) for c in sizes.contenders}
+    fits = {c: replace(fit, name=f"offset-{c.slug}") for c, fit in fits.items()}
+    laid = ", ".join(f"`{name}`" for name in assignments(sizes.options))
+
+    def show(results: Mapping[str, Result], page: Any) -> Any:
+        return tables.show_offset(_found(small, of_contenders(fits, results)), page)
+
+    return Study(
+        "With and without the angle's offset: variants 3 and 4 of Table 4",
+        [
+            sample_of(small, UNIFORM).description,
+            "P4, two dimensions of content; the same images in the same order, the same "
+            "parameters and the same start. Only in variant 4 is the angle of a cell's rotation "
+            f"added to what is inferred. Recipe `target-vae` with {laid}, in both alike.",
+        ],
+        list(fits.values()),
+        show,
+    )
+
+
+def assignments(options: Options, prefix: str = "") -> list[str]:
+    """Write nested options as the command line has them."""
+    said = []
+    for key, value in options.items():
+        name = f"{prefix}{key}"
+        nested = isinstance(value, Mapping)
+        said += assignments(value, f"{name}.") if nested else [f"{name}={value}"]
+    return said
+
+
 SAID = (
     "Bernoulli likelihood on grey values; the priors are the distributions that the images were "
     "made with. A *twin* is the same digit with pose zero in the same box: the inferred pose of "
@@ -188,7 +227,9 @@ def digit_fits(setting: Setting, digits: Digits) -> dict[Contender, Fit]:
     return {c: _fit(setting, digits, c) for c in sizes.contenders}
 
 
-def _fit(setting: Setting, digits: Digits, contender: Contender) -> Fit:
+def _fit(
+    setting: Setting, digits: Digits, contender: Contender, laid: Options | None = None
+) -> Fit:
     sizes = setting.plan.uniform if digits is UNIFORM else setting.plan.normal
     model: dict[str, Any] = {
         "likelihood": {"kind": "bernoulli"},
@@ -199,6 +240,7 @@ def _fit(setting: Setting, digits: Digits, contender: Contender) -> Fit:
         model["rotation"] = {"prior": "gaussian", "std_deg": digits.angle_deg}
         more["train"] = {"augment": {"rotate": "none"}}
     sample = sample_of(setting, digits)
+    more = merge(more, dict(laid or {}))
     return make_fit(setting, sizes, sample, f"digits-{digits.name}", contender, more)
 
 

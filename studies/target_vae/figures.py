@@ -22,19 +22,27 @@ FEW = 10
 """Epochs of a fit, up to which a curve has a dot for each: one alone has no line."""
 
 
-def learning(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Validation ELBO against minutes of training, a line a model; the first climb is cut off."""
+def learning(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], levels: Mapping[str, float]
+) -> Figure:
+    """Validation ELBO against images seen, a line a model; the first climb is cut off.
+
+    ``levels`` are lines across, by name: bounds to compare with.
+    """
     fig = new_figure(3.9, 8.4)
-    ax = style(fig.subplots(), "minutes of training", "validation ELBO (nats per image)")
-    late: list[float] = []
-    for k, (name, (minutes, elbo)) in enumerate(curves.items()):
+    ax = style(fig.subplots(), "images seen", "validation ELBO (nats per image)")
+    late: list[float] = list(levels.values())
+    for name, level in levels.items():
+        ax.axhline(level, color=INK, lw=0.9, ls="--", label=name)
+    for k, (name, (seen, elbo)) in enumerate(curves.items()):
         dashes = "-" if k < len(CATEGORY_COLOURS) else "--"
         colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
         dot = "o" if len(elbo) <= FEW else None
-        ax.plot(minutes, elbo, dashes, color=colour, lw=1.4, label=name, marker=dot, ms=4)
+        ax.plot(seen, elbo, dashes, color=colour, lw=1.4, label=name, marker=dot, ms=4)
         late += [value for value in elbo[len(elbo) // 10 :] if np.isfinite(value)]
     if late:
         low, high = np.percentile(late, [2 if len(late) > FEW * len(curves) else 0, 100])
+        low = min(low, *levels.values(), high)
         pad = 0.05 * (high - low) + 1e-6
         ax.set_ylim(low - pad, high + pad)
     ax.grid(axis="y", color=RULE, linewidth=0.6)

@@ -160,14 +160,15 @@ def test_other_arguments_are_refused(
 def test_a_fit_of_one_epoch_is_seen_in_its_curve() -> None:
     curves = {"quick": ([2.0], [-200.0]), "slow": ([2.8], [-1000.0])}
     curves["two"] = ([1.0, 2.0], [-400.0, -300.0])
-    axes = figures.learning(curves).axes[0]
+    axes = figures.learning(curves, {"null": -900.0}).axes[0]
     low, high = axes.get_ylim()
-    for line in axes.lines:
+    assert list(axes.lines[0].get_ydata()) == [-900.0, -900.0]
+    for line in axes.lines[1:]:
         assert line.get_marker() == "o"
         assert all(low < value < high for value in np.asarray(line.get_ydata(), float))
     long = {"long": (list(range(100)), [-1e4, *[-100.0 + k / 10 for k in range(99)]])}
-    axes = figures.learning(long).axes[0]
-    assert axes.lines[0].get_marker() == "None"
+    axes = figures.learning(long, {"null": -150.0}).axes[0]
+    assert axes.lines[1].get_marker() == "None"
     assert axes.get_ylim()[0] > -200
 
 
