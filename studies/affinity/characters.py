@@ -11,7 +11,7 @@ import pandas as pd
 from modpose.evaluate.metrics import align_angles, resultant_length
 from modpose.simulate import characters
 from studies.affinity import figures
-from studies.affinity.budgets import BETA, GAMMA, Model, affinity_vae, beta_vae
+from studies.affinity.budgets import BETA, GAMMA, WEIGHTED, Model, affinity_vae, beta_vae
 from studies.affinity.common import (
     DIGITS,
     NAME,
@@ -22,6 +22,7 @@ from studies.affinity.common import (
     class_matrix,
     found_all,
     make_fit,
+    metric_of_characters,
 )
 from studies.affinity.pose_channel import linearity_by_class
 from studies.common.conduct import Study
@@ -30,15 +31,6 @@ from studies.common.samples import Made, Sample, sample_once
 from studies.common.study import Fit, Options, Result
 
 MORE: Options = {"data": {"normalize": "range"}}
-OURS = Model(
-    "modpose-soap",
-    f"modpose with affinity, γ = {GAMMA:g}",
-    beta=None,
-    similarity="soap",
-    recipe="modpose",
-    options={"model": {"likelihood": {"kind": "bernoulli"}, "shift": {"std_px": 2.0}}},
-)
-"""The same affinity on a model whose pose is geometry."""
 Show = Callable[[dict[Model, Found], Mapping[str, Result], Page], Sequence[str]]
 
 
@@ -79,7 +71,7 @@ def _fit(setting: Setting, model: Model) -> Fit:
 
     names, box = characters.SEEN, setting.plan.characters.box
     templates = glyphs(names, box)
-    _, matrix = class_matrix(setting, "characters", model.similarity, templates, names)
+    matrix = class_matrix(setting, "characters", model.similarity, templates, names)
     sample = sample_of(setting)
     return make_fit(setting, setting.plan.characters, sample, model, matrix, MORE)
 
@@ -103,9 +95,36 @@ def _table(
     return page.table(name, caption, rows, DIGITS | dict.fromkeys(more, 3))
 
 
-# --- Figures 3, 6 and 8 -----------------------------------------------------------------------
+def shaped(gamma: float = GAMMA) -> Model:
+    """affinity-VAE with the affinities that characters have."""
+    return affinity_vae(gamma, metric_of_characters()[0])
 
-SOAP = affinity_vae(similarity="soap")
+
+def with_geometry() -> Model:
+    """The same affinity on a model whose pose is geometry."""
+    metric = metric_of_characters()[0]
+    return Model(
+        f"modpose-{metric}",
+        f"modpose with affinity, γ = {GAMMA:g}",
+        beta=None,
+        similarity=metric,
+        recipe="modpose",
+        options={"model": {"likelihood": {"kind": "bernoulli"}, "shift": {"std_px": 2.0}}},
+    )
+
+
+def _computed() -> str:
+    """Say what the affinities of characters are."""
+    metric, called = metric_of_characters()
+    if metric == "soap":
+        return "Affinities of upright characters by SOAP, as in the paper."
+    return (
+        f"Affinities of upright characters by the {called}, **not by SOAP** as in the paper: the "
+        "package dscribe, which SOAP needs, is not installed."
+    )
+
+
+# --- Figures 3, 6 and 8 -----------------------------------------------------------------------
 
 
 def prepare(setting: Setting) -> Study:
@@ -113,25 +132,26 @@ def prepare(setting: Setting) -> Study:
     return _study(
         setting,
         "Characters: Figures 3, 6 and 8",
-        f"affinity-VAE with SOAP affinities, γ = {GAMMA:g}, β = {BETA:g}, against the β-VAE "
-        "(γ = 0, no pose channel). " + NOTE,
-        [SOAP, beta_vae()],
+        f"{_computed()} affinity-VAE, γ = {GAMMA:g}, β = {BETA:g}, against the β-VAE "
+        f"(γ = 0, no pose channel). {WEIGHTED} {NOTE}",
+        [shaped(), beta_vae()],
         lambda by, results, page: _show(setting, by, page),
     )
 
 
 def _show(setting: Setting, by: dict[Model, Found], page: Page) -> list[str]:
     plain, quick = beta_vae(), setting.plan.small
-    found = by[SOAP]
+    named = shaped()
+    found = by[named]
     taken = found.confusion("within")
     nearest = found.confusion().most_often()
     kin = "; ".join(f"{name} → {nearest[name]}" for name in characters.UNSEEN)
-    panels = {model.title: by[model] for model in (plain, SOAP)}
+    panels = {model.title: by[model] for model in (plain, named)}
     return [
         _table(page, "characters", "Characters", by),
         page.figure(
             "figure-3-embedding",
-            figures.embeddings({SOAP.title: found}, setting.seed, quick),
+            figures.embeddings({named.title: found}, setting.seed, quick),
             "Figure 3, left: fitted (faint), held-out and unseen (crosses) characters",
         ),
         page.figure(
@@ -210,11 +230,11 @@ def prepare_beta(setting: Setting) -> Study:
 
 def prepare_gamma(setting: Setting) -> Study:
     """Fit affinity-VAEs of several γ."""
-    models = [affinity_vae(gamma, "soap") for gamma in setting.plan.gammas]
+    models = [shaped(gamma) for gamma in setting.plan.gammas]
     return _study(
         setting,
         "γ: Figure 11",
-        f"β = {BETA:g}, SOAP affinities, with the pose channel throughout.",
+        f"β = {BETA:g}, with the pose channel throughout. {_computed()} {WEIGHTED}",
         models,
         lambda by, results, page: _sweep(setting, by, page, "figure-11", "γ", "gamma"),
     )
@@ -240,7 +260,7 @@ def _sweep(
             follows=dict(zip(by, follows, strict=True)),
         ),
         "Follows: correlation, over pairs of classes, of the cosine between their mean contents "
-        "with their SOAP affinity.",
+        "with their affinity.",
         page.figure(
             name,
             figures.embeddings(panels, setting.seed, setting.plan.small),
@@ -253,12 +273,13 @@ def _sweep(
 
 
 def matrix_agreement(setting: Setting, found: Found) -> float:
-    """Correlate cosines between class means with the affinities that SOAP gives."""
+    """Correlate cosines between class means with their affinities."""
     from modpose.affinity import read_affinity
     from modpose.simulate.digits import glyphs
 
     names, box = characters.SEEN, setting.plan.characters.box
-    _, path = class_matrix(setting, "characters", "soap", glyphs(names, box), names)
+    metric = metric_of_characters()[0]
+    path = class_matrix(setting, "characters", metric, glyphs(names, box), names)
     wanted = read_affinity(path).subset(found.known.names).values
     unit = found.known.centroids()
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
@@ -271,8 +292,9 @@ def matrix_agreement(setting: Setting, found: Found) -> float:
 
 def prepare_similarity(setting: Setting) -> Study:
     """Fit affinity-VAE with SOAP and with FRC."""
-    models = [SOAP, affinity_vae(similarity="fsc")]
-    titles = dict(zip(models, ("SOAP", "FSC (ring correlation)"), strict=True))
+    models = [shaped(), affinity_vae(similarity="fsc")]
+    called = metric_of_characters()[1]
+    titles = dict(zip(models, (called, "FSC (ring correlation)"), strict=True))
 
     def show(by: dict[Model, Found], results: Mapping[str, Result], page: Page) -> list[str]:
         panels = {titles[model]: found for model, found in by.items()}
@@ -289,12 +311,12 @@ def prepare_similarity(setting: Setting) -> Study:
             page.figure(
                 "figure-12",
                 figures.embeddings(panels, setting.seed, setting.plan.small, across=2),
-                "Figure 12: contents with SOAP and with FSC affinities",
+                f"Figure 12: contents with affinities by {called} and by FSC",
             ),
         ]
 
-    said = "Affinities of upright characters, by SOAP and by Fourier ring correlation."
-    return _study(setting, "SOAP against FSC: Figure 12", said, models, show)
+    said = f"{_computed()} Beside them Fourier ring correlation."
+    return _study(setting, f"{called} against FSC: Figure 12", said, models, show)
 
 
 def prepare_pose(setting: Setting) -> Study:
@@ -311,11 +333,11 @@ def prepare_pose(setting: Setting) -> Study:
     return _study(
         setting,
         "Pose as a channel, or as geometry",
-        "The same affinities on the recipe `modpose`, whose pose is an angle and a shift, so that "
-        "content is free of them. Of the pose channel the angle is read by its best linear fit "
-        "within each class, made on these very images; of `modpose` it is inferred, and one "
-        "offset a class is taken off.",
-        [SOAP, OURS],
+        f"{_computed()} The same affinities on the recipe `modpose`, whose pose is an angle and a "
+        "shift, so that content is free of them. Of the pose channel the angle is read by its "
+        "best linear fit within each class, made on these very images; of `modpose` it is "
+        "inferred, and one offset a class is taken off.",
+        [shaped(), with_geometry()],
         show,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from modpose.affinity import METRICS, Affinity, compute_affinity, write_affinity
@@ -35,22 +36,27 @@ NAME, SEEN = "name", "seen"
 
 def class_matrix(
     setting: Setting, data: str, metric: str, templates: NDArray[np.float32], names: Sequence[str]
-) -> tuple[str, Path]:
-    """Compute how alike upright templates are, once; return the metric that was used and the CSV.
+) -> Path:
+    """Compute how alike upright templates are, once; return the CSV."""
+    path = setting.samples / f"{data}-{metric}.csv"
+    if not path.is_file():
+        found = compute_affinity(templates, METRICS[metric]())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_affinity(Affinity(found.values, tuple(names)), path)
+    return path
 
-    Without the package that SOAP needs, the power spectrum takes its place.
+
+def metric_of_characters() -> tuple[str, str]:
+    """Return the metric for characters, and what to call it on the page.
+
+    It is SOAP, as in the paper; where the package that SOAP needs is not installed, the power
+    spectrum takes its place, and is named.
     """
     try:
-        path = setting.samples / f"{data}-{metric}.csv"
-        if not path.is_file():
-            found = compute_affinity(templates, METRICS[metric]())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_affinity(Affinity(found.values, tuple(names)), path)
+        METRICS["soap"]().describe(torch.eye(8)[None])
     except InputError:
-        if metric != "soap":
-            raise
-        return class_matrix(setting, data, "power-spectrum", templates, names)
-    return metric, path
+        return "power-spectrum", "power spectrum"
+    return "soap", "SOAP"
 
 
 def make_fit(

@@ -122,7 +122,7 @@ def _fit(setting: Setting, model: Model) -> Fit:
     folder = setting.samples / "proteins"
     upright: NDArray[np.float32] = np.load(folder / "templates.npy", allow_pickle=False)
     names = (folder / "names.txt").read_text().split()[:-UNSEEN]
-    _, matrix = class_matrix(setting, "proteins", model.similarity, upright[:-UNSEEN], names)
+    matrix = class_matrix(setting, "proteins", model.similarity, upright[:-UNSEEN], names)
     return make_fit(setting, setting.plan.proteins, sample, model, matrix, MORE)
 
 

@@ -16,13 +16,15 @@ from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
 from studies.affinity import descriptors, figures
 from studies.affinity.budgets import (
-    BETA,
+    BETA_3D,
     CLEAN,
-    GAMMA,
+    GAMMA_3D,
+    WEIGHTED,
     Z_DIM,
+    Z_DIM_3D,
     Condition,
     Model,
-    affinity_vae,
+    affinity_vae_3d,
     beta_vae,
 )
 from studies.affinity.common import (
@@ -36,6 +38,8 @@ from studies.affinity.common import (
     make_fit,
 )
 from studies.common.conduct import Study
+from studies.common.null import LABEL, null_row
+from studies.common.null import NOTE as NULL_NOTE
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample, sample_once
 from studies.common.study import Fit, Options, Result
@@ -45,7 +49,7 @@ CUBE = 6 / 32
 GAMMA_SEARCHED = 10.0
 """Weight of the affinity where content starts as structures far from one another."""
 MOVED: Options = {"train": {"augment": {"rotate": "quarter-turns", "shift_px": 2}}}
-AFFINITY = affinity_vae()
+AFFINITY = affinity_vae_3d()
 MOVING = Model("affinity-fsc-moved", "affinity-VAE, moved images", None, None, options=MOVED)
 """The recipe's own weights, and training images that are turned and shifted afresh each epoch."""
 HARMONIC = Model("affinity-harmonic", "affinity-harmonic", None, None, recipe="affinity-harmonic")
@@ -71,7 +75,7 @@ SEARCHED = Model(
 
 The wedge is part of the model.
 """
-PLAIN = beta_vae()
+PLAIN = beta_vae(BETA_3D, Z_DIM_3D)
 MODELS = (PLAIN, AFFINITY, MOVING, HALVED)
 PLACES = DIGITS | {"EL to E": 2, "EL to L": 2}
 """Decimals of tables that place the fusion, too."""
@@ -139,7 +143,7 @@ def templates(setting: Setting) -> NDArray[np.float32]:
 def fit_of(setting: Setting, model: Model, seed: int = 0, condition: Condition = CLEAN) -> Fit:
     """Lay out one fit of tetrominoes."""
     names = tetrominoes.CLASSES
-    _, matrix = class_matrix(setting, "tetrominoes", model.similarity, templates(setting), names)
+    matrix = class_matrix(setting, "tetrominoes", model.similarity, templates(setting), names)
     exact = condition.snr is None and condition.tilt == 90.0
     more: dict[str, Any] = {"data": {"normalize": "range" if exact else "image"}}
     half = setting.plan.tetrominoes.box // 2
@@ -173,7 +177,8 @@ def prepare(setting: Setting) -> Study:
     return _study(
         setting,
         "Tetrominoes: Figure 4",
-        f"FSC affinities of upright shapes; {count} {'seeds' if count > 1 else 'seed'}, means and "
+        f"FSC affinities of upright shapes; z = {Z_DIM_3D}, β = {BETA_3D:g}, γ = {GAMMA_3D:g}. "
+        f"{WEIGHTED} {count} {'seeds' if count > 1 else 'seed'}, means and "
         "standard deviations over them. "
         + NOTE
         + " Moved images: the recipe's own γ and β, and training "
@@ -233,11 +238,11 @@ def _fusion(each: Sequence[Found]) -> dict[str, Any]:
 
 def prepare_gamma(setting: Setting) -> Study:
     """Fit several γ."""
-    models = [beta_vae(), *(affinity_vae(gamma) for gamma in setting.plan.gammas_3d)]
+    models = [PLAIN, *(affinity_vae_3d(gamma) for gamma in setting.plan.gammas_3d)]
     return _study(
         setting,
         "γ on tetrominoes, to 1000: section 3.5",
-        f"β = {BETA:g}; γ = 0 is the β-VAE.",
+        f"β = {BETA_3D:g}, z = {Z_DIM_3D}; γ = 0 is the β-VAE. {WEIGHTED}",
         models,
         lambda by, results, page: _sweep(setting, by, results, page, "gamma-3d", "γ", "gamma"),
     )
@@ -245,11 +250,11 @@ def prepare_gamma(setting: Setting) -> Study:
 
 def prepare_width(setting: Setting) -> Study:
     """Fit several widths of content."""
-    models = [affinity_vae(z_dim=width) for width in setting.plan.widths]
+    models = [affinity_vae_3d(z_dim=width) for width in setting.plan.widths]
     return _study(
         setting,
         "Dimensions of content: section 3.5",
-        f"γ = {GAMMA:g}, β = {BETA:g}; the paper finds 5 to 9 best.",
+        f"γ = {GAMMA_3D:g}, β = {BETA_3D:g}; the paper finds 5 to 9 best.",
         models,
         lambda by, results, page: _sweep(setting, by, results, page, "width", "z", "z_dim"),
     )
@@ -274,8 +279,10 @@ def _sweep(
         "kNN 5 accuracy": (at, [each[0].accuracy() for each in by.values()]),
         "reconstruction (nats)": (at, recon),
     }
+    rows.append(null_row(next(iter(results.values())), rows[0], {symbol: LABEL}))
     return [
         page.table(name, f"Tetrominoes, {symbol}", rows, DIGITS | {symbol: 0}),
+        NULL_NOTE,
         page.figure(name, figures.against(symbol, lines), f"Tetrominoes, {symbol}"),
     ]
 
@@ -284,8 +291,8 @@ def prepare_similarity(setting: Setting) -> Study:
     """Fit no affinity, mean difference and FSC."""
     titles = {
         PLAIN: "none",
-        affinity_vae(similarity="mean-difference"): "mean difference",
-        affinity_vae(similarity="mean-absolute-difference"): "mean absolute difference",
+        affinity_vae_3d(similarity="mean-difference"): "mean difference",
+        affinity_vae_3d(similarity="mean-absolute-difference"): "mean absolute difference",
         AFFINITY: "FSC",
     }
 
@@ -345,7 +352,8 @@ def prepare_descriptors(setting: Setting) -> Study:
             "Descriptors need no training: the same five neighbours among the same fitted volumes, "
             "in the space of the voxels (raw cosine), of whitened spectra (FSC, as they lie), of "
             "rotation-invariant power by radius and harmonic degree about the centre of the box or "
-            f"of the mass, and of SOAP; at half box, of volumes brought to half as many voxels a "
+            f"of the mass, and of SOAP where its package is installed; at half box, of volumes "
+            "brought to half as many voxels a "
             f"side first, which leaves out much of the noise. {Z_DIM} dimensions of content.",
         ],
         list(fits.values()),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modpose.config import BernoulliConfig, GaussianConfig
 from modpose.data.dataset import Dataset
+from modpose.data.source import Source
 from modpose.observe.noise import Prediction, build_likelihood
 from studies.common.page import Row
 from studies.common.study import Result
@@ -27,7 +28,7 @@ BLOCK = 256
 Array = NDArray[np.float64]
 
 
-def null_bounds(result: Result) -> Array:
+def null_bounds(result: Result, others: Source | None = None) -> Array:
     """Log-likelihood of each held-out image under the null model of a fit's images, (N,) nats.
 
     Parameters
@@ -35,10 +36,13 @@ def null_bounds(result: Result) -> Array:
     result
         The fit: its images, how they are prepared, which pixels count and its kind of noise.  It
         must compare images pixel by pixel.
+    others
+        Images to score in place of those held out from the fit.
     """
-    model, sample = result.model(), result.fit.sample
+    others = others or result.fit.sample.open_test()
+    model = result.model()
     pixels, noise = model.vae.pixels.cpu(), model.config.model.likelihood
-    mean, left = _moments(_blocks(model.dataset(sample.open_train()), pixels))
+    mean, left = _moments(_blocks(model.dataset(result.fit.sample.open_train()), pixels))
     likelihood = build_likelihood(noise)
     if isinstance(noise, BernoulliConfig):
         null = Prediction(mean.clamp(1e-6, 1 - 1e-6).logit(), None)
@@ -50,7 +54,7 @@ def null_bounds(result: Result) -> Array:
             left = left.square().mean().sqrt().expand_as(left)
         null = Prediction(mean, left.clamp(min=1e-6).log())
     bounds = []
-    for block in _blocks(model.dataset(sample.open_test()), pixels):
+    for block in _blocks(model.dataset(others), pixels):
         signal = null.signal.expand_as(block)
         bounds.append(likelihood.log_prob(null._replace(signal=signal), block).sum((1, 2)))
     return np.asarray(torch.cat(bounds).detach().numpy(), np.float64)

@@ -33,8 +33,8 @@ TABLES = {
     "figure-12": 2,
     "pose": 2,
     "tetrominoes": 4,
-    "gamma-3d": 3,
-    "width": 2,
+    "gamma-3d": 4,
+    "width": 3,
     "figure-13": 4,
     "proteins": 4,
     "figure-5-soft": 2,
@@ -88,9 +88,22 @@ def test_every_table_and_figure_of_the_paper_is_there(smoke: Path) -> None:
     assert EXPERIMENTS["affinity"] == "affinity"
 
 
+def test_the_page_says_what_stood_in_for_soap(smoke: Path) -> None:
+    page = (smoke / "index.md").read_text()
+    assert "by the power spectrum, **not by SOAP**" in page
+    assert "power spectrum against FSC: Figure 12" in page and "SOAP against" not in page
+    assert rows_of(smoke, "figure-12")["affinity"].iloc[0] == "power spectrum"
+    assert not list((smoke / "data").glob("*soap*"))
+
+
+def test_the_page_says_how_the_affinity_term_is_normalised(smoke: Path) -> None:
+    page = (smoke / "index.md").read_text()
+    assert page.count("`train.affinity=ordered-pairs`") >= 3
+
+
 def test_fits_that_studies_share_are_carried_out_once(smoke: Path) -> None:
     runs = {path.name for path in (smoke / "runs").iterdir()}
-    assert "characters-affinity-soap-gamma8-z8-seed0" in runs  # of four studies
+    assert "characters-affinity-power-spectrum-gamma8-beta5-z8-seed0" in runs  # of four studies
     assert len(runs) == 21
     assert all(Run.open(smoke / "runs" / name).finished for name in runs)
 
@@ -109,23 +122,26 @@ def test_started_again_it_fits_nothing(smoke: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_a_fit_follows_is_told_and_kept(smoke: Path) -> None:
-    run = Run.open(smoke / "runs" / "tetrominoes-clean-shift0-tilt90-affinity-fsc-gamma8-z8-seed0")
+    run = Run.open(
+        smoke / "runs" / "tetrominoes-clean-shift0-tilt90-affinity-fsc-gamma1000-beta2-z7-seed0"
+    )
     kept = read_affinity(run.path / "affinity.csv")
     assert kept.names == ("I", "O", "S", "T", "L", "E")
     assert kept.values[4, 5] > kept.values[0, 1]  # L is more like E than I is like O
-    assert run.config.train.gamma.end == 8.0
-    plain = Run.open(smoke / "runs" / "tetrominoes-clean-shift0-tilt90-vae-beta5-seed0")
+    assert run.config.train.gamma.end == 1000.0 and 1 < run.config.train.beta.end < 5
+    assert run.config.train.affinity == "ordered-pairs"
+    plain = Run.open(smoke / "runs" / "tetrominoes-clean-shift0-tilt90-vae-beta2-seed0")
     assert not (plain.path / "affinity.csv").exists()
     assert plain.config.model.pose_channel == 0
 
 
 def test_accuracies_are_scikit_learns_of_what_the_runs_hold(smoke: Path) -> None:
-    name = "tetrominoes-clean-shift0-tilt90-vae-beta5-seed0"
+    name = "tetrominoes-clean-shift0-tilt90-vae-beta2-seed0"
     sample = sample_in(smoke, "tetrominoes-clean-shift0-tilt90")
     run = Run.open(smoke / "runs" / name)
     table, test = run.latents(), pd.read_parquet(run.path / "held_out.parquet")
     fitted = (table["split"] == "train").to_numpy()
-    z = [f"z_{k}" for k in range(8)]
+    z = [f"z_{k}" for k in range(7)]
     train_names, truth = sample.truth_of_train()["name"], sample.truth_of_test()
     theirs = KNeighborsClassifier(1).fit(table[z][fitted], train_names[fitted].tolist())
     fit = Fit(name, sample, "conv-vae", {}, 3, None, (2, 2))

@@ -12,6 +12,7 @@ from modpose.config import parse_config
 from modpose.errors import InputError
 from modpose.simulate.species import built_in_species, species_of_files
 from studies import subtomograms
+from studies.common.null import LABEL
 from studies.subtomograms.sets import (
     FIELD_OF_VIEW,
     MOLECULES,
@@ -36,14 +37,16 @@ def test_smoke(tmp_path: Path) -> None:
         assert part in text
     with (tmp_path / "study" / "tables" / "table-1.csv").open() as file:
         rows = list(csv.DictReader(file))
-    models = (*COMPARED, "modpose-3d, by search")
+    models = (LABEL, *COMPARED, "modpose-3d, by search")
     assert [(r["model"], r["SNR"]) for r in rows] == [(m, f"{s:g}") for s in SNRS for m in models]
     for row in rows:
-        assert np.isfinite(float(row["ELBO"])) and float(row["KL"]) > 0
-        assert bool(row["rotation (°)"]) == (row["model"] != "vae-3d")
+        null = row["model"] == LABEL
+        assert np.isfinite(float(row["ELBO"])) and (float(row["KL"]) > 0) != null
+        assert (float(row["over null"]) == 0) == null
+        assert bool(row["rotation (°)"]) == (row["model"] != "vae-3d" and not null)
     with (tmp_path / "study" / "tables" / "table-2.csv").open() as file:
         domains = {r["model"]: r for r in csv.DictReader(file)}
-    assert list(domains) == list(MODELS)
+    assert list(domains) == [*MODELS, LABEL]
     of_s = {r["model"]: r["ELBO"] for r in rows if r["SNR"] == "0.1"}
     assert all(domains[m]["S→S"] == of_s[m] for m in MODELS)  # one fit serves both tables
     assert all(np.isfinite(float(v)) for r in domains.values() for k, v in r.items() if "→" in k)

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modpose.config import merge, parse_config
 from modpose.errors import InputError, TrainingError
+from modpose.model.build import build_vae
+from modpose.recipes import recipe_config
 from modpose.run import Run
 from studies import target_vae
 from studies.common import samples, study
@@ -26,6 +29,8 @@ from studies.target_vae import (
     sprites,
 )
 from studies.target_vae.budgets import (
+    BASELINES,
+    BASELINES_PRINTED,
     PLANS,
     VARIANTS,
     Contender,
@@ -46,6 +51,7 @@ TABLES = {
     "table-3": 1,
     "equivariance": 1,
     "table-4": 2,
+    "offset": 2,
     "figure-8": 1,
     "figure-9": 3,
     "figure-10": 1,
@@ -104,7 +110,7 @@ def test_every_table_and_figure_of_the_paper_is_there(smoke: Path) -> None:
 def test_fits_that_studies_share_are_carried_out_once(smoke: Path) -> None:
     runs = {path.name for path in (smoke / "runs").iterdir()}
     assert "digits-uniform-target-vae-p4-z2" in runs  # of digits, ablation and several objects
-    assert len(runs) == 9
+    assert len(runs) == 11
     assert all(Run.open(smoke / "runs" / name).finished for name in runs)
 
 
@@ -143,7 +149,7 @@ def test_poses_of_table_1_are_compared_with_the_twins(smoke: Path) -> None:
     ("arguments", "said"),
     [
         ({"budget": "scaled"}, "budget of the experiment in it is smoke, expected scaled"),
-        ({"only": "stars"}, "--only is stars, expected one of digits, ablation, several"),
+        ({"only": "stars"}, "--only is stars, expected one of digits, ablation, offset, several"),
         ({"budget": "huge"}, "--budget is huge, expected one of smoke, scaled, full"),
         ({"minutes_per_fit": 0.0}, "--minutes-per-fit is 0.0, expected more than zero"),
         ({"data": Path("/nowhere")}, "/nowhere: no such folder"),
@@ -218,7 +224,7 @@ def test_scaled_budget_stays_within_three_hours_on_two_cores(
 ) -> None:
     plan = PLANS["scaled"]
     fits = all_fits(plan, tmp_path, galaxies)
-    minutes = [fit.max_minutes for fit in fits.values()]
+    minutes = [fit.max_minutes for fit in fits.values() if not fit.name.startswith("offset")]
     assert all(m is not None and 5 <= m <= 15 for m in minutes)
     assert sum(m for m in minutes if m) / plan.jobs <= 120  # and an hour to score
     assert plan.lasting(1.5).views.minutes == plan.lasting(1.5).uniform.minutes == 1.5
@@ -256,6 +262,37 @@ def test_full_budget_has_the_papers_sizes_and_takes_two_steps(
     short = replace(fit, sample=sample, importance=(1, 1), options=options)
     run = Run.open(study.carry_out(short, tmp_path / "runs"))  # an epoch is one batch here
     assert np.isfinite([row["elbo"] for row in run.epochs()]).all() and len(run.epochs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("baselines", "recipe"),
+    [(BASELINES, "target-vae"), (BASELINES_PRINTED, "target-vae-paper")],
+)
+def test_baselines_have_as_many_parameters_as_p8(
+    baselines: tuple[Contender, ...], recipe: str
+) -> None:
+    """Within the change that one unit of width makes, a hundredth."""
+
+    def count(name: str, z_dim: int, options: Any) -> int:
+        laid = {"model": {"z_dim": z_dim, "likelihood": {"kind": "bernoulli"}}}
+        config = parse_config(merge(merge(recipe_config(name), laid), dict(options)), name)
+        vae = build_vae(config, shape=(50, 50), channels=1, n_images=2)
+        return sum(p.numel() for p in vae.parameters())
+
+    expected = count(recipe, 2, {})
+    printed = recipe.removeprefix("target-vae")
+    for row in baselines:
+        name = row.recipe + (printed if row.recipe == "spatial-vae" else "")
+        assert count(name, row.z_dim, row.options) == pytest.approx(expected, rel=0.01)
+
+
+def test_variants_3_and_4_differ_in_the_offset_alone() -> None:
+    plan = PLANS["scaled"]
+    fits = plan.offset.contenders
+    encoders = [dict(c.options["model"]["encoder"]) for c in fits]
+    assert [e.pop("add_offset", True) for e in encoders] == [False, True]
+    assert encoders[0] == encoders[1] and plan.offset.minutes is None
+    assert len({(c.recipe, c.z_dim) for c in fits}) == 1
 
 
 def test_a_contender_is_a_line() -> None:
