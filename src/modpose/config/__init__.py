@@ -48,7 +48,15 @@ from modpose.config.model import (
     ShiftConfig,
     SpectralConfig,
 )
-from modpose.config.section import Activation, EncoderSection, FieldSection, Frozen, Seed, kind_of
+from modpose.config.section import (
+    Activation,
+    CellRole,
+    EncoderSection,
+    FieldSection,
+    Frozen,
+    Seed,
+    kind_of,
+)
 from modpose.config.start import AlignmentStartConfig, SubspacesStartConfig
 from modpose.config.system import Recipe, Section, System, section_of
 from modpose.config.train import (
@@ -75,6 +83,7 @@ __all__ = [
     "BasisFieldConfig",
     "BernoulliConfig",
     "CauchyConfig",
+    "CellRole",
     "CellsConfig",
     "Config",
     "ContrastConfig",
