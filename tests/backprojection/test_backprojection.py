@@ -19,12 +19,13 @@ from modpose.data.particles import Particles
 from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack
 from modpose.errors import InputError
-from modpose.fourier.fsc import fsc, read_map, soft_sphere
+from modpose.fourier.fsc import fsc, read_map
+from modpose.geometry.windows import soft_window
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import star_tables, write_projections
 from modpose.simulate.projections import Projections, ProjectionSettings, simulate_projections
 
-BALL = soft_sphere(32, 0.85, 0.15)
+BALL = soft_window((32,) * 3, 0.7, 0.85)
 
 
 @lru_cache(maxsize=4)

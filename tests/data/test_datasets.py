@@ -21,6 +21,7 @@ from modpose.data.particles import Particles
 from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack, Stack
 from modpose.errors import InputError
+from modpose.geometry.windows import disc, squared_radius
 
 
 def pictures(n: int = 20, side: int = 8, seed: int = 0) -> np.ndarray:
@@ -94,7 +95,7 @@ def test_cropping_keeps_the_centre_in_the_centre(n, c, dims):
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 9), (8, 12), (7, 7, 7)])
 def test_the_mask_is_a_disc_about_the_centre(shape):
-    inside = preprocess.disc(shape, 0.75)
+    inside = disc(shape, 0.75)
     for index in np.ndindex(shape):
         distance = np.sqrt(sum((i - n // 2) ** 2 for i, n in zip(index, shape, strict=True)))
         assert inside[index] == (distance <= 0.75 * min(shape) / 2)
@@ -114,13 +115,13 @@ def test_images_are_normalised_one_by_one():
 
 def test_the_background_decides_where_asked():
     x = images(dataset(pictures() * 7 + 3, normalize="background"))
-    outside = ~preprocess.disc((8, 8), 1.0)
+    outside = ~disc((8, 8), 1.0)
     np.testing.assert_allclose(x[:, 0, outside].mean(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(x[:, 0, outside].std(axis=1), 1, atol=1e-5)
 
 
 def test_a_constant_background_is_refused():
-    flat = pictures() * preprocess.disc((8, 8), 1.0)
+    flat = pictures() * disc((8, 8), 1.0)
     with pytest.raises(InputError, match="array, image 1: its background is constant"):
         images(dataset(flat, normalize="background"))
 
@@ -329,7 +330,7 @@ def test_particles_and_galaxies_become_batches(some_data):
         assert torch.isfinite(batch.image).all()
     # Inverted, apoferritin is a bright shell of about 45 A about the centre.
     mean = images(data)[:, 0].mean(axis=0)
-    radius = np.sqrt(preprocess.squared_radius((32, 32)))
+    radius = np.sqrt(squared_radius((32, 32)))
     rings = [mean[(radius >= r) & (radius < r + 1)].mean() for r in range(12)]
     assert 36 <= 6 * np.argmax(rings) <= 54
     assert max(rings) > 0.5

@@ -19,7 +19,8 @@ from modpose.data.stack import ArrayStack
 from modpose.data.star import write_star
 from modpose.data.wedges import open_wedges
 from modpose.errors import InputError
-from modpose.fourier.fsc import fsc, read_map, soft_sphere
+from modpose.fourier.fsc import fsc, read_map
+from modpose.geometry.windows import soft_window
 from modpose.observe.aberrations import zernike_orders
 from modpose.observe.ctf import LEAST_GAIN, ctf_2d, electron_wavelength
 from modpose.search.alignment import AlignSettings
@@ -123,10 +124,10 @@ def test_the_map_of_premultiplied_or_flipped_images_is_that_of_plain_ones():
         (PREMULTIPLIED, filtered(made.images, c)),
         (FLIPPED, filtered(made.images, torch.sign(c))),
     ):
-        same = fsc(map_of(images, **{name: 1}), plain, soft_sphere(32, 0.85, 0.15), 5.0)
+        same = fsc(map_of(images, **{name: 1}), plain, soft_window((32,) * 3, 0.7, 0.85), 5.0)
         # The window on images and the flip of phases do not commute; signal is left aside.
         assert same.correlation[:8].min() > 0.98, name
-        ignored = fsc(map_of(images), plain, soft_sphere(32, 0.85, 0.15), 5.0)
+        ignored = fsc(map_of(images), plain, soft_window((32,) * 3, 0.7, 0.85), 5.0)
         assert ignored.correlation[:12].min() < 0.5, name
 
 
@@ -356,10 +357,10 @@ def test_the_map_of_shared_premultiplied_images_is_as_sharp_as_that_of_plain_one
     truth, size = read_map(folder / "true_map.mrc")
     halves = reconstruct_halves(open_posed(open_source(folder / "premultiplied.star")), quiet=True)
     made = 0.5 * (halves.first + halves.second)
-    curve = fsc(made, truth, soft_sphere(48, 0.85, 0.15), size)
+    curve = fsc(made, truth, soft_window((48,) * 3, 0.7, 0.85), size)
     # 200 images of this noise make no more; with the flag ignored the shells 8 to 14 are negative.
     assert curve.correlation[:10].min() > 0.85
-    ball = soft_sphere(48, 0.85, 0.15)
+    ball = soft_window((48,) * 3, 0.7, 0.85)
     assert (made * truth * ball).sum() / (truth**2 * ball).sum() == pytest.approx(1.0, abs=0.1)
 
 

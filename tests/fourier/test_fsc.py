@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from modpose.cli import app
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError
-from modpose.fourier.fsc import FscCurve, fsc, soft_sphere
+from modpose.fourier.fsc import FscCurve, fsc
+from modpose.geometry.windows import soft_window
 
 
 def noise(box: int, seed: int, dims: int = 3) -> np.ndarray:
@@ -71,7 +72,7 @@ def test_the_resolution_is_read_between_shells():
 
 def test_a_mask_hides_what_lies_outside():
     a = noise(24, 0)
-    mask = soft_sphere(24, 0.6)
+    mask = soft_window((24,) * 3, 0.5, 0.6)
     assert mask[12, 12, 12] == 1
     assert mask[0, 0, 0] == 0
     outside = a + 5 * noise(24, 3) * (mask == 0)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from modpose.geometry.grids import disc, half_box, lattice
+from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose, rotate_images, sample_images
 from modpose.geometry.rotations import angle_2d, rotation_2d, wrap
+from modpose.geometry.windows import disc
 
 angles = st.floats(-20, 20)
 
@@ -30,8 +31,7 @@ def test_lattice_orders_x_first_and_centres_like_the_fft() -> None:
 
 
 def test_disc_holds_the_pixels_within_the_radius() -> None:
-    inside = np.zeros((9, 8), bool)
-    inside.ravel()[disc((9, 8), 3.0)] = True
+    inside = disc((9, 8), 0.75)
     rows, columns = np.mgrid[:9, :8]
     assert (inside == ((rows - 4) ** 2 + (columns - 4) ** 2 <= 9)).all()
     assert half_box((9, 8)) == 4.5

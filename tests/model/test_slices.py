@@ -29,13 +29,13 @@ from modpose.config import (
 from modpose.data.batches import Batch
 from modpose.data.dataset import dataset_of
 from modpose.data.particles import Particles
-from modpose.data.preprocess import soft_window
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
 from modpose.data.twins import Twins
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import geodesic, haar_rotations
+from modpose.geometry.windows import soft_window
 from modpose.model.build import build_vae
 from modpose.model.encoders.table import TableEncoder
 from modpose.model.fields.slices import SliceField, half_space

@@ -20,7 +20,7 @@ from modpose.cli import main
 from modpose.data.preprocess import fourier_crop
 from modpose.data.source import Source
 from modpose.data.wedges import open_wedges
-from modpose.search.average import fsc_of_classes
+from modpose.fourier.fsc import fsc_of_classes
 from modpose.search.run import coefficients_of_source
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms

@@ -21,8 +21,10 @@ from modpose.fourier.coefficients import (
     phases,
     white_noise,
 )
+from modpose.fourier.fsc import fsc_of_classes, resolution_shell
+from modpose.fourier.insertion import averages, half_averages, insert_slices
 from modpose.fourier.reference import make_references, sample, turned
-from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.grids import centre_of_mass, soft_sphere
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import (
     geodesic,
@@ -31,14 +33,6 @@ from modpose.geometry.rotations import (
     vector_of_rotation,
 )
 from modpose.observe.wedge import wedge_mask
-from modpose.search.average import (
-    averages,
-    fsc_of_classes,
-    half_averages,
-    insert_slices,
-    resolution_shell,
-    soft_sphere,
-)
 from modpose.search.classify import Schedule, classify
 from modpose.search.motion import principal_motions
 from modpose.search.refine import refine, split_in_halves

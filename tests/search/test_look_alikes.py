@@ -10,10 +10,10 @@ from torch import Tensor
 
 from modpose.evaluate.pose_errors import pose_errors
 from modpose.fourier.coefficients import coefficients_of, joined, white_noise
+from modpose.geometry.grids import soft_sphere
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.observe.wedge import wedge_mask
-from modpose.search.average import soft_sphere
 from modpose.search.classify import Assignment, Schedule, State, generator_of
 from modpose.search.look_alikes import look_alikes
 from modpose.search.refine import half_maps, refine, split_in_halves

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from modpose.fourier.coefficients import Coefficients, half_sphere
-from modpose.fourier.reference import make_references, sample, turned
+from modpose.fourier.insertion import insert, insert_slices
+from modpose.fourier.reference import corners, make_references, read, sample, turned
+from modpose.geometry.grids import soft_sphere
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.average import insert_slices, soft_sphere
 from modpose.search.motion import agreed_variance, power_of, prior_variance
 from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
 
@@ -108,3 +109,14 @@ def test_a_set_is_placed_the_same_way_in_blocks(monkeypatch: pytest.MonkeyPatch)
             torch.testing.assert_close(torch.cat([part for _, part in parts]), whole)
             assert torch.equal(torch.cat([rows for rows, _ in parts]), torch.arange(9))
             assert len(parts) >= 2
+
+
+def test_insertion_is_the_transpose_of_reading() -> None:
+    """<read(table), values> is <table, insert(values)>, to float32 sums of 8 terms a point."""
+    generator = torch.Generator().manual_seed(0)
+    frequency = torch.rand(4, 30, 3, generator=generator) - 0.5
+    index, share = corners(frequency, 33, 32)
+    table, values = (torch.randn(k, 3, generator=generator) for k in (33**3, 120))
+    one = (read(index, share, table) * values).double().sum()
+    other = (table * insert(index, share, values, 33**3)).double().sum()
+    assert one == pytest.approx(float(other), abs=1e-4)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.fsc import fsc
-from modpose.geometry.grids import lattice
-from modpose.search.average import soft_sphere
+from modpose.geometry.grids import lattice, soft_sphere
 from modpose.search.solvent import molecule_mask
 
 BOX = 32

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from modpose.alarms.sample import Floats, Sample
 from modpose.alarms.shells import Shells
 from modpose.data import preprocess
+from modpose.geometry.windows import soft_window
 from modpose.observe.ctf import CtfColumn, ctf_2d
 from modpose.run.alarm import Alarm
 
@@ -132,7 +133,7 @@ def _squared_ctf(shells: Shells, parameters: Parameters) -> Floats:
 
 def _log_power(images: NDArray[np.float32], shells: Shells) -> tuple[Floats, float]:
     """Return the logarithm of the power of each image in shells, and of that of the noise."""
-    window = preprocess.soft_window(shells.shape, 0.8, 1.0)
+    window = soft_window(shells.shape, 0.8, 1.0)
     rim = window < 0.5
     parts = []
     for start in range(0, len(images), 256):

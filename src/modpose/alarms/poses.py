@@ -9,6 +9,7 @@ from modpose.alarms.shells import Shells
 from modpose.backprojection.check import CHANCE, MARGIN, MISTAKES, check_poses
 from modpose.data import preprocess
 from modpose.errors import InputError
+from modpose.geometry.windows import soft_window
 from modpose.run.alarm import Alarm
 
 IMAGES, BOX = 400, 32
@@ -62,7 +63,7 @@ def expected_agreement(sample: Sample, images: int) -> float:
     if min(sample.shape) > BOX:
         small = preprocess.fourier_crop(small, BOX)
     shells = Shells(small.shape[2:], first=1)
-    window = preprocess.soft_window(small.shape[2:], 0.9, 1.0)
+    window = soft_window(small.shape[2:], 0.9, 1.0)
     power = shells.mean(np.abs(np.fft.rfft2(small[:, 0] * window)) ** 2).mean(axis=0)
     k = np.arange(1, len(power) + 1)
     signal = np.maximum(power / power.min() - 1, 0.0) * images / (4 * k)

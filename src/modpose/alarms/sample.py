@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from modpose.data import preprocess
 from modpose.data.dataset import Dataset
+from modpose.geometry.windows import squared_radius
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,7 +58,7 @@ class Sample:
     @cached_property
     def radius(self) -> Floats:
         """Distance of each pixel from the centre; 1 at half the shortest side."""
-        return np.sqrt(preprocess.squared_radius(self.shape)) / (min(self.shape) / 2)
+        return np.sqrt(squared_radius(self.shape)) / (min(self.shape) / 2)
 
     @cached_property
     def particle_like(self) -> bool:

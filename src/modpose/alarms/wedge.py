@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.alarms.sample import Floats, Sample
-from modpose.data import preprocess
+from modpose.geometry.windows import soft_window
 from modpose.run.alarm import Alarm
 
 BIN_DEG = 5
@@ -118,7 +118,7 @@ def tilt_profiles(volumes: NDArray[np.float32]) -> Floats:
     Each shell is weighted by the fraction of its power above the noise at high frequencies.
     """
     shape = volumes.shape[1:]
-    window = preprocess.soft_window(shape, 0.8, 1.0)
+    window = soft_window(shape, 0.8, 1.0)
     kz, ky, kx = np.meshgrid(
         np.fft.fftfreq(shape[0], 1 / shape[0]),
         np.fft.fftfreq(shape[1], 1 / shape[1]),

@@ -23,8 +23,9 @@ from modpose.backprojection.halves import (
 )
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
-from modpose.fourier.fsc import FscCurve, soft_sphere
+from modpose.fourier.fsc import FscCurve
 from modpose.geometry.pose import Pose
+from modpose.geometry.windows import soft_window
 
 BOX = 40
 """Side that the images are Fourier-cropped to for the check."""
@@ -223,7 +224,7 @@ def _dealt_anew(
 def _skewness(maps: HalfMaps) -> float:
     """Return the skewness of the combined map inside a ball."""
     volume = torch.from_numpy(maps.combined()).double()
-    inside = volume[torch.from_numpy(soft_sphere(len(volume)) > 0.5)]
+    inside = volume[torch.from_numpy(soft_window(volume.shape, 0.8, 0.9) > 0.5)]
     centred = inside - inside.mean()
     spread = centred.square().mean().sqrt()
     return float(centred.pow(3).mean() / spread.pow(3)) if spread > 0 else 0.0

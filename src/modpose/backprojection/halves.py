@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose.backprojection.slices import SliceSums
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.source import Source
 from modpose.errors import InputError
-from modpose.fourier.fsc import FscCurve, fsc, soft_sphere
-from modpose.fourier.insertion import FourierVolume
+from modpose.fourier.fsc import FscCurve, fsc
 from modpose.geometry.pose import Pose
+from modpose.geometry.windows import soft_window
 from modpose.progress import Progress
 
 Change = Callable[[Tensor, Pose], tuple[Tensor, Pose]]
@@ -24,9 +25,9 @@ Volume = NDArray[np.float32]
 
 BATCH_PIXELS = 2**18
 """Pixels that are inserted at a time."""
-WINDOW = (0.95, 0.1)
-"""Radius and edge of the window on the images, fractions of half the box."""
-MASK = (0.85, 0.15)
+WINDOW = (0.85, 0.95)
+"""Where the window on the images begins and ends to fall, fractions of half the box."""
+MASK = (0.7, 0.85)
 """The same of the ball that half maps are compared in."""
 LARGEST_BOX = 128
 IN_PLANE_DEG = 1.0
@@ -126,12 +127,12 @@ def reconstruct_halves(
     check_projections(dataset)
     box = dataset.shape[0]
     rows = np.arange(dataset.n) if rows is None else np.asarray(rows, np.int64)
-    window = torch.from_numpy(soft_sphere(box, *WINDOW, dims=2)).float()
+    window = torch.from_numpy(soft_window((box, box), *WINDOW))
     half = half_of(dataset, rows)
     volumes = []
     with Progress("backproject", len(rows), quiet=quiet) as progress:
         for number in (0, 1):
-            volume = FourierVolume(box)
+            volume = SliceSums(box)
             size = max(1, BATCH_PIXELS // box**2)
             for batch in dataset.batches(rows[half == number], size):
                 assert batch.pose is not None
@@ -142,7 +143,7 @@ def reconstruct_halves(
                 volume.add(images, pose, batch.ctf)
                 progress.advance(len(batch), 0.0)
             volumes.append(volume.map())
-    curve = fsc(volumes[0], volumes[1], soft_sphere(box, *MASK), dataset.pixel_size)
+    curve = fsc(volumes[0], volumes[1], soft_window((box,) * 3, *MASK), dataset.pixel_size)
     return HalfMaps(volumes[0], volumes[1], curve, dataset.pixel_size)
 
 

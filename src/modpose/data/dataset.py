@@ -21,6 +21,7 @@ from modpose.data.twins import Twins
 from modpose.data.wedges import wedges_asked_for
 from modpose.errors import InputError
 from modpose.geometry.pose import Pose
+from modpose.geometry.windows import disc, soft_window
 
 CACHE_BYTES = 2**30
 """A preprocessed stack below this size is kept in memory once read."""
@@ -137,10 +138,10 @@ class Dataset:
             if self.wedges is not None and self.wedges.transfers:
                 self.ctf = None  # it is in the weights of each volume
         self.restoration = Restoration(source, self.wedges)
-        self.mask = None if config.mask is None else preprocess.disc(self.shape, config.mask)
+        self.mask = None if config.mask is None else disc(self.shape, config.mask)
         self.window = None
         if config.window is not None:
-            self.window = preprocess.soft_window(self.shape, *config.window)
+            self.window = soft_window(self.shape, *config.window)
         self.twins = Twins(config.twin, self.n, seed)
         self.train, self.val = split(self.n, config.val_fraction, seed)
         self._noise: Statistics | None = None
@@ -241,7 +242,7 @@ class Dataset:
         if how == "range" and self.value_range is not None:
             images = preprocess.to_unit_range(images, *self.value_range)
         elif how in ("image", "background"):
-            outside = ~preprocess.disc(self.shape, 1.0) if how == "background" else None
+            outside = ~disc(self.shape, 1.0) if how == "background" else None
             images, std = preprocess.standardize(images, outside)
             flat = np.flatnonzero(std == 0)
             if flat.size:

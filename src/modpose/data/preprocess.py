@@ -54,36 +54,6 @@ def fourier_crop(images: Images, box: int) -> Images:
     return out
 
 
-def squared_radius(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the squared distance (px²) of each pixel from the centre n // 2."""
-    sides = [(np.arange(n, dtype=np.float64) - n // 2) ** 2 for n in shape]
-    total = np.zeros(shape)
-    for axis, side in enumerate(sides):
-        total += side.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    return total
-
-
-def disc(shape: tuple[int, ...], fraction: float) -> NDArray[np.bool_]:
-    """Mark the pixels within ``fraction`` of half the shortest side from the centre."""
-    return squared_radius(shape) <= (fraction * min(shape) / 2) ** 2
-
-
-def soft_window(shape: tuple[int, ...], inner: float, outer: float) -> Images:
-    """Circular window: 1 up to ``inner`` (a fraction of the half box), a cosine down to ``outer``.
-
-    Parameters
-    ----------
-    shape
-        (H, W) or (D, H, W).
-    inner, outer
-        Radii, the first no larger than the second.
-    """
-    radius = np.sqrt(squared_radius(shape)) / (min(shape) / 2)
-    fall = np.clip((radius - inner) / max(outer - inner, 1e-9), 0.0, 1.0)
-    window: Images = (0.5 * (1 + np.cos(np.pi * fall))).astype(np.float32)
-    return window
-
-
 def standardize(
     images: Images, where: NDArray[np.bool_] | None = None
 ) -> tuple[Images, NDArray[np.float64]]:

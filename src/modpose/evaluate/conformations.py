@@ -22,7 +22,8 @@ from modpose.evaluate.drawing import check_draws_volumes
 from modpose.evaluate.known_maps import KnownMapScores, score_known_maps
 from modpose.evaluate.metrics import ari, spearman
 from modpose.evaluate.true_maps import TrueMap, read_true_maps
-from modpose.fourier.fsc import fsc, soft_sphere
+from modpose.fourier.fsc import fsc
+from modpose.geometry.windows import soft_window
 from modpose.infer.clustering import cluster
 from modpose.plot.grids import principal_axes
 
@@ -39,7 +40,7 @@ SHARE = 0.1
 """Of the images of a class: those nearest a hinge angle stand for it."""
 FOLDS = 5
 """Parts of the images, each read by a discriminant that was fitted to the others."""
-BALL = (0.95, 0.1)
+BALL = (0.85, 0.95)
 """Radius and edge, in half boxes, of the ball that maps are compared in."""
 
 
@@ -163,7 +164,7 @@ def reference_areas(
 
 def area(volume: Volume, true: Volume) -> float:
     """Return the mean FSC of a map with the true one, inside a soft ball."""
-    return fsc(volume, true, soft_sphere(len(true), *BALL)).area()
+    return fsc(volume, true, soft_window(true.shape, *BALL)).area()
 
 
 def motion_found(z: Floats, truth: pd.DataFrame) -> float | None:

@@ -17,11 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.errors import InputError
 from modpose.fourier.shells import Shells, make_shells
+from modpose.geometry.windows import soft_window
 
 Floats = NDArray[np.float64]
 
 HALF_MAPS, KNOWN = 0.143, 0.5
 """Thresholds: between two half maps (Rosenthal & Henderson 2003), and against a known map."""
+EDGE = 0.1
+"""Width of the fall of a mask given by its radius, of half the box."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def fsc_of_files(
         raise InputError.of("fsc", "the pixel size", found, "one")
     weight = None if mask is None else read_map(mask)[0]
     if radius is not None:
-        weight = soft_sphere(len(first), radius).astype(np.float32)
+        weight = soft_window(first.shape, radius - EDGE, radius)
     return fsc(first, second, weight, size or other)
 
 
@@ -186,21 +189,20 @@ def _shells(shape: tuple[int, ...]) -> Shells:
     return make_shells(shape)
 
 
-def soft_sphere(box: int, radius: float = 0.9, edge: float = 0.1, dims: int = 3) -> Floats:
-    """Return a mask that is 1 inside ``radius`` and falls to 0, as a cosine, over ``edge``.
+def ssnr_of(fsc: torch.Tensor, *, halved: bool) -> torch.Tensor:
+    """Spectral signal-to-noise ratio from the correlation of two halves; of their sum: halved."""
+    bounded = fsc.clamp(1e-3, 0.9999)
+    ratio = bounded / (1 - bounded)
+    return 2 * ratio if halved else ratio
 
-    Parameters
-    ----------
-    box
-        Side, pixels; the centre is ``box // 2``.
-    radius
-        Where the fall ends, as a fraction of half the box.
-    edge
-        Width of the fall, in the same unit.
-    dims
-        3: a ball; 2: a disc.
-    """
-    axis = (np.arange(box) - box // 2) / (box / 2)
-    squares = sum(part**2 for part in np.meshgrid(*[axis] * dims, indexing="ij"))
-    inward = np.clip((radius - np.sqrt(squares)) / max(edge, 1e-9), 0.0, 1.0)
-    return np.asarray(0.5 - 0.5 * np.cos(np.pi * inward), np.float64)
+
+def fsc_of_classes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Fourier shell correlation (C, shells) of volumes (C, D, D, D); the mean's, shell 0, is 1."""
+    found = shell_correlation(a, b)
+    return torch.cat([torch.ones_like(found[:, :1]), found], 1)
+
+
+def resolution_shell(fsc: torch.Tensor, threshold: float = 0.143) -> torch.Tensor:
+    """Return the last shell (C,) before the correlation first falls below the threshold."""
+    below = fsc[:, 1:] < threshold
+    return torch.where(below.any(1), below.float().argmax(1), below.shape[1])

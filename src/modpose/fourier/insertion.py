@@ -1,113 +1,304 @@
-"""Insertion of images into a Fourier volume, as slices weighted by their CTF.
+"""Maps from posed coefficients: least squares in Fourier space.
 
 By the projection theorem the transform of a projection is the central slice of the object's at
-k₃ = Rᵀ(kx, ky, 0).  With images Y = CTF · slice + noise the least-squares map is
+R^T (kx, ky, 0); a posed volume's is the object's at R^T k.  With coefficients y = h F + noise the
+least-squares map is, at every point of the object's lattice,
 
-    V(k₃) = Σ CTF · Y / (Σ CTF² + floor)
+    F = sum h y / (sum h^2 + prior)
 
-where both sums share each coefficient between the eight nearest points of the lattice (trilinear),
-on a lattice twice as fine as the box asks for.  The blur in Fourier space is a sinc² in real
-space, which is divided out.
+where both sums share each coefficient between the eight nearest points (trilinear), on a lattice
+twice as fine as the box asks for.  The blur of that is divided out of the map.  The weight of the
+prior comes from the agreement of two halves.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.geometry.pose import Pose
-from modpose.observe.ctf import ctf_2d
+from modpose.fourier.coefficients import Coefficients, phases
+from modpose.fourier.fsc import fsc_of_classes, ssnr_of
+from modpose.fourier.reference import blur, corners, turned
 
-PADDING = 2
-FLOOR = 0.02
-"""Of the mean weight of a shell, added to every weight in it."""
+OVERSAMPLING = 2
+"""Side of the lattice of sums over that of the volumes."""
+POINTS_AT_ONCE = 1 << 18
+"""Coefficients inserted at a time."""
+HARDLY = 1e-3
+"""Share of a shell's mean weight that is added to weights without a prior."""
 
 
-class FourierVolume:
-    """Sums over slices, and the map that they make.
+def insert(index: Tensor, share: Tensor, values: Tensor, points: int) -> Tensor:
+    """Share values between points of a lattice and sum up: the transpose of interpolation.
 
     Parameters
     ----------
-    box
-        Side of the images, pixels; even.
+    index, share
+        (..., 8) int of F coefficients: the points about each and their shares, as
+        :func:`modpose.fourier.reference.corners` gives them.
+    values
+        (F, q) float32.
+    points
+        Of the lattice, P.
+
+    Returns
+    -------
+    Tensor
+        (P, q).
+    """
+    from scipy.sparse import csr_matrix
+
+    starts = np.arange(0, index.numel() + 1, 8)
+    matrix = csr_matrix(
+        (share.flatten().numpy(), index.flatten().numpy(), starts), shape=(len(values), points)
+    )
+    return torch.from_numpy(matrix.T @ values.numpy())
+
+
+def lattice_side(limit: float, padded: int) -> int:
+    """Points along an axis of a lattice that holds frequencies to ``limit``, cycles a voxel."""
+    return 2 * (math.ceil(limit * padded) + 1) + 1
+
+
+class FourierSums(NamedTuple):
+    """What has been put back into the upright frames of C slots, (C, m, m, m) each.
+
+    Attributes
+    ----------
+    value
+        Complex sums of transfer times coefficient.
+    weight
+        Sums of squared transfers.
+    padded
+        Points of the lattice in a step of one cycle a voxel.
     """
 
-    def __init__(self, box: int) -> None:
-        self.box, self.padded = box, PADDING * box
-        p = self.padded
-        self.side = p + 3  # a point beyond on each end, and odd, so that it has a centre
-        self.sums = [torch.zeros(self.side**3) for _ in range(3)]  # real, imaginary, weight
-        kx, ky = torch.meshgrid(torch.arange(p // 2 + 1.0), torch.fft.fftfreq(p) * p, indexing="xy")
-        inside = (kx**2 + ky**2 <= (p / 2) ** 2).reshape(-1)
-        self.kept = torch.nonzero(inside).squeeze(1)
-        self.k = torch.stack([kx.reshape(-1), ky.reshape(-1)], 1)[self.kept]
-        alone = self.k[:, 0] == 0  # listed with their conjugates
-        self.once = torch.where(alone, 0.5, 1.0)
+    value: Tensor
+    weight: Tensor
+    padded: int
 
-    def add(self, images: Tensor, pose: Pose, ctf: Tensor | None = None) -> None:
-        """Insert images (B, H, W) of given poses, with the CTF (B, 9) that they have."""
-        p = self.padded
-        low = p // 2 - self.box // 2
-        high = p - self.box - low
-        padded = torch.nn.functional.pad(images, (low, high, low, high))
-        spectrum = torch.fft.rfft2(torch.fft.ifftshift(padded, dim=(-2, -1))).flatten(1)
-        values = spectrum[:, self.kept]
-        phase = (2 * math.pi / p) * (pose.shift @ self.k.T)
-        values = values * torch.polar(torch.ones_like(phase), phase)
-        weight = self.once.expand(len(images), -1)
-        if ctf is not None:
-            transfer = ctf_2d(ctf, (p, p)).flatten(1)[:, self.kept]
-            values = values * transfer
-            weight = weight * transfer.square()
-        values = values * self.once
-        self._share(self.k @ pose.rotation[:, :2], values, weight)
+    def __add__(self, other: object) -> FourierSums:
+        """Add up, slot by slot."""
+        if not isinstance(other, FourierSums):
+            return NotImplemented
+        return FourierSums(self.value + other.value, self.weight + other.weight, self.padded)
 
-    def _share(self, place: Tensor, values: Tensor, weight: Tensor) -> None:
-        """Share values (B, F) between the eight lattice points about ``place`` (B, F, 3)."""
-        place = place.reshape(-1, 3) + (self.padded // 2 + 1)
-        corner = place.floor()
-        rest = place - corner
-        x, y, z = corner.long().unbind(1)
-        first = (z * self.side + y) * self.side + x
-        parts = (values.real.reshape(-1), values.imag.reshape(-1), weight.reshape(-1))
-        along = [(1 - rest[:, i], rest[:, i]) for i in range(3)]
-        for dz in (0, 1):
-            for dy in (0, 1):
-                plane = along[2][dz] * along[1][dy]
-                for dx in (0, 1):
-                    share = plane * along[0][dx]
-                    index = first + ((dz * self.side + dy) * self.side + dx)
-                    for total, part in zip(self.sums, parts, strict=True):
-                        total.index_add_(0, index, part * share)
+    @property
+    def highest_shell(self) -> int:
+        """Last shell, of 1 / box, with coefficients."""
+        return (self.value.shape[-1] // 2 - 1) // OVERSAMPLING
 
-    def map(self) -> NDArray[np.float32]:
-        """Return the least-squares map, (D, H, W)."""
-        p, shape = self.padded, (self.side,) * 3
-        real, imaginary, weight = (total.reshape(shape) for total in self.sums)
-        real = real + real.flip((0, 1, 2))
-        imaginary = imaginary - imaginary.flip((0, 1, 2))
-        weight = weight + weight.flip((0, 1, 2))
-        weight = weight + FLOOR * _shell_means(weight)
-        volume = torch.complex(real, imaginary) / weight.clamp_min(1e-12)
-        inner = volume[1 : p + 1, 1 : p + 1, 1 : p + 1]
-        wide = torch.fft.ifftn(torch.fft.ifftshift(inner)).real
-        low = p // 2 - self.box // 2
-        cut = slice(low, low + self.box)
-        made = torch.fft.fftshift(wide)[cut, cut, cut]
-        along = torch.sinc((torch.arange(self.box) - self.box // 2) / p).square()
-        made = made / (along[:, None, None] * along[:, None] * along)
-        return np.asarray(made.numpy(), np.float32)
+    def slots(self, index: Tensor) -> FourierSums:
+        """Keep some slots."""
+        return FourierSums(self.value[index], self.weight[index], self.padded)
 
 
-def _shell_means(weight: Tensor) -> Tensor:
-    """Return the mean over the shell that each point (S, S, S) lies in."""
-    side = weight.shape[0]
+class Inserter:
+    """Sums in the upright frames of slots, block by block.
+
+    Parameters
+    ----------
+    slots
+        How many sums, C.
+    box
+        Side D of the maps.
+    limit
+        Highest frequency, cycles a voxel.
+    """
+
+    def __init__(self, slots: int, box: int, limit: float) -> None:
+        self.padded = OVERSAMPLING * box
+        self.side = min(lattice_side(limit, self.padded), self.padded + 1)
+        self._slots = slots
+        self._total = torch.zeros(slots * self.side**3, 3)  # real, imaginary, weight
+
+    def add(
+        self, frequency: Tensor, value: Tensor, weight: Tensor, slot: Tensor | None = None
+    ) -> None:
+        """Add coefficients.
+
+        Parameters
+        ----------
+        frequency
+            (B, K, 3) of the upright object, cycles a voxel.
+        value
+            (B, K) complex: transfer times coefficient.
+        weight
+            (B, K) squared transfer.
+        slot
+            (B,) int64 which sum each belongs to; the first by default.
+        """
+        index, share = corners(frequency, self.side, self.padded)
+        points = len(self._total)
+        if slot is not None:
+            index = index.to(torch.int32 if points < 1 << 31 else torch.int64)
+            index = index + (slot * self.side**3).to(index)[:, None, None]
+        values = torch.stack([value.real, value.imag, weight], -1).flatten(0, 1)
+        self._total += insert(index, share, values, points)
+
+    def sums(self) -> FourierSums:
+        """Return what was added: what is at k is, conjugate, at -k too."""
+        total = self._total.reshape(self._slots, *(self.side,) * 3, 3)
+        value, weight = torch.complex(total[..., 0], total[..., 1]), total[..., 2]
+        axes = (1, 2, 3)
+        return FourierSums(value + value.flip(axes).conj(), weight + weight.flip(axes), self.padded)
+
+
+def insert_slices(
+    volumes: Coefficients,
+    slot: Tensor,
+    slots: int,
+    rotation: Tensor,
+    shift: Tensor,
+    weight: Tensor | None = None,
+) -> FourierSums:
+    """Sum the coefficients of posed volumes in upright frames.
+
+    Parameters
+    ----------
+    volumes
+        N, whitened.
+    slot
+        (N,) int64, which sum each belongs to; a negative one leaves it out.
+    slots
+        How many sums, C.
+    rotation, shift
+        (N, 3, 3) and (N, 3) voxels.
+    weight
+        (N,) how much each counts; all alike by default.
+    """
+    made = Inserter(slots, volumes.box, float(volumes.radius[-1]))
+    step = max(1, POINTS_AT_ONCE // len(volumes.frequency))
+    for rows in torch.split((slot >= 0).nonzero().squeeze(1), step):
+        part = volumes.rows(rows)
+        back = part.value * part.transfer * phases(part.frequency, -shift[rows])
+        squared = part.transfer.square().expand(len(rows), -1)
+        if weight is not None:
+            back, squared = back * weight[rows, None], squared * weight[rows, None]
+        made.add(turned(part.frequency, rotation[rows]), back, squared, slot[rows])
+    return made.sums()
+
+
+def averages(sums: FourierSums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> Tensor:
+    """Turn sums into volumes.
+
+    Parameters
+    ----------
+    sums
+        Of C slots.
+    box
+        Side D of the volumes.
+    mask
+        (D, D, D) that the volumes are multiplied by.
+    ssnr
+        (C, shells) spectral signal-to-noise ratio of each sum; None for no prior.
+
+    Returns
+    -------
+    Tensor
+        (C, D, D, D), in the unit of the volumes that were summed.
+    """
+    radius = _radius(sums.value.shape[-1]) / sums.padded
+    shell = (radius * box).round().long()
+    mean = _by_shell(sums.weight, shell)
+    ratio = torch.full_like(mean, 1 / HARDLY) if ssnr is None else _fit(ssnr, mean.shape[1])
+    prior = mean / ratio.clamp(min=1e-4)
+    floor = 1e-12 + 1e-9 * sums.weight.amax()
+    spectrum = sums.value / (sums.weight + prior[:, shell] + floor)
+    return _volumes_of(spectrum, radius, sums.padded, box) * mask
+
+
+def solve_jointly(
+    values: Tensor, weights: Tensor, padded: int, mask: Tensor, variance: Tensor
+) -> Tensor:
+    """Solve for J volumes whose mixtures were summed, at every frequency at once.
+
+    Parameters
+    ----------
+    values
+        (m, m, m, J) sums of volumes times how much of each of the J they hold.
+    weights
+        (m, m, m, Q) sums of squared transfers times both amounts, for each pair i <= j, by rows.
+    padded
+        Points of the lattice of sums in a step of one cycle a voxel.
+    mask
+        (D, D, D) that the volumes are multiplied by.
+    variance
+        (J, shells) expected of each volume's coefficients.
+
+    Returns
+    -------
+    Tensor
+        (J, D, D, D).
+    """
+    side, count, box = values.shape[0], values.shape[-1], mask.shape[-1]
+    radius = _radius(side) / padded
+    shell = (radius * box).round().long().clamp(max=variance.shape[1] - 1).flatten()
+    prior = 1 / (OVERSAMPLING**3 * variance.clamp(min=1e-12))  # (J, shells)
+    pairs = torch.triu_indices(count, count)
+    spectrum = torch.zeros(side**3, count, dtype=values.dtype)
+    flat = values.flatten(0, 2), weights.flatten(0, 2)
+    half = torch.arange(side**3).reshape(side, side, side)[..., side // 2 :].flatten()
+    for rows in torch.split(half, POINTS_AT_ONCE):  # the other half is never read
+        normal = torch.diag_embed(prior[:, shell[rows]].T)
+        normal[:, pairs[0], pairs[1]] += flat[1][rows]
+        normal[:, pairs[1], pairs[0]] = normal[:, pairs[0], pairs[1]]
+        solved = torch.linalg.solve(normal, torch.view_as_real(flat[0][rows]))
+        spectrum[rows] = torch.view_as_complex(solved.contiguous())
+    spectrum = spectrum.T.reshape(count, side, side, side)
+    return _volumes_of(spectrum, radius, padded, box) * mask
+
+
+def _radius(side: int) -> Tensor:
+    """Distances (m, m, m) of the points of a lattice from its centre."""
     axis = (torch.arange(side) - side // 2).float().square()
-    radius = (axis[:, None, None] + axis[:, None] + axis).sqrt().round().long()
-    total = torch.bincount(radius.reshape(-1), weight.reshape(-1).double())
-    count = torch.bincount(radius.reshape(-1))
-    return (total / count).float()[radius]
+    return (axis[:, None, None] + axis[:, None] + axis).sqrt()
+
+
+def _volumes_of(spectrum: Tensor, radius: Tensor, padded: int, box: int) -> Tensor:
+    """Transform back from the lattice of sums, its blur taken off; (C, D, D, D)."""
+    slots, side = spectrum.shape[:2]
+    spectrum = spectrum.masked_fill(radius * padded > side // 2 + 1e-3, 0)
+    reach, half = side // 2, box // 2
+    wide = torch.zeros(slots, padded, padded, padded // 2 + 1, dtype=spectrum.dtype)
+    near = torch.arange(-reach, reach + 1) % padded
+    wide[:, near[:, None, None], near[:, None], torch.arange(reach + 1)] = spectrum[..., reach:]
+    volumes = torch.fft.fftshift(
+        torch.fft.irfftn(wide, s=(padded,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3)
+    )
+    cut = slice(padded // 2 - half, padded // 2 - half + box)
+    found: Tensor = volumes[:, cut, cut, cut] * box**1.5 / blur(box, padded)
+    return found
+
+
+def half_averages(
+    first: FourierSums, second: FourierSums, box: int, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Average two halves and both together, the prior's weight from how far the halves agree.
+
+    Returns
+    -------
+    volumes, fsc
+        (C, D, D, D) of all; (C, shells).
+    """
+    halves = [averages(part, box, mask) for part in (first, second)]
+    fsc = fsc_of_classes(*halves)
+    fsc[:, first.highest_shell + 1 :] = 0.0
+    return averages(first + second, box, mask, ssnr_of(fsc, halved=True)), fsc
+
+
+def _by_shell(values: Tensor, shell: Tensor) -> Tensor:
+    count = int(shell.max()) + 1
+    sums = torch.zeros(len(values), count).index_add_(1, shell.flatten(), values.flatten(1))
+    return sums / torch.bincount(shell.flatten(), minlength=count).clamp(min=1)
+
+
+def _fit(ssnr: Tensor, shells: int) -> Tensor:
+    """Bring a table by shell to a number of shells; beyond it there is no signal."""
+    if ssnr.shape[1] >= shells:
+        return ssnr[:, :shells]
+    return torch.cat([ssnr, ssnr.new_full((len(ssnr), shells - ssnr.shape[1]), 1e-3)], 1)

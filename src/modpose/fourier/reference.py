@@ -113,14 +113,16 @@ def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
         part = slice(first, first + step)
         index, weight = corners(frequency[part], references.side, references.padded)
         index += (which[part] * references.side**3).int()[:, None, None]
-        out[first * count : (first + step) * count] = functional.embedding_bag(
-            index.flatten(0, 1),
-            references.table,
-            per_sample_weights=weight.flatten(0, 1),
-            mode="sum",
-        )
+        out[first * count : (first + step) * count] = read(index, weight, references.table)
     values = torch.view_as_complex(out.reshape(rows, count, channels // 2, 2))
     return values if references.slopes or channels > 2 else values.squeeze(-1)
+
+
+def read(index: Tensor, share: Tensor, table: Tensor) -> Tensor:
+    """Interpolate a table (P, q) at points (..., 8) with their shares; (F, q)."""
+    return functional.embedding_bag(
+        index.flatten(0, -2), table, per_sample_weights=share.flatten(0, -2), mode="sum"
+    )
 
 
 def read_side_by_side(references: References, frequency: Tensor, rotation: Tensor) -> Tensor:

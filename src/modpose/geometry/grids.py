@@ -7,6 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from modpose.geometry.windows import soft_window
+
+EDGE = 3.0
+"""Voxels over which a spherical mask falls."""
+
 
 def lattice(shape: Sequence[int]) -> Tensor:
     """Coordinates of every pixel, relative to the box centre.
@@ -53,9 +58,11 @@ def half_box(shape: Sequence[int]) -> float:
     return max(shape) / 2
 
 
-def disc(shape: Sequence[int], radius: float) -> Tensor:
-    """Return indices into the flattened array of the pixels within ``radius`` of the centre."""
-    return torch.nonzero(lattice(shape).norm(dim=-1) <= radius).squeeze(-1)
+def soft_sphere(box: int, diameter: float) -> Tensor:
+    """(D, D, D) mask: one inside the diameter (voxels), falling to zero over ``EDGE`` voxels."""
+    radius = diameter / 2
+    window = soft_window((box,) * 3, radius / (box / 2), (radius + EDGE) / (box / 2))
+    return torch.from_numpy(window)
 
 
 def frequencies(shape: Sequence[int]) -> Tensor:

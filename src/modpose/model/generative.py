@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from modpose.config import Config
 from modpose.data.batches import Batch
-from modpose.geometry.grids import disc, half_box, lattice
+from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
+from modpose.geometry.windows import disc
 from modpose.model.fields import build_field
 from modpose.model.fields.basis import BasisField
 from modpose.model.fields.conv import ConvField
@@ -77,9 +78,9 @@ class GenerativeModel(nn.Module):
             shape=shape,
         )
         mask = config.data.mask
-        counted = (
-            torch.arange(math.prod(shape)) if mask is None else disc(shape, mask * min(shape) / 2)
-        )
+        counted = torch.arange(math.prod(shape))
+        if mask is not None:
+            counted = counted[torch.from_numpy(disc(shape, mask)).flatten()]
         self.register_buffer("coordinates", lattice(shape), persistent=False)
         self.register_buffer("pixels", counted, persistent=False)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from modpose.errors import InputError
+from modpose.fourier.fsc import resolution_shell
 from modpose.limits import check_seed, check_whole
-from modpose.search.average import resolution_shell
 from modpose.search.classify import Assignment, Schedule
 from modpose.search.motion import Motions
 from modpose.search.refine import HalfMaps

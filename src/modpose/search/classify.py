@@ -16,15 +16,11 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, phases
+from modpose.fourier.insertion import FourierSums, half_averages, insert_slices
 from modpose.fourier.reference import make_references
 from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.average import (
-    FourierSums,
-    half_averages,
-    insert_slices,
-)
 from modpose.search.so3_climb import PosedVolumes, climb
 from modpose.search.so3_search import PoseHypotheses, search, shift_grid
 

@@ -24,9 +24,10 @@ from modpose.fourier.coefficients import (
     joined,
     measure_noise,
 )
+from modpose.fourier.fsc import resolution_shell
+from modpose.geometry.grids import soft_sphere
 from modpose.progress import Progress
 from modpose.search.alignment import LEAST_BOX, Alignment, AlignSettings
-from modpose.search.average import resolution_shell, soft_sphere
 from modpose.search.classify import Schedule, State, classify, generator_of, random_start
 from modpose.search.folder import METRICS, SEARCHED, STATE, load_state, save_state
 from modpose.search.motion import Motions, principal_motions

@@ -1,31 +1,32 @@
-"""Posed coefficients as sparse interpolation of upright lattices: what least squares needs.
+"""Posed coefficients as interpolation of upright lattices: what least squares needs.
 
 A coefficient of a posed volume, or of a projection, is a mixture of the eight points of an upright
-Fourier lattice about R^T k.  Kept as a sparse matrix S, the model of several maps at once is one
-product S M, and what a lattice is told by all coefficients is one product S^T y.
+Fourier lattice about R^T k.  The points and their shares are kept: several maps are read at once,
+and all coefficients are inserted at once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, phases
-from modpose.fourier.reference import corners, make_references, turned
-from modpose.search.average import OVERSAMPLING, FourierSums, solve_jointly
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+from modpose.fourier.insertion import (
+    OVERSAMPLING,
+    FourierSums,
+    insert,
+    lattice_side,
+    solve_jointly,
+)
+from modpose.fourier.reference import corners, make_references, read, turned
 
 POINTS_AT_ONCE = 1 << 17
 """Coefficients that are placed at a time."""
 KEPT_POINTS = 1 << 22
-"""Coefficients whose sparse matrices are kept: eight points of eight bytes each."""
+"""Coefficients whose points are kept: eight points of eight bytes each."""
 
 
 class SliceOperator:
@@ -42,16 +43,14 @@ class SliceOperator:
     def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
         self.limit = float(data.radius[-1])
         self.padded = OVERSAMPLING * data.box
-        self.side = 2 * (math.ceil(self.limit * self.padded) + 1) + 1
+        self.side = lattice_side(self.limit, self.padded)
         self.transfer = data.transfer.expand(len(data), -1)
         self.value = data.value * phases(data.frequency, -shift)
-        index, share = corners(turned(data.frequency, rotation), self.side, self.padded)
-        self._matrix = _sparse(index, share, self.side**3)
+        self._places = corners(turned(data.frequency, rotation), self.side, self.padded)
 
     def predictions(self, table: Tensor) -> Tensor:
         """Coefficients (N, J, K) that maps with a ``table`` (:func:`table_of`) would have given."""
-        read = torch.from_numpy(self._matrix @ table.numpy())
-        pairs = read.reshape(*self.value.shape, -1, 2)
+        pairs = read(*self._places, table).reshape(*self.value.shape, -1, 2)
         return torch.view_as_complex(pairs).transpose(1, 2) * self.transfer[:, None]
 
     def insert_slices(self, amount: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,10 +73,10 @@ class SliceOperator:
         seen = torch.view_as_real(self.value * self.transfer)
         held = (seen[:, :, None] * amount[:, None, :, None]).reshape(-1, 2 * count)
         squared = self.transfer.square()[..., None] * second[:, None]
-        back = self._matrix.T
-        values = torch.from_numpy(back @ held.numpy()).reshape(-1, count, 2)
-        weights = torch.from_numpy(back @ squared.reshape(-1, second.shape[1]).numpy())
-        return torch.view_as_complex(values), weights
+        both = torch.cat([held, squared.flatten(0, 1)], 1)
+        found = insert(*self._places, both, self.side**3)
+        values, weights = found[:, : 2 * count], found[:, 2 * count :]
+        return torch.complex(values[:, ::2], values[:, 1::2]), weights
 
 
 def table_of(maps: Tensor, limit: float) -> Tensor:
@@ -189,13 +188,3 @@ def halved(
     for number, (rows, placed) in enumerate(blocks):
         halves[number % 2].add(placed, amount[rows], second[rows])
     return halves
-
-
-def _sparse(index: Tensor, share: Tensor, points: int) -> csr_matrix:
-    """Matrix of the shares (N, K, 8) that lattice points have in coefficients."""
-    from scipy.sparse import csr_matrix
-
-    rows = index.shape[0] * index.shape[1]
-    starts = np.arange(0, 8 * rows + 1, 8, dtype=np.int32)
-    entries: tuple[Any, Any, Any] = (share.flatten().numpy(), index.flatten().numpy(), starts)
-    return csr_matrix(entries, shape=(rows, points))

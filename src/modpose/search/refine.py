@@ -16,16 +16,10 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, map_coefficients
+from modpose.fourier.fsc import fsc_of_classes, resolution_shell, ssnr_of
+from modpose.fourier.insertion import FourierSums, averages, insert_slices
 from modpose.fourier.reference import make_references
 from modpose.geometry.rotations import geodesic
-from modpose.search.average import (
-    FourierSums,
-    averages,
-    fsc_of_classes,
-    insert_slices,
-    resolution_shell,
-    ssnr_of,
-)
 from modpose.search.classify import (
     Assignment,
     Schedule,

@@ -9,8 +9,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from modpose.geometry.grids import lattice
-from modpose.search.average import soft_sphere
+from modpose.geometry.grids import lattice, soft_sphere
 
 BLUR, AROUND, EDGE = 0.03, 0.03, 0.06
 """Standard deviation of the Gaussian that smooths, what is kept around what stands out, and how far

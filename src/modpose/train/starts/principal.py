@@ -18,12 +18,13 @@ from torch import Tensor
 
 from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
+from modpose.fourier.insertion import half_averages
 from modpose.fourier.projection import SETTLED
+from modpose.geometry.grids import soft_sphere
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.imaging import CentralSlices
 from modpose.model.vae import Vae
 from modpose.progress import Progress
-from modpose.search.average import half_averages, soft_sphere
 from modpose.search.motion import (
     Motions,
     agreed_variance,
