@@ -1,1 +1,1 @@
-"""Data with known truth: hinged molecules seen by a microscope, turned and shifted digits."""
+"""Simulated data with known truth: particles, projections, subtomograms, digits, shapes."""

@@ -24,12 +24,12 @@ class Blocks:
     high: Floats
 
     def stretched(self, factor: float) -> Blocks:
-        """Return it longer along its own x by a factor."""
+        """Return the object, stretched along its own x by a factor."""
         scale = np.array([factor, 1.0, 1.0])
         return Blocks(self.low * scale, self.high * scale)
 
     def radius(self) -> float:
-        """Return how far it reaches from its centre, Å."""
+        """Return the largest distance of a point from the centre, Å."""
         return float(np.linalg.norm(np.maximum(np.abs(self.low), np.abs(self.high)), axis=1).max())
 
     def place(
@@ -37,9 +37,9 @@ class Blocks:
     ) -> NDArray[np.float32]:
         """Evaluate signal(x) = f(Rᵀ(x − t)) at the voxels of one volume.
 
-        Edges fall off linearly over one voxel along the block's own axes, so that a voxel's value
-        is the fraction of it inside where the block lies along the lattice, and nearly so
-        elsewhere.
+        Edges fall off linearly over one voxel along the block's own axes.  So the value of a voxel
+        is the fraction of it inside the block: exactly if the block is parallel to the lattice,
+        else approximately.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class Blocks:
             for a, b, t in zip(first, last, shift_px, strict=True)
         )
         volume = np.zeros((box, box, box), np.float32)
-        own = [  # the k-th own coordinate of every voxel that is near
+        own = [  # the k-th coordinate, in the block's frame, of every voxel that is near
             x * rotation[0, k] + (y * rotation[1, k])[:, None] + (z * rotation[2, k])[:, None, None]
             for k in range(3)
         ]

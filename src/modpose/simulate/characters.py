@@ -1,4 +1,4 @@
-"""Letters and digits turned a little: the alphanumeric set of affinity-VAE's paper."""
+"""Slightly rotated letters and digits: the alphanumeric set of affinity-VAE's paper."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from modpose.simulate.digits import glyphs, place
 from modpose.simulate.particles import Simulated
 
 CHARACTERS = "aebdpijz2kxu"
-"""Of the paper's section 2.5."""
+"""Characters of the paper's section 2.5."""
 SEEN = "abdeijzk"
-"""Those that its Figure 3 trains on."""
+"""Training characters of the paper's Figure 3."""
 UNSEEN = "2xp"
-"""Those that it holds out."""
+"""Held-out characters of the paper's Figure 3."""
 GLYPH = 0.75
 """Side of the square that a character is drawn in, as a fraction of the box."""
 
@@ -29,11 +29,11 @@ class CharacterSettings:
     n: int = 3000
     """Number of images."""
     characters: str = CHARACTERS
-    """Classes; all alike in number but for the remainder."""
+    """Classes; equally frequent, up to a remainder."""
     box: int = 64
     """Side of the images, pixels."""
     max_angle_deg: int = 45
-    """Angles are uniform over the whole degrees between − and + this, both ends left out."""
+    """Angles are whole degrees, uniform between − and + this (both ends excluded)."""
     max_shift_px: float = 0.0
     """Shifts are uniform between − and + this on each axis, pixels."""
     binary: bool = True
@@ -67,7 +67,7 @@ class CharacterSettings:
 
 
 def simulate_alphanumeric(settings: CharacterSettings) -> Simulated:
-    """Draw characters in Pillow's own font and turn and shift each at random.
+    """Draw characters in Pillow's own font, each with a random rotation and shift.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
 """Molecules that move: an arm about a hinge, or from one structure to another.
 
-What can be simulated is anything with ``sigmas``, ``masses``, ``conformations(hinge_deg)`` and
-``radius(hinge_deg)``: the blobs of :mod:`modpose.simulate.molecules`, which may be atoms, and
-:class:`Morph`.
+Anything with ``sigmas``, ``masses``, ``conformations(hinge_deg)`` and ``radius(hinge_deg)`` can be
+simulated: the blobs (or atoms) of :mod:`modpose.simulate.molecules`, and :class:`Morph`.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from modpose.simulate.views import AtomTable, read_atom_table
 Floats = NDArray[np.float64]
 
 MOVED = 3.0
-"""Å after which a residue counts as moved."""
+"""A residue counts as moved if it moves by more than this, Å."""
 RUN = 8
-"""Residues of the shortest run that moves as one body."""
+"""Smallest number of consecutive residues that move as one body."""
 WIDTH = 0.225
-"""Standard deviation of an atom over the resolution (Chimera's molmap)."""
+"""Standard deviation of an atom, as a fraction of the resolution (Chimera's molmap)."""
 
 
 class Moving(Protocol):
-    """A molecule of Gaussians whose places depend on one angle."""
+    """A molecule of Gaussians whose positions depend on one angle."""
 
     @property
     def sigmas(self) -> Floats:
@@ -43,10 +42,10 @@ class Moving(Protocol):
         """(M,) integrals."""
 
     def conformations(self, hinge_deg: Floats) -> Floats:
-        """(N, M, 3) places, Å, at (N,) angles."""
+        """(N, M, 3) positions, Å, at (N,) angles."""
 
     def radius(self, hinge_deg: Floats) -> float:
-        """How far it reaches from the origin, Å."""
+        """Largest distance from the origin, Å."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,11 @@ class Conformer:
     Attributes
     ----------
     name
-        What the truth calls it.
-    molecule
+        Its name in the truth.
+            molecule
         Its density at every hinge angle.
     hinge_range_deg
-        The angles that it takes where none are asked for; None where nothing moves.
+        Default range of the angle; None if nothing moves.
     """
 
     name: str
@@ -74,8 +73,7 @@ class Conformer:
 def built_in_conformers(states: int) -> list[Conformer]:
     """Return states of the built-in hinged molecule, in one frame.
 
-    The whole; without the toe at its foot; with one more lobe at its head; without either of the
-    knob and the toe.
+    The states are: whole; without the toe; with one more lobe at its head; without knob and toe.
 
     Parameters
     ----------
@@ -128,8 +126,8 @@ def conformers_of_files(
 ) -> list[Conformer]:
     """Read molecules from PDB or mmCIF files.
 
-    Several files are the classes of a mixture.  Those with the atoms of the first are laid on it;
-    every other one is centred at its own mass.
+    Several files are the classes of a mixture.  Files with the same atoms as the first are
+    superposed on it; every other one is centred on its own mass.
 
     Parameters
     ----------
@@ -138,13 +136,14 @@ def conformers_of_files(
     resolution
         Å; the width of every atom is 0.225 of it.
     arm
-        The part that turns about a hinge: chains, with or without residues, as ``A,B:1-235``.
+        The part that rotates about a hinge: chains, with or without residues, such as
+        ``A,B:1-235``.
     hinge_at
-        The residue about whose middle it turns, as ``B:236``.  The axis is at right angles to
-        what leads from there to the middles of the arm and of the rest: the molecule opens and
-        closes.
+        The residue about whose centre the arm rotates, such as ``B:236``.  The axis is
+        perpendicular to the lines from there to the centres of the arm and of the rest, so the
+        molecule opens and closes.
     morph
-        Two files are the ends of one motion instead.
+        Whether two files are the ends of one motion, and not classes.
     """
     check_resolution("projections", resolution)
     if morph and len(files) != 2:
@@ -170,7 +169,7 @@ def conformers_of_files(
 
 
 def _laid_out(path: str | Path, first: str | Path) -> AtomTable:
-    """Read atoms, centred at their mass, or laid on those of ``first`` where these are the same."""
+    """Read atoms, centred on their mass, or superposed on ``first`` if it has the same atoms."""
     table = read_atom_table(Path(path))
     reference = read_atom_table(Path(first)).centred()
     if path == first or not table.same_atoms(reference):
@@ -222,7 +221,7 @@ def selected(table: AtomTable, text: str, option: str) -> NDArray[np.bool_]:
 def superpose(
     moving: Floats, fixed: Floats, weights: Floats | None = None
 ) -> tuple[Floats, Floats]:
-    """Return the rotation (3, 3) and the move (3,) that lay points (M, 3) on others (Kabsch)."""
+    """Return the rotation (3, 3) and translation (3,) that superpose points (M, 3) (Kabsch)."""
     w = np.ones(len(moving)) if weights is None else weights
     a, b = w @ moving / w.sum(), w @ fixed / w.sum()
     u, _, vt = np.linalg.svd((moving - a).T @ ((fixed - b) * w[:, None]))
@@ -235,22 +234,22 @@ def superpose(
 class Morph:
     """The motion from one structure to another with the same atoms.
 
-    Runs of residues that move turn as bodies, each by its share of its own angle while its middle
-    goes straight; what is left over is added in proportion.  So both ends are exact, and domains
-    keep their shape on the way.
+    Each run of residues that moves is a rigid body: it rotates by a fraction of its angle while
+    its centre moves on a straight line.  The remaining difference is added in proportion.  So both
+    ends are exact, and domains keep their shape in between.
 
     Attributes
     ----------
     start, end
-        (M, 3) places, Å, laid on each other by what moves least.
+        (M, 3) positions, Å, superposed on the part that moves least.
     sigmas, masses
         (M,).
     body
-        (M,) which body each atom belongs to.
+        (M,) body of each atom.
     vectors
         (bodies, 3) rotation vectors from start to end, radians.
     angle_deg
-        The turn of the largest body that moves: the hinge angle at the end; 0 is the start.
+        Rotation angle of the largest moving body: the hinge angle at the end; 0 is the start.
     """
 
     start: Floats
@@ -269,7 +268,7 @@ class Morph:
                 "--morph: the two files hold different atoms, expected the same atoms in one order"
             )
         x0, x1 = start.positions, end.positions
-        for _ in range(10):  # lay the parts that move least on each other
+        for _ in range(10):  # superpose the parts that move least
             distance = np.linalg.norm(x1 - x0, axis=1)
             rotation, move = superpose(x1, x0, (distance <= np.median(distance)).astype(float))
             x1 = x1 @ rotation.T + move
@@ -286,12 +285,12 @@ class Morph:
         largest = 1 + int(np.bincount(body)[1:].argmax())
         angle = float(np.rad2deg(np.linalg.norm(vectors[largest])))
         if angle < 1.0:
-            raise InputError("--morph: what moves does not turn, expected a hinge motion")
+            raise InputError("--morph: the moving part does not rotate, expected a hinge motion")
         sigmas = np.full(len(body), sigma)
         return cls(x0, x1, sigmas, start.masses, body, vectors, angle)
 
     def conformations(self, hinge_deg: Floats) -> Floats:
-        """Return (N, M, 3) places, Å, at (N,) hinge angles."""
+        """Return (N, M, 3) positions, Å, at (N,) hinge angles."""
         share = np.asarray(hinge_deg, float) / self.angle_deg
         places = np.empty((len(share), len(self.body), 3))
         for k, vector in enumerate(self.vectors):
@@ -308,13 +307,13 @@ class Morph:
         return places
 
     def radius(self, hinge_deg: Floats) -> float:
-        """Return how far the molecule reaches from the origin at these hinge angles, Å (2 σ)."""
+        """Return the largest distance from the origin at these hinge angles, Å (2 σ)."""
         distances = np.linalg.norm(self.conformations(hinge_deg), axis=-1)
         return float((distances + 2 * self.sigmas).max())
 
 
 def _bodies(table: AtomTable, distance: Floats) -> NDArray[np.int64]:
-    """Number the runs of residues that move, from 1; the rest is 0."""
+    """Number the moving runs of residues from 1; the rest is 0."""
     change = (np.diff(table.residue) != 0) | (table.chain[1:] != table.chain[:-1])
     residue = np.concatenate([[0], np.cumsum(change)])
     moved = np.bincount(residue, distance) / np.bincount(residue) > MOVED

@@ -1,6 +1,6 @@
-"""PDB and mmCIF files are looked at before they are read: a reader takes what it can from any.
+"""Checks of PDB and mmCIF files before gemmi reads them.
 
-Reading itself is gemmi's.  Lines of a PDB file that are out of step would be read in part.
+gemmi would read part of a damaged file, or of misaligned lines of a PDB file, without an error.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ COLUMNS = (
     ("the B factor", 60, 66, OPTIONAL, "a number or blanks"),
     ("the number of the residue", 22, 26, WHOLE, "a whole number"),
 )
-"""Columns of an atom in a PDB file: what, first, last, pattern, in words."""
+"""Columns of an atom in a PDB file: name, first, last, pattern, expectation in words."""
 
 
 def check_coordinate_file(path: Path) -> None:
-    """Refuse what is no text, or a PDB file whose columns are out of step.
+    """Refuse files that are not text, and PDB files with misaligned columns.
 
     Raises
     ------
     InputError
-        The sentence names the line and the column.
+        If the file is damaged; the sentence names the line and the column.
     """
     names = [part.lower() for part in path.name.split(".")[1:]]
     content = _unpacked(path) if names and names[-1] == "gz" else read_file(path, KIND, LARGEST)

@@ -12,17 +12,17 @@ from modpose.simulate.views import Atoms
 Floats = NDArray[np.float64]
 
 FINE = 2.0
-"""Points of the raster in a standard deviation of the atoms."""
+"""Points of the raster per standard deviation of the atoms."""
 TAIL = 4.5
-"""Standard deviations after which an atom is nothing."""
+"""Standard deviations beyond which an atom is zero."""
 
 
 class AtomDensity:
-    """The density of atoms, rastered once and read at posed coordinates by cubic splines.
+    """The density of atoms on a raster, which cubic splines read at posed coordinates.
 
-    :func:`modpose.simulate.molecules.density`, which is exact, would take seconds a volume.
-    The raster has two points in a standard deviation; for atoms by the thousand the values are
-    within 1 % of the largest.
+    The exact :func:`modpose.simulate.molecules.density` would take seconds per volume.  The
+    raster has two points per standard deviation; for thousands of atoms the error is below 1 % of
+    the largest value.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class AtomDensity:
 
 
 def _share(place: Floats, masses: Floats, side: int) -> Floats:
-    """Share each mass between the eight lattice points about its place (x, y, z)."""
+    """Share each mass between the eight lattice points about its position (x, y, z)."""
     corner = np.floor(place).astype(np.int64)
     rest = place - corner
     lattice = np.zeros(side**3)
@@ -93,6 +93,6 @@ def _share(place: Floats, masses: Floats, side: int) -> Floats:
 
 
 def _blur(side: int, sigma: float) -> Floats:
-    """Return a Gaussian filter along one axis, less the triangle that sharing blurs with."""
+    """Return a Gaussian filter along one axis, divided by the blur from sharing (a triangle)."""
     frequency = np.fft.fftfreq(side)
     return np.asarray(np.exp(-2 * (np.pi * sigma * frequency) ** 2) / np.sinc(frequency) ** 2)

@@ -24,30 +24,30 @@ def transform(
     shift_std_px: float = 0.0,
     seed: int = 0,
 ) -> tuple[NDArray[np.float32], pd.DataFrame]:
-    """Turn and shift each picture at random: signal(x) = f(Rᵀ(x − t)).
+    """Rotate and shift each picture at random: signal(x) = f(Rᵀ(x − t)).
 
-    The value at every pixel is read once from the picture at the posed coordinates, by a cubic
-    spline (zero outside the picture), and clipped to [0, 1], past which splines overshoot.
+    A cubic spline (zero outside the picture) gives the value at the posed coordinates of every
+    pixel.  Values are clipped to [0, 1], because splines overshoot.
 
     Parameters
     ----------
     images
         (N, h, w) pictures with values in [0, 1]; centre at pixel ``(h // 2, w // 2)``.
     box
-        Side of the result, pixels; what is turned or shifted beyond it is cut off.
+        Side of the result, pixels; parts outside are cut off.
     angle_std_deg
         Angles are N(0, angle_std_deg²), degrees; None is uniform on the circle.
     shift_std_px
         Shifts are N(0, shift_std_px²) on each axis, pixels.
     seed
-        Of angles and shifts.
+        Seed of angles and shifts.
 
     Returns
     -------
     images
         (N, box, box) float32.
     truth
-        ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels), a row an image.
+        ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels), one row per image.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def place(
     angle: NDArray[np.float64],
     shift: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Read every picture at Rᵀ(x − t), as :func:`transform` does, in given poses.
+    """Sample every picture at Rᵀ(x − t) for given poses, as :func:`transform` does.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def place(
     """
     from scipy.ndimage import affine_transform, spline_filter
 
-    margin = 8  # the spline's ringing past the border of the picture has died out here
+    margin = 8  # the spline's ringing beyond the border of the picture is negligible here
     centre = np.array(images.shape[1:]) // 2 + margin
     cosine, sine = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     inverse = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2)  # on (y, x)
@@ -134,7 +134,7 @@ def _check(
 
 
 def glyphs(characters: str, size: int) -> NDArray[np.float32]:
-    """Draw characters in Pillow's bundled font, white on black: a set that needs no download.
+    """Draw characters in Pillow's bundled font, white on black: a set without a download.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def glyphs(characters: str, size: int) -> NDArray[np.float32]:
     Raises
     ------
     InputError
-        If there is nothing to draw or no room for it.
+        If there is nothing to draw, or the pictures are too small.
     """
     from PIL import Image, ImageDraw, ImageFont
 

@@ -1,4 +1,4 @@
-"""What the microscope does to a projection: defocus and noise."""
+"""The microscope's effect on a projection: CTF and noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOLTAGE_KV = 300.0
 CS_MM = 2.7
 AMPLITUDE_CONTRAST = 0.1
 ASTIGMATISM = 200.0
-"""Standard deviation of half the difference between the two defoci, Å."""
+"""Standard deviation of half the difference of the two defoci (astigmatism), Å."""
 
 
 def draw_ctf_parameters(
@@ -30,7 +30,7 @@ def draw_ctf_parameters(
     defocus_range
         Smallest and largest mean defocus, Å; uniform between.
     rng
-        Source of chance.
+        Random number generator.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def scale_to_snr(signal: NDArray[np.float32], snr: float) -> NDArray[np.float32]
     Raises
     ------
     InputError
-        Where all images are empty.
+        If all images are empty.
     """
     return signal * np.float32(scale_for_snr(float(signal.var(dtype=np.float64)), snr))
 
@@ -92,7 +92,7 @@ def scale_for_snr(variance: float, snr: float) -> float:
     Raises
     ------
     InputError
-        Where the signal is constant.
+        If the signal is constant.
     """
     if not variance > 0:
         expected = "an object in some (are shifts larger than the box?)"

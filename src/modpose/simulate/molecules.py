@@ -1,7 +1,7 @@
 """Molecules made of Gaussian blobs in 3-D, their hinge motion and their projections.
 
-A projection of an isotropic Gaussian along any direction is an isotropic Gaussian of the same
-width, so images are evaluated exactly at the pixel centres: nothing is ever interpolated.
+The projection of an isotropic Gaussian along any direction is an isotropic Gaussian of the same
+width, so images are exact at the pixel centres, without interpolation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Molecule:
-    """A rigid body and an arm that turns about a hinge.
+    """A rigid body and an arm that rotates about a hinge.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Molecule:
     masses
         (M,) integral of each blob.
     arm
-        (M,) bool, the blobs that turn about the hinge; the others stay.
+        (M,) bool, whether a blob rotates about the hinge.
     hinge
         (3,) a point on the hinge axis, Å.
     axis
@@ -43,13 +43,13 @@ class Molecule:
     axis: Array
 
     def conformations(self, hinge_deg: Array) -> Array:
-        """Turn the arm by each angle (right-handed about the axis) → (N, M, 3) centres, Å."""
+        """Rotate the arm by each angle (right-handed about the axis) → (N, M, 3) centres, Å."""
         turns = axis_rotations(self.axis, hinge_deg).transpose(0, 2, 1)
         turned = self.hinge + (self.centers - self.hinge) @ turns
         return np.where(self.arm[:, None], turned, self.centers)
 
     def radius(self, hinge_deg: Array) -> float:
-        """Return how far the molecule reaches from the origin at these hinge angles, Å (2 σ)."""
+        """Return the largest distance from the origin at these hinge angles, Å (2 σ)."""
         distances = np.linalg.norm(self.conformations(hinge_deg), axis=-1)
         return float((distances + 2 * self.sigmas).max())
 
@@ -145,8 +145,8 @@ def density(
     return volumes
 
 
-# Lobes of the built-in molecule: centre (Å), semi-axes (Å), blobs, whether part of the arm.
-# A broad head with a knob, a thick stem and a toe stay; an arm with a knee and a heavy end turns.
+# Lobes of the built-in molecule: centre (Å), semi-axes (Å), blobs, whether part of the arm. Fixed:
+# a broad head with a knob, a thick stem and a toe.  Moving: an arm with a knee and a heavy end.
 _LOBES: tuple[tuple[tuple[float, ...], tuple[float, ...], int, bool], ...] = (
     ((-5.0, 24.0, 2.0), (22.0, 16.0, 18.0), 46, False),
     ((-29.0, 26.0, -6.0), (9.0, 8.0, 10.0), 10, False),
@@ -165,10 +165,10 @@ def hinged_molecule() -> Molecule:
     """Build the two-domain molecule used in demonstrations, about 120 Å across.
 
     It is not a known protein.  Each lobe is an ellipsoid filled quasi-randomly with blobs of
-    unequal width and mass, which gives the irregular relief that projections of proteins have.
-    The hinge axis is nearly, not quite, along the beam, so the arm swings in the plane of the
-    image and is foreshortened a little.  No rotation maps the molecule near itself.  The origin
-    is its centre of mass at hinge angle zero.
+    different width and mass, which gives an irregular density like that of proteins.  The hinge
+    axis is almost parallel to the beam, so the arm moves in the plane of the image and is slightly
+    foreshortened.  The molecule is not even approximately symmetric.  The origin is its centre of
+    mass at hinge angle zero.
     """
     centers, sigmas, masses, arm = [], [], [], []
     for number, (center, semi_axes, count, in_arm) in enumerate(_LOBES):
@@ -192,17 +192,17 @@ def hinged_molecule() -> Molecule:
 
 
 def blob_assembly(number: int, blobs: int = 14) -> Molecule:
-    """Build one of an endless series of rigid molecules: a crooked chain of Gaussian blobs.
+    """Build one of an unlimited series of rigid molecules: an irregular chain of Gaussian blobs.
 
-    120 to 160 Å across; the blobs are 19 to 25 Å wide at half height and of unequal mass, so that
-    no rotation maps a molecule near itself, and no two numbers give alike ones.
+    They are 120 to 160 Å across.  The blobs have a full width at half maximum of 19 to 25 Å and
+    different masses, so no molecule is symmetric and no two are alike.
 
     Parameters
     ----------
     number
-        Which one, from 0; the same number is always the same molecule.
+        Number of the molecule, from 0; the same number always gives the same molecule.
     blobs
-        How many blobs.
+        Number of blobs.
     """
     rng = np.random.default_rng([number, blobs])
     places = [np.zeros(3)]
@@ -213,7 +213,7 @@ def blob_assembly(number: int, blobs: int = 14) -> Molecule:
         free = min(np.linalg.norm(place - other) for other in places) > 17.0
         if free and np.linalg.norm(place) < reach:
             places.append(place)
-        reach += 0.05  # a chain that has run into a corner finds its way out
+        reach += 0.05  # a chain that is trapped finds its way out
     masses = rng.uniform(0.5, 2.0, blobs)
     centers = np.array(places)
     return Molecule(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BEAM = np.array([0.0, 0.0, 1.0])
 CHUNK = 256
-"""Images simulated at a time."""
+"""Images simulated per batch."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class HingeSettings:
     shift_std_px: float = 1.0
     """Standard deviation of the shift on each axis, pixels."""
     mirrored: float = 0.0
-    """Fraction of the images, on average, whose object is mirrored before it is turned."""
+    """Mean fraction of the images with an object that is mirrored before the rotation."""
     ctf: bool = False
     """Whether the microscope's contrast transfer function filters the images."""
     defocus_range: tuple[float, float] = (8000.0, 20000.0)
@@ -57,7 +57,7 @@ class HingeSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
+        """Refuse impossible settings."""
         expectations = (
             ("n", self.n, self.n >= 1, "at least 1"),
             ("box", self.box, self.box >= 8, "at least 8 pixels"),
@@ -90,7 +90,7 @@ def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
 
 @dataclass(frozen=True)
 class Simulated:
-    """Images and what is true of them.
+    """Images and their truth.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Simulated:
     clean
         (N, H, W) float32, the signal alone (after the CTF).
     truth
-        One row an image: ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels),
+        One row per image: ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels),
         ``hinge_deg``, and ``mirrored`` (0 or 1) where some are.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
@@ -115,7 +115,7 @@ class Simulated:
 
 
 def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None) -> Simulated:
-    """Simulate a fixed view of a hinged molecule, turned and shifted in the plane.
+    """Simulate a fixed view of a hinged molecule, rotated and shifted in the plane.
 
     signal(x) = CTF * f(Mᵐ Rᵀ(x − t); hinge), evaluated at the pixels without interpolation; M is
     diag(1, −1).
@@ -130,7 +130,7 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     Returns
     -------
     Simulated
-        The same for the same settings, bit for bit on one machine.
+        The same settings give the same images, bit for bit on one machine.
 
     Raises
     ------
@@ -195,16 +195,16 @@ def _check_fit(settings: HingeSettings, molecule: Molecule) -> None:
 
 
 def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False) -> Path:
-    """Write ``particles.mrcs`` and ``particles.star`` (RELION 3.1), as a user would bring them.
+    """Write ``particles.mrcs`` and ``particles.star`` (RELION 3.1).
 
-    The truth goes into columns of its own (``_modposeTruth…``), never into the pose columns.
+    The truth goes into separate columns (``_modposeTruth…``), never into the pose columns.
 
     Parameters
     ----------
     simulated
         The data set.
     folder
-        Made when missing.
+        Created if missing.
     overwrite
         Replace files of these names.
 

@@ -1,4 +1,4 @@
-"""Writing simulated projections as a user would bring them: a stack, a STAR, true maps."""
+"""Writing simulated projections: a stack, a STAR, true maps."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ WRITTEN = ("particles.star", "particles.mrcs", "maps")
 def write_projections(
     simulated: Projections, folder: Path, maps: int = 0, overwrite: bool = False
 ) -> Path:
-    """Write ``particles.mrcs`` and ``particles.star`` (RELION 3.1), as a user would bring them.
+    """Write ``particles.mrcs`` and ``particles.star`` (RELION 3.1).
 
-    The consensus poses are in RELION's columns, the truth in columns of its own.  With ``maps``,
-    the true map of each class at so many hinge angles is in ``maps/``, which ``maps/maps.csv``
-    lists (``file``, ``class``, ``hinge_deg``).
+    The consensus poses are in RELION's columns, the truth in separate columns.  With ``maps``, the
+    true map of each class at that many hinge angles is in ``maps/``; ``maps/maps.csv`` lists them
+    (``file``, ``class``, ``hinge_deg``).
 
     Parameters
     ----------
     simulated
         The data set.
     folder
-        Made when missing.
+        Created if missing.
     maps
-        How many hinge angles; where nothing moves, any number but 0 gives one map a class.
+        Number of hinge angles; if nothing moves, any number but 0 gives one map per class.
     overwrite
         Replace files of these names.
 

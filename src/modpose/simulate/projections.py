@@ -2,8 +2,8 @@
 
     image = CTF * ∫ f(Rᵀ(x − t); class, hinge) dz + noise
 
-The projection of a Gaussian is a Gaussian, so the signal is exact at the pixel centres; nothing
-is interpolated.
+The projection of a Gaussian is a Gaussian, so the signal is exact at the pixel centres, without
+interpolation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 
 CHUNK_BYTES = 2**26
-"""Bytes of the profiles of the atoms that are held at a time."""
+"""Largest memory for the profiles of the atoms, bytes."""
 BUILT_IN_HINGE = (-30.0, 30.0)
 
 
@@ -48,9 +48,9 @@ class ProjectionSettings:
     snr: float = 0.1
     """var(signal) / var(noise) inside the box, after the CTF; one noise variance for the set."""
     hinge_range_deg: tuple[float, float] | None = None
-    """The hinge angle is uniform between these; None takes what suits the molecule."""
+    """The hinge angle is uniform between these; None takes the molecule's own range."""
     abundances: tuple[float, ...] | None = None
-    """Relative abundance of each class; None: alike."""
+    """Relative abundance of each class; None: equal."""
     shift_std_px: float = 1.5
     """Standard deviation of the shift on each axis, pixels."""
     ctf: bool = False
@@ -58,13 +58,13 @@ class ProjectionSettings:
     defocus_range: tuple[float, float] = (8000.0, 22000.0)
     """Smallest and largest mean defocus with ``ctf``, Å."""
     rotation_error_deg: float = 0.0
-    """RMS angle by which the consensus rotations are off, degrees."""
+    """RMS error of the consensus rotations, degrees."""
     shift_error_px: float = 0.0
-    """Standard deviation, on each axis, by which the consensus shifts are off, pixels."""
+    """Standard deviation of the error of the consensus shifts on each axis, pixels."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
+        """Refuse impossible settings."""
         positive, least = "more than 0", "0 or more"
         for name, good, expected in (
             ("n", self.n >= 1, "at least 1"),
@@ -99,7 +99,7 @@ def _ordered(limits: tuple[float, float] | None) -> bool:
 
 @dataclass(frozen=True)
 class Projections:
-    """Images, what is true of them, and what a consensus refinement would say.
+    """Images, their truth, and the poses of a consensus refinement.
 
     Attributes
     ----------
@@ -110,10 +110,10 @@ class Projections:
     scale
         Factor on the densities that gives the signal-to-noise ratio.
     truth
-        One row an image: ``r00`` ... ``r22``, ``shift_x``, ``shift_y`` (pixels), ``class`` and
+        One row per image: ``r00`` ... ``r22``, ``shift_x``, ``shift_y`` (pixels), ``class`` and
         ``template`` (the name) where there are several, ``hinge_deg`` where something moves.
     rotation, shift
-        (N, 3, 3) and (N, 2) consensus poses: the true ones, less exact where asked for.
+        (N, 3, 3) and (N, 2) consensus poses: the true ones plus the requested errors.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     """
@@ -136,7 +136,7 @@ class Projections:
         return np.asarray(values * np.float32(self.scale * s.pixel_size), np.float32)
 
     def hinge_angles(self, count: int) -> Floats:
-        """Return the middles of equal parts of the hinge's range; one 0 where nothing moves."""
+        """Return the middles of equal parts of the hinge's range; a single 0 if nothing moves."""
         limits = hinge_range(self.settings, self.conformers)
         if limits is None:
             return np.zeros(1)
@@ -146,7 +146,7 @@ class Projections:
 def hinge_range(
     settings: ProjectionSettings, conformers: Sequence[Conformer]
 ) -> tuple[float, float] | None:
-    """Return the limits of the hinge angle, degrees; None where nothing moves."""
+    """Return the limits of the hinge angle, degrees; None if nothing moves."""
     own = [one.hinge_range_deg for one in conformers if one.hinge_range_deg is not None]
     if settings.hinge_range_deg is not None:
         return settings.hinge_range_deg
@@ -165,7 +165,7 @@ def simulate_projections(
     settings
         What to simulate.
     conformers
-        The classes; by default the built-in molecule, its arm turning within ±30°.
+        The classes; by default the built-in molecule with an arm that rotates by up to ±30°.
     poses
         (N, 3, 3) rotations and (N, 2) shifts in pixels; by default Haar-uniform rotations and
         normal shifts.
@@ -237,7 +237,7 @@ def _project(
 def _consensus(
     settings: ProjectionSettings, rotation: Floats, shift: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Make poses less exact: small rotations of the object, small shifts."""
+    """Add small random rotations and shifts to the poses."""
     from scipy.spatial.transform import Rotation
 
     if settings.rotation_error_deg:

@@ -28,10 +28,10 @@ HEART_SIDES = (19.0 / 64, 19.0 / 64)
 """Sizes at scale 1 as fractions of the box, measured on dSprites: the side, the axes (x, y), the
 width and the height of the heart."""
 FINE = 4
-"""Points a pixel and axis where edges are drawn."""
+"""Points per pixel and axis for drawing edges."""
 CHUNK = 16
 TRIES = 100
-"""Places that are tried for an object before it is left out."""
+"""Number of positions that are tried before an object is left out."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def simulate_sprites(settings: SpriteSettings) -> tuple[NDArray[np.float32], pd.
         (N, box, box) float32 in [0, 1].
     truth
         ``class`` (a name of :data:`SHAPES`), ``scale``, ``angle_deg`` in (−180, 180], ``shift_x``
-        and ``shift_y`` (pixels), a row an image.
+        and ``shift_y`` (pixels), one row per image.
     """
     import pandas as pd
 
@@ -154,7 +154,7 @@ def draw_sprites(
 def _paste(
     windows: NDArray[np.float32], corners: NDArray[np.int64], box: int
 ) -> NDArray[np.float32]:
-    """Lay windows (N, w, w) on black images at corners (N, 2), order (x, y); cut what is beyond."""
+    """Paste windows (N, w, w) on black images at corners (N, 2), order (x, y); crop the rest."""
     images = np.zeros((len(windows), box, box), np.float32)
     side = windows.shape[1]
     padded = np.zeros((box + 2 * side, box + 2 * side), np.float32)
@@ -183,7 +183,7 @@ def _heart(u: Floats, v: Floats) -> NDArray[np.bool_]:
     y = (y - (y.min() + y.max()) / 2) / np.ptp(y)
     x, y = HEART_SIDES[0] / 2 * x, HEART_SIDES[1] * y
     direction = np.arctan2(y, x)
-    order = np.argsort(direction)  # the outline is seen whole from its middle
+    order = np.argsort(direction)  # every ray from the centre meets the outline once
     reach = np.interp(np.arctan2(v, u), direction[order], np.hypot(x, y)[order], period=2 * np.pi)
     return np.asarray(np.hypot(u, v) <= reach)
 
@@ -200,9 +200,9 @@ class FieldSettings:
     side: int = 150
     """Side of the fields, pixels."""
     objects: tuple[int, int] = (3, 6)
-    """Smallest and largest number of objects asked for in a field."""
+    """Smallest and largest number of objects requested per field."""
     apart_px: float = 30.0
-    """Centres are at least this far apart; fewer objects are placed where there is no room."""
+    """Smallest distance of two centres; fields without room get fewer objects."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -215,7 +215,7 @@ def simulate_fields(
     centres_px: Floats,
     settings: FieldSettings,
 ) -> tuple[NDArray[np.float32], pd.DataFrame]:
-    """Insert small pictures into large fields at random whole-pixel places.
+    """Insert small pictures into large fields at random whole-pixel positions.
 
     The multi-object set of Nasiri & Bepler 2022, appendix A.4: rotated and shifted digits in
     fields of 150 × 150 pixels.  Where pictures overlap the brighter pixel counts.
@@ -225,16 +225,16 @@ def simulate_fields(
     pictures
         (M, h, w) objects on zero; each is used at most once in a field.
     centres_px
-        (M, 2) where in its picture each object is: (x, y) from pixel ``(w // 2, h // 2)``.
+        (M, 2) position of each object in its picture: (x, y) from pixel ``(w // 2, h // 2)``.
     settings
-        Of the fields.
+        Settings of the fields.
 
     Returns
     -------
     fields
         (n, side, side) float32.
     truth
-        A row an object: ``field``, ``picture`` (its row in ``pictures``), ``shift_x`` and
+        One row per object: ``field``, ``picture`` (its row in ``pictures``), ``shift_x`` and
         ``shift_y`` (pixels from the field's centre pixel ``side // 2``).
 
     Raises
@@ -269,7 +269,7 @@ def _insert(
     settings: FieldSettings,
     rng: np.random.Generator,
 ) -> Floats | None:
-    """Insert a picture where its object has room; return where that is, None for nowhere."""
+    """Insert a picture where its object has room; return its position, or None without room."""
     height, width = picture.shape
     for _ in range(TRIES):
         top, left = rng.integers(0, np.array(field.shape) - (height, width) + 1)

@@ -1,4 +1,4 @@
-"""Molecules with names: what a set of subtomograms is made of."""
+"""Molecules with names, for sets of subtomograms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Species:
     Attributes
     ----------
     name
-        What the truth calls it.
+        Its name in the truth.
     molecule
         Its density: blobs (with a hinge or without), atoms, or blocks.
     """
@@ -35,23 +35,23 @@ class Species:
 
     @property
     def hinged(self) -> bool:
-        """Whether a part of it turns."""
+        """Whether a part of it rotates."""
         return isinstance(self.molecule, Molecule) and bool(self.molecule.arm.any())
 
     @property
     def elongates(self) -> bool:
-        """Whether it can be longer."""
+        """Whether it can be elongated."""
         return isinstance(self.molecule, Blocks)
 
     def radius(self, hinge_deg: Floats, elongation: float = 1.0) -> float:
-        """Return how far it reaches from the centre at these hinge angles, Å (2 σ).
+        """Return the largest distance from the centre at these hinge angles, Å (2 σ).
 
         Parameters
         ----------
         hinge_deg
-            Angles that a hinge takes, degrees.
+            Hinge angles, degrees.
         elongation
-            The largest factor by which blocks are longer.
+            Largest elongation of blocks.
         """
         if isinstance(self.molecule, Blocks):
             return self.molecule.stretched(elongation).radius()
@@ -77,7 +77,7 @@ def built_in_species(count: int) -> list[Species]:
 
 
 def hinged_species() -> list[Species]:
-    """Return the built-in molecule whose arm turns about a hinge."""
+    """Return the built-in molecule whose arm rotates about a hinge."""
     return [Species("hinged", hinged_molecule())]
 
 

@@ -1,4 +1,4 @@
-"""Writing simulated subtomograms as a user would bring them: STAR, MRC files, the wedge."""
+"""Writing simulated subtomograms: STAR, MRC files, the wedge."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 WRITTEN = ("particles.star", "wedge.mrc", "subtomograms", "templates")
 """The table, the mask, and the folders of volumes and of molecules."""
 HELD = 64
-"""Volumes held at a time."""
+"""Volumes in memory at a time."""
 
 
 def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = False) -> Path:
-    """Write a RELION table with one MRC file a volume, as a user would bring them.
+    """Write a RELION table with one MRC file per volume.
 
-    ``particles.star``, ``subtomograms/000001.mrc``, ..., ``wedge.mrc`` (what was measured, 1 or
-    0, on the centred Fourier lattice) and ``templates/`` (the molecules upright, free of noise).
-    The truth goes into columns of its own, never into the pose columns.  The table is written
-    last: where it is, everything is.
+    ``particles.star``, ``subtomograms/000001.mrc``, ..., ``wedge.mrc`` (what was measured, 1 or 0,
+    on the centred Fourier lattice) and ``templates/`` (the molecules upright, free of noise). The
+    truth goes into separate columns, never into the pose columns.  The table is written last, so
+    if it exists, all files exist.
 
     Parameters
     ----------
     simulated
         The data set.
     folder
-        Made when missing.
+        Created if missing.
     overwrite
         Replace files of these names.
 
@@ -56,7 +56,7 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     Raises
     ------
     InputError
-        If something is there already and ``overwrite`` is false, or cannot be written.
+        If a file exists and ``overwrite`` is false, or a file cannot be written.
     """
     star, wedge, volumes, templates = written = [folder / name for name in WRITTEN]
     refuse_to_replace(written, overwrite)
@@ -87,7 +87,7 @@ def centred_wedge(settings: SubtomogramSettings) -> NDArray[np.float32]:
 
 
 def star_tables(simulated: Subtomograms, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Build the particles and optics tables, of RELION 3.1 with columns of our own."""
+    """Build the particles and optics tables of RELION 3.1, with additional columns."""
     import pandas as pd
 
     optics = {

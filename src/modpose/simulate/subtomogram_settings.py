@@ -1,4 +1,4 @@
-"""What a data set of subtomograms is to be."""
+"""Settings of a simulated data set of subtomograms."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class SubtomogramSettings:
     snr: float = 0.1
     """var(signal) / var(noise), one noise variance for the set; see ``snr_over``."""
     snr_over: SnrOver = "box"
-    """Where the variance of the signal is taken, after the observation: ``box``, inside the boxes
-    that are written; ``tomogram``, over 300³ voxels about each molecule, most of them empty, which
-    is how a widely used simulator counts: the same number is then up to (300 / box)³ times
-    easier, a thousand times for a box of 28."""
+    """Region for the variance of the signal, after the observation.  ``box``: the written boxes.
+    ``tomogram``: 300³ voxels about each molecule, most of them empty, as in a widely used
+    simulator; the same number is then up to (300 / box)³ times easier, about a thousand times for
+    a box of 28.
+    """
     tilt_range_deg: tuple[float, float] = (-60.0, 60.0)
-    """Smallest and largest tilt; the rest is the missing wedge.  −90 to 90: none is missing."""
+    """Smallest and largest tilt; the rest is the missing wedge.  −90 to 90: no wedge."""
     max_shift_px: float = 2.0
     """Shifts are uniform between − and + this on each axis, voxels."""
     ctf: bool = False
@@ -40,25 +41,24 @@ class SubtomogramSettings:
     defocus_range: tuple[float, float] = (30000.0, 50000.0)
     """Smallest and largest defocus with ``ctf``, Å."""
     noise: Noise = "white"
-    """``none``: the signal alone, its largest voxel 1, and ``snr`` says nothing.  ``white``: every
-    voxel is independent; ``wedge``: the same power at every frequency that
-    was measured, none in the wedge; ``coloured``: what weighted back-projection makes of white
-    noise in every tilt, power proportional to the distance from the tilt axis, none in the
-    wedge."""
+    """``none``: the signal alone, scaled to a largest voxel of 1; ``snr`` is not used.  ``white``:
+    independent voxels.  ``wedge``: equal power at every measured frequency, none in the wedge.
+    ``coloured``: weighted back-projection of white noise in every tilt; its power is proportional
+    to the distance from the tilt axis, and zero in the wedge.
+    """
     abundances: tuple[float, ...] | None = None
-    """Relative abundance of each molecule; None for all alike."""
+    """Relative abundance of each molecule; None for equal ones."""
     hinge_range_deg: tuple[float, float] | None = None
     """The hinge angle of a molecule that has a hinge is uniform between these; None for 0."""
     elongation_range: tuple[float, float] | None = None
-    """The factor by which a molecule made of blocks is longer is uniform between these; None for
-    1."""
+    """The elongation of a molecule made of blocks is uniform between these; None for 1."""
     orientations: Orientations = "haar"
-    """``haar``: uniform over SO(3).  ``grid``: turns by 10, 20, ... 360 degrees about x, then y,
-    then z, as affinity-VAE's paper draws them (section 2.5), which crowds about two poles."""
+    """``haar``: uniform over SO(3).  ``grid``: rotations by 10, 20, ... 360 degrees about x, then
+    y, then z, as in affinity-VAE's paper (section 2.5); these are denser near two poles."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
+        """Refuse impossible settings."""
         low, high = self.tilt_range_deg
         hinge = self.hinge_range_deg or (0.0, 0.0)
         longer = self.elongation_range or (1.0, 1.0)

@@ -1,9 +1,9 @@
-"""Simulated subtomograms: several molecules in random poses, seen through a missing wedge.
+"""Simulated subtomograms: several molecules in random poses, with a missing wedge.
 
     volume = crop[ wedge × CTF × f(Rᵀ(x − t)) ] + noise
 
-The signal is evaluated at the voxels without interpolating a volume, in a box of twice the side;
-there it is filtered, and cropped afterwards, as a subtomogram is cropped from its tomogram.
+The signal is evaluated at the voxels of a box of twice the side, without interpolation of a
+volume. It is filtered there and then cropped, as a subtomogram is cropped from its tomogram.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ Floats = NDArray[np.float64]
 Volumes = NDArray[np.float32]
 
 CHUNK = 16
-"""Volumes simulated at a time."""
+"""Volumes simulated per batch."""
 CACHE_BYTES = 2**30
 """Noise-free volumes below this size are kept in memory."""
 TOMOGRAM = 300
-"""Side in voxels of the box that the other definition of the signal-to-noise ratio speaks of."""
+"""Side in voxels of the volume for the other definition of the signal-to-noise ratio."""
 SEEDS = {"truth": 0, "noise": 1}
 
 
@@ -55,26 +55,26 @@ SEEDS = {"truth": 0, "noise": 1}
 
 
 class Subtomograms(Stack):
-    """Simulated volumes, made when they are read; the same rows always hold the same numbers.
+    """Simulated volumes, made when they are read; the same rows always have the same values.
 
-    As a stack it goes wherever a stack does (``model.fit(simulated.source())``); the whole of a
-    small set is ``simulated.volumes()``.
+    Use it like any stack (``model.fit(simulated.source())``).  For a small set,
+    ``simulated.volumes()`` returns all volumes.
 
     Attributes
     ----------
     settings
-        What was asked for.
+        The settings.
     species
         The molecules.
     truth
-        A row a volume: ``r00`` ... ``r22`` (signal(x) = f(Rᵀ(x − t))), ``shift_x``, ``shift_y``,
-        ``shift_z`` (voxels), ``class`` (from 0), ``template`` (the molecule's name) and, where a
+        One row per volume: ``r00`` ... ``r22`` (signal(x) = f(Rᵀ(x − t))), ``shift_x``,
+        ``shift_y``, ``shift_z`` (voxels), ``class`` (from 0), ``template`` (the molecule's name) and, where a
         molecule has a hinge, ``hinge_deg``, where one is made of blocks, ``elongation``.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     scale
-        What densities per Å³ are multiplied by, so that noise of unit variance makes the
-        signal-to-noise ratio that was asked for; without noise, so that the largest voxel is 1.
+        Factor on densities per Å³ that gives the requested signal-to-noise ratio with noise of
+        unit variance; without noise, the factor that makes the largest voxel 1.
     signal_variance
         var(signal) inside the boxes, over the whole set, after scaling.
     """
@@ -126,7 +126,7 @@ class Subtomograms(Stack):
         return np.concatenate(parts) * np.float32(self.scale)
 
     def templates(self, hinge_deg: float = 0.0) -> Volumes:
-        """Return each molecule upright, before the observation, (K, D, H, W), scaled alike."""
+        """Return each molecule upright, before the observation, (K, D, H, W), in one scale."""
         box, hinge = self.settings.box, np.array([hinge_deg])
         upright = [
             self._place(k, np.eye(3)[None], np.zeros((1, 3)), hinge, np.ones(1), box)
@@ -135,7 +135,7 @@ class Subtomograms(Stack):
         return np.concatenate(upright) * np.float32(self.scale)
 
     def source(self) -> Source:
-        """Return the volumes with the table that would be written beside them."""
+        """Return the volumes with their table, as :func:`write_subtomograms` would write it."""
         particles, optics = star_tables(self, [f"{i + 1:06d}.mrc" for i in range(self.n)])
         particles = particles.drop(columns=["rlnImageName", "rlnCtfImage"], errors="ignore")
         return Source(self, Particles(particles, optics, "star", self.name))
@@ -165,7 +165,7 @@ class Subtomograms(Stack):
 
     @cached_property
     def _noise_amplitude(self) -> Volumes:
-        """Return the filter that makes white noise what was asked for, of unit variance."""
+        """Return the filter that gives white noise the requested spectrum, with unit variance."""
         side = 2 * self.settings.box
         amplitude = self._wedge[0].copy()
         if self.settings.noise == "coloured":
@@ -229,7 +229,7 @@ class Subtomograms(Stack):
         return wide[:, cut, cut, cut]
 
     def _find_scale(self) -> float:
-        """Go through all volumes once; set the scale and return var(signal) after it."""
+        """Go through all volumes once; set the scale and return var(signal) after scaling."""
         box = self.settings.box
         total, squares, wide_total, wide_squares, largest = 0.0, 0.0, 0.0, 0.0, 0.0
         if self.n * 4 * box**3 <= CACHE_BYTES:
@@ -274,8 +274,8 @@ def simulate_subtomograms(
 ) -> Subtomograms:
     """Simulate subtomograms of one molecule or several.
 
-    Rotations are uniform over SO(3) (Haar's measure) unless a grid is asked for, shifts uniform in
-    a cube.
+    Rotations are uniform over SO(3) (Haar measure) unless a grid is requested; shifts are uniform
+    in a cube.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def simulate_subtomograms(
     Returns
     -------
     Subtomograms
-        The same for the same settings, bit for bit on one machine.
+        The same settings give the same volumes, bit for bit on one machine.
 
     Raises
     ------
@@ -319,7 +319,7 @@ def simulate_subtomograms(
 
 
 def grid_turns(n: int, rng: np.random.Generator) -> Floats:
-    """Return (n, 3, 3) turns by multiples of ten degrees about x, then y, then z."""
+    """Return (n, 3, 3) rotations by multiples of ten degrees about x, then y, then z."""
     from scipy.spatial.transform import Rotation
 
     angles = 10.0 * rng.integers(1, 37, size=(n, 3))
@@ -327,7 +327,7 @@ def grid_turns(n: int, rng: np.random.Generator) -> Floats:
 
 
 def _counts(settings: SubtomogramSettings, kinds: int) -> NDArray[np.int64]:
-    """Share the volumes among the molecules: largest remainders."""
+    """Divide the volumes among the molecules (largest remainders)."""
     shares = np.array(settings.abundances or (1.0,) * kinds)
     exact = settings.n * shares / shares.sum()
     counts = np.floor(exact).astype(np.int64)

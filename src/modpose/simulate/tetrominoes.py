@@ -1,10 +1,10 @@
 """Tetrominoes in three dimensions, as affinity-VAE's paper has them (section 2.5).
 
-Five classes are four cubes joined wall to wall.  The paper names a class E and a fusion EL without
-saying how four cubes make an E; here a row of three cubes carries the fourth in slices: whole at
-the middle (T), whole at one end (L), a third at either end and at the middle (E), and a half at
-one end and at the middle (EL).  All have the same volume and thickness, E lies near T and L, and
-EL is half of what E is and half of what L is.
+Five classes are four cubes joined face to face.  The paper names a class E and a fusion EL without
+saying how four cubes make an E.  Here the fourth cube is attached to a row of three: whole at the
+middle (T), whole at one end (L), in thirds at both ends and the middle (E), or in halves at one
+end and the middle (EL).  All have the same volume and thickness.  E is similar to T and L, and EL
+is between E and L.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The second simulator: a tilt series, noise in every tilt, weighted back-projection.
 
-It shares nothing with :mod:`modpose.simulate.subtomograms` but the molecule and its poses: the
-molecule is projected at every tilt, each image is ramp-filtered along x and smeared back through
-the volume (Radermacher 1992).  The missing wedge, the strength of the signal and that of the noise
-then come out of the geometry; that they agree with those of the first simulator is the check.
+It shares only the molecule and its poses with :mod:`modpose.simulate.subtomograms`.  It projects
+the molecule at every tilt, ramp-filters each image along x, and back-projects it (Radermacher
+1992).  The missing wedge and the strengths of signal and noise then follow from the geometry; they
+must agree with those of the first simulator.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Volumes = NDArray[np.float32]
 
 TILT_AXIS = np.array([0.0, 1.0, 0.0])
 UPSAMPLING = 8
-"""Points a pixel that filtered images are read from, with linear interpolation between."""
+"""Points per pixel of the filtered images, for linear interpolation."""
 
 
 def tilt_angles(tilt_range_deg: tuple[float, float], step_deg: float) -> Floats:
@@ -64,8 +64,8 @@ def project_tilts(
 def ramp(side: int, pixel_size: float) -> Floats:
     """Return the ramp filter on ``rfftfreq(side)``, 1/Å, of Ramachandran and Lakshminarayanan.
 
-    It is the transform of the band-limited ramp's samples, so that the mean, which |k| would
-    remove, comes out right for an object smaller than the image.
+    It is the transform of the samples of the band-limited ramp.  So the mean, which |k| would
+    remove, is right for an object smaller than the image.
     """
     x = np.fft.fftfreq(side, 1 / side)
     odd = x % 2 == 1
@@ -81,7 +81,7 @@ def back_project(images: Volumes, tilts_deg: Floats, box: int, pixel_size: float
     Parameters
     ----------
     images
-        (T, side, side), rows are y; the wider, the less the ends of the ramp filter meet.
+        (T, side, side), rows are y; wider images reduce the wrap-around of the ramp filter.
     tilts_deg
         (T,) evenly spaced.
     box
@@ -102,7 +102,7 @@ def back_project(images: Volumes, tilts_deg: Floats, box: int, pixel_size: float
     rows = axis + side // 2
     volume = np.zeros((box, box, box))
     for image, tilt in zip(fine, np.deg2rad(tilts_deg), strict=True):
-        place = math.cos(tilt) * axis + math.sin(tilt) * axis[:, None]  # (z, x): where it is seen
+        place = math.cos(tilt) * axis + math.sin(tilt) * axis[:, None]  # (z, x): place in image
         place = UPSAMPLING * (place + side // 2)
         left = np.floor(place).astype(np.int64)
         rest = place - left
@@ -114,7 +114,7 @@ def back_project(images: Volumes, tilts_deg: Floats, box: int, pixel_size: float
 
 
 def noise_gain(tilts_deg: Floats, side: int, pixel_size: float) -> float:
-    """Return the s.d. of a reconstruction of white noise of unit variance in every tilt, by theory.
+    """Return the theoretical s.d. of a reconstruction from white noise of unit variance.
 
     A voxel is a sum over tilts of filtered noise: gain² = T (step)² mean |ramp|².
     """
@@ -126,22 +126,22 @@ def noise_gain(tilts_deg: Floats, side: int, pixel_size: float) -> float:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two simulators agree on the same molecules in the same poses.
+    """How well two simulators agree on the same molecules in the same poses.
 
     Attributes
     ----------
     correlation
-        Of their noise-free volumes.
+        Correlation of their noise-free volumes.
     strength
         Standard deviation of the second's signal over that of the first.
     missing
-        Fraction of the second's signal power at frequencies that the first says are missing,
-        both in the wide box before cropping.
+        Fraction of the second's signal power at frequencies that are missing in the first, in the
+        wide box before cropping.
     snr
-        var(signal) / var(noise) of the second, where every tilt got the noise that theory says
-        makes that of the first.
-    wanted
-        The same of the first.
+        var(signal) / var(noise) of the second, if every tilt gets the noise that in theory gives
+        the noise of the first.
+            wanted
+        The same ratio of the first.
     """
 
     correlation: float
@@ -151,7 +151,7 @@ class Agreement:
     wanted: float
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return a sentence."""
         return (
             f"a tilt series, back-projected, gives the same volumes (correlation "
             f"{self.correlation:.4f}, strength {self.strength:.3f}, {self.missing:.2%} of the "
@@ -162,12 +162,12 @@ class Agreement:
 def compare(
     simulated: Subtomograms, rows: Sequence[int] | NDArray[np.int64], step_deg: float = 1.5
 ) -> Agreement:
-    """Make volumes again by a tilt series, and compare.
+    """Simulate volumes again from a tilt series, and compare.
 
     Parameters
     ----------
     simulated
-        The set; a CTF, where it has one, is that of every tilt.
+        The set; if it has a CTF, every tilt gets it.
     rows
         Which volumes.
     step_deg

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 UNKNOWN = 0.02
-"""Atoms of unknown element, as a fraction of all, that are left out without a word."""
+"""Largest fraction of atoms with an unknown element that is ignored without a warning."""
 ELECTRONS = {"H": 1, "D": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}
 """By the first letter of an atom's name, for files without a column of elements."""
 MOST_OCCUPIED = 100.0
-"""A larger occupancy of an atom is a mistake."""
+"""A larger occupancy of an atom is an error."""
 FARTHEST = 1e6
-"""Å; an atom farther from the origin is a mistake."""
+"""An atom farther from the origin than this, in Å, is an error."""
 
 FINE = 1.5
-"""Points of the projection lattice in a standard deviation of the atoms, at least."""
+"""Smallest number of points of the projection lattice per standard deviation of the atoms."""
 WATER = ("HOH", "WAT", "DOD")
 
 
@@ -55,7 +55,7 @@ class Atoms:
     sigma: float
 
     def radius(self) -> float:
-        """Return how far the molecule reaches from its centre, Å (2 σ)."""
+        """Return the largest distance from the centre, Å (2 σ)."""
         return float(np.linalg.norm(self.positions, axis=1).max() + 2 * self.sigma)
 
 
@@ -80,7 +80,7 @@ class ViewSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
+        """Refuse impossible settings."""
         low, high = self.defocus_range
         expectations = (
             ("n", self.n, self.n >= 1, "at least 1"),
@@ -109,17 +109,17 @@ class ViewSettings:
 
 
 def read_molecule(path: str | Path, resolution: float = 15.0, assembly: bool = True) -> Atoms:
-    """Read atoms: every one but hydrogen and water, with its number of electrons as its mass.
+    """Read all atoms except hydrogen and water; their mass is the number of electrons.
 
     Parameters
     ----------
     path
-        PDB or mmCIF, gzipped or not; of several models the first.
+        PDB or mmCIF, gzipped or not; only the first model is read.
     resolution
         Å; the standard deviation of the Gaussians is 0.225 × resolution (Chimera's molmap).
     assembly
-        Build the first biological assembly where the file describes one (GroEL's fourteen
-        subunits from seven).
+        Build the first biological assembly if the file describes one (for GroEL, fourteen subunits
+        from seven).
 
     Raises
     ------
@@ -133,7 +133,7 @@ def read_molecule(path: str | Path, resolution: float = 15.0, assembly: bool = T
 
 @dataclass(frozen=True)
 class AtomTable:
-    """Atoms as a file lists them.
+    """The atoms of a file.
 
     Attributes
     ----------
@@ -151,15 +151,15 @@ class AtomTable:
     residue: NDArray[np.int64]
 
     def moved(self, positions: Floats) -> AtomTable:
-        """Return the same atoms in other places."""
+        """Return the same atoms at other positions."""
         return replace(self, positions=positions)
 
     def centred(self) -> AtomTable:
-        """Put the centre of mass at the origin."""
+        """Move the centre of mass to the origin."""
         return self.moved(self.positions - self.masses @ self.positions / self.masses.sum())
 
     def same_atoms(self, other: AtomTable) -> bool:
-        """Tell whether the same atoms are listed in the same order, wherever they are."""
+        """Return whether two tables list the same atoms in the same order, at any positions."""
         return np.array_equal(self.masses, other.masses) and np.array_equal(
             self.residue, other.residue
         )
@@ -181,7 +181,7 @@ def read_atom_table(path: Path, assembly: bool = True) -> AtomTable:
 
 
 AtomRow = tuple[Any, int, str, int]
-"""An atom of gemmi's, the number of its residue, the name of its chain, its electrons."""
+"""A gemmi atom, the number of its residue, the name of its chain, its electrons."""
 
 
 def _listed_atoms(path: Path, structure: Any, assembly: bool) -> list[AtomRow]:
@@ -208,7 +208,7 @@ def _listed_atoms(path: Path, structure: Any, assembly: bool) -> list[AtomRow]:
 
 
 def _checked(path: Path, atoms: list[AtomRow]) -> AtomTable:
-    """Turn atoms into a table, unless an element, an occupancy or a place is not one."""
+    """Make a table of the atoms; refuse impossible elements, occupancies or positions."""
     unknown = [row for row in atoms if row[3] == 0]
     if len(unknown) > UNKNOWN * len(atoms):
         atom, number, chain_name, _ = unknown[0]
@@ -229,10 +229,10 @@ def _checked(path: Path, atoms: list[AtomRow]) -> AtomTable:
 
 
 def _electrons(atom: Any, residue: str) -> int:
-    """Electrons of an atom; 0 where nothing says which element it is.
+    """Number of electrons of an atom; 0 if its element is unknown.
 
-    Standard residues are read by the first letter of the atom's name: without a column of
-    elements, HG would else be mercury and CB nothing at all.
+    In standard residues the first letter of the atom's name is the element.  Otherwise, without
+    a column of elements, HG would be mercury and CB unknown.
     """
     import gemmi
 
@@ -246,8 +246,8 @@ def _electrons(atom: Any, residue: str) -> int:
 def barrel() -> Atoms:
     """Build two rings of seven subunits back to back, about 140 Å across and 150 Å long.
 
-    It has the symmetry (D7) and the proportions of GroEL, not its structure: end views are rings,
-    side views four bands.  For where no coordinates are given.
+    It has the symmetry (D7) and the proportions of GroEL, but not its structure: end views are
+    rings, side views four bands.  It replaces a file of coordinates.
     """
     radius = np.array([44.0, 54.0, 50.0, 50.0, 36.0])
     angle = np.array([0.0, 9.0, -6.0, 2.0, 12.0])
@@ -265,7 +265,7 @@ def barrel() -> Atoms:
 
 @dataclass(frozen=True)
 class Views:
-    """Images and what is true of them.
+    """Images and their truth.
 
     Attributes
     ----------
@@ -274,7 +274,7 @@ class Views:
     clean
         (N, H, W) float32, the signal alone (after the CTF).
     truth
-        A row an image: ``angle_deg`` (in the plane), ``tilt_deg``, ``rot_deg`` with
+        One row per image: ``angle_deg`` (in the plane), ``tilt_deg``, ``rot_deg`` with
         R = Rz(angle) Ry(tilt) Rz(rot); ``shift_x``, ``shift_y`` (pixels).
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
@@ -288,7 +288,7 @@ class Views:
 
 def haar_rotations(n: int, rng: np.random.Generator) -> Floats:
     """Return (n, 3, 3) rotations, uniform over SO(3): quaternions uniform on the sphere."""
-    quaternions = np.roll(rng.standard_normal((n, 4)), 1, axis=1)  # the real part was drawn last
+    quaternions = np.roll(rng.standard_normal((n, 4)), 1, axis=1)  # real part last
     return rotation_of_quaternion(torch.from_numpy(quaternions)).numpy()
 
 
@@ -297,9 +297,9 @@ def project_atoms(
 ) -> NDArray[np.float32]:
     """Project posed atoms along z: signal(x) = f(Rᵀ(x − t)), f integrated along the beam.
 
-    For tens of thousands of atoms, where :func:`modpose.simulate.molecules.project`, which is
-    exact, would take seconds an image: each atom is shared between the four nearest points of a
-    lattice finer than σ, and one Fourier filter blurs all and undoes the sharing (within
+    For tens of thousands of atoms the exact :func:`modpose.simulate.molecules.project` would take
+    seconds per image.  Here each atom is shared between the four nearest points of a lattice finer
+    than σ; one Fourier filter then blurs all atoms and removes the effect of sharing (error below
     2 % of the brightest pixel).
 
     Parameters
@@ -337,7 +337,7 @@ def project_atoms(
 
 
 def _share(place: Floats, masses: Floats, side: int) -> Floats:
-    """Share each mass between the four lattice points about its place (x, y); (side, side)."""
+    """Share each mass between the four lattice points about its position (x, y); (side, side)."""
     corner = np.floor(place).astype(np.int64)
     within = ((corner >= 0) & (corner < side - 1)).all(axis=1)
     corner, rest, masses = corner[within], (place - corner)[within], masses[within]
@@ -350,7 +350,7 @@ def _share(place: Floats, masses: Floats, side: int) -> Floats:
 
 
 def _blur(side: int, sigma: float) -> Floats:
-    """Return the filter (for rfft2) of a Gaussian, less the triangle that sharing blurs with."""
+    """Return the rfft2 filter of a Gaussian, divided by the blur from sharing (a triangle)."""
     frequency = np.fft.fftfreq(side)
     along = np.exp(-2 * (np.pi * sigma * frequency) ** 2) / np.sinc(frequency) ** 2
     return np.asarray(along[:, None] * along[: side // 2 + 1])
