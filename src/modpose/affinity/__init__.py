@@ -1,4 +1,4 @@
-"""Affinities: how alike objects are, computed from their images."""
+"""Affinities: similarities of objects, computed from their images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Shell correlation of the best of all rotations and shifts.
+"""Shell correlation at the best rotation and shift.
 
-Every pair is searched on an even grid of rotations and a lattice of shifts at low frequency, as
-one matrix product; the best few poses climb by gradient while the frequency limit rises.
+For every pair, one matrix product searches an even grid of rotations and a lattice of shifts at low
+frequency.  Then gradient steps optimise the best few poses while the frequency limit rises.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from modpose.limits import check_real
 logger = logging.getLogger("modpose")
 
 PADDING = 2
-"""Times the longest side that transforms are padded to before they are interpolated."""
+"""Transforms are padded to this multiple of the longest side before interpolation."""
 STARTS = 12
-"""Poses of the grid that climb."""
+"""Number of poses of the grid that are optimised."""
 STEPS = 30
-"""Steps of the climb at each frequency limit."""
+"""Gradient steps at each frequency limit."""
 CHUNK = 512
-"""Rotations scored at a time."""
+"""Rotations scored per batch."""
 
 MOST_SHIFT = 1000.0
-"""Pixels; no object is shifted farther."""
+"""Largest shift, pixels."""
 
 
 @dataclass(frozen=True)
 class AlignedFsc:
     """The largest weighted shell correlation over rotations and shifts of one of the two.
 
-    For objects in unknown poses: a moved copy has about 1, mirror images do not count as the
-    same.  It compares pair by pair, so it is for tens of templates, not for thousands of samples.
-    The search may miss the best pose, never reports what is not reached, and never reports less
-    than the correlation as the two lie.  Not always positive semi-definite.
+    For objects in unknown poses: a moved copy gives about 1; mirror images are different objects.
+    It compares pair by pair, so it is for tens of templates, not for thousands of samples.  The
+    search may miss the best pose.  It never gives less than the correlation without alignment.
+    The matrix is not always positive semi-definite.
 
     Attributes
     ----------
     kmax
-        Highest shell, cycles a box; None is Nyquist.
+        Highest shell, cycles per box; None is Nyquist.
     step_deg
-        Distance of neighbours on the grid of rotations, degrees.
+        Angle between neighbours on the grid of rotations, degrees.
     max_shift
         Largest shift along each axis, pixels; None is a quarter of the longest side.
     """
@@ -71,7 +71,7 @@ class AlignedFsc:
         return images.float()
 
     def compare(self, features: Tensor) -> Matrix:
-        """Align every two of (N, *shape) images: (N, N)."""
+        """Align every pair of (N, *shape) images: (N, N)."""
         shells = make_shells(features.shape[1:], self.kmax)
         best = torch.from_numpy(cosines(whitened_spectra(features, shells)))
         count = len(features)
@@ -103,7 +103,7 @@ class AlignedFsc:
 
 
 class Moving:
-    """The transform of an image, ready to be read at any frequency.
+    """The transform of an image, for interpolation at any frequency.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Moving:
         self._table = torch.view_as_real(transform).movedim(-1, 0)[None].contiguous()
 
     def at(self, frequencies: Tensor) -> Tensor:
-        """Interpolate at (K, F, d) frequencies (x, y[, z]) in cycles a pixel: (K, F) complex."""
+        """Interpolate at (K, F, d) frequencies (x, y[, z]) in cycles per pixel: (K, F) complex."""
         d = frequencies.shape[-1]
         index = frequencies * self._side + self._side // 2
         grid = (2 * index / (self._side - 1) - 1)[None]
@@ -150,7 +150,7 @@ class Scorer:
     moving
         The other image, of the same shape.
     kmax
-        The limit, cycles a box.
+        The limit, cycles per box.
     """
 
     def __init__(self, fixed: Tensor, moving: Moving, kmax: int) -> None:
@@ -191,7 +191,7 @@ def grid_search(
     Parameters
     ----------
     scorer
-        Gives the correlation.
+        Computes the correlation.
     rotations
         (K, d, d).
     max_shift
@@ -228,10 +228,10 @@ def grid_search(
 def climb(
     scorer: Scorer, rotation: Tensor, shift: Tensor, max_shift: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Follow the gradient from (S, d, d) rotations and (S, d) shifts; return the best met.
+    """Follow the gradient from (S, d, d) rotations and (S, d) shifts; return the best pose.
 
-    Steps are counted in units in which the correlation at the limit changes as much by turning
-    as by shifting.
+    In the units of the steps, rotation and shift change the correlation at the frequency limit
+    equally.
     """
     d = rotation.shape[-1]
     turn = torch.zeros(len(rotation), 3 if d == 3 else 1, requires_grad=True)
@@ -258,7 +258,7 @@ def climb(
 
 
 def _frequencies(shape: Sequence[int]) -> Tensor:
-    """Frequencies (x, y[, z]), cycles a pixel, of a flattened ``rfftn``: (P, d)."""
+    """Frequencies (x, y[, z]), cycles per pixel, of a flattened ``rfftn``: (P, d)."""
     axes = [torch.fft.fftfreq(side) for side in shape[:-1]]
     axes.append(torch.fft.rfftfreq(shape[-1]))
     mesh = torch.meshgrid(*axes, indexing="ij")
@@ -266,7 +266,7 @@ def _frequencies(shape: Sequence[int]) -> Tensor:
 
 
 def _shift_lattice(d: int, max_shift: float, spacing: float) -> Tensor:
-    """Shifts up to ``max_shift`` along each axis, no further than ``spacing`` apart: (S, d)."""
+    """Shifts up to ``max_shift`` along each axis, at most ``spacing`` apart: (S, d)."""
     count = math.ceil(max_shift / spacing)
     axis = torch.linspace(-max_shift, max_shift, 2 * count + 1)
     return torch.cartesian_prod(*[axis] * d)

@@ -1,4 +1,4 @@
-"""From images to an affinity matrix: read once, describe, compare, average over classes."""
+"""From images to an affinity matrix: read, describe, compare, average over classes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from modpose.errors import InputError
 
 
 class Metric(Protocol):
-    """What makes two images alike."""
+    """A similarity of two images."""
 
     def describe(self, images: Tensor) -> Tensor:
-        """Turn (B, *shape) float32 images into (B, ...) descriptors."""
+        """From (B, *shape) float32 images to (B, ...) descriptors."""
 
     def compare(self, features: Tensor) -> Matrix:
-        """Turn (N, ...) descriptors into (N, N)."""
+        """From (N, ...) descriptors to (N, N)."""
 
 
 METRICS: dict[str, type[Metric]] = {
@@ -42,10 +42,10 @@ METRICS: dict[str, type[Metric]] = {
     "mean-difference": MeanDifference,
     "mean-absolute-difference": MeanAbsoluteDifference,
 }
-"""The metrics by the names that the command line has for them."""
+"""The metrics by their names on the command line."""
 
 BLOCK = 2**24
-"""Pixels described at a time."""
+"""Pixels described per batch."""
 
 
 def compute_affinity(
@@ -58,23 +58,22 @@ def compute_affinity(
     index: Path | NDArray[Any] | None = None,
     partial: bool = False,
 ) -> Affinity:
-    """Say how alike images or volumes are, two at a time.
+    """Compute the similarity of each pair of images or volumes.
 
     Parameters
     ----------
     images
         What :func:`modpose.open_source` opens: (N, H, W) pictures or (N, D, D, D) volumes.
     metric
-        :class:`Fsc` where it is not given.
+        :class:`Fsc` by default.
     labels
-        The class of each image (a column, a file or an array); the matrix is then class x
-        class, in natural order of the names.  Without, each image is a class, or a sample, of
-        its own.  Of several images of one class the descriptors are averaged: with m_a the mean
-        over the pairs of images of a and b, the affinity is m_ab / sqrt(m_aa m_bb).
+        The class of each image (a column, a file or an array); the matrix is then class x class,
+        in natural order of the names.  Without labels, each image is one entry.  With m_ab the
+        mean over the pairs of images of classes a and b, the affinity is m_ab / sqrt(m_aa m_bb).
     kind
-        Settles what an array's axes are.
+        Meaning of an array's axes.
     datadir
-        Where the images that a table names are looked for first.
+        First folder in which the images of a table are searched.
     index
         Images to keep; see :func:`modpose.open_source`.
     partial
@@ -88,7 +87,7 @@ def compute_affinity(
     Raises
     ------
     InputError
-        Where the input, the labels or a setting of the metric cannot be used.
+        If the input, the labels or a setting of the metric cannot be used.
     """
     source = images
     if not isinstance(source, Source):
@@ -106,7 +105,7 @@ def compute_affinity(
 
 
 def gives_differences(metric: Metric) -> bool:
-    """Tell whether the metric gives differences, 0 for the same, and not an affinity."""
+    """Return whether the metric gives differences (0 for equal images) and not affinities."""
     return isinstance(metric, MeanDifference | MeanAbsoluteDifference) and metric.raw
 
 
@@ -123,7 +122,7 @@ def _by_class(values: Matrix, member: NDArray[np.int64], metric: Metric) -> Matr
 
 
 def _warn_of_poses(values: Matrix, member: NDArray[np.int64], metric: Metric) -> None:
-    """Say so where images of one class hardly correlate as they lie."""
+    """Warn if images of one class hardly correlate without alignment."""
     alike = member[:, None] == member
     np.fill_diagonal(alike, False)
     if not isinstance(metric, Fsc) or not alike.any():
@@ -131,14 +130,14 @@ def _warn_of_poses(values: Matrix, member: NDArray[np.int64], metric: Metric) ->
     within = float(values[alike].mean())
     if within < 0.3:
         logging.getLogger("modpose").warning(
-            "fsc: two images of one class correlate by %.2f on average, so they seem to lie in "
-            "different poses; aligned-fsc, power-spectrum or soap do not mind",
+            "fsc: two images of one class correlate by %.2f on average, so they seem to have "
+            "different poses; use aligned-fsc, power-spectrum or soap",
             within,
         )
 
 
 def _own_names(source: Source) -> list[str]:
-    """Name images by their files, where that tells them apart, else by their rows from 0."""
+    """Name images by their files if these names differ, else by their rows from 0."""
     if source.particles.has("file"):
         stems = [Path(str(name)).stem for name in source.particles.column("file")]
         if len(set(stems)) == source.n:

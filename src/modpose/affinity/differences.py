@@ -15,8 +15,8 @@ from modpose.affinity.matrix import Matrix
 class MeanDifference:
     """Mean over pixels of x_i - y_i, as in equation 5 of the affinity-VAE paper.
 
-    It is signed, so it vanishes for any two objects of the same total mass and compares nothing
-    but that.  The affinity is ``1 - |difference| / largest``.
+    It is signed, so it vanishes for any two objects of the same total mass: it compares only
+    masses.  The affinity is ``1 - |difference| / largest``.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class MeanAbsoluteDifference:
 
 
 def affinity_of_differences(difference: Matrix) -> Matrix:
-    """Turn differences (N, N) into ``1 - |difference| / largest``, 1 on the diagonal."""
+    """From differences (N, N) to ``1 - |difference| / largest``, 1 on the diagonal."""
     size = np.abs(difference)
     largest = size.max()
     return np.asarray(1 - size / largest if largest > 0 else np.ones_like(size))

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_NAMES = 60
-"""More names than this are not written beside the heat map."""
+"""Largest number of names that are written beside the heat map."""
 
 
 def draw_affinity(affinity: Affinity) -> Figure:
-    """Draw the matrix with its rows brought together by average linkage on 1 - affinity.
+    """Draw the matrix with its rows ordered by average linkage on 1 - affinity.
 
     Parameters
     ----------
     affinity
-        Valid; its rows keep their names, not their order.
+        A valid affinity; its rows keep their names, not their order.
     """
     fig = new_figure(8.0, 8.6, constrained=False)
     ax = fig.add_axes((0.22, 0.05, 0.66, 0.71))
@@ -55,7 +55,7 @@ def draw_affinity(affinity: Affinity) -> Figure:
 
 
 def write_figure(affinity: Affinity, path: str | Path, overwrite: bool = False) -> None:
-    """Write the heat map as a PNG, whole or not at all."""
+    """Write the heat map as a PNG."""
     fig = draw_affinity(affinity)
     replace_atomically(Path(path), lambda file: fig.savefig(file, format="png"), overwrite)
 

@@ -1,4 +1,4 @@
-"""Affinity matrices as CSV: ours, with names on both sides, and affinity-VAE's, with a header."""
+"""Affinity matrices as CSV: with names on both sides, or with a header as in affinity-VAE."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from modpose.files.text import number, read_utf8
 from modpose.files.writing import replace_atomically
 
 Layout = Literal["named", "header"]
-"""``named``: the first line and the first column hold the names.  ``header``: only the first line
-does, as the reference program of affinity-VAE has it."""
+"""``named``: names in the first line and the first column.  ``header``: names in the first line
+only, as in the reference program of affinity-VAE.
+"""
 
 LARGEST = 1 << 30
-"""Bytes of a file."""
+"""Largest size of a file, bytes."""
 
 
 def write_affinity(
     affinity: Affinity, path: str | Path, layout: Layout = "named", overwrite: bool = False
 ) -> None:
-    """Write a matrix as CSV, whole or not at all; the numbers read back to the last bit.
+    """Write a matrix as CSV; reading it gives exactly the same numbers.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def write_affinity(
     layout
         See :data:`Layout`.
     overwrite
-        Replace a file that is there.
+        Replace an existing file.
     """
     if layout not in ("named", "header"):
         raise InputError.of(path, "the layout", f"'{layout}'", "'named' or 'header'")
@@ -52,13 +53,13 @@ def write_affinity(
 
 
 def read_affinity(path: str | Path) -> Affinity:
-    """Read a matrix in either layout, told apart by the first column, and validate it.
+    """Read a matrix in either layout (recognised by the first column), and validate it.
 
     Raises
     ------
     InputError
-        Where the file is neither, its names do not agree, or the matrix is not square,
-        symmetric, with ones on the diagonal and numbers from -1 to 1.
+        If the file has neither layout, its names do not agree, or the matrix is not square and
+        symmetric with ones on the diagonal and numbers from -1 to 1.
     """
     affinity = read_matrix(path)
     affinity.validate()
@@ -66,7 +67,7 @@ def read_affinity(path: str | Path) -> Affinity:
 
 
 def read_matrix(path: str | Path) -> Affinity:
-    """Read as :func:`read_affinity` does, but do not ask that it be an affinity."""
+    """Read a matrix like :func:`read_affinity`, but do not validate it as an affinity."""
     path = Path(path)
     rows = _rows(path)
     header, body = [cell.strip() for cell in rows[0]], rows[1:]
@@ -85,7 +86,7 @@ def read_matrix(path: str | Path) -> Affinity:
         numbers = row[1:] if named else row
         if len(numbers) != len(names):
             found = f"{len(numbers)} numbers long"
-            raise InputError.of(path, f"row {i + 1}", found, f"{len(names)}, one a class")
+            raise InputError.of(path, f"row {i + 1}", found, f"{len(names)}, one per class")
         for j, cell in enumerate(numbers):
             value = number(cell.strip())
             if value is None:

@@ -1,4 +1,4 @@
-"""Where the object is in its box: a threshold and a centre of mass."""
+"""Position of the object in its box: a threshold and a centre of mass."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def otsu_threshold(image: NDArray[np.floating[Any]], bins: int = 256) -> float:
-    """Find the value that parts an image in two classes of least variance (Otsu 1979).
+    """Find the value that separates an image into two classes of least variance (Otsu 1979).
 
     Parameters
     ----------
     image
-        Of any shape, not all one value.
+        Of any shape, with at least two values.
     bins
-        Of the histogram from the smallest to the largest value.
+        Number of bins of the histogram from the smallest to the largest value.
     """
     counts, edges = np.histogram(image, bins)
     centres = (edges[1:] + edges[:-1]) / 2
@@ -30,7 +30,7 @@ def otsu_threshold(image: NDArray[np.floating[Any]], bins: int = 256) -> float:
 
 
 def centres_of_mass(images: Tensor) -> Tensor:
-    """Return the centre of what exceeds Otsu's threshold, weighted by how far it does.
+    """Return the centre of mass of the values above Otsu's threshold.
 
     Parameters
     ----------

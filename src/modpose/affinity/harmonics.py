@@ -1,9 +1,9 @@
 """Rotation-invariant power: spherical harmonics in 3-D, circular harmonics in 2-D.
 
-On a sphere of radius r about the centre, f(r, .) = sum over l, m of c_lm(r) Y_lm; a rotation mixes
-the c_lm of one degree l among themselves and leaves sum over m of |c_lm(r)|^2 as it was (Kazhdan,
+On a sphere of radius r about the centre, f(r, .) = sum over l, m of c_lm(r) Y_lm.  A rotation
+mixes the c_lm of one degree l and does not change the sum over m of |c_lm(r)|^2 (Kazhdan,
 Funkhouser & Rusinkiewicz 2003, Symp. Geometry Processing, 156-164).  On a circle a rotation only
-turns the phases of the Fourier coefficients along the angle.
+changes the phases of the Fourier coefficients along the angle.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ Centre = Literal["box", "mass"]
 class PowerSpectrum:
     """Cosine between amplitudes by radius and harmonic degree; needs no pose.
 
-    The mean inside the ball (disc) is taken off first, so that neither offset nor scale of an
-    image matter.  Amplitudes are never negative, nor are the affinities.  Mirror images have the
-    same power.
+    The mean inside the ball (disc) is subtracted first, so neither offset nor scale of an image
+    matters.  Amplitudes and affinities are never negative.  Mirror images have the same power.
 
     Attributes
     ----------
     lmax
         Highest degree.
     centre
-        Radii start at the centre of the ``box``, or at the centre of ``mass`` of the foreground:
-        for clean objects that are not centred.
+        Radii start at the centre of the ``box`` or, for clean objects that are not centred, at the
+        centre of ``mass`` of the foreground.
     zeta
-        Power of the cosine; a larger one sets objects further apart.
+        Power of the cosine; a larger one separates objects more.
     """
 
     lmax: int = 10
@@ -74,7 +73,7 @@ class PowerSpectrum:
 
 
 def spherical_power(volumes: Tensor, centres: Tensor, lmax: int) -> Tensor:
-    """Power by radius and degree, r^2 sum over m of |c_lm(r)|^2, the ball's mean taken off.
+    """Power by radius and degree, r^2 sum over m of |c_lm(r)|^2, without the ball's mean.
 
     Parameters
     ----------
@@ -112,7 +111,7 @@ def spherical_power(volumes: Tensor, centres: Tensor, lmax: int) -> Tensor:
 
 
 def circular_power(images: Tensor, centres: Tensor, lmax: int) -> Tensor:
-    """Power by radius and order, r |c_m(r)|^2 + r |c_-m(r)|^2, the disc's mean taken off.
+    """Power by radius and order, r |c_m(r)|^2 + r |c_-m(r)|^2, without the disc's mean.
 
     Parameters
     ----------

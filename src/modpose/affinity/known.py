@@ -1,4 +1,4 @@
-"""What is known of how alike the images of a set are: by class, by sample, or both."""
+"""Known affinities of the images of a set: by class, by sample, or both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CLASSES_FILE = "affinity.csv"
 SAMPLES_FILE = "sample_affinity.npy"
-"""Where a run folder keeps its affinities."""
+"""Files of the affinities in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class KnownAffinity:
     Attributes
     ----------
     label
-        (N,) int64 row of ``classes`` that each image belongs to, -1 where its class is not known.
+        (N,) int64 row of ``classes`` for each image, -1 if its class is unknown.
     classes
         Class x class, or None.
     samples
-        (N, N) float32 image x image, or None; what ``classes`` does not tell is taken from here.
+        (N, N) float32 image x image, or None; used for pairs that ``classes`` does not cover.
     """
 
     label: NDArray[np.int64]
@@ -59,7 +59,7 @@ class KnownAffinity:
 
 
 def load_known(folder: Path, labels: ArrayLike | None, n: int) -> KnownAffinity:
-    """Read what :meth:`KnownAffinity.save` wrote, for n images of these labels."""
+    """Read the files of :meth:`KnownAffinity.save`, for n images with these labels."""
     classes = folder / CLASSES_FILE
     samples = folder / SAMPLES_FILE
     by_class = read_affinity(classes) if classes.is_file() else None
@@ -83,7 +83,7 @@ def known_affinity(
     source
         The opened images.
     labels
-        (N,) classes, or None; ``-1``, NaN and the empty text stand for a class that is not known.
+        (N,) classes, or None; ``-1``, NaN and the empty text mean an unknown class.
     classes
         Class x class: a matrix, a CSV file, or the name of a metric
         (:data:`modpose.affinity.METRICS`), which then compares the labelled images.
@@ -94,8 +94,8 @@ def known_affinity(
     Raises
     ------
     InputError
-        Where a matrix is missing a class that an image has, has another size than the images, or
-        is no affinity; where classes are compared and no image has a label.
+        If a matrix lacks a class of an image, has another size than the images, or is not an
+        affinity; if classes are compared and no image has a label.
     """
     by_class = None
     if classes is not None:
@@ -120,13 +120,13 @@ def _known(
         label = _rows(classes, labels)
     if samples is not None and samples.shape != (n, n):
         found = " x ".join(map(str, samples.shape))
-        expected = f"{n} x {n}, a row an image"
+        expected = f"{n} x {n}, one row per image"
         raise InputError.of("--sample-affinity", "the shape of the matrix", found, expected)
     return KnownAffinity(label, classes, samples)
 
 
 def _rows(classes: Affinity, labels: ArrayLike) -> NDArray[np.int64]:
-    """Return the row of each label's class, -1 for those that are not known."""
+    """Return the row of each label's class, -1 for unknown ones."""
     position: dict[str | None, int] = {name: row for row, name in enumerate(classes.names)}
     position[None] = -1
     names = [known_name(label) for label in np.asarray(labels).tolist()]
@@ -143,7 +143,7 @@ def _rows(classes: Affinity, labels: ArrayLike) -> NDArray[np.int64]:
 
 
 def known_name(label: Any) -> str | None:
-    """Name a class as matrices do; None where the label says that it is not known."""
+    """Return the name of a class as in matrices; None if the label means unknown."""
     name = label_name(label)
     return None if name == "-1" else name
 

@@ -1,4 +1,4 @@
-"""An affinity matrix: what it must be, class means, and the nearest one that is valid."""
+"""An affinity matrix: validation, class means, and the nearest valid matrix."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from modpose.files.writing import natural_key
 Matrix = NDArray[np.float64]
 
 TOLERANCE = 1e-6
-"""By how much a matrix may miss symmetry, its unit diagonal, its range, an eigenvalue zero."""
+"""Tolerance for symmetry, the unit diagonal, the range, and an eigenvalue of zero."""
 
 
 @dataclass(frozen=True)
 class Affinity:
-    """How alike named objects are, two at a time.
+    """Similarities of named objects.
 
     Attributes
     ----------
     values
-        (K, K) float64: 1 for the same, 0 for nothing in common, down to -1 for the opposite.
+        (K, K) float64: 1 for equal, 0 for unrelated, down to -1 for opposite.
     names
         K different names of the classes or samples, in the order of the rows.
     where
-        What messages call the matrix, usually a path.
+        Name of the matrix in messages, usually a path.
 
     Raises
     ------
     InputError
-        Where the matrix is not square, has a number that is not finite, or the names do not fit.
+        If the matrix is not square, has a number that is not finite, or the names do not fit.
     """
 
     values: Matrix
@@ -50,7 +50,7 @@ class Affinity:
             raise InputError.of(self.where, "the shape of the matrix", values.shape, "a square")
         if values.shape[0] != count:
             found = f"{count} for {values.shape[0]} rows"
-            raise InputError.of(self.where, "the number of names", found, "one a row")
+            raise InputError.of(self.where, "the number of names", found, "one per row")
         repeated = next((name for name in self.names if self.names.count(name) > 1), None)
         if repeated is not None:
             raise InputError(f"{self.where}: the name '{repeated}' is there twice, expected once")
@@ -64,7 +64,7 @@ class Affinity:
         Raises
         ------
         InputError
-            Names the entry that is furthest off.
+            If a check fails; the message names the worst entry.
         """
         values = self.values
         i, j = self._worst(np.abs(values - values.T))
@@ -85,13 +85,13 @@ class Affinity:
         return np.asarray(np.linalg.eigvalsh((self.values + self.values.T) / 2), dtype=np.float64)
 
     def is_positive(self) -> bool:
-        """Tell whether it is positive semi-definite, as cosines between vectors are."""
+        """Return whether it is positive semi-definite, like cosines between vectors."""
         return bool(self.eigenvalues()[0] >= -TOLERANCE * len(self.names))
 
     def projected(self) -> Affinity:
         """Return the nearest positive semi-definite matrix with a unit diagonal.
 
-        Only such a matrix can be met exactly by cosines between latent vectors.
+        Cosines between latent vectors can match only such a matrix exactly.
         """
         return Affinity(nearest_correlation(self.values), self.names, self.where)
 
@@ -105,7 +105,7 @@ class Affinity:
         return Affinity(self.values[np.ix_(rows, rows)], tuple(names), self.where)
 
     def summary(self) -> str:
-        """Say in a line how many there are, the range off the diagonal, and whether positive."""
+        """Return one line: size, range off the diagonal, and whether positive semi-definite."""
         off = self.values[~np.eye(len(self.names), dtype=bool)]
         span = f", {off.min():.3g} to {off.max():.3g} off the diagonal" if off.size else ""
         if self.is_positive():
@@ -128,14 +128,14 @@ def nearest_correlation(values: Matrix, rounds: int = 1000) -> Matrix:
 
     Alternates projections on the positive semi-definite cone (with Dykstra's correction) and on
     the matrices with a unit diagonal (Higham 2002, IMA J. Numer. Anal. 22, 329-343, algorithm
-    3.3); a last rescaling to a unit diagonal makes the answer exactly valid.
+    3.3); a final rescaling to a unit diagonal makes the result exactly valid.
 
     Parameters
     ----------
     values
         (K, K), symmetric.
     rounds
-        Most alternations.
+        Largest number of alternations.
 
     Returns
     -------
@@ -161,7 +161,7 @@ def nearest_correlation(values: Matrix, rounds: int = 1000) -> Matrix:
 
 
 def class_names(labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
-    """Turn labels into names in natural order and the position of each sample's class.
+    """Return the names of the labels in natural order, and the position of each sample's class.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def class_names(labels: ArrayLike) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def class_means(values: Matrix, member: NDArray[np.int64]) -> Matrix:
-    """Average a sample x sample matrix over the pairs of every two classes.
+    """Average a sample x sample matrix over the pairs of each two classes.
 
     Parameters
     ----------
@@ -192,8 +192,8 @@ def class_means(values: Matrix, member: NDArray[np.int64]) -> Matrix:
     Returns
     -------
     NDArray
-        (K, K).  A sample's pair with itself counts, so that for cosines of descriptors these
-        are the inner products of the classes' mean descriptors.
+        (K, K).  The pair of a sample with itself counts, so for cosines of descriptors these are
+        the inner products of the classes' mean descriptors.
     """
     share = np.eye(int(member.max()) + 1)[member]
     share = share / share.sum(axis=0)
@@ -201,7 +201,7 @@ def class_means(values: Matrix, member: NDArray[np.int64]) -> Matrix:
 
 
 def label_name(label: Any) -> str | None:
-    """Name the class that a label stands for, 2.0 as 2; None where the label is missing."""
+    """Return the class name of a label, 2.0 as 2; None if the label is missing."""
     if label is None or str(label).strip().lower() in ("", "nan", "<na>"):
         return None
     if isinstance(label, float) and label.is_integer():

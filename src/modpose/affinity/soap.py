@@ -17,7 +17,7 @@ from modpose.affinity.spectra import check_zeta, cosines
 from modpose.errors import InputError
 
 REACH = 10.0
-"""Cut-off radius that every object is scaled to; dscribe's radial functions suit this size."""
+"""Every object is scaled to this cut-off radius, which suits dscribe's radial functions."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class Soap:
     """SOAP kernel of the foreground pixels, each an atom (Bartok et al. 2013, PRB 87, 184115).
 
     The density of Gaussians at the foreground pixels is expanded in radial functions and spherical
-    harmonics about its centre of mass, out to the corner of the box; the kernel is the cosine of
-    the power spectra, to the power ``zeta``.  It does not change with any rotation or reflection,
-    and for 2-D images, which lie in space as sheets, that includes turning them over: b is d.
+    harmonics about its centre of mass, out to the corner of the box.  The kernel is the cosine of
+    the power spectra, to the power ``zeta``.  It is invariant to rotations and reflections in
+    space.  For 2-D images this includes flipping them over: b is d.
 
     Attributes
     ----------
     threshold
-        Pixels above this value are foreground; None takes Otsu's threshold of each image.
+        Pixels above this value are foreground; None: Otsu's threshold of each image.
     radial, lmax
         Numbers of radial functions, and highest degree of the harmonics.
     width
         Standard deviation of the Gaussians, in pixels.
     zeta
-        Power of the cosine; a larger one sets objects further apart.
+        Power of the cosine; a larger one separates objects more.
     """
 
     threshold: float | None = None
@@ -48,7 +48,7 @@ class Soap:
     zeta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lmax <= 20:  # as far as dscribe goes
+        if not 0 <= self.lmax <= 20:  # the limit of dscribe
             raise InputError.of("lmax", "the highest degree", self.lmax, "0 to 20")
         if self.radial < 1:
             raise InputError.of("radial", "the number of functions", self.radial, "at least 1")
@@ -81,7 +81,7 @@ class Soap:
         threshold = otsu_threshold(image) if self.threshold is None else self.threshold
         atoms = np.argwhere(image > threshold).astype(float)[:, ::-1]
         if not len(atoms):
-            found = f"nowhere exceeded (largest value {image.max():.4g})"
+            found = f"not exceeded anywhere (largest value {image.max():.4g})"
             raise InputError.of("--threshold", f"{threshold:.4g}", found, "some foreground")
         atoms = (atoms - atoms.mean(axis=0)) * scale
         positions = np.pad(atoms, ((0, 0), (0, 3 - atoms.shape[1])))
@@ -94,6 +94,6 @@ def _descriptor() -> Any:
         return importlib.import_module("dscribe.descriptors").SOAP
     except ImportError:
         raise InputError(
-            "--metric soap: the package dscribe is not installed, expected it; install it by "
+            "--metric soap: the package dscribe is not installed; install it with "
             "pip install 'modpose[soap]'"
         ) from None

@@ -20,7 +20,7 @@ from modpose.limits import check_real
 def cosines(features: Tensor, power: float = 1.0) -> Matrix:
     """Return the (N, N) inner products of unit vectors (N, F), each to a power.
 
-    With a power other than 1 the vectors are such that no product is negative but by rounding.
+    With a power other than 1, no product may be negative except by rounding.
     """
     product = (features @ features.T).double()
     product = ((product + product.T) / 2).clamp(-1.0, 1.0)
@@ -32,14 +32,14 @@ def cosines(features: Tensor, power: float = 1.0) -> Matrix:
 class Fsc:
     """Fourier shell correlation (in 2-D: ring), its shells weighted by their coefficients.
 
-    It compares objects as they lie, so it is for templates in one canonical pose: of one object
-    in two random poses it is about 0.03.  Between 1 and -1; always positive semi-definite.
+    It does not align the objects, so it is for templates in one canonical pose; one object in two
+    random poses gives about 0.03.  Between 1 and -1; always positive semi-definite.
 
     Attributes
     ----------
     kmax
-        Highest shell, cycles a box; None is Nyquist.  Most coefficients are in the outer shells,
-        so without a limit these decide.
+        Highest shell, cycles per box; None is Nyquist.  Most coefficients are in the outer shells,
+        which dominate without a limit.
     """
 
     kmax: int | None = None
@@ -54,12 +54,12 @@ class Fsc:
 
 
 def check_zeta(zeta: float) -> None:
-    """Refuse a power that does not keep affinities in order."""
+    """Refuse a power that does not keep the order of affinities."""
     check_real("zeta", "the power of the cosine", zeta, 0, 1000, low_counts=False)
 
 
 def refuse_too_large(count: int, numbers: int, metric: str) -> None:
-    """Say so before memory runs out: ``count`` descriptors of ``numbers`` float32 each."""
+    """Refuse ``count`` descriptors of ``numbers`` float32 each if they do not fit into memory."""
     needed = 4 * count * numbers + 16 * count**2
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.8 * have:

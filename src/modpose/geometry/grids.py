@@ -1,4 +1,4 @@
-"""Pixel lattices: where the centre is, and what unit the networks see."""
+"""Pixel lattices: the centre, and the unit of the networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EDGE = 3.0
 def lattice(shape: Sequence[int]) -> Tensor:
     """Coordinates of every pixel, relative to the box centre.
 
-    The centre is the FFT's, index n//2 on each axis.
+    The centre is index n//2 on each axis, as in an FFT.
 
     Parameters
     ----------
@@ -35,26 +35,26 @@ def lattice(shape: Sequence[int]) -> Tensor:
 
 
 def centre_of_mass(images: Tensor, background: Tensor) -> Tensor:
-    """Centre of what stands out of the background of each image or volume.
+    """Centre of mass of each image or volume above its background.
 
     Parameters
     ----------
     images
         (N, *shape), d axes each.
     background
-        (N,) value that, like any below it, has no mass.
+        (N,) level; pixels at or below it have no mass.
 
     Returns
     -------
     Tensor
-        (N, d) pixels as of :func:`lattice`; zero where nothing stands out.
+        (N, d) pixels as in :func:`lattice`; zero if nothing is above the background.
     """
     mass = (images.flatten(1) - background[:, None]).clamp(min=0)
     return mass @ lattice(images.shape[1:]) / mass.sum(1, keepdim=True).clamp(min=1e-12)
 
 
 def half_box(shape: Sequence[int]) -> float:
-    """Pixels a network unit: coordinates over this are about [-1, 1] along the longest side."""
+    """Pixels per network unit: coordinates divided by this are in about [-1, 1]."""
     return max(shape) / 2
 
 

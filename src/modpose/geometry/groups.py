@@ -20,14 +20,14 @@ SUPER_FIBONACCI = (math.sqrt(2), 1.533751168755204288118041)
 
 
 def cyclic(n: int) -> Tensor:
-    """Turns by multiples of 360/n degrees about z, (n, 3, 3)."""
+    """Rotations by multiples of 360/n degrees about z, (n, 3, 3)."""
     _check(n >= 1, "cyclic group", "the order", n, "at least 1")
     turns = 2 * math.pi / n * torch.arange(n, dtype=torch.float64)
     return rotation_of_vector(turns[:, None] * torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
 
 
 def dihedral(n: int) -> Tensor:
-    """Turns of :func:`cyclic`, and those followed by half a turn about x, (2 n, 3, 3)."""
+    """Rotations of :func:`cyclic`, and these followed by half a turn about x, (2 n, 3, 3)."""
     flip = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
     turns = cyclic(n)
     return torch.cat([turns, flip @ turns])
@@ -56,13 +56,14 @@ def symmetry_group(name: str) -> Tensor:
     Parameters
     ----------
     name
-        C1, C2, ...; D1, D2, ...; T, O or I, in either case.  The axes are those of the functions
-        above: the main axis along z, for T, O and I two- or four-fold axes along x, y, z.
+        C1, C2, ...; D1, D2, ...; T, O or I, upper or lower case.  The axes are those of the
+        functions above: the main axis along z; for T, O and I, two- or four-fold axes along x, y,
+        z.
 
     Raises
     ------
     InputError
-        Where there is no such group.
+        If there is no such group.
     """
     solids = {"T": tetrahedral, "O": octahedral, "I": icosahedral}
     upper = name.strip().upper()
@@ -77,9 +78,9 @@ def symmetry_group(name: str) -> Tensor:
 def so3_grid(n: int) -> Tensor:
     """Spread n rotations evenly over SO(3), for any n.
 
-    Two golden-like spirals wound on the torus of a quaternion's two halves (Alexa 2022,
-    Super-Fibonacci spirals, doi:10.1109/CVPR52688.2022.00811).  The grid is always the same;
-    multiply it by a random rotation to vary where its points lie.
+    Two spirals on the torus of a quaternion's two halves (Alexa 2022, Super-Fibonacci spirals,
+    doi:10.1109/CVPR52688.2022.00811).  The grid is always the same; multiply it by a random
+    rotation to move its points.
 
     Returns
     -------
@@ -95,15 +96,15 @@ def so3_grid(n: int) -> Tensor:
 
 
 def grid_spacing(n: int) -> float:
-    """Angle in radians between neighbours of an even grid of n rotations, about.
+    """Approximate angle in radians between neighbours of an even grid of n rotations.
 
-    That of cubic cells of the same volume: SO(3) has the volume 8 pi² in rotation vectors.
+    It is that of cubic cells of equal volume; SO(3) has the volume 8 pi² in rotation vectors.
     """
     return math.cbrt(8 * math.pi**2 / n)
 
 
 def nearest(rotations: Tensor, grid: Tensor) -> Tensor:
-    """Say which rotation of a grid (K, 3, 3) is nearest to each of (..., 3, 3); (...) int64."""
+    """Index (...) of the grid rotation (K, 3, 3) that is nearest to each of (..., 3, 3)."""
     alike = rotations.flatten(-2) @ grid.to(rotations).flatten(-2).T
     return alike.argmax(-1)
 
@@ -115,7 +116,7 @@ def _third(x: float, y: float, z: float) -> list[float]:
 
 
 def _generate(vectors: list[list[float]], order: int) -> Tensor:
-    """Multiply rotations until nothing new comes; (order, 3, 3), the identity first."""
+    """Multiply rotations until the group is complete; (order, 3, 3), the identity first."""
     generators = rotation_of_vector(torch.tensor(vectors, dtype=torch.float64))
     members = torch.eye(3, dtype=torch.float64)[None]
     while True:

@@ -1,6 +1,6 @@
-"""A pose carries the upright object into the image: signal(x) = f(R^T (x - t)).
+"""A pose moves the upright object into the image: signal(x) = f(R^T (x - t)).
 
-In the plane R may be a rotation after a reflection, R(theta) M^m with M = diag(1, -1).
+In the plane, R may be a reflection followed by a rotation, R(theta) M^m with M = diag(1, -1).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Pose(NamedTuple):
     Attributes
     ----------
     rotation
-        (..., d, d) rotation matrices; of determinant -1 where a picture is mirrored.
+        (..., d, d) rotation matrices; the determinant is -1 for a mirrored picture.
     shift
         (..., d) pixels, ordered (x, y[, z]).
     """
@@ -28,7 +28,7 @@ class Pose(NamedTuple):
     shift: Tensor
 
     def to_object(self, x: Tensor) -> Tensor:
-        """Carry image coordinates into the object's frame, u = R^T (x - t).
+        """Map image coordinates to the object's frame, u = R^T (x - t).
 
         Parameters
         ----------
@@ -43,7 +43,7 @@ class Pose(NamedTuple):
         return (x - self.shift.unsqueeze(-2)) @ self.rotation
 
     def to_image(self, u: Tensor) -> Tensor:
-        """Carry object coordinates (P, d) into the image, x = R u + t; (..., P, d)."""
+        """Map object coordinates (P, d) to the image, x = R u + t; (..., P, d)."""
         return u @ self.rotation.transpose(-1, -2) + self.shift.unsqueeze(-2)
 
 
@@ -55,8 +55,8 @@ def mirror(vectors: Tensor) -> Tensor:
 def mirror_images(images: Tensor) -> Tensor:
     """Reflect pictures (..., H, W) about the row through the centre, H // 2, without interpolation.
 
-    A picture of pose (theta, m, t) becomes one of pose (-theta, 1 - m, mirror(t)).  The first row
-    of an even number has no partner and stays.
+    A picture of pose (theta, m, t) becomes one of pose (-theta, 1 - m, mirror(t)).  With an even
+    number of rows, the first row has no partner and stays.
     """
     flipped = images.flip(-2)
     return flipped if images.shape[-2] % 2 else flipped.roll(1, -2)
@@ -65,7 +65,7 @@ def mirror_images(images: Tensor) -> Tensor:
 def sample_images(
     images: Tensor, x: Tensor, padding: str = "zeros", *, mode: str = "bilinear"
 ) -> Tensor:
-    """Read images at real-valued coordinates by (bi-, tri-) linear or cubic interpolation.
+    """Sample images at real-valued coordinates by (bi-, tri-) linear or cubic interpolation.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def sample_images(
     x
         (B, P, d) pixels relative to the centre n//2, ordered (x, y[, z]).
     padding
-        ``zeros`` or ``border``: what lies outside.
+        Values outside the image: ``zeros`` or ``border``.
     mode
         ``bilinear`` (trilinear for volumes), or ``bicubic``, which blurs less, for pictures.
 
@@ -95,11 +95,12 @@ def sample_images(
 
 
 def rotate_images(images: Tensor, angle: Tensor, x: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Turn pictures (B, C, H, W) by ``angle`` (B,) radians; ``x`` the lattice.
+    """Rotate pictures (B, C, H, W) by ``angle`` (B,) radians; ``x`` is the lattice.
 
-    About their middle, or about ``centre`` (B, 2), which becomes the middle: a picture of pose
-    (theta, t) becomes one of pose (theta + angle, R(angle) (t - centre)).  Interpolation is cubic:
-    linear interpolation would blur turned pictures, and their noise, and tell them apart.
+    They rotate about their middle, or about ``centre`` (B, 2), which becomes the middle: a picture
+    of pose (theta, t) becomes one of pose (theta + angle, R(angle) (t - centre)).  Interpolation is
+    cubic.  Linear interpolation would blur rotated pictures and their noise, so that a network
+    could recognise them.
     """
     pose = Pose(rotation_2d(angle), torch.zeros(len(angle), 2, device=angle.device))
     place = pose.to_object(x) if centre is None else pose.to_object(x) + centre.unsqueeze(-2)

@@ -26,19 +26,19 @@ def rotation_2d(angle: Tensor) -> Tensor:
 
 
 def orthogonal_2d(angle: Tensor, mirrored: Tensor | None = None) -> Tensor:
-    """Matrix of a plane rotation, after the reflection (x, y) to (x, -y) where ``mirrored``.
+    """Matrix of a plane rotation, after the reflection (x, y) to (x, -y) if ``mirrored``.
 
     Parameters
     ----------
     angle
         (...) radians.
     mirrored
-        (...) bool, or None for nowhere.
+        (...) bool, or None for no reflection.
 
     Returns
     -------
     Tensor
-        (..., 2, 2), of determinant -1 where mirrored.
+        (..., 2, 2), with determinant -1 if mirrored.
     """
     turn = rotation_2d(angle)
     if mirrored is None:
@@ -58,12 +58,12 @@ def wrap(angle: Tensor) -> Tensor:
 
 # --- three dimensions -------------------------------------------------------------------------
 #
-# Every function takes and gives leading batch dimensions, keeps the floating type, and is
-# differentiable where the map is.
+# Every function accepts leading batch dimensions, keeps the floating type, and is differentiable
+# where the map is.
 
 
 def rotation_of_vector(vector: Tensor) -> Tensor:
-    """Matrix of a rotation vector: right-handed about it, by its length (Rodrigues' formula).
+    """Matrix of a rotation vector: right-handed about it, angle = its length (Rodrigues' formula).
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ def rotation_of_quaternion(quaternion: Tensor) -> Tensor:
 def quaternion_of_rotation(rotation: Tensor) -> Tensor:
     """Unit quaternion (..., 4), real part first and not negative, of matrices (..., 3, 3).
 
-    Each of the four components times the quaternion itself is linear in the matrix; the row of
-    the largest component is taken, so nothing is divided by a small number (Shepperd 1978,
+    Each of the four components times the quaternion is linear in the matrix.  The row of the
+    largest component is used, so no division is by a small number (Shepperd 1978,
     doi:10.2514/3.55767b).
     """
     r = rotation
@@ -174,8 +174,8 @@ def relion_of_rotation(rotation: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (..., 3) rlnAngleRot and rlnAnglePsi in (-180, 180], rlnAngleTilt in [0, 180], degrees.
-        Where tilt is 0 or 180 only a sum or difference of the others is determined: rot is 0.
+        (..., 3) rlnAngleRot and rlnAnglePsi in (-180, 180], rlnAngleTilt in [0, 180], degrees. If
+        tilt is 0 or 180, only the sum or difference of the others is determined; rot is then 0.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def relion_of_rotation(rotation: Tensor) -> Tensor:
 
 
 def rotation_of_yaw_pitch_roll(angles: Tensor) -> Tensor:
-    """Matrix Rz(yaw) Ry(pitch) Rx(roll) of right-handed turns (Yi et al. 2021, equation 8).
+    """Matrix Rz(yaw) Ry(pitch) Rx(roll) of right-handed rotations (Yi et al. 2021, equation 8).
 
     Parameters
     ----------
@@ -213,9 +213,9 @@ def rotation_of_yaw_pitch_roll(angles: Tensor) -> Tensor:
 
 
 def rotation_of_columns(columns: Tensor) -> Tensor:
-    """Matrix whose first two columns point along two vectors as nearly as can be (Gram-Schmidt).
+    """Orthogonal matrix from two vectors for its first two columns (Gram-Schmidt).
 
-    A continuous picture of all rotations (Zhou et al. 2019, doi:10.1109/CVPR.2019.00589).
+    A continuous representation of rotations (Zhou et al. 2019, doi:10.1109/CVPR.2019.00589).
 
     Parameters
     ----------
@@ -235,9 +235,9 @@ def rotation_of_columns(columns: Tensor) -> Tensor:
 
 
 def geodesic(a: Tensor, b: Tensor) -> Tensor:
-    """Angle of the rotation that carries ``a`` into ``b``.
+    """Angle of the rotation from ``a`` to ``b``.
 
-    Accurate for small angles and near half turns alike, unlike the arccosine of the trace.
+    Accurate for small angles and near half turns, unlike the arccosine of the trace.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def haar_rotations(
 
 
 def _turn(angle: Tensor, axis: int) -> Tensor:
-    """Right-handed turn (..., 3, 3) about the axis 0 (x), 1 (y) or 2 (z)."""
+    """Right-handed rotation (..., 3, 3) about the axis 0 (x), 1 (y) or 2 (z)."""
     vector = torch.nn.functional.one_hot(torch.tensor(axis), 3).to(angle)
     cross = _cross(vector)
     cos, sin = angle.cos()[..., None, None], angle.sin()[..., None, None]

@@ -1,1 +1,1 @@
-"""The physics between the signal and the recorded pixel."""
+"""The instrument: CTF, missing wedge, aberrations, noise."""

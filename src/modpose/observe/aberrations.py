@@ -1,8 +1,8 @@
 r"""Aberrations of the microscope beyond defocus, astigmatism and spherical aberration.
 
 RELION writes them as Zernike polynomials of the spatial frequency (x, y) in 1/Å.  Odd ones, and
-beam tilt, turn the phases of an image's transform, X(k) = c(k) e^{iφ(k)} F(k) + noise with
-φ(-k) = -φ(k), which is taken off the images.  Even ones add to the phase of the CTF.
+beam tilt, change the phases of an image's transform, X(k) = c(k) e^{iφ(k)} F(k) + noise with φ(-k)
+= -φ(k); these phases are removed from the images.  Even ones add to the phase of the CTF.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def zernike_phase(coefficients: Tensor, parity: int, x: Tensor, y: Tensor) -> Te
 def with_beam_tilt(odd: Tensor, tilt: Tensor, cs_mm: Tensor, voltage_kv: Tensor) -> Tensor:
     """Add a beam tilt (B, 2), milliradian, to odd coefficients (B, K), as RELION does.
 
-    A tilted beam turns phases by -2π Cs λ² (tilt . k) k².
+    A tilted beam changes phases by -2π Cs λ² (tilt . k) k².
     """
     padded = torch.nn.functional.pad(odd, (0, max(0, 6 - odd.shape[1])))
     strength = -2e4 * math.pi * cs_mm * electron_wavelength(voltage_kv) ** 2 / 3
@@ -71,7 +71,7 @@ def with_beam_tilt(odd: Tensor, tilt: Tensor, cs_mm: Tensor, voltage_kv: Tensor)
 
 
 def take_off(images: Tensor, odd: Tensor, pixel_size: Tensor) -> Tensor:
-    """Take the phases of odd aberrations off images.
+    """Remove the phases of odd aberrations from images.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def take_off(images: Tensor, odd: Tensor, pixel_size: Tensor) -> Tensor:
         x, y = kx / kind[-1], ky / kind[-1]
         phase = zernike_phase(kind[None, :-1], ODD, x, y)[0]
         turn = torch.polar(torch.ones_like(phase), -phase).to(spectrum.dtype)
-        # At Nyquist's frequency k and -k are one, and its coefficient stays what it is.
+        # At Nyquist's frequency k = -k, so its coefficient does not change.
         turn[2 * ky.abs() >= 1], turn[2 * kx >= 1] = 1.0, 1.0
         rows = which == number
         spectrum[rows] = spectrum[rows] * turn

@@ -11,10 +11,10 @@ and the function, with the envelope of a B factor (Å²),
 .. math:: CTF(s) = -\left[\sqrt{1-w^2}\,\sin γ - w \cos γ\right] e^{-B s^2/4}.
 
 **Sign.**  The leading minus is RELION's convention: CTF(0) = +w and low frequencies of an
-underfocused image are positive, so that a bright (positive) particle stays bright.  This is how
-RELION, cryoSPARC and torch-ctf treat stacks whose contrast was inverted at extraction (protein
-white); cryoDRGN's function has the opposite sign.  It was checked against a ``relion_project``
-image of a point mass, sign and astigmatism axis included.
+underfocused image are positive, so that a bright (positive) particle stays bright.  RELION,
+cryoSPARC and torch-ctf treat stacks with inverted contrast (white protein) in this way; cryoDRGN's
+function has the opposite sign.  Sign and astigmatism axis were checked against a
+``relion_project`` image of a point mass.
 
 **Astigmatism.**  Defocus U applies along the direction at ``defocus angle`` from the x axis
 towards y (x along columns, y along rows, both increasing with the index), V across it:
@@ -40,10 +40,11 @@ from modpose.observe.ctf_columns import CtfColumn as CtfColumn
 from modpose.observe.ctf_columns import CtfState as CtfState
 
 PROFILE = 4096
-"""Points of the radial profile that a CTF in three dimensions is read from."""
+"""Points of the radial profile of a 3-D CTF."""
 LEAST_GAIN = 0.05
-"""Where premultiplied images hold less of the noise than this fraction, they are not amplified
-further: what little is there leaked from neighbouring frequencies, or was rounded."""
+"""Premultiplied images are not amplified further where less than this fraction of the noise is
+left: the rest there comes from neighbouring frequencies or from rounding.
+"""
 
 
 def electron_wavelength(voltage_kv: Tensor) -> Tensor:
@@ -56,9 +57,9 @@ def electron_wavelength(voltage_kv: Tensor) -> Tensor:
 
 
 def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tensor:
-    """Evaluate what the model's signal is multiplied by, on the lattice of an unshifted FFT.
+    """Evaluate the factor on the model's signal, on the lattice of an unshifted FFT.
 
-    That is the CTF c; |c| for images whose phases were flipped; c² over the gain of the noise for
+    It is the CTF c; |c| for images with flipped phases; c² divided by the gain of the noise for
     images that were multiplied by c (:class:`CtfState`).
 
     Parameters
@@ -68,7 +69,7 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
     shape
         (H, W) of the images in pixels; frequencies are those of ``torch.fft`` over the pixel size.
     rfft
-        Half plane, as ``torch.fft.rfft2`` has it, or the whole plane.
+        Half plane as in ``torch.fft.rfft2``, or the whole plane.
 
     Returns
     -------
@@ -86,9 +87,9 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
 def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor:
     """Evaluate the same in three dimensions.
 
-    Every slice that a tilt series measures carries the CTF of its image; with one defocus for
-    all, in every direction, they make a function of the radius alone.  The defocus taken is the
-    mean of U and V; the change of defocus with height and tilt is left out.
+    Each slice of a tilt series has the CTF of its image.  With one defocus for all tilts and
+    directions, this is a function of the radius.  The defocus is the mean of U and V; the change
+    of defocus with height and tilt is left out.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor
     shape
         (D, H, W).
     rfft
-        Half of the last axis, or the whole.
+        Half or all of the last axis.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor
 
 
 def noise_gain(params: Tensor, shape: Sequence[int]) -> Tensor:
-    """Evaluate what the noise of images or volumes was multiplied by after it was recorded.
+    """Evaluate the factor on the noise of images or volumes from later processing.
 
     Parameters
     ----------
@@ -161,9 +162,9 @@ def _recorded_3d(params: Tensor, shape: Sequence[int], rfft: bool = True) -> Ten
     mean = params.clone()
     mean[:, CtfColumn.DEFOCUS_U] = params[:, 1:3].mean(1)
     mean[:, CtfColumn.DEFOCUS_V] = mean[:, CtfColumn.DEFOCUS_U]
-    # A profile to the lattice's corners, sqrt(3)/2 cycles a pixel: that of half the pixel size
+    # A profile to the lattice's corners, sqrt(3)/2 cycles per pixel: use half the pixel size
     mean[:, CtfColumn.PIXEL_SIZE] /= 2
-    profile = _recorded_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles a pixel
+    profile = _recorded_2d(mean, (1, 2 * PROFILE))[:, 0]  # radii 0 to 1 cycles per pixel
     radius = frequencies(shape).norm(dim=-1).to(params) * PROFILE
     if rfft:
         radius = radius[..., : shape[-1] // 2 + 1]
@@ -184,7 +185,7 @@ def _state(params: Tensor, like: Tensor) -> Tensor:
 
 
 def _passed(transfer: Tensor, params: Tensor) -> Tensor:
-    """From the CTF (B, ...) to what is left of a signal in the images as they came."""
+    """From the CTF (B, ...) to the factor on the signal in the images as given."""
     if params.shape[1] == ALWAYS:
         return transfer
     state = _state(params, transfer)
@@ -194,14 +195,14 @@ def _passed(transfer: Tensor, params: Tensor) -> Tensor:
 
 
 def apply_ctf(images: Tensor, params: Tensor) -> Tensor:
-    """Filter images with their CTF, as the microscope does to the projected density.
+    """Filter images with their CTF, as the microscope filters the projected density.
 
-    The CTF spreads a point over λ·defocus·s (tens of pixels at high frequency), so a periodic
-    FFT of the box itself would bring what leaves one side back at the other.  The box is
-    therefore doubled before the transform and cropped after it.  The padding repeats the edge
-    pixels: unlike zeros it makes no step at the border of an image with a background level,
-    which the CTF would turn into fringes, and it is the same as zeros where the particle has
-    faded out before the edge.  What really lies outside the box is unknown either way.
+    The CTF spreads a point over λ·defocus·s (tens of pixels at high frequency).  In a periodic FFT
+    of the box itself, signal that leaves one side would return at the other.  The box is therefore
+    doubled before the transform and cropped after it.  The padding repeats the edge pixels.  Zeros
+    would make a step at the border of an image with a background level, and the CTF would turn
+    that step into fringes.  If the particle fades out before the edge, both paddings are the same.
+    What really lies outside the box is unknown.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""What the columns of CTF parameters mean; needs no torch."""
+"""Meaning of the columns of CTF parameters; needs no torch."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
 ALWAYS = 9
-"""Columns that CTF parameters have at least; the others may be left out."""
+"""Number of required columns; the others may be missing."""
 
 
 class CtfColumn(IntEnum):
@@ -30,19 +30,19 @@ class CtfColumn(IntEnum):
     B_FACTOR = 8
     """Å²; the envelope is exp(-B s²/4)."""
     SCALE = 9
-    """Factor of the whole function (rlnCtfScalefactor); 1 where the column is not there."""
+    """Factor of the whole function (rlnCtfScalefactor); 1 if the column is missing."""
     STATE = 10
-    """What was done to the image (:class:`CtfState`); nothing where the column is not there."""
+    """Earlier processing of the image (:class:`CtfState`); none if the column is missing."""
 
 
 class CtfState(IntEnum):
-    """What another program did to the images before they came here."""
+    """Processing of the images by another program."""
 
     RECORDED = 0
-    """Nothing: an image is c F + noise."""
+    """None: an image is c F + noise."""
     FLIPPED = 1
     """Phases were flipped: |c| F + noise."""
     PREMULTIPLIED = 2
-    """Images were multiplied by c: c² F + c noise.  Over the gain of the noise
-    (:func:`modpose.observe.ctf.noise_gain`) they are c² F / gain + white noise, which is what the
-    models are told."""
+    """Images were multiplied by c: c² F + c noise.  The models see them divided by the gain of the
+    noise (:func:`modpose.observe.ctf.noise_gain`): c² F / gain + white noise.
+    """

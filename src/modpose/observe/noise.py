@@ -1,4 +1,4 @@
-"""Likelihoods: from the field's outputs and the recorded pixels to nats, constants included."""
+"""Likelihoods: from the field's outputs and the recorded pixels to nats, with all constants."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from modpose.distributions.normal import LOG_2PI
 
 
 class Prediction(NamedTuple):
-    """What a field's outputs mean: the signal, and its log noise s.d. where it has one."""
+    """The meaning of a field's outputs: the signal and, if predicted, the log s.d. of the noise."""
 
     signal: Tensor
     log_std: Tensor | None
 
 
 class Bernoulli(nn.Module):
-    """Cross-entropy -H(y, p) an output, for y in [0, 1]; the signal is the logit.
+    """Cross-entropy -H(y, p) per output, for y in [0, 1]; the signal is the logit.
 
-    For binary pixels it is the Bernoulli log-probability; for grey ones the expectation of it
-    over binary pixels of that mean (what the published programs compute).
+    For binary pixels it is the Bernoulli log-probability.  For grey pixels it is the expectation
+    over binary pixels with that mean, as in the published programs.
     """
 
     outputs_per_channel = 1
@@ -40,7 +40,7 @@ class Bernoulli(nn.Module):
         )
 
     def natural(self, prediction: Prediction) -> Tensor:
-        """Natural parameter: log p(y) is y times it, and terms that do not couple the two."""
+        """Natural parameter: log p(y) is y times this, plus terms that do not couple the two."""
         return prediction.signal
 
     def mean(self, prediction: Prediction) -> Tensor:
@@ -77,7 +77,7 @@ class GaussianNoise(nn.Module):
     def natural(self, prediction: Prediction) -> Tensor:
         """Natural parameter: log p(y) is y times it, and terms that do not couple the two.
 
-        Noise that varies from pixel to pixel couples y², too, which is left out.
+        If the noise varies between pixels, y² is coupled too; this is left out.
         """
         assert prediction.log_std is not None
         return prediction.signal * (-2 * prediction.log_std).exp()
@@ -93,8 +93,8 @@ Likelihood = Bernoulli | GaussianNoise
 def build_likelihood(config: LikelihoodConfig) -> Likelihood:
     """Make the likelihood of pixels that ``config`` names.
 
-    For coefficients (:class:`modpose.fourier.projection.Projection`) it is white noise, which only
-    says how to read a picture made of them.
+    For coefficients (:class:`modpose.fourier.projection.Projection`) it is white noise, used only
+    to interpret a picture made of them.
     """
     if isinstance(config, SpectralConfig):
         return GaussianNoise(GaussianConfig(noise="fixed", std=config.std))

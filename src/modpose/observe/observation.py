@@ -1,8 +1,8 @@
-"""What the instrument does to a signal: the contrast transfer function and the missing wedge.
+"""The instrument's effect on a signal: the contrast transfer function and the missing wedge.
 
-One concept for images and volumes.  An image's CTF is applied in a doubled box
-(:func:`modpose.observe.ctf.apply_ctf`); a volume's CTF (:func:`modpose.observe.ctf.ctf_3d`) and
-wedge multiply the Fourier transform of its own box, as the masks of a missing wedge are given.
+An image's CTF is applied in a doubled box (:func:`modpose.observe.ctf.apply_ctf`).  A volume's CTF
+(:func:`modpose.observe.ctf.ctf_3d`) and wedge multiply the Fourier transform of the box itself,
+because wedge masks are given for it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from modpose.observe.wedge import filter_volumes
 
 
 class Observation(NamedTuple):
-    """What is known of the instrument for B images, not both None.
+    """CTF and wedge of B images; not both are None.
 
     Attributes
     ----------
     ctf
         (B, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     wedge
-        (B, D, H, W // 2 + 1) what was measured, or None.
+        (B, D, H, W // 2 + 1) mask of measured frequencies, or None.
     """
 
     ctf: Tensor | None = None
     wedge: Tensor | None = None
 
     def at(self, images: slice) -> Observation:
-        """Return that of some images."""
+        """Return the observation of some images."""
         ctf, wedge = self
         return Observation(
             None if ctf is None else ctf[images], None if wedge is None else wedge[images]

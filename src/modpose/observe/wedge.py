@@ -1,15 +1,15 @@
-"""What a tilt series measures of a volume's Fourier transform, and what it misses.
+"""The measured part of a volume's Fourier transform in a tilt series, and the missing wedge.
 
-**Convention.**  The specimen is tilted about the y axis and seen along z.  At the tilt α it has
-been turned by the right-handed rotation R_y(α) about +y, so the image's transform is the central
-slice of the specimen's transform that contains the y axis and the direction (cos α, 0, sin α).
-Tilts from α₀ to α₁ therefore measure the frequencies whose angle atan(k_z / k_x) lies between
-them; what is left is a wedge about the z axis (two of them, mirror images through the origin).
-For a range that is the same on both sides, as ±60°, the sense of the tilt does not matter.
+**Convention.**  The specimen is tilted about the y axis and imaged along z.  The tilt α is the
+right-handed rotation R_y(α) about +y, so the image's transform is the central slice of the
+specimen's transform that contains the y axis and the direction (cos α, 0, sin α).  Tilts from α₀
+to α₁ therefore measure the frequencies with an angle atan(k_z / k_x) between them.  The rest is a
+wedge about the z axis (two wedges, mirror images through the origin).  For a symmetric range, such
+as ±60°, the direction of the tilt does not matter.
 
-In a volume whose object is posed, signal(x) = f(Rᵀ(x − t)), the wedge stays where it is: it
-belongs to the instrument.  A volume that was turned after the tomogram was made (extraction along
-a filament, say) carries its wedge with it, which is what ``rotation`` is for.
+The wedge belongs to the instrument: it does not move with the pose of the object.  If a volume was
+rotated after reconstruction (for example, extracted along a filament), its wedge rotates with it;
+use ``rotation`` for this.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from modpose.errors import InputError
 from modpose.geometry.grids import frequencies
 
 EDGE_DEG = 1e-3
-"""Frequencies this close to the edge of the wedge count as measured (rounding)."""
+"""Frequencies this close to the edge of the wedge count as measured (because of rounding)."""
 
 
 def check_tilt_range(tilt_range: Tensor, where: str = "wedge") -> None:
-    """Refuse tilt ranges (..., 2), degrees, that leave nothing measured or mean nothing."""
+    """Refuse tilt ranges (..., 2), degrees, that are impossible or measure nothing."""
     flat = tilt_range.reshape(-1, 2)
     low, high = flat.unbind(-1)
     bad = ~((low >= -90) & (low < high) & (high <= 90))  # NaN is bad too
@@ -43,7 +43,7 @@ def check_tilt_range(tilt_range: Tensor, where: str = "wedge") -> None:
 
 
 def is_measured(frequency: Tensor, tilt_range: Tensor) -> Tensor:
-    """Tell which frequencies lie outside the missing wedge.
+    """Return which frequencies lie outside the missing wedge.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ def is_measured(frequency: Tensor, tilt_range: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (...) bool.  The y axis, the origin with it, is measured at every tilt.
+        (...) bool.  The y axis and the origin are measured at every tilt.
     """
     x, z = frequency[..., 0], frequency[..., 2]
     angle = torch.rad2deg(torch.atan2(z, x))
-    angle = angle - 180 * torch.round(angle / 180)  # a line has no sense: [-90, 90]
+    angle = angle - 180 * torch.round(angle / 180)  # a line has no direction: [-90, 90]
     low, high = tilt_range[..., 0] - EDGE_DEG, tilt_range[..., 1] + EDGE_DEG
     inside = (angle >= low) & (angle <= high)
     upright = (90 - angle.abs()) < EDGE_DEG  # +90 and -90 are the same line
@@ -74,7 +74,7 @@ def wedge_mask(
     rotation: Tensor | None = None,
     rfft: bool = True,
 ) -> Tensor:
-    """Mark what was measured on the lattice of an unshifted FFT.
+    """Mark the measured frequencies on the lattice of an unshifted FFT.
 
     Parameters
     ----------
@@ -83,21 +83,21 @@ def wedge_mask(
     shape
         (D, H, W).
     rotation
-        (B, 3, 3) how each volume was turned after its tomogram was made; None for not at all.
-    rfft
-        Half of the last axis, as ``torch.fft.rfftn`` has it, or the whole.
+        (B, 3, 3) rotation of each volume after its reconstruction; None for no rotation.
+            rfft
+        Half of the last axis as in ``torch.fft.rfftn``, or all of it.
 
     Returns
     -------
     Tensor
-        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``: float32, 1 where measured,
-        0 in the wedge.  It equals its own mirror image through the origin, also where an even
-        side's highest frequency stands for both signs, so a filtered volume stays real.
+        (B, D, H, W // 2 + 1), or (B, D, H, W) with ``rfft=False``: float32, 1 where measured, 0 in
+        the wedge.  It is symmetric under reflection through the origin, also at the highest
+        frequency of an even side, so a filtered volume stays real.
 
     Raises
     ------
     InputError
-        Where a tilt range is not one, or nothing is measured.
+        If a tilt range is invalid, or nothing is measured.
     """
     if tilt_range.ndim != 2 or tilt_range.shape[1] != 2:
         found = tuple(tilt_range.shape)

@@ -68,8 +68,8 @@ class Subtomograms(Stack):
         The molecules.
     truth
         One row per volume: ``r00`` ... ``r22`` (signal(x) = f(Rᵀ(x − t))), ``shift_x``,
-        ``shift_y``, ``shift_z`` (voxels), ``class`` (from 0), ``template`` (the molecule's name) and, where a
-        molecule has a hinge, ``hinge_deg``, where one is made of blocks, ``elongation``.
+        ``shift_y``, ``shift_z`` (voxels), ``class`` (from 0), ``template`` (the molecule's name);
+        ``hinge_deg`` if a molecule has a hinge, ``elongation`` if one is made of blocks.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     scale
