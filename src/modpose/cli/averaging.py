@@ -11,11 +11,11 @@ import typer
 from modpose.cli.arguments import DataDir, Index, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
+from modpose.search.settings import AlignSettings
 
 with lazily():
     from modpose.data import source as sources
     from modpose.evaluate import pose_recovery
-    from modpose.search import alignment
     from modpose.search import run as subtomograms
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def align(
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    classes: Annotated[int, typer.Option(help="How many structures to tell apart.")] = 1,
+    classes: Annotated[
+        int, typer.Option(help="How many structures to tell apart.")
+    ] = AlignSettings.classes,
     box: Annotated[
         int | None, typer.Option(help="Fourier-crop volumes to this many voxels a side first.")
     ] = None,
@@ -41,7 +43,7 @@ def align(
     ] = None,
     max_shift: Annotated[
         float, typer.Option(help="Largest shift along an axis, voxels of the box.")
-    ] = 3.0,
+    ] = AlignSettings.max_shift_px,
     wedge: Annotated[
         str | None,
         typer.Option(
@@ -53,14 +55,18 @@ def align(
     invert: Annotated[
         bool, typer.Option("--invert", help="Molecules are darker than what is around them.")
     ] = False,
-    rounds: Annotated[int, typer.Option(help="Rounds of the search from a random start.")] = 40,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of the search from a random start.")
+    ] = AlignSettings.rounds,
     refine_rounds: Annotated[
         int, typer.Option(help="Rounds of refinement in two independent halves.")
-    ] = 10,
-    rotations: Annotated[int, typer.Option(help="Rotations of the search's grid.")] = 1000,
+    ] = AlignSettings.refine_rounds,
+    rotations: Annotated[
+        int, typer.Option(help="Rotations of the search's grid.")
+    ] = AlignSettings.rotations,
     motions: Annotated[
         int, typer.Option(help="How many principal motions to find within each class.")
-    ] = 0,
+    ] = AlignSettings.motions,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     datadir: DataDir = None,
     index: Index = None,
@@ -91,7 +97,7 @@ def align(
                 "nothing, expected a STAR or MRC file with a pixel size"
             )
         diameter *= (box or opened.stack.shape[0]) / opened.stack.shape[0] / opened.pixel_size
-    settings = alignment.AlignSettings(
+    settings = AlignSettings(
         classes=classes,
         box=box,
         mask_diameter_px=diameter,

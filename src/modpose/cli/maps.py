@@ -23,6 +23,7 @@ from modpose.cli.arguments import (
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import MOST_MAPS, check_resolution, check_whole
+from modpose.simulate.settings import ProjectionSettings
 
 with lazily():
     from modpose import backprojection
@@ -51,10 +52,14 @@ def projections(
             help="PDB or mmCIF files, each a class.  Without one, a built-in molecule.",
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="Number of images.")] = 5000,
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
-    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = 2.5,
-    snr: Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")] = 0.1,
+    images: Annotated[int, typer.Option(help="Number of images.")] = ProjectionSettings.n,
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = ProjectionSettings.box,
+    pixel_size: Annotated[
+        float, typer.Option(help="Angstrom a pixel.")
+    ] = ProjectionSettings.pixel_size,
+    snr: Annotated[
+        float, typer.Option(help="var(signal) / var(noise) inside the box.")
+    ] = ProjectionSettings.snr,
     states: Annotated[
         int | None,
         typer.Option(help="So many states of the built-in molecule (1 to 4), a mixture."),
@@ -82,18 +87,18 @@ def projections(
     ] = 10.0,
     shift: Annotated[
         float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
-    ] = 1.5,
+    ] = ProjectionSettings.shift_std_px,
     poses: PosesFile = None,
     rotation_error: Annotated[
         float, typer.Option(help="RMS error of the consensus rotations, degrees.")
-    ] = 0.0,
+    ] = ProjectionSettings.rotation_error_deg,
     shift_error: Annotated[
         float, typer.Option(help="Standard deviation of the error of their shifts, pixels.")
-    ] = 0.0,
+    ] = ProjectionSettings.shift_error_px,
     ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
     defocus: Annotated[
         tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
-    ] = (8000.0, 22000.0),
+    ] = ProjectionSettings.defocus_range,
     maps: Annotated[
         int, typer.Option(help="Write the true map of each class at so many hinge angles.")
     ] = 0,
@@ -114,7 +119,7 @@ def projections(
     """
     check_resolution("--resolution", resolution)
     check_whole("--maps", "the number", maps, 0, MOST_MAPS)
-    settings = simulator.ProjectionSettings(
+    settings = ProjectionSettings(
         n=images,
         box=box,
         pixel_size=pixel_size,

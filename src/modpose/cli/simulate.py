@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -12,13 +12,15 @@ from modpose.cli.arguments import Overwrite, simulate_app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import check_resolution
+from modpose.simulate.settings import CharacterSettings, HingeSettings
+from modpose.simulate.subtomogram_settings import Noise, Orientations, SnrOver, SubtomogramSettings
 
 with lazily():
     from modpose.files import writing
     from modpose.simulate import characters as letters
     from modpose.simulate import particles as hinged
     from modpose.simulate import species as kinds
-    from modpose.simulate import subtomogram_files, subtomogram_settings, tilt_series
+    from modpose.simulate import subtomogram_files, tilt_series
     from modpose.simulate import subtomograms as simulator
     from modpose.simulate import tetrominoes as cubes
 
@@ -26,19 +28,21 @@ with lazily():
 @simulate_app.command()
 def particles(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    images: Annotated[int, typer.Option(help="Number of images.")] = 3000,
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 40,
-    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = 4.0,
-    snr: Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")] = 0.5,
+    images: Annotated[int, typer.Option(help="Number of images.")] = HingeSettings.n,
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = HingeSettings.box,
+    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = HingeSettings.pixel_size,
+    snr: Annotated[
+        float, typer.Option(help="var(signal) / var(noise) inside the box.")
+    ] = HingeSettings.snr,
     hinge: Annotated[
         tuple[float, float], typer.Option(help="Smallest and largest hinge angle, degrees.")
-    ] = (-20.0, 20.0),
+    ] = HingeSettings.hinge_range_deg,
     shift: Annotated[
         float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
-    ] = 1.0,
+    ] = HingeSettings.shift_std_px,
     mirrored: Annotated[
         float, typer.Option(help="Fraction of the images that show the molecule mirrored.")
-    ] = 0.0,
+    ] = HingeSettings.mirrored,
     ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Overwrite = False,
@@ -51,7 +55,7 @@ def particles(
     \b
     modpose simulate particles -o demo --images 3000 --box 40 --snr 0.5
     """
-    settings = hinged.HingeSettings(
+    settings = HingeSettings(
         n=images,
         box=box,
         pixel_size=pixel_size,
@@ -77,7 +81,9 @@ def subtomograms(
             help="Molecules: PDB or mmCIF files.  Without one, assemblies of Gaussian blobs.",
         ),
     ] = None,
-    volumes: Annotated[int, typer.Option(help="Number of volumes, of all molecules.")] = 400,
+    volumes: Annotated[
+        int, typer.Option(help="Number of volumes, of all molecules.")
+    ] = SubtomogramSettings.n,
     assemblies: Annotated[
         int, typer.Option(help="How many built-in molecules, where no file is given.")
     ] = 1,
@@ -89,31 +95,35 @@ def subtomograms(
         str | None,
         typer.Option(metavar="A,B,...", help="Relative abundance of each molecule, as in 10,1."),
     ] = None,
-    box: Annotated[int, typer.Option(help="Side of the volumes, voxels.")] = 28,
-    pixel_size: Annotated[float, typer.Option(help="Angstrom a voxel.")] = 7.0,
+    box: Annotated[
+        int, typer.Option(help="Side of the volumes, voxels.")
+    ] = SubtomogramSettings.box,
+    pixel_size: Annotated[
+        float, typer.Option(help="Angstrom a voxel.")
+    ] = SubtomogramSettings.pixel_size,
     resolution: Annotated[
         float, typer.Option(help="Of the density made from atoms, angstrom.")
     ] = 15.0,
     tilt_range: Annotated[
         tuple[float, float],
         typer.Option(help="Smallest and largest tilt, degrees; the rest is the missing wedge."),
-    ] = (-60.0, 60.0),
+    ] = SubtomogramSettings.tilt_range_deg,
     max_shift: Annotated[
         float, typer.Option(help="Shifts are uniform up to this on each axis, voxels.")
-    ] = 2.0,
+    ] = SubtomogramSettings.max_shift_px,
     ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
     defocus: Annotated[
         tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
-    ] = (30000.0, 50000.0),
+    ] = SubtomogramSettings.defocus_range,
     noise: Annotated[
-        Literal["white", "wedge", "coloured", "none"],
+        Noise,
         typer.Option(help="Independent voxels; white outside the wedge; as in a tomogram; none."),
-    ] = "white",
-    snr: Annotated[float, typer.Option(help="var(signal) / var(noise).")] = 0.1,
+    ] = SubtomogramSettings.noise,
+    snr: Annotated[float, typer.Option(help="var(signal) / var(noise).")] = SubtomogramSettings.snr,
     snr_over: Annotated[
-        Literal["box", "tomogram"],
+        SnrOver,
         typer.Option(help="Where var(signal) is taken: in the box, or over 300 voxels a side."),
-    ] = "box",
+    ] = SubtomogramSettings.snr_over,
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare with tilt series that are projected back instead."),
@@ -131,7 +141,7 @@ def subtomograms(
     modpose simulate subtomograms -o clean *.pdb --box 64 --pixel-size 4 --resolution 10 \\
         --noise none --tilt-range -90 90 --max-shift 0
     """
-    settings = subtomogram_settings.SubtomogramSettings(
+    settings = SubtomogramSettings(
         n=volumes,
         box=box,
         pixel_size=pixel_size,
@@ -175,7 +185,7 @@ def tetrominoes(
         tuple[float, float], typer.Option(help="Smallest and largest factor of length.")
     ] = (1.0, 1.0),
     orientations: Annotated[
-        Literal["haar", "grid"],
+        Orientations,
         typer.Option(help="Uniform, or turns by tens of degrees about x, y and z."),
     ] = "haar",
     max_shift: Annotated[
@@ -201,7 +211,7 @@ def tetrominoes(
     modpose simulate tetrominoes -o unseen --volumes 100 --classes EL --seed 1
     modpose simulate tetrominoes -o noisy --snr 0.1 --max-shift 2 --tilt-range -60 60
     """
-    settings = subtomogram_settings.SubtomogramSettings(
+    settings = SubtomogramSettings(
         n=volumes,
         box=box,
         pixel_size=1.0,
@@ -225,17 +235,17 @@ def tetrominoes(
 @simulate_app.command()
 def alphanumeric(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    images: Annotated[int, typer.Option(help="Number of images.")] = 3000,
-    characters: Annotated[str, typer.Option(help="The classes, one after the other.")] = (
-        "aebdpijz2kxu"
-    ),
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
+    images: Annotated[int, typer.Option(help="Number of images.")] = CharacterSettings.n,
+    characters: Annotated[
+        str, typer.Option(help="The classes, one after the other.")
+    ] = CharacterSettings.characters,
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = CharacterSettings.box,
     max_angle: Annotated[
         int, typer.Option(help="Angles are whole degrees, smaller than this on either side.")
-    ] = 45,
+    ] = CharacterSettings.max_angle_deg,
     max_shift: Annotated[
         float, typer.Option(help="Shifts are uniform up to this on each axis, pixels.")
-    ] = 0.0,
+    ] = CharacterSettings.max_shift_px,
     grey: Annotated[bool, typer.Option("--grey", help="Smooth edges; else 0 and 1.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Overwrite = False,
@@ -249,7 +259,7 @@ def alphanumeric(
     modpose simulate alphanumeric -o known --characters abdeijzk --images 10000
     modpose simulate alphanumeric -o unseen --characters 2xp --images 300 --seed 1
     """
-    settings = letters.CharacterSettings(
+    settings = CharacterSettings(
         n=images,
         characters=characters,
         box=box,

@@ -21,6 +21,7 @@ from modpose.fourier.reference import make_references
 from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
+from modpose.search.settings import Schedule as Schedule
 from modpose.search.so3_climb import PosedVolumes, climb
 from modpose.search.so3_search import PoseHypotheses, search, shift_grid
 
@@ -40,37 +41,6 @@ EVERYWHERE = 6
 """Rounds that search all shifts."""
 ROTATION_STEP = 2.0
 """Step of the rotations in resolution elements at the rim of the mask."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how finely poses and classes are searched, then refined.
-
-    Attributes
-    ----------
-    rounds
-        Rounds of the search.
-    limits
-        Frequency limit of its first and last round, cycles a voxel.
-    rotations
-        Rotations of the grid.
-    hypotheses
-        Poses of a volume that are climbed, over all classes.
-    climb_steps
-        Steps of Gauss-Newton in a round.
-    refine_rounds
-        Rounds of refinement in two independent halves.
-    refine_limit
-        Highest frequency of the refinement, cycles a voxel; less where the halves disagree.
-    """
-
-    rounds: int = 40
-    limits: tuple[float, float] = (0.10, 0.25)
-    rotations: int = 1000
-    hypotheses: int = 4
-    climb_steps: int = 2
-    refine_rounds: int = 10
-    refine_limit: float = 0.4
 
 
 class Assignment(NamedTuple):

@@ -16,10 +16,10 @@ from modpose.data.particles import TRUTH
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
-from modpose.limits import check_data_set
 from modpose.observe.ctf_columns import CtfColumn
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
+from modpose.simulate.settings import HingeSettings as HingeSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,65 +27,6 @@ if TYPE_CHECKING:
 BEAM = np.array([0.0, 0.0, 1.0])
 CHUNK = 256
 """Images simulated per batch."""
-
-
-@dataclass(frozen=True)
-class HingeSettings:
-    """A data set of hinged particles.
-
-    The default hinge range is that of the 5HDB set of Bepler et al. 2019: 20 steps of about 2°.
-    """
-
-    n: int = 3000
-    """Number of images."""
-    box: int = 40
-    """Side of the images, pixels."""
-    pixel_size: float = 4.0
-    """Å per pixel."""
-    snr: float = 0.5
-    """var(signal) / var(noise) inside the box, after the CTF; one noise variance for the set."""
-    hinge_range_deg: tuple[float, float] = (-20.0, 20.0)
-    """The hinge angle is uniform between these."""
-    shift_std_px: float = 1.0
-    """Standard deviation of the shift on each axis, pixels."""
-    mirrored: float = 0.0
-    """Mean fraction of the images with an object that is mirrored before the rotation."""
-    ctf: bool = False
-    """Whether the microscope's contrast transfer function filters the images."""
-    defocus_range: tuple[float, float] = (8000.0, 20000.0)
-    """Smallest and largest mean defocus with ``ctf``, Å."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        expectations = (
-            ("n", self.n, self.n >= 1, "at least 1"),
-            ("box", self.box, self.box >= 8, "at least 8 pixels"),
-            ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
-            ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
-            ("shift_std_px", self.shift_std_px, 0 <= self.shift_std_px < math.inf, "0 or more"),
-            ("mirrored", self.mirrored, 0 <= self.mirrored <= 1, "0 to 1"),
-            ("hinge_range_deg", self.hinge_range_deg, *_ordered(self.hinge_range_deg)),
-            ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-        )
-        for name, value, good, expected in expectations:
-            if not good:
-                raise InputError.of("simulate", name, value, expected)
-        check_data_set(
-            "simulate",
-            n=self.n,
-            box=self.box,
-            seed=self.seed,
-            pixel_size=self.pixel_size,
-            snr=self.snr,
-            lengths=(self.shift_std_px, *self.hinge_range_deg, *self.defocus_range),
-        )
-
-
-def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
-    good = len(limits) == 2 and all(map(math.isfinite, limits)) and limits[0] <= limits[1]
-    return good, "two finite numbers, the smaller first"
 
 
 @dataclass(frozen=True)

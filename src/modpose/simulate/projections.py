@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
-from modpose.limits import check_data_set
 from modpose.simulate import microscope
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.molecules import density, project
+from modpose.simulate.settings import ProjectionSettings as ProjectionSettings
 from modpose.simulate.views import haar_rotations
 
 if TYPE_CHECKING:
@@ -33,68 +33,6 @@ Images = NDArray[np.float32]
 CHUNK_BYTES = 2**26
 """Largest memory for the profiles of the atoms, bytes."""
 BUILT_IN_HINGE = (-30.0, 30.0)
-
-
-@dataclass(frozen=True)
-class ProjectionSettings:
-    """A data set of projections."""
-
-    n: int = 5000
-    """Number of images."""
-    box: int = 64
-    """Side of the images, pixels."""
-    pixel_size: float = 2.5
-    """Å per pixel."""
-    snr: float = 0.1
-    """var(signal) / var(noise) inside the box, after the CTF; one noise variance for the set."""
-    hinge_range_deg: tuple[float, float] | None = None
-    """The hinge angle is uniform between these; None takes the molecule's own range."""
-    abundances: tuple[float, ...] | None = None
-    """Relative abundance of each class; None: equal."""
-    shift_std_px: float = 1.5
-    """Standard deviation of the shift on each axis, pixels."""
-    ctf: bool = False
-    """Whether the microscope's contrast transfer function filters the images."""
-    defocus_range: tuple[float, float] = (8000.0, 22000.0)
-    """Smallest and largest mean defocus with ``ctf``, Å."""
-    rotation_error_deg: float = 0.0
-    """RMS error of the consensus rotations, degrees."""
-    shift_error_px: float = 0.0
-    """Standard deviation of the error of the consensus shifts on each axis, pixels."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        positive, least = "more than 0", "0 or more"
-        for name, good, expected in (
-            ("n", self.n >= 1, "at least 1"),
-            ("box", self.box >= 8, "at least 8 pixels"),
-            ("pixel_size", 0 < self.pixel_size < math.inf, positive),
-            ("snr", 0 < self.snr < math.inf, positive),
-            ("hinge_range_deg", _ordered(self.hinge_range_deg), "two numbers, the smaller first"),
-            ("abundances", all(0 < a < 1e9 for a in self.abundances or ()), "positive numbers"),
-            ("shift_std_px", 0 <= self.shift_std_px < math.inf, least),
-            ("defocus_range", _ordered(self.defocus_range), "two numbers, the smaller first"),
-            ("rotation_error_deg", 0 <= self.rotation_error_deg <= 180, "0 to 180"),
-            ("shift_error_px", 0 <= self.shift_error_px < math.inf, least),
-            ("seed", self.seed >= 0, least),
-        ):
-            if not good:
-                raise InputError.of("projections", name, getattr(self, name), expected)
-        lengths = (self.shift_std_px, self.shift_error_px, *self.defocus_range)
-        check_data_set(
-            "projections",
-            n=self.n,
-            box=self.box,
-            seed=self.seed,
-            pixel_size=self.pixel_size,
-            snr=self.snr,
-            lengths=lengths,
-        )
-
-
-def _ordered(limits: tuple[float, float] | None) -> bool:
-    return limits is None or (all(map(math.isfinite, limits)) and limits[0] <= limits[1])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from modpose.errors import InputError
 from modpose.limits import check_data_set
+from modpose.simulate.settings import ordered
 
 Noise = Literal["white", "wedge", "coloured", "none"]
 SnrOver = Literal["box", "tomogram"]
@@ -76,7 +77,7 @@ class SubtomogramSettings:
             ("snr_over", self.snr_over, self.snr_over in get_args(SnrOver), "box or tomogram"),
             ("tilt_range_deg", self.tilt_range_deg, -90 <= low < high <= 90, tilts),
             ("max_shift_px", self.max_shift_px, 0 <= self.max_shift_px < math.inf, "0 or more"),
-            ("defocus_range", self.defocus_range, *_ordered(self.defocus_range)),
+            ("defocus_range", self.defocus_range, *ordered(self.defocus_range)),
             ("noise", self.noise, self.noise in get_args(Noise), "white, wedge, coloured or none"),
             (
                 "abundances",
@@ -84,8 +85,8 @@ class SubtomogramSettings:
                 all(finite(a) and a > 0 for a in shares),
                 "positive numbers",
             ),
-            ("hinge_range_deg", hinge, *_ordered(hinge)),
-            ("elongation_range", longer, longer[0] > 0 and _ordered(longer)[0], factors),
+            ("hinge_range_deg", hinge, *ordered(hinge)),
+            ("elongation_range", longer, longer[0] > 0 and ordered(longer)[0], factors),
             ("orientations", self.orientations, self.orientations in turns, "haar or grid"),
             ("seed", self.seed, self.seed >= 0, "0 or more"),
         )
@@ -103,8 +104,3 @@ class SubtomogramSettings:
             lengths=(self.max_shift_px, *hinge, *self.defocus_range),
             held=False,
         )
-
-
-def _ordered(limits: tuple[float, float]) -> tuple[bool, str]:
-    good = all(map(math.isfinite, limits)) and limits[0] <= limits[1]
-    return good, "two finite numbers, the smaller first"
