@@ -130,7 +130,7 @@ def resolve(
         An option does not exist (near ones are listed) or a value is out of range.
     """
     config = parse_config(dict(base), "the recipe")
-    values = config.model_dump(mode="json")
+    values = merge(config.model_dump(mode="json"), dict(base))  # 1/z_dim follows later layers
     if file is not None:
         values = merge(values, {**read_yaml(file), "recipe": config.recipe})
         config = _parse(values, str(file))

@@ -15,6 +15,7 @@ from modpose.errors import InputError
 from modpose.model.build import build_vae
 from modpose.model.encoders.table import TableEncoder
 from modpose.nn.perceptron import ResidualLayer
+from modpose.options import resolve
 from modpose.recipes import recipe_config
 from modpose.train.loop import set_up
 
@@ -39,6 +40,14 @@ def test_the_kl_is_weighted_by_one_over_the_dimensions_of_content(recipe: str) -
     assert config_of(recipe).train.beta.end == 1 / 8
     assert config_of(recipe, "model.z_dim=0").train.beta.end == 1
     assert config_of(recipe, "model.z_dim=2", "train.beta.end=0.5").train.beta.end == 0.5
+
+
+def test_the_weight_follows_the_dimensions_that_flags_and_assignments_give() -> None:
+    base = recipe_config("cryodrgn")
+    assert resolve(base, flags={"--z-dim": ("model.z_dim", 2)}).train.beta.end == 1 / 2
+    assert resolve(base, assignments=["model.z_dim=4"]).train.beta.end == 1 / 4
+    chosen = ["train.beta.end=0.3", "model.z_dim=4"]
+    assert resolve(base, assignments=chosen).train.beta.end == 0.3
 
 
 def test_the_resolved_weight_is_a_number() -> None:
