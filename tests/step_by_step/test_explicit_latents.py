@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modpose.config import Config
+from modpose.model.image_rows import ImageRows
 from modpose.options import resolve
 from modpose.recipes import recipe_config
 from tests.step_by_step.replaying import AGREE, Recorded, apart, replay
@@ -19,7 +20,7 @@ from tools.record_steps.recording import normal_noise
 from tools.record_steps.slices import HIDDEN, Z_DIM
 
 
-class LogVariances(nn.Embedding):
+class LogVariances(ImageRows):
     """Rows of means and log variances, read as means and log standard deviations."""
 
     def forward(self, index: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def test_two_hundred_steps_have_the_losses_of_the_authors_program(
     recorded, config = Recorded("explicit_latents"), small_recipe()
     vae = model_of_slices(recorded, config)
     rows = [recorded[f"table/{part}_embed.weight"] for part in ("zmu", "zvar")]
-    table = LogVariances(*vae.encoder.rows.weight.shape, sparse=True)
+    table = LogVariances(*vae.encoder.rows.weight.shape, config.model.encoder.lr)
     table.weight.data = torch.cat(rows, dim=1)
     vae.encoder.rows = table
     count = int(vae.projection.weight.sum())
