@@ -26,7 +26,7 @@ LAYERS = (
     ("data",),
     ("fourier",),
     ("backprojection", "simulate", "affinity"),
-    ("run",),
+    ("run", "jobs"),
     ("alarms", "suggest"),
     ("search", "model"),
     ("infer",),

@@ -47,10 +47,7 @@ def write_curve(curve: FscCurve, path: Path, overwrite: bool = False) -> None:
     """Write a table of shells: cycles a pixel, Å (where known), correlation."""
     import pandas as pd
 
-    columns = {"cycles_per_px": curve.frequency}
-    if curve.pixel_size is not None:
-        columns["resolution_A"] = curve.pixel_size / curve.frequency
-    text = pd.DataFrame(columns | {"fsc": curve.correlation}).to_csv(index=False).encode()
+    text = pd.DataFrame(curve.columns()).to_csv(index=False).encode()
     replace_atomically(path, lambda file: file.write(text), overwrite)
 
 

@@ -20,6 +20,7 @@ from modpose.fourier.shells import Shells, make_shells
 from modpose.geometry.windows import soft_window
 
 Floats = NDArray[np.float64]
+Volume = NDArray[np.float32]
 
 HALF_MAPS, KNOWN = 0.143, 0.5
 """Thresholds: between two half maps (Rosenthal & Henderson 2003), and against a known map."""
@@ -77,6 +78,13 @@ class FscCurve:
         has it, is half of this.
         """
         return float(self.correlation[self.frequency <= limit + 1e-9].mean())
+
+    def columns(self) -> dict[str, Floats]:
+        """Return a table of shells: cycles a pixel, Å (where known), correlation."""
+        found = {"cycles_per_px": self.frequency}
+        if self.pixel_size is not None:
+            found["resolution_A"] = self.pixel_size / self.frequency
+        return found | {"fsc": self.correlation}
 
     def sentence(self, threshold: float) -> str:
         """Say at which resolution the curve falls below a threshold."""
@@ -137,6 +145,19 @@ def fsc_of_files(
     InputError
         Where a file is not one map, or pixel sizes or shapes differ.
     """
+    return fsc(*read_pair(a, b, mask, radius))
+
+
+def read_pair(
+    a: Path, b: Path, mask: Path | None = None, radius: float | None = None
+) -> tuple[Volume, Volume, Volume | None, float | None]:
+    """Read two maps, the mask that both are seen in, or a soft ball, and their pixel size in Å.
+
+    Raises
+    ------
+    InputError
+        Where a file is not one map, or pixel sizes differ.
+    """
     if mask is not None and radius is not None:
         raise InputError("fsc: --mask and --radius are given, expected one of the two")
     if radius is not None and not 0 < radius <= 2:
@@ -147,8 +168,8 @@ def fsc_of_files(
         raise InputError.of("fsc", "the pixel size", found, "one")
     weight = None if mask is None else read_map(mask)[0]
     if radius is not None:
-        weight = soft_window(first.shape, radius - EDGE, radius)
-    return fsc(first, second, weight, size or other)
+        weight = soft_window(first.shape, radius - EDGE, radius).astype(np.float32)
+    return first, second, weight, size or other
 
 
 def read_map(path: Path) -> tuple[NDArray[np.float32], float | None]:
