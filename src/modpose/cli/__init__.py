@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import typer
 
-from modpose.cli import affinity, averaging, experiment, fitting, maps, runs, simulate
+from modpose.cli import affinity, averaging, experiment, fitting, jobs, maps, runs, simulate
 from modpose.cli.arguments import app
 from modpose.cli.signals import Interrupted, exit_code, signals_interrupt
 from modpose.errors import InputError, TrainingError
@@ -24,6 +24,7 @@ __all__ = [
     "averaging",
     "experiment",
     "fitting",
+    "jobs",
     "main",
     "maps",
     "run_and_exit",

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+JOBS = "modpose.cli.jobs"
+"""Verbs of this module are a group of their own in the help."""
+
+
+class Groups(TyperGroup):
+    """The verbs, those on maps, stacks and tables under a heading of their own."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs, group by group."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for heading, wanted in (("Commands", False), ("Maps, stacks and tables", True)):
+            rows = [
+                (name, command.get_short_help_str(width))
+                for name, command in self.commands.items()
+                if (getattr(command.callback, "__module__", "") == JOBS) is wanted
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="modpose",
+    cls=Groups,
     help="Images modulo pose: learn what an object is, apart from its rotation and shift.",
     epilog="A first run:  modpose fit particles.star -o run && modpose report run",
     add_completion=False,

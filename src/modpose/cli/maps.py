@@ -259,48 +259,6 @@ def backproject(
     typer.echo(f"wrote {out / 'map.mrc'}")
 
 
-@app.command("fsc")
-def fsc_verb(
-    first: Annotated[Path, typer.Argument(metavar="A.mrc", help="A map.")],
-    second: Annotated[Path, typer.Argument(metavar="B.mrc", help="A map of the same size.")],
-    mask: Annotated[
-        Path | None, typer.Option(metavar="MRC", help="Multiply both with this map first.")
-    ] = None,
-    radius: Annotated[
-        float | None,
-        typer.Option(help="Multiply both with a soft ball of this radius, in half boxes."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="CSV", help="The curve, as a table.")
-    ] = None,
-    figure: Annotated[Path | None, typer.Option(metavar="PNG", help="The curve, drawn.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Compare two maps by Fourier shell correlation: resolution at 0.143 and 0.5, mean.
-
-    \b
-    modpose fsc half1.mrc half2.mrc --radius 0.85
-    modpose fsc map.mrc truth.mrc --mask mask.mrc -o fsc.csv --figure fsc.png
-    """
-    outputs = [path for path in (out, figure) if path is not None]
-    writing.check_outputs(
-        outputs, overwrite, [path for path in (first, second, mask) if path is not None]
-    )
-    curve = curves.fsc_of_files(first, second, mask, radius)
-    for threshold in (curves.HALF_MAPS, curves.KNOWN):
-        typer.echo(curve.sentence(threshold))
-    typer.echo(f"mean FSC up to Nyquist: {curve.area():.4f}")
-    with writing.all_or_nothing() as place:
-        if out is not None:
-            map_files.write_curve(curve, place(out))
-        if figure is not None:
-            map_files.draw_curve(
-                {f"{first.name}, {second.name}": curve}, place(figure), curves.HALF_MAPS
-            )
-    for path in outputs:
-        typer.echo(f"wrote {path}")
-
-
 @app.command()
 def score(
     run: RunFolder,

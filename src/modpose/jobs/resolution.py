@@ -96,6 +96,15 @@ class Resolution:
     beyond: int | None = None
     cones: Cones | None = None
 
+    def curves(self, name: str) -> dict[str, FscCurve]:
+        """Return the curves to draw, the one that counts first, under ``name``."""
+        found = {name: self.curve}
+        if self.masked is not None and self.randomised is not None:
+            found |= {"not corrected": self.masked, "random phases": self.randomised}
+        if self.masked is not None:
+            found["whole maps"] = self.unmasked
+        return found
+
     def lines(self) -> list[str]:
         """Say what was done, and how much the resolution differs with direction."""
         found = []
