@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from modpose.cli import app
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError
-from modpose.fourier.fsc import fsc, soft_sphere
+from modpose.fourier.fsc import fsc
+from modpose.geometry.windows import soft_window
 from modpose.jobs.curve_files import write_resolution
 from modpose.jobs.resolution import half_sphere, resolution, with_random_phases
 
@@ -54,7 +55,7 @@ def test_random_phases_keep_amplitudes_and_leave_low_shells_alone() -> None:
 
 def test_what_a_tight_mask_adds_is_taken_off() -> None:
     a, b = halves()
-    mask = soft_sphere(BOX, 0.45, 0.05)  # tight: it correlates neighbouring shells' noise
+    mask = soft_window((BOX,) * 3, 0.4, 0.45)  # tight: it correlates neighbouring shells' noise
     found = resolution(a, b, mask, 2.0, randomise=True)
     assert found.beyond is not None
     assert found.masked is not None
@@ -100,7 +101,7 @@ def test_cones_together_are_the_whole() -> None:
 
 def test_curves_as_table_xml_and_star(tmp_path: Path) -> None:
     a, b = halves()
-    found = resolution(a, b, soft_sphere(BOX, 0.8), 1.5, randomise=True, cones=20)
+    found = resolution(a, b, soft_window((BOX,) * 3, 0.7, 0.8), 1.5, randomise=True, cones=20)
     for suffix in (".csv", ".xml", ".star"):
         write_resolution(found, tmp_path / f"fsc{suffix}")
     table = pd.read_csv(tmp_path / "fsc.csv")
@@ -131,7 +132,7 @@ def test_bad_questions_are_refused() -> None:
     with pytest.raises(InputError, match="without a mask, expected --mask"):
         resolution(a, b, randomise=True)
     with pytest.raises(InputError, match="smallest FSC is 1, expected maps whose FSC falls below"):
-        resolution(a, a, soft_sphere(BOX, 0.8), randomise=True)
+        resolution(a, a, soft_window((BOX,) * 3, 0.7, 0.8), randomise=True)
     with pytest.raises(InputError, match="a cone is 3 of 95 degrees"):
         resolution(a, b, cones=3, cone_deg=95)
 
