@@ -127,7 +127,8 @@ def report_poses(
     print(
         f"rotation against the twin: median {np.median(np.abs(errors)):.2f} degrees, resultant "
         f"{metrics.resultant_length(firm):.3f} (2-7, 9), {every.resultant:.3f} (all); by digit "
-        f"{digits}"
+        f"{digits}; circular correlation (Jammalamadaka & SenGupta, ill-conditioned for uniform "
+        f"angles) {metrics.circular_correlation(errors + angle, angle):.3f}"
     )
     print(
         f"shift: r {metrics.pearson(found.shift[:, 0], shift[:, 0]):.3f}, "

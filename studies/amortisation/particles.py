@@ -51,7 +51,13 @@ class Control:
 _SMALL = {"model": {"z_dim": 2, "encoder": {"depth": 3}}}
 """Two layers in the authors' words: a first one, and two residual ones."""
 _ZERO = {"init": "zeros"}
+_NULL = {"init": "random", "mean": 0.0, "spread": 0.0, "log_std": 0.0, "log_std_spread": 0.0}
 CONTROLS: dict[str, Control] = {
+    "null": Control(
+        "null: one volume for all images",
+        "vlt",
+        {"model": {"encoder": _NULL | {"frozen": True}}},
+    ),
     "encoder": Control("encoder (cryoDRGN)", "cryodrgn"),
     "aligned": Control(
         "encoder, image seen through its pose",
@@ -81,7 +87,7 @@ CONTROLS: dict[str, Control] = {
     "small": Control("encoder 2 x 256, z = 2", "cryodrgn", _SMALL),
     "small-twin": Control("evil twin, 2 x 256, z = 2", "evil-twin", _SMALL),
 }
-"""Appendix C; the first is the baseline."""
+"""Appendix C.  The null model's content is that of the prior for every image, and costs nothing."""
 MOVED = ("encoder", "aligned", "posed")
 """Those whose images are moved."""
 
@@ -113,7 +119,9 @@ def prepare_controls(setting: Setting) -> Study:
             sample.description,
             "ELBO and KL in nats an image. *Gap*: what refining each image's own posterior by "
             "gradient gains, the amortisation gap, on images fitted to and on others; a table says "
-            "nothing of others, which are fitted by refining alone.",
+            "nothing of others, which are fitted by refining alone. *Null*: a table whose rows all "
+            "stay at the prior, so that the network can draw one volume alone; a model whose bound "
+            "on fitted images is not above that has found nothing that moves.",
         ],
         list(fits.values()),
         lambda results, page: _show_controls(setting, results, page),

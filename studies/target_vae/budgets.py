@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modpose.config import merge
+from modpose.recipes.recipe import PER_PIXEL
 from studies.common.study import Budget, Options
 
 BY_TIME = 1_000_000
@@ -285,8 +286,6 @@ _PRINTED: Mapping[str, tuple[str, Options]] = {
     "vae": ("vae", {"train": {"lr": 2e-4}}),
     "beta-vae": ("beta-vae", {"train": {"lr": 2e-4}}),
 }
-_DEEP: Options = {"model": {"field": {"depth": 6}}}
-"""The paper's decoder for particles."""
 _OURS: Options = {"train": {"schedule": "cosine"}}
 """The baselines' recipes alone have another schedule."""
 _SMALL: Mapping[str, Options] = {
@@ -322,7 +321,7 @@ def configured(
     if plan.as_printed:
         recipe, training = _PRINTED.get(contender.recipe, (contender.recipe, {}))
         if particles and contender.recipe == "target-vae":
-            training = merge(dict(training), dict(_DEEP))
+            recipe = "target-vae-particles-paper"
     options: dict[str, Any] = {
         "data": {"val_fraction": 0.05},
         "model": {"z_dim": contender.z_dim},
@@ -335,4 +334,7 @@ def configured(
         model = {name: value for name, value in model.items() if name not in ("rotation", "shift")}
     for laid in (training, contender.options, {**more, "model": model}):
         options = merge(options, dict(laid))
+    measured = options["model"].get("likelihood", {}).get("kind") == "gaussian"
+    if plan.as_printed and contender.recipe == "target-vae" and measured:
+        options = merge(options, {"model": {"likelihood": PER_PIXEL}})
     return recipe, options

@@ -19,6 +19,7 @@ from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
 from studies import amortisation
 from studies.amortisation.moves import SHIFT, SHIFT_5, TURN, Displacement, Move
+from studies.common.null import LABEL
 
 
 def project(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -83,8 +84,9 @@ def rows(folder, name: str) -> list[dict[str, str]]:
 
 def test_the_whole_experiment_runs_under_the_smoke_budget(smoke):
     assert len(rows(smoke, "moves")) == 12
-    assert len(rows(smoke, "controls")) == 13
-    assert len(rows(smoke, "digits")) == 5
+    assert len(rows(smoke, "controls")) == 14
+    assert len(rows(smoke, "digits")) == 6
+    assert rows(smoke, "digits")[-1]["model"] == LABEL
     assert len(rows(smoke, "digits-moves")) == 8
     assert len(rows(smoke, "ranking")) == 18
     for name in ("figure-10", "figure-14"):
@@ -102,8 +104,9 @@ def test_controls_say_what_they_should(smoke):
         assert np.isfinite(float(row["ELBO, fitted"]))
         assert np.isfinite(float(row["ELBO, held out"]))
         assert float(row["gap, fitted"]) >= 0
-        held_out = row["gap, held out"]
-        assert held_out == "" if row["model"].startswith("table") else float(held_out) >= 0
+        held_out, table = row["gap, held out"], row["model"].startswith(("table", "null"))
+        assert held_out == "" if table else float(held_out) >= 0
+    assert float(found["null: one volume for all images"]["KL, fitted"]) == 0
 
 
 def test_the_ranking_scores_what_each_set_has(smoke):
@@ -120,7 +123,7 @@ def test_the_ranking_scores_what_each_set_has(smoke):
 def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):
     runs = smoke / "runs"
     before = {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
-    assert len(before) == 30
+    assert len(before) == 31
     amortisation.run("smoke", smoke, seed=1, only="digits")
     assert before == {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
     with pytest.raises(InputError, match="seed"):
