@@ -22,16 +22,11 @@ from benchmarks.digits import FAR, Images
 from modpose import PoseModel
 from modpose.config import merge, set_option
 from modpose.evaluate import metrics
-from modpose.evaluate.equivariance import (
-    RotationErrors,
-    by_label,
-    turned_consistency,
-    twin_angle_errors,
-    twin_shift_errors,
-)
+from modpose.evaluate.equivariance import RotationErrors, twin_angle_errors, twin_shift_errors
 from modpose.infer.clustering import Method, cluster
 from modpose.infer.encoded import Encoded
 from modpose.simulate.digits import transform
+from studies.common.equivariance import by_label, turned_consistency
 from studies.target_vae.digit_tables import ASYMMETRIC
 
 CONSISTENCY_IMAGES = 40

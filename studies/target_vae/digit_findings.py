@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.evaluate import metrics
-from modpose.evaluate.equivariance import infer_poses, twin_angle_errors, twin_shift_errors
+from modpose.evaluate.equivariance import twin_angle_errors, twin_shift_errors
 from modpose.infer.latents import content_of_table
+from studies.common.equivariance import infer_poses
 from studies.common.study import Result
 from studies.target_vae.budgets import Contender
 from studies.target_vae.common import (

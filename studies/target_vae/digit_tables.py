@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modpose.evaluate import metrics
-from modpose.evaluate.equivariance import (
-    RotationErrors,
-    by_label,
-    measure_equivariance,
-    turned_consistency,
-)
+from modpose.evaluate.equivariance import RotationErrors
 from modpose.evaluate.symmetry import symmetry
 from modpose.geometry.degrees import wrap_deg
 from modpose.plot.grids import as_pictures
+from studies.common.equivariance import by_label, measure_equivariance, turned_consistency
 from studies.common.page import Page, Row
 from studies.target_vae import figures
 from studies.target_vae.budgets import Contender

@@ -11,10 +11,10 @@ import pandas as pd
 
 from modpose.data.dataset import split
 from modpose.evaluate import metrics
-from modpose.evaluate.equivariance import measure_equivariance
 from modpose.infer.latents import content_of_table
 from modpose.plot.grids import Floats, as_pictures
 from studies.common.conduct import Study
+from studies.common.equivariance import measure_equivariance
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample
 from studies.common.study import Result

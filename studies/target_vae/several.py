@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.evaluate.equivariance import RotationErrors, infer_poses, twin_angle_errors
+from modpose.evaluate.equivariance import RotationErrors, twin_angle_errors
 from modpose.geometry.degrees import wrap_deg
 from modpose.plot.grids import Floats
 from studies.common import plots
 from studies.common.conduct import Study
+from studies.common.equivariance import infer_poses
 from studies.common.page import Page, Row
 from studies.common.study import Result
 from studies.target_vae.budgets import Contender

@@ -10,21 +10,23 @@ from hypothesis import strategies as st
 
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
-from modpose.evaluate import equivariance
 from modpose.evaluate.equivariance import (
     Poses,
     RotationErrors,
-    by_label,
-    consistency_errors,
-    infer_poses,
-    measure_equivariance,
     move,
-    turned_consistency,
     twin_angle_errors,
     twin_shift_errors,
 )
 from modpose.evaluate.symmetry import fold_deg, symmetry
 from modpose.simulate.digits import glyphs, transform
+from studies.common import equivariance
+from studies.common.equivariance import (
+    by_label,
+    consistency_errors,
+    infer_poses,
+    measure_equivariance,
+    turned_consistency,
+)
 
 ANGLES = st.floats(-720, 720)
 

@@ -18,11 +18,11 @@ from modpose import InputError, PoseModel
 from modpose.cli import main
 from modpose.config import ModelConfig, merge
 from modpose.distributions.normal import DiagonalNormal
-from modpose.evaluate.equivariance import infer_poses
 from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import rotation_2d
 from modpose.infer.copies import consensus, even_turns, read_copies
 from modpose.model.posterior import LatentLayout, Posterior
+from studies.common.equivariance import infer_poses
 
 COPIES = 4
 SMALL: dict[str, Any] = {

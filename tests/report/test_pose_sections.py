@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modpose import Run, fit_run, open_source
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
+from modpose.evaluate.equivariance import Followed, Move, follow, infer_batch
 from modpose.model.build import build_vae
 from modpose.model.encoders.encoder import Encoder
 from modpose.model.latents import Latents
@@ -24,7 +25,7 @@ from modpose.plot import figures
 from modpose.plot.figures import DisplayStyle
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report
-from modpose.report.equivariance import equivariance, follow, infer, moved, shift_of
+from modpose.report.equivariance import equivariance, moved, shift_of
 from modpose.report.material import ReportData
 from modpose.report.probe import Probe, choose_probe, classes_of, spread_rows
 from modpose.report.symmetry import find_modes, most_ambiguous, second_way_up, symmetry
@@ -182,8 +183,8 @@ class Moments(nn.Module):
     def __init__(self, lag: float = 1.0, rotation: str = "uniform", std: float | None = 2.0):
         super().__init__()
         self.lag, self.encoder = lag, Encoder()
-        prior = SimpleNamespace(prior=rotation)
-        self.layout = SimpleNamespace(rotation=prior, shift_std=std, z_dim=2)
+        turns, moves = (SimpleNamespace(inferred=on) for on in (rotation != "none", bool(std)))
+        self.layout = SimpleNamespace(rotation=turns, shift=moves, z_dim=2)
 
     def posterior(self, batch: Batch) -> SimpleNamespace:
         image = (batch.image if batch.twin is None else batch.twin)[:, 0]
@@ -213,12 +214,16 @@ def moments_material(vae: Any, n: int = 9) -> ReportData:
     return replace(base, probe=Probe(vae, batch, np.arange(n), np.full(n, "all images")))
 
 
+def followed(probe: Probe, ways: list[Move]) -> Followed:
+    still = infer_batch(probe.vae, probe.batch)
+    return follow(still, ways, lambda way: infer_batch(probe.vae, moved(probe, way)))
+
+
 def test_moments_follow_every_move() -> None:
     made = moments_material(Moments())
     assert made.probe is not None
-    still = infer(made.probe, made.probe.batch)
     ways = [(70.0, (0.0, 0.0)), (0.0, (8.0, 0.0)), (200.0, (-3.0, 5.0))]
-    found = follow(made.probe, still, ways)
+    found = followed(made.probe, ways)
     assert found.angle_deg.shape == found.content.shape == (3, 9)
     assert np.abs(found.angle_deg).max() < 0.5
     assert found.shift_length.max() < 0.02
@@ -237,6 +242,19 @@ def test_the_section_gives_the_numbers() -> None:
     assert all(row[-1] for row in section.table)  # every number is explained
     assert "rotated in steps of 10° and shifted by ±8 px" in section.caption
     assert [picture.name for picture in section.pictures] == ["equivariance.png"]
+
+
+def test_a_shift_that_does_not_follow_has_the_error_of_the_move() -> None:
+    class Still(Moments):
+        def posterior(self, batch: Batch) -> SimpleNamespace:
+            best = super().posterior(batch).best()
+            fixed = best._replace(shift=torch.zeros_like(best.shift))
+            return SimpleNamespace(best=lambda: fixed)
+
+    section = equivariance(moments_material(Still()))
+    assert section is not None
+    rows = {row[0]: row[1:] for row in section.table}
+    assert rows["error of the shift, RMSE"][1] == "8.00 px"
 
 
 def test_errors_count_modulo_the_symmetry_of_the_class() -> None:
@@ -277,7 +295,7 @@ def test_an_evil_twin_is_probed_with_its_twin() -> None:
     assert made.probe is not None
     twins = made.probe.batch.image.roll(1, 0)
     probe = replace(made.probe, batch=replace(made.probe.batch, twin=twins))
-    found = follow(probe, infer(probe, probe.batch), [(70.0, (0.0, 0.0))])
+    found = followed(probe, [(70.0, (0.0, 0.0))])
     assert np.allclose(found.angle_deg, -70) and found.content.max() == 0
 
 

@@ -125,7 +125,7 @@ def test_started_again_it_fits_and_infers_nothing(
     monkeypatch.setattr(study, "fit_run", refuse)
     monkeypatch.setattr(study, "resume_run", refuse)
     monkeypatch.setattr(samples, "write_sample", refuse)
-    monkeypatch.setattr("modpose.evaluate.equivariance.move", refuse)
+    monkeypatch.setattr("studies.common.equivariance.move", refuse)
     target_vae.run("smoke", smoke, 3, data=galaxies, only="ablation")
     assert (smoke / "index.md").read_text() == page
     assert {p: p.read_bytes() for p in (smoke / "tables").iterdir()} == before

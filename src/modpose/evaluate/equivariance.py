@@ -8,27 +8,26 @@ object does not count.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from modpose.data.batches import Batch
-from modpose.errors import InputError
-from modpose.evaluate.metrics import circular_rmse_deg, resultant_length, shift_rmse_px
+from modpose.evaluate.metrics import circular_rmse_deg, resultant_length
 from modpose.geometry.degrees import wrap_deg
 from modpose.geometry.rotations import wrap
-from modpose.infer.copies import check_copies, picked, read_copies
-from modpose.progress import Progress
 
 if TYPE_CHECKING:
-    from modpose.estimator import PoseModel
+    from modpose.data.batches import Batch
+    from modpose.model.vae import Vae
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
+Move = tuple[float, tuple[float, float]]
+"""Degrees, and pixels along x and y."""
 
 # --- errors of rotation -----------------------------------------------------------------------
 
@@ -107,46 +106,6 @@ def turn_vectors(vectors: ArrayLike, angle_deg: ArrayLike) -> Array:
     return turned
 
 
-def by_label(errors: ArrayLike, labels: ArrayLike) -> dict[Hashable, RotationErrors]:
-    """Summarise the errors of each class.
-
-    Parameters
-    ----------
-    errors
-        (N,) or (N, K) degrees.
-    labels
-        (N,) classes.
-
-    Returns
-    -------
-    dict
-        Class → its errors, in the order of the classes.
-    """
-    values, names = np.asarray(errors, float), np.asarray(labels)
-    if len(values) != len(names):
-        raise ValueError(f"{len(values)} rows of errors have {len(names)} labels")
-    return {name.item(): RotationErrors.of(values[names == name]) for name in np.unique(names)}
-
-
-def consistency_errors(turned: ArrayLike, unturned: ArrayLike, angles_deg: ArrayLike) -> Array:
-    """Return what each of K rotations of an image is off by, (N, K) degrees in (−180, 180].
-
-    Nasiri & Bepler 2022, Table 3: each image is turned by K angles, and what is inferred of the
-    image as it is is subtracted.
-
-    Parameters
-    ----------
-    turned
-        (N, K) angles inferred of each image after each rotation.
-    unturned
-        (N,) angles inferred of the images as they are.
-    angles_deg
-        (K,) the rotations.
-    """
-    reference = np.asarray(unturned, float)[:, None]
-    return twin_angle_errors(turned, reference, np.asarray(angles_deg, float)[None])
-
-
 # --- what a model infers ----------------------------------------------------------------------
 
 
@@ -170,48 +129,14 @@ class Poses:
 
 
 @torch.no_grad()
-def infer_poses(model: PoseModel, images: Floats, batch: int = 256, copies: int = 1) -> Poses:
-    """Infer content and pose of the most probable cell, as ``encode`` does, and no ELBO.
-
-    Parameters
-    ----------
-    model
-        A trained model with an encoder, for pictures.
-    images
-        (N, H, W) or (N, H, W, 3), in the units that the model was fitted in.
-    batch
-        Images at a time.
-    copies
-        Turned copies of each image that are read, as ``encode`` does.
-    """
-    if model.config.model.encoder.kind == "table":
-        raise InputError("equivariance: a lookup table infers nothing of images that were moved")
-    check_copies(copies, model.vae.layout, given=False, searched=False)
-    dataset, parts = model.dataset(images), []
-    with Progress("infer", dataset.n, quiet=model.quiet) as progress:
-        for ready in dataset.batches(np.arange(dataset.n), batch):
-            found, which = _read(model, ready.to(model.device), copies)
-            parts.append([part.cpu() for part in picked(found, which).values()])
-            progress.advance(len(ready), 0.0)
-    z, angle, shift = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
-    return Poses(z, np.rad2deg(angle), shift)
-
-
-def _read(
-    model: PoseModel, batch: Batch, copies: int
-) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
-    """Infer from each copy; say which to keep of every image."""
-    vae, which = model.vae, torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
-    if copies == 1:
-        posteriors = [vae.posterior(batch)]
-    else:
-        posteriors, which, _ = read_copies(
-            lambda *how: vae.posterior(batch, *how), copies, vae.layout
-        )
-    best = [one.best() for one in posteriors]
-    return [
-        {"z": one.z[:, 0], "angle": wrap(one.angle[:, 0]), "shift": one.shift[:, 0]} for one in best
-    ], which
+def infer_batch(vae: Vae, batch: Batch) -> Poses:
+    """Infer content and pose of the most probable cell, as ``encode`` does, of prepared images."""
+    parts = []
+    for few in batch.chunks(vae.whole_batch):
+        best = vae.posterior(few).best()
+        angle = wrap(best.angle[:, 0]).rad2deg()
+        parts.append([part.cpu() for part in (best.z[:, 0], angle, best.shift[:, 0])])
+    return Poses(*(torch.cat(column).double().numpy() for column in zip(*parts, strict=True)))
 
 
 def move(images: Floats, angle_deg: ArrayLike, shift_px: ArrayLike) -> Floats:
@@ -252,123 +177,52 @@ def _move_plane(plane: Floats, angle_deg: float, shift_px: Array) -> Floats:
     return np.clip(moved, plane.min(), plane.max())
 
 
-# --- the measurements -------------------------------------------------------------------------
-
-
-def turned_consistency(
-    model: PoseModel, images: Floats, rotations: int = 160, copies: int = 1
-) -> Array:
-    """Turn each image by ``rotations`` even angles and compare what is inferred: (N, K) degrees.
-
-    Nasiri & Bepler 2022, Table 3 (they draw the angles at random).  ``copies`` as in ``encode``.
-    """
-    angles = 360.0 * np.arange(rotations) / rotations
-    unturned = infer_poses(model, images, copies=copies).angle_deg
-    turned = [infer_poses(model, move(images, a, 0.0), copies=copies).angle_deg for a in angles]
-    return consistency_errors(np.stack(turned, axis=1), unturned, angles)
+# --- the measure ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Equivariance:
-    """How far inference follows an image that is turned and shifted.
+class Followed:
+    """How far inference misses n images after each of T moves.
 
     Attributes
     ----------
-    images
-        Number of images.
-    turned_median_deg, turned_resultant, turned_rmse_deg
-        Errors of the angle when images are turned by every ``step`` degrees about their centre;
-        None where the model infers no angle.
-    turned_shift_rmse_px
-        RMS length of the error of the shift then (it should turn with the image); None where the
-        model infers no shift.
-    turned_content
-        Mean distance that content moves then, over the mean distance between images.
-    shifted_rmse_deg, shifted_shift_rmse_px, shifted_content
-        The same when images are shifted along an axis, either way.
+    angle_deg, shift_px
+        Errors (T, n) and (T, n, 2).
+    content
+        (T, n) distances that content moved, over the mean distance between images.
     """
 
-    images: int
-    turned_median_deg: float | None
-    turned_resultant: float | None
-    turned_rmse_deg: float | None
-    turned_shift_rmse_px: float | None
-    turned_content: float
-    shifted_rmse_deg: float | None
-    shifted_shift_rmse_px: float | None
-    shifted_content: float
+    angle_deg: Array
+    shift_px: Array
+    content: Array
 
-    def to_dict(self) -> dict[str, float | int]:
-        """Return the figures that apply."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    @property
+    def shift_length(self) -> Array:
+        """(T, n) pixels."""
+        length: Array = np.linalg.norm(self.shift_px, axis=-1)
+        return length
 
 
-def measure_equivariance(
-    model: PoseModel, images: Floats, *, step_deg: float = 10.0, shift_px: float = 8.0
-) -> Equivariance:
-    """Turn images by every ``step_deg`` and shift them by ±``shift_px`` along each axis.
+def follow(still: Poses, ways: Iterable[Move], infer: Callable[[Move], Poses]) -> Followed:
+    """Compare what is inferred of moved images with what should be.
 
     Parameters
     ----------
-    model
-        A trained model of pictures.
-    images
-        (N, H, W) or (N, H, W, 3), at least two, in the units that the model was fitted in, with
-        room about the object for the shift.
-    step_deg, shift_px
-        Of the transformations.
+    still
+        What is inferred of the images as they are.
+    ways
+        T moves.
+    infer
+        Moves the images and infers.
     """
-    if len(images) < 2:
-        raise InputError.of("equivariance", "the number of images", len(images), "at least 2")
-    config = model.config.model
-    has_angle, has_shift = config.rotation.inferred, config.shift.inferred
-    still = infer_poses(model, images)
-    turns = [(angle, (0.0, 0.0)) for angle in np.arange(step_deg, 360.0, step_deg)]
-    ways = [(shift_px, 0.0), (-shift_px, 0.0), (0.0, shift_px), (0.0, -shift_px)]
-    turned = _Changes.of(_followed(model, images, still, turns))
-    shifted = _Changes.of(_followed(model, images, still, [(0.0, way) for way in ways]))
     apart = _mean_distance(still.z)
-    angle = RotationErrors.of(turned.angle)
-    return Equivariance(
-        images=len(images),
-        turned_median_deg=angle.median_deg if has_angle else None,
-        turned_resultant=angle.resultant if has_angle else None,
-        turned_rmse_deg=angle.rmse_deg if has_angle else None,
-        turned_shift_rmse_px=shift_rmse_px(turned.shift) if has_shift else None,
-        turned_content=float(turned.content.mean()) / apart,
-        shifted_rmse_deg=circular_rmse_deg(shifted.angle) if has_angle else None,
-        shifted_shift_rmse_px=shift_rmse_px(shifted.shift) if has_shift else None,
-        shifted_content=float(shifted.content.mean()) / apart,
-    )
-
-
-@dataclass(frozen=True)
-class _Changes:
-    """Errors of angle (M,) and shift (M, 2), and distances that content moved (M,)."""
-
-    angle: Array
-    shift: Array
-    content: Array
-
-    @classmethod
-    def of(cls, parts: Iterator[_Changes]) -> _Changes:
-        angle, shift, content = zip(*((p.angle, p.shift, p.content) for p in parts), strict=True)
-        return cls(np.concatenate(angle), np.concatenate(shift), np.concatenate(content))
-
-
-def _followed(
-    model: PoseModel,
-    images: Floats,
-    still: Poses,
-    moves: list[tuple[float, tuple[float, float]]],
-) -> Iterator[_Changes]:
-    for angle, shift in moves:
-        found = infer_poses(model, move(images, angle, shift))
-        yield _Changes(
-            twin_angle_errors(found.angle_deg, still.angle_deg, angle),
-            twin_shift_errors(found.shift, still.shift, shift, angle),
-            np.linalg.norm(found.z - still.z, axis=1),
-        )
+    angle, shift, content = [], [], []
+    for way in ways:
+        found = infer(way)
+        angle.append(twin_angle_errors(found.angle_deg, still.angle_deg, way[0]))
+        shift.append(twin_shift_errors(found.shift, still.shift, way[1], way[0]))
+        content.append(np.linalg.norm(found.z - still.z, axis=1) / apart)
+    return Followed(np.stack(angle), np.stack(shift), np.stack(content))
 
 
 def _mean_distance(z: Array) -> float:

@@ -218,8 +218,8 @@ def align_shifts(
 
 
 def shift_rmse_px(residuals: ArrayLike) -> float:
-    """Return the root mean square length of (N, d) error vectors, pixels."""
-    return float(np.sqrt(np.mean(np.sum(np.asarray(residuals, float) ** 2, axis=1))))
+    """Return the root mean square length of error vectors (..., d), pixels."""
+    return float(np.sqrt(np.mean(np.sum(np.asarray(residuals, float) ** 2, axis=-1))))
 
 
 def _as_complex(vectors: ArrayLike) -> NDArray[np.complex128]:

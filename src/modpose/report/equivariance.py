@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from modpose.evaluate.equivariance import (
+    Followed,
+    Move,
     Poses,
     RotationErrors,
+    follow,
+    infer_batch,
     move,
-    twin_angle_errors,
-    twin_shift_errors,
 )
 from modpose.evaluate.metrics import shift_rmse_px
 from modpose.evaluate.symmetry import fold_deg, symmetry
 from modpose.geometry.degrees import wrap_deg
-from modpose.geometry.rotations import wrap
 from modpose.infer.search import infers_angle, infers_shift
 from modpose.observe.ctf import CtfColumn
 from modpose.plot import grids
@@ -33,37 +34,12 @@ if TYPE_CHECKING:
     from modpose.data.batches import Batch
 
 Array = NDArray[np.float64]
-Move = tuple[float, tuple[float, float]]
-"""Degrees, and pixels along x and y."""
 
 IMAGES = 100
 """Most images that are moved."""
 STEP_DEG = 10.0
 SHIFT_PX = 8.0
 """Shift in pixels; boxes under 40 pixels are shifted by a fifth of their side."""
-
-
-@dataclass(frozen=True)
-class Followed:
-    """Errors of inference for n images after each of T moves.
-
-    Attributes
-    ----------
-    angle_deg, shift_px
-        Errors (T, n) and (T, n, 2).
-    content
-        (T, n) displacement of content, divided by the mean distance between images.
-    """
-
-    angle_deg: Array
-    shift_px: Array
-    content: Array
-
-    @property
-    def shift_length(self) -> Array:
-        """(T, n) pixels."""
-        length: Array = np.linalg.norm(self.shift_px, axis=-1)
-        return length
 
 
 def equivariance(m: ReportData) -> Section | None:
@@ -74,12 +50,16 @@ def equivariance(m: ReportData) -> Section | None:
     has_angle, has_shift = infers_angle(probe.vae), infers_shift(probe.vae)
     if not (has_angle or has_shift):
         return None
-    still = infer(probe, probe.batch)
+    still = infer_batch(probe.vae, probe.batch)
+
+    def infer(way: Move) -> Poses:
+        return infer_batch(probe.vae, moved(probe, way))
+
     reach = shift_of(min(probe.vae.shape))
     turns = np.arange(STEP_DEG, 360.0, STEP_DEG)
     ways = [(reach, 0.0), (-reach, 0.0), (0.0, reach), (0.0, -reach)]
-    turned = follow(probe, still, [(turn, (0.0, 0.0)) for turn in turns]) if has_angle else None
-    shifted = follow(probe, still, [(0.0, way) for way in ways]) if has_shift else None
+    turned = follow(still, [(turn, (0.0, 0.0)) for turn in turns], infer) if has_angle else None
+    shifted = follow(still, [(0.0, way) for way in ways], infer) if has_shift else None
     orders = {} if turned is None else orders_of(probe, turned)
     rows = _rows(probe, turned, shifted, orders)
     return Section(
@@ -110,17 +90,6 @@ def shift_of(side: int) -> float:
     return min(SHIFT_PX, float(max(1, side // 5)))
 
 
-@torch.no_grad()
-def infer(probe: Probe, batch: Batch) -> Poses:
-    """Infer content and pose of prepared images, as ``encode`` does."""
-    parts = []
-    for few in batch.chunks(probe.vae.whole_batch):
-        best = probe.vae.posterior(few).best()
-        angle = wrap(best.angle[:, 0]).rad2deg()
-        parts.append([part.cpu() for part in (best.z[:, 0], angle, best.shift[:, 0])])
-    return Poses(*(torch.cat(column).double().numpy() for column in zip(*parts, strict=True)))
-
-
 def moved(probe: Probe, way: Move) -> Batch:
     """Rotate and shift the images; the direction of astigmatism rotates with them."""
     batch, (angle, shift) = probe.batch, way
@@ -136,18 +105,6 @@ def moved(probe: Probe, way: Move) -> Batch:
     return replace(batch, image=pixels.to(batch.image.device), ctf=ctf)
 
 
-def follow(probe: Probe, still: Poses, ways: Iterable[Move]) -> Followed:
-    """Apply every move to the images, and compare inferred and expected poses."""
-    apart = _mean_distance(still.z)
-    angle, shift, content = [], [], []
-    for way in ways:
-        found = infer(probe, moved(probe, way))
-        angle.append(twin_angle_errors(found.angle_deg, still.angle_deg, way[0]))
-        shift.append(twin_shift_errors(found.shift, still.shift, way[1], way[0]))
-        content.append(np.linalg.norm(found.z - still.z, axis=1) / apart)
-    return Followed(np.stack(angle), np.stack(shift), np.stack(content))
-
-
 def orders_of(probe: Probe, turned: Followed) -> dict[str, int | None]:
     """Class → the number of angles at which its angle errors cluster; None if they do not."""
     return {
@@ -160,12 +117,6 @@ def folded(probe: Probe, errors: Array, orders: Mapping[str, int | None]) -> Arr
     order = np.array([orders.get(name) or 1 for name in probe.classes.tolist()])
     turned: Array = wrap_deg(order * errors) / order
     return turned
-
-
-def _mean_distance(z: Array) -> float:
-    from scipy.spatial.distance import pdist
-
-    return max(float(pdist(z).mean()), 1e-12)
 
 
 # --- what is shown ----------------------------------------------------------------------------
