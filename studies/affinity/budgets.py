@@ -19,7 +19,7 @@ as section 3.5 of the paper has them."""
 WEIGHTED = (
     "γ weighs the affinity term as equation 3 has it: every ordered pair of a batch, over the "
     "number of images (`train.affinity=ordered-pairs`). The authors' program takes the mean over "
-    "pairs (`pair-mean`), so its γ is about a batch size (64) larger for the same pull."
+    "pairs (`pair-mean`), about a batch size (64) less, and scales the other terms otherwise, too."
 )
 
 

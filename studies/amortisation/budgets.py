@@ -37,6 +37,8 @@ class StudyBudget:
         Laid on every recipe.
     search
         How long posteriors are refined for the amortisation gap.
+    models
+        Those of the digits that are fitted, the first of which is the VAE.
     """
 
     images: int
@@ -50,6 +52,7 @@ class StudyBudget:
     z_dim: int
     options: dict[str, Any]
     search: SearchSettings = field(default_factory=SearchSettings)
+    models: tuple[str, ...] = ("vae", "table", "fixed", "pose", "equivariant")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,23 @@ PLANS: dict[Budget, Plan] = {
         ),
         digits=StudyBudget(
             10_000, 1000, BY_TIME, 3.0, (100, 50), 1000, 200, 28, 2, {"train": {"lr": 1e-3}}, _SHORT
+        ),
+    ),
+    "printed": Plan(
+        particles=StudyBudget(10_000, 300, 50, 60.0, (100, 20), 300, 60, 64, 8, {}, _SHORT),
+        digits=StudyBudget(
+            20_000,
+            1000,
+            100,
+            None,
+            (100, 20),
+            1000,
+            100,
+            28,
+            2,
+            {"train": {"lr": 1e-3}},
+            _SHORT,
+            models=("vae", "table"),
         ),
     ),
     "full": Plan(

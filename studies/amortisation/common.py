@@ -13,7 +13,7 @@ from studies.amortisation.budgets import Plan, StudyBudget
 from studies.amortisation.moves import Displacement, Mode, Move, displace
 from studies.common import study
 from studies.common.page import Row
-from studies.common.study import Result
+from studies.common.study import Result, processor_minutes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,6 +107,7 @@ def gap_row(result: Result, name: str, budget: StudyBudget) -> Row:
         "KL, held out": score.kl_content,
         "epochs": score.epochs,
         "minutes": score.seconds / 60,
+        "processor minutes": processor_minutes(result),
         "ms an image to encode": None if has_table(result) else 1e3 * encoding / some.n,
     }
     return row | _gaps(result, budget)

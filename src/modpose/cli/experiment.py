@@ -31,7 +31,10 @@ def experiment(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables and figures.")],
     budget: Annotated[
         Literal["smoke", "scaled", "printed", "full"],
-        typer.Option(help="Seconds to try it, hours on two cores, or the paper's own sizes."),
+        typer.Option(
+            help="Seconds to try it, hours on two cores, the paper's recipes for a time, or its "
+            "own sizes."
+        ),
     ] = "scaled",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     data: Annotated[
@@ -40,6 +43,9 @@ def experiment(
     only: Annotated[str | None, typer.Option(metavar="STUDY", help="One study by name.")] = None,
     minutes_per_fit: Annotated[
         float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Fits side by side, instead of the budget's.")
     ] = None,
 ) -> None:
     """Repeat the studies of a paper.  Started again, it goes on where it was interrupted.
@@ -53,6 +59,7 @@ def experiment(
         raise InputError.of("experiment", "the name", name, f"one of {', '.join(EXPERIMENTS)}")
     options: dict[str, object] = {"--budget": budget, "--seed": seed, "--out": out}
     options |= {"--data": data, "--only": only, "--minutes-per-fit": minutes_per_fit}
+    options["--jobs"] = jobs
     given = [f"{flag}={value}" for flag, value in options.items() if value is not None]
     raise typer.Exit(_run_module(f"studies.{EXPERIMENTS[name]}", given, find_repository()))
 
