@@ -214,7 +214,9 @@ CIF += "".join(
 )
 TOMOGRAMS = "data_global\n\nloop_\n_rlnTomoName #1\n_rlnVoltage #2\nt1 300\nt2 300\n\n" + "".join(
     f"data_{name}\n\nloop_\n_rlnTomoProjX #1\n_rlnTomoProjY #2\n_rlnTomoProjZ #3\n"
-    + "".join(f"[1,0,0,5] [0,1,0,5] [{s},0,{c},0]\n" for s, c in ((0.5, 0.8), (0, 1), (-0.5, 0.8)))
+    + "".join(
+        f"[{c},0,{-s},5] [0,1,0,5] [{s},0,{c},0]\n" for s, c in ((0.6, 0.8), (0, 1), (-0.6, 0.8))
+    )
     + "\n"
     for name in ("t1", "t2")
 )

@@ -378,7 +378,8 @@ def test_masks_follow_crops() -> None:
 def test_tilts_of_tomograms_less_the_frames_not_seen(tmp_path: Path) -> None:
     angles = np.arange(-60.0, 61.0, 30.0)
     rows = "\n".join(
-        f"[1,0,0,0] [0,1,0,0] [{-np.sin(a):.6f},0,{np.cos(a):.6f},0] [0,0,0,1]"
+        f"[{np.cos(a):.6f},0,{np.sin(a):.6f},0] [0,1,0,0] "
+        f"[{-np.sin(a):.6f},0,{np.cos(a):.6f},0] [0,0,0,1]"
         for a in np.deg2rad(angles)
     )
     tags = "\n".join(f"_rlnTomoProj{axis} #{i}" for i, axis in enumerate("XYZW", 1))

@@ -31,7 +31,7 @@ with lazily():
     from modpose.backprojection import files as map_files
     from modpose.backprojection import halves
     from modpose.data import given as given_files
-    from modpose.data import inputs
+    from modpose.data import inputs, tilt_series
     from modpose.data import source as sources
     from modpose.evaluate import conformations as scores
     from modpose.files import writing
@@ -231,9 +231,16 @@ def backproject(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Say whether poses and contrast fit.")
     ] = True,
+    tomograms: Annotated[
+        Path | None,
+        typer.Option(metavar="STAR", help="List of tomograms, for a table of tilt series."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Check images and their given poses before any training: half maps and their FSC.
+
+    Of tilt series (RELION 5, WarpTools), each image counts with its tilt, CTF and dose; all images
+    of a particle are in one half.
 
     Says in words if the contrast is inverted, if rotations are transposed, shifts have the wrong
     sign or rows the wrong order, or if the poses do not match the images at all.
@@ -241,11 +248,18 @@ def backproject(
     \b
     modpose backproject particles.star -o check
     modpose backproject particles.mrcs --poses poses.pkl --ctf ctf.pkl -o check --invert
+    modpose backproject optimisation_set.star -o check
     """
     writing.refuse_to_replace(map_files.outputs_in(out), overwrite)
-    opened = sources.open_source(
-        source, datadir=datadir, index=index, poses=poses, ctf=ctf, partial=partial
-    )
+    if tomograms is not None or tilt_series.is_tilt_series(Path(source)):
+        if any(given is not None for given in (poses, ctf, index)):
+            given = "--poses, --ctf or --index"
+            raise InputError.of("backproject", given, "given", "none of them for tilt series")
+        opened = tilt_series.open_tilt_series(source, tomograms, datadir).images
+    else:
+        opened = sources.open_source(
+            source, datadir=datadir, index=index, poses=poses, ctf=ctf, partial=partial
+        )
     writing.check_outputs(
         map_files.outputs_in(out), overwrite, inputs.files_of_source(opened, index, poses, ctf)
     )

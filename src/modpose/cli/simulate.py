@@ -14,13 +14,14 @@ from modpose.errors import InputError
 from modpose.limits import check_resolution
 from modpose.simulate.settings import CharacterSettings, HingeSettings
 from modpose.simulate.subtomogram_settings import Noise, Orientations, SnrOver, SubtomogramSettings
+from modpose.simulate.tilt_settings import Layout, Order, TiltSettings
 
 with lazily():
     from modpose.files import writing
     from modpose.simulate import characters as letters
     from modpose.simulate import particles as hinged
     from modpose.simulate import species as kinds
-    from modpose.simulate import subtomogram_files, tilt_series
+    from modpose.simulate import subtomogram_files, tilt_series, tilt_stack_files, tilt_stacks
     from modpose.simulate import subtomograms as simulator
     from modpose.simulate import tetrominoes as cubes
 
@@ -170,6 +171,90 @@ def subtomograms(
         typer.echo(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
     if check:
         typer.echo(f"check: {tilt_series.compare(made, range(min(8, volumes)))}")
+
+
+@simulate_app.command("tilt-series")
+def tilt_series_verb(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    molecules: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PDB]...",
+            show_default=False,
+            help="PDB or mmCIF files, each a class.  Without one, built-in assemblies.",
+        ),
+    ] = None,
+    assemblies: Annotated[int, typer.Option(help="Number of built-in assemblies.")] = 1,
+    resolution: Annotated[
+        float, typer.Option(help="Resolution of molecules from files, angstrom.")
+    ] = 20.0,
+    particles: Annotated[int, typer.Option(help="Number of particles.")] = TiltSettings.n,
+    tomograms: Annotated[
+        int, typer.Option(help="Number of tomograms they are in.")
+    ] = TiltSettings.tomograms,
+    tilts: Annotated[int, typer.Option(help="Images per tilt series.")] = TiltSettings.tilts,
+    max_tilt: Annotated[
+        float, typer.Option(help="Largest tilt, degrees.")
+    ] = TiltSettings.max_tilt_deg,
+    dose: Annotated[
+        float, typer.Option(help="Electrons per square angstrom per image.")
+    ] = TiltSettings.dose,
+    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = TiltSettings.box,
+    pixel_size: Annotated[
+        float, typer.Option(help="Angstrom per pixel.")
+    ] = TiltSettings.pixel_size,
+    snr: Annotated[
+        float, typer.Option(help="var(signal) / var(noise) of the images.")
+    ] = TiltSettings.snr,
+    hand: Annotated[
+        int, typer.Option(help="1 or -1: whether depth adds to the defocus (rlnTomoHand).")
+    ] = TiltSettings.hand,
+    layout: Annotated[Layout, typer.Option(help="Whose files are written.")] = "relion5",
+    order: Annotated[
+        Order, typer.Option(help="Order of the images in the tables.")
+    ] = TiltSettings.order,
+    premultiplied: Annotated[
+        bool, typer.Option("--premultiplied", help="Multiply images by their CTF and dose.")
+    ] = False,
+    poses: Annotated[
+        bool, typer.Option("--poses/--no-poses", help="Write the true poses as RELION's angles.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw molecules in tilt series with CTF and dose: stacks of tilts, tables, optimisation set.
+
+    The defocus of each image follows the depth of the particle.  The truth is kept in STAR columns
+    of its own (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
+
+    \b
+    modpose simulate tilt-series -o demo --assemblies 4 --particles 600
+    modpose simulate tilt-series -o warp 1bxn.pdb --layout warptools --premultiplied
+    """
+    check_resolution("--resolution", resolution)
+    writing.refuse_to_replace([out / name for name in tilt_stack_files.WRITTEN], overwrite)
+    settings = TiltSettings(
+        n=particles,
+        tomograms=tomograms,
+        tilts=tilts,
+        max_tilt_deg=max_tilt,
+        dose=dose,
+        box=box,
+        pixel_size=pixel_size,
+        snr=snr,
+        hand=hand,
+        order=order,
+        premultiplied=premultiplied,
+        seed=seed,
+    )
+    species = (
+        kinds.species_of_files(molecules, resolution)
+        if molecules
+        else kinds.built_in_species(assemblies)
+    )
+    made = tilt_stacks.simulate_tilts(settings, species)
+    written = tilt_stack_files.write_tilts(made, out, layout, poses, overwrite)
+    typer.echo(f"wrote {particles} particles of {tilts} tilts each to {written}")
 
 
 @simulate_app.command()

@@ -82,8 +82,8 @@ class Dataset:
     train, val
         Sorted positions of the images to train on and of those held out.
     ctf
-        (N, 9) or (N, 11) float32 CTF parameters with the pixel size after Fourier cropping; or
-        None.
+        (N, 9), (N, 11) or (N, 12) float32 CTF parameters with the pixel size after Fourier
+        cropping; or None.
     rotation, translation
         (N, 3, 3) float32 given rotations, and (N, 2) (volumes: (N, 3)) float32 given shifts in
         pixels after Fourier cropping; or None.

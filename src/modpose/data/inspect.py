@@ -179,7 +179,7 @@ def _star(path: Path, datadir: Path | None) -> Description:
         return _particles(path, _star_kind(particles), particles, datadir)
     kind = f"subtomograms as 2-D tilt-series stacks, RELION 5 or WarpTools ({tilt})"
     description = _particles(path, kind, particles, datadir)
-    problem = "2-D tilt-series stacks, many images a particle, cannot be fitted yet"
+    problem = "tilt series cannot be fitted yet; modpose backproject makes maps of them"
     return Description(str(path), kind, description.facts, [problem, *description.problems])
 
 

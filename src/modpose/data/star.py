@@ -24,6 +24,7 @@ __all__ = [
     "particle_blocks",
     "read_star",
     "tilt_stack_reason",
+    "write_blocks",
     "write_star",
 ]
 
@@ -62,11 +63,30 @@ def write_star(
     if optics is not None:
         blocks["optics"] = optics
     blocks[form.block] = table
-    version = "" if optics is None else f"\n# version {form.version or VERSION}\n"
+    write_blocks(path, blocks, None if optics is None else form.version or VERSION, overwrite)
+
+
+def write_blocks(
+    path: Path, blocks: StarBlocks, version: int | str | None = None, overwrite: bool = False
+) -> None:
+    """Write a STAR file of any blocks, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    blocks
+        Tables, and dictionaries of single values, by the name of the block.
+    version
+        Number in the comment before each block; None for no comment.
+    overwrite
+        Replace a file that is there.
+    """
+    comment = "" if version is None else f"\n# version {version}\n"
 
     def write(file: BinaryIO) -> None:
         for name, block in blocks.items():
-            file.write(f"{version}\ndata_{name}\n\n".encode())
+            file.write(f"{comment}\ndata_{name}\n\n".encode())
             for text in _single(block) if isinstance(block, dict) else _loop(block):
                 file.write(text)
 

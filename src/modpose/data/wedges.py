@@ -15,7 +15,8 @@ from modpose.data.particles import Particles
 from modpose.data.source import Source, open_stack
 from modpose.data.source import Wedge as Wedge
 from modpose.data.stack import RowsStack, Stack, subset
-from modpose.data.tilts import check_limits, numbers_in, tilt_ranges
+from modpose.data.tilts import check_limits, tilt_ranges
+from modpose.data.tomograms import numbers_in
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]

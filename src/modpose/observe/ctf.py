@@ -41,6 +41,8 @@ from modpose.observe.ctf_columns import CtfState as CtfState
 
 PROFILE = 4096
 """Points of the radial profile of a 3-D CTF."""
+WIDTHS = (ALWAYS, CtfColumn.STATE + 1, CtfColumn.DOSE + 1)
+"""How many columns CTF parameters may have."""
 LEAST_GAIN = 0.05
 """Premultiplied images are not amplified further where less than this fraction of the noise is
 left: the rest there comes from neighbouring frequencies or from rounding.
@@ -65,7 +67,7 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
     Parameters
     ----------
     params
-        (B, 9) or (B, 11) floating, columns as in :class:`CtfColumn`.
+        (B, 9), (B, 11) or (B, 12) floating, columns as in :class:`CtfColumn`.
     shape
         (H, W) of the images in pixels; frequencies are those of ``torch.fft`` over the pixel size.
     rfft
@@ -79,7 +81,7 @@ def ctf_2d(params: Tensor, shape: tuple[int, int], *, rfft: bool = True) -> Tens
     Raises
     ------
     InputError
-        If ``params`` is neither (B, 9) nor (B, 11).
+        If ``params`` has another shape.
     """
     return _passed(_recorded_2d(params, shape, rfft), params)
 
@@ -94,7 +96,7 @@ def ctf_3d(params: Tensor, shape: Sequence[int], *, rfft: bool = True) -> Tensor
     Parameters
     ----------
     params
-        (B, 9) or (B, 11), columns as in :class:`CtfColumn`.
+        (B, 9), (B, 11) or (B, 12), columns as in :class:`CtfColumn`.
     shape
         (D, H, W).
     rfft
@@ -114,7 +116,7 @@ def noise_gain(params: Tensor, shape: Sequence[int]) -> Tensor:
     Parameters
     ----------
     params
-        (B, 9) or (B, 11), columns as in :class:`CtfColumn`.
+        (B, 9), (B, 11) or (B, 12), columns as in :class:`CtfColumn`.
     shape
         (H, W) or (D, H, W).
 
@@ -132,8 +134,8 @@ def noise_gain(params: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _recorded_2d(params: Tensor, shape: tuple[int, int], rfft: bool = True) -> Tensor:
     """Evaluate the CTF itself."""
-    if params.ndim != 2 or params.shape[1] not in (ALWAYS, len(CtfColumn)):
-        expected = f"shape (images, {ALWAYS}) or (images, {len(CtfColumn)})"
+    if params.ndim != 2 or params.shape[1] not in WIDTHS:
+        expected = "shape (images, 9), (images, 11) or (images, 12)"
         raise InputError.of("CTF", "the parameter array", tuple(params.shape), expected)
     column = [params[:, c, None, None] for c in range(ALWAYS)]
     pixel_size, defocus_u, defocus_v, axis_deg, voltage, cs_mm, contrast, phase_deg, b = column
@@ -152,9 +154,29 @@ def _recorded_2d(params: Tensor, shape: tuple[int, int], rfft: bool = True) -> T
     gamma = 2 * math.pi * aberration - torch.deg2rad(phase_deg)
     transfer = contrast * torch.cos(gamma) - torch.sqrt(1 - contrast**2) * torch.sin(gamma)
     transfer = transfer * torch.exp(-b * s2 / 4)
-    return (
-        transfer if params.shape[1] == ALWAYS else transfer * params[:, CtfColumn.SCALE, None, None]
-    )
+    if params.shape[1] > CtfColumn.SCALE:
+        transfer = transfer * params[:, CtfColumn.SCALE, None, None]
+    if params.shape[1] > CtfColumn.DOSE:
+        transfer = transfer * signal_left(params[:, CtfColumn.DOSE, None, None], s2.sqrt())
+    return transfer
+
+
+def signal_left(dose: Tensor, frequency: Tensor) -> Tensor:
+    """Return the fraction of the amplitudes that radiation has left.
+
+    exp(-N / 2 Nc(s)) with the critical exposure Nc(s) = 0.245 s^-1.665 + 2.81 electrons per Å²
+    (Grant & Grigorieff 2015, doi:10.7554/eLife.06980, equations 3 and 5, at 300 kV).  RELION
+    takes the same at every voltage.
+
+    Parameters
+    ----------
+    dose
+        Electrons per Å² received before the image was taken, to be broadcast with ``frequency``.
+    frequency
+        1/Å.
+    """
+    critical = 0.245 * frequency.clamp(min=1e-6) ** -1.665 + 2.81
+    return torch.exp(-dose / (2 * critical))
 
 
 def _recorded_3d(params: Tensor, shape: Sequence[int], rfft: bool = True) -> Tensor:
@@ -209,7 +231,7 @@ def apply_ctf(images: Tensor, params: Tensor) -> Tensor:
     images
         (B, C, H, W) floating; every channel of an image gets the same CTF.
     params
-        (B, 9) or (B, 11), columns as in :class:`CtfColumn`.
+        (B, 9), (B, 11) or (B, 12), columns as in :class:`CtfColumn`.
 
     Returns
     -------

@@ -9,7 +9,7 @@ ALWAYS = 9
 
 
 class CtfColumn(IntEnum):
-    """Columns of a (N, 9) or (N, 11) array of CTF parameters."""
+    """Columns of a (N, 9), (N, 11) or (N, 12) array of CTF parameters."""
 
     PIXEL_SIZE = 0
     """Å per pixel."""
@@ -33,6 +33,9 @@ class CtfColumn(IntEnum):
     """Factor of the whole function (rlnCtfScalefactor); 1 if the column is missing."""
     STATE = 10
     """Earlier processing of the image (:class:`CtfState`); none if the column is missing."""
+    DOSE = 11
+    """Electrons per Å² that the specimen received before the image was taken; the signal has faded
+    accordingly.  0 if the column is missing."""
 
 
 class CtfState(IntEnum):

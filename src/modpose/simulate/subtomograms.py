@@ -294,11 +294,32 @@ def simulate_subtomograms(
     InputError
         If a molecule does not fit into the box, or the abundances do not fit the molecules.
     """
+    species = built_in_species(1) if species is None else list(species)
+    rng = np.random.default_rng([settings.seed, SEEDS["truth"]])
+    truth = draw_truth(settings, species, rng)
+    ctf = None
+    if settings.ctf:
+        n = settings.n
+        ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
+        ctf[:, 1:3] = ctf[:, 1:3].mean(1, keepdims=True)  # one defocus in every direction
+        ctf[:, 3] = 0.0
+    return Subtomograms(settings, species, truth, ctf)
+
+
+def draw_truth(
+    settings: SubtomogramSettings, species: Sequence[Species], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Draw the class, pose and conformation of each particle.
+
+    Raises
+    ------
+    InputError
+        If a molecule does not fit into the box, or the abundances do not fit the molecules.
+    """
     import pandas as pd
 
-    species = built_in_species(1) if species is None else list(species)
+    species = list(species)
     _check(settings, species)
-    rng = np.random.default_rng([settings.seed, SEEDS["truth"]])
     n = settings.n
     classes = rng.permutation(np.repeat(np.arange(len(species)), _counts(settings, len(species))))
     rotations = grid_turns(n, rng) if settings.orientations == "grid" else haar_rotations(n, rng)
@@ -310,12 +331,7 @@ def simulate_subtomograms(
         columns["hinge_deg"] = rng.uniform(*(settings.hinge_range_deg or (0.0, 0.0)), size=n)
     if any(one.elongates for one in species):
         columns["elongation"] = rng.uniform(*(settings.elongation_range or (1.0, 1.0)), size=n)
-    ctf = None
-    if settings.ctf:
-        ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
-        ctf[:, 1:3] = ctf[:, 1:3].mean(1, keepdims=True)  # one defocus in every direction
-        ctf[:, 3] = 0.0
-    return Subtomograms(settings, species, pd.DataFrame(columns), ctf)
+    return pd.DataFrame(columns)
 
 
 def grid_turns(n: int, rng: np.random.Generator) -> Floats:

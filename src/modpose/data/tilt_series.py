@@ -1,0 +1,399 @@
+"""Particles of which each is seen in many images: the tilt series of RELION 5, WarpTools and M.
+
+Each image becomes a row of a table of its own, with its pose, its CTF (with the dose that came
+before it, and a defocus that follows the particle's depth) and the half set of its particle.  The
+pose in image f of a particle at pose (R, t) is (A_f R, (A_f t)_xy); A_f is the tilt
+(:mod:`modpose.data.tomograms`), and R = R_subtomogram R_particle where the table has both sets of
+angles.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.locate import find_files
+from modpose.data.mrc import open_mrc
+from modpose.data.optics import PREMULTIPLIED, said_of_all
+from modpose.data.particles import Particles
+from modpose.data.rotations import relion_rotation
+from modpose.data.source import Source, open_source
+from modpose.data.stack import RowsStack, Stack
+from modpose.data.star import columns_of, read_star
+from modpose.data.tables import particles_of_star
+from modpose.data.tomograms import Tomogram, numbers_in, read_tomograms
+from modpose.errors import InputError
+from modpose.observe.ctf_columns import CtfState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("modpose")
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FRAMES, TOMOGRAM, GROUP = "rlnTomoVisibleFrames", "rlnTomoName", "rlnGroupName"
+LISTS = ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")
+CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+COORDINATE = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
+SUBTOMOGRAM = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
+PARTICLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+HALF = "rlnRandomSubset"
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """Particles and their tilt images.
+
+    Attributes
+    ----------
+    images
+        One row per image: pixels, pose, CTF, ``rlnGroupName`` (the particle) and
+        ``rlnRandomSubset``; all images of a particle are in one half.
+    particles
+        One row per particle, as the table has it; for tables of M one row per name.
+    particle
+        (M,) row of ``particles`` that each image shows.
+    frame
+        (M,) which image of its tilt series it is, from 0 in the order of the table of tilts.
+    tilt
+        (M, 3, 3) from the tomogram to the image; None for tables of M, whose poses hold it.
+    rotation, shift
+        (P, 3, 3), and (P, 3) pixels: pose of each particle in its tomogram; None without angles,
+        and for tables of M.
+    """
+
+    images: Source
+    particles: Particles
+    particle: Ints
+    frame: Ints
+    tilt: Floats | None
+    rotation: Floats | None
+    shift: Floats | None
+
+    @property
+    def n(self) -> int:
+        """How many particles."""
+        return self.particles.n
+
+
+def is_tilt_series(path: Path) -> bool:
+    """Tell whether a STAR file lists particles of many images, or names such a list."""
+    if path.suffix.lower() != ".star" or not path.is_file():
+        return False
+    columns = {tag for block in read_star(path).values() for tag in columns_of(block)}
+    return LISTS[0] in columns or FRAMES in columns
+
+
+def open_tilt_series(
+    path: str | Path, tomograms: str | Path | None = None, datadir: str | Path | None = None
+) -> TiltSeries:
+    """Open tilt series of particles.
+
+    Parameters
+    ----------
+    path
+        An optimisation set, a table of particles whose images are stacks of tilts (RELION 5,
+        WarpTools), or a table of tilt images grouped by rlnGroupName (M, Warp).
+    tomograms
+        The list of tomograms, where ``path`` does not name it.
+    datadir
+        Where the stacks are looked for first.
+
+    Raises
+    ------
+    InputError
+        Where a stack has neither all tilts nor just the visible ones, a tomogram is not listed, or
+        the table is of another kind.
+    """
+    path, folder = Path(path), None if datadir is None else Path(datadir)
+    blocks = read_star(path)
+    listed = next((b for b in blocks.values() if LISTS[0] in columns_of(b)), None)
+    if listed is not None:
+        path, tomograms = _named_files(path, listed, tomograms)
+        blocks = read_star(path)
+    particles = particles_of_star(blocks, str(path))
+    if not particles.has(TOMOGRAM) or not _has_stacks(blocks, particles):
+        return _grouped(path, particles, folder)
+    found = read_tomograms(_list_beside(path, tomograms))
+    return _composed(path, particles, found, folder)
+
+
+def _named_files(
+    path: Path, listed: Any, tomograms: str | Path | None
+) -> tuple[Path, str | Path | None]:
+    """Return the two files that an optimisation set names."""
+    row = listed if isinstance(listed, dict) else listed.iloc[0]
+    names = [str(row[tag]) for tag in LISTS if tag in row]
+    found, missing = find_files(names, path, None)
+    if missing:
+        raise InputError(f"{path}: {missing[0]}, which it names, cannot be found")
+    given = tomograms if tomograms is not None else found[names[1]] if len(names) > 1 else None
+    return found[names[0]], given
+
+
+def _has_stacks(blocks: Any, particles: Particles) -> bool:
+    return particles.has(FRAMES) or any(
+        isinstance(block, dict) and str(block.get("rlnTomoSubTomosAre2DStacks")) == "1"
+        for block in blocks.values()
+    )
+
+
+def _list_beside(path: Path, tomograms: str | Path | None) -> Path:
+    if tomograms is not None:
+        return Path(tomograms)
+    near = [path.with_name(path.stem + "_tomograms.star"), path.with_name("tomograms.star")]
+    beside = next((file for file in near if file.exists()), None)
+    if beside is None:
+        raise InputError(
+            f"{path}: the list of tomograms is not known, expected the optimisation set, or "
+            "--tomograms FILE"
+        )
+    return beside
+
+
+# --- stacks of tilts ---------------------------------------------------------------------------
+
+
+def _composed(
+    path: Path, particles: Particles, tomograms: dict[str, Tomogram], datadir: Path | None
+) -> TiltSeries:
+    """Make the table of images from particles, tomograms and stacks."""
+    series = _tomogram_of_each(particles, tomograms, path)
+    stacks = _stacks(path, particles, datadir)
+    rotation, shift = _poses(particles)
+    position = _positions(particles, series)
+    premultiplied = said_of_all(particles, PREMULTIPLIED)
+    pixel_size = particles.pixel_size()
+    if pixel_size is None:
+        raise InputError(f"{path}: the pixel size is missing, expected rlnImagePixelSize")
+    rows, poses, ctf, tilts = [], [], [], []
+    for i, (tomogram, stack) in enumerate(zip(series, stacks, strict=True)):
+        frames, places = _visible(particles, i, tomogram, stack)
+        turn = tomogram.rotation[frames]
+        rows.append(np.stack([np.full(len(frames), i), frames, places], axis=1))
+        tilts.append(turn)
+        if rotation is not None:
+            poses.append((turn @ rotation[i], (turn @ shift[i])[:, :2]))
+        if tomogram.defocus is not None:
+            depth = tomogram.depth(position[i])[frames]
+            ctf.append(_ctf(particles, i, tomogram, frames, depth, pixel_size, premultiplied))
+    particle, frame, place = np.concatenate(rows).T
+    tilt = np.concatenate(tilts)
+    given = None
+    if rotation is not None:
+        given = (np.concatenate([r for r, _ in poses]), np.concatenate([s for _, s in poses]))
+    if ctf and len(ctf) < len(series):
+        raise InputError(f"{path}: some tomograms have a defocus and others none, expected all")
+    table = _image_table(particles, particle, place)
+    images = Particles(
+        table,
+        None,
+        "star",
+        str(path),
+        given_poses=given,
+        given_ctf=np.concatenate(ctf) if ctf else None,
+    )
+    parts, part = _different(stacks)
+    stack = RowsStack(parts, part[particle], place, str(path))
+    source = Source(stack, images, path, datadir=datadir)
+    return TiltSeries(source, particles, particle, frame, tilt, rotation, shift)
+
+
+def _tomogram_of_each(
+    particles: Particles, tomograms: dict[str, Tomogram], path: Path
+) -> list[Tomogram]:
+    names = [str(name) for name in particles.column(TOMOGRAM)]
+    unknown = next((name for name in names if name not in tomograms), None)
+    if unknown is not None:
+        raise InputError(f"{path}: the tomogram {unknown} is not in the list of tomograms")
+    return [tomograms[name] for name in names]
+
+
+def _stacks(path: Path, particles: Particles, datadir: Path | None) -> list[Stack]:
+    names = [str(name) for name in particles.column("rlnImageName")]
+    found, missing = find_files(names, path, datadir)
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of {len(set(names))} stacks cannot be found (the first is "
+            f"{missing[0]}); --datadir says where they are"
+        )
+    opened: dict[str, Stack] = {}
+    for name in names:
+        if name not in opened:
+            opened[name] = open_mrc(found[name], "images")
+    return [opened[name] for name in names]
+
+
+def _different(stacks: list[Stack]) -> tuple[list[Stack], Ints]:
+    """Return the different stacks, and for each particle which is its own."""
+    place = {id(stack): i for i, stack in enumerate(dict.fromkeys(stacks))}
+    return list(dict.fromkeys(stacks)), np.array([place[id(s)] for s in stacks], np.int64)
+
+
+def _visible(particles: Particles, row: int, tomogram: Tomogram, stack: Stack) -> tuple[Ints, Ints]:
+    """Return the tilts that a particle is seen in, and where each lies in its stack.
+
+    WarpTools writes all tilts, RELION only the visible ones.
+    """
+    where = f"{particles.name}: row {row + 1}"
+    seen = np.ones(tomogram.n)
+    if particles.has(FRAMES):
+        seen = numbers_in(particles.column(FRAMES)[row], f"{where}: {FRAMES}")
+    if len(seen) != tomogram.n:
+        found = f"{len(seen)} numbers"
+        raise InputError.of(where, FRAMES, found, f"{tomogram.n}, the tilts of {tomogram.name}")
+    frames = np.flatnonzero(seen != 0)
+    if not frames.size:
+        raise InputError.of(where, FRAMES, "0 throughout", "at least one visible tilt")
+    if stack.n == tomogram.n:
+        return frames, frames
+    if stack.n == len(frames):
+        return frames, np.arange(len(frames))
+    both = f"{tomogram.n}, all tilts of {tomogram.name}, or {len(frames)}, the visible ones"
+    raise InputError.of(where, f"the number of images in {stack.name}", stack.n, both)
+
+
+def _poses(particles: Particles) -> tuple[Floats | None, Floats]:
+    """Return the pose of each particle in its tomogram; the shift in pixels of the images."""
+    zero = np.zeros((particles.n, 3))
+    before = _angles(particles, SUBTOMOGRAM)
+    own = _angles(particles, PARTICLE)
+    if own is None and before is None:
+        return None, zero
+    eye = np.broadcast_to(np.eye(3), (particles.n, 3, 3))
+    before = eye if before is None else before
+    size = particles.sizes_or(None)
+    origin = np.zeros((particles.n, 3))
+    for k, axis in enumerate("XYZ"):
+        angst, pixels = f"rlnOrigin{axis}Angst", f"rlnOrigin{axis}"
+        if particles.has(angst) and size is not None:
+            origin[:, k] = particles.numbers(angst) / size
+        elif particles.has(pixels):
+            origin[:, k] = particles.numbers(pixels)
+    shift = -np.einsum("nij,nj->ni", before, origin)
+    return before @ (eye if own is None else own), shift
+
+
+def _angles(particles: Particles, tags: tuple[str, ...]) -> Floats | None:
+    if not any(particles.has(tag) for tag in tags):
+        return None
+    zero = np.zeros(particles.n)
+    return relion_rotation(*(particles.numbers(t) if particles.has(t) else zero for t in tags))
+
+
+def _positions(particles: Particles, series: list[Tomogram]) -> Floats:
+    """Return where each particle lies, (P, 3) Å from the centre of its tomogram.
+
+    RELION 5 says so; WarpTools counts in pixels of its images from a corner, RELION 4 in pixels of
+    the tilt series.
+    """
+    if all(particles.has(tag) for tag in CENTRED):
+        return np.stack([particles.numbers(tag) for tag in CENTRED], axis=1)
+    known = all(particles.has(tag) for tag in COORDINATE)
+    if not known or any(t.size is None or t.pixel_size is None for t in series):
+        particles.note("where particles lie is not known; all get the defocus of the centre")
+        return np.zeros((particles.n, 3))
+    pixels = np.stack([particles.numbers(tag) for tag in COORDINATE], axis=1)
+    of_series = np.array([t.pixel_size for t in series])[:, None]
+    extent = np.stack([t.size for t in series]) * of_series  # type: ignore[misc]
+    sizes = particles.sizes_or(None)
+    assert sizes is not None
+    for size, words in ((sizes[:, None], "of the images"), (of_series, "of the tilt series")):
+        if (pixels * size <= 1.05 * extent).all():
+            logger.info("%s: coordinates are read as pixels %s", particles.name, words)
+            return np.asarray(pixels * size - extent / 2)
+    raise InputError.of(
+        particles.name, COORDINATE[0], "outside its tomogram", "places within rlnTomoSizeX, Y, Z"
+    )
+
+
+def _ctf(
+    particles: Particles,
+    row: int,
+    tomogram: Tomogram,
+    frames: Ints,
+    depth: Floats,
+    pixel_size: float,
+    premultiplied: bool,
+) -> Floats:
+    """Return the CTF of each image, (T, 12); columns as in CtfColumn."""
+    assert tomogram.defocus is not None
+    focus = tomogram.defocus[frames]
+    state = CtfState.PREMULTIPLIED if premultiplied else CtfState.RECORDED
+    columns = np.empty((len(frames), 12))
+    columns[:, 0] = pixel_size
+    columns[:, 1:3] = focus[:, :2] + tomogram.hand * depth[:, None]
+    columns[:, 3] = focus[:, 2]
+    columns[:, 4:7] = _optics(particles, row, tomogram)
+    columns[:, 7:10] = tomogram.others[frames]
+    columns[:, 10] = state
+    columns[:, 11] = tomogram.dose[frames]
+    return columns
+
+
+def _optics(particles: Particles, row: int, tomogram: Tomogram) -> tuple[float, float, float]:
+    names = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+    if all(particles.has(name) for name in names):
+        values = [float(particles.numbers(name)[row]) for name in names]
+        return values[0], values[1], values[2]
+    if tomogram.optics is None:
+        raise InputError(f"{particles.name}: {', '.join(names)} are missing, expected all three")
+    return tomogram.optics
+
+
+def _image_table(particles: Particles, particle: Ints, place: Ints) -> pd.DataFrame:
+    """Make the table of images: which image, of which particle, in which half."""
+    import pandas as pd
+
+    files = particles.column("rlnImageName")
+    names = [f"{k + 1}@{files[i]}" for i, k in zip(particle, place, strict=True)]
+    table = pd.DataFrame({"rlnImageName": names, GROUP: list(_names(particles, particle))})
+    halves = particles.column(HALF) if particles.has(HALF) else np.arange(particles.n) % 2 + 1
+    table[HALF] = halves[particle]
+    return table
+
+
+def _names(particles: Particles, particle: Ints) -> Iterator[str]:
+    tag = "rlnTomoParticleName"
+    names = particles.column(tag) if particles.has(tag) else np.arange(1, particles.n + 1)
+    return (str(names[i]) for i in particle)
+
+
+# --- tables of tilt images --------------------------------------------------------------------
+
+
+def _grouped(path: Path, particles: Particles, datadir: Path | None) -> TiltSeries:
+    """Group the rows of a table of tilt images by the name of the particle."""
+    import pandas as pd
+
+    if not particles.has(GROUP):
+        raise InputError(
+            f"{path}: these are no tilt series, expected stacks of tilts ({FRAMES}) or tilt images "
+            f"grouped by {GROUP}"
+        )
+    source = open_source(path, datadir=datadir)
+    particle, names = pd.factorize(source.particles.column(GROUP))
+    counts = pd.Series(particle).groupby(particle).cumcount().to_numpy()
+    if len(names) == source.n:
+        raise InputError(f"{path}: each {GROUP} has one image, expected several per particle")
+    first = np.unique(particle, return_index=True)[1]
+    table = source.particles.table
+    halves = table[HALF].to_numpy()[first] if HALF in table else np.arange(len(names)) % 2 + 1
+    images = replace(source.particles, table=table.assign(**{HALF: halves[particle]}))
+    return TiltSeries(
+        replace(source, particles=images),
+        source.particles.subset(first),
+        particle.astype(np.int64),
+        counts.astype(np.int64),
+        None,
+        None,
+        None,
+    )
