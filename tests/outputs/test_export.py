@@ -18,6 +18,7 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from modpose.data.dataset import Dataset
+from modpose.data.fresh_table import fresh_particles
 from modpose.data.record import record_of
 from modpose.data.source import open_source
 from modpose.errors import InputError
@@ -26,7 +27,7 @@ from modpose.fit import describe_fit
 from modpose.geometry.rotations import relion_of_rotation
 from modpose.model.build import build_vae
 from modpose.options import resolve
-from modpose.outputs.export import _fresh_particles, export_run, with_poses, write_latents
+from modpose.outputs.export import export_run, with_poses, write_latents
 from modpose.outputs.selected import export_selection
 from modpose.recipes import recipe_config
 from modpose.run import Run
@@ -377,11 +378,11 @@ def test_a_fresh_star_says_what_was_done_to_the_images(tmp_path: Path) -> None:
     ctf = np.array([[*plain, 0.5, 2.0], [*plain, 1.0, 1.0], [*plain, 1.0, 0.0]])
     source = open_source(tmp_path / "stack.mrcs", index=np.arange(3))
     source = replace(source, particles=replace(source.particles, given_ctf=ctf))
-    found = _fresh_particles(source, tmp_path / "out.star")
+    found = fresh_particles(source, tmp_path / "out.star")
     assert len(found.optics) == 3
     np.testing.assert_allclose(found.ctf(), ctf, rtol=1e-6)
     some = replace(source, particles=replace(source.particles, given_ctf=ctf[:, :9]))
-    assert "rlnCtfDataAreCtfPremultiplied" not in _fresh_particles(some, tmp_path / "o.star").optics
+    assert "rlnCtfDataAreCtfPremultiplied" not in fresh_particles(some, tmp_path / "o.star").optics
 
 
 def test_an_array_file_has_no_image_names(tmp_path: Path) -> None:

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import Overwrite, app
+from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, app
 from modpose.cli.lazily import lazily
+from modpose.errors import InputError
 from modpose.limits import check_whole
 
 with lazily():
     from modpose.backprojection import files as map_files
+    from modpose.data import source as sources
     from modpose.files import writing
     from modpose.fourier import fsc as curves
-    from modpose.jobs import curve_files, resolution
+    from modpose.jobs import curve_files, prepare, resolution
 
 MOST_CONES = 1000
 
@@ -94,3 +96,58 @@ def fsc_verb(
             map_files.draw_curve(drawn, place(figure), curves.HALF_MAPS)
     for path in outputs:
         typer.echo(f"wrote {path}")
+
+
+@app.command()
+def preprocess(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images, as fit takes them.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    flip: Annotated[
+        bool, typer.Option("--flip-phases", help="First, change the sign where the CTF has it.")
+    ] = False,
+    multiply: Annotated[
+        bool, typer.Option("--multiply-ctf", help="First, multiply by the CTF.")
+    ] = False,
+    crop: Annotated[int | None, typer.Option(help="Keep so many central pixels.")] = None,
+    box: Annotated[int | None, typer.Option(help="Bin to so many pixels (Fourier crop).")] = None,
+    invert: Annotated[bool, typer.Option("--invert", help="Make dark particles bright.")] = False,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Zero mean and unit s.d. outside the particle.")
+    ] = False,
+    diameter: Annotated[
+        float | None, typer.Option(help="Of the particle, Å: background lies outside.")
+    ] = None,
+    resolution_wanted: Annotated[
+        float | None,
+        typer.Option("--resolution", help="Å that a box must hold; default: twice the pixel."),
+    ] = None,
+    shard: Annotated[int, typer.Option(help="Images in a file.")] = 10_000,
+    datadir: DataDir = None,
+    index: Index = None,
+    ctf: CtfFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Crop, bin and normalise a stack once, phases corrected first; write it and its table.
+
+    Phases are corrected in the box as it is, before anything is cropped.  A defocus moves signal
+    by λ Δf / d; a box too small for that is refused, and the right one is named.  An interrupted
+    job goes on where it was.
+
+    \b
+    modpose preprocess particles.star -o small --box 128 --normalise
+    modpose preprocess particles.star -o flipped --flip-phases --crop 256 --box 128
+    """
+    if flip and multiply:
+        raise InputError("preprocess: --flip-phases and --multiply-ctf, expected one of the two")
+    opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf)
+    wanted = prepare.Preparation(
+        ctf="flip" if flip else "multiply" if multiply else None,
+        crop=crop,
+        box=box,
+        invert=invert,
+        normalise=normalise,
+        diameter=diameter,
+        resolution=resolution_wanted,
+    )
+    table = prepare.prepare(opened, out, wanted, shard=shard, overwrite=overwrite)
+    typer.echo(f"wrote {opened.n} images to {table}")

@@ -6,7 +6,6 @@ they were before cropping.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,17 +16,15 @@ import numpy as np
 
 from modpose.config.model import SpectralConfig
 from modpose.data import preprocess
-from modpose.data.mrc import is_mrc
-from modpose.data.optics import FLIPPED, PREMULTIPLIED, SIGN, image_sign
+from modpose.data.fresh_table import fresh_particles, has_image_names
+from modpose.data.optics import SIGN, image_sign
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
-from modpose.data.source import image_references
 from modpose.data.table_files import files_of_table, path_notes, write_table
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
 from modpose.infer.latents import content_columns, rotations_of_table
-from modpose.observe.ctf import CtfColumn, CtfState
 from modpose.outputs import cryodrgn
 from modpose.outputs.upright import write_pictures
 from modpose.run.inputs import files_of_run
@@ -169,7 +166,7 @@ def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
         return f"{stack.name}: {no}, for the input is no .cs, expected --format star"
     if name == "pkl" and len(stack.shape) != 2:
         return f"{stack.name}: {no}, the images are volumes, expected images as cryoDRGN has"
-    if name == "star" and not _has_image_names(dataset.source):
+    if name == "star" and not has_image_names(dataset.source):
         return f"{stack.name}: {no}, for its images have no names that RELION reads"
     if name == "mrcs" and (stack.channels != 1 or len(dataset.shape) != 2):
         found = f"{stack.channels} channels" if stack.channels != 1 else "volumes"
@@ -287,7 +284,7 @@ def _write_poses(
     source = dataset.source
     particles = source.particles
     if out.suffix.lower() == ".star" and particles.format != "star":
-        particles = _fresh_particles(source, out)
+        particles = fresh_particles(source, out)
     posed = with_poses(
         particles,
         latents,
@@ -319,65 +316,3 @@ def _mark_notes(source: Source) -> list[str]:
     if source.particles.format == "cs" and image_sign(source.particles) is not None:
         return [f"a STAR file has no {SIGN}: these images are of dark particles, invert them"]
     return []
-
-
-def _has_image_names(source: Source) -> bool:
-    if source.particles.format in ("star", "cs"):
-        return True
-    flat = len(source.stack.shape) == 2
-    return flat and source.path is not None and source.path.is_file() and is_mrc(source.path)
-
-
-def _fresh_particles(source: Source, out: Path) -> Particles:
-    """Make a RELION 3.1 table for images that came without one."""
-    import pandas as pd
-
-    if source.particles.format == "cs":
-        files, rows = image_references(source.particles)
-    else:
-        assert source.path is not None
-        kept = source.selection
-        rows = np.arange(source.n) if kept is None else kept
-        files = [os.path.relpath(source.path.absolute(), out.absolute().parent)] * source.n
-    names = [f"{row + 1:06d}@{file}" for file, row in zip(files, rows, strict=True)]
-    ctf = source.particles.ctf(source.stack.pixel_size)
-    table = pd.DataFrame({"rlnImageName": names})
-    optics = pd.DataFrame({"rlnImagePixelSize": [source.pixel_size or np.nan]})
-    group = np.zeros(source.n, dtype=np.int64)
-    if ctf is not None:
-        for column, name in _CTF_OF_PARTICLE.items():
-            table[name] = ctf[:, column].astype(np.float64)
-        if ctf.shape[1] > CtfColumn.SCALE:
-            table["rlnCtfScalefactor"] = ctf[:, CtfColumn.SCALE].astype(np.float64)
-        else:
-            ctf = np.pad(ctf, ((0, 0), (0, len(CtfColumn) - ctf.shape[1])))
-        kinds, group = np.unique(ctf[:, list(_CTF_OF_GROUP)], axis=0, return_inverse=True)
-        optics = pd.DataFrame(kinds.astype(np.float64), columns=list(_CTF_OF_GROUP.values()))
-        state = optics.pop(_CTF_OF_GROUP[CtfColumn.STATE])
-        for value, name in ((CtfState.FLIPPED, FLIPPED), (CtfState.PREMULTIPLIED, PREMULTIPLIED)):
-            if (state == value).any():
-                optics[name] = (state == value).astype(np.int64)
-    optics = optics.dropna(axis=1).round(6)
-    count = len(optics)
-    optics.insert(0, "rlnOpticsGroup", np.arange(1, count + 1))
-    optics.insert(1, "rlnOpticsGroupName", [f"opticsGroup{i + 1}" for i in range(count)])
-    optics["rlnImageSize"] = source.stack.shape[-1]
-    optics["rlnImageDimensionality"] = len(source.stack.shape)
-    table["rlnOpticsGroup"] = group.reshape(-1) + 1
-    return Particles(table, optics, "star", str(out))
-
-
-_CTF_OF_PARTICLE = {
-    CtfColumn.DEFOCUS_U: "rlnDefocusU",
-    CtfColumn.DEFOCUS_V: "rlnDefocusV",
-    CtfColumn.DEFOCUS_ANGLE: "rlnDefocusAngle",
-    CtfColumn.PHASE_SHIFT: "rlnPhaseShift",
-    CtfColumn.B_FACTOR: "rlnCtfBfactor",
-}
-_CTF_OF_GROUP = {
-    CtfColumn.PIXEL_SIZE: "rlnImagePixelSize",
-    CtfColumn.VOLTAGE: "rlnVoltage",
-    CtfColumn.CS: "rlnSphericalAberration",
-    CtfColumn.AMPLITUDE_CONTRAST: "rlnAmplitudeContrast",
-    CtfColumn.STATE: "state",
-}
