@@ -54,7 +54,7 @@ def seconds_per_volume(box: int, size: int, how: AugmentConfig, steps: int) -> l
     taken = []
     for _ in range(steps + 1):
         start = time.process_time()
-        elbo = learner.objective(augmented(batch, how, generator), generator=generator)
+        elbo = learner.objective(augmented(batch, how, generator), generator)
         (-elbo.value(1.0, {"affinity": 10.0}).mean()).backward()
         for optimizer in learner.optimizers:
             optimizer.step()

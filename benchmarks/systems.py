@@ -15,7 +15,7 @@ from modpose.data.batches import Batch
 from modpose.distributions.normal import LOG_2PI, wrapped_entropy
 from modpose.geometry.grids import half_box, lattice
 from modpose.model.build import build_vae
-from modpose.model.objective import Objective
+from modpose.model.objective import Estimate, Objective
 from modpose.recipes import Options, recipe_config
 from modpose.train.loop import Learner, set_up
 
@@ -184,16 +184,18 @@ def learner_step(
     """Take the step of modpose's training loop."""
     objective = learner.objective(
         as_batch(images),
-        generator=generator,
-        pixels=config.train.pixels,
-        augment=config.train.augment.rotate == "encoder-input",
+        generator,
+        Estimate(
+            pixels=config.train.pixels,
+            augment=config.train.augment.rotate == "encoder-input",
+        ),
     )
     _climb(learner, objective)
 
 
 def step_optimizers(learner: Learner, batch: Batch, generator: torch.Generator) -> None:
     """Take the step of modpose's training loop on a batch that is ready."""
-    _climb(learner, learner.objective(batch, generator=generator))
+    _climb(learner, learner.objective(batch, generator))
 
 
 def _climb(learner: Learner, objective: Objective) -> None:

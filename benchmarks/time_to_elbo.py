@@ -39,6 +39,7 @@ from modpose.config import Config, merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.model.build import build_vae
+from modpose.model.objective import Estimate
 from modpose.progress import Progress
 from modpose.suggest import suggest
 from modpose.train.loop import Learner, run_epochs, set_up
@@ -237,7 +238,9 @@ def judge_modpose(learner: Learner, shot: Snapshot, settings: Settings) -> float
     generator = torch.Generator().manual_seed(0)
     images = validation(settings)
     bounds = [
-        learner.vae(as_batch(few), generator=generator, hold_content=shot.holds_content).value()
+        learner.vae(
+            as_batch(few), generator=generator, how=Estimate(hold_content=shot.holds_content)
+        ).value()
         for few in torch.split(images, JUDGE_BATCH)
     ]
     return torch.cat(bounds).mean().item()

@@ -24,6 +24,7 @@ from modpose.data.batches import Batch
 from modpose.geometry.grids import half_box, lattice
 from modpose.model.build import build_vae
 from modpose.model.latents import Latents
+from modpose.model.objective import Estimate
 from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
 from modpose.train.loop import Learner, set_up
@@ -114,7 +115,7 @@ def modpose_step(learner: Learner, volumes: Tensor, pixels: int | None) -> Step:
     generator = torch.Generator().manual_seed(0)
 
     def step() -> int:
-        elbo = learner.objective(batch, generator=generator, pixels=pixels)
+        elbo = learner.objective(batch, generator, Estimate(pixels=pixels))
         (-elbo.value().mean()).backward()
         for optimizer in learner.optimizers:
             optimizer.step()

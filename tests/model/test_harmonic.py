@@ -23,6 +23,7 @@ from modpose.geometry.groups import octahedral
 from modpose.geometry.rotations import haar_rotations, rotation_2d
 from modpose.model.build import build_vae
 from modpose.model.encoders.harmonic import HarmonicEncoder, Harmonics, degrees, real_harmonics
+from modpose.model.objective import Estimate
 from modpose.model.posterior import LatentLayout
 from modpose.recipes import recipe_config
 
@@ -70,10 +71,10 @@ def test_a_part_of_the_images_estimates_the_reconstruction_of_all() -> None:
     batch = Batch(torch.arange(6), torch.rand(1, 1, 12, 12).expand(6, 1, 12, 12))
     seeded = [torch.Generator().manual_seed(0) for _ in range(3)]
     whole = vae(batch, generator=seeded[0]).elbo
-    part = vae(batch, generator=seeded[1], decoded_images=2).elbo
+    part = vae(batch, generator=seeded[1], how=Estimate(decoded_images=2)).elbo
     assert torch.allclose(part.recon[:2], 3 * whole.recon[:2]) and not part.recon[2:].any()
     assert torch.equal(part.kl_content, whole.kl_content)
-    more = vae(batch, generator=seeded[2], decoded_images=9).elbo
+    more = vae(batch, generator=seeded[2], how=Estimate(decoded_images=9)).elbo
     assert torch.equal(more.recon, whole.recon)
 
 

@@ -20,6 +20,7 @@ from modpose.geometry.pose import rotate_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.model.build import build_vae
 from modpose.model.encoders.polar import PolarEncoder, Rings, best_angles
+from modpose.model.objective import Estimate
 from modpose.model.vae import Vae
 from modpose.simulate.digits import glyphs, transform
 
@@ -179,7 +180,7 @@ def test_hypotheses_share_one_content_and_gradients_reach_every_part() -> None:
     generator = torch.Generator().manual_seed(0)
     latents = vae.posterior(batch).sample_in(torch.tensor([[0, 1]] * 5), generator)
     assert torch.equal(latents.z[:, 0], latents.z[:, 1])
-    (-vae(batch, generator=generator, pixels=100).value().mean()).backward()
+    (-vae(batch, generator=generator, how=Estimate(pixels=100)).value().mean()).backward()
     without = [n for n, p in vae.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
     assert isinstance(vae.encoder, PolarEncoder)

@@ -20,6 +20,7 @@ from modpose.distributions.normal import (
 from modpose.distributions.priors import Normal, kl, rotation_prior
 from modpose.geometry.rotations import rotation_2d
 from modpose.model.cells import Cells
+from modpose.model.draws import soft_sample, top_cells
 from modpose.model.posterior import LatentLayout, Posterior
 
 PRIORS = ("none", "gaussian", "wide", "uniform")
@@ -298,20 +299,20 @@ def test_turning_cells_back_undoes_a_turn(per_image: bool, angle: bool, residual
 def test_top_gives_the_most_probable_cells_and_their_share(per_image: bool) -> None:
     posterior = orbit_posterior(per_image, residual=True)
     q = posterior.cell_log_q.detach().exp().numpy()
-    top = posterior.top(3)
+    top = top_cells(posterior, 3, None)
     order = np.argsort(-q, axis=1)[:, :3]
-    np.testing.assert_array_equal(top.cell.numpy(), order)
+    np.testing.assert_array_equal(top.latents.cell.numpy(), order)
     share = np.take_along_axis(q, order, 1)
     np.testing.assert_allclose(
         top.log_weight.detach().exp().numpy(), share / share.sum(1, keepdims=True), rtol=1e-5
     )
-    assert torch.equal(top.cell[:, :1], posterior.best().cell)
-    whole = posterior.top(99)
-    assert whole.cell.shape == (IMAGES, CELLS)
+    assert torch.equal(top.latents.cell[:, :1], posterior.best().cell)
+    whole = top_cells(posterior, 99, None)
+    assert whole.latents.cell.shape == (IMAGES, CELLS)
     # over all cells, the weighted expectation is the exact one, its gradient included
     value = torch.arange(float(CELLS)) ** 2
     exact = (posterior.cell_log_q.exp() * value).sum()
-    listed = (whole.log_weight.exp() * value[whole.cell]).sum()
+    listed = (whole.log_weight.exp() * value[whole.latents.cell]).sum()
     torch.testing.assert_close(exact, listed)
 
 
@@ -320,8 +321,8 @@ def test_expectation_over_top_cells_has_the_gradient_of_the_expectation() -> Non
     layout = LatentLayout(ModelConfig(z_dim=1), 2)
     posterior = layout.posterior(torch.zeros(1, 4, layout.n_params), logits)
     value = torch.tensor([1.0, 4.0, -2.0, 0.5])
-    top = posterior.top(4)
-    (found,) = torch.autograd.grad((top.log_weight.exp() * value[top.cell]).sum(), logits)
+    top = top_cells(posterior, 4, None)
+    (found,) = torch.autograd.grad((top.log_weight.exp() * value[top.latents.cell]).sum(), logits)
     again = logits.detach().clone().requires_grad_()
     (expected,) = torch.autograd.grad((again.softmax(-1) * value).sum(), again)
     torch.testing.assert_close(found, expected)
@@ -339,16 +340,16 @@ def test_soft_samples_mix_parameters(per_image: bool, angle: bool, residual: boo
         None,
         None,
     )
-    drawn = wide.soft_sample(1e-4, torch.Generator().manual_seed(0)).cell
+    drawn = soft_sample(wide, 1e-4, torch.Generator().manual_seed(0)).cell
     share = torch.bincount(drawn.flatten(), minlength=CELLS) / 4000
     torch.testing.assert_close(share, cold.cell_log_q[0].exp(), atol=0.03, rtol=0)
     # hot: the plain average of means; on the circle for angles
-    hot = posterior.soft_sample(1e6, torch.Generator().manual_seed(0))
+    hot = soft_sample(posterior, 1e6, torch.Generator().manual_seed(0))
     hot.z.sum().backward(retain_graph=True)
     narrow = DiagonalNormal(
         posterior.content.mean, torch.full_like(posterior.content.log_std, -20.0)
     )
-    z = posterior._replace(content=narrow).soft_sample(1e6, torch.Generator().manual_seed(0)).z
+    z = soft_sample(posterior._replace(content=narrow), 1e6, torch.Generator().manual_seed(0)).z
     torch.testing.assert_close(z[:, 0], posterior.content.mean.mean(1), atol=1e-4, rtol=1e-3)
     if not residual:
         assert posterior.shift is not None
@@ -359,7 +360,7 @@ def test_soft_angles_are_mixed_across_the_cut() -> None:
     layout = LatentLayout(ModelConfig.model_validate({"z_dim": 0, "encoder": {"kind": "orbit"}}), 2)
     cells = Cells(torch.tensor([3.1, -3.1]), torch.zeros(2, 2), torch.zeros(2).log_softmax(0), 1e-3)
     posterior = layout.posterior(torch.zeros(1, 2, layout.n_params), torch.zeros(1, 2), cells)
-    angle = posterior.soft_sample(1e6, torch.Generator().manual_seed(0)).angle
+    angle = soft_sample(posterior, 1e6, torch.Generator().manual_seed(0)).angle
     assert angle.cos().item() < -0.99
 
 
@@ -374,7 +375,7 @@ def test_gradients_of_soft_samples_are_finite(
     logits = torch.randn(IMAGES, CELLS, requires_grad=True)
     cells = make_cells(True, angle=angle, residual=residual)
     posterior = layout.posterior(params, logits, cells)
-    latents = posterior.soft_sample(temperature, torch.Generator().manual_seed(0))
+    latents = soft_sample(posterior, temperature, torch.Generator().manual_seed(0))
     total = latents.z.sum() + latents.angle.cos().sum() + latents.shift.square().sum()
     (total + posterior.kl(exact=False).pose.sum()).backward()
     assert params.grad is not None and logits.grad is not None

@@ -16,6 +16,7 @@ from modpose.geometry.pose import Pose, mirror, mirror_images, sample_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.model.build import build_vae
 from modpose.model.cells import Cells
+from modpose.model.draws import training_draw
 from modpose.model.latents import Latents
 from modpose.model.posterior import LatentLayout, Posterior
 from modpose.model.reflection import mirrored_back, or_mirrored
@@ -173,14 +174,14 @@ def test_either_reflection_is_trained(cells: str) -> None:
         config = parse_config(
             {"recipe": "t", "train": {"cells": {"kind": "top", "count": 3}}}, "test"
         )
-        vae.cells = config.train.cells
+        vae.training_draw = training_draw(config.train.cells)
     vae.train()
     batch = Batch(torch.arange(3), torch.randn(3, 1, 16, 16, generator=generator()))
     value = vae(batch, generator=generator()).value().mean()
     value.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
     posterior = vae.posterior(batch)
-    latents, weight = vae._hypotheses(posterior, generator())
+    latents, weight = vae.training_draw(posterior, generator())
     torch.testing.assert_close(weight.exp().sum(1), torch.ones(3))
     if cells == "soft":
         assert latents.mirrored is not None

@@ -28,11 +28,13 @@ from modpose.errors import InputError
 from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import rotation_2d
+from modpose.infer.encode import importance_bound
 from modpose.model.build import build_vae
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.fields.dense import DenseField
 from modpose.model.fields.implicit import FourierLayer, ImplicitField
 from modpose.model.latents import Latents
+from modpose.model.objective import Estimate
 from modpose.model.posterior import Posterior
 from modpose.model.vae import Vae
 from modpose.observe.noise import Bernoulli, GaussianNoise
@@ -243,8 +245,8 @@ def test_the_importance_weighted_bound_lies_above_the_elbo() -> None:
     batch, generator = make_batch(), seeded(2)
     with torch.no_grad():
         elbo = torch.stack([vae(batch, generator=generator).value() for _ in range(400)]).mean(0)
-        one = torch.stack([vae.importance_bound(batch, 1, generator) for _ in range(400)])
-        many = vae.importance_bound(batch, 400, generator)
+        one = torch.stack([importance_bound(vae, batch, 1, generator) for _ in range(400)])
+        many = importance_bound(vae, batch, 400, generator)
     standard_error = one.std(0) / math.sqrt(len(one))
     assert ((one.mean(0) - elbo).abs() < 6 * standard_error + 0.05).all()  # K = 1 is the ELBO
     assert (many > elbo - 0.05).all()
@@ -253,7 +255,7 @@ def test_the_importance_weighted_bound_lies_above_the_elbo() -> None:
 def test_holding_content_decodes_at_zero_and_leaves_its_kl_out() -> None:
     vae = small_vae().eval()
     batch = make_batch()
-    held = vae(batch, generator=seeded(), hold_content=True).elbo
+    held = vae(batch, generator=seeded(), how=Estimate(hold_content=True)).elbo
     posterior = vae.posterior(batch)
     latents = posterior.sample(1, seeded())
     expected = vae.log_likelihood(batch, latents._replace(z=torch.zeros_like(latents.z)))
@@ -288,7 +290,7 @@ def test_ctf_is_applied_to_the_prediction_and_gradients_flow() -> None:
     filtered = vae.predict(latents, with_ctf.observation).signal
     plain = vae.predict(latents).signal
     assert (filtered - plain).abs().max() > 1e-3
-    elbo = vae(with_ctf, generator=seeded(), pixels=20).value().mean()
+    elbo = vae(with_ctf, generator=seeded(), how=Estimate(pixels=20)).value().mean()
     elbo.backward()
     assert all(torch.isfinite(p.grad).all() for p in vae.field.parameters() if p.grad is not None)
 

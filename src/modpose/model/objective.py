@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How a training step estimates the bound.
+
+    Attributes
+    ----------
+    pixels
+        Number of pixels that estimate the reconstruction term without bias; None: all.
+    decoded_images
+        Number of images that do, the first ones; of the others it is zero.
+    augment
+        Turn the encoder's input by a random angle and take it off the inferred one.
+    angle_prior
+        How many times the prior of the angle counts where an encoder searches for it.
+    hold_content
+        Decode with z = 0 and leave its KL out.
+    """
+
+    pixels: int | None = None
+    decoded_images: int | None = None
+    augment: bool = False
+    angle_prior: float = 1.0
+    hold_content: bool = False
+
+
+WHOLE = Estimate()
+"""Every pixel of every image, and nothing else done to it."""
 
 
 class Elbo(NamedTuple):

@@ -143,13 +143,6 @@ class PosePriors(NamedTuple):
     shift: Normal | Fixed
 
 
-class TopCells(NamedTuple):
-    """The k most probable cells of each image and their renormalised weights, (B, k) each."""
-
-    cell: Tensor
-    log_weight: Tensor
-
-
 class Posterior(NamedTuple):
     """q(cell) and, in each cell, independent content, rotation and shift; (B, C, ...).
 
@@ -220,58 +213,6 @@ class Posterior(NamedTuple):
     def sample_in(self, cell: Tensor, generator: torch.Generator | None) -> Latents:
         """Draw one reparametrised sample in each of the cells (B, K)."""
         return self._read(cell, lambda gaussian: gaussian.rsample(generator))
-
-    def soft_sample(
-        self, temperature: float, generator: torch.Generator | None, mirrored: bool | None = None
-    ) -> Latents:
-        """Draw one sample whose parameters are mixed across cells, K = 1, as published.
-
-        Weights are a Gumbel-softmax sample (Jang et al. 2017); they mix the cells' shifts, and the
-        means and s.d. of their Gaussians (Nasiri & Bepler 2022, section 3.3.1).  Angles are mixed
-        as directions on the circle, where a mean of numbers would put 179 and -179 degrees at 0.
-        No bound follows from such a sample.  With ``mirrored``, only the cells that tell this are
-        mixed: the poses of an object and of its mirror image have no mean.
-        """
-        waiting = torch.empty_like(self.cell_log_q).exponential_(generator=generator)
-        noisy = self.cell_log_q - waiting.clamp(min=1e-30).log()
-        if mirrored is not None and self.cells is not None and self.cells.mirrored is not None:
-            noisy = noisy.masked_fill(self.cells.mirrored ^ mirrored, -math.inf)
-        weight = (noisy / temperature).softmax(-1).unsqueeze(1)
-
-        def mixed(gaussian: DiagonalNormal) -> DiagonalNormal:
-            return DiagonalNormal(weight @ gaussian.mean, (weight @ gaussian.log_std.exp()).log())
-
-        angle, shift = self.angle, self.shift
-        if angle is not None:
-            x, y = weight @ angle.mean.cos(), weight @ angle.mean.sin()
-            angle = DiagonalNormal(torch.atan2(y, x), (weight @ angle.log_std.exp()).log())
-        if shift is not None and self.shift_is_fixed:
-            shift = DiagonalNormal(weight @ shift.mean, shift.log_std[:, :1])
-        elif shift is not None:
-            shift = mixed(shift)
-        blend = Posterior(
-            layout=self.layout,
-            cell_log_q=noisy.new_zeros(len(noisy), 1),
-            content=mixed(self.content),
-            angle=angle,
-            shift=shift,
-            turn=None if self.turn is None else self.turn.mixed(weight),
-            channel=None if self.channel is None else weight @ self.channel,
-        )
-        latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)
-        cell = noisy.argmax(-1, keepdim=True)
-        if self.cells is not None:
-            latents = latents._replace(mirrored=self.cells.mirrored_at(cell))
-        return latents._replace(cell=cell)
-
-    def top(self, count: int) -> TopCells:
-        """Return the ``count`` most probable cells (all, where there are fewer), best first.
-
-        Their weights, renormalised to sum to one, carry the gradient of q(cell).
-        """
-        few = min(count, self.cell_log_q.shape[-1])
-        log_q, cell = self.cell_log_q.topk(few, dim=-1)
-        return TopCells(cell, log_q.log_softmax(-1))
 
     def best(self) -> Latents:
         """Return the mean of the most probable cell (of the more probable reflection), K = 1."""

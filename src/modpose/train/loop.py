@@ -23,7 +23,7 @@ from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError, TrainingError
 from modpose.model.image_rows import rows_trained_in
-from modpose.model.objective import Objective
+from modpose.model.objective import WHOLE, Estimate, Objective
 from modpose.model.terms.affinity import AffinityTerm
 from modpose.model.vae import Vae
 from modpose.progress import Progress
@@ -77,27 +77,11 @@ class Learner:
     state: TrainState
 
     def objective(
-        self,
-        batch: Batch,
-        *,
-        generator: torch.Generator,
-        pixels: int | None = None,
-        decoded_images: int | None = None,
-        augment: bool = False,
-        angle_prior: float = 1.0,
-        hold_content: bool = False,
+        self, batch: Batch, generator: torch.Generator, how: Estimate = WHOLE
     ) -> Objective:
         """Evaluate the model with its precision; arguments as for :meth:`Vae.forward`."""
         with self.placement.autocast():
-            found: Objective = self.vae(
-                batch,
-                generator=generator,
-                pixels=pixels,
-                decoded_images=decoded_images,
-                augment=augment,
-                angle_prior=angle_prior,
-                hold_content=hold_content,
-            )
+            found: Objective = self.vae(batch, generator=generator, how=how)
         return found.float()
 
     def training_state(self) -> dict[str, Any]:
@@ -231,16 +215,15 @@ def _train_epoch(
         weights = {term.name: term.weight(state.step) for term in learner.vae.terms}
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
         batch = augmented(batch, train.augment, moves)
+        how = Estimate(
+            pixels=train.pixels,
+            decoded_images=train.decoded_images,
+            augment=train.augment.rotate == "encoder-input",
+            angle_prior=train.angle_prior.at(state.step),
+            hold_content=state.step < state.freed,
+        )
         for part in batch.chunks(train.chunk):
-            objective = learner.objective(
-                part.to(learner.placement.device),
-                generator=generator,
-                pixels=train.pixels,
-                decoded_images=train.decoded_images,
-                augment=train.augment.rotate == "encoder-input",
-                angle_prior=train.angle_prior.at(state.step),
-                hold_content=state.step < state.freed,
-            )
+            objective = learner.objective(part.to(learner.placement.device), generator, how)
             _backward(learner, -objective.value(beta, weights).sum() / len(batch))
             totals.add(objective)
         _step(learner, train.max_grad_norm)
@@ -289,7 +272,7 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
     generator = _generator(learner.placement.device, config.seed, VALIDATION_STREAM)
     totals = Totals()
     for batch in dataset.batches(dataset.val, learner.vae.whole_batch):
-        totals.add(learner.objective(batch.to(learner.placement.device), generator=generator))
+        totals.add(learner.objective(batch.to(learner.placement.device), generator))
     metrics = totals.means() | _validate_affinity(learner, dataset, config)
     return {f"val_{name}": value for name, value in metrics.items()}
 
