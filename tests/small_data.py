@@ -17,8 +17,8 @@ from modpose.data.mrc import write_mrcs
 from modpose.data.star import write_star
 from modpose.simulate.digits import glyphs, transform
 from modpose.simulate.molecules import density
-from modpose.simulate.shapes import SHAPES, draw_sprites
-from modpose.simulate.views import barrel
+from studies.target_vae.molecule_views import barrel
+from studies.target_vae.shapes import SHAPES, draw_sprites
 from tests.small_star_files import STAR_FILES
 
 TILT_STACKS = "warptools_test_4-tomos_10-ptcls_box-32_angpix-12"

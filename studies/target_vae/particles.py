@@ -80,7 +80,7 @@ def _make(setting: Setting, file: Path | None) -> Made:
     sizes = setting.plan.particles
     most = sizes.images + sizes.held_out
     if file is None:
-        from modpose.simulate.views import ViewSettings, barrel, simulate_views
+        from studies.target_vae.molecule_views import ViewSettings, barrel, simulate_views
 
         settings = ViewSettings(n=min(most, 1500), box=64, pixel_size=3.5, seed=setting.seed)
         windows = -simulate_views(barrel(), settings).images

@@ -198,7 +198,7 @@ def match(found: NDArray[np.float64], true: NDArray[np.float64]) -> list[tuple[i
 
 
 def _show(setting: Setting, by: Mapping[Contender, Result], page: Page) -> Sequence[str]:
-    from modpose.simulate.shapes import FieldSettings, simulate_fields
+    from studies.target_vae.shapes import FieldSettings, simulate_fields
 
     sample = next(iter(by.values())).fit.sample
     few = min(sample.open_test().n, 1000)

@@ -15,7 +15,6 @@ from modpose.evaluate.symmetry import fold_deg, symmetry
 from modpose.geometry.degrees import wrap_deg
 from modpose.infer.latents import content_of_table
 from modpose.plot.grids import as_pictures
-from modpose.simulate.shapes import SHAPES, SYMMETRY
 from studies.common.conduct import Study
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample
@@ -33,6 +32,7 @@ from studies.target_vae.common import (
     sample_once,
     scores,
 )
+from studies.target_vae.shapes import SHAPES, SYMMETRY
 
 FILE = "dsprites/dsprites_grid_46080.npz"
 SHIFT = 9.0
@@ -71,7 +71,7 @@ def _sample(setting: Setting) -> Sample:
 
 
 def _make(setting: Setting, file: Path | None) -> Made:
-    from modpose.simulate.shapes import SpriteSettings, simulate_sprites
+    from studies.target_vae.shapes import SpriteSettings, simulate_sprites
 
     sizes = setting.plan.sprites
     n = sizes.images + sizes.held_out

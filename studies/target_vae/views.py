@@ -64,7 +64,8 @@ def _sample(setting: Setting) -> Sample:
 
 
 def _make(setting: Setting) -> Made:
-    from modpose.simulate.views import ViewSettings, barrel, read_molecule, simulate_views
+    from modpose.simulate.atoms import read_molecule
+    from studies.target_vae.molecule_views import ViewSettings, barrel, simulate_views
 
     sizes, file = setting.plan.views, setting.find(FILE)
     molecule = barrel() if file is None else read_molecule(file)

@@ -29,7 +29,7 @@ from modpose.outputs.volumes import at_file
 from modpose.recipes import recipe_config
 from modpose.report.summary import facts
 from modpose.run import Run
-from modpose.simulate.views import read_atom_table
+from modpose.simulate.atoms import read_atom_table
 from tests.fuzz.judge import Format, Seed
 from tests.fuzz.tables import columns, plain
 

@@ -13,6 +13,7 @@ from modpose.cli import app
 from modpose.data.mrc import open_mrc
 from modpose.data.source import open_source
 from modpose.errors import InputError
+from modpose.simulate.atoms import AtomTable, read_atom_table
 from modpose.simulate.conformations import (
     Conformer,
     Morph,
@@ -22,7 +23,6 @@ from modpose.simulate.conformations import (
     superpose,
 )
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
-from modpose.simulate.views import AtomTable, read_atom_table
 
 
 def small(**changes) -> ProjectionSettings:

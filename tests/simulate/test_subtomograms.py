@@ -20,6 +20,7 @@ from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
 from modpose.data.wedges import open_wedges
 from modpose.errors import InputError
+from modpose.simulate.atoms import Atoms
 from modpose.simulate.density import AtomDensity
 from modpose.simulate.molecules import blob_assembly, density
 from modpose.simulate.species import built_in_species, hinged_species, species_of_files
@@ -27,7 +28,6 @@ from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
 from modpose.simulate.tilt_series import back_project, compare, noise_gain, tilt_angles
-from modpose.simulate.views import Atoms
 
 SMALL = SubtomogramSettings(n=8, box=16, pixel_size=12.0, seed=1)
 NONE_MISSING = (-90.0, 90.0)

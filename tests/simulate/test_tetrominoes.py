@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from modpose.cli import app
 from modpose.data.source import open_source
 from modpose.errors import InputError
+from modpose.simulate.atoms import Atoms
 from modpose.simulate.species import Species, built_in_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
 from modpose.simulate.tetrominoes import CLASSES, UNSEEN, tetromino, tetromino_species
-from modpose.simulate.views import Atoms
 
 CLEAN = SubtomogramSettings(
     n=12,

@@ -9,16 +9,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from modpose.errors import InputError
+from modpose.simulate.atoms import Atoms, read_molecule
+from modpose.simulate.density import project_atoms
 from modpose.simulate.molecules import project
-from modpose.simulate.views import (
-    Atoms,
-    ViewSettings,
-    barrel,
-    haar_rotations,
-    project_atoms,
-    read_molecule,
-    simulate_views,
-)
+from studies.target_vae.molecule_views import ViewSettings, barrel, simulate_views
 
 ATOM = (
     "ATOM  {n:5d}  {e:<3} ALA {chain}{n:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 10.00          {e:>2}"
@@ -38,7 +32,7 @@ def pdb(atoms: list[tuple[str, float, float, float]], head: list[str] | None = N
 @pytest.mark.parametrize(("box", "pixel_size"), [(64, 4.5), (65, 4.5), (30, 8.0), (64, 3.5)])
 def test_projections_are_those_of_exact_gaussians(box: int, pixel_size: float) -> None:
     atoms, rng = barrel(), np.random.default_rng(0)
-    rotations, shifts = haar_rotations(4, rng), 3 * rng.standard_normal((4, 2))
+    rotations, shifts = Rotation.random(4, rng).as_matrix(), 3 * rng.standard_normal((4, 2))
     shifts[0] = box / 2  # half beyond the edge
     found = project_atoms(atoms, rotations, shifts, box, pixel_size)
     centers = np.broadcast_to(atoms.positions, (4, *atoms.positions.shape))
@@ -51,15 +45,6 @@ def test_all_the_mass_arrives() -> None:
     atoms = barrel()
     image = project_atoms(atoms, np.eye(3)[None], np.zeros((1, 2)), 64, 4.5)
     assert image.sum() * 4.5**2 == pytest.approx(atoms.masses.sum(), rel=1e-3)
-
-
-def test_rotations_are_haar_uniform() -> None:
-    rotations = haar_rotations(20_000, np.random.default_rng(1))
-    angles = Rotation.from_matrix(rotations).magnitude()
-    # density (1 − cos a)/π of the rotation angle: mean π/2 + 2/π
-    assert angles.mean() == pytest.approx(np.pi / 2 + 2 / np.pi, abs=0.02)
-    np.testing.assert_allclose(rotations.mean(0), 0, atol=0.02)
-    np.testing.assert_allclose(np.linalg.det(rotations), 1)
 
 
 def test_the_truth_is_the_pose_of_each_view() -> None:

@@ -442,7 +442,7 @@ def test_data_of_a_folder_are_prepared(some_data: Path, tmp_path: Path) -> None:
     prepared = sprites.prepare(setting)
     truth = prepared.fits[0].sample.truth_of_test()
     images = prepared.fits[0].sample.open_test().stack.read(np.arange(len(truth)))[:, 0]
-    from modpose.simulate.shapes import SHAPES, draw_sprites
+    from studies.target_vae.shapes import SHAPES, draw_sprites
 
     shape = np.array([SHAPES.index(name) for name in truth["class"]])
     shift = truth[["shift_x", "shift_y"]].to_numpy()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.limits import check_resolution
+from modpose.simulate.atoms import AtomTable, read_atom_table
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule
-from modpose.simulate.views import AtomTable, read_atom_table
 
 Floats = NDArray[np.float64]
 

@@ -22,7 +22,6 @@ from modpose.simulate import microscope
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.molecules import density, project
 from modpose.simulate.settings import ProjectionSettings as ProjectionSettings
-from modpose.simulate.views import haar_rotations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +113,7 @@ def simulate_projections(
         If a molecule does not fit into the box, or abundances or poses do not fit the rest.
     """
     import pandas as pd
+    from scipy.spatial.transform import Rotation
 
     if conformers is None:
         conformers = [Conformer("hinged", built_in_conformers(1)[0].molecule, BUILT_IN_HINGE)]
@@ -126,7 +126,8 @@ def simulate_projections(
     classes = rng.choice(len(conformers), size=n, p=shares / shares.sum())
     hinge = np.zeros(n) if limits is None else rng.uniform(*limits, size=n)
     if poses is None:
-        poses = haar_rotations(n, rng), settings.shift_std_px * rng.standard_normal((n, 2))
+        turns = Rotation.random(n, rng).as_matrix()
+        poses = turns, settings.shift_std_px * rng.standard_normal((n, 2))
     rotation, shift = poses
     ctf = None
     if settings.ctf:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.limits import check_whole
+from modpose.simulate.atoms import Atoms, read_molecule
 from modpose.simulate.blocks import Blocks
 from modpose.simulate.molecules import Molecule, blob_assembly, hinged_molecule
-from modpose.simulate.views import Atoms, read_molecule
 
 Floats = NDArray[np.float64]
 

@@ -26,13 +26,13 @@ from modpose.geometry.grids import frequencies
 from modpose.observe.ctf import ctf_3d
 from modpose.observe.wedge import filter_volumes, wedge_mask, whole_mask
 from modpose.simulate import microscope
+from modpose.simulate.atoms import Atoms
 from modpose.simulate.blocks import Blocks
 from modpose.simulate.density import AtomDensity
 from modpose.simulate.molecules import Molecule, density
 from modpose.simulate.species import Species, built_in_species
 from modpose.simulate.subtomogram_files import star_tables
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
-from modpose.simulate.views import Atoms, haar_rotations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -317,12 +317,14 @@ def draw_truth(
         If a molecule does not fit into the box, or the abundances do not fit the molecules.
     """
     import pandas as pd
+    from scipy.spatial.transform import Rotation
 
     species = list(species)
     _check(settings, species)
     n = settings.n
     classes = rng.permutation(np.repeat(np.arange(len(species)), _counts(settings, len(species))))
-    rotations = grid_turns(n, rng) if settings.orientations == "grid" else haar_rotations(n, rng)
+    grid = settings.orientations == "grid"
+    rotations = grid_turns(n, rng) if grid else Rotation.random(n, rng).as_matrix()
     shifts = rng.uniform(-1.0, 1.0, (n, 3)) * settings.max_shift_px
     columns = {f"r{i}{j}": rotations[:, i, j] for i in range(3) for j in range(3)}
     columns |= {f"shift_{axis}": shifts[:, i] for i, axis in enumerate("xyz")}

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from modpose.errors import InputError
 from modpose.observe.wedge import wedge_mask, whole_mask
+from modpose.simulate.atoms import Atoms
 from modpose.simulate.blocks import Blocks
+from modpose.simulate.density import project_atoms
 from modpose.simulate.microscope import filter_by_ctf
 from modpose.simulate.molecules import Molecule, axis_rotations, project
 from modpose.simulate.subtomograms import Subtomograms
-from modpose.simulate.views import Atoms, project_atoms
 
 Floats = NDArray[np.float64]
 Volumes = NDArray[np.float32]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modpose.errors import InputError
 from modpose.evaluate.equivariance import move
-from modpose.simulate.shapes import (
+from studies.target_vae.shapes import (
     SCALES,
     SHAPES,
     SYMMETRY,
