@@ -11,11 +11,9 @@ import pytest
 import starfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
 from modpose.data.cryosparc import read_cs
 from modpose.data.particles import Particles
-from modpose.data.rotations import relion_rotation, rotation_of_vector
 from modpose.data.source import open_source
 from modpose.data.star import other_kind, particle_blocks, read_star, write_star
 from modpose.data.tables import particles_of_star, read_csv, read_particles
@@ -293,19 +291,6 @@ def test_incomplete_ctf_parameters():
 # --- poses ------------------------------------------------------------------------------------
 
 ANGLES = st.floats(-360, 360)
-
-
-@given(rot=ANGLES, tilt=ANGLES, psi=ANGLES)
-def test_the_euler_matrix_is_that_of_scipy(rot, tilt, psi):
-    ours = relion_rotation(np.array([rot]), np.array([tilt]), np.array([psi]))[0]
-    theirs = Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True).as_matrix().T
-    np.testing.assert_allclose(ours, theirs, atol=1e-12)
-
-
-@given(vector=st.tuples(*[st.floats(-6, 6)] * 3))
-def test_the_matrix_of_a_rotation_vector_is_that_of_scipy(vector):
-    ours = rotation_of_vector(np.array([vector]))[0]
-    np.testing.assert_allclose(ours, Rotation.from_rotvec(vector).as_matrix(), atol=1e-12)
 
 
 def test_psi_is_minus_the_angle_in_the_plane():

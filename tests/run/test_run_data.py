@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.config import Config, merge, parse_config
@@ -24,7 +25,7 @@ from modpose.data.stack import ArrayStack
 from modpose.data.star import write_star
 from modpose.data.tables import read_particles
 from modpose.recipes import recipe_config
-from modpose.run.folder import MARKER, sha256
+from modpose.run.folder import MARKER, check_target, sha256
 from modpose.run.pretrained import content_of, first_fingerprint
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
@@ -471,6 +472,22 @@ def test_a_run_of_version_0_1_is_read_and_gone_on_with(name: str, tmp_path: Path
         sha256(stored / "rows.parquet"),
         sha256(stored / "checkpoints" / "best.safetensors"),
     }
+
+
+def test_a_folder_is_a_run_as_input_where_it_is_one_as_output(tmp_path: Path) -> None:
+    """A run of version 0.1 is known by what its files hold, with checkpoints or without."""
+    run = Path(shutil.copytree(STORED / "vae", tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(InputError, match="this is the folder of a run"):
+        open_source(run)
+    check_target(run, overwrite=True)
+    for name in ("config.yaml", "environment.json"):
+        (run / name).write_text("{}\n")
+    (run / "checkpoints").mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(run / "a.png")
+    assert open_source(run).n == 1
+    with pytest.raises(InputError, match="is no modpose run"):
+        check_target(run, overwrite=True)
 
 
 def test_a_run_of_version_0_1_refuses_images_in_another_order(project: Path) -> None:

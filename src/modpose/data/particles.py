@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from modpose.data.optics import ctf_parameters
 from modpose.data.ranges import check_column
-from modpose.data.rotations import relion_rotation, rotation_of_vector
 from modpose.data.table_form import TableForm
 from modpose.errors import InputError, shorter
 
@@ -233,7 +232,10 @@ class Particles:
             self.note("no angle is larger than 6.3; they are read as degrees, not as radians")
         axes = "XYZ" if self._is_3d() else "XY"
         shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
-        return relion_rotation(*angles), shift
+        from scipy.spatial.transform import Rotation
+
+        turns = Rotation.from_euler("ZYZ", np.stack(angles, 1), degrees=True)
+        return turns.inv().as_matrix(), shift
 
     def _poses_cryosparc(self, pixel_size: float | None) -> tuple[Floats, Floats]:
         """Read alignments3D; its own pixel size is that of its shifts, wherever it is given."""
@@ -244,7 +246,9 @@ class Particles:
         sizes = self.sizes_or(pixel_size)
         if self.has("alignments3D/psize_A") and sizes is not None:
             shift *= (self.positive("alignments3D/psize_A") / sizes)[:, None]
-        return rotation_of_vector(vector).transpose(0, 2, 1), -shift
+        from scipy.spatial.transform import Rotation
+
+        return Rotation.from_rotvec(vector).inv().as_matrix(), -shift
 
     def tilt_range(self) -> Floats | None:
         """Return the smallest and largest tilt of each particle's tomogram.

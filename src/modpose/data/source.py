@@ -25,7 +25,7 @@ from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
 from modpose.data.tables import TABLES, read_particles
 from modpose.data.tags import note_unknown
 from modpose.errors import InputError
-from modpose.files.marker import looks_like_run
+from modpose.files.marker import is_run
 from modpose.files.reading import regular_file
 from modpose.files.writing import natural_key
 
@@ -219,7 +219,7 @@ def _no_table(stack: Stack, file: str | None = None) -> Particles:
 
 def refuse_run(path: Path) -> None:
     """Raise InputError where a folder is a run, whose figures are no data."""
-    if looks_like_run(path):
+    if is_run(path):
         raise InputError(f"{path}: this is the folder of a run, expected images")
 
 

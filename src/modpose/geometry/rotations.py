@@ -148,26 +148,6 @@ def quaternion_of_rotation(rotation: Tensor) -> Tensor:
     return torch.where(unit[..., :1] < 0, -unit, unit)
 
 
-def rotation_of_relion(angles_deg: Tensor) -> Tensor:
-    """Matrix of RELION's Euler angles, R = A = Rz(psi) Ry(tilt) Rz(rot).
-
-    With RELION's Rz(a) = [[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]] and
-    Ry(a) = [[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]; a point u of the map appears at R u + t.
-
-    Parameters
-    ----------
-    angles_deg
-        (..., 3) rlnAngleRot, rlnAngleTilt, rlnAnglePsi.
-
-    Returns
-    -------
-    Tensor
-        (..., 3, 3).
-    """
-    rot, tilt, psi = torch.deg2rad(angles_deg).unbind(-1)
-    return _turn(-psi, 2) @ _turn(-tilt, 1) @ _turn(-rot, 2)
-
-
 def relion_of_rotation(rotation: Tensor) -> Tensor:
     """RELION's Euler angles of matrices (..., 3, 3).
 

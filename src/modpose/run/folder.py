@@ -18,10 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modpose.config import read_yaml
 from modpose.errors import InputError
 from modpose.files.locks import LOCK, writing
-from modpose.files.marker import MARKER
+from modpose.files.marker import MARKER, is_run
 from modpose.files.reading import regular_file
 from modpose.files.writing import remove_dead_leftovers, replace_atomically
 from modpose.run.files import read_json
@@ -95,20 +94,6 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         raise InputError(f"{path}: not readable as Parquet") from None
 
 
-def is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run: by its marker, else by the files of version 0.1."""
-    if read_marker(folder) is not None:
-        return True
-    config, environment = folder / "config.yaml", folder / "environment.json"
-    if not (config.is_file() and environment.is_file()):
-        return False
-    try:
-        options, values = read_yaml(config), read_json(environment)
-    except InputError:
-        return False
-    return {"recipe", "model", "train"} <= set(options) and "modpose" in values
-
-
 def check_target(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that no run can be written to; nothing is touched.
 
@@ -121,6 +106,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: a file stands where the run folder should go")
     if not folder.is_dir() or not _entries(folder):
         return
+    read_marker(folder)  # refuses one of a newer version
     if not is_run(folder):
         raise InputError(f"{folder}: the folder is not empty and is no modpose run")
     if not overwrite and (folder / "config.yaml").is_file():
