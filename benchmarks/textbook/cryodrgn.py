@@ -55,7 +55,7 @@ class CryoDrgn(nn.Module):
         super().__init__()
         ky, kx = torch.meshgrid(torch.fft.fftfreq(n), torch.fft.rfftfreq(n), indexing="ij")
         inside = torch.hypot(ky, kx) < 0.5 - 1e-6
-        inside &= ~((kx == 0) & (ky < 0))  # its conjugate is there already
+        inside &= ~((kx == 0) & (ky < 0))  # its conjugate already exists
         self.register_buffer("inside", inside)
         self.register_buffer("ky", ky[inside])
         self.register_buffer("kx", kx[inside])

@@ -99,7 +99,7 @@ def fit_run(
     max_minutes
         Stop training after this long; the run is then a finished one.
     overwrite
-        Replace a run that is there already.
+        Replace a run that already exists.
     quiet
         No progress bar.
 

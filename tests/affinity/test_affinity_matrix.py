@@ -61,7 +61,7 @@ def test_the_header_layout_is_that_of_the_reference_program(tmp_path: Path) -> N
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     affinity = Affinity(np.eye(2), ("a", "b"))
     write_affinity(affinity, tmp_path / "a.csv")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_affinity(affinity, tmp_path / "a.csv")
     write_affinity(affinity, tmp_path / "a.csv", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
@@ -77,7 +77,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         ("a,b\n1,x\n0,1\n", "row 1, column 2 is 'x'"),
         ("a,b\n1,nan\nnan,1\n", "row 1, column 2 is 'nan'"),
         (",a,b\na,1,0\nc,0,1\n", "row 2 is named 'c'"),
-        ("a,a\n1,0\n0,1\n", "the name 'a' is there twice"),
+        ("a,a\n1,0\n0,1\n", "the name 'a' appears twice"),
         ("a,b\n1,0.2\n0.3,1\n", "symmetry"),
         ("a,b\n1,0.2\n0.2,0.9\n", "1 on the diagonal"),
         ("a,b\n1,1.2\n1.2,1\n", "a number from -1 to 1"),
@@ -211,7 +211,7 @@ def test_the_heat_map_brings_alike_rows_together(tmp_path: Path) -> None:
     np.testing.assert_array_equal(drawn, values[np.ix_(order, order)])
     write_figure(affinity, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_figure(affinity, tmp_path / "a.png")
 
 

@@ -95,7 +95,7 @@ def test_the_second_row_of_an_image_is_the_second_row_elsewhere() -> None:
 
 def test_an_image_once_here_and_four_times_there_is_refused() -> None:
     once, expanded = images("1@s", "2@s"), images(*["1@s"] * 4, *["2@s"] * 4)
-    with pytest.raises(InputError, match="1@s stands in 4 rows, but in 1 of the images"):
+    with pytest.raises(InputError, match="1@s is in 4 rows, but in 1 of the images"):
         match_rows(once, expanded, names=NAMES)
     with pytest.raises(InputError, match="which row belongs to which"):
         match_rows(expanded, once, names=NAMES)
@@ -144,7 +144,9 @@ def test_another_folder_is_another_stack(wanted: str, offered: str) -> None:
 def test_the_longest_common_end_counts_and_one_that_is_not_unique_is_refused() -> None:
     both = ["proj/gridA/a.mrcs", "proj/gridB/a.mrcs"]
     assert match_stacks(["gridB/a.mrcs", "gridA/a.mrcs"], both, NAMES).tolist() == [1, 0]
-    with pytest.raises(InputError, match=r"gridA/a.mrcs and proj/gridB/a.mrcs both end as a.mrcs"):
+    with pytest.raises(
+        InputError, match=r"gridA/a.mrcs and proj/gridB/a.mrcs both end like a.mrcs"
+    ):
         match_stacks(["a.mrcs"], both, NAMES)
     with pytest.raises(InputError, match=r"a.mrcs could be proj/gridA/a.mrcs and proj/gridB/a"):
         match_stacks(both, ["a.mrcs"], NAMES)

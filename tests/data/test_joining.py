@@ -184,7 +184,7 @@ def test_repeated_rows_are_refused_and_expanded_sets_joined_by_occurrence(place:
     twice = np.concatenate([ORDER, ORDER[::-1]])
     turned = np.concatenate([np.zeros(N), np.ones(N)])
     table = star(place / "r.star", twice, rlnAngleTilt=turned)
-    with pytest.raises(InputError, match="stands in 2 rows, but in 1 of"):
+    with pytest.raises(InputError, match="is in 2 rows, but in 1 of"):
         open_source(place / "s.mrcs", poses=table)
     source = open_source(star(place / "p.star", np.tile(np.arange(N), 2)), poses=table)
     check(source, np.tile(np.arange(N), 2))
@@ -229,7 +229,7 @@ def test_arrays_are_paired_in_order_and_it_is_said(
 ) -> None:
     pixels = open_source(place / "s.mrcs").stack.read(np.arange(N))[:, 0]
     check(open_source(pixels, poses=star(place / "r.star", np.arange(N))))
-    assert "does not tell which image" in caplog.text
+    assert "does not name the images" in caplog.text
     with pytest.raises(InputError, match="number of rows is 5, expected 6"):
         open_source(pixels, poses=star(place / "r.star", np.arange(5)))
 
@@ -271,7 +271,7 @@ def test_the_ctf_is_that_of_the_images_pixels(place: Path) -> None:
 
 def test_one_angstrom_of_a_header_is_no_pixel_size_against_a_table(place: Path) -> None:
     write_mrcs(place / "s.mrcs", np.zeros((N, SIDE, SIDE), np.float32), 1.0, overwrite=True)
-    with pytest.raises(InputError, match="header says 1 Å a pixel"):
+    with pytest.raises(InputError, match="header says 1 Å per pixel"):
         open_source(place / "s.mrcs", poses=star(place / "r.star"))
 
 
@@ -331,7 +331,7 @@ def test_labels_of_a_table_are_joined(place: Path) -> None:
     np.testing.assert_array_equal(read_labels(f"{table}:rlnClassNumber", source), expected)
     kept = open_source(place / "p.star", index=np.array([4, 0]))
     np.testing.assert_array_equal(read_labels(f"{table}:rlnClassNumber", kept), expected[[4, 0]])
-    with pytest.raises(InputError, match="which column holds the labels is not said"):
+    with pytest.raises(InputError, match="no column of labels is given"):
         read_labels(table, source)
     rows = "\n".join(f"{i + 1}@s.mrcs,c{i}" for i in ORDER)
     (place / "c.csv").write_text(f"image,kind\n{rows}\n")
@@ -370,7 +370,7 @@ def test_the_model_takes_what_the_command_line_takes(place: Path) -> None:
     assert model.environment["labels"] == [2, 3, 5]
     with pytest.raises(InputError, match="expected them in open_source"):
         model.fit(open_source(place / "s.mrcs"), poses=table)
-    with pytest.raises(InputError, match="volumes, where a wedge is given"):
+    with pytest.raises(InputError, match="volumes, because a wedge is given"):
         open_source(place / "s.mrcs", wedge=(-60, 60))
     volumes = open_source(np.zeros((2, 8, 8, 8), np.float32), wedge=(-60, 60))
     with pytest.raises(InputError, match=r"model\.wedge is off"):
@@ -423,7 +423,7 @@ def test_a_table_without_names_is_taken_in_order(
 ) -> None:
     table = passthrough(place / "pass.cs", np.arange(N), uid=None)
     check(open_source(main_cs(place / "main.cs"), poses=table))
-    assert "does not tell which image" in caplog.text
+    assert "does not name the images" in caplog.text
 
 
 def test_an_array_and_a_table_of_its_stack_in_another_order_are_refused(place: Path) -> None:

@@ -82,7 +82,7 @@ def test_many_guesses_are_counted(place: Path, caplog: pytest.LogCaptureFixture)
     for name in names:
         (place / Path(name).name).write_text("")
     assert not find_files(names, place / "p.star", None)[1]
-    assert "(and so for 17 more)" in caplog.text
+    assert "(and 17 more)" in caplog.text
     assert len(caplog.text) < 1000
 
 
@@ -95,7 +95,7 @@ def test_what_is_as_written_is_no_guess(place: Path, caplog: pytest.LogCaptureFi
 
 
 def test_a_data_folder_that_is_not_there(place: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is no folder"):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
         find_files(["a.mrc"], place / "p.star", place / "nowhere")
 
 

@@ -126,7 +126,7 @@ def test_a_table_without_rows_or_of_another_shape_is_answered_by_a_sentence(tmp_
 @pytest.mark.parametrize(
     ("types", "words"),
     [
-        ([("a", "<f4", (2,)), ("a_0", "<f4")], "'a_0' is there twice"),
+        ([("a", "<f4", (2,)), ("a_0", "<f4")], "'a_0' appears twice"),
         ([("a", "<c8")], "the field 'a' is of type complex64, expected numbers or text"),
         ([("a", "<U1")], None),
         ([("a", ">f4")], None),

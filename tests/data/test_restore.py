@@ -236,7 +236,7 @@ def test_aberrations_come_with_the_table_of_the_ctf(tmp_path):
 
 def test_even_aberrations_are_refused_where_they_matter(caplog):
     of = source(white(), rlnEvenZernike="[0,0,0,0,200,0,0,0,0]")
-    with pytest.raises(InputError, match=r"rlnEvenZernike turns phases by .* degrees at 2 A"):
+    with pytest.raises(InputError, match=r"rlnEvenZernike changes phases by .* degrees at 2 A"):
         Dataset(of, DataConfig(), seed=0, ctf=True)
     constant = source(white(), rlnEvenZernike="[3]")
     with pytest.raises(InputError, match=r"which is not modelled$"):
@@ -272,7 +272,7 @@ def test_aberrations_of_cryosparc_are_bounded():
         particles = Particles(pd.DataFrame(cs | extra), format="cs", name="p.cs")
         of = Source(ArrayStack(white(2)), particles)
         if refused:
-            with pytest.raises(InputError, match=r"ctf/tilt_A, .* turns phases by up to"):
+            with pytest.raises(InputError, match=r"ctf/tilt_A, .* changes phases by up to"):
                 Dataset(of, DataConfig(), seed=0, ctf=True)
         else:
             Dataset(of, DataConfig(), seed=0, ctf=True)

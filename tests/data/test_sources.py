@@ -326,7 +326,7 @@ def test_what_files_of_other_programs_are(some_data):
 def test_particles_are_opened_and_tilt_stacks_refused(some_data):
     source = open_source(some_data / "spa/apoferritin_empiar10146_64.star")
     assert (source.n, source.stack.shape, source.pixel_size) == (1367, (64, 64), 3.0)
-    with pytest.raises(InputError, match="2-D tilt-series stacks, many images a particle"):
+    with pytest.raises(InputError, match="2-D tilt-series stacks, many images per particle"):
         open_source(some_data / "tomo/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star")
 
 

@@ -216,7 +216,7 @@ def test_files_without_the_map_word_are_read_when_their_size_fits(tmp_path):
 def test_writing_never_overwrites_unasked_and_leaves_nothing_half_written(tmp_path):
     path = tmp_path / "w.mrcs"
     write_mrcs(path, pictures(), 1.0)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_mrcs(path, pictures(seed=1), 1.0)
     with pytest.raises(InputError, match="not writable"):
         write_mrcs(tmp_path / "nowhere" / "w.mrcs", pictures(), 1.0)

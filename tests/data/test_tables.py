@@ -68,7 +68,7 @@ def unpickle(path):
         (LOOP + "1@a.mrcs\n", "line 6: a row of data_particles has 1 values, expected 2"),
         (LOOP + "1@a.mrcs 10\n\nloop_\n_x\n1\n", "line 8: data_particles has a second loop_"),
         (LOOP + "_rlnAnglePsi #3\n1@a.mrcs 1 2\n", "column rlnAnglePsi is in data_particles twice"),
-        (LOOP + "1@a.mrcs 10\n\n" + LOOP + "1@a.mrcs 10\n", "block data_particles is there alr"),
+        (LOOP + "1@a.mrcs 10\n\n" + LOOP + "1@a.mrcs 10\n", "block data_particles already exi"),
         ("hello\n", "line 1: the text is 'hello', expected a block (data_...)"),
         ("", "not readable as STAR (it has no block data_...)"),
         ("data_x\n\nvalue\n", "line 3: the text is 'value', expected loop_ or a _tag"),
@@ -179,7 +179,7 @@ def test_a_table_written_is_the_table_read(tmp_path, rows):
 
 def test_writing_never_overwrites_unasked(tmp_path):
     path = star(tmp_path, "precious")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_star(path, pd.DataFrame({"rlnImageName": ["1@a.mrcs"]}))
     assert path.read_text() == "precious"
 
@@ -198,7 +198,7 @@ def test_columns_come_from_the_table_or_the_optics_groups():
     less = p.subset(np.array([2, 0]))
     assert less.column("rlnVoltage").tolist() == [300.0, 200.0]
     assert less.column("rlnImageName").tolist() == ["c", "a"]
-    with pytest.raises(InputError, match="no column 'rlnVoltag'; near names are rlnVoltage"):
+    with pytest.raises(InputError, match="no column 'rlnVoltag'; similar names are rlnVoltage"):
         p.column("rlnVoltag")
     lost = particles({"rlnOpticsGroup": [1], "rlnVoltage": [300.0]}, rlnOpticsGroup=[1, 2])
     with pytest.raises(InputError, match=r"rlnOpticsGroup is 2, expected one of data_optics \(1\)"):

@@ -126,7 +126,7 @@ def test_csv_tables_are_what_another_reader_reads(tmp_path) -> None:
         ("a,b\n1\n", "line 2 is 1 values long, expected 2"),
         ("a,b\n1,2,\n3,4,\n", "line 2 is 3 values long, expected 2"),
         ("a,b\n1,2,3\n4\n", "line 2 is 3 values long"),
-        ("a,a\n1,2\n", "the column 'a' is there twice"),
+        ("a,a\n1,2\n", "the column 'a' appears twice"),
         ("a,\n1,2\n", "the name of column 2 is empty"),
         ("1,2\n3,4\n", "line 1 is '1', expected the names of the columns"),
         ("a;b\n1;2\n", "separated by semicolons, expected commas"),

@@ -140,9 +140,9 @@ def test_an_output_that_is_there_is_refused_in_one_sentence(tmp_path: Path) -> N
     (tmp_path / "a").write_text("mine")
     (tmp_path / "dangling").symlink_to("nowhere")
     for path in (tmp_path / "a", tmp_path / "dangling"):
-        with pytest.raises(InputError, match=r"is there already; --overwrite"):
+        with pytest.raises(InputError, match=r"already exists; --overwrite"):
             refuse_to_replace([tmp_path / "b", path], overwrite=False)
-        with pytest.raises(InputError, match=r"is there already; --overwrite"):
+        with pytest.raises(InputError, match=r"already exists; --overwrite"):
             replace_atomically(path, lambda file: file.write(b""))
     refuse_to_replace([tmp_path / "a"], overwrite=True)
     assert (tmp_path / "a").read_text() == "mine"

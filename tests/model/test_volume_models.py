@@ -238,7 +238,7 @@ def test_bad_wedges_are_named(asked: str, said: str) -> None:
 
 
 def test_auto_needs_something_to_find() -> None:
-    with pytest.raises(InputError, match="nothing tells of a missing wedge"):
+    with pytest.raises(InputError, match="it gives no missing wedge"):
         wedges_asked_for(open_source(some_volumes(4).volumes()), "auto", (SIDE,) * 3, 1.0)
 
 

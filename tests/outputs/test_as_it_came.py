@@ -270,7 +270,7 @@ def test_a_run_of_a_cs_exports_a_cs(tmp_path: Path) -> None:
     assert np.load(tmp_path / "kept.cs").tobytes() == wide_records()[kept].tobytes()
     assert (tmp_path / "kept.csg").is_file()
     (tmp_path / "other.csg").write_text("mine")
-    with pytest.raises(InputError, match=r"other\.csg: is there already"):
+    with pytest.raises(InputError, match=r"other\.csg: already exists"):
         export_selection(run, kept, tmp_path / "other.cs")
 
 

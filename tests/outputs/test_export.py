@@ -444,7 +444,7 @@ def test_files_are_not_replaced_silently(tmp_path: Path) -> None:
     run = star_run(tmp_path, "3.1")
     (tmp_path / "latents.csv").write_text("mine")
     for out in (tmp_path / "latents.csv", tmp_path):
-        with pytest.raises(InputError, match=r"latents\.csv: is there already"):
+        with pytest.raises(InputError, match=r"latents\.csv: already exists"):
             export_run(run, out, ["csv"])
     assert (tmp_path / "latents.csv").read_text() == "mine"
     export_run(run, tmp_path, ["csv"], overwrite=True)
@@ -515,5 +515,5 @@ def test_selected_positions_count_in_the_whole_input(tmp_path: Path) -> None:
         export_selection(run, mask, tmp_path / "kept.star")
     with pytest.raises(InputError, match="images left is 0"):
         export_selection(run, ~mask & False, tmp_path / "none.txt")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         export_selection(run, mask, tmp_path / "kept.txt")

@@ -179,7 +179,7 @@ def test_a_new_report_replaces_the_old_one_whole(bare: Path) -> None:
     (page.parent / "stale.png").write_bytes(b"")
     (page.parent / "mine.png").write_bytes(b"mine")
     listed.write_text(json.dumps({"files": [*names, "stale.png", "../config.yaml"]}))
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         build_report(bare, overwrite=False, quiet=True)
     assert (page.parent / "stale.png").exists()
     build_report(bare, quiet=True)

@@ -340,7 +340,7 @@ def test_a_bare_stack_whose_images_were_permuted_is_refused(n: int, tmp_path: Pa
     with pytest.raises(InputError, match="replaced or re-ordered"):
         run.dataset()
     np.save(path, images[: n - 1])
-    with pytest.raises(InputError, match="are not there"):
+    with pytest.raises(InputError, match="are missing"):
         run.dataset()
     np.save(path, images)
     path.rename(tmp_path / "other_name.npy")

@@ -181,10 +181,10 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     star = write_particles(first, tmp_path)
     before = star.read_bytes()
     other = simulate_particles(replace(SMALL, n=3))
-    with pytest.raises(InputError, match=r"particles\.mrcs: is there already"):
+    with pytest.raises(InputError, match=r"particles\.mrcs: already exists"):
         write_particles(other, tmp_path)
     star.with_suffix(".mrcs").unlink()
-    with pytest.raises(InputError, match=r"particles\.star: is there already"):
+    with pytest.raises(InputError, match=r"particles\.star: already exists"):
         write_particles(other, tmp_path)
     assert star.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["particles.star"]

@@ -286,7 +286,7 @@ def test_other_programs_read_what_is_written(tmp_path: Path, simulated: Subtomog
         "assembly0.mrc",
         "assembly1.mrc",
     }
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_subtomograms(simulated, tmp_path / "set")
     write_subtomograms(simulated, tmp_path / "set", overwrite=True)
 
@@ -471,7 +471,7 @@ def test_the_verb_makes_a_set_and_checks_it(tmp_path: Path) -> None:
     assert "check: a tilt series" in result.output
     assert (tmp_path / "d" / "subtomograms" / "000003.mrc").is_file()
     again = CliRunner().invoke(app, [*arguments, *small])
-    assert "particles.star: is there already" in str(again.exception)
+    assert "particles.star: already exists" in str(again.exception)
     refused = CliRunner().invoke(app, [*arguments, "--abundance", "many"])
     assert isinstance(refused.exception, InputError)
     assert "the value is 'many'" in str(refused.exception)

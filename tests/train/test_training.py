@@ -428,5 +428,5 @@ def test_misuse_is_one_sentence(fitted: tuple[PoseModel, NDArray[np.float32]]) -
         model.decode([[0.0, 0.0]])
     with pytest.raises(InputError, match="rows"):
         model.encode(images[:, :12, :12])
-    with pytest.raises(InputError, match="one label an image"):
+    with pytest.raises(InputError, match="one label per image"):
         PoseModel(options=TINY, quiet=True).fit(images, labels=[1, 2, 3])

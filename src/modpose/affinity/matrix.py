@@ -53,7 +53,7 @@ class Affinity:
             raise InputError.of(self.where, "the number of names", found, "one per row")
         repeated = next((name for name in self.names if self.names.count(name) > 1), None)
         if repeated is not None:
-            raise InputError(f"{self.where}: the name '{repeated}' is there twice, expected once")
+            raise InputError(f"{self.where}: the name '{repeated}' appears twice, expected once")
         if not np.isfinite(values).all():
             i, j = np.argwhere(~np.isfinite(values))[0]
             raise InputError.of(self.where, self._entry(i, j), values[i, j], "a finite number")

@@ -1,4 +1,4 @@
-"""Does a table belong to these images?  Box and pixel size are said in both."""
+"""Check that a table belongs to its images: box and pixel size are given in both."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BINNED = ("rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
 
 
 def check_agreement(particles: Particles, stack: Stack) -> None:
-    """Compare what a table says of its images with the images.
+    """Compare a table's statements about its images with the images.
 
     Raises
     ------
     InputError
-        Where the images have another box than the table says (its pixel size is then that of
-        other images), or the table contradicts itself.
+        If the images have another box than the table says (its pixel size is then that of other
+        images), or the table contradicts itself.
     """
     _check_binning(particles)
     size = particles.pixel_size()
@@ -45,7 +45,7 @@ def _check_box(particles: Particles, name: str, stack: Stack, size: float | None
     scaled = "" if size is None else f", the pixel size {size * side / box:.4g} A"
     raise InputError(
         f"{particles.name}: {name} in row {bad[0] + 1} is {side:g}, but the images have {box} "
-        f"pixels a side; if they were scaled down, correct the table (the box {box}{scaled})"
+        f"pixels per side; if they were scaled down, correct the table (the box {box}{scaled})"
     )
 
 

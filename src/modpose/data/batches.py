@@ -1,4 +1,4 @@
-"""What travels from the data to the model: a batch of images and what is known of each."""
+"""A batch: some images and their known properties, from the data to the model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Batch:
         (B, C, H, W) or (B, C, D, H, W) float32, preprocessed.
     ctf
         (B, 9) float32 CTF parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or
-        None where no CTF is modelled.
+        None if no CTF is modelled.
     pose
-        Given poses: rotation matrices (B, 3, 3), for images, too, which are projections along z,
-        and shifts (B, 2) (volumes: (B, 3)) in pixels; None where the pose is inferred.
+        Given poses: rotation matrices (B, 3, 3), also for images (projections along z), and shifts
+        (B, 2) (volumes: (B, 3)) in pixels; None if the pose is inferred.
     wedge
-        (B, D, H, W // 2 + 1) float32, which frequencies of a volume were measured
-        (:func:`modpose.observe.wedge.wedge_mask`), or None where all were.
+        (B, D, H, W // 2 + 1) float32, the measured frequencies of each volume
+        (:func:`modpose.observe.wedge.wedge_mask`), or None if all were measured.
     twin
-        (B, C, ...) what the encoder is shown in place of ``image`` (``data.twin``), or None.
+        (B, C, ...) input of the encoder in place of ``image`` (``data.twin``), or None.
     label
-        (B,) int64 known classes, -1 where unknown; None where nothing is trained on them.
+        (B,) int64 known classes, -1 if unknown; None if they are not used.
     fitted
-        Whether these are images that the model is fitted to, so that what it holds of each image
-        (:mod:`modpose.model.image_rows`) is theirs.
+        Whether the model is fitted to these images, so that its per-image rows
+        (:mod:`modpose.model.image_rows`) are theirs.
     """
 
     index: Tensor
@@ -54,7 +54,7 @@ class Batch:
 
     @property
     def observation(self) -> Observation | None:
-        """What the instrument does to a signal; None where nothing is known of it."""
+        """CTF and wedge; None if neither is known."""
         if self.ctf is None and self.wedge is None:
             return None
         return Observation(self.ctf, self.wedge)
@@ -68,7 +68,7 @@ class Batch:
         return self._map(lambda part: part[index])
 
     def chunks(self, size: int | None) -> Iterator[Batch]:
-        """Go through the batch, so many images at a time; None: all at once."""
+        """Iterate over the batch in chunks of this many images; None: all at once."""
         if size is None or size >= len(self):
             yield self
             return

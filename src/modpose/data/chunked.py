@@ -1,4 +1,4 @@
-"""Zarr stores and HDF5 files: arrays in chunks, read only from within the store or file."""
+"""Zarr stores and HDF5 files: arrays in chunks, without access to any other file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CODECS = frozenset(
     | {"sharding_indexed", "crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"}
     | {"delta", "shuffle", "bitround", "fixedscaleoffset", "quantize", "packbits", "astype"}
 )
-"""What may unpack the chunks of a Zarr array; others, ``pickle`` among them, could run code."""
+"""Allowed codecs for the chunks of a Zarr array; others, such as ``pickle``, could run code."""
 
 
 DEEPEST = 8
-"""Links that lead to one another."""
+"""Largest number of links in a chain."""
 
 
 def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
@@ -58,7 +58,7 @@ def open_zarr(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
 
 
 def _check_stored(path: Path, node: Any) -> None:
-    """Refuse an array with more images than its chunks hold; Zarr would make up the others."""
+    """Refuse an array with missing chunks; Zarr would fill in the missing images."""
     stored = _guarded(lambda: int(node.nchunks_initialized) * int(node.chunks[0]), path, "Zarr")
     if node.shape[0] > stored:
         found = f"{node.shape[0]}, of which {stored} at most are stored"
@@ -79,13 +79,13 @@ def open_hdf5(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
         check = partial(_refuse_outside, h5py, path, file)
         node = _guarded(lambda: _member(path, file, array, check), path, "HDF5")
         if _guarded(lambda: bool(node.is_virtual or node.external), path, "HDF5"):
-            raise InputError(f"{path}: the numbers lie in other files, expected them in this one")
+            raise InputError(f"{path}: the numbers are in other files, expected them in this one")
         name, shape, chunks = node.name, node.shape, node.chunks
         dtype = _guarded(lambda: np.dtype(node.dtype), path, "HDF5")
 
     def read(part: Any) -> NDArray[Any]:
         regular_file(path)
-        with opened() as file:  # anew, or HDF5 would show the file as it was
+        with opened() as file:  # open again; otherwise HDF5 would show the old content
             return np.asarray(file[name][part])
 
     return _chunked(path, _Array(shape, chunks, dtype, read), kind, "HDF5")
@@ -108,7 +108,7 @@ def _refuse_outside(h5py: Any, path: Path, file: Any, name: str, depth: int = 0)
 
 @dataclass(frozen=True)
 class _Array:
-    """An array in chunks: what it says of itself, and how a part of it is read."""
+    """An array in chunks: its metadata and a reader for parts of it."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...] | None
@@ -117,7 +117,7 @@ class _Array:
 
 
 def _guarded(read: Callable[[], T], path: Path, what: str) -> T:
-    """Call a library; whatever fails in it (each version has errors of its own) is one sentence."""
+    """Call a library; turn any of its errors into one sentence."""
     try:
         return read()
     except InputError:
@@ -129,12 +129,12 @@ def _guarded(read: Callable[[], T], path: Path, what: str) -> T:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse a store with a symbolic link in it, which would lead out of the store."""
+    """Refuse a store with a symbolic link, which could lead out of the store."""
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             inside = Path(folder) / name
             if inside.is_symlink():
-                raise InputError(f"{path}: {name} in it is a link, expected the store to be whole")
+                raise InputError(f"{path}: {name} in it is a link, expected a store without links")
             if not inside.is_dir():
                 regular_file(inside)
 
@@ -165,7 +165,7 @@ class _OmeImage(NamedTuple):
 
 
 def _ome_image(store: Any) -> _OmeImage | None:
-    """Find the largest image that the metadata of an OME-Zarr store name; None without such."""
+    """Find the largest image in the metadata of an OME-Zarr store; None without such metadata."""
     attributes = dict(getattr(store, "attrs", {}))
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales or hasattr(store, "dtype"):
@@ -181,7 +181,7 @@ def _ome_image(store: Any) -> _OmeImage | None:
 
 
 def _squeezed(array: _Array) -> _Array:
-    """Drop axes of length one before the last two, which are the picture's."""
+    """Drop axes of length one, except for the last two, which are those of the picture."""
     last = len(array.shape) - 2
     kept = [i for i, side in enumerate(array.shape) if side > 1 or i >= last]
     chunks = array.chunks or array.shape
@@ -198,7 +198,7 @@ def _squeezed(array: _Array) -> _Array:
 
 
 def _member(path: Path, node: Any, array: str | None, check: Callable[[str], None]) -> Any:
-    """Take an array out of a group; ``check`` may refuse a name."""
+    """Find an array in a group; ``check`` may refuse a name."""
     if hasattr(node, "dtype"):
         return node
     if array is not None:
@@ -228,7 +228,7 @@ def _chunked(
 
 
 def choose(path: Path, array: str | None, names: list[str]) -> str:
-    """Return the name of the array that is meant; ask where there are several."""
+    """Return the name of the requested array; refuse if it is not clear which one."""
     if array is None and len(names) == 1:
         return names[0]
     if array in names and array is not None:

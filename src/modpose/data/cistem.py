@@ -1,7 +1,7 @@
-"""STAR files of cisTEM, put into RELION's columns.
+"""STAR files of cisTEM, converted to RELION's columns.
 
-cisTEM applies its shift to the image before it turns it, so RELION's origin is minus cisTEM's
-shift; Phi, Theta and Psi are Rot, Tilt and Psi.  Both follow what cisTEM itself exports to RELION.
+cisTEM shifts the image before it rotates it, so RELION's origin is minus cisTEM's shift; Phi, Theta
+and Psi are Rot, Tilt and Psi.  This agrees with cisTEM's own export to RELION.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ COLUMNS = {
     "cisTEMBest2DClass": ("rlnClassNumber", 1.0),
     "cisTEMAssignedSubset": ("rlnRandomSubset", 1.0),
 }
-"""Column of cisTEM to that of RELION, and the factor."""
+"""Column of cisTEM to the column of RELION, and the factor."""
 TILTS = ("cisTEMBeamTiltX", "cisTEMBeamTiltY")
 
 
 def is_cistem(table: pd.DataFrame) -> bool:
-    """Tell whether the columns are those of cisTEM."""
+    """Return whether the columns are those of cisTEM."""
     return POSITION in table.columns and "rlnImageName" not in table.columns
 
 
@@ -57,18 +57,18 @@ def with_relion_columns(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table
         One row per particle.
     name
-        The file.  Where it does not name its stack, the stack is the MRC file beside it with the
-        same name.
+        The file.  If it does not name its stack, the stack is the MRC file with the same name in
+        the same folder.
 
     Returns
     -------
     table
-        The columns of cisTEM, and behind them those of RELION.
+        The columns of cisTEM, followed by those of RELION.
 
     Raises
     ------
     InputError
-        Where no stack is named or found, or the beam is tilted, which is not modelled for cisTEM.
+        If no stack is named or found, or the beam is tilted, which is not modelled for cisTEM.
     """
     for column in TILTS:
         if column in table.columns and _numbers(table, column, name).any():
@@ -106,5 +106,5 @@ def _stacks(table: pd.DataFrame, name: str) -> list[str]:
             f"{name}: it has no column {STACK} and {beside[0].name} is not beside it, expected the "
             "stack of the particles"
         )
-    logger.info("%s: names no stack; %s beside it is taken", name, found.name)
+    logger.info("%s: names no stack; %s in its folder is used", name, found.name)
     return [found.name] * len(table)

@@ -1,4 +1,4 @@
-"""cryoSPARC's tables (``.cs``): NumPy arrays of named fields, of any width."""
+"""cryoSPARC's tables (``.cs``): NumPy arrays with any number of named fields."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ WHAT = "a cryoSPARC table"
 
 
 def read_cs(path: Path) -> Particles:
-    """Read a cryoSPARC table; nothing pickled is opened.
+    """Read a cryoSPARC table, without pickled fields.
 
     Parameters
     ----------
     path
-        The file.  A field that holds several numbers becomes columns ``field_0``, ``field_1``, ...
+        The file.  A field with several numbers becomes the columns ``field_0``, ``field_1``, ...
 
     Raises
     ------
     InputError
-        The file is damaged, holds no rows, or holds other things than numbers and text.
+        If the file is damaged, has no rows, or has other fields than numbers and text.
     """
     import pandas as pd
 
@@ -45,7 +45,7 @@ def read_cs(path: Path) -> Particles:
             parts = {f"{name}_{i}": flat[:, i] for i in range(flat.shape[1])}
         twice = next((column for column in parts if column in columns), None)
         if twice is not None:
-            raise InputError(f"{path}: not readable as {WHAT} ({shown(twice)} is there twice)")
+            raise InputError(f"{path}: not readable as {WHAT} ({shown(twice)} appears twice)")
         columns |= parts
     form = TableForm(dtype=records.dtype)
     return Particles(pd.DataFrame(columns), None, "cs", str(path), form)
@@ -66,15 +66,14 @@ def read_cs_records(path: Path) -> NDArray[Any]:
 
 
 def records_of(table: pd.DataFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Put columns back into fields: what :func:`read_cs` made of them, undone.
+    """Convert columns back to fields; the inverse of :func:`read_cs`.
 
     Parameters
     ----------
     table
-        Columns as :func:`read_cs` gives them; those of no field become fields at the end, where
-        they are numbers.
+        Columns as from :func:`read_cs`; new columns become fields at the end if they are numbers.
     dtype
-        The fields, with types and shapes; text is widened where it has grown.
+        The fields, with types and shapes; text fields are widened if needed.
 
     Returns
     -------
@@ -100,7 +99,7 @@ def records_of(table: pd.DataFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _stored(column: pd.Series[Any], kind: np.dtype[Any]) -> NDArray[Any]:
-    """Turn a column into the type of its field, text into one that is wide enough."""
+    """Convert a column to the type of its field; text fields become wide enough."""
     values = column.to_numpy()
     if kind.kind not in "SU":
         return values.astype(kind)
@@ -129,14 +128,14 @@ def write_cs_records(path: Path, records: NDArray[Any]) -> None:
 
 
 def _plain(path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Turn a field into numbers of this machine's byte order, or into text."""
+    """Convert a field to numbers in this machine's byte order, or to text."""
     if values.dtype.kind in "SU":
         try:
             if values.dtype.kind == "S":
                 return np.char.decode(values, "utf-8", "replace").astype(object)
             return values.astype(object)
-        except ValueError:  # a number that stands for no letter
-            raise InputError(f"{path}: the field {shown(name)} holds what is no text") from None
+        except ValueError:  # an invalid character code
+            raise InputError(f"{path}: the field {shown(name)} holds invalid text") from None
     if values.dtype.kind not in "biuf":
         kind = f"of type {values.dtype}"
         raise InputError.of(path, f"the field {shown(name)}", kind, "numbers or text")

@@ -1,4 +1,4 @@
-"""Tables as CSV: commas, a header line, and as many values in each row as the header has names."""
+"""CSV tables: commas, a header line, and one value per column in each row."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK = 1 << 24
-"""Bytes that are looked at in one go."""
+"""Bytes that are checked per step."""
 COMMA, QUOTE, LINE = 44, 34, 10
 
 
 def read_csv_table(path: Path) -> pd.DataFrame:
     """Read a table whose first line names the columns.
 
-    Values are those of pandas: numbers where a whole column is, else text; an empty value, ``NA``
-    and ``nan`` are missing.
+    Values are as in pandas: numbers if the whole column is numeric, else text; an empty value,
+    ``NA`` and ``nan`` are missing.
 
     Raises
     ------
     InputError
-        Where the file is not of that form; the sentence names the line.
+        If the file has another form; the message names the line.
     """
     import pandas as pd
 
@@ -39,7 +39,7 @@ def read_csv_table(path: Path) -> pd.DataFrame:
     _check_rows(path, content, len(names))
     try:
         table = pd.read_csv(io.BytesIO(content), index_col=False, low_memory=False)
-    except (ValueError, OverflowError):  # a quotation mark that is not closed, say
+    except (ValueError, OverflowError):  # for example a quotation mark that is not closed
         raise InputError(f"{path}: not readable as CSV") from None
     table.columns = pd.Index(names)
     for name in names:
@@ -62,7 +62,7 @@ def _header(path: Path, content: bytes) -> list[str]:
         if number(name) is not None:
             raise InputError.of(path, f"line {line}", shown(name), "the names of the columns")
         if name in names[:i]:
-            raise InputError(f"{path}: the column {shown(name)} is there twice")
+            raise InputError(f"{path}: the column {shown(name)} appears twice")
     return names
 
 
@@ -77,7 +77,7 @@ def _check_rows(path: Path, content: bytes, columns: int) -> None:
 
 
 def _all_of_length(content: bytes, columns: int) -> bool:
-    """Tell whether rows without quotation marks have so many values; False where unsure."""
+    """Return whether rows without quotation marks have this many values; False if unsure."""
     view, start = memoryview(content), 0
     while start < len(content):
         end = content.find(b"\n", start + CHUNK)
@@ -101,7 +101,7 @@ def csv_rows(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
     Raises
     ------
     InputError
-        Where a quotation mark is out of place or a value is very long.
+        If a quotation mark is misplaced or a value is very long.
     """
     reader = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
     try:

@@ -1,4 +1,4 @@
-"""Data sets: a source, preprocessed, split and given out in batches."""
+"""Data sets: a source, preprocessed, split and served in batches."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ CACHE_BYTES = 2**30
 """A preprocessed stack below this size is kept in memory once read."""
 SAMPLE_IMAGES = 1000
 SAMPLE_BYTES = 2**28
-"""Limits of the sample that statistics are taken from."""
+"""Limits of the sample for statistics."""
 CHUNK_BYTES = 2**26
 
 
 class Labelled(Protocol):
-    """What is known of how alike images are: a data set needs the labels alone."""
+    """Known affinities of images; a data set needs only the labels."""
 
     @property
     def label(self) -> NDArray[np.int64]:
-        """(N,) row of the affinities that each image belongs to, -1 where it is not known."""
+        """(N,) row of the affinities for each image, -1 if unknown."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Statistics:
 
 
 class Dataset:
-    """Images as the model sees them.
+    """Images in the form that the model sees.
 
     Parameters
     ----------
@@ -59,26 +59,26 @@ class Dataset:
     config
         Preprocessing and the fraction held out.
     seed
-        Decides which images are held out.
+        Seed for the choice of held-out images.
     ctf
-        Give the CTF parameters of each image along.
+        Include the CTF parameters of each image.
     poses
-        Give the pose of each image along, as a consensus refinement found it.
+        Include the given pose of each image, from a consensus refinement.
     wedge
-        Give along which frequencies of each volume were measured; values as of ``model.wedge``.
+        Include the measured frequencies of each volume; values as in ``model.wedge``.
     value_range
         With ``normalize: range`` or ``set``, the values that become 0 and 1 (for a set, its mean
-        and one s.d. above); None takes them from the data.
-        New images for a trained model need those of the images that it was trained on.
+        and one s.d. above); None computes them from the data.  For new images and a trained model,
+        pass those of the training images.
     affinity
-        How alike the images are, to train on: batches then carry labels.
+        Affinities to train on; batches then include labels.
 
     Attributes
     ----------
     n, shape, channels
-        Number of images, spatial shape after cropping, numbers a pixel.
+        Number of images, spatial shape after cropping, numbers per pixel.
     pixel_size
-        Angstrom a pixel after Fourier cropping, None where it is not known.
+        Angstrom per pixel after Fourier cropping, None if it is not known.
     train, val
         Sorted positions of the images to train on and of those held out.
     ctf
@@ -88,20 +88,20 @@ class Dataset:
         (N, 3, 3) float32 given rotations, and (N, 2) (volumes: (N, 3)) float32 given shifts in
         pixels after Fourier cropping; or None.
     wedges
-        What was measured of each volume, or None.
-    restoration
-        What is undone in the images as they are read.
+        Measured frequencies of each volume, or None.
+            restoration
+        Corrections that are applied to the images as they are read.
     mask
-        Boolean, of ``shape``: pixels that count; None where all do.
+        Boolean, of ``shape``: pixels that are used; None for all.
     value_range
         See above; None unless ``normalize`` is ``range`` or ``set``.
 
     Raises
     ------
     InputError
-        Where the sizes do not fit the configuration, the CTF parameters are incomplete, or poses
-        are asked for and there are none; later,
-        when read, where an image is constant or holds a value that is not finite.
+        If the sizes do not fit the configuration, the CTF parameters are incomplete, or poses are
+        requested and missing; later, when reading, if an image is constant or has a value that is
+        not finite.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Dataset:
         if self.ctf is not None:
             refuse_aberrations(source, self.shape, self.pixel_size)
             if self.wedges is not None and self.wedges.transfers:
-                self.ctf = None  # it is in the weights of each volume
+                self.ctf = None  # the weights of each volume include it
         self.restoration = Restoration(source, self.wedges)
         self.mask = None if config.mask is None else disc(self.shape, config.mask)
         self.window = None
@@ -196,16 +196,14 @@ class Dataset:
         *,
         generator: np.random.Generator | None = None,
     ) -> Iterator[Batch]:
-        """Go through the images at ``index`` once; the next batch is read in the background.
+        """Iterate once over the images at ``index``; the next batch is read in the background.
 
         Parameters
         ----------
         index
             Positions.
         batch_size
-            Images a batch; the last one may be shorter.
-        generator
-            Shuffles; None keeps the order.
+            Images per batch; the last one may be shorter.generator Shuffles; None keeps the order.
         """
         order = np.asarray(index) if generator is None else generator.permutation(index)
         parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -259,7 +257,7 @@ class Dataset:
         return np.ascontiguousarray(images, dtype=np.float32)
 
     def _resized(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read, check, undo what was done to the images, crop, invert."""
+        """Read, check, correct, crop and invert."""
         images = self.source.stack.read(index)
         flat = images.reshape(len(images), -1)
         low, high = flat.min(axis=1, initial=np.inf), flat.max(axis=1, initial=-np.inf)
@@ -302,7 +300,7 @@ def dataset_of(
     value_range: tuple[float, float] | None = None,
     affinity: Labelled | None = None,
 ) -> Dataset:
-    """Prepare images as a run's configuration says, with what its model needs of each.
+    """Prepare images according to a run's configuration, with everything that its model needs.
 
     Parameters
     ----------
@@ -311,14 +309,14 @@ def dataset_of(
     config
         The complete configuration.
     held_out
-        Hold images out for validation; not with new images for a trained model.
+        Whether to hold out images for validation; false for new images and a trained model.
     value_range, affinity
         See :class:`Dataset`.
 
     Raises
     ------
     InputError
-        Where a wedge is given, which the model does not know, or what it needs is missing.
+        If a wedge is given that the model does not use, or if something that it needs is missing.
     """
     if source.wedge is not None and config.model.wedge == "off":
         raise InputError.of(
@@ -338,13 +336,13 @@ def dataset_of(
 
 
 def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the poses that came with the images, in pixels as stored, or say what is missing."""
+    """Return the given poses of the images, in pixels as stored; refuse if some are missing."""
     found = source.particles.poses(source.stack.pixel_size)
     if found is None:
         raise InputError(
             f"{source.particles.name}: there are no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi "
             "of RELION or alignments3D/pose of cryoSPARC), expected those of a consensus "
-            "refinement, in the table or in a file of their own (--poses)"
+            "refinement, in the table or in a separate file (--poses)"
         )
     rotation, shift = found
     dims = len(source.stack.shape)
@@ -367,7 +365,7 @@ def split(n: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArra
     Returns
     -------
     train, val
-        Sorted positions; ``val`` is empty where ``fraction`` is 0 or there is one image only.
+        Sorted positions; ``val`` is empty if ``fraction`` is 0 or there is only one image.
     """
     held = 0 if fraction == 0 or n < 2 else min(n - 1, max(1, round(n * fraction)))
     order = np.random.default_rng(seed).permutation(n).astype(np.int64)

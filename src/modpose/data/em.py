@@ -16,7 +16,7 @@ from modpose.files.reading import open_regular
 SUFFIXES = (".em",)
 HEADER_BYTES = 512
 ORDERS = {3: ">", 5: ">", 6: "<"}
-"""First byte, the machine, to the byte order."""
+"""First byte (machine) to the byte order."""
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 """Fourth byte to the type of the numbers."""
 
@@ -31,12 +31,12 @@ def open_em(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
     array
         Not used; EM files hold one array.
     kind
-        ``images`` or ``volumes`` overrules the rule above.
+        ``images`` or ``volumes`` overrides this rule.
 
     Raises
     ------
     InputError
-        Where the header is not that of an EM file or disagrees with the size of the file.
+        If the header is not that of an EM file or disagrees with the size of the file.
     """
     with open_regular(path) as file:
         raw = file.read(HEADER_BYTES)
@@ -62,9 +62,9 @@ def open_em(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
 
 
 def section_layout(shape: tuple[int, int, int], kind: Kind, path: Path) -> Layout:
-    """Say whether (sections, rows, columns) is one volume or a stack of images.
+    """Decide whether (sections, rows, columns) is one volume or a stack of images.
 
-    A cube is a volume where ``kind`` does not say otherwise.
+    A cube is a volume unless ``kind`` says otherwise.
     """
     if kind not in ("auto", "images", "volumes"):
         raise InputError.of(path, "the kind", f"'{kind}'", "'images' or 'volumes' for such a file")

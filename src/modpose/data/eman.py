@@ -18,7 +18,7 @@ PIXEL_SIZE = "EMAN.apix_x"
 
 
 def eman_images(file: Any) -> list[str]:
-    """Name the datasets of the images in an open HDF5 file, in order; empty if EMAN2 wrote none."""
+    """Return the names of EMAN2's image datasets in an open HDF5 file, in order."""
     group = file.get(FOLDER)
     if group is None or not hasattr(group, "keys"):
         return []
@@ -40,14 +40,14 @@ def open_eman(
     file
         The open file.
     opened
-        Opens it again, when pixels are read.
+        Opens the file again to read pixels.
     kind
         ``auto``, ``images`` or ``volumes``; must agree with the file.
 
     Raises
     ------
     InputError
-        Where an image is missing or the images differ in size.
+        If an image is missing or the images differ in size.
     """
     missing = next((name for name in images if name not in file), None)
     if missing is not None:

@@ -1,4 +1,4 @@
-"""FITS files of astronomers (the package astropy reads them)."""
+"""FITS files (read with the package astropy)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ SUFFIXES = (".fits", ".fit", ".fts")
 def open_fits(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
     """Open the images of a FITS file (needs the extra ``fits``).
 
-    Either one extension holds an image or a cube (images along its last FITS axis), or several
-    hold one image each, all of one size.
+    Either one extension is an image or a cube (images along its last FITS axis), or several are
+    images of one size.
 
     Parameters
     ----------
     path
         The file.
     array
-        Name or number of the extension to read, where not all are meant.
-    kind
-        What the axes of a cube are.
+        Name or number of the extension to read; None for all.
+            kind
+        Meaning of the axes of a cube.
 
     Raises
     ------
     InputError
-        Where the extra is missing, or the file has no image, or images of several sizes.
+        If the extra is missing, or the file has no image, or images of several sizes.
     """
     regular_file(path)
     with _opened(path) as hdus:
@@ -67,7 +67,7 @@ def _pixels(values: Any) -> NDArray[np.float32]:
 
 
 def _chosen(path: Path, hdus: Any, array: str | None) -> list[int]:
-    """Return the positions of the extensions that hold the images."""
+    """Return the positions of the extensions with images."""
     images = [i for i, hdu in enumerate(hdus) if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2]
     if array is not None:
         names = {str(i): i for i in images} | {str(hdus[i].name): i for i in images}
@@ -82,11 +82,11 @@ def _chosen(path: Path, hdus: Any, array: str | None) -> list[int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file with astropy; whatever fails in it is one sentence."""
+    """Open a file with astropy; turn any of its errors into one sentence."""
     fits = extra("astropy.io.fits", "fits", path)
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("error")  # of a file that is cut short, among others
+            warnings.simplefilter("error")  # for example a truncated file
             with fits.open(file, memmap=False, lazy_load_hdus=False) as hdus:
                 yield hdus
     except InputError:

@@ -1,4 +1,4 @@
-"""Arrays: NPY and NPZ; and every other format of pixels by its name."""
+"""NPY and NPZ arrays; and the table of all formats of pixels."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ __all__ = [
 logger = logging.getLogger("modpose")
 
 CONTAINERS = (".npz", ".h5", ".hdf5", ".hdf", ".zarr", *tensors.SUFFIXES, *fits.SUFFIXES)
-"""Suffixes of files in which a name picks one of several arrays, as in ``stack.npz:name``."""
+"""Suffixes of files with several arrays, selected by name as in ``stack.npz:name``."""
 
 
 def open_npy(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
-    """Open a NumPy array file; the header is read now, pixels when asked for."""
+    """Open a NumPy array file; the header is read now, pixels later."""
     with open_regular(path) as file:
         header = read_npy_header(file, str(path))
     check_npy_size(header, path.stat().st_size, str(path))
@@ -65,16 +65,16 @@ def open_npy(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack
 
 
 def open_npz(path: Path, array: str | None, kind: Kind = "auto") -> Stack:
-    """Open one array of an NPZ archive; it is unpacked into memory once, and that is logged."""
+    """Open one array of an NPZ archive; it is unpacked into memory once, with a log message."""
     name, pixels = read_npz(path, array)
     logger.info("%s: unpacked into memory once", name)
     return ArrayStack(pixels, kind, name)
 
 
 def read_npz(path: Path, array: str | None) -> tuple[str, NDArray[Any]]:
-    """Read one array of an NPZ archive; return what messages call it, and the array.
+    """Read one array of an NPZ archive; return its name for messages, and the array.
 
-    No more is unpacked than the array's header asks for, and the checksum is compared.
+    Only the bytes that the array's header gives are unpacked, and the checksum is compared.
     """
     with _archive(path) as (archive, members):
         array = choose(path, array, list(members))
@@ -142,10 +142,10 @@ OPENERS: dict[str, Opener] = {
     **dict.fromkeys(fits.SUFFIXES, fits.open_fits),
     **dict.fromkeys(tensors.SUFFIXES, tensors.open_tensor),
 }
-"""Suffix of a file of pixels, MRC apart, to what opens it."""
+"""Suffix of a file of pixels (except MRC) to the function that opens it."""
 IN_FOLDERS: dict[str, str] = {
     **dict.fromkeys(EM, "EM"),
     **dict.fromkeys(SPIDER, "SPIDER"),
     **dict.fromkeys(fits.SUFFIXES, "FITS"),
 }
-"""Suffix of the files that a folder of stacks may hold, MRC apart, to the name of the format."""
+"""Suffix of files in a folder of stacks (except MRC) to the name of the format."""

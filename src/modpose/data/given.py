@@ -1,4 +1,4 @@
-"""Poses and CTF parameters that come in a file of their own, beside the images."""
+"""Poses and CTF parameters from separate files."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ Ints = NDArray[np.int64]
 NOT_A_ROTATION = 1e-3
 """Largest departure of R Rᵀ from the identity."""
 SAME_SIZE = 0.01
-"""Largest relative difference of two values of one pixel size."""
+"""Pixel sizes with a smaller relative difference are equal."""
 EXPECTED = "a .star, a .cs, or a .pkl as cryoDRGN has"
 
 
 def read_poses(
     path: str | Path, *, n: int, box: int, pixel_size: float | None = None
 ) -> tuple[Floats, Floats]:
-    """Read the pose of each image from a table, or from the pickle that cryoDRGN users have.
+    """Read the pose of each image from a table, or from cryoDRGN's pickle.
 
-    Such a pickle holds rotations (N, 3, 3), which are ours, or a tuple of these and of translations
-    (N, 2), fractions of the box by which an image is moved to centre its particle: our shift is
-    -box times the translation.
+    The pickle has rotations (N, 3, 3) in the convention of modpose, or a tuple of these and of
+    translations (N, 2): fractions of the box by which an image is moved to centre its particle.
+    The shift is -box times the translation.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def read_poses(
     box
         Side of the images as stored, pixels.
     pixel_size
-        Å of the images; a table whose own pixel size is another one is scaled to it.
+        Å of the images; shifts of a table with another pixel size are converted.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def read_poses(
     Raises
     ------
     InputError
-        Where the file cannot be read, holds no poses, or those of another number of images.
+        If the file cannot be read, has no poses, or has those of another number of images.
     """
     path = _existing(path)
     if path.suffix.lower() != ".pkl":
@@ -79,17 +79,18 @@ def read_poses(
 
 
 def poses_of(table: Particles, pixel_size: float | None) -> tuple[Floats, Floats]:
-    """Read poses from a table and give their shifts in pixels of the images.
+    """Read poses from a table, with shifts in pixels of the images.
 
-    A shift in Å stays what it is; one in pixels is in those of the file that holds it
-    (``alignments3D/psize_A``, rlnImagePixelSize), else, and that is said, in those of the images.
+    Shifts in Å need no assumption.  Shifts in pixels are in pixels of the file that holds them
+    (``alignments3D/psize_A``, rlnImagePixelSize); without such a pixel size, they are assumed to be
+    in pixels of the images, and a message says so.
 
     Parameters
     ----------
     table
-        N poses, of images that need not be those of the table.
+        N poses, possibly of another table than that of the images.
     pixel_size
-        Å of the images; where it is not known, it is taken to be the table's, and that is said.
+        Å of the images; if unknown, that of the table is used, and a message says so.
 
     Returns
     -------
@@ -99,7 +100,7 @@ def poses_of(table: Particles, pixel_size: float | None) -> tuple[Floats, Floats
     Raises
     ------
     InputError
-        Where the table has no poses, or no pixel size can be had for a shift in Å.
+        If the table has no poses, or the pixel size for a shift in Å is unknown.
     """
     found = table.poses(pixel_size)
     if found is None:
@@ -117,7 +118,7 @@ def poses_of(table: Particles, pixel_size: float | None) -> tuple[Floats, Floats
 
 
 def _say_units(table: Particles, own: Floats | None, pixel_size: float | None) -> None:
-    """Say what was assumed of the pixels that shifts are in."""
+    """Log the assumption about the unit of shifts."""
     of_file = own
     in_pixels = table.has("alignments3D/shift_0")
     if in_pixels and table.has("alignments3D/psize_A"):
@@ -151,12 +152,12 @@ def _say_units(table: Particles, own: Floats | None, pixel_size: float | None) -
 
 
 def differs(one: float, other: float) -> bool:
-    """Tell whether two pixel sizes are two (by more than 1 %)."""
+    """Return whether two pixel sizes differ (by more than 1 %)."""
     return abs(one - other) > SAME_SIZE * max(one, other)
 
 
 def check_rotations(rotation: Floats, where: str) -> None:
-    """Raise InputError unless every matrix (N, 3, 3) is a rotation."""
+    """Raise InputError if a matrix of (N, 3, 3) is not a rotation."""
     off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0)
     mirrored = np.linalg.det(np.nan_to_num(rotation)) < 0
     bad = np.flatnonzero(~(off < NOT_A_ROTATION) | mirrored)
@@ -168,9 +169,9 @@ def check_rotations(rotation: Floats, where: str) -> None:
 def read_ctf(path: str | Path, *, n: int, box: int, pixel_size: float | None = None) -> Floats:
     """Read the CTF parameters of each image from a table, or from cryoDRGN's pickle.
 
-    Such a pickle holds one (N, 9) array: box (pixels), pixel size (Å), defocus U and V (Å),
-    defocus angle (degrees), voltage (kV), spherical aberration (mm), amplitude contrast, phase
-    shift (degrees).
+    The pickle has one (N, 9) array: box (pixels), pixel size (Å), defocus U and V (Å), defocus
+    angle (degrees), voltage (kV), spherical aberration (mm), amplitude contrast, phase shift
+    (degrees).
 
     Parameters
     ----------
@@ -179,10 +180,10 @@ def read_ctf(path: str | Path, *, n: int, box: int, pixel_size: float | None = N
     n
         Number of images.
     box
-        Side of the images as stored, pixels; where the pickle speaks of another box, the pixel
-        size is that which gives the same side in Å.
+        Side of the images as stored, pixels; if the pickle has another box, the pixel size is
+        converted so that the side in Å is the same.
     pixel_size
-        Å of the images, for a table that has none.
+        Å of the images, for a table without pixel size.
 
     Returns
     -------
@@ -213,7 +214,7 @@ def ctf_of(table: Particles, pixel_size: float | None) -> Floats:
     Raises
     ------
     InputError
-        Where the table has no CTF, or lacks a part of it.
+        If the table has no CTF, or an incomplete one.
     """
     found = table.ctf(pixel_size)
     if found is None:
@@ -223,7 +224,8 @@ def ctf_of(table: Particles, pixel_size: float | None) -> Floats:
         own = float(np.median(parameters[:, 0]))
         if differs(own, pixel_size):
             logger.info(
-                "%s: its pixels have %g Å and those of the images %g Å, which the CTF is made for",
+                "%s: its pixels have %g Å and those of the images %g Å; the CTF is computed for "
+                "the latter",
                 table.name,
                 own,
                 pixel_size,
@@ -242,30 +244,30 @@ def with_given(
     selected: Ints,
     partial: bool = False,
 ) -> tuple[Particles, Ints]:
-    """Put poses and CTF parameters from files of their own in place of a table's.
+    """Replace a table's poses and CTF parameters by those of separate files.
 
-    Rows are joined by what identifies them (:mod:`modpose.data.joining`); those of a pickle, which
-    names no images, are taken in order.
+    Rows are joined by identity (:mod:`modpose.data.joining`); the rows of a pickle, which names no
+    images, are used in order.
 
     Parameters
     ----------
     particles
         The N images, all of the input.
     shape
-        Of the images, pixels.
+        Shape of the images, pixels.
     pixel_size
         Å of the images, or None.
     poses, ctf
         Files, or None.
     selected
-        (M,) rows of the input that are asked for.
-    partial
-        Leave out images that a file has no row for.
+        (M,) requested rows of the input.
+            partial
+        Leave out images without a row in a file.
 
     Returns
     -------
     particles, selected
-        The N images with what is known of them, and the rows for which it is.
+        The N images with their poses and CTF, and the rows that have them.
     """
     about: dict[str, Any] = {"n": particles.n, "box": shape[-1]}
     of_header = pixel_size if particles.pixel_size() is None else None
@@ -319,7 +321,7 @@ def _joined(
 def _settle_size(
     given: Floats, of_table: float | None, of_header: float | None, path: Path
 ) -> None:
-    """Let the table of the images say their pixel size, else the pickle, and say if they differ."""
+    """Choose the pixel size: that of the images' table, else of the pickle; log a conflict."""
     of_pickle = float(given[0, 0])
     of_images = of_table or of_header
     if of_images is None or not differs(of_images, of_pickle):
@@ -337,11 +339,11 @@ def _settle_size(
 
 
 def _check_header(of_header: float | None, stack: str, table: Particles) -> None:
-    """Refuse 1 Å of a stack's header, which is often no more than a default, against a table."""
+    """Refuse 1 Å in a stack's header, often only a default, if a table says otherwise."""
     own = table.pixel_size()
     if of_header == 1.0 and own is not None and differs(own, of_header):
         raise InputError(
-            f"{stack}: its header says 1 Å a pixel, as programs write that do not know it, and "
+            f"{stack}: its header says 1 Å per pixel (often written if unknown), but "
             f"{table.name} says {own:g} Å, expected the same; give a table of the images as INPUT"
         )
 
@@ -358,5 +360,5 @@ def _existing(path: str | Path) -> Path:
 def _table(path: Path, n: int) -> Particles:
     table = read_particles(path)
     if table.n != n:
-        raise InputError.of(path, "the number of rows", table.n, f"{n}, one an image")
+        raise InputError.of(path, "the number of rows", table.n, f"{n}, one per image")
     return table

@@ -1,9 +1,10 @@
-"""What identifies a row of a particle table, and which rows of two tables are the same image.
+"""The identity of a row of a particle table, and the matching of rows of two tables.
 
-Tables of one data set come in any order: a refinement sorts its particles, a passthrough file of
-cryoSPARC has an order of its own.  So rows are compared by what names the image, never by their
-place.  A set expanded by symmetry names an image several times: a row is then its image and its
-occurrence, and the second row of an image belongs to the second row of that image elsewhere.
+Tables of one data set may have any order: a refinement sorts its particles, and a passthrough file
+of cryoSPARC has another order.  So rows are compared by the identity of the image, never by their
+position.  A symmetry-expanded set names an image several times.  A row is then identified by its
+image and its occurrence: the second row of an image belongs to the second row of that image in the
+other table.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ Ints = NDArray[np.int64]
 IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path")
 """Columns of a CSV table that may name the images."""
 EXACT_FLOAT = 2.0**53
-"""From here on a float64 cannot tell neighbouring integers apart, so it cannot hold a uid."""
+"""From here on float64 rounds integers, so it cannot hold a uid."""
 MOST_IMAGES = 1 << 40
-"""An image number in a stack that is larger is a mistake."""
+"""A larger image number in a stack is an error."""
 KIND_WORDS = {
     "uid": "the uid of cryoSPARC",
     "image": "image number and stack",
     "file": "file name",
 }
-"""What identifies a row, in words."""
+"""The kinds of identity, in words."""
 
 
 @dataclass(frozen=True)
 class RowIdentity:
-    """What identifies each row of a table.
+    """The identity of each row of a table.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class RowIdentity:
     key
         (N,) uint64 for ``uid``; else str, ``12@folder/stack.mrcs`` or ``folder/picture.png``.
     occurrence
-        (N,) how many earlier rows have the same key; above 0 in symmetry-expanded sets.
+        (N,) number of earlier rows with the same key; above 0 in symmetry-expanded sets.
     """
 
     kind: IdentityKind
@@ -64,21 +65,21 @@ class RowIdentity:
 
     @property
     def n(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return len(self.key)
 
     def subset(self, index: Ints) -> RowIdentity:
-        """Keep the rows at ``index``; they stay the occurrences of the whole table."""
+        """Keep the rows at ``index``; occurrences stay those of the whole table."""
         return RowIdentity(self.kind, self.key[index], self.occurrence[index])
 
 
 def identities_of(particles: Particles) -> tuple[RowIdentity, ...]:
-    """Say what identifies the rows of a table, the best first; empty where nothing does.
+    """Return the identities of the rows of a table, the best kind first; empty without any.
 
     Raises
     ------
     InputError
-        Where a row of a table names its image wrongly (number 0, for example).
+        If a row names its image wrongly (number 0, for example).
     """
     found = [_uids(particles), _images(particles)]
     return tuple(identity for identity in found if identity is not None)
@@ -89,7 +90,7 @@ def common_identity(
 ) -> tuple[RowIdentity, RowIdentity] | None:
     """Choose the best pair of identities of two tables that can be compared.
 
-    Uids that share no value (of two imports of the same images) give way to image names.
+    If the uids have no value in common (two imports of the same images), image names are used.
     """
     pairs = [(w, o) for w in wanted for o in offered if (w.kind == "uid") == (o.kind == "uid")]
     for w, o in pairs:
@@ -108,36 +109,36 @@ def match_rows(
     moved: bool = False,
     whole: bool = True,
 ) -> Ints:
-    """Find the row of one table that is each row of another.
+    """Find, for each row of one table, the same row of another table.
 
     Parameters
     ----------
     wanted, offered
-        What identifies the rows of both; kinds as :func:`common_identity` chooses them.
-    names
-        What messages call the two tables.
-    per_image
-        What is offered belongs to the image (its CTF, its class), so one offered row serves all
-        occurrences of its image.
-    renamed
-        Both name one stack each, which is the same one under another name.
-    moved
-        All files may have moved from one folder to another; see
+        Identities of the rows of both; kinds as chosen by :func:`common_identity`.
+            names
+        Names of the two tables in messages.
+            per_image
+        Whether the offered data belong to the image (its CTF, its class), so that one offered row
+        is used for all occurrences of its image.
+            renamed
+        Whether both name one stack each, which is the same under another name.
+            moved
+        Whether all files may have moved from one folder to another; see
         :func:`modpose.data.paths.match_stacks`.
-    whole
-        ``wanted`` is a whole table.  Where it is a part, whose occurrences were counted in the
-        whole, an image may be there more often in what is offered.
+            whole
+        Whether ``wanted`` is a whole table.  If it is a part, with occurrences counted in the
+        whole table, an image may appear more often in what is offered.
 
     Returns
     -------
     rows
-        (N wanted,) rows of ``offered``; -1 where there is none.
+        (N wanted,) rows of ``offered``; -1 if there is none.
 
     Raises
     ------
     InputError
-        Where an image is there once on one side and several times on the other, or the name of a
-        stack stands for two.
+        If an image appears once on one side and several times on the other, or the name of a stack
+        matches two stacks.
     """
     if (wanted.kind == "uid") != (offered.kind == "uid"):
         raise InputError(
@@ -161,7 +162,7 @@ def match_rows(
     if unlike.size:
         row = int(unlike[0])
         raise InputError(
-            f"{names[1]}: {_shown(wanted.key[row])} stands in {count_o[w[row]]} rows, but in "
+            f"{names[1]}: {_shown(wanted.key[row])} is in {count_o[w[row]]} rows, but in "
             f"{count_w[w[row]]} of {names[0]}, so which row belongs to which is not known"
         )
     return _find((w, occurrence), (o, offered.occurrence))
@@ -171,7 +172,7 @@ def match_rows(
 
 
 def _uids(particles: Particles) -> RowIdentity | None:
-    """Read the uids; None where there are none, or where they cannot tell rows apart."""
+    """Read the uids; None if there are none, or if they do not distinguish rows."""
     if not _has_uids(particles):
         return None
     values = particles.column("uid")
@@ -191,7 +192,7 @@ def _has_uids(particles: Particles) -> bool:
 
 
 def has_useless_uids(particles: Particles) -> bool:
-    """Whether there are uids that cannot tell rows apart: rounded, all the same, or no numbers."""
+    """Whether there are useless uids: rounded, all the same, or not numbers."""
     return _has_uids(particles) and _uids(particles) is None and particles.n > 1
 
 
@@ -200,7 +201,7 @@ def _is_constant(key: NDArray[Any]) -> bool:
 
 
 def _images(particles: Particles) -> RowIdentity | None:
-    """Read image numbers and stacks, or file names; None where the table has neither."""
+    """Read image numbers and stacks, or file names; None if the table has neither."""
     if particles.format == "none":
         return _untabled(particles)
     if particles.format == "cs":
@@ -218,7 +219,7 @@ def _images(particles: Particles) -> RowIdentity | None:
 
 
 def _untabled(particles: Particles) -> RowIdentity | None:
-    """Name images that came without a table: by their place in a stack, or by their file."""
+    """Name images without a table: by their position in a stack, or by their file."""
     position = particles.position
     if particles.has("file"):
         files = particles.column("file")
@@ -231,7 +232,7 @@ def _untabled(particles: Particles) -> RowIdentity | None:
 
 
 def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity | None:
-    """Write the keys; None where all rows have the same, which tells none apart."""
+    """Build the keys; None if all rows have the same key."""
     clean: dict[str, str] = {}
     keys = np.empty(len(paths), dtype=object)
     for i, (k, path) in enumerate(zip(number.tolist(), paths.tolist(), strict=True)):
@@ -249,7 +250,7 @@ def split_names(values: NDArray[Any], where: str) -> tuple[Ints, NDArray[Any]]:
     Raises
     ------
     InputError
-        Where a number is 0 or impossibly large.
+        If a number is 0 or impossibly large.
     """
     texts = list(map(str, values.tolist()))
     paths = np.empty(len(texts), dtype=object)
@@ -302,7 +303,7 @@ def _occurrences(key: NDArray[Any]) -> Ints:
 
 
 def _find(wanted: tuple[Ints, Ints], offered: tuple[Ints, Ints]) -> Ints:
-    """Look up (code, occurrence) pairs, each of which is there once in what is offered."""
+    """Look up (code, occurrence) pairs; each appears once in what is offered."""
     stride = 1 + max(int(part[1].max(initial=0)) for part in (wanted, offered))
     w, o = (part[0] * stride + part[1] for part in (wanted, offered))
     if np.array_equal(w, o):
@@ -322,7 +323,7 @@ def _image_codes(
     renamed: bool,
     moved: bool,
 ) -> Ints:
-    """Number the images of both sides alike; a name without a number is a file of one image."""
+    """Give the images of both sides common numbers; a name without a number is a one-image file."""
     number_w, path_w = split_names(wanted, names[0])
     number_o, path_o = split_names(offered, names[1])
     stack_w, unique_w = _unique(path_w)

@@ -29,9 +29,9 @@ Ints = NDArray[np.int64]
 
 EXPECTED = "a list of row numbers from 0"
 LONGEST_HEADER = 1 << 16
-"""Characters of the header of a CSV file."""
+"""Largest number of characters in the header of a CSV file."""
 NO_HEADER = ("nan", "na", "null", "none", "inf", "infinity", "true", "false")
-"""Words that stand for a value."""
+"""Words that mean a value."""
 LONGEST = 20
 """Digits of the largest number of 64 bits."""
 
@@ -39,14 +39,14 @@ LONGEST = 20
 def select_rows(
     index: str | Path | NDArray[Any], particles: Particles, *, partial: bool = False
 ) -> Ints:
-    """Say which rows of the input a selection keeps, in the selection's order.
+    """Return the rows of the input that a selection keeps, in the selection's order.
 
     Parameters
     ----------
     index
-        Row numbers from 0 or (N,) booleans, as an array or a file (.npy, .pkl, .txt, .csv); the
-        uids of cryoSPARC in their place; or a table of particles (.star, .cs, .csv with a column
-        of images or uids), whose rows are looked up by what identifies them.
+        Row numbers from 0, (N,) booleans, or uids of cryoSPARC, as an array or a file (.npy, .pkl,
+        .txt, .csv); or a table of particles (.star, .cs, .csv with a column of images or uids),
+        whose rows are found by identity.
     particles
         The N images, all of the input.
     partial
@@ -55,7 +55,7 @@ def select_rows(
     Raises
     ------
     InputError
-        Where the selection cannot be read, is empty, or names images that are not there.
+        If the selection cannot be read, is empty, or names images that are missing.
     """
     if not isinstance(index, str | Path):
         return check_index(np.asarray(index), particles, "index")
@@ -72,7 +72,7 @@ def check_index(rows: NDArray[Any], particles: Particles, name: str) -> Ints:
     n = particles.n
     if rows.dtype == np.bool_ and rows.ndim == 1:
         if len(rows) != n:
-            raise InputError.of(name, "the length of the mask", len(rows), f"{n}, one an image")
+            raise InputError.of(name, "the length of the mask", len(rows), f"{n}, one per image")
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise InputError.of(name, "the index", f"{rows.dtype} of shape {rows.shape}", EXPECTED)
@@ -109,7 +109,7 @@ def _rows_of_uids(values: NDArray[Any], particles: Particles) -> Ints | None:
 
 
 def names_images(path: Path) -> bool:
-    """Tell whether a CSV file has a header with a column of images or uids."""
+    """Return whether a CSV file has a header with a column of images or uids."""
     with path.open(errors="replace") as file:
         header = file.readline(LONGEST_HEADER)
     names = {name.strip().strip('"') for name in header.split(",")}
@@ -121,8 +121,8 @@ def _rows_of_table(path: Path, particles: Particles, partial: bool) -> Ints:
     pair = common_identity(identities_of(table), identities_of(particles))
     if pair is None:
         raise InputError(
-            f"{path}: nothing in common with {particles.name} tells which images it lists (a uid, "
-            f"or the name of the image); give {EXPECTED}"
+            f"{path}: it shares no uid or image name with {particles.name}, so the images that it "
+            f"lists are unknown; give {EXPECTED}"
         )
     joined = join_rows(particles, table)
     images = np.flatnonzero(joined.rows >= 0)
@@ -158,12 +158,12 @@ def _read_numbers(path: Path) -> NDArray[Any]:
 
 
 def _words(path: Path, text: str) -> list[str]:
-    """Split a list of numbers, without the header that it may have."""
+    """Split a list of numbers, without a header."""
     lines = [line for line in text.split("\n") if line.strip()]
     columns = {len(re.split("[,;]", line.rstrip(" \t,;"))) for line in lines}
     if len(lines) > 1 and len(columns) == 1 and columns != {1}:
         found = "of several columns"
-        raise InputError.of(path, "the file", found, "one row number a line, from 0")
+        raise InputError.of(path, "the file", found, "one row number per line, from 0")
     words = re.split(r"[\s,;]+", "\n".join(lines).strip())
     named = words[0].lower() not in NO_HEADER and re.fullmatch(r"[^\W\d]\w*", words[0])
     return [word for word in words[1 if named else 0 :] if word]

@@ -1,4 +1,4 @@
-"""The files that images are read from, which no output may replace."""
+"""The input files of images, which no output may replace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from modpose.data.source import Source
 
 
 def files_of_source(source: Source, *others: Path | None) -> Iterator[Path]:
-    """Yield the table, the files of the images, and the other files that go with them."""
+    """Yield the table, the files of the images, and related files."""
     if source.path is not None:
         yield source.path
     yield from source.stack.files()

@@ -1,6 +1,6 @@
-"""Describe a file: what it is, what it holds, what is missing.
+"""Describe a file: its kind, its content, and what is missing.
 
-Reads headers and tables only, no pixels.
+Reads only headers and tables, no pixels.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from modpose.errors import InputError
 
 @dataclass(frozen=True)
 class Description:
-    """What a file is.
+    """Description of a file.
 
     Attributes
     ----------
     path
-        What was described.
-    kind
-        What it is, in a few words.
-    facts
-        What it holds: a word for each thing, in order of reading.
-    problems
-        What is missing or cannot be used, a sentence each.
+        The described file.
+            kind
+        Its kind, in a few words.
+            facts
+        Name and value of each fact, in reading order.
+            problems
+        What is missing or cannot be used, one sentence each.
     """
 
     path: str
@@ -64,7 +64,7 @@ class Description:
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Lay everything out as lines of text."""
+        """Format as lines of text."""
         width = max((len(name) for name in self.facts), default=0)
         lines = [f"{self.path}: {self.kind}"]
         lines += [f"  {name.ljust(width)}  {fact}" for name, fact in self.facts.items()]
@@ -73,21 +73,21 @@ class Description:
 
 
 def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto") -> Description:
-    """Say what a file is: kind, particles, optics groups, box, pixel size, poses, CTF.
+    """Describe a file: kind, particles, optics groups, box, pixel size, poses, CTF.
 
     Parameters
     ----------
     path
         A file, a folder, or ``stack.npz:name``.
     datadir
-        Where the images that a table names are looked for first.
-    kind
-        What the axes of an array are: a word, or letters such as ``NCYX``.
+        First folder in which the images of a table are searched.
+            kind
+        Meaning of the axes of an array: a word, or letters such as ``NCYX``.
 
     Raises
     ------
     InputError
-        Where the file is malformed or of no kind known here.
+        If the file is malformed or of unknown kind.
     """
     file, array = split_array_name(Path(path))
     suffix = file.suffix.lower()
@@ -108,7 +108,7 @@ def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto")
         header = read_header(file)
         facts["space group"] = str(header.space_group)
         if header.axes != (1, 2, 3):
-            facts["axis order"] = f"MAPC, MAPR, MAPS = {header.axes}; turned to z, y, x"
+            facts["axis order"] = f"MAPC, MAPR, MAPS = {header.axes}; reordered to z, y, x"
     return Description(str(path), _stack_kind(stack), facts, _stack_problems(stack))
 
 
@@ -166,7 +166,7 @@ def _star(path: Path, datadir: Path | None) -> Description:
     blocks = read_star(path)
     found = particle_blocks(blocks)
     if not found:
-        problems = ["it lists no particle images, so nothing can be fitted to it"]
+        problems = ["it lists no particle images, so it cannot be fitted"]
         return Description(str(path), other_kind(blocks), _block_facts(blocks), problems)
     if len(found) > 1:
         listed = " and ".join(f"data_{block}" for block in found)
@@ -233,7 +233,7 @@ def _image_facts(
     facts: dict[str, str],
     problems: list[str],
 ) -> Stack | None:
-    """Look for the images that a table names; add what was found, and open them if all were."""
+    """Search the images of a table; report what was found, and open them if all exist."""
     if particles.format == "csv" and not any(particles.has(c) for c in IMAGE_COLUMNS):
         problems.append(f"it names no images (a column {', '.join(IMAGE_COLUMNS)})")
         return None
@@ -261,7 +261,7 @@ def _image_facts(
 
 
 def _try(fact: Callable[[], str], problems: list[str]) -> str:
-    """Evaluate a fact; what goes wrong becomes a problem."""
+    """Evaluate a fact; an error becomes a problem."""
     try:
         return fact()
     except InputError as error:
@@ -301,7 +301,7 @@ def _wedge(particles: Particles) -> str:
 
 
 def _try_marks(particles: Particles, problems: list[str]) -> dict[str, str]:
-    """Say what was done to the images, where something was."""
+    """Report the earlier processing of the images, if any."""
     try:
         marks = list(_marks(particles))
     except InputError as error:
@@ -325,7 +325,7 @@ def _marks(particles: Particles) -> Iterator[str]:
     if found.even is not None or found.phases is not None:
         yield "aberrations that are not modelled (see fit)"
     if found.magnification is not None:
-        yield "a magnification that differs with direction"
+        yield "anisotropic magnification"
 
 
 def _ctf(particles: Particles, of_stack: float | None) -> str:

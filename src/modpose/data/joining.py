@@ -1,4 +1,4 @@
-"""Join the rows of another table to the images: which row of it belongs to which image."""
+"""Join the rows of another table to the images."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ logger = logging.getLogger("modpose")
 Ints = NDArray[np.int64]
 
 LOOKED_AT = 1 << 16
-"""Bytes at the beginning, the middle and the end of two files that are compared."""
+"""Bytes of two files that are compared at the beginning, the middle and the end."""
 BY_ORDER = "their order alone"
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Which row of a table belongs to each of N images.
+    """The row of a table for each of N images.
 
     Attributes
     ----------
     rows
-        (N,) rows of the table; -1 where it has none for the image.
-    by
-        What told so, in words.
+        (N,) rows of the table; -1 for an image without a row.
+            by
+        The kind of identity, in words.
     """
 
     rows: Ints
@@ -52,22 +52,22 @@ class Joined:
 def join_rows(particles: Particles, table: Particles, *, per_image: bool = False) -> Joined:
     """Find the row of a table that belongs to each image.
 
-    Rows are compared by uid, by image number and stack, or by file name.  Where one side names
-    no images, both must have the same number of rows, which are then paired in order.
+    Rows are compared by uid, by image number and stack, or by file name.  If one side names no
+    images, both must have the same number of rows, which are then paired in order.
 
     Parameters
     ----------
     particles
         The images, all of the input.
     table
-        What is known of them.
-    per_image
-        It is known of an image, not of an occurrence of it; see :func:`match_rows`.
+        The table to join.
+            per_image
+        Whether its data belong to an image, not to an occurrence; see :func:`match_rows`.
 
     Raises
     ------
     InputError
-        Where it is not certain which row belongs to which image.
+        If it is not certain which row belongs to which image.
     """
     wanted, offered = identities_of(particles), identities_of(table)
     pair = common_identity(wanted, offered)
@@ -103,32 +103,32 @@ def matched(
     of: str = "images",
     otherwise: str = "only these are used",
 ) -> Ints:
-    """Keep the rows that the other side has, say how many they are, refuse a part without leave.
+    """Keep the rows that the other side has, and log how many; refuse a part without ``partial``.
 
     Parameters
     ----------
     joined
         Rows of the other side for all N rows.
     selected
-        (M,) rows that are asked for.
-    names
-        What messages call this side and the other one.
-    partial
-        Go on with the rows that the other side has, where it lacks some.
-    of
-        What the rows of this side are called.
-    otherwise
-        What ``partial`` makes of a part.
+        (M,) requested rows.
+            names
+        Names of this side and the other side in messages.
+            partial
+        Continue with the rows that the other side has, if it lacks some.
+            of
+        Word for the rows of this side.
+            otherwise
+        Effect of ``partial``, in words.
 
     Returns
     -------
     selected
-        Those rows that the other side has.
+        The rows that the other side has.
 
     Raises
     ------
     InputError
-        Where a row is missing there and ``partial`` is not set, or all are.
+        If a row is missing there and ``partial`` is not set, or if all are missing.
     """
     known = joined.rows[selected] >= 0
     count, n = int(known.sum()), len(selected)
@@ -152,17 +152,16 @@ def matched(
 
 def _by_order(particles: Particles, table: Particles) -> Joined:
     if table.n != particles.n:
-        expected = f"{particles.n}, one an image, for nothing tells which row belongs to which"
+        expected = f"{particles.n}, one per image, because the rows have no identity"
         raise InputError.of(table.name, "the number of rows", table.n, expected)
     say_order(table.name, particles)
     return Joined(np.arange(particles.n), BY_ORDER)
 
 
 def say_order(name: str | Path, particles: Particles) -> None:
-    """Say that the rows of a file were paired with the images by their order."""
+    """Log that the rows of a file were paired with the images in order."""
     logger.info(
-        "%s: it does not tell which image of %s a row belongs to, so its %d rows are taken in "
-        "the order of the images",
+        "%s: it does not name the images of %s, so its %d rows are used in the order of the images",
         name,
         particles.name,
         particles.n,
@@ -182,7 +181,7 @@ def _of_a_stack(
     pair: tuple[RowIdentity, RowIdentity],
     per_image: bool,
 ) -> Joined:
-    """Join a table to the stack that was given, by the number of the image in it."""
+    """Join a table to the given stack, by the number of the image in it."""
     wanted, offered = pair
     own = _own_stack(Path(particles.name), _stacks(offered), Path(table.name))
     if own is None:
@@ -203,11 +202,11 @@ def _of_a_stack(
 
 
 def _own_stack(stack: Path, written: list[str], table: Path) -> str | None:
-    """Find the name by which a table calls a stack; None where it does not.
+    """Find a table's name for a stack; None if the table does not name it.
 
-    It has the name of the file.  Where the table's own is on the disk it must be the same file, or
-    have the same bytes; where it is not, its path must be the end of the stack's, or be the only
-    one of that file name, and of no other job.
+    The file name must be the same.  If the table's file exists, it must be the same file or have
+    the same bytes.  Otherwise its path must be the end of the stack's path, or it must be the only
+    path with that file name and from no other job.
     """
     path = normalised(str(stack.absolute()))
     named = [name for name in written if posixpath.basename(name) == posixpath.basename(path)]
@@ -229,15 +228,15 @@ def _own_stack(stack: Path, written: list[str], table: Path) -> str | None:
     jobs = [_jobs(path), _jobs(named[0])]
     if all(jobs) and jobs[0] != jobs[1]:
         return None
-    logger.warning("%s: %s is taken to be %s, by its name", table, named[0], stack)
+    logger.warning("%s: %s is assumed to be %s, because of its name", table, named[0], stack)
     return named[0]
 
 
 def _of_another_stack(particles: Particles, table: Particles, offered: RowIdentity) -> Joined:
-    """Pair a stack with a table of other stacks in order (it was made from them), if that is sure.
+    """Pair a stack with a table of other stacks in order (it was made from them), if certain.
 
-    It is where the table goes through one stack from its first image to its last.  Of an array in
-    memory nothing is known, so a table of several stacks is taken in order, too.
+    It is certain if the table lists one stack from its first image to its last.  The origin of an
+    array in memory is unknown, so a table of several stacks is used in order too.
     """
     names = _stacks(offered)
     number = split_names(offered.key, table.name)[0]

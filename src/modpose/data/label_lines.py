@@ -1,4 +1,4 @@
-"""Labels in a text file: one a line."""
+"""Labels in a text file: one per line."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from modpose.errors import InputError, shown
 from modpose.files.text import number, read_utf8
 
 LONGEST = 200
-"""Characters of a label."""
+"""Largest number of characters in a label."""
 
 
 def read_label_lines(path: Path, counts: Collection[int]) -> NDArray[Any]:
-    """Read one label a line, or all labels in one line; labels may have blanks and commas.
+    """Read one label per line, or all labels in one line; labels may have blanks and commas.
 
     Parameters
     ----------
     path
-        Text; blank lines do not count.  In a .csv file the first line may be a name.
-    counts
-        How many labels are expected; any of these.
+        A text file; blank lines are ignored.  In a .csv file the first line may be a name.
+            counts
+        Expected numbers of labels; any of these.
 
     Returns
     -------
     NDArray
-        (M,) text; M is none of ``counts`` where the file has another number of lines.
+        (M,) text; M is not in ``counts`` if the file has another number of lines.
 
     Raises
     ------
     InputError
-        Where the file is no text, or has more than labels.
+        If the file is not text, or has other content than labels.
     """
     content = read_utf8(path, "labels")
     lines = [(i, t.strip()) for i, t in enumerate(content.decode().split("\n"), 1) if t.strip()]
@@ -56,19 +56,19 @@ def read_label_lines(path: Path, counts: Collection[int]) -> NDArray[Any]:
     n = len(labels) - 1
     if n in counts and n > 1 and n + 1 not in counts:
         raise InputError(
-            f"{path}: it has {n + 1} labels for {n} images, expected one an image; is the first "
+            f"{path}: it has {n + 1} labels for {n} images, expected one per image; is the first "
             f"one, {shown(labels[0])}, a header? Then remove it"
         )
     return np.array(_of_one_form(labels), dtype=np.str_)
 
 
 def _of_csv(path: Path, content: bytes, counts: Collection[int]) -> list[tuple[int, str]]:
-    """Read lines whose labels may be in quotation marks; leave out a header."""
+    """Read lines with labels, quoted or not; leave out a header."""
     lines = []
     for line, row in csv_rows(path, content):
         if len(row) > 1:
             found = f"{len(row)} values long"
-            raise InputError.of(path, f"line {line}", found, "one label a line")
+            raise InputError.of(path, f"line {line}", found, "one label per line")
         if row[0].strip():
             lines.append((line, row[0].strip()))
     one_more = len(lines) not in counts and len(lines) - 1 in counts
@@ -77,16 +77,16 @@ def _of_csv(path: Path, content: bytes, counts: Collection[int]) -> list[tuple[i
 
 
 def _refuse_columns(path: Path, labels: list[str]) -> None:
-    """Refuse a table that is taken for labels."""
+    """Refuse a table in place of labels."""
     for mark, word in ((",", "commas"), (";", "semicolons"), ("\t", "tabs")):
         if labels and all(mark in label for label in labels):
-            found = f"separated by {word}, as a table is"
-            expected = "one label a line (in quotation marks where it has commas)"
+            found = f"separated by {word}, as in a table"
+            expected = "one label per line (in quotation marks where it has commas)"
             raise InputError.of(path, "every line", found, expected)
 
 
 def _of_one_form(labels: list[str]) -> list[str]:
-    """Write 1.0 as 1 where all labels are numbers, so that both are one class."""
+    """Write 1.0 as 1 if all labels are numbers, so that both are one class."""
     values = [number(label) for label in labels]
     if any(value is None for value in values):
         return labels

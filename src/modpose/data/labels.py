@@ -25,28 +25,28 @@ LABELS = "--labels"
 def read_labels(
     labels: str | Path | ArrayLike, source: Source, *, partial: bool = False
 ) -> NDArray[Any]:
-    """Return one label an image.
+    """Return one label per image.
 
     Parameters
     ----------
     labels
         A column of the particles table; a column of another table, ``FILE:COLUMN`` (.star, .cs,
-        .csv), whose rows are joined by what identifies them; a file of labels in the order of the
-        input (``.npy``, ``stack.npz:name``, or text); or an array.
+        .csv), with rows joined by identity; a file of labels in the order of the input (``.npy``,
+        ``stack.npz:name``, or text); or an array.
     source
-        The opened input; labels in order are those of the whole input or of its selection.
-    partial
-        Leave images without a label that a table does not have.
+        The opened input; ordered labels are those of the whole input or of its selection.
+            partial
+        Images that are missing in a table get no label.
 
     Returns
     -------
     NDArray
-        (N,) numbers or strings; NaN, -1 or the empty text where a table does not have the image.
+        (N,) numbers or strings; NaN, -1 or the empty text if a table lacks the image.
 
     Raises
     ------
     InputError
-        Where they cannot be read, or it is not certain which image a label belongs to.
+        If they cannot be read, or it is not certain which image a label belongs to.
     """
     if not isinstance(labels, str | Path):
         return _in_order(np.asarray(labels), source, "labels")
@@ -78,7 +78,7 @@ def _read(path: Path, array: str | None, source: Source) -> NDArray[Any]:
 
 
 def _split_column(text: str) -> tuple[Path, str | None]:
-    """Split ``FILE:COLUMN`` where the file is a table."""
+    """Split ``FILE:COLUMN`` if the file is a table."""
     file, colon, column = text.rpartition(":")
     if colon and column and Path(file).suffix.lower() in TABLES and not Path(text).exists():
         return Path(file), column
@@ -86,26 +86,26 @@ def _split_column(text: str) -> tuple[Path, str | None]:
 
 
 def _in_order(values: NDArray[Any], source: Source, name: str) -> NDArray[Any]:
-    """Check labels in the order of the images; those of the whole input are cut."""
+    """Check ordered labels; select from those of the whole input."""
     n = source.all_particles.n
     if values.shape == (n,) and source.selection is not None:
         return values[source.selection]
     if values.shape != (source.n,):
-        expected = f"({source.n},), one label an image"
+        expected = f"({source.n},), one label per image"
         if n != source.n:
-            expected = f"({source.n},) or ({n},), a label for each image used or of the input"
+            expected = f"({source.n},) or ({n},), one label for each image, used or in the input"
         raise InputError.of(name, "the shape", values.shape, expected)
     return values
 
 
 def _of_table(table: Particles, column: str | None, source: Source, partial: bool) -> NDArray[Any]:
-    """Look up the label of each image by what identifies it."""
+    """Find the label of each image by identity."""
     if column is None:
         names = [str(name) for name in table.table.columns]
         others = [name for name in names if name not in (*IMAGE_COLUMNS, "uid")]
         if len(others) != 1 or table.format != "csv":
             raise InputError(
-                f"{table.name}: which column holds the labels is not said, expected "
+                f"{table.name}: no column of labels is given, expected "
                 f"{LABELS} {Path(table.name).name}:COLUMN with one of {listed(others)}"
             )
         column = others[0]

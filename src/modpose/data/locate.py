@@ -14,7 +14,7 @@ from modpose.errors import InputError
 logger = logging.getLogger("modpose")
 
 SHOWN = 3
-"""How many guesses are written out."""
+"""Number of guesses that are listed."""
 
 
 def find_files(
@@ -22,31 +22,32 @@ def find_files(
 ) -> tuple[dict[str, Path], list[str]]:
     """Find the files that a table names.
 
-    They are looked for in the data folder, beside the table, and in the folders above it (paths
-    of RELION start at the project); in the data folder, and last beside the table, also by the
-    longest end of their path.  A file that is found by the end of its path is a guess, and said.
+    They are searched in the data folder, in the folder of the table, and in the folders above it
+    (RELION's paths start at the project).  In the data folder, and then in the folder of the table,
+    also by the longest end of their path.  A file found by the end of its path is a guess, and is
+    logged.
 
     Parameters
     ----------
     names
-        As written, repeats allowed.
+        Names as written; repeats are allowed.
     table
         The table that names them.
     datadir
-        A folder to look in first, or None.
+        First folder to search, or None.
 
     Returns
     -------
     found, missing
-        The files by name, and the names of those that are not there.
+        The files by name, and the names of missing files.
 
     Raises
     ------
     InputError
-        Where a guess would do for another name as well, or ``datadir`` is no folder.
+        If a guess fits two names, or ``datadir`` is not a folder.
     """
     if datadir is not None and not datadir.is_dir():
-        raise InputError(f"--datadir: {datadir} is no folder")
+        raise InputError(f"--datadir: {datadir} is not a folder")
     found: dict[str, Path] = {}
     guessed: dict[str, int] = {}
     missing: list[str] = []
@@ -65,7 +66,7 @@ def find_files(
 
 
 def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[Path, int]]:
-    """Yield where a file may lie, and by how many last names of its path (0: as written)."""
+    """Yield possible places of a file, and the number of path parts used (0: as written)."""
     written = Path(name.strip()).expanduser() if name.startswith("~") else Path(name)
     parts = [part for part in normalised(name).split("/") if part not in ("", "..", "~")]
     folder = table.absolute().parent
@@ -80,7 +81,7 @@ def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[
 
 
 def as_written(name: str, table: Path) -> Path | None:
-    """Find a file where a table says that it is; None where it is not there."""
+    """Find a file at the place that a table gives; None if it is missing."""
     places = (path for path, length in _candidates(name, table, None) if length == 0)
     return next((path for path in places if path.is_file()), None)
 
@@ -94,7 +95,7 @@ def _ends(folder: Path, parts: list[str]) -> Iterator[tuple[Path, int]]:
 def _check_guesses(
     names: list[str], found: dict[str, Path], guessed: dict[str, int], table: Path
 ) -> None:
-    """Refuse a guess that would do for another name as well."""
+    """Refuse a guess that fits two names."""
     ends = {name: tuple(normalised(name).split("/")) for name in names}
     lengths = sorted(set(guessed.values()))
     times = Counter(
@@ -116,16 +117,16 @@ def _check_guesses(
 def _refuse(table: Path, name: str, other: str, file: Path) -> None:
     raise InputError(
         f"{table}: {_short(name)} and {_short(other)} would both be read from {file}, expected a "
-        "file for each; give as --datadir the folder that their folders lie in"
+        "file for each; give the folder that contains their folders as --datadir"
     )
 
 
 def _say_guesses(found: dict[str, Path], guessed: dict[str, int], table: Path) -> None:
-    """Say which files were found by the end of their path, the shortest ends first."""
+    """Log which files were found by the end of their path, the shortest ends first."""
     order = sorted(guessed, key=lambda name: guessed[name])
     shown = "; ".join(f"{_short(name)} is read from {found[name]}" for name in order[:SHOWN])
-    more = f" (and so for {len(order) - SHOWN} more)" if len(order) > SHOWN else ""
-    logger.warning("%s: not every file is where the table says: %s%s", table, shown, more)
+    more = f" (and {len(order) - SHOWN} more)" if len(order) > SHOWN else ""
+    logger.warning("%s: some files are not where the table says: %s%s", table, shown, more)
 
 
 def _short(name: str) -> str:

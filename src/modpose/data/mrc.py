@@ -28,16 +28,16 @@ logger = logging.getLogger("modpose")
 
 HEADER_BYTES = 1024
 IMOD_STAMP, IMOD_SIGNED = 1146047817, 1
-"""The word of files that IMOD wrote, and the bit of its flags that says bytes are signed."""
+"""IMOD's stamp, and the bit of its flags for signed bytes."""
 MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
 PACKED = 101
-"""The mode of two pixels a byte, the first in the lower half; each row begins a byte."""
+"""Mode with two pixels per byte, the first in the lower half; each row starts with a new byte."""
 SUFFIXES = (".mrc", ".mrcs", ".st", ".map", ".ccp4", ".ali", ".rec")
 
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """What the header of an MRC file says.
+    """The header of an MRC file.
 
     Attributes
     ----------
@@ -48,17 +48,17 @@ class MrcHeader:
     offset
         Where the numbers begin, bytes.
     pixel_size
-        (x, y, z) angstrom; 0 where the header does not say.
+        (x, y, z) angstrom; 0 if the header does not give it.
     space_group
         0 for image stacks, 1 for volumes, from 401 for stacks of volumes.
     depth
-        Sections a volume (the word mz).
+        Sections per volume (the word mz).
     axes
-        Which of x, y, z (1, 2, 3) the columns, rows and sections run along.
-    stamped
-        Whether the word 'MAP ' is there; some programs leave it out.
-    packed
-        Whether a byte holds two pixels (mode 101).
+        Axis (x, y, z = 1, 2, 3) of the columns, rows and sections.
+            stamped
+        Whether the word 'MAP ' is present; some programs leave it out.
+            packed
+        Whether a byte has two pixels (mode 101).
     """
 
     sections: int
@@ -75,17 +75,17 @@ class MrcHeader:
 
     @property
     def payload(self) -> int:
-        """Bytes that the numbers take."""
+        """Bytes of the numbers."""
         return self.sections * self.rows * self.stored_columns * self.dtype.itemsize
 
     @property
     def stored_columns(self) -> int:
-        """Numbers that are stored for a row: half of the pixels where these are packed."""
+        """Numbers stored per row; half the pixels if these are packed."""
         return (self.columns + 1) // 2 if self.packed else self.columns
 
 
 def is_mrc(path: Path) -> bool:
-    """Tell by the name, with or without .gz or .bz2."""
+    """Return whether the name is that of an MRC file, with or without .gz or .bz2."""
     stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
     return stem.suffix.lower() in SUFFIXES
 
@@ -96,15 +96,15 @@ def open_mrc(path: Path, kind: Kind = "auto") -> Stack:
     Parameters
     ----------
     path
-        May end in .gz or .bz2; such a file is unpacked into memory once, and that is logged.
-    kind
-        ``images``: each section is an image; ``volumes``: one volume, or several where the
-        header says so; ``auto``: by the header, the name and whether the array is a cube.
+        May end in .gz or .bz2; such a file is unpacked into memory once, with a log message.
+            kind
+        ``images``: each section is an image; ``volumes``: one volume, or several according to
+        the header; ``auto``: depends on the header, the name and whether the array is a cube.
 
     Raises
     ------
     InputError
-        Where the header is not that of an MRC file or disagrees with the size of the file.
+        If the header is not that of an MRC file or disagrees with the size of the file.
     """
     header, stored = _open(path)
     if header.packed:
@@ -127,7 +127,7 @@ def read_header(path: Path) -> MrcHeader:
 
 
 def pixel_size_of(path: Path, header: MrcHeader) -> float | None:
-    """Take the pixel size along x; None where the header has none (0)."""
+    """Return the pixel size along x; None if the header has none (0)."""
     x, y, _ = header.pixel_size
     if not (math.isfinite(x) and x > 0):
         return None
@@ -140,7 +140,7 @@ Stored = Callable[[tuple[int, ...]], Callable[[int, int], NDArray[Any]]]
 
 
 def _open(path: Path) -> tuple[MrcHeader, Stored]:
-    """Return the checked header and a maker of readers for items of a given shape."""
+    """Return the checked header and a function that makes readers for items of a given shape."""
     if path.suffix.lower() in (".gz", ".bz2"):
         header, data = _unpack(path)
 
@@ -161,7 +161,7 @@ def _open(path: Path) -> tuple[MrcHeader, Stored]:
 
 
 def _unpacked(header: MrcHeader, stored: Stored) -> Stored:
-    """Make readers that give two pixels for each byte."""
+    """Make readers that return two pixels per byte."""
 
     def opened(item: tuple[int, ...]) -> Callable[[int, int], NDArray[Any]]:
         reader = stored((*item[:-1], header.stored_columns))
@@ -177,7 +177,7 @@ def _unpacked(header: MrcHeader, stored: Stored) -> Stored:
 
 
 def _unpack(path: Path) -> tuple[MrcHeader, bytes]:
-    """Read the header, then unpack as much as it asks for and no more."""
+    """Read the header, then unpack only as much as it gives."""
     suffix = path.suffix.lower()
     try:
         with open_regular(path) as packed, _OPENERS[suffix](packed) as file:
@@ -189,7 +189,7 @@ def _unpack(path: Path) -> tuple[MrcHeader, bytes]:
             data = start + read_at_most(file, expected - HEADER_BYTES + 1)
     except (OSError, EOFError, zlib.error):
         raise InputError(
-            f"{path}: not readable as {suffix[1:]} (it is damaged or cut short)"
+            f"{path}: not readable as {suffix[1:]} (it is damaged or truncated)"
         ) from None
     if len(data) > expected:
         raise InputError(
@@ -241,14 +241,14 @@ def _parse(path: Path, raw: bytes) -> MrcHeader:
 
 
 def _type_of(mode: int, stamp: int, flags: int) -> str:
-    """Bytes are signed (MRC2014), unless IMOD wrote the file and does not say so."""
+    """Bytes are signed (MRC2014), unless IMOD wrote the file without that flag."""
     if mode == 0 and stamp == IMOD_STAMP and not flags & IMOD_SIGNED:
         return "u1"
     return MODES[mode]
 
 
 def _byte_order(raw: bytes) -> str:
-    """Take the machine stamp, or, where it says nothing, the order that gives a known mode."""
+    """Use the machine stamp, or, without one, the byte order that gives a known mode."""
     if raw[212:213] in (b"\x44", b"\x11"):
         return "<" if raw[212:213] == b"\x44" else ">"
     return "<" if int.from_bytes(raw[12:16], "little") in MODES else ">"
@@ -258,7 +258,7 @@ def _check_size(path: Path, header: MrcHeader, size: int) -> None:
     expected = header.offset + header.payload
     if size == expected:
         if not header.stamped:
-            logger.info("%s: there is no word 'MAP '; read as MRC, as its size fits", path)
+            logger.info("%s: there is no word 'MAP '; read as MRC because its size fits", path)
         return
     what = "truncated" if size < expected else "longer than its header says"
     shape = f"{header.sections} x {header.rows} x {header.columns} {header.dtype.name}"
@@ -284,7 +284,7 @@ def _volumes(path: Path, header: MrcHeader, stored: Stored) -> Stack:
         expected = f"a divisor of the {header.sections} sections"
         raise InputError.of(path, "the number of sections of a volume (mz)", depth, expected)
     item = (depth, header.rows, header.columns)
-    # MAPC/R/S say along which of x, y, z the columns, rows, sections run; wanted: z, y, x.
+    # MAPC/R/S give the axis of the columns, rows and sections; wanted order: z, y, x.
     stored_axes = header.axes[::-1]
     order = tuple(stored_axes.index(axis) for axis in (3, 2, 1))
     shape = tuple(item[i] for i in order)
@@ -308,18 +308,18 @@ def write_mrcs(
     Parameters
     ----------
     path
-        Written whole or not at all.
-    images
+        The file.
+            images
         (N, H, W) images, or (N, D, D, D) volumes (one volume is written as a plain map).
     pixel_size
-        Angstrom a pixel; None is written as 0, which readers take as unknown.
-    overwrite
-        Replace a file that is there.
+        Angstrom per pixel; None is written as 0, which means unknown.
+            overwrite
+        Replace an existing file.
 
     Raises
     ------
     InputError
-        Where the file is there already or cannot be written.
+        If the file already exists or cannot be written.
     """
     if images.ndim not in (3, 4) or images.size == 0:
         raise InputError.of(path, "the array to write", images.shape, "(N, H, W) or (N, D, H, W)")
@@ -329,7 +329,7 @@ def write_mrcs(
 
 
 WRITE_BYTES = 2**24
-"""What is written at a time."""
+"""Bytes written per step."""
 
 
 def write_mrcs_parts(
@@ -339,18 +339,18 @@ def write_mrcs_parts(
     pixel_size: float | None,
     overwrite: bool = False,
 ) -> None:
-    """Write what :func:`write_mrcs` writes, from parts that need not be in memory together.
+    """Write the same file as :func:`write_mrcs`, from parts.
 
     Parameters
     ----------
     path
-        Written whole or not at all.
-    parts
+        The file.
+            parts
         Images or volumes, in order, some at a time.
-    shape
-        Of all of them together: (N, H, W) or (N, D, H, W).
-    pixel_size, overwrite
-        As there.
+            shape
+        Shape of all parts together: (N, H, W) or (N, D, H, W).
+            pixel_size, overwrite
+        As in :func:`write_mrcs`.
     """
 
     def write(file: BinaryIO) -> None:
@@ -367,13 +367,13 @@ def write_mrcs_parts(
 
 
 class _Statistics:
-    """Smallest and largest value, mean and standard deviation of numbers that come in parts."""
+    """Running minimum, maximum, mean and standard deviation."""
 
     def __init__(self) -> None:
         self.n, self.min, self.max, self.mean, self.squares = 0, np.inf, -np.inf, 0.0, 0.0
 
     def add(self, part: NDArray[np.float32]) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):  # a user may write infinities
+        with np.errstate(invalid="ignore", over="ignore"):  # users may write infinite values
             mean, n = float(part.mean(dtype=np.float64)), part.size
             around = (part - np.float32(mean)).reshape(len(part), -1)
             squares = float(np.einsum("ij,ij->i", around, around).sum(dtype=np.float64))

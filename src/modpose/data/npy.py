@@ -1,8 +1,7 @@
 """NumPy's array files (NPY), as they are and inside archives and cryoSPARC tables.
 
-The header is a Python expression.  It is read here by a small grammar of its own, so that no
-header, however long or deep, can cost more than its length, and everything that it says is
-checked against the length of the file before an array is made.
+The header is a Python expression.  A small parser reads it in a time proportional to its length,
+and checks everything against the length of the file before an array is made.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from modpose.files.reading import check_memory, open_regular
 
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 16 * 2**20
-"""Bytes.  A cryoSPARC table after a classification into 100 classes has 30 kB."""
+"""Bytes; that of a cryoSPARC table after a classification into 100 classes has 30 kB."""
 DEEPEST = 8
-"""Levels of brackets."""
+"""Largest depth of nested brackets."""
 LARGEST_ITEM = 2**31 - 1
-"""Bytes of one entry; NumPy has no larger ones."""
+"""Largest size of one entry in NumPy, bytes."""
 PLAIN = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|\?)|[<>|=]?[SUV]\d{1,9}")
 
 _TOKEN = re.compile(
@@ -37,13 +36,13 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What a header says.
+    """The header of an NPY file.
 
     Attributes
     ----------
     shape
-        Of the array.
-    fortran
+        Shape of the array.
+            fortran
         Whether the first axis runs fastest.
     dtype
         Type of an entry.
@@ -58,7 +57,7 @@ class NpyHeader:
 
     @property
     def payload(self) -> int:
-        """Bytes that the numbers take."""
+        """Bytes of the numbers."""
         return self.dtype.itemsize * math.prod(self.shape)
 
     @property
@@ -68,11 +67,11 @@ class NpyHeader:
 
 
 class _BadHeaderError(Exception):
-    """What is wrong with a header, in our words."""
+    """A damaged header; the text says how."""
 
 
 def read_npy_header(file: IO[bytes], name: str, what: str = "NPY") -> NpyHeader:
-    """Read the header of an array; an InputError calls the file ``name``, and its kind ``what``."""
+    """Read the header of an array; error messages use ``name`` and the format ``what``."""
     try:
         return _header(file)
     except _BadHeaderError as reason:
@@ -80,19 +79,19 @@ def read_npy_header(file: IO[bytes], name: str, what: str = "NPY") -> NpyHeader:
 
 
 def check_npy_size(header: NpyHeader, size: int, name: str) -> None:
-    """Raise InputError where a file of ``size`` bytes is too short for its array."""
+    """Raise InputError if a file of ``size`` bytes is too short for its array."""
     if size < header.size:
         expected = f"{header.size}" if header.size < 2**63 else "more than any file has"
         raise InputError(f"{name}: the file is truncated: {size} bytes, expected {expected}")
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Read a whole array of plain numbers, text or named fields; nothing pickled is opened.
+    """Read a whole array of plain numbers, text or named fields, without pickled objects.
 
     Raises
     ------
     InputError
-        The file is not readable as NPY, is truncated, or does not fit into memory.
+        If the file is not readable as NPY, is truncated, or does not fit into memory.
     """
     with open_regular(path) as file:
         header = read_npy_header(file, str(path))
@@ -185,7 +184,7 @@ def _check_fields(fields: list[Any]) -> None:
 
 
 def _leaf_size(descr: Any, field: str) -> int:
-    """Return the bytes of a plain type, or say why it is none."""
+    """Return the bytes of a plain type; refuse any other type."""
     of = f" of the field {shown(field)}" if field else ""
     if isinstance(descr, str) and descr.lstrip("<>|=") == "O":
         raise _BadHeaderError(f"the type{of} is object (pickled), expected plain numbers or text")
@@ -207,7 +206,7 @@ def _parse(text: str) -> Any:
     tokens = _tokens(text)
     value, after = _value(next(tokens, ("end", "")), tokens, 0), next(tokens, None)
     if after is not None:
-        raise _BadHeaderError("its header goes on after its end")
+        raise _BadHeaderError("its header continues after its end")
     return value
 
 
@@ -244,7 +243,7 @@ def _value(token: tuple[str, str], tokens: Iterator[tuple[str, str]], depth: int
 
 
 def _items(mark: str, tokens: Iterator[tuple[str, str]], depth: int) -> tuple[list[Any], int]:
-    """Read what stands between two brackets; return it with the number of commas."""
+    """Read the items between two brackets; return them with the number of commas."""
     close, commas = {"{": "}", "[": "]", "(": ")"}[mark], 0
     items: list[Any] = []
     while True:

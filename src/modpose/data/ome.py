@@ -1,4 +1,4 @@
-"""What OME metadata say of the axes: shared by OME-TIFF and OME-Zarr."""
+"""Axes and pixel sizes in the metadata of OME-TIFF and OME-Zarr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = {
     **dict.fromkeys(("YXS", "TYXS", "ZYXS"), "rgb"),
     "TZYX": "volumes",
 }
-"""Axes (T time, Z depth, C channel, S colour) that can mean only one thing."""
+"""Axes (T time, Z depth, C channel, S colour) with a single possible meaning."""
 ANGSTROM = {
     **{"µm": 1e4, "um": 1e4, "micrometer": 1e4, "nm": 10.0, "nanometer": 10.0},
     **{"Å": 1.0, "angstrom": 1.0, "mm": 1e7, "millimeter": 1e7, "pm": 0.01, "picometer": 0.01},
@@ -23,34 +23,34 @@ ANGSTROM = {
 
 
 def ome_kind(path: Path, axes: str, shape: tuple[int, ...] = ()) -> Kind:
-    """Say what named axes mean.
+    """Return the meaning of named axes.
 
     Parameters
     ----------
     path
-        What a message names.
-    axes
+        Name for messages.
+            axes
         Letters of the axes.
-    shape
-        Sides, for the message.
+            shape
+        Sides, for messages.
 
     Raises
     ------
     InputError
-        Where they could mean several things.
+        If they have several possible meanings.
     """
     kind = KINDS.get(axes)
     if kind is None:
         sides = f" ({' x '.join(map(str, shape))})" if shape else ""
         raise InputError(
-            f"{path}: its axes {axes}{sides} can mean several things; say which are images and "
-            "channels (--axes NCYX, say)"
+            f"{path}: its axes {axes}{sides} can have several meanings; say which are images and "
+            "channels (for example --axes NCYX)"
         )
     return kind
 
 
 def angstrom(size: Any, unit: str) -> float | None:
-    """Turn a pixel size into angstrom; None where size or unit are not known."""
+    """Convert a pixel size to angstrom; None if size or unit are unknown."""
     try:
         value = float(size)
     except (TypeError, ValueError):

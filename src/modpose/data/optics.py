@@ -1,7 +1,7 @@
-"""What a table says of the microscope, and of what was done to the images since.
+"""The microscope and the earlier processing of the images, according to a table.
 
-The parameters of the contrast transfer function; whether phases were flipped or images multiplied
-by it; the sign of their contrast; and aberrations beyond it.
+The parameters of the contrast transfer function; whether phases were flipped or images were
+multiplied by it; the sign of the contrast; and other aberrations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-"""STAR columns of the microscope; as of RELION 3.1 they stand in data_optics."""
+"""STAR columns of the microscope; in RELION 3.1 and later they are in data_optics."""
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
 CORRECTED = "rlnCtfDataAreCtfCorrected"
 SIGN = "blob/sign"
@@ -35,7 +35,7 @@ def ctf_parameters(particles: Particles, pixel_size: float | None) -> Floats | N
     corrected = _flag(particles, CORRECTED)
     if corrected is not None and corrected.any():
         where = f"{CORRECTED} in row {int(np.flatnonzero(corrected)[0]) + 1}"
-        expected = "0: a CTF that was corrected for cannot be modelled (--set model.ctf=off)"
+        expected = "0: the CTF of corrected images cannot be modelled (--set model.ctf=off)"
         raise InputError.of(particles.name, where, "1", expected)
     found = particles.given_ctf
     if found is None:
@@ -67,14 +67,14 @@ def _scale(particles: Particles) -> Floats | None:
 
 
 def ctf_state(particles: Particles) -> Floats | None:
-    """Return what was done to the images, (N,) of :class:`modpose.observe.ctf.CtfState`.
+    """Return the earlier processing of the images, (N,) of :class:`modpose.observe.ctf.CtfState`.
 
-    None where the table does not say, which means that they are as recorded.
+    None if the table does not say; the images are then as recorded.
 
     Raises
     ------
     InputError
-        Where a flag is neither 0 nor 1, or phases were flipped and images multiplied as well.
+        If a flag is neither 0 nor 1, or images were both phase-flipped and multiplied.
     """
     flipped, premultiplied = (_flag(particles, name) for name in (FLIPPED, PREMULTIPLIED))
     if flipped is None and premultiplied is None:
@@ -89,7 +89,7 @@ def ctf_state(particles: Particles) -> Floats | None:
 
 
 def said_of_all(particles: Particles, name: str) -> bool:
-    """Whether one of the two flags is 1 for all particles; refuse one that differs."""
+    """Whether one of the two flags is 1 for all particles; refuse mixed values."""
     ctf_state(particles)  # refuses flags that contradict each other
     values = _flag(particles, name)
     if values is None:
@@ -103,7 +103,7 @@ def said_of_all(particles: Particles, name: str) -> bool:
 
 
 def _flag(particles: Particles, name: str) -> Floats | None:
-    """Return a column of 0 and 1; None where it is not there."""
+    """Return a column of 0 and 1; None if it is missing."""
     if not particles.has(name):
         return None
     values = particles.numbers(name)
@@ -115,7 +115,7 @@ def _flag(particles: Particles, name: str) -> Floats | None:
 
 
 def image_sign(particles: Particles) -> Floats | None:
-    """Return what makes particles bright, (N,) of 1 and -1 (cryoSPARC); None where it is all 1."""
+    """Return the factor that makes particles bright, (N,) of 1 and -1; None if all are 1."""
     if not particles.has(SIGN):
         return None
     sign = particles.numbers(SIGN)
@@ -137,8 +137,7 @@ def _ctf_relion(particles: Particles) -> list[Floats]:
     bfactor = numbers("rlnCtfBfactor", zero)
     if (bfactor < 0).any():
         particles.note(
-            "rlnCtfBfactor is negative, as Warp and M write it; it is read as a damping of "
-            "the same size"
+            "rlnCtfBfactor is negative, as in Warp and M; its absolute value is used as the damping"
         )
     return [
         defocus_u,
@@ -153,7 +152,7 @@ def _ctf_relion(particles: Particles) -> list[Floats]:
 
 
 def _refuse_without_optics(particles: Particles) -> None:
-    """Say so where the table names optics groups and the file has no table of them."""
+    """Refuse a table that names optics groups if the file has no table of them."""
     missing = [name for name in MICROSCOPE if not particles.has(name)]
     if missing and particles.optics is None and "rlnOpticsGroup" in particles.table.columns:
         raise InputError(
@@ -184,16 +183,16 @@ def _ctf_cryosparc(particles: Particles) -> list[Floats]:
 
 
 class Aberrations(NamedTuple):
-    """What the microscope does beyond the CTF; each None where the table has none, or zeros.
+    """Aberrations beyond the CTF; each is None if the table has none, or only zeros.
 
     Attributes
     ----------
     odd, even
-        (N, K) coefficients of Zernike polynomials; beam tilt is among the odd ones.
+        (N, K) coefficients of Zernike polynomials; the odd ones include beam tilt.
     magnification
         (N, 2, 2) from frequencies of the image to those of the object.
     phases
-        (N, 3) bounds of what cryoSPARC's fields do to a phase, as a multiple of s, s³ and s⁴.
+        (N, 3) bounds on the phase changes of cryoSPARC's fields, as multiples of s, s³ and s⁴.
     """
 
     odd: Floats | None = None
@@ -205,17 +204,17 @@ class Aberrations(NamedTuple):
         return any(part is not None for part in self)
 
     def at(self, rows: NDArray[np.int64]) -> Aberrations:
-        """Return those of the particles at ``rows``."""
+        """Return the aberrations of the particles at ``rows``."""
         return Aberrations(*(None if part is None else part[rows] for part in self))
 
 
 def aberrations(particles: Particles) -> Aberrations:
-    """Read the aberrations of each particle; without any, those of the table of its CTF.
+    """Read the aberrations of each particle, from its table or from that of its CTF.
 
     Raises
     ------
     InputError
-        Where a list of coefficients is not one.
+        If a list of coefficients is malformed.
     """
     odd = _coefficients(particles, ODD)
     if any(particles.has(name) for name in BEAM_TILT):

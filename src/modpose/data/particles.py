@@ -1,7 +1,7 @@
-"""Particles: the table beside a stack, and what can be read from it.
+"""Particles: the table of a stack, and its interpretation.
 
-One row an image, in the order of the input, columns as the user's program wrote them (STAR tags
-without the leading underscore; cryoSPARC fields, vectors as ``field_0``, ``field_1``, ...).
+One row per image, in the order of the input.  Columns are named as in the file (STAR tags without
+the leading underscore; cryoSPARC fields, vectors as ``field_0``, ``field_1``, ...).
 """
 
 from __future__ import annotations
@@ -47,35 +47,35 @@ TRUTH = {
 }
 """STAR column of a simulated truth to its short name."""
 MANY = 30
-"""Poses that hardly ever all have small angles."""
+"""Number of poses that by chance hardly ever all have small angles."""
 TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
 """STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
 
 @dataclass(frozen=True)
 class Particles:
-    """A table with one row an image.
+    """A table with one row per image.
 
     Attributes
     ----------
     table
         The columns as read, row order as in the input.
     optics
-        One row an optics group (RELION 3.1 and later), or None.
-    format
-        What was read; ``none`` for images that came without a table.
-    name
-        What messages call the table.
-    form
-        What else it takes to write the table as it came.
-    given_poses, given_ctf
-        What :meth:`poses` and :meth:`ctf` return in place of what the table says, where they came
-        from files of their own (:mod:`modpose.data.given`); or None.
-    given_aberrations
-        Those of the table that the CTF came from; or None.
-    position
-        (N,) where each image lies in its file, from 0, for images that came without a table;
-        the file is ``name``, or that of the column ``file``.  None where no file holds them.
+        One row per optics group (RELION 3.1 and later), or None.
+            format
+        Format of the file; ``none`` for images without a table.
+            name
+        Name of the table in messages.
+            form
+        Further data for writing the table in its original form.
+            given_poses, given_ctf
+        Results of :meth:`poses` and :meth:`ctf` from separate files (:mod:`modpose.data.given`),
+        in place of those of the table; or None.
+            given_aberrations
+        Aberrations in the table of the CTF; or None.
+            position
+        (N,) position of each image in its file, from 0, for images without a table; the file is
+        ``name``, or that of the column ``file``.  None for images without a file.
     """
 
     table: pd.DataFrame
@@ -91,11 +91,11 @@ class Particles:
 
     @property
     def n(self) -> int:
-        """How many particles."""
+        """Number of particles."""
         return len(self.table)
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column of the table, or of the optics groups repeated a particle.
+        """Return one column of the table, or of the optics groups (repeated for each particle).
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class Particles:
         Raises
         ------
         InputError
-            Where there is no such column; the sentence lists near names.
+            If there is no such column; the message lists similar names.
         """
         name = name.removeprefix("_")
         if name in self.table.columns:
@@ -115,11 +115,11 @@ class Particles:
             return np.asarray(self.optics[name])[groups]
         known = [*map(str, self.table.columns), *self._optics_columns()]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        listing = f"near names are {listed(near)}" if near else f"there are {listed(known)}"
+        listing = f"similar names are {listed(near)}" if near else f"there are {listed(known)}"
         raise InputError(f"{self.name}: there is no column '{name}'; {listing}")
 
     def has(self, name: str) -> bool:
-        """Tell whether :meth:`column` would find ``name``."""
+        """Return whether :meth:`column` would find ``name``."""
         return name in self.table.columns or self._in_optics(name)
 
     def subset(self, index: NDArray[np.int64]) -> Particles:
@@ -137,7 +137,7 @@ class Particles:
     # --- what the columns mean ----------------------------------------------------------------
 
     def pixel_sizes(self) -> Floats | None:
-        """Return the pixel size of each particle, (N,) angstrom; None where it is not known.
+        """Return the pixel size of each particle, (N,) angstrom; None if unknown.
 
         RELION 3.1 and later: rlnImagePixelSize; 3.0: 10,000 rlnDetectorPixelSize /
         rlnMagnification; cryoSPARC: blob/psize_A.
@@ -158,12 +158,12 @@ class Particles:
         return None if self.given_ctf is None else self.given_ctf[:, 0]
 
     def pixel_size(self) -> float | None:
-        """Return the pixel size of all particles, angstrom; None where it is not known.
+        """Return the pixel size of all particles, angstrom; None if unknown.
 
         Raises
         ------
         InputError
-            Where it is not positive or differs between particles by more than 1 %.
+            If it is not positive or differs between particles by more than 1 %.
         """
         sizes = self.pixel_sizes()
         if sizes is None or not sizes.size:
@@ -182,37 +182,37 @@ class Particles:
         Parameters
         ----------
         pixel_size
-            Angstrom, used where the table has none (that of the stack, say).
+            Angstrom, used if the table has none (for example that of the stack).
 
         Returns
         -------
         parameters
-            (N, 9): pixel size (A), defocus U (A), defocus V (A), defocus angle (degrees),
-            voltage (kV), spherical aberration (mm), amplitude contrast, phase shift (degrees),
-            B factor (A²; 0 when absent).  (N, 11) where a factor is not 1, phases were flipped or
-            images were multiplied by their CTF (:class:`modpose.observe.ctf.CtfColumn`).  None
-            where the table has no defocus.
+            (N, 9): pixel size (A), defocus U (A), defocus V (A), defocus angle (degrees), voltage
+            (kV), spherical aberration (mm), amplitude contrast, phase shift (degrees), B factor
+            (A²; 0 when absent).  (N, 11) if a factor is not 1, phases were flipped or images were
+            multiplied by their CTF (:class:`modpose.observe.ctf.CtfColumn`).  None if the table
+            has no defocus.
 
         Raises
         ------
         InputError
-            Where the table has a defocus but lacks another parameter, or a value is impossible.
+            If the table has a defocus but lacks another parameter, or a value is impossible.
         """
         found = ctf_parameters(self, pixel_size)
         return None if found is None else found.astype(np.float32)
 
     def poses(self, pixel_size: float | None = None) -> tuple[Floats, Floats] | None:
-        """Return the poses that carry the upright object into each image.
+        """Return the poses that move the upright object into each image.
 
-        RELION: R = Rz(psi) Ry(tilt) Rz(rot) (its Euler matrix, angles that are absent are 0) and
+        RELION: R = Rz(psi) Ry(tilt) Rz(rot) (its Euler matrix; missing angles are 0) and
         t = -origin / pixel size.  cryoSPARC: R is the transpose of the matrix of the rotation
         vector and t = -shift, which is the same convention.
 
         Returns
         -------
         rotation, shift
-            (N, 3, 3), and (N, 2) or, for volumes, (N, 3), pixels, order x, y[, z].  None where
-            the table has no angles.
+            (N, 3, 3), and (N, 2) or, for volumes, (N, 3), pixels, order x, y[, z].  None if the
+            table has no angles.
         """
         if self.given_poses is not None:
             return self.given_poses
@@ -229,7 +229,7 @@ class Particles:
             for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
         ]
         if self.n >= MANY and 0.5 < np.abs(angles).max() <= 2 * np.pi:
-            self.note("no angle is larger than 6.3; they are read as degrees, not as radians")
+            self.note("no angle is larger than 6.3; the angles are read as degrees, not as radians")
         axes = "XYZ" if self._is_3d() else "XY"
         shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
         from scipy.spatial.transform import Rotation
@@ -238,7 +238,7 @@ class Particles:
         return turns.inv().as_matrix(), shift
 
     def _poses_cryosparc(self, pixel_size: float | None) -> tuple[Floats, Floats]:
-        """Read alignments3D; its own pixel size is that of its shifts, wherever it is given."""
+        """Read alignments3D; shifts are in pixels of its own pixel size, if given."""
         vector = np.stack([self.numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
         shift = np.zeros((self.n, 2))
         if self.has("alignments3D/shift_0"):
@@ -256,18 +256,18 @@ class Particles:
         Returns
         -------
         limits
-            (N, 2) degrees (modposeTiltMin, modposeTiltMax); None where the table has none.
+            (N, 2) degrees (modposeTiltMin, modposeTiltMax); None if the table has none.
 
         Raises
         ------
         InputError
-            Where only one of the columns is there, or the tilts leave nothing measured.
+            If only one of the columns exists, or the tilts measure nothing.
         """
         present = [name for name in TILT_RANGE if self.has(name)]
         if not present:
             return None
         if len(present) == 1:
-            raise InputError(f"{self.name}: there is {present[0]} alone, expected both limits")
+            raise InputError(f"{self.name}: there is only {present[0]}, expected both limits")
         low, high = (self.numbers(name) for name in TILT_RANGE)
         bad = np.flatnonzero(~((low >= -90) & (low < high) & (high <= 90)))
         if bad.size:
@@ -307,9 +307,9 @@ class Particles:
         return self.numbers(name) if self.has(name) else np.zeros(self.n)
 
     def truth(self) -> pd.DataFrame | None:
-        """Return what a simulation says is true, a row an image; None where nothing is.
+        """Return the truth of a simulation, one row per image; None without truth.
 
-        Columns (those that are there): angle_deg, r00 ... r22, shift_x, shift_y, shift_z
+        Columns (if present): angle_deg, r00 ... r22, shift_x, shift_y, shift_z
         (pixels), mirrored (0 or 1), class, hinge_deg, template.
         """
         present = {tag: short for tag, short in TRUTH.items() if tag in self.table.columns}
@@ -323,7 +323,7 @@ class Particles:
         """Return a column as numbers (N,), finite and possible; raise InputError otherwise."""
         values = self.column(name)
         try:
-            with np.errstate(invalid="ignore"):  # a NaN that signals; said below
+            with np.errstate(invalid="ignore"):  # a signalling NaN; refused below
                 numbers = values.astype(np.float64)
         except (ValueError, TypeError):
             bad = next(v for v in values if not _is_number(v))
@@ -336,7 +336,7 @@ class Particles:
         return numbers
 
     def positive(self, name: str) -> Floats:
-        """Return the same where they are positive."""
+        """Return the same numbers; refuse values that are not positive."""
         numbers = self.numbers(name)
         bad = np.flatnonzero(numbers <= 0)
         if bad.size:
@@ -354,12 +354,12 @@ class Particles:
 
     @cached_property
     def _optics_rows(self) -> NDArray[np.int64]:
-        """Return the row of the optics table that each particle belongs to."""
+        """Return the row of the optics table for each particle."""
         assert self.optics is not None
         if "rlnOpticsGroup" not in self.table.columns or "rlnOpticsGroup" not in self.optics:
             if len(self.optics) == 1:
                 return np.zeros(self.n, dtype=np.int64)
-            raise InputError(f"{self.name}: there is no column rlnOpticsGroup in both tables")
+            raise InputError(f"{self.name}: one of its tables has no column rlnOpticsGroup")
         known = {group: row for row, group in enumerate(self.optics["rlnOpticsGroup"].tolist())}
         groups = self.table["rlnOpticsGroup"].tolist()
         missing = next((group for group in groups if group not in known), None)

@@ -1,4 +1,4 @@
-"""Paths that tables write: the way they are written, and which of two tables are one file."""
+"""Paths in tables: their form, and which paths of two tables are the same file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Ints = NDArray[np.int64]
 Parts = tuple[str, ...]
 
 JOB_FOLDER = re.compile(r"(job\d+|J\d+)", re.ASCII)
-"""Folders of one job of RELION (job012) or cryoSPARC (J12); another job has other images."""
+"""Folder names of jobs of RELION (job012) or cryoSPARC (J12); other jobs have other images."""
 
 
 def normalised(path: str) -> str:
-    """Write a path in one way: forward slashes, no ``.`` or ``..``, no mark of cryoSPARC."""
+    """Normalise a path: forward slashes, no ``.`` or ``..``, no mark of cryoSPARC."""
     path = path.strip().lstrip(">").replace("\\", "/")
     path = posixpath.normpath(path) if path else path
     return path[1:] if path.startswith("//") else path
@@ -31,23 +31,23 @@ def normalised(path: str) -> str:
 def match_stacks(
     wanted: list[str], offered: list[str], names: tuple[str, str], moved: bool = False
 ) -> Ints:
-    """Find the path of one table that is each path of another, both lists without repeats.
+    """Find, for each path of one table, the same path in another; both lists without repeats.
 
-    The same text is the same path.  Otherwise the path with the longest common end counts, where
-    one of both is the end of the other (``Extract/job012/a.mrcs`` and
-    ``/data/project/Extract/job012/a.mrcs``).  With ``moved`` also where a whole project has moved
-    (both absolute, nothing common at the beginning, two names at the end, no job folder in what
-    differs, and one move for all); whoever sets it compares the images afterwards.
+    Equal texts are the same path.  Otherwise the path with the longest common end counts, if one
+    of the two is the end of the other (``Extract/job012/a.mrcs`` and
+    ``/data/project/Extract/job012/a.mrcs``).  With ``moved``, a whole project may have moved: both
+    paths are absolute, with nothing common at the beginning, two common names at the end, no job
+    folder in the different part, and the same move for all.  The caller then compares the images.
 
     Returns
     -------
     same
-        (number wanted,) places in ``offered``; -1 where there is none.
+        (number wanted,) positions in ``offered``; -1 if there is none.
 
     Raises
     ------
     InputError
-        Where two paths could be meant, or two paths would be one.
+        If a path matches two paths, or two paths match one.
     """
     place = {path: i for i, path in enumerate(offered)}
     same = np.array([place.get(path, -1) for path in wanted], dtype=np.int64)
@@ -60,10 +60,10 @@ def match_stacks(
 
 
 def _match_plainly(wanted: list[str], offered: list[str], same: Ints) -> None:
-    """Match the paths whose last one, two or three names stand only once on both sides.
+    """Match the paths whose last one, two or three names are unique on both sides.
 
-    Nearly all paths are such, and no other can have a longer common end; see
-    :func:`match_stacks`, whose rules for the rest need a look at the neighbours.
+    Nearly all paths are of this kind, and no other path can have a longer common end; see
+    :func:`match_stacks` for the others.
     """
     for depth in (1, 2, 3):
         left = np.flatnonzero(same < 0).tolist()
@@ -83,7 +83,7 @@ def _match_plainly(wanted: list[str], offered: list[str], same: Ints) -> None:
 
 
 def _only_ends(paths: list[str], rows: list[int], depth: int) -> dict[str, int]:
-    """Map the last names of paths to the place of the path, to -1 where there are several."""
+    """Map the last names of paths to the position of the path; -1 if there are several."""
     found: dict[str, int] = {}
     for i in rows:
         end = _last(paths[i], depth)
@@ -140,9 +140,9 @@ def _say_taken(
     rows = np.flatnonzero(guessed >= 0)
     if not rows.size:
         return
-    more = f" (and so for {rows.size - 1} more)" if rows.size > 1 else ""
+    more = f" (and {rows.size - 1} more)" if rows.size > 1 else ""
     logger.warning(
-        "%s: %s is taken to be %s of %s, by the end of the path%s",
+        "%s: %s is assumed to be %s of %s, because of the end of the path%s",
         names[1],
         offered[guessed[rows[0]]],
         wanted[rows[0]],
@@ -152,7 +152,7 @@ def _say_taken(
 
 
 def _turned(path: str) -> Parts:
-    """Split a path, the file first, without ``..`` and ``~`` at its beginning."""
+    """Split a path into names in reverse order, without ``..`` and ``~`` at its beginning."""
     parts = path.split("/")
     while len(parts) > 1 and parts[0] in ("..", "~"):
         parts.pop(0)
@@ -162,14 +162,14 @@ def _turned(path: str) -> Parts:
 def _of_end(
     turned: Parts, known: dict[Parts, int], ends: list[tuple[Parts, int]], words: tuple[str, ...]
 ) -> int | None:
-    """Find the one offered path of which this is the end, else the longest that is its end."""
+    """Find the single offered path that ends with this one, else the longest that is its end."""
     relative = turned[:-1] if len(turned) > 2 and turned[-1] == "" else turned
     at = bisect_left(ends, (relative, -1))
     longer = [e for e in ends[at : at + 2] if e[0][: len(relative)] == relative]
     if len(longer) > 1:
         both = " and ".join("/".join(reversed(parts)) for parts, _ in longer)
         raise InputError(
-            f"{words[2]}: {both} both end as {words[0]} of {words[1]} does; write the paths alike "
+            f"{words[2]}: {both} both end like {words[0]} of {words[1]}; write the paths alike "
             "in both tables"
         )
     if longer:
@@ -183,7 +183,7 @@ def _of_end(
 
 
 def _of_move(turned: Parts, ends: list[tuple[Parts, int]]) -> tuple[int | None, tuple[str, str]]:
-    """Find the one offered path that this one is after a move of the whole project."""
+    """Find the single offered path that is this one after a move of the whole project."""
     at = bisect_left(ends, (turned, -1))
     near = [(_common(turned, parts), parts, i) for parts, i in ends[max(at - 2, 0) : at + 2]]
     best = max((common for common, _, _ in near), default=0)
@@ -199,6 +199,6 @@ def _of_move(turned: Parts, ends: list[tuple[Parts, int]]) -> tuple[int | None, 
 
 
 def _common(one: Parts, other: Parts) -> int:
-    """Count the names that two turned paths have in common."""
+    """Count the last names that two reversed paths have in common."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((k for k, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TIFFS = (".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "TIFF")
-"""What Pillow may open.  It tells by the content, and starts Ghostscript for PostScript."""
+"""Formats that Pillow may open.  By default it would start Ghostscript for PostScript."""
 DENSEST = 10_000
-"""No compression gives more pixels for one byte of the file."""
+"""Largest number of pixels per byte of the file in any compression."""
 GREY_MODES = {"1": "?", "L": "u1", "LA": "u1", "I;16": "u2", "I;16B": "u2", "I": "i4", "F": "f4"}
 
 
 class PictureStack(Stack):
-    """A list of picture files, one image each, all of one size.
+    """A list of picture files, one image each, all with the same size.
 
     Parameters
     ----------
     paths
         PNG, TIFF or JPEG files, grey or colour; an alpha channel is dropped.
     name
-        What messages call the whole.
+        Name of the stack in messages.
     """
 
     def __init__(self, paths: list[Path], name: str) -> None:
@@ -79,7 +79,7 @@ class PictureStack(Stack):
 
 
 def picture_files(folder: Path, nested: bool = True) -> list[Path]:
-    """List a folder's pictures in natural order; if it has none, those of its sub-folders."""
+    """List a folder's pictures in natural order; if it has none, those of its subfolders."""
     files = [p for p in folder.iterdir() if _is_picture(folder, p)]
     if not files and nested:
         files = [p for p in folder.rglob("*") if _is_picture(folder, p)]
@@ -87,7 +87,7 @@ def picture_files(folder: Path, nested: bool = True) -> list[Path]:
 
 
 def _is_picture(folder: Path, path: Path) -> bool:
-    """Tell by the name; hidden files, and those of hidden folders, are left out."""
+    """Return whether the name is that of a picture; hidden files and folders are left out."""
     shown = not any(part.startswith(".") for part in path.relative_to(folder).parts)
     return shown and path.suffix.lower() in PICTURES
 
@@ -110,7 +110,7 @@ def _picture_header(path: Path) -> tuple[tuple[int, int], int, np.dtype[Any]]:
 def _read_picture(path: Path) -> NDArray[Any]:
     with _opened(path) as picture:
         if picture.format == "PNG":
-            picture.verify()  # compares the checksums, which reading the pixels passes over
+            picture.verify()  # compares the checksums, which reading the pixels would not
     with _opened(path) as picture:
         if picture.format == "TIFF":
             _check_strips(path, picture)
@@ -120,7 +120,7 @@ def _read_picture(path: Path) -> NDArray[Any]:
 
 
 def _check_strips(path: Path, picture: Any) -> None:
-    """Refuse a TIFF whose strips or tiles do not make up its picture; Pillow leaves gaps black."""
+    """Refuse a TIFF with missing strips or tiles; Pillow would leave gaps black."""
     tags = picture.tag_v2
     width, height, samples = picture.width, picture.height, int(tags.get(277, 1))
     tiled, planes = 324 in tags, samples if tags.get(284, 1) == 2 else 1
@@ -134,7 +134,7 @@ def _check_strips(path: Path, picture: Any) -> None:
         and all(size > 0 for size in sizes)
     )
     whole &= all(start + size <= end for start, size in zip(offsets, sizes, strict=True))
-    if whole and tags.get(259, 1) == 1:  # not compressed: the length of each is known
+    if whole and tags.get(259, 1) == 1:  # not compressed: each length is known
         line = math.ceil(across * sum(tags.get(258, (1,))) / planes / 8)
         last = rows if tiled else height - (math.ceil(height / rows) - 1) * rows
         short = [size < line * rows for size in sizes]
@@ -142,18 +142,18 @@ def _check_strips(path: Path, picture: Any) -> None:
         whole = all(not s or (i in ends and sizes[i] == line * last) for i, s in enumerate(short))
         whole &= max(sizes) <= line * rows
     if not whole:
-        raise InputError(f"{path}: not readable as a picture (its parts do not make up the whole)")
+        raise InputError(f"{path}: not readable as a picture (parts of it are missing)")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image]:
-    """Open a picture with Pillow; whatever fails in it is one sentence."""
+    """Open a picture with Pillow; turn any of its errors into one sentence."""
     from PIL import Image, UnidentifiedImageError
 
     bytes_of_file = regular_file(path).stat().st_size
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are checked below, and of remarks
+            warnings.simplefilter("ignore")  # sizes are checked below
             with Image.open(path, formats=FORMATS) as picture:
                 pixels = picture.width * picture.height
                 if pixels > DENSEST * bytes_of_file:

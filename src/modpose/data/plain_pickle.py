@@ -1,8 +1,8 @@
-"""Arrays from pickle files, without running anything that a pickle asks for.
+"""Arrays from pickle files, without executing anything in them.
 
-A pickle is a program: it names functions and calls them.  Here no name is ever looked up.  The few
-that an array needs stand for recorders of our own, which keep what they are given; the array is
-then made from the recorded bytes, and only of plain numbers.  Anything else is refused.
+A pickle is a program: it names functions and calls them.  This reader looks up no names.  The few
+names that an array needs are replaced by recorders, which store their arguments; the array is then
+made from the recorded bytes, and only from plain numbers.  Anything else is refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from modpose.errors import InputError, shown
 from modpose.files.reading import open_regular
 
 LARGEST = 2**33
-"""Bytes of the largest file that is read."""
+"""Largest file that is read, bytes."""
 MOST_STEPS = 10**6
-"""Of a pickle; an array takes about twenty."""
+"""Largest number of steps of a pickle; an array takes about twenty."""
 HASHING = frozenset(b"}du" + b"s" + b"\x8f\x90\x91")
 """Codes of the steps that make or fill dictionaries and sets."""
 PLAIN = re.compile(r"[<>|=]?(f[248]|i[1248]|u[1248]|b1)")
@@ -40,7 +40,7 @@ def read_plain_pickle(path: Path) -> list[NDArray[Any]]:
     Raises
     ------
     InputError
-        Where the file is not a pickle, or asks for anything but plain arrays.
+        If the file is not a pickle, or contains anything but plain arrays.
     """
     try:
         with open_regular(path) as file:
@@ -52,9 +52,9 @@ def read_plain_pickle(path: Path) -> list[NDArray[Any]]:
     except _RefusedError as refused:
         raise InputError(
             f"{path}: the pickle asks for {refused}, expected plain arrays of numbers only; it was "
-            "not opened, as it could run code"
+            "not opened, because it could execute code"
         ) from None
-    except Exception:  # a pickle can make its reader fail in any way
+    except Exception:  # a pickle can cause any error in its reader
         raise InputError(f"{path}: not readable as a pickle of plain arrays") from None
     parts = list(found) if isinstance(found, tuple | list) else [found]
     return [_array(part, path) for part in parts]
@@ -65,7 +65,7 @@ class _RefusedError(Exception):
 
 
 class _Record:
-    """What the pickle says of an array."""
+    """The pickle's description of an array."""
 
     __slots__ = ("dtype", "raw", "shape")
 
@@ -85,7 +85,7 @@ class _Record:
 
 
 class _Type:
-    """What the pickle says of a type of numbers."""
+    """The pickle's description of a type of numbers."""
 
     __slots__ = ("name",)
 
@@ -101,7 +101,7 @@ class _Type:
             self.name = order + self.name
 
 
-# Each stands for one function or class that NumPy's pickles call; none can be given attributes.
+# Each replaces one function or class that NumPy's pickles call; none accepts attributes.
 
 
 class _Reconstruct:
@@ -150,10 +150,10 @@ class _Nothing:
 
 
 class _Steps(dict[int, Any]):
-    """What a pickle may ask for, a limited number of times.
+    """The allowed steps of a pickle, a limited number of times.
 
-    Dictionaries and sets are left out: no array needs them, and to look up a key of nested tuples
-    in them may take for ever.
+    Dictionaries and sets are not allowed: no array needs them, and looking up a key of nested
+    tuples may take extremely long.
     """
 
     left = MOST_STEPS
@@ -168,7 +168,7 @@ class _Steps(dict[int, Any]):
 
 
 class _Memo(dict[int, Any]):
-    """What the pickle keeps for later, by number."""
+    """The pickle's memory, by number."""
 
     def __setitem__(self, number: int, value: Any) -> None:
         if not 0 <= number < MOST_STEPS:
@@ -177,7 +177,7 @@ class _Memo(dict[int, Any]):
 
 
 class _Whole:
-    """A file of which as much can be read as it has, or nothing."""
+    """A file that refuses to read beyond its end."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.readline = file, file.readline

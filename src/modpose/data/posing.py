@@ -1,7 +1,7 @@
-"""Putting poses into a table, in the columns and the convention of the program that made it.
+"""Writing poses into a table, in the columns and the convention of the program that made it.
 
-RELION and cryoSPARC write the inverse of our pose: an image is upright when it is read at R u + t,
-so an in-plane angle and a shift change their sign.
+RELION and cryoSPARC write the inverse of modpose's pose, so the in-plane angle and the shift change
+their sign.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ def with_pose(
     shift: Floats | None = None,
     pixel_size: float | None = None,
 ) -> Particles:
-    """Put the pose of each image into its table; every other column stays, in its place.
+    """Write the pose of each image into its table; all other columns stay in place.
 
     Parameters
     ----------
     particles
         N particles of a STAR file or a cryoSPARC table.
     rotation
-        (N, 3, 3), in space; or None.
-    angle_deg
-        (N,) in the plane; or None.  With neither, rotations stay as they are.
+        (N, 3, 3) 3-D rotations; or None.
+            angle_deg
+        (N,) in-plane angles; or None.  Without both, rotations do not change.
     shift
-        (N, 2) or, for volumes, (N, 3) pixels of the images that the table names, order x, y[, z];
-        None leaves shifts as they are.
-    pixel_size
-        Å a pixel of those images, where the table does not say.
+        (N, 2) or, for volumes, (N, 3) pixels of the images in the table, order x, y[, z]; None
+        does not change shifts.
+            pixel_size
+        Å per pixel of those images, if the table does not give it.
 
     Returns
     -------
-    STAR: ``rlnAnglePsi`` (degrees; of rotations in space ``rlnAngleRot`` and ``rlnAngleTilt``, too)
-    and ``rlnOriginXAngst``, ... (Å), and ``rlnOriginX``, ... (pixels) in files of RELION 3.0, where
-    no pixel size is known, and where they were.  cryoSPARC: ``pose`` and ``shift`` of
-    ``alignments3D`` or, in the plane, ``alignments2D``.
+    STAR: ``rlnAnglePsi`` (degrees; for 3-D rotations also ``rlnAngleRot`` and ``rlnAngleTilt``) and
+    ``rlnOriginXAngst``, ... (Å); ``rlnOriginX``, ... (pixels) in files of RELION 3.0, without a
+    pixel size, or if the table has them.  cryoSPARC: ``pose`` and ``shift`` of ``alignments3D`` or,
+    for 2-D poses, ``alignments2D``.
     """
     table = particles.table.copy()
     columns: Mapping[str, NDArray[np.floating[Any]]]
@@ -57,7 +57,7 @@ def with_pose(
     elif particles.format == "star":
         columns = _of_relion(particles, rotation, angle_deg, shift, pixel_size)
     else:
-        expected = "a STAR file or a .cs, which hold poses"
+        expected = "a STAR file or a .cs"
         raise InputError.of(particles.name, "the table", particles.format, expected)
     for name, values in columns.items():
         table[name] = values
@@ -124,7 +124,7 @@ def _of_cryosparc(
 
 
 def _vectors(rotation: Floats) -> Floats:
-    """Rotation vectors (N, 3), radians, of the transposes of (N, 3, 3), as cryoSPARC has them."""
+    """Rotation vectors (N, 3), radians, of the transposes of (N, 3, 3), as in cryoSPARC."""
     import torch
 
     from modpose.geometry.rotations import vector_of_rotation

@@ -1,7 +1,7 @@
-"""What happens to an image between the user's file and the model.
+"""Preprocessing of images between the user's file and the model.
 
-Everything here is a pure function of arrays (B, C, *shape); the centre of a side of n pixels is
-index n // 2 throughout.
+These are pure functions of arrays (B, C, *shape).  The centre of a side of n pixels is always index
+n // 2.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def crop(images: Images, size: int) -> Images:
 
 
 def fourier_crop(images: Images, box: int) -> Images:
-    """Down-sample to ``box`` pixels a side by keeping the low frequencies.
+    """Down-sample to ``box`` pixels per side by keeping the low frequencies.
 
-    Exact for images without content at or beyond the new Nyquist frequency; the centre n // 2
-    becomes box // 2 and constants stay what they are.
+    Exact for images without content at or beyond the new Nyquist frequency.  The centre n // 2
+    becomes box // 2, and constant values do not change.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def standardize(
     Returns
     -------
     images, std
-        The images, and the (B,) s.d. that were divided by (1 in place of 0).
+        The images, and the (B,) s.d. that divided them (1 in place of 0).
     """
     pixels = images.reshape(*images.shape[:2], -1)
     pixels = pixels if where is None else pixels[..., where.reshape(-1)]
@@ -82,14 +82,14 @@ def to_unit_range(images: Images, low: float, high: float) -> Images:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes after cropping: what a model sees.
+    """Sizes after cropping, as the model sees them.
 
     Attributes
     ----------
     shape
         Spatial shape.
     pixel_size_factor
-        By how much pixels have grown.
+        Factor by which pixels have grown.
     """
 
     shape: tuple[int, ...]
@@ -97,7 +97,7 @@ class Geometry:
 
 
 def geometry(shape: tuple[int, ...], config: DataConfig, name: str) -> Geometry:
-    """Work out the sizes after cropping and Fourier cropping, or say why it cannot be done."""
+    """Compute the sizes after cropping and Fourier cropping; refuse impossible ones."""
     if config.crop is not None:
         if config.crop > min(shape):
             raise InputError.of("data.crop", "the size", config.crop, f"at most {min(shape)} px")
@@ -127,7 +127,7 @@ def resize(images: Images, config: DataConfig) -> Images:
 
 
 def stored_range(dtype: np.dtype[Any], invert: bool) -> tuple[float, float] | None:
-    """Return the range that the type of the stored numbers implies (8 bits or boolean)."""
+    """Return the range implied by the type of the stored numbers (8 bits or boolean)."""
     if dtype == np.uint8:
         return (-255.0, 0.0) if invert else (0.0, 255.0)
     if dtype == np.bool_:

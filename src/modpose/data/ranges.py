@@ -1,4 +1,4 @@
-"""What numbers of an experiment can be: units mixed up are refused before anything is computed."""
+"""Possible values of experimental quantities; wrong units are refused before any computation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a quantity can have.
+    """The possible values of a quantity.
 
     Attributes
     ----------
     low, high
-        Smallest and largest value, both possible.
-    expected
-        What a message says was expected.
-    gap
-        Open interval that holds no value either; None for none.
+        Smallest and largest possible value.
+            expected
+        Expectation in messages.
+            gap
+        Open interval of impossible values in between; None for none.
     """
 
     low: float
@@ -33,7 +33,7 @@ class Range:
 
 
 VOLTAGE = Range(10, 3000, "kilovolts, 10 to 3,000 (300 for 300,000 volts)")
-CS = Range(-1, 20, "millimetres, -1 to 20 (2.7, say; 0.0027 would be metres)", gap=(0.0011, 0.0045))
+CS = Range(-1, 20, "millimetres, -1 to 20 (such as 2.7; 0.0027 is in metres)", gap=(0.0011, 0.0045))
 DEFOCUS = Range(-500_000, 500_000, "angstrom, -500,000 to 500,000 (15,000 for 1.5 um)")
 CONTRAST = Range(0, 1, "a fraction, 0 to 1 (0.1 for 10 %)")
 DEGREES = Range(-720, 720, "degrees, -720 to 720")
@@ -43,12 +43,10 @@ TILT = Range(-90, 90, "degrees, -90 to 90")
 B_FACTOR = Range(-20_000, 20_000, "A^2, -20,000 to 20,000")
 SCALE = Range(1e-6, 1000, "a positive factor, at most 1,000")
 PIXEL = Range(1e-3, 1e8, "a positive number of angstrom (0.001 to 100,000,000)")
-MICROSCOPE_PIXEL = Range(
-    0.2, 200, "angstrom a pixel, 0.2 to 200 where there is a CTF (0.1 nm is 1)"
-)
+MICROSCOPE_PIXEL = Range(0.2, 200, "angstrom per pixel, 0.2 to 200 with a CTF (0.1 nm is 1)")
 SHIFT = Range(-1e7, 1e7, "a shift of at most 10,000,000")
 TRANSLATION = Range(0, 1, "at most 1, in fractions of the box")
-DOSE = Range(0, 1e4, "electrons a square angstrom, 0 to 10,000")
+DOSE = Range(0, 1e4, "electrons per square angstrom, 0 to 10,000")
 BOX = Range(2, 65_536, "a whole number of pixels, 2 to 65,536")
 BINNING = Range(1e-3, 1000, "a positive factor, at most 1,000")
 
@@ -104,10 +102,10 @@ CTF_RANGES: tuple[tuple[str, Range], ...] = (
     ("the phase shift", DEGREES),
     ("the B factor", B_FACTOR),
 )
-"""The same of the columns of CTF parameters (:class:`modpose.observe.ctf.CtfColumn`)."""
+"""The same for the columns of CTF parameters (:class:`modpose.observe.ctf.CtfColumn`)."""
 
 MICROMETRES = 100.0
-"""A set whose defocus never reaches so many angstrom, without being 0, was given in micrometres."""
+"""A set with a smaller defocus throughout, in angstrom and not 0, was given in micrometres."""
 
 
 def check_range(values: Floats, allowed: Range, column: str, where: str) -> None:
@@ -116,7 +114,7 @@ def check_range(values: Floats, allowed: Range, column: str, where: str) -> None
     Raises
     ------
     InputError
-        It names the first such row (from 1), its value, and what was expected.
+        If there is one; the message names the first row (from 1), its value, and the expectation.
     """
     good = (values >= allowed.low) & (values <= allowed.high)
     if allowed.gap is not None:
@@ -128,7 +126,7 @@ def check_range(values: Floats, allowed: Range, column: str, where: str) -> None
 
 
 def check_column(name: str, values: Floats, where: str) -> None:
-    """Refuse values (N,) that a column of this name cannot hold."""
+    """Refuse values (N,) that are impossible in a column of this name."""
     if name in RANGES:
         check_range(values, RANGES[name], name, where)
 
@@ -139,7 +137,7 @@ def check_ctf(parameters: Floats, where: str) -> None:
     Raises
     ------
     InputError
-        It names the first row (from 1), the value, and what was expected.
+        If there is one; the message names the first row (from 1), the value, and the expectation.
     """
     for column, (name, allowed) in enumerate(CTF_RANGES):
         check_range(parameters[:, column], allowed, name, where)

@@ -1,4 +1,4 @@
-"""Whether images that are opened later are those of a fit: found in any order, others refused."""
+"""Check that images opened later are those of the fit: in any order; others are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("modpose")
 Ints = NDArray[np.int64]
 
 NAMING = (*IMAGE_COLUMNS, "uid", "blob/path", "blob/idx", "folder")
-"""Columns by which images are found."""
+"""Columns that identify images."""
 SAME = {
     "ctf": (1e-5, 1e-4),
     "rotation": (0.0, 1e-5),
@@ -42,7 +42,7 @@ SAME = {
     "odd": (1e-5, 1e-6),
     "multiplied": (1e-5, 1e-4),
 }
-"""Relative and absolute tolerance within which numbers are the same on another machine."""
+"""Relative and absolute tolerance for equal numbers on another machine."""
 WORDS = {
     "ctf": "the CTF",
     "rotation": "the rotation",
@@ -58,17 +58,17 @@ SAME_SIZE = 1e-5
 
 
 def places_in(record: Record, source: Source) -> Ints:
-    """Find the images of a run in a whole input, whatever its order is.
+    """Find the images of a run in a whole input with any order.
 
     Returns
     -------
     places
-        (N,) row of the input that is each image of the run.
+        (N,) row of the input for each image of the run.
 
     Raises
     ------
     InputError
-        Where some are not there.
+        If some are missing.
     """
     particles = source.particles
     pair = common_identity(record.identities(), identities_of(particles))
@@ -90,7 +90,7 @@ def places_in(record: Record, source: Source) -> Ints:
     if missing.size:
         example = str(pair[0].key[missing[0]])[:80]
         raise InputError(
-            f"{particles.name}: {missing.size} of the {record.n} images of the run are not there "
+            f"{particles.name}: {missing.size} of the {record.n} images of the run are missing "
             f"(the first is {example}), expected the input of the fit"
         )
     if not np.array_equal(places, rows):
@@ -102,7 +102,7 @@ def places_in(record: Record, source: Source) -> Ints:
 
 
 def _are_there(wanted: RowIdentity, offered: RowIdentity, rows: Ints) -> bool:
-    """Tell whether the images are in the rows where they were."""
+    """Return whether the images are in the same rows as at the fit."""
     return (
         wanted.kind == offered.kind
         and (not rows.size or int(rows.max()) < offered.n)
@@ -117,7 +117,7 @@ def check_pixels(record: Record, stack: Stack) -> None:
     Raises
     ------
     InputError
-        Where a sampled image has other pixels, or the file of one that was not has another size.
+        If a sampled image has other pixels, or the file of another image has another size.
     """
     remembered = record.rows["sampled"].to_numpy()
     sample = np.flatnonzero(remembered)
@@ -125,9 +125,10 @@ def check_pixels(record: Record, stack: Stack) -> None:
     changed = np.flatnonzero(pixel_sums(stack, sample) != known)
     if changed.size:
         raise InputError(
-            f"{stack.where(int(sample[changed[0]]))}: its pixels are not those that the run was "
-            f"fitted to, as are those of {changed.size} of {len(sample)} images looked at; the "
-            "images were replaced or re-ordered"
+            f"{stack.where(int(sample[changed[0]]))}: its pixels changed since the fit, like "
+            "those of "
+            f"{changed.size} of {len(sample)} checked images; the images were replaced or "
+            "re-ordered"
         )
     then, now = record.rows["file_bytes"].to_numpy(), stack.sizes()
     rows = np.flatnonzero(~remembered & (then != now) & (then >= 0) & (now >= 0))
@@ -140,15 +141,16 @@ def check_pixels(record: Record, stack: Stack) -> None:
 
 
 def check_used(record: Record, dataset: Dataset) -> None:
-    """Refuse images of which the model would now use other numbers than at the fit.
+    """Refuse images for which the model would use other numbers than at the fit.
 
     Raises
     ------
     InputError
-        Where the CTF, the poses, the tilts or the pixel size changed; it names column and row.
+        If the CTF, the poses, the tilts or the pixel size changed; the message names column and
+        row.
     """
     found = used_of(dataset)
-    if record.used("ctf") is None:  # it came into the table after the fit
+    if record.used("ctf") is None:  # the column was added after the fit
         dataset.ctf = None
         found.pop("ctf", None)
     particles = dataset.source.particles
@@ -176,13 +178,13 @@ def _compare(
     source: Source,
     changed: list[str],
 ) -> None:
-    """Raise InputError where one of these numbers is not what it was."""
+    """Raise InputError if one of these numbers changed."""
     if then is None and now is None:
         return
     if then is None or now is None or now.shape != then.shape:
-        verb = "tells of" if then is None else "no longer gives"
+        verb = "gives" if then is None else "no longer gives"
         raise InputError(
-            f"{source.particles.name}: it {verb} {WORDS[name]} as it did not at the fit, expected "
+            f"{source.particles.name}: unlike at the fit, it {verb} {WORDS[name]}, expected "
             "the input of the fit"
         )
     relative, absolute = SAME[name]
@@ -199,18 +201,18 @@ def _compare(
 
 
 def changed_since(record: Record, particles: Particles) -> list[str]:
-    """Name the columns whose values changed or that are gone, those that name images apart."""
+    """Return the columns that changed or are missing, except those that name images."""
     now, then = column_sums(particles), record.about["columns"]
     return [name for name in then if now.get(name) != then[name] and name not in NAMING]
 
 
 def check_labels(record: Record, particles: Particles, labels: list[Any] | None) -> None:
-    """Refuse a table whose column of classes changed.
+    """Refuse a table with a changed column of classes.
 
     Raises
     ------
     InputError
-        Where it did; it names the column.
+        If it changed; the message names the column.
     """
     name = record.about.get("labels")
     if name is None or labels is None or not particles.has(name):

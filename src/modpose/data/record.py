@@ -1,8 +1,8 @@
-"""What a run remembers of its images, row by row, and whether a set opened later is the same.
+"""A run's record of its images, row by row, to recognise them later.
 
-Tables are re-sorted, stacks are written anew, files move.  A run knows each of its images by what
-names it, keeps what the model used of it (CTF, pose, tilts), and the checksum of up to 256 images.
-So it finds its images again in any order, and refuses others.
+Tables are re-sorted, stacks are rewritten, files move.  A run records the identity of each image,
+the numbers that the model used (CTF, pose, tilts), and the checksums of up to 256 images.  So it
+finds its images again in any order, and refuses others.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ logger = logging.getLogger("modpose")
 Ints = NDArray[np.int64]
 
 SAMPLED = 256
-"""Images, spread over the stack, whose pixels are remembered."""
+"""Number of images, spread over the stack, with a checksum of their pixels."""
 SAMPLED_BYTES = 2**28
-"""Of larger ones fewer are read, but at least ``LEAST_SAMPLED``."""
+"""Bytes to read; of larger images fewer are read, but at least ``LEAST_SAMPLED``."""
 LEAST_SAMPLED = 16
 WHOLE_BYTES = 2**24
-"""Of a stack below this size every image is remembered."""
+"""All images of a stack below this size get a checksum."""
 CHUNK_BYTES = 2**26
 MASKS = 16
-"""Masks of missing wedges that are remembered, by their mean and three projections."""
+"""Number of wedge masks that are recorded, by their mean and three projections."""
 MEANING = re.compile(
     r"rln(Ctf|BeamTilt|OddZernike|EvenZernike|MagMat|Magnification|Voltage|Spherical|Amplitude)"
     r"|rlnDefocus|rlnPhaseShift|rlnTomo(Visible|Name|Subtomogram|TiltSeriesPixel)|modposeTilt"
     r"|rln(Image|Detector)?PixelSize|ctf/|blob/(sign|psize)"
 )
-"""Columns that change what pixels mean."""
+"""Columns that change the meaning of pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Record:
     Attributes
     ----------
     rows
-        A row an image, in the order of the run: ``row`` (position in the whole input), ``uid`` and
-        ``name`` with their ``_occurrence`` where the input has such, ``file_bytes``, ``sampled``,
-        ``pixels`` (checksum where it was sampled), and what the model used: ``ctf_0`` ...,
+        One row per image, in the order of the run: ``row`` (position in the whole input), ``uid``
+        and ``name`` with their ``_occurrence`` if the input has them, ``file_bytes``, ``sampled``,
+        ``pixels`` (checksum if sampled), and the numbers that the model used: ``ctf_0`` ...,
         ``rotation_0`` ..., and so on (see :func:`used_of`).
     about
         ``kind`` of the names, ``bare`` (the images came without a table), ``whole`` (rows of the
@@ -78,12 +78,12 @@ class Record:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, about: dict[str, Any], path: Path) -> Record:
-        """Check what was read from ``path``.
+        """Check the table read from ``path``.
 
         Raises
         ------
         InputError
-            Where a column is missing or holds something else than a fit writes.
+            If a column is missing or has other values than a fit writes.
         """
         names = [name for name in ("uid", "name") if name in rows]
         whole = ("row", "file_bytes", "pixels", *(f"{name}_occurrence" for name in names))
@@ -99,11 +99,11 @@ class Record:
 
     @property
     def n(self) -> int:
-        """How many images."""
+        """Number of images."""
         return len(self.rows)
 
     def identities(self) -> tuple[RowIdentity, ...]:
-        """Say what identified the images."""
+        """Return the identities of the images."""
         kinds = {"uid": "uid", "name": self.about["kind"]}
         return tuple(
             RowIdentity(
@@ -114,13 +114,13 @@ class Record:
         )
 
     def used(self, name: str) -> NDArray[np.float32] | None:
-        """Return the numbers of that name, (N, k); None where the model used none."""
+        """Return the numbers with that name, (N, k); None if the model used none."""
         columns = [str(c) for c in self.rows if re.fullmatch(rf"{name}_\d+", str(c))]
         return self.rows[columns].to_numpy(np.float32) if columns else None
 
 
 def record_of(dataset: Dataset, labels: str | None = None) -> Record:
-    """Remember the images of a fit; ``labels`` names the column that classes came from."""
+    """Record the images of a fit; ``labels`` is the column of the classes."""
     import pandas as pd
 
     source = dataset.source
@@ -156,7 +156,7 @@ def record_of(dataset: Dataset, labels: str | None = None) -> Record:
 
 
 def described(record: Record, source: Source) -> dict[str, Any]:
-    """Collect what ``environment.json`` says of the images, beside the rows."""
+    """Collect the entries of ``environment.json`` about the images."""
     return {
         "fingerprint": fingerprint(record),
         "images": image_fingerprint(source.stack),
@@ -166,7 +166,7 @@ def described(record: Record, source: Source) -> dict[str, Any]:
 
 
 def fingerprint(record: Record) -> str:
-    """Hash everything that is remembered; begins with ``2-``, the version of the hash."""
+    """Hash the whole record; begins with ``2-``, the version of the hash."""
     digest = hashlib.sha256(repr(sorted(record.about["columns"].items())).encode())
     for name in record.rows:
         digest.update(f"{name}".encode())
@@ -179,7 +179,7 @@ def _selection(source: Source) -> Ints:
 
 
 def used_of(dataset: Dataset) -> dict[str, NDArray[np.float32]]:
-    """Collect what the model uses of each image besides its pixels, (N, k) each."""
+    """Collect the numbers besides pixels that the model uses of each image, (N, k) each."""
     wedges, undone = dataset.wedges, dataset.restoration
     masks = wedges is not None and wedges.tilt_range is None
     parts = {
@@ -232,14 +232,14 @@ def pixel_sums(stack: Stack, rows: Ints) -> NDArray[np.uint64]:
 
 
 def image_fingerprint(stack: Stack) -> str:
-    """Hash the number of images, their shape, and those that are sampled, in their order."""
+    """Hash the number of images, their shape, and the sampled images, in order."""
     digest = hashlib.sha256(repr((stack.n, stack.shape, stack.channels)).encode())
     digest.update(pixel_sums(stack, sampled(stack)).tobytes())
     return f"2-{digest.hexdigest()}"
 
 
 def source_fingerprint(source: Source) -> str:
-    """Hash images, in their order, and the columns of their table that say what pixels mean."""
+    """Hash images, in order, and the columns of their table that change the meaning of pixels."""
     digest = hashlib.sha256(image_fingerprint(source.stack).encode())
     digest.update(source.stack.sizes().tobytes())
     sums = column_sums(source.particles)

@@ -1,9 +1,9 @@
-"""Images as the models take them: bright particles, phases in place, white noise.
+"""Images in the form that the models expect: bright particles, corrected phases, white noise.
 
-Programs leave marks in the images that their tables tell of: dark particles (``blob/sign``), the
-phases of odd aberrations and beam tilt, a multiplication by the CTF, which colours the noise.
-These are undone here, for each image as it is read.  What cannot be undone and changes the
-result is refused.
+Tables say what other programs or the microscope did to the images: dark particles (``blob/sign``),
+phases of odd aberrations and beam tilt, multiplication by the CTF, which colours the noise.  These
+are corrected here for each image as it is read.  Effects that cannot be corrected and change the
+result are refused.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from modpose.observe.ctf import CtfColumn, CtfState, noise_gain
 Images = NDArray[np.float32]
 
 LARGEST_PHASE_DEG = 20.0
-"""Aberrations that are left out turn no phase by more: the worst coefficient keeps 94 %."""
+"""Ignored aberrations change no phase by more than this: the worst coefficient keeps 94 %."""
 LARGEST_SHIFT_PX = 0.5
-"""A magnification that is left out moves nothing in the box by more."""
+"""Ignored anisotropic magnification moves nothing in the box by more than this, pixels."""
 
 
 class Restoration:
-    """Undoes what a table says was done to its images.
+    """Corrects images for the earlier processing that their table gives.
 
     Parameters
     ----------
     source
         The images and their table.
     wedges
-        What was measured of each volume, where volumes come with their weights.
+        Weights of the volumes, if they have them.
 
     Raises
     ------
     InputError
-        Where the table says that images were multiplied by their CTF and does not give it.
+        If the table says that images were multiplied by their CTF and does not give it.
     """
 
     def __init__(self, source: Source, wedges: Wedges | None = None) -> None:
@@ -52,7 +52,7 @@ class Restoration:
         if self.sign is not None:
             particles.note(
                 f"{SIGN} is -1, so particles are dark; these images are multiplied by -1 "
-                "(--invert would turn them dark again)"
+                "(--invert would make them dark again)"
             )
         self.odd = aberrations(particles).odd if dims == 2 else None
         self.params = None
@@ -61,7 +61,7 @@ class Restoration:
         if self.params is not None or self.wedges is not None:
             particles.note("images were multiplied by their CTF; their noise is made white")
         if self.odd is not None:
-            particles.note("the phases of beam tilt and odd aberrations are taken off the images")
+            particles.note("phases of beam tilt and odd aberrations are removed from the images")
         self.pixel_size: NDArray[np.float64] | None = None
         if self.odd is not None:
             self.pixel_size = particles.sizes_or(source.stack.pixel_size)
@@ -73,7 +73,7 @@ class Restoration:
 
     @staticmethod
     def _ctf(source: Source) -> NDArray[np.float32] | None:
-        """Return the CTF that images were multiplied by; None where none of them was."""
+        """Return the CTF that images were multiplied by; None if none was."""
         particles = source.particles
         params = particles.ctf(source.stack.pixel_size)
         if params is None:
@@ -92,7 +92,7 @@ class Restoration:
         return any(part is not None for part in parts)
 
     def __call__(self, images: Images, index: NDArray[np.int64]) -> Images:
-        """Undo it for images (B, C, *shape) of the rows ``index``."""
+        """Correct images (B, C, *shape) of the rows ``index``."""
         if self.sign is not None:
             sign = self.sign[index].astype(np.float32)
             images = images * sign.reshape(-1, *[1] * (images.ndim - 1))
@@ -118,7 +118,7 @@ class Restoration:
 
 
 def may_be_premultiplied(particles: Particles) -> bool:
-    """Whether the table, or the file that the CTF came from, says so of any image."""
+    """Whether the table, or that of the CTF, says so for any image."""
     state, given = ctf_state(particles), particles.given_ctf
     if state is not None:
         return bool((state == CtfState.PREMULTIPLIED).any())
@@ -128,7 +128,7 @@ def may_be_premultiplied(particles: Particles) -> bool:
 
 
 def _kinds(rows: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Return the different rows (N, K), of which there are as many as optics groups."""
+    """Return the distinct rows of (N, K), about one per optics group."""
     import pandas as pd
 
     return None if rows is None else pd.DataFrame(rows).drop_duplicates().to_numpy()
@@ -142,14 +142,15 @@ def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float
     source
         Images and their table.
     shape
-        Of the images as the model sees them.
-    pixel_size
-        The same, Å; None where it is not known.
+        Shape of the images as the model sees them.
+            pixel_size
+        Their pixel size, Å; None if unknown.
 
     Raises
     ------
     InputError
-        It names the column, what it does, and the pixel size that makes it negligible.
+        If they matter; the message names the column, its effect, and the pixel size that makes it
+        negligible.
     """
     found = aberrations(source.particles)
     found = found._replace(even=_kinds(found.even), phases=_kinds(found.phases))
@@ -168,24 +169,25 @@ def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float
                 hint = f"; a smaller --box, with pixels of {larger:.3g} A, makes it negligible"
                 break
         raise InputError(
-            f"{name}: {column} turns phases by up to {phase:.3g} degrees at {pixel_size:.3g} A a "
+            f"{name}: {column} changes phases by up to {phase:.3g} degrees at {pixel_size:.3g} A "
+            "per "
             f"pixel, which is not modelled{hint}"
         )
     if phase > 0:
         source.particles.note(
-            f"{column} is left out: it turns no phase by more than {phase:.2g} degrees here"
+            f"{column} is ignored: it changes no phase by more than {phase:.2g} degrees here"
         )
     if found.magnification is not None and len(shape) == 2:
         spread = np.linalg.norm(found.magnification - np.eye(2), ord=2, axis=(1, 2)).max()
         moved = float(spread) * min(shape) / 2
         if moved > LARGEST_SHIFT_PX:
             raise InputError(
-                f"{name}: the magnification differs with direction by {100 * spread:.2g} % "
+                f"{name}: the magnification is anisotropic by {100 * spread:.2g} % "
                 f"(rlnMagMat, ctf/anisomag), which moves the edge of the box by {moved:.2g} pixels "
                 "and is not modelled; a smaller --box makes it negligible"
             )
         source.particles.note(
-            f"rlnMagMat or ctf/anisomag is left out: it moves nothing by more than {moved:.2g} "
+            f"rlnMagMat or ctf/anisomag is ignored: it moves nothing by more than {moved:.2g} "
             "pixels here"
         )
 
@@ -193,7 +195,7 @@ def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float
 def _largest_phase(
     even: NDArray[np.float64] | None, phases: NDArray[np.float64] | None, pixel_size: float
 ) -> float:
-    """Return by how many degrees phases are turned at most, up to Nyquist's frequency."""
+    """Return the largest change of a phase, degrees, up to Nyquist's frequency."""
     largest, edge = 0.0, 0.5 / pixel_size
     if even is not None:
         axis = torch.linspace(-edge, edge, 33, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Sources: whatever a user has, opened as a stack with its particles beside it."""
+"""Sources: a user's files or arrays, opened as a stack with its table of particles."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modpose")
 
 Wedge = str | Path | tuple[float, float] | NDArray[Any]
-"""What was measured of volumes: two tilts, a file, or masks; see :mod:`modpose.data.wedges`."""
+"""The measured part of volumes: two tilts, a file, or masks; see :mod:`modpose.data.wedges`."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images and what is known of each.
+    """Images and their table.
 
     Attributes
     ----------
@@ -49,15 +49,15 @@ class Source:
     particles
         The table, in the same order.
     path
-        What was opened; None for an array.
-    selection
-        (N,) rows of the whole input that were kept, from 0; None where all were.
-    whole
-        The table of the whole input, where only some of its rows were kept; else None.
-    datadir
-        Where the files that the table names are looked for first, or None.
-    wedge
-        What was measured of the volumes, where it was given; else None.
+        Path of the input; None for an array.
+            selection
+        (N,) rows of the whole input that were kept, from 0; None for all.
+            whole
+        The table of the whole input, if only some of its rows were kept; else None.
+            datadir
+        First folder in which the files of the table are searched, or None.
+            wedge
+        The measured part of the volumes, if given; else None.
     """
 
     stack: Stack
@@ -70,17 +70,17 @@ class Source:
 
     @property
     def n(self) -> int:
-        """How many images."""
+        """Number of images."""
         return self.stack.n
 
     @property
     def pixel_size(self) -> float | None:
-        """Angstrom a pixel, from the table, else from the stack; None where it is not known."""
+        """Angstrom per pixel, from the table, else from the stack; None if unknown."""
         of_table = self.particles.pixel_size()
         return self.stack.pixel_size if of_table is None else of_table
 
     def subset(self, index: NDArray[np.int64]) -> Source:
-        """Keep the images at ``index``, in that order, and remember which they were."""
+        """Keep the images at ``index``, in that order, and record their rows."""
         index = np.asarray(index, dtype=np.int64)
         kept = index if self.selection is None else self.selection[index]
         return replace(
@@ -108,7 +108,7 @@ def open_source(
     wedge: Wedge | None = None,
     partial: bool = False,
 ) -> Source:
-    """Open what a user has.
+    """Open images with their table.
 
     Parameters
     ----------
@@ -116,32 +116,32 @@ def open_source(
         A path (STAR, .cs, CSV, MRC, NPY, ``stack.npz:name``, TIFF, Zarr, HDF5, a folder of
         pictures or of MRC files), an array, a tensor, or a stack.
     kind
-        Settles what an array's axes are.
-    datadir
-        Where the images that a table names are looked for first.
+        Meaning of an array's axes.
+            datadir
+        First folder in which the images of a table are searched.
     index
         Rows to keep, in order: numbers from 0, booleans or uids, as an array or a file (.npy,
         .txt, .csv); or a table of particles (.star, .cs), see :func:`modpose.data.index`.
     poses, ctf
-        Files with the poses and the CTF parameters of the images, instead of what the input
-        itself says; rows are joined by what identifies them (:mod:`modpose.data.given`).
-    wedge
-        What was measured of volumes: ``(smallest, largest)`` tilt in degrees or ``"LOW,HIGH"``,
+        Files with the poses and the CTF parameters of the images, in place of those of the input;
+        rows are joined by identity (:mod:`modpose.data.given`).
+            wedge
+        The measured part of volumes: ``(smallest, largest)`` tilt in degrees or ``"LOW,HIGH"``,
         masks (an array or a file), or a list of tomograms; see
         :func:`modpose.data.wedges.open_wedges`.
-    partial
-        Use the images that ``poses``, ``ctf`` and a table as ``index`` know, where they lack some.
+            partial
+        Use only the images with a row in ``poses``, ``ctf`` and a table as ``index``.
 
     Raises
     ------
     InputError
-        Where the input cannot be used; one sentence says why.
+        If the input cannot be used; the message says why.
     """
     folder = None if datadir is None else Path(datadir)
     source = replace(_open_whole(input, kind, folder), datadir=folder, wedge=wedge)
     if wedge is not None and len(source.stack.shape) != 3:
         found = " x ".join(map(str, source.stack.shape))
-        expected = "volumes, where a wedge is given"
+        expected = "volumes, because a wedge is given"
         raise InputError.of(source.stack.name, "the box", found, expected)
     rows = np.arange(source.n)
     if index is not None:
@@ -248,12 +248,12 @@ def _open_folder(path: Path, kind: Kind) -> Source:
 
 
 def _stack_files(folder: Path) -> list[Path]:
-    """List the MRC, EM, SPIDER and FITS files of a folder, in natural order, hidden ones left out.
+    """List the MRC, EM, SPIDER and FITS files of a folder, in natural order, without hidden ones.
 
     Raises
     ------
     InputError
-        Where there are files of two formats.
+        If there are files of two formats.
     """
     kinds: dict[str, list[Path]] = {}
     for file in folder.iterdir():
@@ -284,7 +284,7 @@ def _open_table(path: Path, datadir: Path | None) -> Source:
 
 
 def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]]:
-    """Say where each image lies.
+    """Return the place of each image.
 
     Returns
     -------
@@ -305,7 +305,7 @@ def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]
 def _parts(
     particles: Particles, path: Path, datadir: Path | None
 ) -> tuple[list[Stack], NDArray[np.int64], NDArray[np.int64]]:
-    """Open the files that the table names: the stacks, and for each row which and where."""
+    """Open the files of the table: the stacks, and for each row its stack and position."""
     names, rows = image_references(particles)
     found, missing = find_files(names, path, datadir)
     if missing:
@@ -323,7 +323,7 @@ def _parts(
 
 
 def _open_part(file: Path, whole: bool, table: Path) -> Stack:
-    """Open one image file; ``whole`` where the table names it without an image number."""
+    """Open one image file; ``whole`` if the table names it without an image number."""
     suffix = file.suffix.lower()
     if not whole:
         return open_mrc(file, _kind_of(file)) if is_mrc(file) else open_stack(file)
@@ -342,7 +342,7 @@ def _open_part(file: Path, whole: bool, table: Path) -> Stack:
 
 
 def _kind_of(file: Path) -> Kind:
-    """Say what ``N@file`` is: an image, or one volume of what the header calls a stack of these."""
+    """Decide what ``N@file`` is: an image, or a volume if the header says a stack of volumes."""
     header = read_header(file)
     return "volumes" if header.space_group > 400 and header.depth > 1 else "images"
 

@@ -1,6 +1,6 @@
-"""SPIDER files, as SPIDER, Xmipp and RELION write them: images, volumes and stacks of either.
+"""SPIDER files, as from SPIDER, Xmipp and RELION: images, volumes and stacks of either.
 
-The header is one of real numbers, described at spider.wadsworth.org (image file format).
+The header consists of real numbers; see spider.wadsworth.org (image file format).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from modpose.files.reading import open_regular
 
 SUFFIXES = (".spi", ".spider", ".xmp", ".stk", ".vol")
 LEAST_HEADER = 40 * 4
-"""Bytes that hold every word that is read here."""
+"""Bytes of the header that are read."""
 
 
 class _Header(NamedTuple):
-    """Words of a header: extent, bytes of a header, number in the stack (0: no stack), order."""
+    """A header: extent, bytes of a header, number in the stack (0: no stack), byte order."""
 
     shape: tuple[int, int, int]
     header_bytes: int
@@ -47,14 +47,14 @@ def open_spider(path: Path, array: str | None = None, kind: Kind = "auto") -> St
     Raises
     ------
     InputError
-        Where the header is not that of a SPIDER file or disagrees with the size of the file.
+        If the header is not that of a SPIDER file or disagrees with the size of the file.
     """
     with open_regular(path) as file:
         raw = file.read(LEAST_HEADER)
         size = file.seek(0, 2)
     header = next(filter(None, (_parse(raw, order) for order in "><")), None)
     if header is None:
-        raise InputError(f"{path}: not readable as SPIDER (its header is not one of SPIDER)")
+        raise InputError(f"{path}: not readable as SPIDER (its header is not a SPIDER header)")
     count, pixels = max(header.in_stack, 1), math.prod(header.shape)
     words = header.header_bytes // 4 * (count > 1 or header.in_stack > 0)
     expected = header.header_bytes + 4 * count * (words + pixels)
@@ -76,7 +76,7 @@ def open_spider(path: Path, array: str | None = None, kind: Kind = "auto") -> St
 
 
 def _parse(raw: bytes, order: str) -> _Header | None:
-    """Read the words of a header in one byte order; None where they are not of a header."""
+    """Read a header in one byte order; None if it is not a header."""
     if len(raw) < LEAST_HEADER:
         return None
     words = np.frombuffer(raw, f"{order}f4")
@@ -94,7 +94,7 @@ def _parse(raw: bytes, order: str) -> _Header | None:
         return None
     if stack != 0 and largest < 1:
         return None
-    if stack < 0:  # a stack with an index, which no program of today writes
+    if stack < 0:  # a stack with an index, which current programs do not write
         return None
     size = float(words[37])
     return _Header(

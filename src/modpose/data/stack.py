@@ -1,8 +1,7 @@
 """Stacks: images or volumes that are read a few at a time.
 
-A stack knows how many images it holds and how large they are; pixels are read only when asked
-for, by seeking and reading, never by mapping the file, so that resident memory stays small
-whatever the size of the file.
+A stack knows the number and size of its images.  Pixels are read only when needed, by seeking and
+reading, never by mapping the file, so that resident memory stays small for files of any size.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from modpose.errors import InputError
 from modpose.files.reading import regular_file
 
 Kind = str
-"""What the axes of an array are: a word, or their letters, such as ``NCYX``.
+"""Meaning of the axes of an array: a word, or letters such as ``NCYX``.
 
-N is the image, C the channel, Z, Y and X the place; N comes first where it is there.
+N is the image, C the channel, Z, Y and X the position; N comes first, if present.
 """
 
 RUN_BYTES = 64 * 2**20
-"""Most bytes that one read asks for."""
+"""Largest number of bytes of one read."""
 
 
 class Stack(ABC):
@@ -36,15 +35,15 @@ class Stack(ABC):
     Attributes
     ----------
     n
-        How many images (or volumes).
+        Number of images (or volumes).
     shape
-        Spatial shape of one, (H, W) or (D, H, W).
-    channels
-        Numbers a pixel: 1, or 3 for colour.
-    pixel_size
-        Angstrom a pixel, None where it is not known.
-    name
-        What messages call it, usually the path.
+        Spatial shape of one image, (H, W) or (D, H, W).
+            channels
+        Numbers per pixel: 1, or 3 for colour.
+            pixel_size
+        Angstrom per pixel, None if unknown.
+            name
+        Name in messages, usually the path.
     dtype
         Type of the numbers as stored.
     """
@@ -72,7 +71,7 @@ class Stack(ABC):
         Raises
         ------
         InputError
-            Where a position lies outside the stack or the file cannot be read.
+            If a position is outside the stack or the file cannot be read.
         """
         index = np.asarray(index, dtype=np.int64).reshape(-1)
         bad = index[(index < 0) | (index >= self.n)]
@@ -89,11 +88,11 @@ class Stack(ABC):
         """Fill ``out`` (B, channels, *shape) with the images at ``rows`` (sorted, unique)."""
 
     def where(self, row: int) -> str:
-        """Name one image in a message: file and number (counted from 1, as RELION does)."""
+        """Return the name of one image for messages: file and number (from 1, as in RELION)."""
         return f"{self.name}, image {row + 1}"
 
     def files(self) -> Iterator[Path]:
-        """Yield the files that the images are read from; none for an array in memory."""
+        """Yield the files of the images; none for an array in memory."""
         for name in (self.name, self.name.rpartition(":")[0]):
             if name and Path(name).exists():
                 yield Path(name)
@@ -107,7 +106,7 @@ class Stack(ABC):
 
 @dataclass(frozen=True)
 class Layout:
-    """How stored items become (channels, *shape): what the axes of an array mean."""
+    """The meaning of an array's axes: how stored items become (channels, *shape)."""
 
     n: int
     shape: tuple[int, ...]
@@ -115,10 +114,10 @@ class Layout:
     item: tuple[int, ...]
     """Shape of one stored item."""
     channel_axis: int = -1
-    """Axis of the channels in an item, where it has channels."""
+    """Axis of the channels in an item, if it has channels."""
 
     def arrange(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Turn (B, *item) into (B, channels, *shape), dropping an alpha channel."""
+        """Convert (B, *item) to (B, channels, *shape), without an alpha channel."""
         block = block.reshape(-1, *self.item)
         if len(self.item) == len(self.shape):
             return block[:, None]
@@ -127,17 +126,17 @@ class Layout:
 
 
 def layout_of(shape: tuple[int, ...], kind: Kind, name: str) -> Layout:
-    """Decide what the axes of an array are.
+    """Decide the meaning of an array's axes.
 
     Parameters
     ----------
     shape
-        (N, H, W), (N, H, W, 1|3|4) or (N, D, H, W); also a single (H, W), (H, W, 3|4) or
-        (D, H, W) where ``kind`` says so.
-    kind
-        Settles what is ambiguous.
-    name
-        What an error calls the array.
+        (N, H, W), (N, H, W, 1|3|4) or (N, D, H, W); also a single (H, W), (H, W, 3|4) or (D, H, W)
+        if ``kind`` says so.
+            kind
+        Resolves ambiguous shapes.
+            name
+        Name of the array in messages.
     """
     if kind not in KINDS:
         return _of_axes(shape, kind, name)
@@ -183,7 +182,7 @@ def _as_volumes(shape: tuple[int, ...], kind: Kind) -> Layout | None:
 
 
 def _of_axes(shape: tuple[int, ...], axes: str, name: str) -> Layout:
-    """Decide what the axes are where the user says so."""
+    """Use the axes that the user gives."""
     try:
         check_axes(axes)
     except ValueError as error:
@@ -204,7 +203,7 @@ def _of_axes(shape: tuple[int, ...], axes: str, name: str) -> Layout:
 
 
 def runs(rows: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int, int]]:
-    """Split sorted, unique rows into runs of neighbours.
+    """Split sorted, unique rows into runs of consecutive rows.
 
     Yields
     ------
@@ -220,20 +219,20 @@ def runs(rows: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int, int]
 
 
 class SlicedStack(Stack):
-    """A stack over anything that gives ``stored(start, stop)``: (stop - start, *item) numbers.
+    """A stack over a function ``stored(start, stop)`` that returns (stop - start, *item) numbers.
 
     Parameters
     ----------
     stored
         Reads a run of items, in any type.
     layout
-        What the axes mean.
-    dtype
+        Meaning of the axes.
+            dtype
         Type of the stored numbers; real.
-    name
-        What messages call the stack.
-    pixel_size
-        Angstrom a pixel, None where it is not known.
+            name
+        Name of the stack in messages.
+            pixel_size
+        Angstrom per pixel, None if unknown.
     """
 
     def __init__(
@@ -260,18 +259,18 @@ class SlicedStack(Stack):
 
 
 class ArrayStack(SlicedStack):
-    """A stack that lies in memory already.
+    """A stack in memory.
 
     Parameters
     ----------
     array
         See :func:`layout_of`.
     kind
-        How to read the axes.
-    name
-        What messages call the stack.
-    pixel_size
-        Angstrom a pixel, None where it is not known.
+        Meaning of the axes.
+            name
+        Name of the stack in messages.
+            pixel_size
+        Angstrom per pixel, None if unknown.
     """
 
     def __init__(
@@ -289,7 +288,7 @@ class ArrayStack(SlicedStack):
 def file_reader(
     path: Path, offset: int, dtype: np.dtype[Any], item: tuple[int, ...]
 ) -> Callable[[int, int], NDArray[Any]]:
-    """Make ``stored(start, stop)`` for items that lie one after another in a file."""
+    """Make ``stored(start, stop)`` for consecutive items in a file."""
     size = dtype.itemsize * int(np.prod(item))
 
     def stored(start: int, stop: int) -> NDArray[Any]:
@@ -307,7 +306,7 @@ def file_reader(
 
 
 def read_fully(readinto: Callable[[memoryview], int | None], view: memoryview, path: Path) -> None:
-    """Fill ``view``; an unbuffered read may give less than was asked, 2 GiB at the most."""
+    """Fill ``view``; an unbuffered read may return less than requested, at most 2 GiB."""
     done = 0
     while done < len(view):
         got = readinto(view[done:])
@@ -317,18 +316,18 @@ def read_fully(readinto: Callable[[memoryview], int | None], view: memoryview, p
 
 
 class RowsStack(Stack):
-    """Rows drawn from several stacks of one image size, in any order.
+    """Rows from several stacks with one image size, in any order.
 
     Parameters
     ----------
     parts
         The stacks.
     part
-        (N,) which of ``parts`` each row comes from.
-    row
+        (N,) index into ``parts`` for each row.
+            row
         (N,) position in that part, from 0.
-    name
-        What messages call the whole.
+            name
+        Name of the stack in messages.
     """
 
     def __init__(
@@ -364,7 +363,7 @@ class RowsStack(Stack):
             out[mine] = self._parts[i].read(self._row[rows[mine]])
 
     def where(self, row: int) -> str:
-        """Name one image by the file it lies in and its number there."""
+        """Return the file of one image and its number there."""
         return self._parts[int(self._part[row])].where(int(self._row[row]))
 
     def files(self) -> Iterator[Path]:

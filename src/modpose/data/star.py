@@ -1,6 +1,6 @@
-"""STAR files: tables of RELION 3.0, 3.1 and 5, written whole, and what each kind is.
+"""STAR files: writing tables of RELION 3.0, 3.1 and 5, and recognising kinds of files.
 
-They are read in :mod:`modpose.data.star_reader`.
+:mod:`modpose.data.star_reader` reads them.
 """
 
 from __future__ import annotations
@@ -38,25 +38,24 @@ def write_star(
     overwrite: bool = False,
     form: TableForm | None = None,
 ) -> None:
-    """Write particles (and their optics groups) as RELION reads them.
+    """Write particles (and their optics groups) for RELION.
 
-    Column and row order are kept; numbers are written with six decimals where that is exact and
-    with all their digits where it is not.
+    Column and row order are kept.  Numbers are written with six decimals if that is exact, else
+    with all their digits.
 
     Parameters
     ----------
     path
-        Written whole or not at all.
-    table
-        One row a particle; becomes ``data_particles``.
-    optics
-        One row an optics group; becomes ``data_optics``.  Without it the file is one of RELION
-        3.0, and no version is written: newer ones refuse a version without optics groups.
-    overwrite
-        Replace a file that is there.
-    form
-        The version, the name of the block of particles, and the other blocks, of the file that
-        the table came from.
+        The file.
+            table
+        One row per particle; becomes ``data_particles``.
+            optics
+        One row per optics group; becomes ``data_optics``.  Without it the file has the form of
+        RELION 3.0, without a version: newer programs refuse a version without optics groups.
+            overwrite
+        Replace an existing file.
+            form
+        Version, name of the block of particles, and other blocks of the original file.
     """
     form = form or TableForm()
     blocks: StarBlocks = dict(form.others)
@@ -94,9 +93,9 @@ def write_blocks(
 
 
 VERSION = 30001
-"""What RELION 3.1 and 4 write; those read it, and so do later ones."""
+"""The version that RELION 3.1 and 4 write, and later ones read."""
 CHUNK = 50_000
-"""Rows whose text is held at a time."""
+"""Rows written per step."""
 
 
 def _single(values: dict[str, Any]) -> Iterator[bytes]:
@@ -131,31 +130,31 @@ KINDS: list[tuple[str, str, str]] = [
     ("", "rlnCoordinateX", "a list of coordinates without images"),
     ("", "rlnMicrographName", "a RELION list of micrographs"),
 ]
-"""Block, column, what a file with both is."""
+"""Block, column, and the kind of a file with both."""
 
 
 def columns_of(block: pd.DataFrame | dict[str, Any]) -> list[str]:
-    """Name the columns of a table or the tags of single values."""
+    """Return the columns of a table or the tags of single values."""
     return [str(tag) for tag in (block if isinstance(block, dict) else block.columns)]
 
 
 def particle_blocks(blocks: StarBlocks) -> list[str]:
-    """Name the blocks that list particle images."""
+    """Return the blocks that list particle images."""
     named = [n for n, b in blocks.items() if "rlnImageName" in columns_of(b)]
     return ["particles"] if "particles" in named else named
 
 
 def other_kind(blocks: StarBlocks) -> str:
-    """Say what a STAR file without particle images is."""
+    """Return the kind of a STAR file without particle images."""
     for block, column, meaning in KINDS:
         for name, content in blocks.items():
             if (not block or name == block) and (not column or column in columns_of(content)):
                 return meaning
-    return "a STAR file of no kind known here"
+    return "a STAR file of unknown kind"
 
 
 def tilt_stack_reason(blocks: StarBlocks) -> str | None:
-    """Say what marks particles as 2-D tilt-series stacks; None where nothing does."""
+    """Return the sign of 2-D tilt-series stacks, in words; None for other particles."""
     general = blocks.get("general")
     flag = "rlnTomoSubTomosAre2DStacks"
     if isinstance(general, dict) and flag in general:

@@ -1,7 +1,7 @@
-"""Reading the text of STAR files: blocks of single values or of one table each.
+"""Reading STAR files: blocks of single values or of one table each.
 
-A part of STAR, the one that RELION writes.  What programs read differently is refused: rows of
-another length, quotation marks within a word, a second loop in a block.
+This is the part of STAR that RELION writes.  Constructs that programs read differently are refused:
+rows of another length, quotation marks within a word, a second loop in a block.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ StarBlocks = dict[str, "pd.DataFrame | dict[str, Any]"]
 """Block name to a table (a loop) or to single values."""
 
 TEXT_TAG = re.compile(r"(Name|File|Image|Label|Half[12])$")
-"""Tags whose values are text even where they look like numbers."""
+"""Tags with text values, even if they look like numbers."""
 TAG_LINE = re.compile(r"_(\S+)(?:[ \t]+(?:#.*|\d+))?")
 TOKEN = re.compile(r"\"[^\"]*\"(?=[ \t]|$)|'[^']*'(?=[ \t]|$)|[^ \t]+")
 MISSING = ["nan", "NaN", "<NA>"]
 LINE_OF_BLOCK = re.compile(rb"\n[ \t]*(data_[^\n]*)")
 LINE_OUT_OF_PLACE = re.compile(rb"\n[ \t]*(?:_|loop_[ \t]*(?=\n|$))")
 CHUNK = 1 << 24
-"""Bytes that are looked at in one go."""
+"""Bytes that are checked per step."""
 
 
 def read_star(path: Path) -> StarBlocks:
@@ -43,8 +43,8 @@ def read_star(path: Path) -> StarBlocks:
     Raises
     ------
     InputError
-        Where the file is not a STAR file, or a row, tag or block is not as it should be; the
-        sentence names the line.
+        If the file is not a STAR file, or a row, tag or block is malformed; the message names the
+        line.
     """
     blocks = _Reader(path).blocks()
     for name, block in blocks.items():
@@ -54,7 +54,7 @@ def read_star(path: Path) -> StarBlocks:
 
 
 class _Reader:
-    """Goes through a file, line by line where there are blocks and tags, at once through rows."""
+    """Reads a file: blocks and tags line by line, rows in large pieces."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,10 +71,10 @@ class _Reader:
                 raise self._misplaced(line, "a block (data_...)")
             name = line[5:]
             if name in names:
-                raise InputError(f"{self._here()}: the block {_cut(line)} is there already")
+                raise InputError(f"{self._here()}: the block {_cut(line)} already exists")
             names.add(name)
             content, line = self._block(line)
-            if len(content) or not isinstance(content, dict):  # an empty block says nothing
+            if len(content) or not isinstance(content, dict):  # an empty block
                 found[name] = content
         if not names:
             raise InputError(f"{self.path}: not readable as STAR (it has no block data_...)")
@@ -131,7 +131,7 @@ class _Reader:
         return table, self._next()
 
     def _end_of_rows(self, columns: int) -> int:
-        """Find the next line that begins a block; rows may begin with ``data_``, too."""
+        """Find the next line that begins a block; rows may begin with ``data_`` too."""
         for match in LINE_OF_BLOCK.finditer(self.content, self.position - 1):
             if not _is_row(match[1].decode(), columns):
                 return match.start() + 1
@@ -161,7 +161,7 @@ class _Reader:
         return InputError.of(self._here(), "the text", shown(line[:40]), expected)
 
     def _second_loop(self, block: str) -> InputError:
-        return InputError(f"{self._here()}: {_cut(block)} has a second loop_, expected one a block")
+        return InputError(f"{self._here()}: {_cut(block)} has a second loop_, expected one")
 
     def _twice(self, tag: str, block: str) -> InputError:
         return InputError(f"{self._here()}: the column {_cut(tag)} is in {_cut(block)} twice")
@@ -195,7 +195,7 @@ class _Rows:
         return table
 
     def _plain(self) -> pd.DataFrame | None:
-        """Read rows without quotation marks and comments; None where their lengths differ."""
+        """Read rows without quotation marks and comments; None if their lengths differ."""
         import pandas as pd
 
         words = _count_words(self.content)
@@ -209,7 +209,7 @@ class _Rows:
         return table if whole else None
 
     def _file(self) -> io.BytesIO:
-        """Open the rows; without a copy where they go on to the end of the file."""
+        """Open the rows; without a copy if they continue to the end of the file."""
         if self.end < len(self.reader.content):
             return io.BytesIO(self.content)
         file = io.BytesIO(self.reader.content)
@@ -223,14 +223,14 @@ class _Rows:
             if len(words) != len(self.tags):
                 raise InputError(
                     f"{self._where(line)}: a row of {_cut(self.block)} has {len(words)} values, "
-                    f"expected {len(self.tags)}, one a column"
+                    f"expected {len(self.tags)}, one per column"
                 )
             writer.writerow(words)
         file = io.BytesIO(text.getvalue().encode())
         return self._parsed(file, sep=",", quoting=csv.QUOTE_ALL)
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the number and the words of each line that has any."""
+        """Yield the number and the words of each line that is not empty."""
         first = self.reader.line_at(self.start)
         for i, line in enumerate(bytes(self.content).decode().split("\n")):
             if not line.replace("\t", " ").isprintable():
@@ -279,7 +279,7 @@ def _no_rows(tags: list[str]) -> pd.DataFrame:
 
 
 def _count_words(content: memoryview) -> int | None:
-    """Count the words of rows; None where a character is none of a row."""
+    """Count the words of rows; None if a character is not allowed in a row."""
     count, before = 0, True
     for start in range(0, len(content), CHUNK):
         values = np.frombuffer(content[start : start + CHUNK], np.uint8)
@@ -292,12 +292,12 @@ def _count_words(content: memoryview) -> int | None:
 
 
 def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Turn text into numbers where all of it is."""
+    """Convert a column to numbers if all its values are numbers."""
     import pandas as pd
 
     if column.dtype.kind in "iufb":
         return column
-    if column.dtype == object:  # whole numbers of more than 64 bits, among others
+    if column.dtype == object:  # for example whole numbers of more than 64 bits
         column = column.map(lambda value: value if isinstance(value, str | float) else str(value))
     try:
         numbers = pd.to_numeric(column)

@@ -1,6 +1,6 @@
-"""The text of a STAR file's rows, made a column at a time.
+"""The text of a STAR file's rows, made column by column.
 
-A number is written with six decimals where that is exact, with all its digits where it is not.
+A number is written with six decimals if that is exact, else with all its digits.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 
 QUOTED = re.compile(r"\s|#|^data_|^_|['\"]")
-"""What a word without quotation marks must not hold."""
+"""Characters that require quotation marks."""
 STARTS = ("\n_", "\ndata_")
 DECIMALS = 6
 LARGEST = 2.0**53
-"""Up to here float64 holds every whole number."""
+"""Up to this number, float64 represents every whole number."""
 BLANK, MINUS, POINT, ZERO, NEWLINE = b" -.0\n"
 
 
 def rows_text(table: pd.DataFrame) -> bytes:
-    """Write the rows of a table, one a line, columns below one another."""
+    """Write the rows of a table, one per line, in aligned columns."""
     line_ends = np.full((len(table), 1), NEWLINE, np.uint8)
     between = np.full((len(table), 1), BLANK, np.uint8)
     parts: list[Bytes] = []
@@ -63,7 +63,7 @@ def _cells(values: NDArray[Any]) -> Bytes:
 
 
 def _plain(words: list[str]) -> bool:
-    """Whether no word needs quotation marks; may say no where none does."""
+    """Whether certainly no word needs quotation marks."""
     text = "\n" + "\n".join(words)
     return text.split() == words and not any(mark in text for mark in ("#", "'", '"', *STARTS))
 

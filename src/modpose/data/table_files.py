@@ -1,4 +1,4 @@
-"""Writing a table of particles as it came: a STAR file, or a cryoSPARC table with its group."""
+"""Writing a table of particles in its original form: STAR, or a cryoSPARC table with its group."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
 
 FORMATS = {".star": "star", ".cs": "cs"}
-"""Extension of a table, and the format of the particles that it holds."""
+"""Extension of a table, and the format of its particles."""
 GROUP_VERSION = "v4.0.0"
-"""Version of cryoSPARC whose groups (``.csg``) are written."""
+"""Version of cryoSPARC in the written groups (``.csg``)."""
 KINDS = ((r"components_mode_\d+", "components"), (r"alignments_class_\d+", "alignments3D"))
-"""Fields of a cryoSPARC table whose kind has another name than they."""
+"""Fields of a cryoSPARC table with another name than their kind."""
 
 
 def files_of_table(out: Path) -> list[Path]:
-    """Name the files that :func:`write_table` writes: a ``.cs`` has a ``.csg`` beside it."""
+    """Return the files that :func:`write_table` writes: a ``.cs`` has a ``.csg`` too."""
     return [out, out.with_suffix(".csg")] if out.suffix.lower() == ".cs" else [out]
 
 
 def check_format(out: Path, particles: Particles) -> None:
-    """Raise InputError where particles cannot be written to ``out`` as they came."""
+    """Raise InputError if particles cannot be written to ``out`` in their original form."""
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
         raise InputError.of(out, "the extension", f"'{out.suffix}'", ".star or .cs")
@@ -44,21 +44,21 @@ def check_format(out: Path, particles: Particles) -> None:
 
 
 def write_table(particles: Particles, out: Path, place: Staging) -> None:
-    """Write a table with all its columns, in the version that it came in.
+    """Write a table with all its columns, in its original version.
 
     Parameters
     ----------
     particles
         From a STAR file or a cryoSPARC table.
     out
-        ``.star`` or ``.cs``, as the particles came.
-    place
-        Says where files are written first.
+        ``.star`` or ``.cs``, like the input.
+            place
+        Returns the temporary path of a file.
 
     Raises
     ------
     InputError
-        The particles came from a table of another kind.
+        If the particles come from a table of another kind.
     """
     check_format(out, particles)
     if particles.format == "star":
@@ -72,17 +72,17 @@ def write_table(particles: Particles, out: Path, place: Staging) -> None:
 
 
 def path_notes(source: Source, out: Path) -> list[str]:
-    """Tell where image paths start from when the new file lies elsewhere."""
+    """Return a note on the base folder of image paths if the new file has another folder."""
     if source.particles.format == "none" or source.path is None:
         return []
     folder = source.path.absolute().parent
     if out.absolute().parent == folder:
         return []
-    return [f"image paths in {out} start where those of {source.path} do; give it as --datadir"]
+    return [f"image paths in {out} start in the folder of {source.path}; give it as --datadir"]
 
 
 def _group(table: str, fields: tuple[str, ...], count: int) -> str:
-    """Write what cryoSPARC imports a table by: which results it holds."""
+    """Write the group by which cryoSPARC imports a table: the list of its results."""
     found = dict.fromkeys(name.split("/")[0] for name in fields if "/" in name)
     kinds = {name: next((k for p, k in KINDS if re.fullmatch(p, name)), name) for name in found}
     group = {

@@ -1,4 +1,4 @@
-"""How a table of particles came, which is how it is written again."""
+"""The original form of a table of particles, for writing it again."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEAD = 1 << 16
-"""Bytes at the start of a STAR file in which its version is looked for."""
+"""Bytes at the start of a STAR file that are searched for its version."""
 
 
 @dataclass(frozen=True)
 class TableForm:
-    """What a table needs, besides its columns, to be written as it came.
+    """Data besides the columns for writing a table in its original form.
 
     Attributes
     ----------
     version
         The number in ``# version 30001`` of a STAR file; None in files of RELION 3.0.
     block
-        Name of the STAR block that lists the particles: ``particles``, ``images`` or nothing.
-    others
-        Blocks of the STAR file that list neither particles nor optics groups.
+        Name of the STAR block of the particles: ``particles``, ``images`` or nothing.
+            others
+        Other blocks of the STAR file than particles and optics groups.
     dtype
         Fields of a cryoSPARC table, with their types and shapes.
     """

@@ -35,12 +35,12 @@ def read_particles(path: Path) -> Particles:
 
 
 def particles_of_star(blocks: StarBlocks, name: str, version: int | None = None) -> Particles:
-    """Take the particles from the blocks of a STAR file of some version.
+    """Read the particles from the blocks of a STAR file of any version.
 
     Raises
     ------
     InputError
-        Where the file lists no particle images, lists them twice, or lists 2-D tilt stacks.
+        If the file lists no particle images, lists them twice, or lists 2-D tilt stacks.
     """
     import pandas as pd
 
@@ -66,12 +66,13 @@ def particles_of_star(blocks: StarBlocks, name: str, version: int | None = None)
 
 
 def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
-    """Raise InputError where the particles are 2-D tilt-series stacks."""
+    """Raise InputError if the particles are 2-D tilt-series stacks."""
     reason = tilt_stack_reason(blocks)
     if reason:
         raise InputError(
-            f"{name}: the particles are 2-D tilt-series stacks, many images a particle ({reason}), "
-            "which cannot be fitted yet; expected one image or one volume a particle"
+            f"{name}: the particles are 2-D tilt-series stacks, many images per particle "
+            f"({reason}), "
+            "which cannot be fitted yet; expected one image or one volume per particle"
         )
 
 

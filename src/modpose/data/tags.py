@@ -1,8 +1,8 @@
-"""Columns that particle tables of RELION and cryoSPARC have, and what is done with each.
+"""Known columns of particle tables of RELION and cryoSPARC, and how modpose treats them.
 
-Honoured: it changes what is computed.  Refused: it would, is not modelled, and is an error unless
-it says that there is nothing to do.  Harmless: it is kept and changes nothing here.  A column in
-none of these is named once when a table is opened.
+Honoured: it changes the computation.  Refused: it would change the result but is not modelled; it
+is an error unless its value means "nothing to do".  Harmless: it is kept and changes nothing.
+Columns in none of these lists are reported once when a table is opened.
 
 ``python -m modpose.data.tags`` prints the page ``docs/tags.md``.
 """
@@ -15,14 +15,14 @@ from modpose.data.particles import Particles, listed
 
 HONOURED: dict[str, str] = {
     "rlnImageName": "the image: its number in a stack, and the file",
-    "rlnOpticsGroup": "the row of data_optics that the particle belongs to",
+    "rlnOpticsGroup": "the particle's row of data_optics",
     "rlnImagePixelSize": "Å per pixel",
-    "rlnPixelSize": "Å per pixel, where rlnImagePixelSize is not there",
+    "rlnPixelSize": "Å per pixel, if rlnImagePixelSize is missing",
     "rlnDetectorPixelSize": "µm of the detector: Å per pixel with rlnMagnification (RELION 3.0)",
     "rlnMagnification": "see rlnDetectorPixelSize",
-    "rlnImageSize": "pixels a side; other images than these are refused",
+    "rlnImageSize": "pixels per side; images of another size are refused",
     "rlnImageDimensionality": "2 for images, 3 for volumes",
-    "rlnTomoTiltSeriesPixelSize": "Å per pixel of the tilt series; times the binning, of volumes",
+    "rlnTomoTiltSeriesPixelSize": "Å per pixel of the tilt series; times the binning for volumes",
     "rlnTomoSubtomogramBinning": "see rlnTomoTiltSeriesPixelSize; must agree with the pixel size",
     "rlnVoltage": "kV",
     "rlnSphericalAberration": "mm",
@@ -31,16 +31,16 @@ HONOURED: dict[str, str] = {
     "rlnDefocusV": "Å",
     "rlnDefocusAngle": "degrees",
     "rlnPhaseShift": "degrees, of a phase plate",
-    "rlnCtfBfactor": "Å², a damping; negative ones (Warp, M) count by their size",
+    "rlnCtfBfactor": "Å², a damping; the absolute value of negative ones (Warp, M) is used",
     "rlnCtfScalefactor": "factor of the CTF",
-    "rlnCtfDataArePhaseFlipped": "1: the CTF counts by its size, |c|",
+    "rlnCtfDataArePhaseFlipped": "1: the CTF is replaced by |c|",
     "rlnCtfDataAreCtfPremultiplied": "1: images are c² F + c noise; their noise is whitened",
-    "rlnBeamTiltX": "mrad; its phases are taken off the images",
+    "rlnBeamTiltX": "mrad; its phases are removed from the images",
     "rlnBeamTiltY": "mrad",
-    "rlnOddZernike": "odd aberrations; their phases are taken off the images",
+    "rlnOddZernike": "odd aberrations; their phases are removed from the images",
     "rlnCtfImage": "the CTF of a volume, a mask of its wedge, or sums of CTF² (RELION 4)",
-    "rlnTomoName": "the tomogram, whose tilts are looked up (--wedge tomograms.star)",
-    "rlnTomoVisibleFrames": "which tilts of the tomogram a particle is seen in",
+    "rlnTomoName": "the tomogram, for its tilts (--wedge tomograms.star)",
+    "rlnTomoVisibleFrames": "the tilts of the tomogram that show the particle",
     "rlnAngleRot": "degrees, a given pose",
     "rlnAngleTilt": "degrees, a given pose",
     "rlnAnglePsi": "degrees, a given pose",
@@ -50,13 +50,13 @@ HONOURED: dict[str, str] = {
     "rlnOriginXAngst": "Å, a given shift",
     "rlnOriginYAngst": "Å",
     "rlnOriginZAngst": "Å",
-    "rlnRandomSubset": "half of the data, of half maps",
-    "rlnClassNumber": "known class, where it is asked for",
-    "uid": "identity of a particle, by which tables are joined",
+    "rlnRandomSubset": "half of the data, for half maps",
+    "rlnClassNumber": "known class, if requested",
+    "uid": "identity of a particle, for joining tables",
     "blob/path": "the file of the image",
     "blob/idx": "its number in that file, from 0",
     "blob/psize_A": "Å per pixel",
-    "blob/shape": "pixels a side; other images than these are refused",
+    "blob/shape": "pixels per side; images of another size are refused",
     "blob/sign": "-1: particles are dark; the images are multiplied by it",
     "ctf/accel_kv": "kV",
     "ctf/cs_mm": "mm",
@@ -71,15 +71,15 @@ HONOURED: dict[str, str] = {
     "alignments3D/psize_A": "Å per pixel of the shifts",
 }
 REFUSED: dict[str, str] = {
-    "rlnCtfDataAreCtfCorrected": "1 (the CTF was corrected for), where the CTF is modelled",
-    "rlnIsFlip": "1 (the image is mirrored), where poses are used",
-    "rlnEvenZernike": "a phase of the CTF is turned by more than 20° in the box that is used",
+    "rlnCtfDataAreCtfCorrected": "1 (CTF-corrected images), if the CTF is modelled",
+    "rlnIsFlip": "1 (the image is mirrored), if poses are used",
+    "rlnEvenZernike": "a phase of the CTF changes by more than 20° in the box that is used",
     "rlnMagMat00": "the edge of the box that is used moves by more than half a pixel",
     "rlnMagMat01": "as rlnMagMat00",
     "rlnMagMat10": "as rlnMagMat00",
     "rlnMagMat11": "as rlnMagMat00",
     "ctf/anisomag": "as rlnMagMat00",
-    "ctf/shift_A": "a phase is turned by more than 20° in the box that is used",
+    "ctf/shift_A": "a phase changes by more than 20° in the box that is used",
     "ctf/tilt_A": "as ctf/shift_A",
     "ctf/trefoil_A": "as ctf/shift_A",
     "ctf/tetra_A": "as ctf/shift_A",
@@ -138,7 +138,7 @@ PREFIXES = (
     "rlnHelical",
     "rlnAutopick",
 )
-"""Columns that begin so are harmless, too (or this program's own)."""
+"""Columns with these prefixes are harmless too (or modpose's own)."""
 
 
 def status_of(column: str) -> str:
@@ -147,7 +147,7 @@ def status_of(column: str) -> str:
     Parameters
     ----------
     column
-        As in a table; a component of a vector (``field_0``) counts as its field.
+        A column name; a component of a vector (``field_0``) counts as its field.
     """
     field, _, number = column.rpartition("_")
     name = field if "/" in field and number.isdigit() else column
@@ -161,7 +161,7 @@ def status_of(column: str) -> str:
 
 
 def unknown_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns that are in no list."""
+    """Return the columns that are not in any list."""
     return [column for column in columns if status_of(column) == "unknown"]
 
 
@@ -172,7 +172,7 @@ def columns_in(particles: Particles) -> list[str]:
 
 
 def note_unknown(particles: Particles) -> None:
-    """Name the columns of a RELION or cryoSPARC table that are in no list, once."""
+    """Log once the unknown columns of a RELION or cryoSPARC table."""
     if particles.format not in ("star", "cs"):
         return
     unknown = unknown_columns(columns_in(particles))
@@ -185,9 +185,10 @@ def page() -> str:
     lines = [
         "# Columns of tables",
         "",
-        "What is done with each column of a RELION or cryoSPARC table of particles.  The table is",
-        "made from the code (`python -m modpose.data.tags`).  A column that is not listed is kept,",
-        "changes nothing, and is named once when the table is opened.",
+        "This page says how modpose treats each column of a RELION or cryoSPARC table of "
+        "particles.",
+        "It is made from the code (`python -m modpose.data.tags`).  A column that is not listed is",
+        "kept, changes nothing, and is reported once when the table is opened.",
         "",
         "## Honoured",
         "",
@@ -197,10 +198,11 @@ def page() -> str:
         "",
         "## Refused",
         "",
-        "These change what the pixels mean in a way that is not modelled.  They are accepted where",
-        "they say that there is nothing to do, or change next to nothing.",
+        "These change the meaning of the pixels in a way that is not modelled.  They are accepted "
+        "if",
+        "their value means no change, or if their effect is negligible.",
         "",
-        "| column | refused where |",
+        "| column | refused if |",
         "|---|---|",
         *(f"| `{name}` | {when} |" for name, when in REFUSED.items()),
         "",

@@ -1,4 +1,4 @@
-"""Tensors that PyTorch saved (``.pt``), read without running anything that the file says."""
+"""Tensors saved by PyTorch (``.pt``), read without executing anything."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def open_tensor(path: Path, array: str | None = None, kind: Kind = "auto") -> St
     path
         The file.
     array
-        Name of the tensor, where the file holds a dictionary.
-    kind
-        What the axes are.
+        Name of the tensor, if the file has a dictionary.
+            kind
+        Meaning of the axes.
 
     Raises
     ------
     InputError
-        Where the file holds anything but tensors.
+        If the file has anything but tensors.
     """
     import torch
 
     check_memory(path, 2 * regular_file(path).stat().st_size)
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged file, or one that would run code, fails in many ways
+    except Exception:  # a damaged file, or one that would execute code, fails in many ways
         raise InputError(
-            f"{path}: not readable as a file of tensors (it is damaged, or holds something else)"
+            f"{path}: not readable as a file of tensors (it is damaged, or has other content)"
         ) from None
     name = str(path)
     if isinstance(found, dict):

@@ -21,12 +21,12 @@ from modpose.files.reading import check_memory, regular_file
 SHORTEST_HEADER = 8
 """Bytes."""
 DENSEST = 10_000
-"""No compression gives more bytes of pixels for one byte of the file."""
+"""Largest number of bytes of pixels per byte of the file in any compression."""
 
 
 @dataclass(frozen=True)
 class _Series:
-    """The pages of one size and type that a file holds."""
+    """The pages of a file, with one size and type."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -38,7 +38,7 @@ class _Series:
 
 
 def open_tiff(path: Path, array: str | None = None, kind: Kind = "auto") -> Stack:
-    """Open a TIFF stack: read in place where it is not compressed, else page by page."""
+    """Open a TIFF stack: read in place if it is not compressed, else page by page."""
     name = str(path)
     size = regular_file(path).stat().st_size
     with _tiff(path) as tiff:
@@ -75,7 +75,7 @@ def open_tiff(path: Path, array: str | None = None, kind: Kind = "auto") -> Stac
     if series.pages != layout.n:  # one page holds several sections: unpack the whole
         pixels = decode(0, series.pages)
         if pixels.size != layout.n * int(np.prod(layout.item)):
-            raise InputError(f"{path}: not readable as TIFF (its pages do not make up the whole)")
+            raise InputError(f"{path}: not readable as TIFF (parts of its pages are missing)")
         return SlicedStack(
             lambda start, stop: pixels.reshape(layout.n, *layout.item)[start:stop],
             layout,
@@ -111,12 +111,12 @@ def _series(path: Path, tiff: Any) -> _Series:
 
 
 def _kind_of(path: Path, series: _Series) -> Kind:
-    """Say what the axes mean that an OME-TIFF names."""
+    """Return the meaning of an OME-TIFF's axes."""
     return ome_kind(path, series.axes, series.shape) if series.axes else "auto"
 
 
 def _pixel_size(tiff: Any) -> float | None:
-    """Read the pixel size that an OME-TIFF gives, angstrom; None where it gives none."""
+    """Read the pixel size of an OME-TIFF, angstrom; None without one."""
     if not tiff.is_ome:
         return None
     found = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", tiff.ome_metadata)
@@ -125,7 +125,7 @@ def _pixel_size(tiff: Any) -> float | None:
 
 
 def _unreadable(series: Any) -> str | None:
-    """Name the compression where it needs a package that is not there."""
+    """Name the compression if it needs a missing package."""
     page = series.keyframe
     if page.compression == 1:
         return None
@@ -138,10 +138,9 @@ def _unreadable(series: Any) -> str | None:
 
 @contextmanager
 def _tiff(path: Path) -> Iterator[Any]:
-    """Open a file with tifffile; whatever fails in it is one sentence.
+    """Open a file with tifffile; turn any of its errors into one sentence.
 
-    What tifffile finds wrong and reads around, it logs: pages that are lost, say.  That is refused
-    too.
+    tifffile only logs some errors, such as lost pages, and continues.  These are refused too.
     """
     import tifffile
 
@@ -153,13 +152,13 @@ def _tiff(path: Path) -> Iterator[Any]:
     except _DamageFound:
         reason = "its list of pages or tags is damaged"
         raise InputError(f"{path}: not readable as TIFF ({reason})") from None
-    except Exception:  # a damaged file makes tifffile fail in any way
+    except Exception:  # a damaged file can cause any error in tifffile
         raise InputError(f"{path}: not readable as TIFF (the file is damaged)") from None
 
 
 @contextmanager
 def _errors_raised() -> Iterator[None]:
-    """Let tifffile raise what it would log as an error, whatever the program does with logs."""
+    """Make tifffile raise what it would log as an error."""
     damage, log = _Damage(), logging.getLogger("tifffile")
     before = log.propagate, log.level, log.disabled, logging.root.manager.disable
     log.propagate, log.disabled = False, False
@@ -176,13 +175,13 @@ def _errors_raised() -> Iterator[None]:
 
 
 class _DamageFound(BaseException):
-    """Not an Exception, so that tifffile does not go on for minutes through what is left."""
+    """Not an Exception; otherwise tifffile would continue for minutes."""
 
 
 class _Damage(logging.Handler):
-    """Ends the reading where tifffile reports an error."""
+    """Stops reading when tifffile reports an error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Raise for an error; warnings are of what does not change pixels."""
+        """Raise for an error; warnings do not concern pixels."""
         if record.levelno >= logging.ERROR:
             raise _DamageFound

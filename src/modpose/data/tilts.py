@@ -1,4 +1,4 @@
-"""Tilts of tomograms, as RELION 4 and 5 list them, and the particles that each holds."""
+"""Tilts of tomograms in lists of RELION 4 and 5, for each particle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAMES, TOMOGRAM = "rlnTomoVisibleFrames", "rlnTomoName"
 
 
 def check_limits(tilt_range: Floats, where: str) -> None:
-    """Refuse tilt ranges (N, 2), degrees, that leave nothing measured or mean nothing."""
+    """Refuse tilt ranges (N, 2), degrees, that are impossible or measure nothing."""
     import torch
 
     from modpose.observe.wedge import check_tilt_range
@@ -26,9 +26,9 @@ def check_limits(tilt_range: Floats, where: str) -> None:
 
 
 def tilt_ranges(particles: Particles, tomograms: Path) -> Floats:
-    """Look up each particle's tomogram; its smallest and largest tilt, (N, 2) degrees.
+    """Return the smallest and largest tilt of each particle's tomogram, (N, 2) degrees.
 
-    Frames that rlnTomoVisibleFrames marks with 0 for a particle are left out for it.
+    Frames that rlnTomoVisibleFrames marks with 0 for a particle are left out.
     """
     tilts = tilts_of(tomograms)
     names = [str(name) for name in particles.column(TOMOGRAM)]

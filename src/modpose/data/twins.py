@@ -1,4 +1,4 @@
-"""Evil twins: what the encoder is shown in place of each image (``data.twin``)."""
+"""Evil twins: the encoder's input in place of each image (``data.twin``)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 class Twins:
-    """What the encoder is shown in place of each of ``n`` images (``data.twin``).
+    """The encoder's input in place of each of ``n`` images (``data.twin``).
 
     Attributes
     ----------
     partner
-        (N,) the image that stands for each, with ``permutation``: along one random cycle through
-        all of them, so that none stands for itself.
+        (N,) the twin of each image, with ``permutation``: the next image in one random cycle
+        through all of them, so that no image is its own twin.
     """
 
     def __init__(self, kind: str, n: int, seed: int) -> None:

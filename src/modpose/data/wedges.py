@@ -1,4 +1,4 @@
-"""Missing wedges of a user's volumes: what was measured of each one's Fourier transform."""
+"""Missing wedges of volumes: the measured part of each Fourier transform."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ CTF_IMAGE = "rlnCtfImage"
 
 
 class Wedges:
-    """Which Fourier coefficients of each volume were measured; made or read when asked for.
+    """Masks of the measured Fourier coefficients of each volume; made or read when needed.
 
     Attributes
     ----------
     n
-        How many volumes.
-    shape
-        (D, H, W) of the volumes that the masks are for.
-    tilt_range
-        (N, 2) degrees; None where the masks come as volumes.
+        Number of volumes.
+            shape
+        (D, H, W) of the volumes of the masks.
+            tilt_range
+        (N, 2) degrees; None if the masks are given as volumes.
     shared
         Whether all volumes have the same mask.
     transfers
-        Whether the masks are what the signal was multiplied by (the CTF, in ``rlnCtfImage``).
-    premultiplied
+        Whether the masks are factors on the signal (the CTF, in ``rlnCtfImage``).
+            premultiplied
         Whether the volumes are sums of images times their CTF, and the weights sums of CTF²
         (RELION 4 and later).
-    flipped
-        Whether phases of the volumes were flipped, so that the CTF counts by its size.
+            flipped
+        Whether phases of the volumes were flipped, so that the CTF is replaced by |CTF|.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Wedges:
         -------
         masks
             (B, D, H, W // 2 + 1), on the lattice of ``rfftn``: 0 where nothing was measured, else
-            1, or what the signal was multiplied by (``transfers``).
+            1, or the factor on the signal (``transfers``).
         """
         index = np.asarray(index, np.int64)
         if self.tilt_range is not None:
@@ -100,7 +100,7 @@ class Wedges:
         return self._made[kind]
 
     def gain(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what the noise of premultiplied volumes was multiplied by, in the stored box.
+        """Return the factor on the noise of premultiplied volumes, in the stored box.
 
         Returns
         -------
@@ -138,7 +138,7 @@ class Wedges:
         largest = np.abs(weights).max()
         if not largest > 0:  # NaN too
             where = self._weights.where(row)
-            raise InputError(f"{where}: this wedge mask hides everything, expected numbers not 0")
+            raise InputError(f"{where}: this wedge mask hides everything, expected numbers above 0")
         if self.premultiplied and weights.min() < 0:
             where = self._weights.where(row)
             raise InputError.of(where, "a sum of CTF^2", f"{weights.min():.4g}", "at least 0")
@@ -158,36 +158,36 @@ def open_wedges(
     pixel_size_factor: float = 1.0,
     datadir: Path | None = None,
 ) -> Wedges | None:
-    """Find out what was measured of each volume.
+    """Find the measured part of each volume.
 
     Parameters
     ----------
     source
         The volumes and their table.
     wedge
-        ``(smallest, largest)`` tilt for all, degrees; a mask for all, (D, D, D), or one a volume,
-        (N, D, D, D), as an array or a file (MRC, NPY, Zarr); a RELION list of tomograms (STAR),
-        whose tilts, less the frames that rlnTomoVisibleFrames leaves out, are looked up by
-        rlnTomoName.  Without it the table is asked: modposeTiltMin and modposeTiltMax, else the
-        files of rlnCtfImage, which hold the CTF, or sums of CTF² of volumes that RELION 4
-        multiplied by it.  Masks are centred (the origin at D // 2) or, of width D // 2 + 1,
-        in the order of an FFT; both are RELION's.
+        One of: ``(smallest, largest)`` tilt for all, degrees; one mask for all, (D, D, D), or one
+        per volume, (N, D, D, D), as an array or a file (MRC, NPY, Zarr); a RELION list of
+        tomograms (STAR), whose tilts are found by rlnTomoName, without the frames that
+        rlnTomoVisibleFrames leaves out.  By default the table is used: modposeTiltMin and
+        modposeTiltMax, else the files of rlnCtfImage (the CTF, or sums of CTF² for volumes that
+        RELION 4 multiplied by it).  Masks are centred (the origin at D // 2) or, with width D // 2
+        + 1, in FFT order; RELION uses both.
     shape
-        Of the volumes as the model sees them; those of the source by default.
-    pixel_size_factor
-        By how much voxels have grown on the way there (Fourier crop).
-    datadir
-        Where the files that a table names are looked for first; the source's own by default.
+        Shape of the volumes as the model sees them; that of the source by default.
+            pixel_size_factor
+        Factor by which voxels have grown (Fourier crop).
+            datadir
+        First folder in which the files of a table are searched; that of the source by default.
 
     Returns
     -------
     Wedges or None
-        None where nothing is known, which means that everything was measured.
+        None if nothing is known; everything then counts as measured.
 
     Raises
     ------
     InputError
-        Where the volumes are images, a mask does not fit them, or nothing was measured.
+        If the input is images, a mask does not fit, or nothing was measured.
     """
     if len(source.stack.shape) != 3:
         found = "x".join(map(str, source.stack.shape))
@@ -246,21 +246,22 @@ def _premultiplied(weights: Stack, particles: Particles) -> bool:
 def wedges_asked_for(
     source: Source, asked: str, shape: tuple[int, ...], pixel_size_factor: float
 ) -> Wedges:
-    """Find what was given with the source, else what ``model.wedge`` asks for.
+    """Return the wedges given with the source, else those of ``model.wedge``.
 
     That is ``auto``, ``LOW,HIGH`` or a file; see :func:`open_wedges`.
 
     Raises
     ------
     InputError
-        Where it cannot be had, also where ``auto`` finds nothing.
+        If they cannot be found, also if ``auto`` finds nothing.
     """
     wedge = _parsed(asked if source.wedge is None else source.wedge)
     found = open_wedges(source, wedge, shape=shape, pixel_size_factor=pixel_size_factor)
     if found is None:
         raise InputError(
-            f"{source.particles.name}: nothing tells of a missing wedge (modposeTiltMin and "
-            "modposeTiltMax, or rlnCtfImage), expected two tilts, as --wedge -60,60, or a file"
+            f"{source.particles.name}: it gives no missing wedge (modposeTiltMin and "
+            "modposeTiltMax, "
+            "or rlnCtfImage), expected two tilts, such as --wedge=-60,60, or a file"
         )
     return found
 
@@ -280,7 +281,7 @@ def _parsed(asked: Wedge) -> Wedge | None:
 
 
 def wedge_option(wedge: Wedge) -> str:
-    """Write as ``model.wedge`` what was given with a source; ``auto`` for masks in memory."""
+    """Return a source's wedge as a value of ``model.wedge``; ``auto`` for masks in memory."""
     if isinstance(wedge, tuple):
         return f"{wedge[0]:g},{wedge[1]:g}"
     if not isinstance(wedge, str | Path):
@@ -289,7 +290,7 @@ def wedge_option(wedge: Wedge) -> str:
 
 
 def follow_order(asked: str) -> bool:
-    """Whether ``model.wedge`` names masks, one a volume, in the order of the input."""
+    """Whether ``model.wedge`` names masks, one per volume, in the order of the input."""
     wedge = None if asked in ("off", "auto") else _parsed(asked)
     if not isinstance(wedge, Path) or wedge.suffix.lower() == ".star" or not wedge.exists():
         return False
@@ -297,7 +298,7 @@ def follow_order(asked: str) -> bool:
 
 
 def _of_selection(masks: Stack, source: Source) -> Stack:
-    """Take, of masks for the whole input, those of the volumes that are used."""
+    """Select the masks of the used volumes from those of the whole input."""
     if source.selection is None or masks.n == 1 or masks.n != source.all_particles.n:
         return masks
     return subset(masks, source.selection)
@@ -366,12 +367,12 @@ def _check_masks(weights: Stack, source: Source) -> None:
         )
     if weights.n not in (1, source.n):
         raise InputError.of(
-            weights.name, "the number of wedge masks", weights.n, f"1 or {source.n}, one a volume"
+            weights.name, "the number of wedge masks", weights.n, f"1 or {source.n}, one per volume"
         )
 
 
 def _whole(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn centred weights, or half of an FFT's, into the order of a whole FFT."""
+    """Convert centred weights, or half an FFT, to the order of a whole FFT."""
     if weights.shape[2] == weights.shape[1]:
         return np.fft.ifftshift(weights)
     import torch
@@ -384,7 +385,7 @@ def _whole(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 def _resampled(
     mask: NDArray[np.float32], shape: tuple[int, ...], factor: float
 ) -> NDArray[np.float32]:
-    """Read a whole mask at the nearest of its frequencies for volumes of another box."""
+    """Sample a whole mask at its nearest frequencies for volumes with another box."""
     index = []
     for axis, side in enumerate(shape):
         frequency = np.fft.fftfreq(side) / factor

@@ -1,4 +1,4 @@
-"""Packages that are not installed with modpose: loaded where a file needs them."""
+"""Optional packages: imported when a file needs them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def extra(module: str, name: str, needed_by: str | Path) -> Any:
     name
         The extra that installs it, as in ``modpose[name]``.
     needed_by
-        What cannot be done without it; a message begins with it.
+        The file or function that needs it; the message begins with it.
 
     Raises
     ------
     InputError
-        Where it is not installed; the sentence names the extra.
+        If it is not installed; the message names the extra.
     """
     try:
         return importlib.import_module(module)

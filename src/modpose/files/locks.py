@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder; readers are not held up."""
+"""Locks: one process at a time writes to a folder; readers do not wait."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
-"""Name of the file in the folder that the writer holds."""
+"""Name of the lock file in the folder."""
 UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-"""What a disk answers that knows no locks."""
+"""Errors of disks without file locks."""
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which must exist, for as long as the context lasts.
+    """Hold the lock of a folder, which must exist, within this context.
 
-    The operating system drops the lock of a process that dies.  On disks without such locks the
-    file names the process, and it counts for nothing once that process is gone.
+    The operating system releases the lock of a process that dies.  On disks without such locks the
+    file names the process, and is ignored after that process has ended.
 
     Raises
     ------
     InputError
-        Where another process holds the lock, or the folder cannot be written to.
+        If another process holds the lock, or the folder cannot be written to.
     """
     path = folder / LOCK
     try:
@@ -43,7 +43,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # by another process it is neither removed nor replaced meanwhile
+        with suppress(OSError):  # no other process removes or replaces it in the meantime
             path.unlink()
         os.close(handle)
 
@@ -62,11 +62,11 @@ def _locked(path: Path) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its last owner removed the file after we had opened it
+        os.close(handle)  # its last owner removed the file after this process had opened it
 
 
 def _system_lock(handle: int, path: Path) -> bool:
-    """Ask the operating system for the lock; False where it has none for this disk."""
+    """Ask the operating system for the lock; False if this disk has no locks."""
     if sys.platform == "win32":
         return False
     try:
@@ -83,8 +83,8 @@ def _system_lock(handle: int, path: Path) -> bool:
 def _named_lock(handle: int, path: Path) -> None:
     """Refuse a lock file that names a process which may be alive.
 
-    Two processes that find the lock free in the same moment could both take it.  So each writes
-    its name into the file and looks whether that is what stays.
+    Two processes that find the lock free at the same moment could both take it.  So each writes
+    its name into the file and checks that its name stays there.
     """
     owner = _owner(handle)
     here = owner.get("host") == socket.gethostname()
@@ -100,12 +100,12 @@ def _named_lock(handle: int, path: Path) -> None:
 
 
 def _is_same_process(pid: int, born: object) -> bool:
-    """Tell whether the process lives, and is the one that was born then (numbers are reused)."""
+    """Return whether the process is alive and started at that time (numbers are reused)."""
     return is_alive(pid) and (born is None or _born(pid) in (None, born))
 
 
 def _born(pid: int) -> str | None:
-    """Return when a process was started, in ticks of the system; None where that is not told."""
+    """Return when a process was started, in ticks of the system; None if unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

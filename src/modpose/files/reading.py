@@ -1,4 +1,4 @@
-"""What every reader asks before it reads: is it a file, and does what it holds fit into memory."""
+"""Checks before reading: is the path a file, and does its content fit into memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 from modpose.errors import InputError
 
 PIECE = 16 * 2**20
-"""Bytes that are unpacked at a time."""
+"""Bytes unpacked per step."""
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -23,15 +23,15 @@ KINDS = (
 
 
 def regular_file(path: Path) -> Path:
-    """Return ``path`` where it is a file that can be opened.
+    """Return ``path`` if it is a file that can be opened.
 
-    Every reader asks here first: opening a named pipe would wait for ever, and a device such as
+    Every reader calls this first: opening a named pipe would block, and a device such as
     /dev/zero never ends.
 
     Raises
     ------
     InputError
-        It is missing, not allowed, a folder, a pipe, a socket or a device.
+        If it is missing, not readable, a folder, a pipe, a socket or a device.
     """
     try:
         mode = path.stat().st_mode
@@ -53,7 +53,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file; a failure of the disk while it is read becomes an InputError too."""
+    """Open a regular file; disk errors while reading become an InputError too."""
     regular_file(path)
     try:
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that a new array may take."""
+    """Return the bytes of memory that a new array may use."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         known = dict(line.split(":", 1) for line in lines)
@@ -73,23 +73,21 @@ def free_memory() -> int:
 
 
 def check_memory(name: str | Path, size: int) -> None:
-    """Raise InputError where ``size`` bytes do not fit into the memory that is free."""
+    """Raise InputError if ``size`` bytes do not fit into the free memory."""
     if size < 2**28:
         return
     free = free_memory()
     if size > free:
         needed = f"{size / 2**30:,.0f} GiB" if size < 2**70 else "more than any"
         raise InputError(
-            f"{name}: holds more than fits: it needs {needed} of memory, "
-            f"{free / 2**30:.1f} GiB are free"
+            f"{name}: does not fit: it needs {needed} of memory, {free / 2**30:.1f} GiB are free"
         )
 
 
 def read_at_most(file: IO[bytes], size: int) -> bytes:
-    """Read up to ``size`` bytes of a compressed file, a piece at a time.
+    """Read up to ``size`` bytes of a compressed file, in steps.
 
-    A file of a few kilobytes can unpack to any length, so no more than what is asked for is ever
-    unpacked.
+    A file of a few kilobytes can unpack to any length, so only the requested bytes are unpacked.
     """
     pieces, left = [], size
     while left > 0:

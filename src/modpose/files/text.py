@@ -1,4 +1,4 @@
-"""Files of text, read whole: of bounded size, UTF-8, with or without a byte order mark."""
+"""Text files: of bounded size, UTF-8, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 from modpose.errors import InputError, shown
 
 LARGEST = 1 << 33
-"""Bytes of the largest text file that is read."""
+"""Largest text file that is read, bytes."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?")
 WHOLE = re.compile(r"[+-]?\d+")
 INT64 = 2**63
 
 
 def read_text(path: Path, kind: str, largest: int = LARGEST) -> str:
-    """Read a text file; lines end with a line feed, whatever they ended with.
+    """Read a text file; all line ends become line feeds.
 
     Parameters
     ----------
     path
         The file.
     kind
-        What it is read as, for the sentence where it is no such thing: ``STAR``, ``CSV``.
-    largest
-        Bytes that it may have.
+        Name of the format for the error message: ``STAR``, ``CSV``.
+            largest
+        Largest size, bytes.
 
     Raises
     ------
     InputError
-        Where it is no file, cannot be opened, is too large, or is not UTF-8 text.
+        If it is not a file, cannot be opened, is too large, or is not UTF-8 text.
     """
     return read_utf8(path, kind, largest).decode()
 
 
 def read_utf8(path: Path, kind: str, largest: int = LARGEST) -> bytes:
-    """Read a text file as the bytes of UTF-8; see :func:`read_text`."""
+    """Read a text file as UTF-8 bytes; see :func:`read_text`."""
     content = read_file(path, kind, largest).removeprefix(b"\xef\xbb\xbf")
     if not content.isascii():
         try:
@@ -54,7 +54,7 @@ def read_utf8(path: Path, kind: str, largest: int = LARGEST) -> bytes:
 def read_file(path: Path, kind: str, largest: int = LARGEST) -> bytes:
     """Read the bytes of a whole file; see :func:`read_text`."""
     try:
-        if not path.is_file():  # nor a FIFO, which would be waited for
+        if not path.is_file():  # nor a FIFO, which would block
             found = "it is a folder or a device" if path.exists() else "there is no such file"
             raise InputError(f"{path}: not readable as {kind} ({found})")
         size = path.stat().st_size
@@ -72,7 +72,7 @@ def read_file(path: Path, kind: str, largest: int = LARGEST) -> bytes:
 
 
 def whole_number(text: str) -> int | None:
-    """Read a whole number that 64 bits hold; None where the text is none."""
+    """Read a 64-bit whole number; None if the text is not one."""
     if WHOLE.fullmatch(text) is None or len(text) > 20 or not text.isascii():
         return None
     value = int(text)
@@ -80,7 +80,7 @@ def whole_number(text: str) -> int | None:
 
 
 def number(text: str) -> float | None:
-    """Read a finite decimal number; None where the text is none."""
+    """Read a finite decimal number; None if the text is not one."""
     if not text.isascii() or NUMBER.fullmatch(text) is None:
         return None
     value = float(text)
@@ -88,5 +88,5 @@ def number(text: str) -> float | None:
 
 
 def quoted_entry(path: Path, line: int, entry: str, expected: str) -> InputError:
-    """Build the sentence about one entry of a file of text."""
+    """Build the error message about one entry of a text file."""
     return InputError.of(path, f"line {line}", shown(entry), expected)

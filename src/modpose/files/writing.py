@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and refusing what must not be replaced; natural order."""
+"""Writing files completely or not at all; refusing to replace files; natural order."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 def check_outputs(
     files: Iterable[Path], overwrite: bool = False, inputs: Iterable[Path] = ()
 ) -> None:
-    """Refuse files that cannot be written; called before the work begins.
+    """Refuse files that cannot be written, before the work begins.
 
     Parameters
     ----------
     files
-        What will be written.
-    overwrite
-        Files that are there may be replaced.
-    inputs
+        Files to be written.
+            overwrite
+        Whether existing files may be replaced.
+            inputs
         Files and folders that are read; none of them may be replaced.
 
     Raises
     ------
     InputError
-        A file is there already, is an input, or is a folder; or its folder cannot be made.
+        If a file already exists, is an input, or is a folder; or if its folder cannot be made.
     """
     files = list(files)
     refuse_to_replace(files, overwrite)
@@ -60,21 +60,21 @@ def check_outputs(
 
 
 def refuse_to_replace(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise InputError where one of the files or folders is there and may not be replaced."""
+    """Raise InputError if one of the files or folders exists and may not be replaced."""
     there = None if overwrite else next((path for path in paths if os.path.lexists(path)), None)
     if there is not None:
-        raise InputError(f"{there}: is there already; --overwrite (overwrite=True) replaces it")
+        raise InputError(f"{there}: already exists; --overwrite (overwrite=True) replaces it")
 
 
 IMAGES = re.compile(r"\.(mrcs?|map|ccp4|rec|st|png|jpe?g|tiff?|bmp)$", re.IGNORECASE)
-"""Names of files that a folder of images would be read with."""
+"""Extensions of the files that are read from a folder of images."""
 
 
 def refuse_input_as_output(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise InputError where writing ``outputs`` would change ``inputs``.
+    """Raise InputError if writing ``outputs`` would change ``inputs``.
 
-    An output is an input where both are the same file, by whatever name or link; or where it is
-    an image in a folder that is read as a whole.
+    An output is an input if both are the same file (under any name or link), or if it is an image
+    in an input folder.
     """
     outputs = list(outputs)
     there = {_identity(path): path for path in outputs if path.exists()}
@@ -105,13 +105,13 @@ def _identity(path: Path) -> tuple[int, int]:
 def replace_atomically(
     path: Path, write: Callable[[BinaryIO], object], overwrite: bool = False
 ) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in its place.
+    """Let ``write`` fill a temporary file beside ``path``, then move it into place.
 
     Raises
     ------
     InputError
-        Where ``path`` is there already and ``overwrite`` is false, or cannot be written; nothing
-        half-written stays behind.
+        If ``path`` already exists and ``overwrite`` is false, or cannot be written; no
+        half-written file stays.
     """
     refuse_to_replace([path], overwrite)
     temporary = path.with_name(temporary_name(path.name))
@@ -130,10 +130,10 @@ def replace_atomically(
 
 
 class Staging:
-    """Files that are written beside their places, and moved there together at the end.
+    """Files that are written to hidden folders, and moved into place together at the end.
 
     Call it with the final path of a file; it returns the path to write to.  Files are moved in
-    the order of these calls, so ask last for the file by which a reader knows the set.
+    the order of these calls, so the last call should be for the file that readers open first.
     """
 
     def __init__(self) -> None:
@@ -152,11 +152,11 @@ class Staging:
 
     @property
     def newest(self) -> Path:
-        """The final path that was asked for last."""
+        """The final path of the last call."""
         return next(reversed(self._temporary), Path())
 
     def remove(self, path: Path) -> None:
-        """Remove a file of an earlier call at the end, where it is not replaced."""
+        """At the end, remove a file of an earlier command unless it is replaced."""
         self._obsolete.append(path.absolute())
 
     def _hidden_folder(self, folder: Path) -> Path:
@@ -173,7 +173,7 @@ class Staging:
         return hidden
 
     def commit(self) -> None:
-        """Move everything into place; where one move fails, undo those before."""
+        """Move everything into place; if one move fails, undo the earlier ones."""
         for temporary in self._temporary.values():
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -187,7 +187,7 @@ class Staging:
         moved: list[Path] = []
         obsolete = [path for path in self._obsolete if path not in self._temporary]
         try:
-            # The last file goes first: without it a set that is being replaced is not whole.
+            # The last file is moved away first: without it readers see that the set is incomplete.
             for path in [*reversed(self._temporary), *obsolete]:
                 if os.path.lexists(path):
                     backup = self._backup(path)
@@ -211,7 +211,7 @@ class Staging:
         return folder / path.name
 
     def close(self) -> None:
-        """Remove what is temporary, and folders that were made and hold nothing."""
+        """Remove temporary files, and new folders that stayed empty."""
         for hidden in self._folders.values():
             shutil.rmtree(hidden, ignore_errors=True)
         for folder in reversed(self._made):
@@ -221,7 +221,7 @@ class Staging:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Let other processes wait that would move files into a folder, where the disk knows locks."""
+    """Make other processes wait before they move files into a folder, if the disk has locks."""
     if sys.platform == "win32" or not folder.is_dir():
         yield
         return
@@ -236,7 +236,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def all_or_nothing() -> Iterator[Staging]:
-    """Write several files: all of them are in their places afterwards, or none is.
+    """Write several files: afterwards all of them are in place, or none.
 
     Examples
     --------
@@ -258,7 +258,7 @@ def all_or_nothing() -> Iterator[Staging]:
 
 
 def temporary_name(name: str) -> str:
-    """Name something temporary after its process, so that others know when it is of no use."""
+    """Name a temporary file after its process, so that others can see when it is obsolete."""
     return f".{name[:100]}.{os.getpid()}@{_host()}.part"
 
 
@@ -276,12 +276,12 @@ def remove_dead_leftovers(folder: Path) -> None:
 
 
 def holds_files(folder: Path) -> bool:
-    """Tell whether a folder holds anything but what processes left in hidden files."""
+    """Return whether a folder has other files than hidden leftovers of processes."""
     return any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
+    """Return whether a process of this machine is running."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""Weights that are held still for a while."""
+"""Weights without gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Let what is computed meanwhile ask for no gradient of the modules' weights."""
+    """Disable gradients of these modules' weights inside this context."""
     weights = [p for module in modules for p in module.parameters() if p.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)

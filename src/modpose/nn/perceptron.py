@@ -1,4 +1,4 @@
-"""The multi-layer perceptron that encoders and fields share."""
+"""The multi-layer perceptron of encoders and fields."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def perceptron(
 
 @torch.no_grad()
 def start_small(layer: nn.Linear, scale: float = 0.1) -> None:
-    """Shrink a last layer, so that training starts near its bias."""
+    """Scale down the weights of a last layer, so that training starts near its bias."""
     layer.weight.mul_(scale)
     layer.bias.zero_()

@@ -66,7 +66,7 @@ def export_run(
     Raises
     ------
     InputError
-        A format is unknown or does not apply to the data, or a file is there already.
+        A format is unknown or does not apply to the data, or a file already exists.
     """
     targets = _targets(out, formats, _came_as_cs(run))
     refuse_to_replace((path for paths in targets.values() for path in paths), overwrite)

@@ -49,7 +49,7 @@ def export_selection(
     Raises
     ------
     InputError
-        Nothing is left, the input had no such table, or ``out`` is an input or is there already.
+        Nothing is left, the input had no such table, or ``out`` is an input or already exists.
     """
     suffix = out.suffix.lower()
     if suffix not in (*FORMATS, *LISTS):

@@ -151,7 +151,7 @@ def write_volumes(
     Raises
     ------
     InputError
-        If the model draws pictures, or a file is there already.
+        If the model draws pictures, or a file already exists.
     """
     names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
     targets = [out / name for name in [*names, "content.csv", "strip.png"]]

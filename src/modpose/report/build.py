@@ -69,7 +69,7 @@ def build_report(
     run
         The run folder.
     overwrite
-        Replace a report that is there already.
+        Replace a report that already exists.
     quiet
         No progress bar.
     input, datadir

@@ -126,7 +126,7 @@ class Run:
         record
             What is to be remembered of the images.
         overwrite
-            Replace a run that is there already; files that are not of the run stay.
+            Replace a run that already exists; files that are not of the run stay.
         inputs
             Files and folders that are read, none of which may lie in the folder.
 
