@@ -244,7 +244,7 @@ def test_even_aberrations_are_refused_where_they_matter(caplog):
     small = source(white(), rlnEvenZernike="[0,0,0,0,5,0,0,0,0]")
     with caplog.at_level(logging.INFO):
         Dataset(small, DataConfig(), seed=0, ctf=True)
-    assert "rlnEvenZernike is left out" in caplog.text
+    assert "rlnEvenZernike is ignored" in caplog.text
     with pytest.raises(InputError, match=r"rlnEvenZernike is '\[1,x\]', expected numbers"):
         seen(source(white(), rlnEvenZernike="[1,x]"))
 

@@ -22,7 +22,6 @@ from modpose.data.locate import find_files
 from modpose.data.mrc import open_mrc
 from modpose.data.optics import PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
-from modpose.data.rotations import relion_rotation
 from modpose.data.source import Source, open_source
 from modpose.data.stack import RowsStack, Stack
 from modpose.data.star import columns_of, read_star
@@ -286,7 +285,11 @@ def _angles(particles: Particles, tags: tuple[str, ...]) -> Floats | None:
     if not any(particles.has(tag) for tag in tags):
         return None
     zero = np.zeros(particles.n)
-    return relion_rotation(*(particles.numbers(t) if particles.has(t) else zero for t in tags))
+    from scipy.spatial.transform import Rotation
+
+    angles = [particles.numbers(tag) if particles.has(tag) else zero for tag in tags]
+    turns = Rotation.from_euler("ZYZ", np.stack(angles, 1), degrees=True)
+    return np.asarray(turns.inv().as_matrix())
 
 
 def _positions(particles: Particles, series: list[Tomogram]) -> Floats:
