@@ -19,6 +19,7 @@ from modpose.data.optics import ctf_parameters
 from modpose.data.ranges import check_column
 from modpose.data.table_form import TableForm
 from modpose.errors import InputError, shorter
+from modpose.geometry.degrees import rotation_of_relion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,10 +233,7 @@ class Particles:
             self.note("no angle is larger than 6.3; the angles are read as degrees, not as radians")
         axes = "XYZ" if self._is_3d() else "XY"
         shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
-        from scipy.spatial.transform import Rotation
-
-        turns = Rotation.from_euler("ZYZ", np.stack(angles, 1), degrees=True)
-        return turns.inv().as_matrix(), shift
+        return rotation_of_relion(*angles), shift
 
     def _poses_cryosparc(self, pixel_size: float | None) -> tuple[Floats, Floats]:
         """Read alignments3D; shifts are in pixels of its own pixel size, if given."""

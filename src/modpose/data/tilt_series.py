@@ -28,6 +28,7 @@ from modpose.data.star import columns_of, read_star
 from modpose.data.tables import particles_of_star
 from modpose.data.tomograms import Tomogram, numbers_in, read_tomograms
 from modpose.errors import InputError
+from modpose.geometry.degrees import rotation_of_relion
 from modpose.observe.ctf_columns import CtfState
 
 if TYPE_CHECKING:
@@ -285,11 +286,7 @@ def _angles(particles: Particles, tags: tuple[str, ...]) -> Floats | None:
     if not any(particles.has(tag) for tag in tags):
         return None
     zero = np.zeros(particles.n)
-    from scipy.spatial.transform import Rotation
-
-    angles = [particles.numbers(tag) if particles.has(tag) else zero for tag in tags]
-    turns = Rotation.from_euler("ZYZ", np.stack(angles, 1), degrees=True)
-    return np.asarray(turns.inv().as_matrix())
+    return rotation_of_relion(*(particles.numbers(t) if particles.has(t) else zero for t in tags))
 
 
 def _positions(particles: Particles, series: list[Tomogram]) -> Floats:

@@ -16,13 +16,14 @@ from modpose.errors import InputError
 from modpose.observe.ctf import apply_ctf
 from modpose.observe.ctf_columns import CtfColumn
 from modpose.simulate import microscope
+from modpose.simulate.atoms import Atoms
 from modpose.simulate.blocks import Blocks
+from modpose.simulate.density import project_atoms
 from modpose.simulate.molecules import project
 from modpose.simulate.species import Species, built_in_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import draw_truth
 from modpose.simulate.tilt_settings import TiltSettings
-from modpose.simulate.views import Atoms, project_atoms
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
