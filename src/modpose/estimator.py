@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,48 +12,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.alarms.images import warn_before
 from modpose.config import Config, merge, parse_config
-from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.labels import read_labels
 from modpose.data.record import record_of
 from modpose.data.source import Source, Wedge, open_source
-from modpose.data.stack import Stack
 from modpose.errors import InputError
-from modpose.fit import describe_fit, start, train_model
-from modpose.infer.encode import encode_dataset, importance_bounds, table_hypotheses
-from modpose.infer.encoded import Encoded
-from modpose.infer.judge import judge_fit
-from modpose.infer.latents import latents_table
+from modpose.infer.trained import Floats, Images, TrainedModel
 from modpose.limits import (
-    MOST_COPIES,
     check_clusters,
     check_minutes,
-    check_seed,
-    check_whole,
 )
 from modpose.model.build import build_vae
-from modpose.model.settings import SearchSettings
-from modpose.model.vae import Vae
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.run import Run
-from modpose.run.alarm import Alarm, stored_alarms
-from modpose.run.pretrained import is_fitted_to
 from modpose.suggest import given_options, suggest
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
+from modpose.train.session import describe_fit, finish, start, train_model
 from modpose.train.training_set import open_dataset
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from modpose.affinity.known import KnownAffinity
     from modpose.affinity.matrix import Affinity
-    from modpose.data.record import Record
-    from modpose.distributions.normal import DiagonalNormal
-
-Floats = NDArray[np.float32]
-Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
 
 
-class PoseModel:
+class PoseModel(TrainedModel):
     """A model of images modulo pose, with the manners of a scikit-learn estimator.
 
     Parameters
@@ -96,14 +76,7 @@ class PoseModel:
         self.options = options
         self.max_minutes = max_minutes
         self.seed = seed
-        self.quiet = quiet
-        self._vae: Vae | None = None
-        self._config: Config | None = None
-        self._environment: dict[str, Any] = {}
-        self._metrics: list[dict[str, float]] = []
-        self._latents: pd.DataFrame | None = None
-        self._affinity: KnownAffinity | None = None
-        self._record: Record | None = None
+        super().__init__(quiet=quiet)
 
     @classmethod
     def from_recipe(
@@ -184,16 +157,12 @@ class PoseModel:
         self._config, self._vae, self._metrics = config, learner.vae, rows
         self._affinity = cast("KnownAffinity | None", dataset.affinity)
         self._record = record_of(dataset)
-        self._environment = describe_fit(dataset, config, known, clusters, self._record) | {
-            "stopped": learner.state.stopped,
-            "alarms": alarms,
-        }
-        encoded = self._encode(dataset)
-        found = self._environment["clusters"]
-        self._latents = latents_table(encoded, dataset, known, found, config.seed)
-        self._environment["alarms"] = judge_fit(
-            self._environment, dataset, rows, self._latents, self.vae, learner.state.stopped
+        described = describe_fit(dataset, config, known, clusters, self._record)
+        self._environment = described | {"alarms": alarms}
+        self._latents, ending = finish(
+            learner, dataset, config, self._environment, rows, quiet=self.quiet
         )
+        self._environment |= ending
         return self
 
     def _resolve(self, source: Source, seed: int) -> Config:
@@ -203,237 +172,6 @@ class PoseModel:
         if self.z_dim is not None:
             values = merge(values, {"model": {"z_dim": self.z_dim}})
         return parse_config(values | {"seed": seed}, f"recipe {self.recipe}")
-
-    # --- what a trained model knows -----------------------------------------------------------
-
-    @property
-    def vae(self) -> Vae:
-        """The network, in evaluation mode."""
-        if self._vae is None:
-            raise InputError("the model is not fitted yet: call fit, or load one")
-        return self._vae.eval()
-
-    @property
-    def config(self) -> Config:
-        """The complete configuration that the model was fitted with."""
-        if self._config is None:
-            raise InputError("the model is not fitted yet: call fit, or load one")
-        return self._config
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """Versions, seed, data, and how the fit ended."""
-        return self._environment
-
-    @property
-    def alarms(self) -> tuple[Alarm, ...]:
-        """What looked wrong about the images or the fit; empty where nothing did."""
-        return stored_alarms(self._environment)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.vae.coordinates.device
-
-    def metrics(self) -> pd.DataFrame:
-        """One row an epoch of the fit."""
-        import pandas as pd
-
-        return pd.DataFrame(self._metrics)
-
-    def latents(self) -> pd.DataFrame:
-        """Content and pose of the images that the model was fitted to."""
-        if self._latents is None:
-            raise InputError("the model is not fitted yet: call fit, or load one")
-        return self._latents
-
-    # --- inference ----------------------------------------------------------------------------
-
-    def dataset(self, x: Images) -> Dataset:
-        """Images prepared as those that the model was fitted to were."""
-        source = x if isinstance(x, Source) else open_source(x, kind=self.config.data.kind)
-        value_range = self._environment.get("value_range")
-        dataset = dataset_of(
-            source,
-            self.config,
-            held_out=False,
-            value_range=None if value_range is None else (value_range[0], value_range[1]),
-        )
-        found, expected = (dataset.channels, *dataset.shape), (self.vae.channels, *self.vae.shape)
-        if found != expected:
-            raise InputError.of(
-                source.stack.name, "the image (channels, rows, columns)", found, f"{expected}"
-            )
-        return dataset
-
-    def encode(
-        self,
-        x: Images,
-        search: bool | SearchSettings = False,
-        rows: NDArray[np.int64] | None = None,
-        copies: int = 1,
-    ) -> Encoded:
-        """Infer content and pose of each image.
-
-        Parameters
-        ----------
-        x
-            Images.
-        search
-            Search for the pose on a grid, by correlation with the model's own prediction, and
-            refine content and pose by gradient (content alone, where poses are given); True for
-            the default settings.  A model with a lookup table has no other way to images that it
-            was not fitted to.
-        rows
-            Which of the images to encode; None: all.  So a lookup table is asked about a part of
-            the images that it was fitted to, for it knows an image by its place in the stack.
-        copies
-            Read each image so many times, turned evenly round the circle, and so many times again
-            from the pose that most tell, and keep what most of these tell: twice so many times
-            slower, and objects that look much the same upside down are read the same way up more
-            often.  An odd number is best, 5 or 15.  Where an angle in the plane is inferred, with a
-            uniform prior unless the encoder is polar, and nothing is searched.
-
-        Raises
-        ------
-        InputError
-            Without search, if the model has a lookup table in place of an encoder; with search,
-            if the model infers no pose in two dimensions; with copies, if these may not be turned.
-        """
-        check_whole("--copies", "the number", copies, 1, MOST_COPIES)
-        table = self.config.model.encoder.kind == "table"
-        if table and not search:
-            raise InputError(
-                "the model has a lookup table in place of an encoder: it knows only the images "
-                "that it was fitted to (see latents); search finds the content and pose of others"
-            )
-        dataset = self.dataset(x)
-        if not search:
-            return self._encode(dataset, rows=rows, copies=copies)
-        thorough = search if isinstance(search, SearchSettings) else SearchSettings()
-        new = table and not self._fitted_to(dataset)
-        anew = table_hypotheses(self.vae) if new else None
-        return self._encode(dataset, thorough, anew, rows, copies)
-
-    def _fitted_to(self, dataset: Dataset) -> bool:
-        return is_fitted_to(self._environment, self._record, dataset)
-
-    def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
-        """Estimate the importance-weighted bound (Burda et al. 2016) of each image.
-
-        Parameters
-        ----------
-        x
-            Images.
-        samples
-            Importance samples an image; with 1 it is the single-sample ELBO.
-        seed
-            Seed of the samples.
-
-        Returns
-        -------
-        NDArray
-            (N,) nats, on average between the ELBO and the log-likelihood.
-        """
-        check_whole("importance_bound", "samples", samples, 1, 1_000_000)
-        check_seed("importance_bound", seed)
-        dataset = self.dataset(x)
-        return importance_bounds(
-            self.vae,
-            dataset,
-            samples,
-            device=self.device,
-            seed=seed,
-            quiet=self.quiet,
-            fitted=self._fitted_to(dataset),
-        )
-
-    def decode(self, z: ArrayLike, pose_channel: ArrayLike | None = None) -> Floats:
-        """Draw the objects upright and centred, without noise.
-
-        Parameters
-        ----------
-        z
-            (N, z_dim) content.
-        pose_channel
-            (N, p) or (p,) what the field sees beside it, where the model has a pose channel; None
-            takes the mean over the images that it was fitted to.
-
-        Returns
-        -------
-        NDArray
-            (N, H, W), (N, H, W, 3) or (N, D, H, W), in the units of the prepared images; from a
-            model of projections, volumes whose sums along z are such images.
-        """
-        content = torch.as_tensor(np.array(z, dtype=np.float32), device=self.device)
-        if content.dim() != 2 or content.shape[1] != self.config.model.z_dim:
-            raise InputError.of(
-                "decode", "the shape of z", tuple(content.shape), f"(N, {self.config.model.z_dim})"
-            )
-        channel = self._channel(pose_channel, len(content))
-        few = self.vae.imaging.whole_batch(self.vae)
-        with torch.no_grad():
-            parts = []
-            for i in range(0, len(content), few):
-                beside = None if channel is None else channel[i : i + few]
-                parts.append(self.vae.decode(content[i : i + few], beside))
-            return self._pictures(parts)
-
-    def _channel(self, given: ArrayLike | None, count: int) -> torch.Tensor | None:
-        """(N, p) pose channel to decode with; None where the model has none."""
-        width = self.config.model.pose_channel
-        if given is None and width:
-            table = self.latents()
-            given = table[[f"pose_{k}" for k in range(width)]].mean().to_numpy(np.float32)
-        if given is None:
-            return None
-        values = np.array(given, dtype=np.float32)
-        if values.shape not in ((width,), (count, width)) or not width:
-            expected = f"({count}, {width})" if width else "none: the model has no pose channel"
-            raise InputError.of("decode", "the shape of pose_channel", values.shape, expected)
-        return torch.as_tensor(values, device=self.device).expand(count, width)
-
-    def reconstruct(self, x: Images) -> Floats:
-        """Draw what the model believes is under the noise, in each image's own pose."""
-        dataset = self.dataset(x)
-        batches = dataset.batches(np.arange(dataset.n), self.vae.whole_batch)
-        fitted = self._fitted_to(dataset)
-        ready = (replace(batch.to(self.device), fitted=fitted) for batch in batches)
-        return self._pictures([self.vae.reconstruct(batch) for batch in ready])
-
-    def sample(self, n: int, seed: int = 0) -> Floats:
-        """Draw ``n`` upright objects with content from the prior N(0, I)."""
-        check_whole("sample", "the number of objects", n, 1, 1_000_000)
-        check_seed("sample", seed)
-        z = np.random.default_rng(seed).standard_normal((n, self.config.model.z_dim))
-        return self.decode(z)
-
-    def _pictures(self, parts: list[torch.Tensor]) -> Floats:
-        """Join parts (B, *shape, C); one channel is none."""
-        pictures = torch.cat([part.cpu() for part in parts])
-        drawn: Floats = (pictures[..., 0] if pictures.shape[-1] == 1 else pictures).numpy()
-        return drawn
-
-    def _encode(
-        self,
-        dataset: Dataset,
-        search: SearchSettings | None = None,
-        hypotheses: DiagonalNormal | None = None,
-        rows: NDArray[np.int64] | None = None,
-        copies: int = 1,
-    ) -> Encoded:
-        return encode_dataset(
-            self.vae,
-            dataset,
-            device=self.device,
-            seed=self.config.seed,
-            quiet=self.quiet,
-            search=search,
-            hypotheses=hypotheses,
-            rows=rows,
-            copies=copies,
-            fitted=self._fitted_to(dataset),
-        )
 
     # --- scikit-learn's manners ---------------------------------------------------------------
 

@@ -23,7 +23,6 @@ from modpose.data.record import record_of
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
-from modpose.fit import describe_fit
 from modpose.geometry.rotations import relion_of_rotation
 from modpose.model.build import build_vae
 from modpose.options import resolve
@@ -32,6 +31,7 @@ from modpose.outputs.selected import export_selection
 from modpose.recipes import recipe_config
 from modpose.run import Run
 from modpose.train.checkpoint import save_weights
+from modpose.train.session import describe_fit
 
 PIXEL_SIZE = 1.7
 N = 60

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 import modpose.fit
+import modpose.train.session
 from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
 from modpose.cli import main
 from modpose.config import Config, merge, parse_config
@@ -199,7 +200,7 @@ def test_a_run_that_is_to_be_replaced_survives_what_goes_wrong(
     assert contents(run) == before and not (run / NEW).exists()
     for error in (KeyboardInterrupt(), MemoryError()):
         with monkeypatch.context() as patch:
-            patch.setattr(modpose.fit, "save_checkpoint", stop_after(2, error))
+            patch.setattr(modpose.train.session, "save_checkpoint", stop_after(2, error))
             with pytest.raises(type(error)):
                 fit(tiny(seed=5))
         assert contents(run) == before
@@ -285,7 +286,7 @@ def test_a_finished_run_stays_whole_while_it_is_trained_for_longer(
 ) -> None:
     before = contents(run)
     with monkeypatch.context() as patch:
-        patch.setattr(modpose.fit, "save_checkpoint", stop_after(5, KeyboardInterrupt()))
+        patch.setattr(modpose.train.session, "save_checkpoint", stop_after(5, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             resume_run(run, epochs=6, quiet=True)
     assert contents(run) == before
@@ -326,7 +327,7 @@ def test_a_run_that_was_killed_after_it_stopped_early_does_not_go_on_training(
     monkeypatch.setattr("modpose.train.loop._validate", lambda *_: {"val_elbo": next(values)})
     config = tiny(train={"epochs": 50, "stop_epochs": 2, "delay_z_steps": 0})
     with monkeypatch.context() as patch:
-        patch.setattr(modpose.fit, "encode_dataset", interrupt)
+        patch.setattr(modpose.train.session, "encode_dataset", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit_run(open_source(stack), config, tmp_path / "run", quiet=True)
     resumed = resume_run(tmp_path / "run", quiet=True)
@@ -452,7 +453,7 @@ def test_sigterm_and_sighup_are_answered_like_ctrl_c(
         os.kill(os.getpid(), number)
 
     before, out = signal.getsignal(number), tmp_path / "run"
-    monkeypatch.setattr(modpose.fit, "save_checkpoint", signalled)
+    monkeypatch.setattr(modpose.train.session, "save_checkpoint", signalled)
     with pytest.raises(SystemExit) as end:
         main(["fit", str(stack), "-o", str(out), *SLOW])
     err = capsys.readouterr().err

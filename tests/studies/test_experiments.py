@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import modpose.fit
+import modpose.train.session
 from modpose.config import merge, parse_config
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import open_source
@@ -207,17 +207,17 @@ def test_an_interrupted_fit_goes_on_to_the_same_numbers(
 ) -> None:
     fit = small_fit(sample)
     whole = study.carry_out(fit, tmp_path / "a")
-    save = modpose.fit.save_checkpoint
+    save = modpose.train.session.save_checkpoint
 
     def interrupt(folder: Path, epoch: int, *rest: Any, **named: Any) -> None:
         save(folder, epoch, *rest, **named)
         if epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(modpose.fit, "save_checkpoint", interrupt)
+    monkeypatch.setattr(modpose.train.session, "save_checkpoint", interrupt)
     with pytest.raises(KeyboardInterrupt):
         study.carry_out(fit, tmp_path / "b")
-    monkeypatch.setattr(modpose.fit, "save_checkpoint", save)
+    monkeypatch.setattr(modpose.train.session, "save_checkpoint", save)
     assert not Run.open(tmp_path / "b" / "fit").finished
     resumed = study.carry_out(fit, tmp_path / "b")
     for name, tensor in weights(whole).items():

@@ -118,7 +118,7 @@ def test_resuming_gives_the_numbers_of_an_uninterrupted_run(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("modpose.fit.save_checkpoint", interrupt)
+        patch.setattr("modpose.train.session.save_checkpoint", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit_tiny(stack, tmp_path / "part", **options)
     part = Run.open(tmp_path / "part")

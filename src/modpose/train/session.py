@@ -1,0 +1,239 @@
+"""Training without a folder: start, train, finish, and what is recorded of it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modpose.config import Config, TableEncoderConfig
+from modpose.data.dataset import Dataset
+from modpose.data.record import Record, described
+from modpose.errors import TrainingError
+from modpose.infer.encode import encode_dataset
+from modpose.infer.judge import judge_fit
+from modpose.infer.latents import latents_table, savable_labels
+from modpose.model.build import build_vae
+from modpose.model.encoders.table import TableEncoder
+from modpose.model.terms.affinity import AffinityTerm
+from modpose.model.vae import Vae
+from modpose.progress import Progress
+from modpose.run import Run
+from modpose.run.pretrained import content_of
+from modpose.train.checkpoint import read_weights, save_checkpoint
+from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
+from modpose.train.starts import prepare
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.affinity.known import KnownAffinity
+
+RESTART_STRIDE = 7919
+"""What separates the seeds of restarts, so that seeds 0, 1, 2... share none."""
+
+
+def start(
+    dataset: Dataset, config: Config, *, max_minutes: float | None, quiet: bool = False
+) -> tuple[Learner, list[dict[str, float]]]:
+    """Make a learner; of several restarts, the one with the best validation ELBO.
+
+    Returns
+    -------
+    tuple
+        The learner, and the metrics of the epochs that it has behind it.
+    """
+    train = config.train
+    if train.restarts == 1:
+        return _new(dataset, config, quiet), []
+    starts: list[tuple[Learner, list[dict[str, float]]]] = []
+    images = train.restarts * train.restart_epochs * len(dataset.train)
+    with cpu_threads(train.threads), Progress("restarts", images, quiet=quiet) as progress:
+        for k in range(train.restarts):
+            seeded = config.model_copy(update={"seed": config.seed + RESTART_STRIDE * k})
+            learner = _new(dataset, seeded, quiet=True)
+            rows: list[dict[str, float]] = []
+            run_epochs(
+                learner,
+                dataset,
+                seeded,
+                epochs=train.restart_epochs,
+                max_minutes=None if max_minutes is None else 0.5 * max_minutes / train.restarts,
+                progress=progress,
+                record=rows.append,
+            )
+            starts.append((learner, [row | {"start": k} for row in rows]))
+    best, rows = max(starts, key=lambda pair: pair[1][-1].get("val_elbo", pair[1][-1]["elbo"]))
+    best.state.seconds = sum(learner.state.seconds for learner, _ in starts)
+    best.state.stopped = ""
+    return best, rows
+
+
+def train_model(
+    learner: Learner,
+    dataset: Dataset,
+    config: Config,
+    *,
+    run: Run | None,
+    rows: list[dict[str, float]],
+    max_minutes: float | None,
+    quiet: bool,
+) -> None:
+    """Train to the end; leaves the weights of the best validation ELBO in the learner."""
+    best_weights: dict[str, torch.Tensor] = {}
+
+    def record(metrics: dict[str, float]) -> None:
+        rows.append(metrics)
+        is_best = learner.state.best_epoch == learner.state.epoch
+        if run is not None:
+            run.write_metrics(rows)
+            save_checkpoint(
+                run.path / "checkpoints",
+                learner.state.epoch,
+                learner.vae.state_dict(),
+                learner.training_state(),
+                best=is_best,
+            )
+        elif is_best:
+            best_weights.update(copy.deepcopy(learner.vae.state_dict()))
+
+    images = (config.train.epochs - learner.state.epoch) * len(dataset.train)
+    seconds = None if max_minutes is None else 60 * max_minutes
+    try:
+        with (
+            cpu_threads(config.train.threads),
+            Progress("fit", images, seconds=seconds, quiet=quiet) as progress,
+        ):
+            run_epochs(
+                learner,
+                dataset,
+                config,
+                epochs=config.train.epochs,
+                max_minutes=max_minutes,
+                progress=progress,
+                record=record,
+            )
+    except TrainingError as error:
+        kept = "" if run is None else f"; the last good checkpoint is in {run.path}/checkpoints"
+        raise TrainingError(f"{error}{kept}") from None
+    if run is not None and (run.path / "checkpoints" / "best.safetensors").is_file():
+        best_weights = read_weights(run.path / "checkpoints" / "best.safetensors")
+    if best_weights:
+        learner.vae.load_state_dict(best_weights)
+
+
+def finish(
+    learner: Learner,
+    dataset: Dataset,
+    config: Config,
+    environment: dict[str, Any],
+    rows: list[dict[str, float]],
+    *,
+    quiet: bool,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Infer what the trained model says of its images, and judge it.
+
+    Parameters
+    ----------
+    learner
+        At the end of training.
+    dataset, config
+        What it was trained on, and how.
+    environment
+        As :func:`describe_fit` makes it, with the ``alarms`` of before training.
+    rows
+        Metrics, one row an epoch.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    tuple
+        The table of latents, and what ``environment.json`` says of the end.
+    """
+    device, stopped = learner.placement.device, learner.state.stopped
+    encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
+    labels = None if environment["labels"] is None else np.asarray(environment["labels"])
+    table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed)
+    return table, {
+        "finished": _now(),
+        "stopped": stopped,
+        "device": str(device),
+        "training_seconds": learner.state.seconds,
+        "best_epoch": learner.state.best_epoch,
+        "alarms": judge_fit(environment, dataset, rows, table, learner.vae, stopped),
+    }
+
+
+def describe_fit(
+    dataset: Dataset,
+    config: Config,
+    labels: NDArray[Any] | None,
+    clusters: int | None,
+    record: Record,
+) -> dict[str, Any]:
+    """Collect what ``environment.json`` says of a fit: versions, seed, data."""
+    source = dataset.source
+    return {
+        "modpose": version("modpose"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "threads": config.train.threads,
+        "seed": config.seed,
+        "input": None if source.path is None else os.fspath(source.path.absolute()),
+        **described(record, source),
+        "n": dataset.n,
+        "shape": list(dataset.shape),
+        "channels": dataset.channels,
+        "pixel_size": dataset.pixel_size,
+        "value_range": dataset.value_range,
+        "labels": None if labels is None else savable_labels(labels),
+        "clusters": clusters or _classes_searched(config),
+        "started": _now(),
+    }
+
+
+def _classes_searched(config: Config) -> int | None:
+    """How many classes were told apart before training, which content then shows."""
+    start = config.train.start
+    return start.classes if start is not None and start.classes > 1 else None
+
+
+def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
+    """Make a learner; what its start takes counts as training time."""
+    began = time.perf_counter()
+    vae = build(dataset, config)
+    with cpu_threads(config.train.threads):
+        prepare(vae, dataset, config, quiet)
+    learner = set_up(vae, config)
+    learner.state.seconds = time.perf_counter() - began
+    return learner
+
+
+def build(dataset: Dataset, config: Config) -> Vae:
+    """Make the model of a data set, with what is known of it."""
+    known = cast("KnownAffinity | None", dataset.affinity)
+    train = config.train
+    term = None if known is None else AffinityTerm(known, train.affinity, train.gamma)
+    vae = build_vae(
+        config, shape=dataset.shape, channels=dataset.channels, n_images=dataset.n, affinity=term
+    )
+    encoder = config.model.encoder
+    if isinstance(encoder, TableEncoderConfig) and encoder.init == "pretrained":
+        assert isinstance(vae.encoder, TableEncoder)
+        vae.encoder.set_content(*content_of(encoder.run, dataset.source, config))
+    return vae
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
