@@ -153,7 +153,7 @@ def test_an_interrupted_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (out / "particles_00000.mrcs").stat().st_mtime_ns == first
     for name in ("particles.star", *(f"particles_0000{k}.mrcs" for k in range(3))):
         assert (out / name).read_bytes() == (whole.parent / name).read_bytes()
-    with pytest.raises(InputError, match=r"particles\.star: is there already"):
+    with pytest.raises(InputError, match=r"particles\.star: already exists"):
         prepare(source, out, how, shard=3)
     prepare(source, out, Preparation(box=16), shard=100, overwrite=True)
     assert sorted(path.name for path in out.glob("*.mrcs")) == ["particles_00000.mrcs"]

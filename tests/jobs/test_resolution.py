@@ -118,7 +118,7 @@ def test_curves_as_table_xml_and_star(tmp_path: Path) -> None:
         star["rlnFourierShellCorrelationCorrected"][1:], found.curve.correlation, atol=1e-6
     )
     np.testing.assert_allclose(star["rlnAngstromResolution"][1], BOX * 1.5)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_resolution(found, tmp_path / "fsc.xml")
     unknown = resolution(a, b)
     with pytest.raises(InputError, match="pixel size of the maps is not known"):

@@ -13,6 +13,7 @@ from torch import Tensor
 from modpose.backprojection.slices import SliceSums
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
+from modpose.data.identity import particles_of_rows
 from modpose.data.source import Source
 from modpose.errors import InputError
 from modpose.fourier.fsc import FscCurve, fsc
@@ -167,14 +168,18 @@ def check_projections(dataset: Dataset) -> None:
 
 
 def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Say which half, 0 or 1, each of the images at ``rows`` belongs to."""
+    """Say which half, 0 or 1, each of the images at ``rows`` belongs to.
+
+    Rows of one image, as a set expanded by symmetry has them, belong to one half.
+    """
     particles = dataset.source.particles
     if particles.has("rlnRandomSubset"):
         subset = np.asarray(particles.column("rlnRandomSubset"))[rows]
         half = np.asarray(subset == 2, np.int64)
         if min(half.sum(), len(half) - half.sum()) >= max(2, len(half) // 10):
             return half
-    return np.arange(len(rows)) % 2
+    particle = np.unique(particles_of_rows(particles)[rows], return_inverse=True)[1]
+    return np.asarray(particle.reshape(-1) % 2, np.int64)
 
 
 def without_background(images: Tensor, window: Tensor) -> Tensor:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, app
+from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import check_whole
@@ -16,11 +16,53 @@ from modpose.limits import check_whole
 with lazily():
     from modpose.backprojection import files as map_files
     from modpose.data import source as sources
+    from modpose.data import table_files
     from modpose.files import writing
     from modpose.fourier import fsc as curves
-    from modpose.jobs import curve_files, prepare, resolution
+    from modpose.jobs import (
+        curve_files,
+        duplicates,
+        hand,
+        positions,
+        prepare,
+        resolution,
+        symmetry,
+        unbin,
+    )
+
+if TYPE_CHECKING:
+    from modpose.data.particles import Particles
 
 MOST_CONES = 1000
+
+Table = Annotated[Path, typer.Argument(metavar="TABLE", help="particles.star or .cs.")]
+TableOut = Annotated[
+    Path,
+    typer.Option("-o", "--out", metavar="TABLE", help="The new table, .star or .cs as it came."),
+]
+By = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Larger is better; -COLUMN: smaller is better."),
+]
+MicrographPixel = Annotated[
+    float | None, typer.Option(help="Å a pixel of coordinates, where TABLE does not say.")
+]
+
+
+def _open(table: Path, out: Path, overwrite: bool, *others: Path) -> Particles:
+    """Read a table, once it is known that ``out`` can be written as it came."""
+    particles = positions.open_table(table)
+    table_files.check_format(out, particles)
+    writing.check_outputs(table_files.files_of_table(out), overwrite, [table, *others])
+    return particles
+
+
+def _write(particles: Particles, source: Path, out: Path, done: str) -> None:
+    with writing.all_or_nothing() as place:
+        table_files.write_table(particles, out, place)
+    if out.absolute().parent != source.absolute().parent:
+        typer.echo(f"image paths in {out} start where those of {source} do", err=True)
+    typer.echo(f"{done}; wrote {out}")
 
 
 @app.command("fsc")
@@ -151,3 +193,117 @@ def preprocess(
     )
     table = prepare.prepare(opened, out, wanted, shard=shard, overwrite=overwrite)
     typer.echo(f"wrote {opened.n} images to {table}")
+
+
+@app.command("duplicates")
+def duplicates_verb(
+    table: Table,
+    out: TableOut,
+    distance: Annotated[float, typer.Option(help="Å: of two closer ones the better is kept.")],
+    by: By = None,
+    micrograph_pixel_size: MicrographPixel = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Keep one of particles that are closer than a distance in a micrograph or tomogram.
+
+    Shifts count.  Copies of one image, of a set expanded by symmetry, are kept or dropped together.
+
+    \b
+    modpose duplicates particles.star -o once.star --distance 60
+    modpose duplicates picks.star -o once.star --distance 60 --by rlnAutopickFigureOfMerit
+    """
+    particles = _open(table, out, overwrite)
+    keep = duplicates.without_duplicates(
+        particles, distance, by=by, micrograph_pixel_size=micrograph_pixel_size
+    )
+    done = f"kept {int(keep.sum())} of {len(keep)} rows"
+    _write(particles.subset(keep.nonzero()[0]), table, out, done)
+
+
+@app.command()
+def recentre(
+    table: Table,
+    out: TableOut,
+    micrograph_pixel_size: MicrographPixel = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put shifts into the coordinates: a table for another extraction.
+
+    Names of images are left out, since these are no longer the images of the table.
+
+    \b
+    modpose recentre refined_bin4.star -o extract_bin1.star
+    """
+    particles = _open(table, out, overwrite)
+    moved = positions.recentred(particles, micrograph_pixel_size)
+    _write(moved, table, out, f"re-centred {particles.n} particles")
+
+
+@app.command("unbin")
+def unbin_verb(
+    table: Annotated[Path, typer.Argument(metavar="POSES", help="Table with poses, .star or .cs.")],
+    onto: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Table of the images that are to have them.")
+    ],
+    out: TableOut,
+    partial: Partial = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Put poses found on binned images into the table of the images as recorded.
+
+    Rows are joined by what identifies them; shifts are converted to the other pixels.
+
+    \b
+    modpose unbin refined_bin4.star particles_bin1.star -o refined_bin1.star
+    """
+    target = _open(onto, out, overwrite, table)
+    made = unbin.unbinned(positions.open_table(table), target, partial=partial)
+    _write(made, onto, out, f"{made.n} of {target.n} images have poses")
+
+
+@app.command()
+def expand(
+    table: Table,
+    out: TableOut,
+    group: Annotated[str, typer.Option("--symmetry", help="Point group: C4, D7, T, O, I.")],
+    seed: Annotated[int, typer.Option(help="Of the new uids of a .cs.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Repeat each particle for each element of a point group; half sets stay with the particle.
+
+    \b
+    modpose expand refined.star -o expanded.star --symmetry D2
+    """
+    particles = _open(table, out, overwrite)
+    made = symmetry.expanded(particles, group, seed=seed)
+    _write(made, table, out, f"{particles.n} particles became {made.n} rows")
+
+
+@app.command()
+def join(table: Table, out: TableOut, by: By = None, overwrite: Overwrite = False) -> None:
+    """Keep one row of each particle of an expanded set: the first, or the best.
+
+    \b
+    modpose join selected.star -o particles.star --by rlnMaxValueProbDistribution
+    """
+    particles = _open(table, out, overwrite)
+    made = symmetry.joined(particles, by)
+    _write(made, table, out, f"{particles.n} rows became {made.n} particles")
+
+
+@app.command("hand")
+def hand_verb(
+    sources_given: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Maps (.mrc) and tables with poses (.star, .cs)."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Flip the hand of maps and of the poses that belong to them; content stays.
+
+    \b
+    modpose hand map.mrc half1.mrc half2.mrc particles.star -o flipped
+    """
+    for path in hand.flip_hand(sources_given, out, overwrite=overwrite):
+        typer.echo(f"wrote {path}")

@@ -85,6 +85,21 @@ def identities_of(particles: Particles) -> tuple[RowIdentity, ...]:
     return tuple(identity for identity in found if identity is not None)
 
 
+EXPANDED = "sym_expand/src_uid"
+"""Field of cryoSPARC: the uid of the particle that a row is a copy of."""
+
+
+def particles_of_rows(particles: Particles) -> Ints:
+    """Number the particle of each row, (N,), in the order of their first rows.
+
+    Rows of one image are copies of one particle, as a set expanded by symmetry has them.
+    """
+    if particles.has(EXPANDED):
+        return _codes(particles.column(EXPANDED))[0]
+    found = identities_of(particles)
+    return _codes(found[0].key)[0] if found else np.arange(particles.n)
+
+
 def common_identity(
     wanted: Sequence[RowIdentity], offered: Sequence[RowIdentity]
 ) -> tuple[RowIdentity, RowIdentity] | None:

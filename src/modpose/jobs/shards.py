@@ -15,7 +15,7 @@ from modpose.data.mrc import HEADER_BYTES, write_mrcs_parts
 from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
 from modpose.errors import InputError
-from modpose.files.writing import replace_atomically
+from modpose.files.writing import refuse_to_replace, replace_atomically
 from modpose.progress import Progress
 
 Images = NDArray[np.float32]
@@ -76,9 +76,8 @@ def begin(
     about = json.loads(json.dumps(about))
     path = shards.folder / SETTINGS
     there = _read(path) if path.is_file() else None
+    refuse_to_replace([table], overwrite)
     if not overwrite:
-        if table.exists():
-            raise InputError(f"{table}: is there already; --overwrite (overwrite=True) replaces it")
         if there is not None and there != about:
             changed = next(key for key in {**about, **there} if about.get(key) != there.get(key))
             raise InputError(

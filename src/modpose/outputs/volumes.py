@@ -18,6 +18,7 @@ from modpose.estimator import PoseModel
 from modpose.evaluate.drawing import check_draws_volumes
 from modpose.files.text import number, read_text
 from modpose.files.writing import all_or_nothing, check_outputs
+from modpose.jobs.hand import mirrored
 from modpose.limits import MOST_STEPS, check_whole
 from modpose.plot.figures import volume_strip
 from modpose.plot.grids import principal_axes
@@ -180,12 +181,6 @@ def _drawn(run: Run, stops: Stops, quiet: bool) -> Iterator[Volume]:
         for z in stops.z:
             yield model.decode(z[None])[0]
             progress.advance(1, 0.0)
-
-
-def mirrored(volume: Volume) -> Volume:
-    """Mirror a volume (D, H, W) along z, its centre n // 2 staying where it is."""
-    flipped: Volume = volume[::-1]
-    return flipped if len(volume) % 2 else np.roll(flipped, 1, axis=0)
 
 
 def strip(volumes: Volume, names: list[str]) -> bytes:

@@ -1,0 +1,227 @@
+"""Where particles are in their micrograph or tomogram, and tables for another extraction.
+
+The centre of a particle is its coordinate minus its origin (RELION), or plus the shift that our
+poses have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from modpose.data.cryosparc import read_cs
+from modpose.data.particles import Particles
+from modpose.data.star import read_star
+from modpose.data.table_files import FORMATS
+from modpose.data.table_form import star_version
+from modpose.data.tables import particles_of_star
+from modpose.errors import InputError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+PLACES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
+FRACTIONS = ("location/center_x_frac", "location/center_y_frac")
+EXTENTS = ("location/micrograph_shape_1", "location/micrograph_shape_0")
+GROUPS = (
+    "rlnTomoName",
+    "rlnMicrographName",
+    "location/micrograph_uid",
+    "location/micrograph_path",
+)
+PIXELS = (
+    "location/micrograph_psize_A",
+    "rlnTomoTiltSeriesPixelSize",
+    "rlnMicrographPixelSize",
+    "rlnMicrographOriginalPixelSize",
+)
+"""Columns of the pixel size that coordinates are in, the surest first."""
+TURNED = tuple(f"rlnTomoSubtomogram{name}" for name in ("Rot", "Tilt", "Psi"))
+EXTRACTED = ("rlnImageName", "rlnImageOriginalName", "rlnCtfImage")
+"""Columns of the images, which another extraction replaces."""
+
+
+def open_table(path: Path) -> Particles:
+    """Read a STAR file or a cryoSPARC table whose images are not needed; tilt stacks, too."""
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError.of(path, "the extension", f"'{path.suffix}'", ".star or .cs")
+    if suffix == ".cs":
+        return read_cs(path)
+    return particles_of_star(read_star(path), str(path), star_version(path))
+
+
+def groups(particles: Particles) -> Ints:
+    """Number the micrograph or tomogram of each particle, (N,) from 0.
+
+    Raises
+    ------
+    InputError
+        The table does not name them.
+    """
+    name = next((name for name in GROUPS if particles.has(name)), None)
+    if name is None:
+        raise InputError(
+            f"{particles.name}: there is no rlnMicrographName, rlnTomoName or "
+            "location/micrograph_uid, expected one that tells where particles are"
+        )
+    return np.asarray(pd.factorize(particles.column(name))[0], np.int64)
+
+
+def centres(particles: Particles, micrograph_pixel_size: float | None = None) -> Floats:
+    """Return where each particle is, (N, 2) or (N, 3) Å: its coordinate and its shift.
+
+    Parameters
+    ----------
+    particles
+        With coordinates; shifts are 0 where the table has none.
+    micrograph_pixel_size
+        Å a pixel that coordinates are in, where the table does not say.
+
+    Raises
+    ------
+    InputError
+        There are no coordinates, or their pixel size is not known.
+    """
+    places = _coordinates(particles, micrograph_pixel_size)
+    return places + shifts(particles, places.shape[1])
+
+
+def _coordinates(particles: Particles, given: float | None) -> Floats:
+    if all(particles.has(name) for name in CENTRED):
+        return _stacked(particles, CENTRED)
+    if all(particles.has(name) for name in FRACTIONS + EXTENTS):
+        pixels = _stacked(particles, FRACTIONS) * _stacked(particles, EXTENTS)
+        return pixels * pixel_sizes(particles, given)[:, None]
+    flat = PLACES[:2]
+    if not all(particles.has(name) for name in flat):
+        raise InputError(
+            f"{particles.name}: there are no coordinates, expected rlnCoordinateX and "
+            "rlnCoordinateY, rlnCenteredCoordinateXAngst, ... or location/center_x_frac"
+        )
+    axes = PLACES if particles.has(PLACES[2]) else flat
+    return _stacked(particles, axes) * pixel_sizes(particles, given)[:, None]
+
+
+def _stacked(particles: Particles, names: tuple[str, ...]) -> Floats:
+    return np.stack([particles.numbers(name) for name in names], axis=1)
+
+
+def pixel_sizes(particles: Particles, given: float | None) -> Floats:
+    """Return the Å a pixel that coordinates are in, (N,)."""
+    if given is not None:
+        if not given > 0:
+            expected = "a positive number"
+            raise InputError.of(particles.name, "--micrograph-pixel-size", f"{given:g}", expected)
+        return np.full(particles.n, float(given))
+    name = next((name for name in PIXELS if particles.has(name)), None)
+    if name is None:
+        raise InputError(
+            f"{particles.name}: no column says the pixel size that coordinates are in "
+            f"({', '.join(PIXELS[2:])}, ...), expected --micrograph-pixel-size"
+        )
+    found = particles.positive(name)
+    particles.note(f"coordinates are taken to be in pixels of {np.median(found):.4g} Å ({name})")
+    return found
+
+
+def shifts(particles: Particles, dims: int) -> Floats:
+    """Return the shift from the coordinate to the centre of each particle, (N, dims) Å."""
+    if particles.format == "cs":
+        return _shifts_of_cryosparc(particles)
+    if any(particles.has(name) and particles.numbers(name).any() for name in TURNED):
+        names = ", ".join(TURNED)
+        raise InputError(f"{particles.name}: shifts are in turned axes ({names}), expected none")
+    found = np.zeros((particles.n, dims))
+    for k, axis in enumerate("XYZ"[:dims]):
+        name = f"rlnOrigin{axis}"
+        if particles.has(f"{name}Angst"):
+            found[:, k] = -particles.numbers(f"{name}Angst")
+        elif particles.has(name):
+            sizes = particles.pixel_sizes()
+            if sizes is None:
+                raise InputError(f"{particles.name}: {name} is there but no pixel size of images")
+            found[:, k] = -particles.numbers(name) * sizes
+    return found
+
+
+def _shifts_of_cryosparc(particles: Particles) -> Floats:
+    group = next(
+        (g for g in ("alignments3D", "alignments2D") if particles.has(f"{g}/shift_0")), None
+    )
+    if group is None:
+        return np.zeros((particles.n, 2))
+    size = f"{group}/psize_A"
+    sizes = particles.positive(size if particles.has(size) else "blob/psize_A")
+    return -_stacked(particles, (f"{group}/shift_0", f"{group}/shift_1")) * sizes[:, None]
+
+
+def recentred(particles: Particles, micrograph_pixel_size: float | None = None) -> Particles:
+    """Put the shift of each particle into its coordinate: a table for another extraction.
+
+    Coordinates in micrographs become whole pixels, as programs extract at these, and the rest of
+    the shift stays a shift; coordinates in tomograms take the whole shift.  The names of the images
+    are left out, since these are no longer the images of the table.
+
+    Parameters
+    ----------
+    particles
+        With coordinates and shifts.
+    micrograph_pixel_size
+        Å a pixel that coordinates are in, where the table does not say.
+    """
+    centre = centres(particles, micrograph_pixel_size)
+    table = particles.table.copy()
+    if all(particles.has(name) for name in CENTRED):
+        table[list(CENTRED)] = centre.round(6)
+        rest = np.zeros_like(centre)
+    else:
+        sizes = pixel_sizes(particles, micrograph_pixel_size)[:, None]
+        pixels = centre / sizes
+        if centre.shape[1] == 2:
+            pixels = np.rint(pixels)
+        rest = centre - pixels * sizes
+        names = PLACES[: centre.shape[1]]
+        if particles.format == "cs":
+            names, pixels = FRACTIONS, pixels / _stacked(particles, EXTENTS)
+        for name, values in zip(names, pixels.T, strict=True):
+            kind = table[name].dtype if particles.format == "cs" else np.float64
+            table[name] = values.astype(kind)
+    _put_rest(particles, table, rest, micrograph_pixel_size)
+    gone = [c for c in table if c in EXTRACTED or str(c).startswith("blob/")]
+    table = table.drop(columns=gone)
+    form = particles.form
+    if form.dtype is not None:
+        kept = [
+            (name, form.dtype[name].base, form.dtype[name].shape)
+            for name in form.dtype.names or ()
+            if not name.startswith("blob/")
+        ]
+        form = replace(form, dtype=np.dtype(kept))
+    return replace(particles, table=table, form=form)
+
+
+def _put_rest(
+    particles: Particles, table: pd.DataFrame, rest: Floats, micrograph_pixel_size: float | None
+) -> None:
+    """Write the shift (Å) that is left, in the columns where shifts are."""
+    if particles.format == "cs":
+        for group in ("alignments3D", "alignments2D"):
+            if f"{group}/shift_0" in table:
+                size = f"{group}/psize_A"
+                sizes = particles.positive(size if particles.has(size) else "blob/psize_A")
+                for k in (0, 1):
+                    table[f"{group}/shift_{k}"] = (-rest[:, k] / sizes).astype(np.float32)
+        return
+    for k, axis in enumerate("XYZ"[: rest.shape[1]]):
+        name = f"rlnOrigin{axis}"
+        if f"{name}Angst" in table or name not in table:
+            table[f"{name}Angst"] = (-rest[:, k]).round(6) + 0.0
+        if name in table:  # pixels of what will be extracted, which has those of the micrograph
+            sizes = pixel_sizes(particles, micrograph_pixel_size)
+            table[name] = (-rest[:, k] / sizes).round(6) + 0.0

@@ -1,0 +1,124 @@
+"""A set expanded by symmetry, put together again, and mirrored.
+
+A map with the symmetry S looks the same from the poses R and R S.  An expanded set has a row for
+each element of the group; half sets stay with the particle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.identity import EXPANDED, particles_of_rows
+from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
+from modpose.errors import InputError
+from modpose.geometry.groups import symmetry_group
+from modpose.jobs.duplicates import quality
+
+MIRROR = np.diag([1.0, 1.0, -1.0])
+
+
+def expanded(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles:
+    """Repeat each particle once for each element of a point group, rows of a particle together.
+
+    Parameters
+    ----------
+    particles
+        With poses in space, of images.
+    symmetry
+        C4, D7, T, O, I, ...: see :func:`modpose.geometry.groups.symmetry_group`.
+    seed
+        Of the uids that the rows of a cryoSPARC table get; ``sym_expand/src_uid`` keeps the old.
+
+    Returns
+    -------
+    N times the order of the group rows; every column is repeated, half sets too.  Where the table
+    has no ``rlnRandomSubset``, halves are still those of particles, since rows of one image go to
+    one half.
+
+    Raises
+    ------
+    InputError
+        There are no poses in space, there is no such group, or the set was expanded already.
+    """
+    group = symmetry_group(symmetry).numpy()
+    rotation = _rotations(particles)
+    if len(np.unique(particles_of_rows(particles))) < particles.n:
+        raise InputError(f"{particles.name}: an image has several rows, expected one each")
+    copies, n = len(group), particles.n
+    many = particles.subset(np.repeat(np.arange(n), copies))
+    turned = (rotation[:, None] @ group[None]).reshape(-1, 3, 3)
+    posed = with_pose(many, rotation=turned)
+    if particles.format != "cs":
+        return posed
+    table = posed.table.copy()
+    if "uid" in table:
+        table[EXPANDED] = table["uid"].astype(np.uint64)
+        table["uid"] = _fresh_uids(table["uid"].to_numpy(np.uint64), seed)
+    table["sym_expand/idx"] = np.tile(np.arange(copies, dtype=np.uint32), n)
+    return replace(posed, table=table)
+
+
+def joined(particles: Particles, by: str | None = None) -> Particles:
+    """Keep one row of each particle of an expanded set: the best, else the first.
+
+    Parameters
+    ----------
+    particles
+        With several rows an image.
+    by
+        Column that says which row is better, as in
+        :func:`modpose.jobs.duplicates.without_duplicates`; None keeps the first row.
+
+    Raises
+    ------
+    InputError
+        No image has more than one row.
+    """
+    unit = particles_of_rows(particles)
+    if len(np.unique(unit)) == particles.n:
+        raise InputError(f"{particles.name}: no image has several rows, expected an expanded set")
+    good = np.zeros(particles.n) if by is None else quality(particles, by)
+    order = np.lexsort((np.arange(particles.n), -good, unit))
+    best = order[np.unique(unit[order], return_index=True)[1]]
+    kept = particles.subset(np.sort(best))
+    if not kept.has(EXPANDED):
+        return kept
+    table = kept.table.copy()
+    table["uid"] = table[EXPANDED].to_numpy(np.uint64)
+    return replace(kept, table=table.drop(columns=[c for c in table if "sym_expand/" in str(c)]))
+
+
+def mirrored_poses(particles: Particles) -> Particles:
+    """Give the poses that belong to the mirrored map: the other hand.
+
+    The images do not change.  With M = diag(1, 1, -1), the map f(M x) seen from M R M gives the
+    projection that f gives seen from R.
+    """
+    rotation = _rotations(particles)
+    return with_pose(particles, rotation=MIRROR @ rotation @ MIRROR)
+
+
+def _rotations(particles: Particles) -> NDArray[np.float64]:
+    """Rotations in space (N, 3, 3), of images."""
+    if particles.has("rlnImageDimensionality"):
+        dims = particles.numbers("rlnImageDimensionality")
+        if (dims == 3).any():
+            raise InputError(f"{particles.name}: the particles are volumes, expected images")
+    found = particles.poses()
+    if found is None:
+        expected = "rlnAngleRot, ... or alignments3D/pose"
+        raise InputError(f"{particles.name}: there are no poses in space, expected {expected}")
+    return found[0]
+
+
+def _fresh_uids(old: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Draw uids that no row has yet."""
+    rng = np.random.default_rng(seed)
+    while True:
+        fresh = rng.integers(1, 2**63, len(old), dtype=np.uint64)
+        if len(np.unique(fresh)) == len(old) and not np.isin(fresh, old).any():
+            return fresh

@@ -1,0 +1,48 @@
+"""Poses that were found on binned images, put into the table of the images as recorded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from modpose.data.given import poses_of
+from modpose.data.joining import join_rows, matched
+from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
+
+CARRIED = ("rlnRandomSubset", "rlnClassNumber", "rlnMaxValueProbDistribution", "modposeZ")
+"""Columns, or how they begin, that go along with poses."""
+
+
+def unbinned(found: Particles, onto: Particles, *, partial: bool = False) -> Particles:
+    """Put the poses of one table into another table of the same images.
+
+    Shifts are converted to the pixels of the other table; half sets, classes and content go along.
+
+    Parameters
+    ----------
+    found
+        The table with poses, in any order.
+    onto
+        The table of the images that are to have them.
+    partial
+        Leave out rows of ``onto`` that the other table does not have.
+
+    Raises
+    ------
+    InputError
+        A row is missing, or which row belongs to which image is not certain.
+    """
+    joined = join_rows(onto, found)
+    rows = matched(joined, np.arange(onto.n), (onto.name, found.name), partial)
+    places = joined.rows[rows]
+    rotation, shift = poses_of(found, onto.pixel_size())
+    kept = onto.subset(rows)
+    posed = with_pose(kept, rotation=rotation[places], shift=shift[places])
+    table = posed.table.copy()
+    if found.format == onto.format == "star":
+        for name in map(str, found.table):
+            if name.startswith(CARRIED):
+                table[name] = found.table[name].to_numpy()[places]
+    return replace(posed, table=table)

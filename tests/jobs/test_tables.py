@@ -1,0 +1,338 @@
+"""Jobs on tables: duplicates, other extractions, symmetry and hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+import starfile
+import torch
+from typer.testing import CliRunner
+
+from modpose.backprojection.halves import half_of
+from modpose.cli import app
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
+from modpose.data.mrc import write_mrcs
+from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
+from modpose.data.source import open_source
+from modpose.data.star import write_star
+from modpose.errors import InputError
+from modpose.geometry.groups import symmetry_group
+from modpose.geometry.rotations import haar_rotations
+from modpose.jobs.duplicates import without_duplicates
+from modpose.jobs.hand import flip_hand, mirrored
+from modpose.jobs.positions import centres, open_table, recentred
+from modpose.jobs.symmetry import expanded, joined, mirrored_poses
+from modpose.jobs.unbin import unbinned
+from tests.small_data import cryosparc_table
+
+N, IMAGE_PIXEL, MICROGRAPH_PIXEL = 60, 4.0, 1.0
+
+
+def rotations(n: int = N) -> np.ndarray:
+    return haar_rotations(n, torch.Generator().manual_seed(0)).double().numpy()
+
+
+def star(folder: Path, n: int = N, **columns: object) -> Path:
+    """Particles at bin 4 of three micrographs."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{k + 1:06d}@Extract/bin4.mrcs" for k in range(n)],
+            "rlnMicrographName": [f"mics/m{k % 3}.mrc" for k in range(n)],
+            "rlnCoordinateX": rng.integers(0, 400, n).astype(float),
+            "rlnCoordinateY": rng.integers(0, 400, n).astype(float),
+            "rlnOriginXAngst": rng.normal(0, 6, n).round(6),
+            "rlnOriginYAngst": rng.normal(0, 6, n).round(6),
+            "rlnMaxValueProbDistribution": rng.random(n).round(6),
+            "rlnOpticsGroup": 1,
+        }
+    ).assign(**columns)
+    optics = {"rlnOpticsGroup": 1, "rlnImagePixelSize": IMAGE_PIXEL, "rlnImageSize": 16}
+    optics |= {"rlnMicrographPixelSize": MICROGRAPH_PIXEL, "rlnImageDimensionality": 2}
+    particles = Particles(table, pd.DataFrame([optics]), "star")
+    posed = with_pose(particles, rotation=rotations(n))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_star(folder / "p.star", posed.table, posed.optics)
+    return folder / "p.star"
+
+
+def cs(folder: Path, n: int = N) -> Path:
+    rng = np.random.default_rng(1)
+    plain = cryosparc_table(n, "J1/stack.mrcs", 16)
+    extra = [("location/micrograph_path", "S20"), ("location/micrograph_uid", "u8")]
+    extra += [("location/micrograph_shape", "u4", (2,)), ("location/micrograph_psize_A", "f4")]
+    extra += [("location/center_x_frac", "f4"), ("location/center_y_frac", "f4")]
+    records = np.zeros(n, plain.dtype.descr + extra)
+    for name in plain.dtype.names:
+        records[name] = plain[name]
+    records["location/micrograph_uid"] = np.arange(n) % 3
+    records["location/micrograph_shape"] = 500, 400
+    records["location/micrograph_psize_A"] = MICROGRAPH_PIXEL
+    records["location/center_x_frac"], records["location/center_y_frac"] = rng.random((2, n))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "p.cs").open("wb") as file:
+        np.save(file, records)
+    return folder / "p.cs"
+
+
+# --- duplicates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["star", "cs"])
+def test_of_close_particles_the_better_one_is_kept(tmp_path: Path, kind: str) -> None:
+    particles = open_table(star(tmp_path) if kind == "star" else cs(tmp_path))
+    by = "rlnMaxValueProbDistribution" if kind == "star" else "-ctf/df1_A"
+    keep = without_duplicates(particles, 60.0, by=by)
+    sign = -1 if by.startswith("-") else 1
+    good = sign * particles.numbers(by.removeprefix("-"))
+    group = np.arange(N) % 3
+    place = centres(particles)
+    near = (np.linalg.norm(place[:, None] - place, axis=2) < 60) & (group[:, None] == group)
+    expected = np.ones(N, bool)
+    for k in np.argsort(-good, kind="stable"):
+        if expected[k]:
+            expected[near[k] & (np.arange(N) != k)] = False
+    assert 0 < (~keep).sum() < N
+    np.testing.assert_array_equal(keep, expected)
+
+
+def test_shifts_count_and_copies_stay_together(tmp_path: Path) -> None:
+    places = {"rlnCoordinateX": [100.0, 100.0, 300.0], "rlnCoordinateY": 100.0}
+    origins = {"rlnOriginXAngst": [30.0, -30.0, 0.0], "rlnOriginYAngst": 0.0}
+    path = star(tmp_path, 3, rlnMicrographName="m.mrc", **places, **origins)
+    particles = open_table(path)
+    np.testing.assert_allclose(centres(particles)[:, 0], [70, 130, 300])
+    assert without_duplicates(particles, 50).all()
+    assert without_duplicates(particles, 61).sum() == 2
+    many = expanded(particles, "C3")
+    assert without_duplicates(many, 50).all()
+    keep = without_duplicates(many, 61).reshape(3, 3)
+    np.testing.assert_array_equal(keep.any(1), keep.all(1))
+    assert keep.all(1).sum() == 2
+
+
+def test_tomograms_are_compared_in_space(tmp_path: Path) -> None:
+    centred = {f"rlnCenteredCoordinate{a}Angst": [0.0, 0.0, 0.0] for a in "XY"}
+    z = {"rlnCenteredCoordinateZAngst": [0.0, 40.0, 100.0], "rlnOriginZAngst": [0.0, 5.0, 0.0]}
+    path = star(tmp_path, 3, rlnTomoName="TS_01", **centred, **z)
+    particles = open_table(path)
+    particles.table[["rlnOriginXAngst", "rlnOriginYAngst"]] = 0.0
+    assert without_duplicates(particles, 34).all()
+    assert without_duplicates(particles, 36).sum() == 2
+    moved = recentred(particles).table
+    np.testing.assert_allclose(moved["rlnCenteredCoordinateZAngst"], [0, 35, 100])
+    assert (moved["rlnOriginZAngst"] == 0).all()
+
+
+def test_what_cannot_be_placed_is_refused(tmp_path: Path) -> None:
+    particles = open_table(star(tmp_path))
+
+    def without(*names: str) -> Particles:
+        optics = particles.optics
+        assert optics is not None
+        return Particles(
+            particles.table.drop(columns=[n for n in names if n in particles.table]),
+            optics.drop(columns=[n for n in names if n in optics]),
+            "star",
+            "p.star",
+        )
+
+    with pytest.raises(InputError, match="no coordinates, expected rlnCoordinateX"):
+        centres(without("rlnCoordinateX"))
+    with pytest.raises(InputError, match="expected --micrograph-pixel-size"):
+        centres(without("rlnMicrographPixelSize"))
+    given = centres(without("rlnMicrographPixelSize"), MICROGRAPH_PIXEL)
+    np.testing.assert_array_equal(given, centres(particles))
+    with pytest.raises(InputError, match="no rlnMicrographName, rlnTomoName"):
+        without_duplicates(without("rlnMicrographName"), 10)
+    with pytest.raises(InputError, match="--distance is -1, expected a positive number"):
+        without_duplicates(particles, -1)
+    with pytest.raises(InputError, match="no column 'nothing'"):
+        without_duplicates(particles, 10, by="nothing")
+
+
+# --- other extractions ------------------------------------------------------------------------
+
+
+def test_recentring_finds_what_is_in_the_micrograph(tmp_path: Path) -> None:
+    true_x, true_y = 123.3, 87.9  # pixels of the micrograph
+    picked_x, picked_y = 118.0, 91.0
+    # the particle lies at +offset from the middle of its box, which RELION writes as -offset
+    origin = {"rlnOriginXAngst": picked_x - true_x, "rlnOriginYAngst": picked_y - true_y}
+    place = {"rlnCoordinateX": picked_x, "rlnCoordinateY": picked_y}
+    moved = recentred(open_table(star(tmp_path, 1, **origin, **place))).table.iloc[0]
+    assert (moved["rlnCoordinateX"], moved["rlnCoordinateY"]) == (123.0, 88.0)
+    assert moved["rlnOriginXAngst"] == pytest.approx(-0.3)
+    assert moved["rlnOriginYAngst"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", ["star", "cs"])
+def test_recentring_moves_no_particle(tmp_path: Path, kind: str) -> None:
+    path = star(tmp_path) if kind == "star" else cs(tmp_path)
+    out = tmp_path / f"out.{kind}"
+    done = CliRunner().invoke(app, ["recentre", str(path), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    before = open_table(path)
+    if kind == "cs":
+        found = np.load(out)
+        assert not any(name.startswith("blob/") for name in found.dtype.names)
+        np.testing.assert_array_equal(found["uid"], np.load(path)["uid"])
+        pixels = found["location/center_x_frac"].astype(float) * 400
+        assert np.abs(pixels - pixels.round()).max() < 1e-3
+        after = pixels - found["alignments3D/shift"][:, 0] * 1.31
+        np.testing.assert_allclose(after, centres(before)[:, 0], atol=1e-3)
+        return
+    table = starfile.read(out)["particles"]
+    assert "rlnImageName" not in table
+    assert (table["rlnCoordinateX"] % 1 == 0).all()
+    assert table["rlnOriginXAngst"].abs().max() <= 0.5 * MICROGRAPH_PIXEL
+    for k, axis in enumerate("XY"):
+        place = table[f"rlnCoordinate{axis}"] * MICROGRAPH_PIXEL - table[f"rlnOrigin{axis}Angst"]
+        np.testing.assert_allclose(place, centres(before)[:, k], atol=1e-5)
+
+
+def test_poses_of_binned_images_go_to_the_images_as_recorded(tmp_path: Path) -> None:
+    binned = open_table(star(tmp_path, rlnRandomSubset=1 + np.arange(N) % 2))
+    order = np.random.default_rng(4).permutation(N)[:50]
+    names = [f"{k + 1:06d}@Extract/bin4.mrcs" for k in order]
+    table = pd.DataFrame({"rlnImageName": names, "rlnOpticsGroup": 1})
+    optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [1.0]})
+    write_star(tmp_path / "bin1.star", table, optics)
+    words = ["unbin", str(tmp_path / "p.star"), str(tmp_path / "bin1.star")]
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out.star")])
+    assert done.exit_code == 0, done.output
+    found, known = open_table(tmp_path / "out.star"), binned.poses()
+    poses = found.poses()
+    assert poses is not None
+    assert known is not None
+    np.testing.assert_allclose(poses[0], known[0][order], atol=1e-6)
+    np.testing.assert_allclose(poses[1], known[1][order] * 4, atol=1e-5)
+    assert found.table["rlnRandomSubset"].tolist() == (1 + order % 2).tolist()
+    few = binned.subset(order[:10])
+    with pytest.raises(InputError, match="10 of the 50 images"):
+        unbinned(few, open_table(tmp_path / "bin1.star"))
+    assert unbinned(few, open_table(tmp_path / "bin1.star"), partial=True).n == 10
+
+
+# --- symmetry and hand ------------------------------------------------------------------------
+
+
+def points(symmetry: str) -> np.ndarray:
+    """Points (M, 3) of an object with a symmetry."""
+    few = np.random.default_rng(2).normal(size=(4, 3))
+    return np.concatenate([few @ element.T for element in symmetry_group(symmetry).numpy()])
+
+
+@pytest.mark.parametrize("symmetry", ["C4", "D3", "O"])
+def test_copies_see_the_symmetric_object_alike(tmp_path: Path, symmetry: str) -> None:
+    particles = open_table(star(tmp_path, 5))
+    order = len(symmetry_group(symmetry))
+    many = expanded(particles, symmetry)
+    assert many.n == 5 * order
+    poses = many.poses()
+    assert poses is not None
+    turned = poses[0].reshape(5, order, 3, 3)
+    assert len({tuple(r.round(4).ravel()) for r in turned[0]}) == order
+    seen = np.einsum("nkij,mj->nkmi", turned, points(symmetry))[..., :2]
+    seen = np.take_along_axis(seen, _sorted(seen), 2)
+    np.testing.assert_allclose(seen, np.broadcast_to(seen[:, :1], seen.shape), atol=1e-4)
+    assert many.table["rlnImageName"].tolist() == [
+        name for name in particles.table["rlnImageName"] for _ in range(order)
+    ]
+
+
+def _sorted(seen: np.ndarray) -> np.ndarray:
+    key = seen.round(2) @ np.array([1000.0, 1.0])
+    return np.broadcast_to(np.argsort(key, axis=2)[..., None], seen.shape)
+
+
+@pytest.mark.parametrize("kind", ["star", "cs"])
+def test_expanding_and_joining_gives_the_table_back(tmp_path: Path, kind: str) -> None:
+    path = star(tmp_path) if kind == "star" else cs(tmp_path)
+    particles = open_table(path)
+    many = expanded(particles, "D2")
+    if kind == "cs":
+        assert many.table["uid"].is_unique
+        np.testing.assert_array_equal(
+            many.table["sym_expand/src_uid"], np.repeat(particles.table["uid"], 4)
+        )
+    back = joined(many)
+    poses = [name for name in particles.table if "Angle" in str(name) or "pose" in str(name)]
+    pd.testing.assert_frame_equal(
+        back.table.drop(columns=poses), particles.table.drop(columns=poses), check_dtype=False
+    )
+    found, known = back.poses(), particles.poses()
+    assert found is not None
+    assert known is not None
+    np.testing.assert_allclose(found[0], known[0], atol=1e-5)
+    with pytest.raises(InputError, match="an image has several rows"):
+        expanded(many, "C2")
+    with pytest.raises(InputError, match="no image has several rows"):
+        joined(particles)
+    best = many.table.assign(good=np.tile([0, 3, 1, 2], N))
+    kept = joined(Particles(best, many.optics, many.format), by="good")
+    assert (kept.table["good"] == 3).all()
+
+
+def test_halves_are_those_of_particles_not_of_copies(tmp_path: Path) -> None:
+    path = star(tmp_path, 8)
+    write_mrcs(tmp_path / "Extract.mrcs", np.random.default_rng(0).random((8, 16, 16)), IMAGE_PIXEL)
+    blocks = starfile.read(path)
+    names = [f"{k + 1}@Extract.mrcs" for k in range(8)]
+    blocks["particles"]["rlnImageName"] = names
+    starfile.write(blocks, path, overwrite=True)
+    many = expanded(open_table(path), "C4")
+    write_star(tmp_path / "many.star", many.table, many.optics)
+    for table, copies in ((path, 1), (tmp_path / "many.star", 4)):
+        dataset = Dataset(open_source(table), DataConfig(), seed=0)
+        half = half_of(dataset, np.arange(dataset.n))
+        np.testing.assert_array_equal(half, np.repeat(np.arange(8) % 2, copies))
+
+
+def test_mirrored_maps_and_poses_give_the_same_images(tmp_path: Path) -> None:
+    path = star(tmp_path)
+    x, y, z = np.meshgrid(*[np.arange(16) - 8] * 3, indexing="ij")[::-1]
+    volume = np.exp(-((x - 2) ** 2 + (y + 1) ** 2 + (z - 3) ** 2) / 4).astype(np.float32)
+    write_mrcs(tmp_path / "map.mrc", volume[None], 2.0)
+    words = ["hand", str(tmp_path / "map.mrc"), str(path), "-o", str(tmp_path / "flipped")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    expected = np.exp(-((x - 2) ** 2 + (y + 1) ** 2 + (z + 3) ** 2) / 4)
+    with mrcfile.open(tmp_path / "flipped/map.mrc") as mrc:
+        np.testing.assert_allclose(mrc.data[1:], expected[1:], atol=1e-6)  # plane -8 has no twin
+    before, after = open_table(path).poses(), open_table(tmp_path / "flipped/p.star").poses()
+    assert before is not None
+    assert after is not None
+    place = np.random.default_rng(0).normal(size=3)
+    seen = before[0] @ place
+    again = after[0] @ (place * [1, 1, -1])
+    np.testing.assert_allclose(again[:, :2], seen[:, :2], atol=1e-5)
+    np.testing.assert_allclose(again[:, 2], -seen[:, 2], atol=1e-5)
+    twice = mirrored_poses(mirrored_poses(open_table(path))).poses()
+    assert twice is not None
+    np.testing.assert_allclose(twice[0], before[0], atol=1e-5)
+    np.testing.assert_array_equal(mirrored(mirrored(volume)), volume)
+    with pytest.raises(InputError, match="two files have this name"):
+        flip_hand([path, path], tmp_path / "again")
+    with pytest.raises(InputError, match="already exists"):
+        flip_hand([path], tmp_path / "flipped")
+
+
+def test_tables_of_another_kind_and_without_poses_are_refused(tmp_path: Path) -> None:
+    path = star(tmp_path)
+    done = CliRunner().invoke(app, ["join", str(path), "-o", str(tmp_path / "out.cs")])
+    assert isinstance(done.exception, InputError)
+    assert "expected .star" in str(done.exception)
+    particles = open_table(path)
+    angles = [name for name in particles.table if "Angle" in str(name)]
+    bare = Particles(particles.table.drop(columns=angles), particles.optics, "star", "p.star")
+    with pytest.raises(InputError, match="no poses in space"):
+        expanded(bare, "C2")
+    with pytest.raises(InputError, match="point group is 'X3'"):
+        expanded(particles, "X3")
