@@ -159,7 +159,7 @@ def test_alignment_undoes_the_pose_that_the_model_draws(images: Path, tmp_path: 
     assert spread > 0
     assert inside.mean() > 0.5
     assert np.abs((aligned - upright) * inside).max() < 0.1 * spread
-    angle, shift, _ = material.pose_of(rows)
+    angle, shift, *_ = material.pose_of(rows)
     backwards, reached = grids.align(material.posed, -angle, shift)
     assert np.abs((backwards - upright) * reached).max() > 0.5 * spread
 

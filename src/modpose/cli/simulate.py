@@ -44,6 +44,10 @@ def particles(
     mirrored: Annotated[
         float, typer.Option(help="Fraction of the images that show the molecule mirrored.")
     ] = HingeSettings.mirrored,
+    scale_std: Annotated[
+        float,
+        typer.Option(help="Standard deviation of the logarithm of the scale of the molecule."),
+    ] = HingeSettings.scale_std,
     ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Overwrite = False,
@@ -51,7 +55,7 @@ def particles(
     """Draw a hinged macromolecule in random poses: particles.mrcs and particles.star.
 
     The truth is kept in STAR columns of its own (modposeTruthAngle, ...Hinge, ...ShiftX/Y,
-    ...Mirrored).
+    ...Mirrored, ...Scale).
 
     \b
     modpose simulate particles -o demo --images 3000 --box 40 --snr 0.5
@@ -64,6 +68,7 @@ def particles(
         hinge_range_deg=hinge,
         shift_std_px=shift,
         mirrored=mirrored,
+        scale_std=scale_std,
         ctf=ctf,
         seed=seed,
     )

@@ -45,6 +45,7 @@ from modpose.config.model import (
     PoseRefinementConfig,
     ReflectionConfig,
     RotationConfig,
+    ScaleConfig,
     ShiftConfig,
     SpectralConfig,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "Recipe",
     "ReflectionConfig",
     "RotationConfig",
+    "ScaleConfig",
     "Schedule",
     "ShiftConfig",
     "SimilarityConfig",

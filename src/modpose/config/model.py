@@ -84,6 +84,27 @@ class ReflectionConfig(Frozen):
                 raise facts.refusal("model.reflection.prior", self.prior, expected)
 
 
+class ScaleConfig(Frozen):
+    """Prior of the scale, by which an object is larger than upright: none (1), or log-normal."""
+
+    prior: Literal["none", "log-normal"] = "none"
+    """``log-normal``: the logarithm of the scale is N(0, std²)."""
+    std: Scale = 0.1
+    """Standard deviation of the logarithm: 0.1 is about 10 %."""
+
+    @property
+    def inferred(self) -> bool:
+        """Whether scale is a latent variable."""
+        return self.prior != "none"
+
+    def check(self, facts: Facts) -> None:
+        """Refuse to scale what is no picture, or has a given pose."""
+        if self.inferred and facts.dim not in (2, None):
+            raise facts.refusal("model.scale.prior", self.prior, "none for volumes")
+        if self.inferred and facts.config.model.poses == "given":
+            raise facts.refusal("model.scale.prior", self.prior, "none where poses are given")
+
+
 class BernoulliConfig(Frozen):
     """Cross-entropy an output; targets in [0, 1], grey ones included."""
 
@@ -159,6 +180,7 @@ class ModelConfig(Frozen):
     rotation: RotationConfig = RotationConfig()
     shift: ShiftConfig = ShiftConfig()
     reflection: ReflectionConfig = ReflectionConfig()
+    scale: ScaleConfig = ScaleConfig()
     field: FieldConfig = ImplicitFieldConfig()
     likelihood: LikelihoodConfig = GaussianConfig()
     ctf: Literal["auto", "off"] = "off"
@@ -176,11 +198,13 @@ class ModelConfig(Frozen):
         """Refuse a model without latent variables, or with the pose twice."""
         if self.wedge != "off" and facts.dim == 2:
             raise facts.refusal("model.wedge", self.wedge, "off for images, which have no wedge")
-        inferred = (self.rotation.inferred, self.shift.inferred, self.reflection.inferred)
-        if not (self.z_dim or any(inferred) or self.pose_channel):
+        posed = any(
+            part.inferred for part in (self.rotation, self.shift, self.reflection, self.scale)
+        )
+        if not (self.z_dim or posed or self.pose_channel):
             expected = "1 or more where neither rotation nor shift is inferred"
             raise facts.refusal("model.z_dim", self.z_dim, expected)
-        if self.pose_channel and (any(inferred) or self.poses == "given"):
+        if self.pose_channel and (posed or self.poses == "given"):
             expected = "0 where rotation or shift is inferred or given, which is the pose already"
             raise facts.refusal("model.pose_channel", self.pose_channel, expected)
         if self.refine_poses is not None and not self.field.spectral:

@@ -41,6 +41,7 @@ TRUTH = {
     "modposeTruthShiftY": "shift_y",
     "modposeTruthShiftZ": "shift_z",
     "modposeTruthMirrored": "mirrored",
+    "modposeTruthScale": "scale",
     "modposeTruthClass": "class",
     "modposeTruthHinge": "hinge_deg",
     "modposeTruthElongation": "elongation",
@@ -308,7 +309,7 @@ class Particles:
         """Return the truth of a simulation, one row per image; None without truth.
 
         Columns (if present): angle_deg, r00 ... r22, shift_x, shift_y, shift_z
-        (pixels), mirrored (0 or 1), class, hinge_deg, template.
+        (pixels), mirrored (0 or 1), scale, class, hinge_deg, template.
         """
         present = {tag: short for tag, short in TRUTH.items() if tag in self.table.columns}
         if not present:

@@ -2,9 +2,10 @@
 
 A prior belongs to a space: numbers on a line, angles on the circle, rotations in SO(3).  It says
 how probable a value is, how much it adds to the precision of what is inferred, and how the numbers
-of an encoder are read as a posterior.  :func:`rotation_prior` and :func:`shift_prior` make priors
-from the configuration; nothing else asks which one was configured.  Values and Gaussians are
-(..., k), with k coordinates: one angle, or yaw, pitch and roll, or a shift.
+of an encoder are read as a posterior.  :func:`rotation_prior`, :func:`shift_prior` and
+:func:`scale_prior` make priors from the configuration; nothing else asks which one was configured.
+Values and Gaussians are (..., k), with k coordinates: one angle, or yaw, pitch and roll, or a
+shift, or the logarithm of a scale.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modpose.config import RotationConfig, ShiftConfig
+from modpose.config import RotationConfig, ScaleConfig, ShiftConfig
 from modpose.distributions.normal import (
     LOG_2PI,
     DiagonalNormal,
@@ -212,6 +213,11 @@ def shift_prior(config: ShiftConfig, dim: int, side: int) -> Normal | Fixed:
         return Fixed()
     std = config.std(side)
     return Normal(std, dim, unit=std)
+
+
+def scale_prior(config: ScaleConfig) -> Normal | Fixed:
+    """Return the configured prior of the logarithm of the scale."""
+    return Normal(config.std, 1, unit=config.std) if config.inferred else Fixed()
 
 
 def kl(posterior: DiagonalNormal | SO3Normal, prior: Prior, *, exact: bool = True) -> Tensor:

@@ -184,12 +184,14 @@ def align_shifts(
     true: ArrayLike,
     angle_true: ArrayLike,
     mirrored: ArrayLike | None = None,
+    scale: Array | float = 1.0,
 ) -> tuple[Array, Array]:
     """Take out the one offset of the model's content frame.
 
     With signal(x) = f(Rᵀ(x − t)), content drawn off-centre by −c and turned by a global angle
     explains the same images with t' = t + R(θ) c, θ the true angle.  The constant c is found by
-    least squares, c = mean of R(θ)ᵀ(t' − t); for mirrored objects R(θ) M stands for R(θ).
+    least squares, c = mean of R(θ)ᵀ(t' − t); for mirrored objects R(θ) M stands for R(θ),
+    and for objects of scale s, s R(θ).
 
     Parameters
     ----------
@@ -199,6 +201,8 @@ def align_shifts(
         (N,) true in-plane angles, degrees.
     mirrored
         (N,) whether the objects are in truth; None: nowhere.
+    scale
+        (N,) true scales, or one for all.
 
     Returns
     -------
@@ -208,13 +212,32 @@ def align_shifts(
         (2,) the offset c, pixels.
     """
     radians = np.deg2rad(np.asarray(angle_true, float))
-    turn = np.exp(1j * radians)
+    turn = scale * np.exp(1j * radians)
     difference = _as_complex(predicted) - _as_complex(true)
     flipped = np.zeros(len(turn), bool) if mirrored is None else np.asarray(mirrored, bool)
     in_frame = difference * turn.conj()
-    offset = np.mean(np.where(flipped, in_frame.conj(), in_frame))
+    in_frame = np.where(flipped, in_frame.conj(), in_frame)
+    offset = np.mean(in_frame) / np.mean(np.abs(turn) ** 2)
     residual = difference - turn * np.where(flipped, offset.conj(), offset)
     return np.column_stack([residual.real, residual.imag]), np.array([offset.real, offset.imag])
+
+
+def scale_errors(predicted: ArrayLike, true: ArrayLike) -> Array:
+    """Relative errors of scales, after the one factor by which the model's frame is larger.
+
+    Parameters
+    ----------
+    predicted, true
+        (N,) scales, positive.
+
+    Returns
+    -------
+    array
+        (N,) ``predicted / (k true) − 1``, k the geometric mean of the ratios.
+    """
+    found, known = _same_length(predicted, true)
+    ratio = np.log(found) - np.log(known)
+    return np.asarray(np.expm1(ratio - ratio.mean()))
 
 
 def shift_rmse_px(residuals: ArrayLike) -> float:

@@ -46,6 +46,9 @@ class Recovery:
     """RMS length of the shift errors after the one offset of the content frame."""
     shift_pearson: float | None = None
     """Mean over x and y of Pearson's r of the shifts, after that offset."""
+    scale_median_error: float | None = None
+    """Median size of the relative errors of the scale, after the one factor of the model's
+    frame."""
     mirrored_accuracy: float | None = None
     """Fraction of images whose reflection is right, after the one global reflection that the model
     cannot know; the figures of rotation and shift are then of these images."""
@@ -103,6 +106,9 @@ class Recovery:
         if self.shift_rmse_px is not None:
             r = "" if self.shift_pearson is None else f", correlation {self.shift_pearson:.3f}"
             out.append(f"shift: RMS error {self.shift_rmse_px:.2f} px{r}")
+        if self.scale_median_error is not None:
+            error = 100 * self.scale_median_error
+            out.append(f"scale: median error {error:.2f} % after one global factor")
         if self.cluster_accuracy is not None:
             out.append(
                 f"classes: {100 * self.cluster_accuracy:.1f} % of the images in the cluster matched"
@@ -118,12 +124,12 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     ----------
     latents
         One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``,
-        ``cluster``,
+        ``scale``, ``cluster``,
         as far as the model has them; ``index``, where present, says which row of ``truth`` each
         belongs to.
     truth
         Columns ``hinge_deg``, ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored`` (where it is
-        missing, nothing is mirrored), ``class``, as far as known
+        missing, nothing is mirrored), ``scale``, ``class``, as far as known
         (see :meth:`modpose.data.particles.Particles.truth`).
 
     Returns
@@ -147,6 +153,9 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
         figures |= _plane_figures(latents[right], truth[right])
     elif "angle_deg" in truth:
         figures |= _plane_figures(latents, truth)
+    if "scale" in truth and "scale" in latents:
+        errors = metrics.scale_errors(latents["scale"], truth["scale"])
+        figures["scale_median_error"] = float(np.median(np.abs(errors)))
     if {"r00", "shift_z"} <= set(truth) & set(latents):
         aligned, raw, moved = space_errors(latents, truth)
         figures["rotation_median_deg"] = float(np.median(aligned))
@@ -277,7 +286,8 @@ def _rotation_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, f
 def _shift_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
     predicted, true = _values(latents, "shift_x", "shift_y"), _values(truth, "shift_x", "shift_y")
     turned, mirrored = _values(truth, "angle_deg"), _mirrored(latents, truth)
-    residuals, _ = metrics.align_shifts(predicted, true, turned, mirrored)
+    scale = _values(truth, "scale") if "scale" in truth and "scale" in latents else 1.0
+    residuals, _ = metrics.align_shifts(predicted, true, turned, mirrored, scale)
     aligned = residuals + true
     correlation = np.mean([metrics.pearson(aligned[:, i], true[:, i]) for i in range(2)])
     return {

@@ -175,6 +175,10 @@ def _latent_values(
         values["angle_std_deg"] = spread.angle[:, 0].rad2deg()
     if vae.layout.shift.inferred:
         values["shift_std"] = spread.shift[:, 0]
+    if best.log_scale is not None and spread.log_scale is not None:
+        median, width = best.log_scale[:, 0].exp(), spread.log_scale[:, 0].square()
+        values["scale"] = median  # the s.d. is that of a log-normal variable
+        values["scale_std"] = median * (0.5 * width).exp() * torch.expm1(width).sqrt()
     if best.channel is not None:
         values["pose_channel"] = best.channel[:, 0]
     return values

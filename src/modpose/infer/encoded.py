@@ -46,6 +46,9 @@ class Encoded:
     mirrored, mirrored_prob
         (N,) bool, whether the object is more probably mirrored before it is turned, and the
         probability that it is; None where reflection is not inferred.
+    scale, scale_std
+        (N,) how many times larger than upright the object is, the posterior median, and its s.d.;
+        None where scale is not inferred.
     pose_agreement
         (N,) share of the turned copies of each image that tell this pose; None without copies.
     """
@@ -66,6 +69,8 @@ class Encoded:
     rotation_std_deg: Floats | None = None
     pose_channel: Floats | None = None
     pose_agreement: Floats | None = None
+    scale: Floats | None = None
+    scale_std: Floats | None = None
     mirrored: NDArray[np.bool_] | None = None
     mirrored_prob: Floats | None = None
 
@@ -90,6 +95,8 @@ class Encoded:
             axes = "xyz"[: self.shift.shape[1]]
             columns |= {f"shift_{axis}": self.shift[:, k] for k, axis in enumerate(axes)}
             columns |= {f"shift_{axis}_std": self.shift_std[:, k] for k, axis in enumerate(axes)}
+        if self.scale is not None and self.scale_std is not None:
+            columns |= {"scale": self.scale, "scale_std": self.scale_std}
         if self.mirrored is not None and self.mirrored_prob is not None:
             columns |= {"mirrored": self.mirrored.astype(np.int64)}
             columns |= {"mirrored_prob": self.mirrored_prob}

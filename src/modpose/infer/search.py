@@ -142,6 +142,9 @@ def check_searchable(vae: Vae) -> None:
         return
     if len(vae.shape) != 2:
         raise InputError.of("search", "the data", f"{len(vae.shape)}-D", "images: poses are 2-D")
+    if vae.layout.scale.inferred:
+        found, expected = "log-normal", "none: the search knows one scale"
+        raise InputError.of("search", "model.scale.prior", found, expected)
     if vae.layout.reflects:
         found, expected = "uniform", "none: the search knows no mirror images"
         raise InputError.of("search", "model.reflection.prior", found, expected)

@@ -105,6 +105,7 @@ def soft_sample(
         angle=angle,
         shift=shift,
         turn=None if posterior.turn is None else posterior.turn.mixed(weight),
+        scale=None if posterior.scale is None else mixed(posterior.scale),
         channel=None if posterior.channel is None else weight @ posterior.channel,
     )
     latents = blend.sample_in(torch.zeros_like(noisy[:, :1], dtype=torch.int64), generator)

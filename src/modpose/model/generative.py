@@ -191,7 +191,7 @@ class GenerativeModel(nn.Module):
             values = values.reshape(*z.shape[:2], *values.shape[1:])
             return values if pixels is None else values[:, :, pixels]
         x = self.coordinates if pixels is None else self.coordinates[pixels]
-        u = latents.pose().to_object(x) / half_box(self.shape)
+        u = latents.to_object(x) / half_box(self.shape)
         if self.layout.shared_content:  # one picture for all poses of an image
             return cast(Tensor, self.field(u.flatten(1, 2), z[:, 0])).reshape(*u.shape[:3], -1)
         return cast(Tensor, self.field(u.flatten(0, 1), z.flatten(0, 1))).reshape(*u.shape[:3], -1)

@@ -35,6 +35,8 @@ class Latents(NamedTuple):
         say everything.
     channel
         (B, K, p) pose channel, or None where the model has none.
+    log_scale
+        (B, K) logarithm of how many times larger than upright the object is; None: not at all.
     mirrored
         (B, K) bool, whether the object is mirrored before it is turned; None: never.
     """
@@ -46,6 +48,7 @@ class Latents(NamedTuple):
     centre: Tensor | None = None
     channel: Tensor | None = None
     mirrored: Tensor | None = None
+    log_scale: Tensor | None = None
 
     @property
     def decoded(self) -> Tensor:
@@ -64,6 +67,11 @@ class Latents(NamedTuple):
     def pose(self) -> Pose:
         """Poses (B, K) as rotation matrices and shifts."""
         return Pose(self.rotation, self.shift)
+
+    def to_object(self, x: Tensor) -> Tensor:
+        """Carry image coordinates (P, d), pixels, into the object's frame, (B, K, P, d)."""
+        u = self.pose().to_object(x)
+        return u if self.log_scale is None else u * (-self.log_scale).exp()[..., None, None]
 
     def at(self, *index: slice) -> Latents:
         """Take some images (first index) and samples (second)."""

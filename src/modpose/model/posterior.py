@@ -26,6 +26,7 @@ from modpose.distributions.priors import (
     kl,
     log_ratio,
     rotation_prior,
+    scale_prior,
     shift_prior,
 )
 from modpose.distributions.so3 import SO3Normal
@@ -43,18 +44,21 @@ class LatentLayout:
         self.content = Normal(1.0, config.z_dim)
         self.rotation = rotation_prior(config.rotation, dim)
         self.shift = shift_prior(config.shift, dim, side)
+        self.scale = scale_prior(config.scale)
         self.reflects = config.reflection.inferred
         self.role = config.encoder.cell_role(config)
         self.shared_content = config.encoder.shared_content
         angle = 2 if self.role.angle else self.rotation.numbers
         told = self.role.shift and not self.role.shift_residual
         shift = 0 if told else self.shift.numbers
-        self.sizes = [self.content.numbers, angle, shift, config.pose_channel]
+        scale = self.scale.numbers
+        self.sizes = [self.content.numbers, angle, shift, scale, config.pose_channel]
 
     @property
     def infers_pose(self) -> bool:
         """Whether anything of the pose is a latent variable."""
-        return self.rotation.inferred or self.shift.inferred or self.reflects
+        variables = (self.rotation, self.shift, self.scale)
+        return self.reflects or any(variable.inferred for variable in variables)
 
     @property
     def n_params(self) -> int:
@@ -69,7 +73,7 @@ class LatentLayout:
         Parameters
         ----------
         params
-            (B, C, n_params), as the priors of content, rotation and shift read them
+            (B, C, n_params), as the priors of content, rotation, shift and scale read them
             (:meth:`modpose.distributions.priors.Prior.read`); then the pose channel.  Where cells
             tell the angle or the shift, mean and s.d. are of the residual, in units of its prior.
         cell_logits
@@ -79,7 +83,8 @@ class LatentLayout:
         """
         told = self.role.angle or self.role.shift
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
-        content, rotation, shift, channel = torch.split(params.float(), self.sizes, dim=-1)
+        parts = torch.split(params.float(), self.sizes, dim=-1)
+        content, rotation, shift, scale, channel = parts
         priors = self.priors_in(cells)
         moved = priors.shift.read(shift)
         if cells is not None and cells.shift is not None and cells.shift_std is None:
@@ -90,6 +95,7 @@ class LatentLayout:
             self.content.read(content),
             priors.rotation.read(rotation),
             moved,
+            scale=self.scale.read(scale),
             cells=cells,
             channel=channel if channel.shape[-1] else None,
         )
@@ -101,6 +107,7 @@ class LatentLayout:
         rotation: DiagonalNormal | SO3Normal | None,
         shift: DiagonalNormal | None,
         *,
+        scale: DiagonalNormal | None = None,
         cells: Cells | None = None,
         channel: Tensor | None = None,
         first: Posterior | None = None,
@@ -113,6 +120,7 @@ class LatentLayout:
             angle=rotation if isinstance(rotation, DiagonalNormal) else None,
             turn=rotation if isinstance(rotation, SO3Normal) else None,
             shift=shift,
+            scale=scale,
             cells=cells,
             channel=channel,
             first=first,
@@ -144,10 +152,11 @@ class PosePriors(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """q(cell) and, in each cell, independent content, rotation and shift; (B, C, ...).
+    """q(cell) and, in each cell, independent content, rotation, shift and scale; (B, C, ...).
 
     The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
-    shift that a cell fixes has a log s.d. of minus infinity.  The pose channel (B, C, p), where
+    shift that a cell fixes has a log s.d. of minus infinity.  The Gaussian of the ``scale`` is that
+    of its logarithm.  The pose channel (B, C, p), where
     there is one, is a number without a distribution.  ``first`` is what was believed before a
     second look, where that is trained as well.  ``known_pose_log_prob`` (B,) is the log density, in
     nats, that the encoder gives to poses which a search found, where it learns from them.
@@ -163,6 +172,7 @@ class Posterior(NamedTuple):
     channel: Tensor | None = None
     first: Posterior | None = None
     known_pose_log_prob: Tensor | None = None
+    scale: DiagonalNormal | None = None
 
     @property
     def rotation(self) -> DiagonalNormal | SO3Normal | None:
@@ -251,6 +261,7 @@ class Posterior(NamedTuple):
             centre=centre,
             channel=None if self.channel is None else _pick(self.channel, cell),
             mirrored=None if self.cells is None else self.cells.mirrored_at(cell),
+            log_scale=None if self.scale is None else number(_at(self.scale, cell))[..., 0],
         )
 
     def content_mean(self) -> Tensor:
@@ -279,6 +290,8 @@ class Posterior(NamedTuple):
             pose = pose + kl(self.rotation, priors.rotation, exact=exact)
         if self.shift is not None and priors.shift.inferred:
             pose = pose + kl(self.shift, priors.shift)
+        if self.scale is not None:
+            pose = pose + kl(self.scale, self.layout.scale)
         content = kl(self.content, self.layout.content)
         return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
 
@@ -304,6 +317,8 @@ class Posterior(NamedTuple):
             distance = distance + self.turn.bhattacharyya()
         if self.shift is not None:
             distance = distance + bhattacharyya(self.shift, on_circle=False)
+        if self.scale is not None:
+            distance = distance + bhattacharyya(self.scale, on_circle=False)
         if self.cells is not None and self.cells.mirrored is not None:
             mirrored = self.cells.mirrored  # an object and its mirror image do not overlap
             distance = distance.masked_fill(mirrored[:, None] ^ mirrored, math.inf)
@@ -338,12 +353,15 @@ class Posterior(NamedTuple):
             ratio = ratio + log_ratio(priors.rotation, self.turn.at(cell), latents.rotation)
         if self.shift is not None and priors.shift.inferred:
             ratio = ratio + log_ratio(priors.shift, _at(self.shift, cell), latents.shift)
+        if self.scale is not None and latents.log_scale is not None:
+            scale, value = _at(self.scale, cell), latents.log_scale.unsqueeze(-1)
+            ratio = ratio + log_ratio(self.layout.scale, scale, value)
         return ratio
 
     def pose_entropy(self) -> Tensor:
         """Entropy of q(pose | image), (B,) nats: of the cells plus the mean within a cell.
 
-        A shift that a cell fixes counts as uniform over a pixel.
+        A shift that a cell fixes counts as uniform over a pixel; the scale by its logarithm.
         """
         inside = -self.log_weight()
         if self.angle is not None:
@@ -352,6 +370,8 @@ class Posterior(NamedTuple):
             inside = inside + self.turn.entropy()
         if self.shift is not None and not self.shift_is_fixed:
             inside = inside + self.shift.entropy()
+        if self.scale is not None:
+            inside = inside + self.scale.entropy()
         return (self.cell_log_q.exp() * inside).sum(-1)
 
 

@@ -72,6 +72,7 @@ def or_mirrored(posterior: Posterior, other: Posterior, log_odds: Tensor) -> Pos
         content=_beside(posterior.content, other.content),
         angle=posterior.angle and _beside(posterior.angle, other.angle),
         shift=posterior.shift and _beside(posterior.shift, other.shift),
+        scale=posterior.scale and _beside(posterior.scale, other.scale),
         channel=torch.cat(channels, 1) if channels else None,
         cells=cells[0].or_mirrored(cells[1]),
     )

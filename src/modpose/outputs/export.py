@@ -231,8 +231,9 @@ def with_poses(
     The particles with the poses of the model (:func:`modpose.data.posing.with_pose`), where it
     infers any, in space where it infers reflection
     (:func:`modpose.infer.latents.rotations_of_table`); with ``rlnClassNumber`` (from 1) or
-    ``alignments2D/class`` or ``alignments3D/class`` (from 0); with ``modposeMirrored`` and
-    ``modposeMirroredProb``; and with content: ``modposeZ0``... or ``components_mode_0/value``....
+    ``alignments2D/class`` or ``alignments3D/class`` (from 0); in STAR files with
+    ``modposeMirrored``, ``modposeScale`` and their certainty; and with content: ``modposeZ0``... or
+    ``components_mode_0/value``....
     """
     n = len(latents)
     in_space = not {"r00", "mirrored"}.isdisjoint(latents)
@@ -271,7 +272,12 @@ def with_poses(
     return replace(particles, table=table)
 
 
-OWN = {"modposeMirrored": "mirrored", "modposeMirroredProb": "mirrored_prob"}
+OWN = {
+    "modposeMirrored": "mirrored",
+    "modposeMirroredProb": "mirrored_prob",
+    "modposeScale": "scale",
+    "modposeScaleStd": "scale_std",
+}
 """STAR columns of what RELION has no name for, and the columns of the latents."""
 CONTENT = r"modposeZ\d+|components_mode_\d+/(component|value)"
 """Columns of content, of this run or an earlier one."""

@@ -28,8 +28,9 @@ def turn_upright(
     angle_deg: NDArray[np.float64],
     shift: NDArray[np.float64],
     mirrored: NDArray[np.bool_] | None = None,
+    scale: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Read each image at its posed coordinates, aligned(u) = image(R M^m u + t), by cubic splines.
+    """Read each image at its posed coordinates by cubic splines, aligned(u) = image(R M^m s u + t).
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def turn_upright(
         (N, 2) pixels, (x, y).
     mirrored
         (N,) whether m is 1 and M is diag(1, -1); None: nowhere.
+    scale
+        (N,) how many times larger than upright, s; None: 1.
 
     Returns
     -------
@@ -55,6 +58,8 @@ def turn_upright(
         rotation = np.array([[cos, sin], [-sin, cos]])  # on (row, column) = (y, x)
         if mirrored is not None and mirrored[i]:
             rotation = rotation * [-1.0, 1.0]
+        if scale is not None:
+            rotation = rotation * scale[i]
         offset = center + shift[i, ::-1] - rotation @ center
         edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean()
         upright[i] = affine_transform(image, rotation, offset, order=3, cval=float(edge))
@@ -69,11 +74,14 @@ def write_pictures(
     angle = np.broadcast_to(latents.get("angle_deg", 0.0), n).astype(np.float64)
     shift = np.stack([np.broadcast_to(latents.get(f"shift_{a}", 0.0), n) for a in "xy"], axis=1)
     mirrored = np.broadcast_to(latents.get("mirrored", 0), n) == 1
+    scale = np.broadcast_to(latents.get("scale", 1.0), n).astype(np.float64)
     content = content_columns(latents)
     z = latents[content].to_numpy(np.float32).reshape(n, len(content))
     rows = [np.arange(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
     upright = (
-        turn_upright(dataset.batch(r).image[:, 0].numpy(), angle[r], shift[r], mirrored[r])
+        turn_upright(
+            dataset.batch(r).image[:, 0].numpy(), angle[r], shift[r], mirrored[r], scale[r]
+        )
         for r in rows
     )
     denoised = (

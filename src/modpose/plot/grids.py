@@ -180,9 +180,13 @@ def interpolation_codes(start: Floats, end: Floats, n: int) -> Floats:
 
 
 def align(
-    pictures: Floats, angle_deg: Floats, shift_px: Floats, mirrored: NDArray[np.bool_] | None = None
+    pictures: Floats,
+    angle_deg: Floats,
+    shift_px: Floats,
+    mirrored: NDArray[np.bool_] | None = None,
+    scale: Floats | None = None,
 ) -> tuple[Floats, Floats]:
-    """Undo known poses by bilinear interpolation: ``aligned(u) = image(R(angle) M^m u + shift)``.
+    """Undo known poses by bilinear interpolation: ``aligned(u) = image(R(angle) M^m s u + shift)``.
 
     Parameters
     ----------
@@ -194,6 +198,8 @@ def align(
         (N, 2) shifts (x, y), pixels.
     mirrored
         (N,) whether m is 1 and M is diag(1, -1); None: nowhere.
+    scale
+        (N,) how many times larger than upright, s; None: 1.
 
     Returns
     -------
@@ -206,21 +212,28 @@ def align(
     angle = torch.deg2rad(torch.as_tensor(np.asarray(angle_deg), dtype=torch.float32))
     shift = torch.as_tensor(np.asarray(shift_px), dtype=torch.float32)
     flips = None if mirrored is None else torch.as_tensor(np.asarray(mirrored))
-    place = Pose(orthogonal_2d(angle, flips), shift).to_image(lattice((height, width)))
-    upright = sample_images(image, place, padding="border").reshape(len(image), height, width, -1)
+    upright = lattice((height, width)).expand(len(image), -1, -1)
+    if scale is not None:
+        upright = upright * torch.as_tensor(np.asarray(scale), dtype=torch.float32)[:, None, None]
+    place = Pose(orthogonal_2d(angle, flips), shift).to_image(upright)
+    values = sample_images(image, place, padding="border").reshape(len(image), height, width, -1)
     centre = torch.tensor([width // 2, height // 2])
     corner = place + centre
     edge = 1e-3  # rounding must not put the border pixels of an unrotated image outside
     last = torch.tensor([width - 1, height - 1])
     inside = ((corner >= -edge) & (corner <= last + edge)).all(-1)
     inside = inside.reshape(len(image), height, width)
-    upright = upright * inside[..., None]
-    out = upright[..., 0] if pictures.ndim == 3 else upright
+    values = values * inside[..., None]
+    out = values[..., 0] if pictures.ndim == 3 else values
     return out.numpy(), inside.numpy().astype(np.float32)
 
 
 def aligned_average(
-    pictures: Floats, angle_deg: Floats, shift_px: Floats, mirrored: NDArray[np.bool_] | None = None
+    pictures: Floats,
+    angle_deg: Floats,
+    shift_px: Floats,
+    mirrored: NDArray[np.bool_] | None = None,
+    scale: Floats | None = None,
 ) -> Floats:
     """Average the aligned images; each pixel over the images that cover it.
 
@@ -232,7 +245,8 @@ def aligned_average(
     for start in range(0, len(pictures), _CHUNK):
         part = slice(start, start + _CHUNK)
         flips = None if mirrored is None else mirrored[part]
-        upright, inside = align(pictures[part], angle_deg[part], shift_px[part], flips)
+        sizes = None if scale is None else scale[part]
+        upright, inside = align(pictures[part], angle_deg[part], shift_px[part], flips, sizes)
         total += upright.sum(0, dtype=np.float64)
         weight += inside.sum(0, dtype=np.float64)
     edge = np.ones(weight.shape, bool)

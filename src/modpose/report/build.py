@@ -184,6 +184,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
         angle_std_deg=latents["angle_std_deg"].to_numpy(float) if turned else None,
         shift_px=latents[["shift_x", "shift_y"]].to_numpy(float) if shifted else None,
         mirrored=latents["mirrored"].to_numpy() == 1 if "mirrored" in names else None,
+        scale=latents["scale"].to_numpy(float) if "scale" in names else None,
         columns=columns,
         truth=None if known is None else {str(k): column.to_numpy() for k, column in known.items()},
         recovery=() if known is None else _recovery(latents, known),

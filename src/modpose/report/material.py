@@ -20,11 +20,12 @@ Integers = NDArray[np.int64]
 
 
 class PlanePose(NamedTuple):
-    """Angles (n,), degrees, shifts (n, 2), pixels, and whether mirrored, (n,) or None."""
+    """Angles (n,), degrees, shifts (n, 2), pixels, whether mirrored, and scale, (n,) or None."""
 
     angle_deg: Floats
     shift_px: Floats
     mirrored: NDArray[np.bool_] | None
+    scale: Floats | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class ReportData:
         (N,), (N,) and (N, 2); None where the model has no such pose.
     mirrored
         (N,) whether the object is mirrored; None if the model does not infer it.
+    scale
+        (N,) how many times larger than upright; None if the model does not infer it.
     columns
         Further columns (N,) to colour by: label, cluster.
     rows
@@ -81,7 +84,8 @@ class ReportData:
     metrics
         Columns of the learning curves.
     truth
-        Truth of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``, ``hinge_deg``.
+        Truth of each image: ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``, ``scale``,
+        ``hinge_deg``.
     recovery
         Lines of name and value: how well the truth was recovered.
     flat
@@ -110,6 +114,7 @@ class ReportData:
     angle_std_deg: Floats | None = None
     shift_px: Floats | None = None
     mirrored: NDArray[np.bool_] | None = None
+    scale: Floats | None = None
     columns: Mapping[str, NDArray[Any]] | None = None
     truth: Mapping[str, Floats] | None = None
     recovery: tuple[tuple[str, str], ...] = ()
@@ -141,12 +146,13 @@ class ReportData:
         """Poses of some images, zero where the model has none."""
         angle = np.zeros(len(rows)) if self.angle_deg is None else self.angle_deg[rows]
         shift = np.zeros((len(rows), 2)) if self.shift_px is None else self.shift_px[rows]
-        return PlanePose(angle, shift, None if self.mirrored is None else self.mirrored[rows])
+        mirrored = None if self.mirrored is None else self.mirrored[rows]
+        return PlanePose(angle, shift, mirrored, None if self.scale is None else self.scale[rows])
 
     @property
     def has_pose(self) -> bool:
-        """Whether the model rotates, shifts or mirrors pictures."""
-        inferred = (self.angle_deg, self.shift_px, self.mirrored)
+        """Whether the model rotates, shifts, mirrors or scales pictures."""
+        inferred = (self.angle_deg, self.shift_px, self.mirrored, self.scale)
         return self.flat and any(part is not None for part in inferred)
 
 

@@ -84,6 +84,15 @@ def shift_histograms(
     return fig
 
 
+def scale_histogram(scale: Floats) -> Figure:
+    """Size of the objects relative to the upright ones, (N,)."""
+    fig = new_figure(2.6, 4.5)
+    ax = fig.subplots()
+    ax.hist(scale, bins=min(60, max(10, len(scale) // 20)), color=BLUE, alpha=0.85)
+    style(ax, "scale (1: as upright)", "images", "Size of the objects")
+    return fig
+
+
 def mode_histograms(posterior: Floats, orders: Sequence[int], names: Sequence[str]) -> Figure:
     """Mean posterior of the angle relative to the best mode, one row per class.
 

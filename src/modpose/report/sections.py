@@ -273,6 +273,8 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
         found.append(scatter.Colouring("inferred angle (degrees)", "cyclic", angle))
     if m.mirrored is not None:
         found.append(scatter.categories("mirrored", m.mirrored[points].astype(int)))
+    if m.scale is not None:
+        found.append(scatter.Colouring("scale", "number", m.scale[points]))
     if m.shift_px is not None:
         length = np.linalg.norm(m.shift_px[points], axis=1)
         found.append(scatter.Colouring("length of the shift (px)", "number", length))
@@ -294,6 +296,9 @@ def pose(m: ReportData) -> Section | None:
             m.shift_px, m.shift_prior_px, m.look.origin, m.pixel_size
         )
         pictures.append(Picture.of(fig, "shifts.png", "Histogram of the inferred shifts"))
+    if m.scale is not None:
+        fig = pose_figures.scale_histogram(m.scale)
+        pictures.append(Picture.of(fig, "scales.png", "Histogram of the inferred scales"))
     if not pictures and m.mirrored is None:
         return None
     mirrored = ""

@@ -74,7 +74,7 @@ def symmetry(m: ReportData) -> Section | None:
     probe = m.probe
     if probe is None or m.angle_deg is None or not infers_angle(probe.vae):
         return None
-    if m.mirrored is not None:  # the pose search does not handle mirror images
+    if m.mirrored is not None or m.scale is not None:  # the pose search knows neither
         return None
     modes = find_modes(m, probe)
     orders = image_order(modes.relative, modes.weight, modes.std_deg)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from modpose.evaluate.metrics import align_angles, align_shifts, right_reflection, spearman
+from modpose.evaluate.metrics import (
+    align_angles,
+    align_shifts,
+    right_reflection,
+    scale_errors,
+    spearman,
+)
 from modpose.plot import figures
 from modpose.plot.grids import Floats
 from modpose.plot.html import Picture, Section
@@ -68,9 +74,16 @@ def _pose_pictures(m: ReportData) -> list[Picture]:
         true = np.column_stack([m.truth["shift_x"], m.truth["shift_y"]])
         turned = m.truth.get("angle_deg", np.zeros(len(true)))
         true, turned, shift = true[right], turned[right], m.shift_px[right]
-        residual, _ = align_shifts(shift, true, turned, mirrored[right])
+        scale = np.ones(len(m.z))
+        if m.scale is not None and "scale" in m.truth:
+            scale = np.asarray(m.truth["scale"], float)
+        residual, _ = align_shifts(shift, true, turned, mirrored[right], scale[right])
         names = [(f"true shift along {a} (px)", f"inferred shift along {a} (px)") for a in "xy"]
         fig = figures.truth_scatter(list(true.T), list((true + residual).T), names, equal=True)
         alt = "Inferred against true shift along x and y"
         pictures.append(Picture.of(fig, "truth-shift.png", alt))
+    if m.scale is not None and "scale" in m.truth:
+        error = 100 * scale_errors(m.scale, m.truth["scale"])
+        fig = figures.error_histogram(error, "error of the scale", "%")
+        pictures.append(Picture.of(fig, "truth-scale.png", "Histogram of the error of the scale"))
     return pictures

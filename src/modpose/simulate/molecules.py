@@ -70,7 +70,7 @@ def project(
     rotations: Array,
     shifts_px: Array,
     box: int,
-    pixel_size: float,
+    pixel_size: float | Array,
 ) -> NDArray[np.float32]:
     """Project posed blobs along z: signal(x) = f(Rᵀ(x − t)), f integrated along the beam.
 
@@ -87,15 +87,17 @@ def project(
     box
         Side of the images in pixels; the centre is pixel ``box // 2``.
     pixel_size
-        Å per pixel.
+        Å per pixel, one for all images or (N,): an object drawn with pixels s times smaller looks s
+        times larger.
 
     Returns
     -------
     array
         (N, box, box) float32, projected density per Å², rows are y.
     """
-    posed = np.einsum("nij,nmj->nmi", rotations[:, :2], centers) + pixel_size * shifts_px[:, None]
-    grid = pixel_size * (np.arange(box) - box // 2)
+    size = np.broadcast_to(np.asarray(pixel_size, float), len(centers))[:, None, None]
+    posed = np.einsum("nij,nmj->nmi", rotations[:, :2], centers) + size * shifts_px[:, None]
+    grid = size[..., None] * (np.arange(box) - box // 2)
     offsets = grid - posed[..., None]
     profiles = np.exp(-0.5 * (offsets / sigmas[:, None, None]) ** 2)  # a blob is separable
     rows = profiles[:, :, 1] * (masses / (2 * np.pi * sigmas**2))[:, None]

@@ -58,8 +58,8 @@ class Simulated:
 def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None) -> Simulated:
     """Simulate a fixed view of a hinged molecule, rotated and shifted in the plane.
 
-    signal(x) = CTF * f(Mᵐ Rᵀ(x − t); hinge), evaluated at the pixels without interpolation; M is
-    diag(1, −1).
+    signal(x) = CTF * f(Mᵐ Rᵀ(x − t) / s; hinge), evaluated at the pixels without interpolation; M
+    is diag(1, −1).
 
     Parameters
     ----------
@@ -88,6 +88,8 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     angle = 180.0 - rng.uniform(0.0, 360.0, size=n)
     shift = settings.shift_std_px * rng.standard_normal((n, 2))
     mirrored = rng.random(n) < settings.mirrored if settings.mirrored else np.zeros(n, bool)
+    scale = np.exp(settings.scale_std * rng.standard_normal(n)) if settings.scale_std else 1.0
+    pixel_size = np.broadcast_to(settings.pixel_size / scale, n)
     turns = axis_rotations(BEAM, angle)
     turns[mirrored] = turns[mirrored] @ np.diag([1.0, -1.0, 1.0])
     ctf = None
@@ -104,7 +106,7 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
                 turns[part],
                 shift[part],
                 settings.box,
-                settings.pixel_size,
+                pixel_size[part],
             )
             if ctf is not None:
                 clean[part] = microscope.filter_by_ctf(clean[part], ctf[part])
@@ -115,6 +117,8 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     )
     if settings.mirrored:
         truth["mirrored"] = mirrored.astype(np.int64)
+    if settings.scale_std:
+        truth["scale"] = scale
     images = microscope.add_unit_noise(clean, rng)
     return Simulated(images, clean, truth, ctf, settings.pixel_size)
 

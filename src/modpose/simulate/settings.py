@@ -33,6 +33,8 @@ class HingeSettings:
     """Standard deviation of the shift on each axis, pixels."""
     mirrored: float = 0.0
     """Mean fraction of the images with an object that is mirrored before the rotation."""
+    scale_std: float = 0.0
+    """Standard deviation of the logarithm of the scale (size relative to upright)."""
     ctf: bool = False
     """Whether the microscope's contrast transfer function filters the images."""
     defocus_range: tuple[float, float] = (8000.0, 20000.0)
@@ -47,6 +49,7 @@ class HingeSettings:
             ("pixel_size", self.pixel_size, 0 < self.pixel_size < math.inf, "more than 0 Å"),
             ("snr", self.snr, 0 < self.snr < math.inf, "more than 0"),
             ("shift_std_px", self.shift_std_px, 0 <= self.shift_std_px < math.inf, "0 or more"),
+            ("scale_std", self.scale_std, 0 <= self.scale_std <= 1, "0 to 1"),
             ("mirrored", self.mirrored, 0 <= self.mirrored <= 1, "0 to 1"),
             ("hinge_range_deg", self.hinge_range_deg, *ordered(self.hinge_range_deg)),
             ("defocus_range", self.defocus_range, *ordered(self.defocus_range)),

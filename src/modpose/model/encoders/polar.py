@@ -69,10 +69,11 @@ class PolarEncoder(Encoder):
         radius = config.radius * min(shape) / 2
         self.rings = Rings(config.angles, radius)
         self.centre = Centre(channels, shape, config)
-        self.look = InvariantPerceptron(channels * self.rings.count, 2 * self.z_dim + 1, config)
+        numbers = 2 * self.z_dim + layout.scale.numbers
+        self.look = InvariantPerceptron(channels * self.rings.count, numbers + 1, config)
         self.look_again = perceptron(
             channels * self.rings.count * config.angles,
-            2 * self.z_dim,
+            numbers,
             config.hidden,
             2,
             config.activation,
@@ -89,7 +90,7 @@ class PolarEncoder(Encoder):
         if self.layout.shift.inferred:
             centre = self.centre(image)
         around = self.rings.read(image, centre)
-        content, log_spread = self.look(around).split([2 * self.z_dim, 1], dim=-1)
+        content, log_spread = self.look(around).tensor_split([-1], dim=-1)
         with torch.no_grad():
             found = self.search(around, content, draw, 1, prior)
             upright = self.rings.read(image, centre, found.angle[:, 0])
@@ -105,16 +106,21 @@ class PolarEncoder(Encoder):
     def _posterior(
         self, content: Tensor, found: Angles, shift: DiagonalNormal, first: Posterior | None = None
     ) -> Posterior:
-        """Make cells of the angles found, (B, K), with one content and shift (B, 1, 2) for all."""
+        """Make cells of the angles found, (B, K), with one content and shift (B, 1, 2) for all.
+
+        Numbers of the scale, where it is inferred, follow those of ``content``.
+        """
         cells = found.angle.shape[1]
+        numbers = content.float().unsqueeze(1).expand(-1, cells, -1)
         angle = DiagonalNormal(wrap(found.angle).unsqueeze(-1), found.std.log().unsqueeze(-1))
         return self.layout.made_of(
             found.log_weight,
-            self.layout.content.read(content.float().unsqueeze(1).expand(-1, cells, -1)),
+            self.layout.content.read(numbers[..., : 2 * self.z_dim]),
             angle.clamped() if self.layout.rotation.inferred else None,
             DiagonalNormal(*(part.expand(-1, cells, -1) for part in shift)).clamped()
             if self.layout.shift.inferred
             else None,
+            scale=self.layout.scale.read(numbers[..., 2 * self.z_dim :]),
             first=first,
         )
 
