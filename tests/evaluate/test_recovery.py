@@ -189,3 +189,22 @@ def test_reflections_are_compared_after_one_of_the_frame(truth: pd.DataFrame) ->
     assert any("% right after one global reflection" in line for line in figures.lines())
     blind = recover(found.drop(columns="mirrored"), known)
     assert blind.mirrored_accuracy is None and blind.rotation_rmse_deg > 45
+
+
+def test_scales_are_compared_after_the_factor_of_the_frame(truth: pd.DataFrame) -> None:
+    """An off-centre frame that is 10 % larger moves objects by their own scale."""
+    rng = np.random.default_rng(6)
+    known = truth.assign(scale=np.exp(0.1 * rng.standard_normal(N)))
+    moved = rotated(known.angle_deg.to_numpy(), (2.0, -1.0)) * known.scale.to_numpy()[:, None]
+    found = pd.DataFrame(
+        {
+            "angle_deg": known.angle_deg,
+            "shift_x": known.shift_x + moved[:, 0],
+            "shift_y": known.shift_y + moved[:, 1],
+            "scale": known.scale / 1.1 * np.exp(0.02 * rng.standard_normal(N)),
+        }
+    )
+    figures = recover(found, known)
+    assert figures.scale_median_error == pytest.approx(0.02 * 0.6745, rel=0.1)
+    assert figures.shift_rmse_px == pytest.approx(0.0, abs=1e-9)
+    assert "scale: median error 1." in " ".join(figures.lines())

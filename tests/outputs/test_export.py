@@ -281,6 +281,27 @@ def test_a_mirrored_picture_is_written_as_seen_from_behind(tmp_path: Path) -> No
     assert "modposeMirrored" not in starfile.read(tmp_path / "twice.star")["particles"]
 
 
+def test_the_scale_is_written_and_taken_off(tmp_path: Path) -> None:
+    """f(R^T (x - t) / s) by hand."""
+    images, poses = posed_images(40)
+    poses["scale"] = np.exp(0.15 * np.random.default_rng(3).standard_normal(N))
+    poses["scale_std"] = 0.01
+    x, y = grid(40)
+    for i, (angle, dx, dy, s, _) in enumerate(poses.itertuples(index=False)):
+        cos, sin = np.cos(np.deg2rad(angle)) / s, np.sin(np.deg2rad(angle)) / s
+        images[i] = blobs(cos * (x - dx) + sin * (y - dy), -sin * (x - dx) + cos * (y - dy))
+    write_stack(tmp_path / "stack.mrcs", images)
+    starfile.write(star_tables("3.1", 40), tmp_path / "particles.star")
+    run = make_run(tmp_path / "run", str(tmp_path / "particles.star"), poses)
+    export_run(run, tmp_path / "out", formats=["star", "mrcs", "csv"])
+    table = starfile.read(tmp_path / "out" / "particles.star")["particles"]
+    np.testing.assert_allclose(table["modposeScale"], poses["scale"], atol=1e-6)
+    np.testing.assert_allclose(table["modposeScaleStd"], 0.01)
+    assert {"scale", "scale_std"} <= set(pd.read_csv(tmp_path / "out" / "latents.csv"))
+    with mrcfile.open(tmp_path / "out" / "aligned.mrcs") as mrc:
+        assert correlation(mrc.data.mean(0), blobs(*grid(40))) > 0.999
+
+
 def test_a_rotation_read_from_a_mirrored_pose_is_no_reflection(tmp_path: Path) -> None:
     """cryoDRGN's pickle and cryoSPARC's vector hold the same rotation as the STAR file."""
     run, _ = mirrored_run(tmp_path)

@@ -48,6 +48,25 @@ def test_mirrored_pictures_align_with_the_others() -> None:
     assert np.abs(grids.aligned_average(pictures, angle, shift) - truth).max() > 0.2
 
 
+def test_large_and_small_pictures_align() -> None:
+    """A picture of scale s is one of s times the box, read every s pixels."""
+    rng = np.random.default_rng(3)
+    angle, shift = rng.uniform(-180, 180, 100), rng.normal(0, 2, (100, 2))
+    scale = np.exp(0.15 * rng.standard_normal(100))
+    truth = blob_pictures([0.0], [(0, 0)])[0]
+    pictures = np.stack(
+        [
+            ndimage.affine_transform(
+                blob_pictures([a], [t / s])[0], np.eye(2) / s, 20 - 20 / np.array([s, s]), order=3
+            )
+            for a, t, s in zip(angle, shift, scale, strict=True)
+        ]
+    )
+    average = grids.aligned_average(pictures, angle, shift, None, scale)
+    assert np.abs(average - truth).max() < 0.04
+    assert np.abs(grids.aligned_average(pictures, angle, shift) - truth).max() > 0.05
+
+
 def test_wrong_sense_of_rotation_does_not_align() -> None:
     rng = np.random.default_rng(1)
     angle, shift = rng.uniform(-180, 180, 200), np.zeros((200, 2))

@@ -28,11 +28,14 @@ def simulated() -> Simulated:
     return simulate_particles(SMALL)
 
 
-@pytest.mark.parametrize("mirrored", [0.0, 0.5])
-def test_images_are_the_upright_signal_at_the_posed_coordinates(mirrored: float) -> None:
-    """signal(x) = f(Mᵐ Rᵀ(x − t)), R = [[cos, −sin], [sin, cos]], from a fine raster of f."""
-    simulated = simulate_particles(replace(SMALL, mirrored=mirrored))
+@pytest.mark.parametrize(("mirrored", "scale_std"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.1)])
+def test_images_are_the_upright_signal_at_the_posed_coordinates(
+    mirrored: float, scale_std: float
+) -> None:
+    """signal(x) = f(Mᵐ Rᵀ(x − t) / s), R = [[cos, −sin], [sin, cos]], from a fine raster of f."""
+    simulated = simulate_particles(replace(SMALL, mirrored=mirrored, scale_std=scale_std))
     assert ("mirrored" in simulated.truth) == (mirrored > 0)
+    assert ("scale" in simulated.truth) == (scale_std > 0)
     m = hinged_molecule()
     scale = None
     y, x = np.mgrid[:40, :40] - 20.0
@@ -48,7 +51,8 @@ def test_images_are_the_upright_signal_at_the_posed_coordinates(mirrored: float)
             0.5,
         )[0]
         c, s = np.cos(np.deg2rad(row.angle_deg)), np.sin(np.deg2rad(row.angle_deg))
-        dx, dy = x - row.shift_x, y - row.shift_y
+        size = row.get("scale", 1.0)
+        dx, dy = (x - row.shift_x) / size, (y - row.shift_y) / size
         u, v = c * dx + s * dy, -s * dx + c * dy
         v = -v if row.get("mirrored", 0) else v
         expected = map_coordinates(fine, [200 + 8 * v, 200 + 8 * u], order=1)
