@@ -41,7 +41,7 @@ class Simulated:
         (N, H, W) float32, the signal alone (after the CTF).
     truth
         One row per image: ``angle_deg`` in (−180, 180], ``shift_x`` and ``shift_y`` (pixels),
-        ``hinge_deg``, and ``mirrored`` (0 or 1) where some are.
+        ``hinge_deg``; ``mirrored`` (0 or 1) and ``scale``, where these differ.
     ctf
         (N, 9) parameters, columns as in :class:`modpose.observe.ctf.CtfColumn`, or None.
     pixel_size
