@@ -20,6 +20,7 @@ from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError, TrainingError
 from modpose.estimator import PoseModel
+from modpose.evaluate import metrics
 from modpose.plot.grids import align
 from modpose.recipes import recipe_config
 from modpose.run import Run
@@ -421,6 +422,9 @@ def test_rows_of_table_1_for_a_perfect_model(tmp_path: Path) -> None:
     assert angle["variable"] == "θ"
     assert angle["resultant"] == pytest.approx(1)
     assert angle["RMSE"] == pytest.approx(0, abs=1e-6)
+    turned = np.rad2deg(-3 * test["hinge_deg"].to_numpy() + 1)
+    assert first["JS"] == abs(metrics.circular_correlation(turned, test["angle_deg"]))
+    assert angle["JS"] == pytest.approx(1)
 
 
 def test_mean_and_sd_over_seeds(smoke: Path) -> None:
