@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from modpose.config import Config, merge, parse_config
+from modpose.data.dataset import split
 from modpose.errors import InputError, TrainingError
 from modpose.estimator import PoseModel
 from modpose.files.writing import replace_atomically
@@ -184,6 +185,14 @@ class Result:
     def read(cls, fit: Fit, path: Path) -> Result:
         """Read what :func:`carry_out` left."""
         return cls(fit, Run.open(path), Score(**json.loads((path / EVALUATION).read_text())))
+
+
+def learning_curve(result: Result) -> tuple[list[float], list[float]]:
+    """Return, after each epoch, the images that training has seen, and the validation ELBO."""
+    config = result.run.config
+    train, _ = split(int(result.run.environment["n"]), config.data.val_fraction, config.seed)
+    epochs = [e for e in result.run.epochs() if "start" not in e and "val_elbo" in e]
+    return [len(train) * e["epoch"] for e in epochs], [e["val_elbo"] for e in epochs]
 
 
 def processor_minutes(result: Result) -> float | None:

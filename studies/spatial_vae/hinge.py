@@ -18,7 +18,7 @@ from studies.common.conduct import Study
 from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page, Row
 from studies.common.samples import Sample, write_sample
-from studies.common.study import Fit, Result
+from studies.common.study import Fit, Result, learning_curve
 from studies.spatial_vae.budgets import Model, configured
 from studies.spatial_vae.common import (
     Setting,
@@ -310,16 +310,7 @@ def _walk(result: Result) -> Floats:
 
 
 def _curves(by: By, null: Row) -> Figure:
-    lines = {}
-    for contender, results in by.items():
-        lines[contender.title] = [
-            (
-                [e["epoch"] * result.run.environment["n"] for e in epochs],
-                [e["val_elbo"] for e in epochs],
-            )
-            for result in results
-            for epochs in [[e for e in result.run.epochs() if "start" not in e]]
-        ]
+    lines = {c.title: [learning_curve(result) for result in results] for c, results in by.items()}
     return plots.curves_in_images(lines, {LABEL: float(null["ELBO"] or 0)}, printed=IMAGES_SEEN)
 
 

@@ -14,7 +14,7 @@ from studies.common import samples, study
 from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page
 from studies.common.samples import Made, Sample
-from studies.common.study import Fit, Options, Result
+from studies.common.study import Fit, Options, Result, learning_curve
 from studies.spatial_vae.common import score_note, score_row
 from studies.target_vae import figures
 from studies.target_vae.budgets import Contender, Plan, Sizes, configured
@@ -143,7 +143,7 @@ def scores(
     rows = _score_rows(results)
     null = null_row(next(iter(results.values())), rows[0], {"model": LABEL})
     bound = float(null["ELBO"])
-    curves = {label: curve(r) for label, r in results.items()}
+    curves = {label: learning_curve(r) for label, r in results.items()}
     seen = f"; the paper trains on up to {images_printed:,}" if images_printed else ""
     return [
         page.table(f"{name}-scores", f"{title}: scores", [*rows, null]),
@@ -167,13 +167,6 @@ def _score_rows(results: Mapping[str, Result]) -> list[dict[str, str | int | flo
 def parameters(result: Result) -> int:
     """Count the numbers that a fit learns."""
     return sum(p.numel() for p in result.model().vae.parameters() if p.requires_grad)
-
-
-def curve(result: Result) -> tuple[list[float], list[float]]:
-    """Return images seen and validation ELBO after each epoch."""
-    n = int(result.run.environment["n"])
-    epochs = [e for e in result.run.epochs() if "start" not in e and "val_elbo" in e]
-    return [n * e["epoch"] for e in epochs], [e["val_elbo"] for e in epochs]
 
 
 def named(by: By) -> dict[str, Result]:
