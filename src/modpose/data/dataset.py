@@ -89,7 +89,7 @@ class Dataset:
         pixels after Fourier cropping; or None.
     wedges
         Measured frequencies of each volume, or None.
-            restoration
+    restoration
         Corrections that are applied to the images as they are read.
     mask
         Boolean, of ``shape``: pixels that are used; None for all.

@@ -31,7 +31,7 @@ def open_fits(path: Path, array: str | None = None, kind: Kind = "auto") -> Stac
         The file.
     array
         Name or number of the extension to read; None for all.
-            kind
+    kind
         Meaning of the axes of a cube.
 
     Raises

@@ -261,7 +261,7 @@ def with_given(
         Files, or None.
     selected
         (M,) requested rows of the input.
-            partial
+    partial
         Leave out images without a row in a file.
 
     Returns

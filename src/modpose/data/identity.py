@@ -130,17 +130,17 @@ def match_rows(
     ----------
     wanted, offered
         Identities of the rows of both; kinds as chosen by :func:`common_identity`.
-            names
+    names
         Names of the two tables in messages.
-            per_image
+    per_image
         Whether the offered data belong to the image (its CTF, its class), so that one offered row
         is used for all occurrences of its image.
-            renamed
+    renamed
         Whether both name one stack each, which is the same under another name.
-            moved
+    moved
         Whether all files may have moved from one folder to another; see
         :func:`modpose.data.paths.match_stacks`.
-            whole
+    whole
         Whether ``wanted`` is a whole table.  If it is a part, with occurrences counted in the
         whole table, an image may appear more often in what is offered.
 

@@ -50,11 +50,11 @@ class Description:
     ----------
     path
         The described file.
-            kind
+    kind
         Its kind, in a few words.
-            facts
+    facts
         Name and value of each fact, in reading order.
-            problems
+    problems
         What is missing or cannot be used, one sentence each.
     """
 
@@ -81,7 +81,7 @@ def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto")
         A file, a folder, or ``stack.npz:name``.
     datadir
         First folder in which the images of a table are searched.
-            kind
+    kind
         Meaning of the axes of an array: a word, or letters such as ``NCYX``.
 
     Raises

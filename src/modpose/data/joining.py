@@ -41,7 +41,7 @@ class Joined:
     ----------
     rows
         (N,) rows of the table; -1 for an image without a row.
-            by
+    by
         The kind of identity, in words.
     """
 
@@ -61,7 +61,7 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
         The images, all of the input.
     table
         The table to join.
-            per_image
+    per_image
         Whether its data belong to an image, not to an occurrence; see :func:`match_rows`.
 
     Raises
@@ -111,13 +111,13 @@ def matched(
         Rows of the other side for all N rows.
     selected
         (M,) requested rows.
-            names
+    names
         Names of this side and the other side in messages.
-            partial
+    partial
         Continue with the rows that the other side has, if it lacks some.
-            of
+    of
         Word for the rows of this side.
-            otherwise
+    otherwise
         Effect of ``partial``, in words.
 
     Returns

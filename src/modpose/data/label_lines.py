@@ -24,7 +24,7 @@ def read_label_lines(path: Path, counts: Collection[int]) -> NDArray[Any]:
     ----------
     path
         A text file; blank lines are ignored.  In a .csv file the first line may be a name.
-            counts
+    counts
         Expected numbers of labels; any of these.
 
     Returns

@@ -35,7 +35,7 @@ def read_labels(
         ``stack.npz:name``, or text); or an array.
     source
         The opened input; ordered labels are those of the whole input or of its selection.
-            partial
+    partial
         Images that are missing in a table get no label.
 
     Returns

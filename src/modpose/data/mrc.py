@@ -55,9 +55,9 @@ class MrcHeader:
         Sections per volume (the word mz).
     axes
         Axis (x, y, z = 1, 2, 3) of the columns, rows and sections.
-            stamped
+    stamped
         Whether the word 'MAP ' is present; some programs leave it out.
-            packed
+    packed
         Whether a byte has two pixels (mode 101).
     """
 
@@ -97,7 +97,7 @@ def open_mrc(path: Path, kind: Kind = "auto") -> Stack:
     ----------
     path
         May end in .gz or .bz2; such a file is unpacked into memory once, with a log message.
-            kind
+    kind
         ``images``: each section is an image; ``volumes``: one volume, or several according to
         the header; ``auto``: depends on the header, the name and whether the array is a cube.
 
@@ -309,11 +309,11 @@ def write_mrcs(
     ----------
     path
         The file.
-            images
+    images
         (N, H, W) images, or (N, D, D, D) volumes (one volume is written as a plain map).
     pixel_size
         Angstrom per pixel; None is written as 0, which means unknown.
-            overwrite
+    overwrite
         Replace an existing file.
 
     Raises
@@ -345,11 +345,11 @@ def write_mrcs_parts(
     ----------
     path
         The file.
-            parts
+    parts
         Images or volumes, in order, some at a time.
-            shape
+    shape
         Shape of all parts together: (N, H, W) or (N, D, H, W).
-            pixel_size, overwrite
+    pixel_size, overwrite
         As in :func:`write_mrcs`.
     """
 

@@ -42,7 +42,7 @@ class NpyHeader:
     ----------
     shape
         Shape of the array.
-            fortran
+    fortran
         Whether the first axis runs fastest.
     dtype
         Type of an entry.

@@ -29,9 +29,9 @@ def ome_kind(path: Path, axes: str, shape: tuple[int, ...] = ()) -> Kind:
     ----------
     path
         Name for messages.
-            axes
+    axes
         Letters of the axes.
-            shape
+    shape
         Sides, for messages.
 
     Raises

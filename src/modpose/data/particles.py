@@ -64,18 +64,18 @@ class Particles:
         The columns as read, row order as in the input.
     optics
         One row per optics group (RELION 3.1 and later), or None.
-            format
+    format
         Format of the file; ``none`` for images without a table.
-            name
+    name
         Name of the table in messages.
-            form
+    form
         Further data for writing the table in its original form.
-            given_poses, given_ctf
+    given_poses, given_ctf
         Results of :meth:`poses` and :meth:`ctf` from separate files (:mod:`modpose.data.given`),
         in place of those of the table; or None.
-            given_aberrations
+    given_aberrations
         Aberrations in the table of the CTF; or None.
-            position
+    position
         (N,) position of each image in its file, from 0, for images without a table; the file is
         ``name``, or that of the column ``file``.  None for images without a file.
     """

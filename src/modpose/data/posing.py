@@ -35,12 +35,12 @@ def with_pose(
         N particles of a STAR file or a cryoSPARC table.
     rotation
         (N, 3, 3) 3-D rotations; or None.
-            angle_deg
+    angle_deg
         (N,) in-plane angles; or None.  Without both, rotations do not change.
     shift
         (N, 2) or, for volumes, (N, 3) pixels of the images in the table, order x, y[, z]; None
         does not change shifts.
-            pixel_size
+    pixel_size
         Å per pixel of those images, if the table does not give it.
 
     Returns

@@ -20,9 +20,9 @@ class Range:
     ----------
     low, high
         Smallest and largest possible value.
-            expected
+    expected
         Expectation in messages.
-            gap
+    gap
         Open interval of impossible values in between; None for none.
     """
 

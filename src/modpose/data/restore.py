@@ -143,7 +143,7 @@ def refuse_aberrations(source: Source, shape: tuple[int, ...], pixel_size: float
         Images and their table.
     shape
         Shape of the images as the model sees them.
-            pixel_size
+    pixel_size
         Their pixel size, Å; None if unknown.
 
     Raises

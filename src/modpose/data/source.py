@@ -50,13 +50,13 @@ class Source:
         The table, in the same order.
     path
         Path of the input; None for an array.
-            selection
+    selection
         (N,) rows of the whole input that were kept, from 0; None for all.
-            whole
+    whole
         The table of the whole input, if only some of its rows were kept; else None.
-            datadir
+    datadir
         First folder in which the files of the table are searched, or None.
-            wedge
+    wedge
         The measured part of the volumes, if given; else None.
     """
 
@@ -117,7 +117,7 @@ def open_source(
         pictures or of MRC files), an array, a tensor, or a stack.
     kind
         Meaning of an array's axes.
-            datadir
+    datadir
         First folder in which the images of a table are searched.
     index
         Rows to keep, in order: numbers from 0, booleans or uids, as an array or a file (.npy,
@@ -125,11 +125,11 @@ def open_source(
     poses, ctf
         Files with the poses and the CTF parameters of the images, in place of those of the input;
         rows are joined by identity (:mod:`modpose.data.given`).
-            wedge
+    wedge
         The measured part of volumes: ``(smallest, largest)`` tilt in degrees or ``"LOW,HIGH"``,
         masks (an array or a file), or a list of tomograms; see
         :func:`modpose.data.wedges.open_wedges`.
-            partial
+    partial
         Use only the images with a row in ``poses``, ``ctf`` and a table as ``index``.
 
     Raises

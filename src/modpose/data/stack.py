@@ -38,11 +38,11 @@ class Stack(ABC):
         Number of images (or volumes).
     shape
         Spatial shape of one image, (H, W) or (D, H, W).
-            channels
+    channels
         Numbers per pixel: 1, or 3 for colour.
-            pixel_size
+    pixel_size
         Angstrom per pixel, None if unknown.
-            name
+    name
         Name in messages, usually the path.
     dtype
         Type of the numbers as stored.
@@ -133,9 +133,9 @@ def layout_of(shape: tuple[int, ...], kind: Kind, name: str) -> Layout:
     shape
         (N, H, W), (N, H, W, 1|3|4) or (N, D, H, W); also a single (H, W), (H, W, 3|4) or (D, H, W)
         if ``kind`` says so.
-            kind
+    kind
         Resolves ambiguous shapes.
-            name
+    name
         Name of the array in messages.
     """
     if kind not in KINDS:
@@ -227,11 +227,11 @@ class SlicedStack(Stack):
         Reads a run of items, in any type.
     layout
         Meaning of the axes.
-            dtype
+    dtype
         Type of the stored numbers; real.
-            name
+    name
         Name of the stack in messages.
-            pixel_size
+    pixel_size
         Angstrom per pixel, None if unknown.
     """
 
@@ -267,9 +267,9 @@ class ArrayStack(SlicedStack):
         See :func:`layout_of`.
     kind
         Meaning of the axes.
-            name
+    name
         Name of the stack in messages.
-            pixel_size
+    pixel_size
         Angstrom per pixel, None if unknown.
     """
 
@@ -324,9 +324,9 @@ class RowsStack(Stack):
         The stacks.
     part
         (N,) index into ``parts`` for each row.
-            row
+    row
         (N,) position in that part, from 0.
-            name
+    name
         Name of the stack in messages.
     """
 

@@ -47,14 +47,14 @@ def write_star(
     ----------
     path
         The file.
-            table
+    table
         One row per particle; becomes ``data_particles``.
-            optics
+    optics
         One row per optics group; becomes ``data_optics``.  Without it the file has the form of
         RELION 3.0, without a version: newer programs refuse a version without optics groups.
-            overwrite
+    overwrite
         Replace an existing file.
-            form
+    form
         Version, name of the block of particles, and other blocks of the original file.
     """
     form = form or TableForm()

@@ -52,7 +52,7 @@ def write_table(particles: Particles, out: Path, place: Staging) -> None:
         From a STAR file or a cryoSPARC table.
     out
         ``.star`` or ``.cs``, like the input.
-            place
+    place
         Returns the temporary path of a file.
 
     Raises

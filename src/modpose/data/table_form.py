@@ -29,7 +29,7 @@ class TableForm:
         The number in ``# version 30001`` of a STAR file; None in files of RELION 3.0.
     block
         Name of the STAR block of the particles: ``particles``, ``images`` or nothing.
-            others
+    others
         Other blocks of the STAR file than particles and optics groups.
     dtype
         Fields of a cryoSPARC table, with their types and shapes.

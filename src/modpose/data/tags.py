@@ -33,7 +33,7 @@ HONOURED: dict[str, str] = {
     "rlnPhaseShift": "degrees, of a phase plate",
     "rlnCtfBfactor": "Å², a damping; the absolute value of negative ones (Warp, M) is used",
     "rlnCtfScalefactor": "factor of the CTF",
-    "rlnCtfDataArePhaseFlipped": "1: the CTF is replaced by |c|",
+    "rlnCtfDataArePhaseFlipped": "1: the CTF is replaced by its absolute value",
     "rlnCtfDataAreCtfPremultiplied": "1: images are c² F + c noise; their noise is whitened",
     "rlnBeamTiltX": "mrad; its phases are removed from the images",
     "rlnBeamTiltY": "mrad",

@@ -24,7 +24,7 @@ def open_tensor(path: Path, array: str | None = None, kind: Kind = "auto") -> St
         The file.
     array
         Name of the tensor, if the file has a dictionary.
-            kind
+    kind
         Meaning of the axes.
 
     Raises

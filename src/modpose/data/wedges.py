@@ -33,19 +33,19 @@ class Wedges:
     ----------
     n
         Number of volumes.
-            shape
+    shape
         (D, H, W) of the volumes of the masks.
-            tilt_range
+    tilt_range
         (N, 2) degrees; None if the masks are given as volumes.
     shared
         Whether all volumes have the same mask.
     transfers
         Whether the masks are factors on the signal (the CTF, in ``rlnCtfImage``).
-            premultiplied
+    premultiplied
         Whether the volumes are sums of images times their CTF, and the weights sums of CTF²
         (RELION 4 and later).
-            flipped
-        Whether phases of the volumes were flipped, so that the CTF is replaced by |CTF|.
+    flipped
+        Whether phases of the volumes were flipped: the CTF is replaced by its absolute value.
     """
 
     def __init__(
@@ -174,9 +174,9 @@ def open_wedges(
         + 1, in FFT order; RELION uses both.
     shape
         Shape of the volumes as the model sees them; that of the source by default.
-            pixel_size_factor
+    pixel_size_factor
         Factor by which voxels have grown (Fourier crop).
-            datadir
+    datadir
         First folder in which the files of a table are searched; that of the source by default.
 
     Returns

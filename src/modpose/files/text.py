@@ -23,7 +23,7 @@ def read_text(path: Path, kind: str, largest: int = LARGEST) -> str:
         The file.
     kind
         Name of the format for the error message: ``STAR``, ``CSV``.
-            largest
+    largest
         Largest size, bytes.
 
     Raises

@@ -36,9 +36,9 @@ def check_outputs(
     ----------
     files
         Files to be written.
-            overwrite
+    overwrite
         Whether existing files may be replaced.
-            inputs
+    inputs
         Files and folders that are read; none of them may be replaced.
 
     Raises

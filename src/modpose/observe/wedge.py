@@ -84,7 +84,7 @@ def wedge_mask(
         (D, H, W).
     rotation
         (B, 3, 3) rotation of each volume after its reconstruction; None for no rotation.
-            rfft
+    rfft
         Half of the last axis as in ``torch.fft.rfftn``, or all of it.
 
     Returns

@@ -56,7 +56,7 @@ class Conformer:
     ----------
     name
         Its name in the truth.
-            molecule
+    molecule
         Its density at every hinge angle.
     hinge_range_deg
         Default range of the angle; None if nothing moves.

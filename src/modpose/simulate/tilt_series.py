@@ -141,7 +141,7 @@ class Agreement:
     snr
         var(signal) / var(noise) of the second, if every tilt gets the noise that in theory gives
         the noise of the first.
-            wanted
+    wanted
         The same ratio of the first.
     """
 
