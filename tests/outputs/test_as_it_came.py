@@ -274,6 +274,23 @@ def test_a_run_of_a_cs_exports_a_cs(tmp_path: Path) -> None:
         export_selection(run, kept, tmp_path / "other.cs")
 
 
+def test_a_cs_has_mirrored_images_in_space_and_no_scale(tmp_path: Path) -> None:
+    images, poses = posed_images(40)
+    (tmp_path / "J1").mkdir()
+    write_stack(tmp_path / "J1/stack.mrcs", images)
+    save_cs(tmp_path / "in.cs", wide_records())
+    poses["mirrored"], poses["scale"] = np.arange(N) % 2, 1.1
+    run = make_run(tmp_path / "run", str(tmp_path / "in.cs"), poses)
+    _, notes = export_run(run, tmp_path / "out.cs")
+    assert any("seen from behind" in note for note in notes)
+    assert any("no field for the scale" in note for note in notes)
+    read = open_source(tmp_path / "out.cs").particles.poses()
+    assert read is not None
+    np.testing.assert_allclose(read[0][:, 2, 2], 1.0 - 2.0 * (np.arange(N) % 2), atol=1e-5)
+    cosine = np.cos(np.deg2rad(poses["angle_deg"]))
+    np.testing.assert_allclose(read[0][:, 0, 0], cosine, atol=1e-5)
+
+
 # --- cryoDRGN ---------------------------------------------------------------------------------
 
 

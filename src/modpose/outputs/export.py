@@ -298,7 +298,7 @@ def _write_poses(
         pixel_size=source.pixel_size,
     )
     write_table(posed, out, place)
-    notes = _mark_notes(source) if out.suffix.lower() == ".star" else []
+    notes = _mark_notes(source) if out.suffix.lower() == ".star" else _scale_notes(latents)
     return _pose_notes(particles, latents) + notes + path_notes(source, out)
 
 
@@ -315,6 +315,11 @@ def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
     if posed and any((particles.table[column] != 0).any() for column in columns):
         return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]
     return []
+
+
+def _scale_notes(latents: pd.DataFrame) -> list[str]:
+    """Tell of what a table of cryoSPARC cannot hold."""
+    return ["a .cs has no field for the scale: see latents.csv"] if "scale" in latents else []
 
 
 def _mark_notes(source: Source) -> list[str]:
