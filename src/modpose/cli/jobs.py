@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
+from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, PosesFile, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import check_whole
@@ -26,6 +26,7 @@ with lazily():
         positions,
         prepare,
         resolution,
+        subtract,
         symmetry,
         unbin,
     )
@@ -307,3 +308,36 @@ def hand_verb(
     """
     for path in hand.flip_hand(sources_given, out, overwrite=overwrite):
         typer.echo(f"wrote {path}")
+
+
+@app.command("subtract")
+def subtract_verb(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images with poses in space.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    map_file: Annotated[
+        Path, typer.Option("--map", metavar="MRC", help="What the images show, in their box.")
+    ],
+    mask: Annotated[Path, typer.Option(metavar="MRC", help="1 where the signal is to stay.")],
+    scale: Annotated[
+        float | None, typer.Option(help="Grey values of images over those of the projected map.")
+    ] = None,
+    shard: Annotated[int, typer.Option(help="Images in a file.")] = 10_000,
+    datadir: DataDir = None,
+    index: Index = None,
+    poses: PosesFile = None,
+    ctf: CtfFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Take from each image what a map explains outside a mask.
+
+    The scale between images and map is fitted to the set, unless it is given, and printed.  An
+    interrupted job goes on where it was.
+
+    \b
+    modpose subtract refined.star -o core --map map.mrc --mask core_mask.mrc
+    """
+    opened = sources.open_source(source, datadir=datadir, index=index, poses=poses, ctf=ctf)
+    table, used = subtract.subtract(
+        opened, map_file, mask, out, scale=scale, shard=shard, overwrite=overwrite
+    )
+    typer.echo(f"scale {used:.4g}; wrote {opened.n} images to {table}")
