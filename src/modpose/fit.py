@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
     from modpose.data.source import Source
     from modpose.data.stack import Stack
+    from modpose.data.unopened import Input
 
 
 def fit_run(
@@ -139,7 +140,7 @@ def resume_run(
     *,
     epochs: int | None = None,
     max_minutes: float | None = None,
-    input: str | Path | NDArray[Any] | Stack | None = None,
+    input: Input | NDArray[Any] | Stack | None = None,
     datadir: str | Path | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -172,10 +173,10 @@ def resume_run(
             train = run.config.train.model_copy(update={"epochs": epochs})
             run = run.reconfigured(run.config.model_copy(update={"train": train}))
         dataset = run.dataset(input, datadir=datadir)
-        moved = {"input": input, "datadir": datadir}
-        places = {k: Path(v) for k, v in moved.items() if isinstance(v, str | Path)}
-        if places:
-            run.update_environment(**{k: os.fspath(v.absolute()) for k, v in places.items()})
+        if input is not None and dataset.source.places is not None:
+            run.update_environment(input=dataset.source.places)
+        if datadir is not None:
+            run.update_environment(datadir=os.fspath(Path(datadir).absolute()))
         if run.record() is None:  # of version 0.1
             run.remember(dataset)
         saved = newest_checkpoint(run.path / "checkpoints")

@@ -21,13 +21,14 @@ from modpose.suggest import given_options, suggest
 
 if TYPE_CHECKING:
     from modpose.data.source import Source, Wedge
+    from modpose.data.unopened import Input
 
 OF_OTHER_KIND = " where model."
 """In the message about an option that another kind of encoder, field or noise has."""
 
 
 def configure(
-    source: str,
+    source: Input,
     *,
     recipe: str | None = None,
     file: Path | None = None,

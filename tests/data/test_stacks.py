@@ -22,8 +22,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from modpose.data import formats
+from modpose.data.image_files import open_stack
 from modpose.data.mrc import open_mrc, write_mrcs
-from modpose.data.source import open_source, open_stack
+from modpose.data.source import open_source
 from modpose.data.stack import ArrayStack, RowsStack, layout_of, runs, subset
 from modpose.errors import InputError
 from modpose.files.writing import natural_key, replace_atomically

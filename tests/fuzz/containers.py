@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from modpose.config import Config
 from modpose.data.cryosparc import read_cs
+from modpose.data.image_files import image_references
 from modpose.data.inspect import describe
 from modpose.data.plain_pickle import read_plain_pickle
-from modpose.data.source import image_references
 from modpose.estimator import PoseModel
 from modpose.model.vae import Vae
 from modpose.run import Run

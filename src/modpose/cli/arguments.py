@@ -48,6 +48,16 @@ Input = Annotated[
         help="particles.star, .mrcs, .mrc, .cs, .npy, stack.npz:name, TIFF, or a folder of images.",
     ),
 ]
+KINDS_OF_INPUT = (
+    "particles.star, .mrcs, .mrc, .cs, .csg, .npy, stack.npz:name, TIFF, a folder of images, or "
+    "a .txt with a file a line; several are joined."
+)
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", show_default=False, help=KINDS_OF_INPUT)
+]
+InputsOrNone = Annotated[
+    list[str] | None, typer.Argument(metavar="INPUT...", show_default=False, help=KINDS_OF_INPUT)
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataDir = Annotated[
     Path | None,

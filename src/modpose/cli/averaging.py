@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, Index, Overwrite, Partial, app
+from modpose.cli.arguments import DataDir, Index, Inputs, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.search.settings import AlignSettings
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def align(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT", help="Volumes: particles.star, a folder of .mrc, .mrcs, .npy, .zarr."
-        ),
-    ],
+    source: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     classes: Annotated[
         int, typer.Option(help="How many structures to tell apart.")
@@ -93,8 +88,8 @@ def align(
     if diameter is not None:
         if opened.pixel_size is None:
             raise InputError(
-                f"{source}: its pixel size is not known, so --mask-diameter in angstrom says "
-                "nothing, expected a STAR or MRC file with a pixel size"
+                f"{opened.stack.name}: its pixel size is not known, so --mask-diameter in angstrom "
+                "says nothing, expected a STAR or MRC file with a pixel size"
             )
         diameter *= (box or opened.stack.shape[0]) / opened.stack.shape[0] / opened.pixel_size
     settings = AlignSettings(

@@ -15,8 +15,8 @@ from modpose.cli.arguments import (
     CtfFile,
     DataDir,
     Index,
-    Input,
     InputAgain,
+    InputsOrNone,
     MaxMinutes,
     Overwrite,
     Partial,
@@ -41,7 +41,7 @@ with lazily():
 
 @app.command()
 def fit(
-    source: Input = None,
+    source: InputsOrNone = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="RUN", help="The run's folder, made here.")
     ] = None,
@@ -148,7 +148,7 @@ def fit(
     }
     if resume is not None:
         given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
-        given |= {"INPUT": source, "--out": out, "--recipe": recipe, "--labels": labels}
+        given |= {"INPUT": source or None, "--out": out, "--recipe": recipe, "--labels": labels}
         given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
         given |= {"--clusters": clusters, "--index": index}
         given |= {"--poses": poses, "--ctf": ctf, "--partial": partial or None}
@@ -160,8 +160,8 @@ def fit(
         resume_verb(resume, epochs=epochs, max_minutes=max_minutes, datadir=datadir)
         return
     check_minutes(max_minutes)
-    if source is None or out is None:
-        missing = "INPUT" if source is None else "-o RUN"
+    if not source or out is None:
+        missing = "-o RUN" if source else "INPUT"
         raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
 
     opened, config, sentence = options.configure(

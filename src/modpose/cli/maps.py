@@ -13,6 +13,7 @@ from modpose.cli.arguments import (
     DataDir,
     Index,
     InputAgain,
+    Inputs,
     Overwrite,
     Partial,
     PosesFile,
@@ -215,7 +216,7 @@ def volumes(
 
 @app.command()
 def backproject(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images with 3-D poses.")],
+    source: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     poses: PosesFile = None,
     ctf: CtfFile = None,

@@ -14,6 +14,7 @@ from modpose.cli.arguments import (
     DataDir,
     Index,
     InputAgain,
+    Inputs,
     Overwrite,
     Partial,
     PosesFile,
@@ -109,7 +110,7 @@ def recipes(
 @app.command()
 def encode(
     run: RunFolder,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="New images.")],
+    source: Inputs,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="latents.parquet or latents.csv, made here.")
     ],
@@ -170,7 +171,7 @@ def encode(
 @app.command("map")
 def map_verb(
     run: RunFolder,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images, seen or unseen.")],
+    source: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", help="placed.csv or .parquet, made here.")],
     distance: Annotated[
         Literal["euclidean", "cosine"] | None,

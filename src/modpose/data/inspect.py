@@ -15,19 +15,13 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.cistem import POSITION as CISTEM
-from modpose.data.cryosparc import read_cs
 from modpose.data.identity import IMAGE_COLUMNS
-from modpose.data.locate import find_files
+from modpose.data.image_files import image_references, open_stack, split_array_name
+from modpose.data.locate import find_files, not_found
 from modpose.data.mrc import is_mrc, read_header
 from modpose.data.optics import aberrations, ctf_state, image_sign
 from modpose.data.particles import TILT_RANGE, Particles, listed
-from modpose.data.source import (
-    image_references,
-    open_source,
-    open_stack,
-    refuse_run,
-    split_array_name,
-)
+from modpose.data.source import open_source
 from modpose.data.stack import Kind, Stack
 from modpose.data.star import (
     StarBlocks,
@@ -37,8 +31,9 @@ from modpose.data.star import (
     read_star,
     tilt_stack_reason,
 )
-from modpose.data.tables import TABLES, particles_of_star, read_csv
+from modpose.data.tables import TABLES, particles_of_star, read_particles
 from modpose.data.tags import columns_in, unknown_columns
+from modpose.data.unopened import refuse_run
 from modpose.errors import InputError
 
 
@@ -94,9 +89,8 @@ def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto")
     if suffix == ".star":
         return _star(file, datadir)
     if suffix in TABLES:
-        particles = read_cs(file) if suffix == ".cs" else read_csv(file)
-        kind = "a cryoSPARC table of particles" if suffix == ".cs" else "a CSV table"
-        return _particles(file, kind, particles, datadir)
+        kind = "a CSV table" if suffix == ".csv" else "a cryoSPARC table of particles"
+        return _particles(file, kind, read_particles(file), datadir)
     if file.is_dir() and suffix != ".zarr":
         refuse_run(file)
         return _folder(file, kind)
@@ -245,8 +239,7 @@ def _image_facts(
         return None
     facts["image files"] = f"{len(found) + len(missing):,}, {len(missing):,} of them not found"
     if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        problems.append(f"the image file {missing[0]}{more} cannot be found; see --datadir")
+        problems.append(not_found(missing, len(found), path))
         return None
     if kind.startswith("subtomograms as 2-D"):
         return None

@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.data.formats import read_npz
 from modpose.data.identity import IMAGE_COLUMNS
+from modpose.data.image_files import split_array_name
 from modpose.data.index import names_images
 from modpose.data.joining import join_rows, matched, say_order
 from modpose.data.label_lines import read_label_lines
 from modpose.data.npy import read_npy
 from modpose.data.particles import Particles, listed
-from modpose.data.source import Source, split_array_name
+from modpose.data.source import Source
 from modpose.data.tables import TABLES, read_particles
 from modpose.errors import InputError
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modpose.data.paths import normalised
-from modpose.errors import InputError
+from modpose.errors import InputError, shorter
 
 logger = logging.getLogger("modpose")
 
 SHOWN = 3
-"""Number of guesses that are listed."""
+"""Number of names that are listed."""
+ABOVE, DEEP, MOST_FOLDERS = 3, 2, 500
+"""Missing files are searched in so many folders above, so deep, in at most so many folders."""
 
 
 def find_files(
@@ -78,6 +80,43 @@ def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[
         for parent in folder.parents:
             yield parent / written, 0
     yield from _ends(folder, parts)
+
+
+def not_found(missing: list[str], found: int, table: Path) -> str:
+    """Say which files of a table cannot be found, and which folder they would be found in."""
+    shown = ", ".join(shorter(name, 50) for name in missing[:SHOWN])
+    more = ", ..." if len(missing) > SHOWN else ""
+    folder = _folder_with(missing, table)
+    hint = "" if folder is None else f"; --datadir {folder} would find them"
+    return (
+        f"{len(missing)} of {len(missing) + found} image files cannot be found beside the table, "
+        f"in a folder above it or in --datadir: {shown}{more}{hint}"
+    )
+
+
+def _folder_with(missing: list[str], table: Path) -> Path | None:
+    """Find a folder within those above a table in which files are found by their ends."""
+    parts = [normalised(name).split("/") for name in missing]
+    looked_at = 0
+    for above in list(table.absolute().parents)[:ABOVE]:
+        for folder in _folders_in(above, DEEP):
+            looked_at += 1
+            if looked_at > MOST_FOLDERS:
+                return None
+            if all(any(end.is_file() for end, _ in _ends(folder, names)) for names in parts):
+                return folder
+    return None
+
+
+def _folders_in(folder: Path, deep: int) -> Iterator[Path]:
+    yield folder
+    if deep:
+        try:
+            inside = sorted(path for path in folder.iterdir() if path.is_dir())
+        except OSError:
+            return
+        for path in inside:
+            yield from _folders_in(path, deep - 1)
 
 
 def as_written(name: str, table: Path) -> Path | None:

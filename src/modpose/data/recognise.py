@@ -57,7 +57,7 @@ SAME_SIZE = 1e-5
 """Relative tolerance of the pixel size."""
 
 
-def places_in(record: Record, source: Source) -> Ints:
+def places_in(record: Record, particles: Particles) -> Ints:
     """Find the images of a run in a whole input with any order.
 
     Returns
@@ -70,13 +70,12 @@ def places_in(record: Record, source: Source) -> Ints:
     InputError
         If some are missing.
     """
-    particles = source.particles
     pair = common_identity(record.identities(), identities_of(particles))
     if pair is None:
-        if not record.about["bare"] or source.n != record.about["whole"]:
+        if not record.about["bare"] or particles.n != record.about["whole"]:
             raise InputError(
-                f"{source.stack.name}: it does not name its images as the input of the run did, or "
-                f"holds {source.n}, expected the {record.about['whole']} images of the fit"
+                f"{particles.name}: it does not name its images as the input of the run did, or "
+                f"holds {particles.n}, expected the {record.about['whole']} images of the fit"
             )
         return record.rows["row"].to_numpy(np.int64)
     bare = particles.format == "none"

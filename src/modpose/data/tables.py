@@ -1,10 +1,11 @@
-"""Reading particle tables: STAR, cryoSPARC's .cs, CSV."""
+"""Reading particle tables: STAR, cryoSPARC's .cs and .csg, CSV."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from modpose.data.cryosparc import read_cs
+from modpose.data.cryosparc_group import read_csg
 from modpose.data.csv_reader import read_csv_table
 from modpose.data.particles import Particles, listed
 from modpose.data.star import (
@@ -18,14 +19,16 @@ from modpose.data.star import (
 from modpose.data.table_form import TableForm, star_version
 from modpose.errors import InputError
 
-TABLES = (".star", ".cs", ".csv")
+TABLES = (".star", ".cs", ".csg", ".csv")
 
 
 def read_particles(path: Path) -> Particles:
-    """Read the table of a .star, .cs or .csv file; 2-D tilt stacks are refused."""
+    """Read the table of a .star, .cs, .csg or .csv file; 2-D tilt stacks are refused."""
     suffix = path.suffix.lower()
     if suffix == ".cs":
         return read_cs(path)
+    if suffix == ".csg":
+        return read_csg(path)
     if suffix == ".csv":
         return read_csv(path)
     blocks = read_star(path)

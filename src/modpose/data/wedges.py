@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.image_files import open_stack
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.optics import FLIPPED, PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
-from modpose.data.source import Source, open_stack
+from modpose.data.source import Source
 from modpose.data.source import Wedge as Wedge
 from modpose.data.stack import RowsStack, Stack, subset
 from modpose.data.tilts import check_limits, tilt_ranges

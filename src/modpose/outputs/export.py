@@ -102,7 +102,8 @@ def export_run(
 
 def _came_as_cs(run: Run) -> bool:
     where = run.environment.get("input") if run.input is None else run.input
-    return isinstance(where, str | Path) and Path(where).suffix.lower() == ".cs"
+    first = where[0] if isinstance(where, list | tuple) else where
+    return isinstance(first, str | Path) and Path(first).suffix.lower() in (".cs", ".csg")
 
 
 def _sizes(run: Run, dataset: Dataset) -> preprocess.Geometry:

@@ -307,7 +307,8 @@ def _page(run: Run, material: ReportData, latents: pd.DataFrame, made: list[Sect
     names = {"train": "for training", "val": "held out"}
     split = {text: int(counts[name]) for name, text in names.items() if name in counts}
     source = environment.get("input")
-    title = Path(source).name if source else run.path.resolve().name
+    first = source[0] if isinstance(source, list) else source
+    title = Path(first).name if first else run.path.resolve().name
     subtitle = f"Recipe {run.config.recipe}, modpose {environment.get('modpose', '')}."
     facts = summary.facts(run.config, environment, material.metrics, split)
     notes = [alarm.sentence for alarm in run.alarms]

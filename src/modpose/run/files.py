@@ -152,6 +152,12 @@ def _is_size(value: Any) -> bool:
     return _is_number(value) and value > 0
 
 
+def _is_input(value: Any) -> bool:
+    return _is_path(value) or (
+        isinstance(value, list) and all(map(_is_path, value)) and value != []
+    )
+
+
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_text(v) for v in value.values())
 
@@ -163,7 +169,8 @@ PATH_OR_NULL: Check = (_or_none(_is_path), "the name of a file, or null")
 ENVIRONMENT: dict[str, Check] = {
     **dict.fromkeys(("modpose", "fingerprint", "images", "started", "finished", "device"), TEXT),
     "stopped": TEXT,
-    **dict.fromkeys(("input", "datadir", "index", "poses", "ctf"), PATH_OR_NULL),
+    "input": (_or_none(_is_input), "the name of a file, several in a list, or null"),
+    **dict.fromkeys(("datadir", "index", "poses", "ctf"), PATH_OR_NULL),
     **dict.fromkeys(("shape", "stored_shape"), (_is_shape, "two or three whole numbers")),
     "n": (lambda value: _is_whole(value) and value >= 1, "a whole number from 1"),
     "channels": (lambda value: value in (1, 3) and _is_whole(value), "1 or 3"),

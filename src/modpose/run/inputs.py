@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modpose.data.image_files import split_array_name
 from modpose.data.inputs import files_of_source
-from modpose.data.source import Source, split_array_name
+from modpose.data.source import Source
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ def files_of_run(run: Run, source: Source | None = None, *, images: bool = True)
     environment, config = run.environment, run.config
     named = [environment.get(name) for name in RECORDED]
     named += [config.model.wedge, getattr(config.model.encoder, "run", None)]
-    for name in named:
-        if isinstance(name, str):
+    for one in named:
+        for name in one if isinstance(one, list) else [one]:
+            if not isinstance(name, str):
+                continue
             try:
                 yield split_array_name(Path(name))[0]
             except InputError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.source import split_array_name
+from modpose.data.image_files import split_array_name
 from modpose.errors import InputError
 from modpose.run.folder import read_table
 

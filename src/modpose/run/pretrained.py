@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +76,7 @@ def _rows_of(run: Run, source: Source, refusal: str) -> NDArray[np.int64]:
     if image_fingerprint(source.stack) == run.environment.get("images"):
         return np.arange(source.n)
     try:
-        places = places_in(record, replace(source, selection=None))
+        places = places_in(record, source.particles)
         check_pixels(record, subset(source.stack, places))
     except InputError as error:
         raise InputError(f"{refusal} ({error})") from None

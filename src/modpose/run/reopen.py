@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.recognise import check_labels, check_pixels, check_used, places_in
-from modpose.data.source import Source, open_source
+from modpose.data.source import Source, open_source, source_of
 from modpose.data.stack import Stack
+from modpose.data.unopened import Input, read_input
 from modpose.data.wedges import follow_order
 from modpose.errors import InputError
 from modpose.run.folder import sha256
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modpose")
 
-Given = str | Path | NDArray[Any] | Stack | None
+Given = Input | NDArray[Any] | Stack | None
 
 
 def reopened(run: Run, input: Given = None, datadir: Path | None = None) -> Dataset:
@@ -73,23 +74,20 @@ def _found_again(
 ) -> Source:
     """Open the whole input, and take the images of the run from it, in the order of the run."""
     kind, environment = run.config.data.kind, run.environment
-    source = open_source(where, kind=kind, datadir=folder)
+    opened = read_input(where, kind, folder)
+    places = places_in(record, opened.particles)
+    index = None if np.array_equal(places, np.arange(opened.n)) else places
+    source = source_of(opened, index=index, poses=files.get("poses"), ctf=files.get("ctf"))
     shape = (source.stack.shape, source.stack.channels)
     known = (tuple(environment["stored_shape"]), environment["channels"])
     if shape != known:
         raise InputError.of(source.stack.name, "the size of an image", shape[0], f"{known[0]}")
-    places = places_in(record, source)
     wedge = run.config.model.wedge
     if not np.array_equal(places, record.rows["row"]) and follow_order(wedge):
         raise InputError(
             f"{source.particles.name}: its rows are in another order than at the fit, but the "
             f"masks in {wedge} name no volumes, expected the order of the fit"
         )
-    poses, ctf = files.get("poses"), files.get("ctf")
-    if poses is not None or ctf is not None:
-        source = open_source(where, kind=kind, datadir=folder, index=places, poses=poses, ctf=ctf)
-    elif not np.array_equal(places, np.arange(source.n)):
-        source = source.subset(places)
     check_pixels(record, source.stack)
     check_labels(record, source.particles, environment.get("labels"))
     _note_changed_files(environment)

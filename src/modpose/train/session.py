@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import platform
 import time
 from datetime import UTC, datetime
@@ -190,7 +189,7 @@ def describe_fit(
         "platform": platform.platform(),
         "threads": config.train.threads,
         "seed": config.seed,
-        "input": None if source.path is None else os.fspath(source.path.absolute()),
+        "input": source.places,
         **described(record, source),
         "n": dataset.n,
         "shape": list(dataset.shape),

@@ -1,0 +1,147 @@
+"""Several tables of particles as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modpose.data.locate import as_written
+from modpose.data.particles import Particles, listed
+from modpose.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAMING = ("rlnImageName", "rlnCtfImage", "blob/path")
+"""Columns that name files."""
+
+
+def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particles:
+    """Join tables of one format, row after row.
+
+    Columns that not all have are left out, and said.  Optics groups get new numbers.  Names of
+    files are changed to start at the first table, where they would not be found from there.
+
+    Parameters
+    ----------
+    parts
+        The tables.
+    files
+        Where each lies.
+
+    Raises
+    ------
+    InputError
+        Where they are of several formats, or only some have optics groups.
+    """
+    import pandas as pd
+
+    first = parts[0]
+    for part in parts[1:]:
+        if part.format != first.format:
+            expected = f"{first.format}, as {first.name} has"
+            raise InputError.of(part.name, "the format", part.format, expected)
+        if (part.optics is None) != (first.optics is None):
+            found, expected = ("without", "with") if part.optics is None else ("with", "without")
+            where = f"{expected} optics groups, as in {first.name}"
+            raise InputError.of(part.name, "the table", f"{found} optics groups", where)
+    pairs = zip(parts, files, strict=True)
+    tables = [_from_first(part.table, file, files[0]) for part, file in pairs]
+    optics = None
+    if first.optics is not None:
+        tables, optics = _with_new_groups(tables, [p.optics for p in parts if p.optics is not None])
+    common = [name for name in first.table if all(name in table for table in tables)]
+    joined = replace(
+        first,
+        table=pd.concat([table[common] for table in tables], ignore_index=True),
+        optics=optics,
+        name=f"{first.name} and {len(parts) - 1} more",
+        form=replace(first.form, dtype=_fields(first, set(map(str, common)))),
+    )
+    dropped = {str(name) for table in tables for name in table} - set(map(str, common))
+    if dropped:
+        joined.note(f"columns that not all tables have are left out: {listed(sorted(dropped))}")
+    return joined
+
+
+def _from_first(table: pd.DataFrame, file: Path, first: Path) -> pd.DataFrame:
+    """Let the names of files start at the first table."""
+    if file.absolute().parent == first.absolute().parent:
+        return table
+    changed = {}
+    for column in NAMING:
+        if column not in table:
+            continue
+        heads, ats, tails = zip(
+            *(_split(str(name)) for name in table[column].tolist()), strict=True
+        )
+        moved = {tail: _moved(tail, file, first) for tail in set(tails)}
+        if any(moved[tail] != tail for tail in moved):
+            changed[column] = [
+                head + at + moved[tail] for head, at, tail in zip(heads, ats, tails, strict=True)
+            ]
+    return table.assign(**changed) if changed else table
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Split ``12@stack``; a name without a number is all stack."""
+    head, at, tail = name.partition("@")
+    return (head, at, tail) if at else ("", "", name)
+
+
+def _moved(name: str, file: Path, first: Path) -> str:
+    """Return the name as it is found from the first table."""
+    plain = name.lstrip(">")
+    own = as_written(plain, file)
+    if own is None or as_written(plain, first) == own:
+        return name
+    return os.path.relpath(own.absolute(), first.absolute().parent)
+
+
+def _with_new_groups(
+    tables: list[pd.DataFrame], optics: list[pd.DataFrame]
+) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    """Number the optics groups of all tables from 1; groups that say the same are one."""
+    import pandas as pd
+
+    key = "rlnOpticsGroup"
+    numbers: dict[tuple[tuple[str, object], ...], int] = {}
+    rows: list[pd.Series[Any]] = []
+    renumbered = []
+    for table, groups in zip(tables, optics, strict=True):
+        new: dict[object, int] = {}
+        for _, group in groups.iterrows():
+            said = tuple(sorted((str(n), v) for n, v in group.items() if n != key))
+            if said not in numbers:
+                numbers[said] = len(numbers) + 1
+                rows.append(group)
+            new[group.get(key, 1)] = numbers[said]
+        if key in table:
+            stray = next((g for g in table[key].tolist() if g not in new), None)
+            if stray is not None:
+                raise InputError(f"the optics group {stray} of a table is not in its data_optics")
+            renumbered.append(table.assign(**{key: table[key].map(new)}))
+        else:
+            renumbered.append(table.assign(**{key: next(iter(new.values()))}))
+    merged = pd.DataFrame(rows).reset_index(drop=True)
+    merged[key] = np.arange(1, len(merged) + 1)
+    return renumbered, merged
+
+
+def _fields(first: Particles, common: set[str]) -> np.dtype[np.void] | None:
+    """Keep the fields of a cryoSPARC table whose columns all tables have."""
+    dtype = first.form.dtype
+    if dtype is None or dtype.names is None:
+        return None
+    kept = []
+    for name in dtype.names:
+        shape = dtype[name].shape
+        columns = [f"{name}_{i}" for i in range(int(np.prod(shape)))] if shape else [name]
+        if common.issuperset(columns):
+            kept.append((name, dtype[name].base, shape))
+    return np.dtype(kept)

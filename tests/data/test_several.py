@@ -1,0 +1,208 @@
+"""Several inputs as one; files that only other rows name; cryoSPARC groups; lists of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from modpose.data.cryosparc import write_cs_records
+from modpose.data.mrc import write_mrcs
+from modpose.data.source import open_source
+from modpose.data.star import write_star
+from modpose.errors import InputError
+
+BOX = 8
+
+
+def stack(path: Path, n: int, start: int = 0) -> NDArray[np.float32]:
+    """Write images whose pixels all are ``start``, ``start + 1``, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = np.full((n, BOX, BOX), 0, np.float32) + np.arange(start, start + n)[:, None, None]
+    write_mrcs(path, images, 2.0)
+    return images
+
+
+def star(path: Path, names: list[str], voltage: float | None = 300.0, **columns: Any) -> Path:
+    optics = None
+    table = pd.DataFrame({"rlnImageName": names, **columns})
+    if voltage is not None:
+        optics = pd.DataFrame(
+            {"rlnOpticsGroup": [1], "rlnVoltage": [voltage], "rlnImagePixelSize": [2.0]}
+        )
+        table["rlnOpticsGroup"] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_star(path, table, optics)
+    return path
+
+
+def seen(source: Any) -> list[float]:
+    images: NDArray[np.float32] = source.stack.read(np.arange(source.n))
+    return [float(image.flat[0]) for image in images]
+
+
+# --- rows are chosen before files are looked for -------------------------------------------------
+
+
+def test_files_of_rows_that_are_left_out_may_be_missing(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 3)
+    table = star(tmp_path / "p.star", ["1@gone.mrcs", "2@a.mrcs", "3@a.mrcs"])
+    with pytest.raises(InputError, match="1 of 2 image files cannot be found"):
+        open_source(table)
+    source = open_source(table, index=np.array([2, 1]))
+    assert seen(source) == [2.0, 1.0]
+    assert source.all_particles.n == 3
+    assert source.selection is not None and source.selection.tolist() == [2, 1]
+
+
+def test_optics_groups_of_rows_that_are_left_out_do_not_matter(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 2)
+    write_mrcs(tmp_path / "b.mrcs", np.zeros((1, 16, 16), np.float32), 1.0)
+    table = pd.DataFrame(
+        {"rlnImageName": ["1@a.mrcs", "1@b.mrcs", "2@a.mrcs"], "rlnOpticsGroup": [1, 2, 1]}
+    )
+    optics = pd.DataFrame({"rlnOpticsGroup": [1, 2], "rlnImagePixelSize": [2.0, 1.0]})
+    write_star(tmp_path / "p.star", table, optics)
+    source = open_source(tmp_path / "p.star", index=np.array([0, 2]))
+    assert source.pixel_size == 2.0 and seen(source) == [0.0, 1.0]
+
+
+def test_a_folder_that_has_the_missing_files_is_named(tmp_path: Path) -> None:
+    stack(tmp_path / "data" / "old" / "a.mrcs", 2)
+    names = ["1@x/gone1.mrcs", "1@x/a.mrcs", "2@x/a.mrcs"]
+    (tmp_path / "job").mkdir()
+    with pytest.raises(InputError) as refused:
+        open_source(star(tmp_path / "job/p.star", names[1:]))
+    assert f"--datadir {tmp_path / 'data/old'} would find them" in str(refused.value)
+    assert seen(open_source(tmp_path / "job/p.star", datadir=tmp_path / "data/old")) == [0.0, 1.0]
+    with pytest.raises(InputError) as refused:
+        open_source(star(tmp_path / "job/q.star", names))
+    assert "2 of 2 image files" in str(refused.value) and "would find" not in str(refused.value)
+
+
+# --- several inputs ------------------------------------------------------------------------------
+
+
+def test_several_star_files_are_one(tmp_path: Path) -> None:
+    stack(tmp_path / "job1" / "a.mrcs", 2)
+    stack(tmp_path / "job2" / "a.mrcs", 2, start=10)
+    first = star(tmp_path / "job1/p.star", ["1@a.mrcs", "2@a.mrcs"], rlnAnglePsi=[1.0, 2.0])
+    second = star(tmp_path / "job2/q.star", ["2@a.mrcs"], 200.0, rlnAnglePsi=[3.0], rlnClass=[1])
+    source = open_source([first, second])
+    assert seen(source) == [0.0, 1.0, 11.0]
+    assert source.particles.column("rlnVoltage").tolist() == [300.0, 300.0, 200.0]
+    assert source.particles.column("rlnOpticsGroup").tolist() == [1, 1, 2]
+    assert source.particles.column("rlnAnglePsi").tolist() == [1.0, 2.0, 3.0]
+    assert not source.particles.has("rlnClass")
+    assert source.particles.column("rlnImageName").tolist()[2] == "2@../job2/a.mrcs"
+    same = open_source([first, star(tmp_path / "job1/r.star", ["1@a.mrcs"], rlnAnglePsi=[4.0])])
+    assert same.particles.optics is not None and len(same.particles.optics) == 1
+
+
+def test_tables_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 2)
+    new = star(tmp_path / "p.star", ["1@a.mrcs"])
+    old = star(tmp_path / "q.star", ["2@a.mrcs"], voltage=None)
+    with pytest.raises(InputError, match="without optics groups, expected with optics groups"):
+        open_source([new, old])
+    with pytest.raises(InputError, match=r"a.mrcs: it is given together with the table p.star"):
+        open_source([new, tmp_path / "a.mrcs"])
+    with pytest.raises(InputError, match="the number of files is 0"):
+        open_source([])
+
+
+def test_stacks_and_a_list_of_stacks_are_one(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 2)
+    stack(tmp_path / "sub/b.mrcs", 1, start=5)
+    assert seen(open_source([tmp_path / "a.mrcs", tmp_path / "sub/b.mrcs"])) == [0.0, 1.0, 5.0]
+    (tmp_path / "particles.txt").write_text("a.mrcs\n\nsub/b.mrcs\n")
+    source = open_source(tmp_path / "particles.txt")
+    assert seen(source) == [0.0, 1.0, 5.0] and source.inputs == (tmp_path / "particles.txt",)
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(InputError, match="the number of files is 0"):
+        open_source(tmp_path / "empty.txt")
+    (tmp_path / "gone.txt").write_text("a.mrcs\nc.mrcs\n")
+    with pytest.raises(InputError, match=r"1 of 2 image files cannot be found .*: c.mrcs"):
+        open_source(tmp_path / "gone.txt")
+
+
+# --- cryoSPARC -----------------------------------------------------------------------------------
+
+
+def cs(path: Path, uid: list[int], **fields: Any) -> Path:
+    values = {"uid": np.array(uid, np.uint64), **fields}
+    kinds = [(n.replace("__", "/"), v.dtype, v.shape[1:]) for n, v in values.items()]
+    records = np.empty(len(uid), kinds)
+    for name, value in values.items():
+        records[name.replace("__", "/")] = value
+    write_cs_records(path, records)
+    return path
+
+
+def blobs(n: int, file: bytes = b"a.mrcs") -> dict[str, Any]:
+    return {
+        "blob__path": np.full(n, file),
+        "blob__idx": np.arange(n, dtype=np.uint32),
+        "blob__psize_A": np.full(n, 2.0, np.float32),
+    }
+
+
+GROUP = """created: 2022-03-01 10:00:00.000000
+group:
+  description: d
+  name: particles
+  title: t
+  type: {kind}
+results:
+  blob: {{metafile: '>one.cs', num_items: 3, type: particle.blob}}
+  alignments3D: {{metafile: '>two.cs', num_items: 3, type: particle.alignments3D}}
+version: v3.3.1
+"""
+
+
+def test_a_group_joins_its_tables_by_uid(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 3)
+    cs(tmp_path / "one.cs", [7, 8, 9], **blobs(3))
+    shift = np.array([[9, 9], [8, 8], [7, 7]], np.float32)
+    cs(tmp_path / "two.cs", [9, 8, 7], alignments3D__shift=shift, ctf__cs_mm=np.ones(3))
+    (tmp_path / "p.csg").write_text(GROUP.format(kind="particle"))
+    source = open_source(tmp_path / "p.csg")
+    assert source.n == 3 and source.particles.format == "cs"
+    assert source.particles.column("alignments3D/shift_0").tolist() == [7.0, 8.0, 9.0]
+    assert not source.particles.has("ctf/cs_mm")
+    cs(tmp_path / "two.cs", [9, 8, 6], alignments3D__shift=shift)
+    with pytest.raises(InputError, match=r"p.csg: two.cs lacks 1 of the 3 particles of one.cs"):
+        open_source(tmp_path / "p.csg")
+    (tmp_path / "p.csg").write_text(GROUP.format(kind="volume"))
+    with pytest.raises(InputError, match="the type of the group is 'volume', expected particle"):
+        open_source(tmp_path / "p.csg")
+    (tmp_path / "p.csg").write_text("x: 1\n")
+    with pytest.raises(InputError, match="not readable as a cryoSPARC group"):
+        open_source(tmp_path / "p.csg")
+
+
+def test_several_cs_files_are_one(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 2)
+    stack(tmp_path / "long_name.mrcs", 1, start=5)
+    extra = np.ones((2, 3), np.float32)
+    first = cs(tmp_path / "one.cs", [1, 2], **blobs(2), alignments3D__pose=extra)
+    second = cs(tmp_path / "two.cs", [3], **blobs(1, b"long_name.mrcs"))
+    source = open_source([first, second])
+    assert seen(source) == [0.0, 1.0, 5.0]
+    assert source.particles.form.dtype is not None
+    assert "alignments3D/pose" not in (source.particles.form.dtype.names or ())
+
+
+def test_a_table_of_many_classes_is_read(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 2)
+    classes: dict[str, Any] = {}
+    for k in range(150):
+        classes[f"alignments_class_{k}__pose"] = np.zeros((2, 3), np.float32)
+        classes[f"alignments_class_{k}__class_posterior"] = np.zeros(2, np.float32)
+        classes[f"alignments_class_{k}__alpha"] = np.ones(2, np.float32)
+    source = open_source(cs(tmp_path / "wide.cs", [1, 2], **blobs(2), **classes))
+    assert source.n == 2 and source.particles.has("alignments_class_149/alpha")
