@@ -252,11 +252,13 @@ def backproject(
     modpose backproject optimisation_set.star -o check
     """
     writing.refuse_to_replace(map_files.outputs_in(out), overwrite)
-    if tomograms is not None or tilt_series.is_tilt_series(Path(source)):
+    if tomograms is not None or any(tilt_series.is_tilt_series(Path(one)) for one in source):
+        if len(source) > 1:
+            raise InputError.of("backproject", "the number of inputs", len(source), "1 tilt series")
         if any(given is not None for given in (poses, ctf, index)):
             given = "--poses, --ctf or --index"
             raise InputError.of("backproject", given, "given", "none of them for tilt series")
-        opened = tilt_series.open_tilt_series(source, tomograms, datadir).images
+        opened = tilt_series.open_tilt_series(source[0], tomograms, datadir).images
     else:
         opened = sources.open_source(
             source, datadir=datadir, index=index, poses=poses, ctf=ctf, partial=partial

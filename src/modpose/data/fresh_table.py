@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from modpose.data.image_files import image_references
 from modpose.data.mrc import is_mrc
 from modpose.data.optics import FLIPPED, PREMULTIPLIED
 from modpose.data.particles import Particles
-from modpose.data.source import Source, image_references
+from modpose.data.source import Source
 from modpose.observe.ctf_columns import CtfColumn, CtfState
 
 
