@@ -29,6 +29,7 @@ from modpose.geometry.rotations import haar_rotations
 from modpose.outputs.export import export_run, with_poses
 from modpose.outputs.selected import export_selection
 from modpose.run import Run
+from modpose.run.positions import _names_no_other_table
 from tests.outputs.test_export import N, make_run, posed_images, star_run, write_stack
 from tests.small_data import cryosparc_table
 
@@ -387,6 +388,15 @@ def test_positions_are_those_of_the_input_as_it_is_now(
     (tmp_path / "new.star").replace(star)
     export_selection(run, kept, tmp_path / "now.txt")
     assert (tmp_path / "now.txt").read_text() == f"{N - 1}\n{N - 2}\n"
+
+
+def test_files_that_name_other_tables_are_opened_for_positions(tmp_path: Path) -> None:
+    (tmp_path / "p.star").write_text(STARS["3.1"])
+    (tmp_path / "set.star").write_text("data_optimisation_set\n_rlnTomoParticlesFile p.star\n")
+    assert _names_no_other_table(tmp_path / "p.star")
+    assert _names_no_other_table(tmp_path / "stack.mrcs")
+    for name in ("set.star", "group.csg", "list.txt"):
+        assert not _names_no_other_table(tmp_path / name)
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from modpose.data.cryosparc import read_cs
 from modpose.data.particles import Particles
 from modpose.data.star import read_star
-from modpose.data.table_files import FORMATS
 from modpose.data.table_form import star_version
-from modpose.data.tables import particles_of_star
+from modpose.data.tables import particles_of_star, read_particles
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -49,10 +47,10 @@ EXTRACTED = ("rlnImageName", "rlnImageOriginalName", "rlnCtfImage")
 def open_table(path: Path) -> Particles:
     """Read a STAR file or a cryoSPARC table whose images are not needed; tilt stacks, too."""
     suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError.of(path, "the extension", f"'{path.suffix}'", ".star or .cs")
-    if suffix == ".cs":
-        return read_cs(path)
+    if suffix in (".cs", ".csg"):
+        return read_particles(path)
+    if suffix != ".star":
+        raise InputError.of(path, "the extension", f"'{path.suffix}'", ".star, .cs or .csg")
     return particles_of_star(read_star(path), str(path), star_version(path))
 
 

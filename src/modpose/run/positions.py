@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.image_files import split_array_name
+from modpose.data.mrc import is_mrc
+from modpose.data.table_form import HEAD
 from modpose.errors import InputError
 from modpose.run.folder import read_table
 
@@ -37,8 +39,19 @@ def _untouched(run: Run) -> bool:
     if run.input is not None or not known or not isinstance(where, str) or started is None:
         return False
     try:
-        status = split_array_name(Path(where))[0].stat()
+        path = split_array_name(Path(where))[0]
+        if not _names_no_other_table(path):
+            return False
+        status = path.stat()
         begun = datetime.fromisoformat(str(started)).timestamp()
     except (InputError, OSError, ValueError):
         return False
     return stat.S_ISREG(status.st_mode) and max(status.st_mtime, status.st_ctime) < begun
+
+
+def _names_no_other_table(path: Path) -> bool:
+    """Whether rows are those of the file itself: no group, list of files or optimisation set."""
+    if path.suffix.lower() == ".star":
+        with path.open("rb") as file:
+            return b"_rlnImageName" in file.read(HEAD)
+    return path.suffix.lower() in (".cs", ".npy") or is_mrc(path)
