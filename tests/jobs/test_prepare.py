@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from modpose.cli import app
 from modpose.data.mrc import write_mrcs
+from modpose.data.plain_pickle import write_plain_pickle
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.geometry.rotations import haar_rotations
 from modpose.jobs import shards
 from modpose.jobs.prepare import Preparation, delocalisation, good_side, prepare
 from modpose.observe.ctf import ctf_2d
@@ -201,6 +203,28 @@ def test_phases_are_not_flipped_twice(tmp_path: Path) -> None:
     bare = open_source(tmp_path / "in/stack.mrcs")
     with pytest.raises(InputError, match="there is no CTF"):
         prepare(bare, tmp_path / "bare", Preparation(ctf="flip"))
+
+
+def test_poses_and_ctf_of_their_own_files_go_along_or_are_refused(tmp_path: Path) -> None:
+    star = particles(tmp_path / "in")
+    rotation = haar_rotations(N, torch.Generator().manual_seed(0)).numpy()
+    write_plain_pickle(tmp_path / "poses.pkl", (rotation, np.full((N, 2), 0.1, np.float32)))
+    ctf = [BOX, PIXEL, 3000, 2700, 20, 300, 2.7, 0.1, 0]
+    write_plain_pickle(tmp_path / "ctf.pkl", np.array([ctf] * N, np.float32))
+    given = {"poses": tmp_path / "poses.pkl", "ctf": tmp_path / "ctf.pkl"}
+    source = open_source(tmp_path / "in/stack.mrcs", **given)
+    again = open_source(prepare(source, tmp_path / "out", Preparation(ctf="flip", box=32)))
+    found = again.particles.poses()
+    assert found is not None
+    np.testing.assert_allclose(found[0], rotation, atol=1e-5)
+    np.testing.assert_allclose(found[1], -0.1 * BOX / 2, atol=1e-5)
+    params = again.particles.ctf()
+    assert params is not None
+    np.testing.assert_allclose(params[0, :9], [2 * PIXEL, *ctf[2:], 0], rtol=1e-6)
+    assert (params[:, 10] == 1).all()
+    with pytest.raises(InputError, match="--ctf is given with a table"):
+        prepare(open_source(star, ctf=given["ctf"]), tmp_path / "no", Preparation(box=32))
+    assert not (tmp_path / "no").exists()
 
 
 def test_the_verb(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from modpose.config import DataConfig
 from modpose.data import preprocess as steps
-from modpose.data.fresh_table import fresh_particles, has_image_names
+from modpose.data.fresh_table import has_image_names
 from modpose.data.inputs import files_of_source
 from modpose.data.optics import ctf_state
 from modpose.data.renamed import with_images
@@ -112,11 +112,8 @@ def prepare(
     place = shards.Shards(folder, source.n, shard)
     files, rows = place.of_rows()
     table = folder / ("particles.cs" if source.particles.format == "cs" else "particles.star")
-    particles = source.particles
-    if particles.format not in ("star", "cs"):
-        particles = fresh_particles(source, table)
     written = with_images(
-        particles,
+        shards.table_for(source, table),
         files,
         rows,
         job.side,

@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.dataset import given_poses
+from modpose.data.fresh_table import fresh_particles
 from modpose.data.mrc import HEADER_BYTES, write_mrcs_parts
+from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
 from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
 from modpose.errors import InputError
@@ -59,6 +63,30 @@ class Shards:
     def rows(self, k: int) -> NDArray[np.int64]:
         """Images of file number k."""
         return np.arange(k * self.size, min((k + 1) * self.size, self.n))
+
+
+def table_for(source: Source, table: Path) -> Particles:
+    """Return what the table of new images starts from: that of the images, or a fresh one.
+
+    Poses that came in a file of their own are put into it.
+
+    Raises
+    ------
+    InputError
+        A CTF came in a file of its own beside a table, which cannot take it over.
+    """
+    particles = source.particles
+    fresh = particles.format not in ("star", "cs")
+    if particles.given_ctf is not None and not fresh:
+        raise InputError(
+            f"{particles.name}: --ctf is given with a table, expected a stack without one or a "
+            "table that holds its CTF"
+        )
+    made = fresh_particles(source, table) if fresh else particles
+    if particles.given_poses is None:
+        return made
+    rotation, shift = given_poses(source)
+    return with_pose(made, rotation=rotation, shift=shift, pixel_size=source.pixel_size)
 
 
 def begin(

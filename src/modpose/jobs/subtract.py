@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from modpose.data.dataset import given_poses
-from modpose.data.fresh_table import fresh_particles, has_image_names
+from modpose.data.fresh_table import has_image_names
 from modpose.data.inputs import files_of_source
 from modpose.data.optics import aberrations, image_sign
-from modpose.data.posing import with_pose
 from modpose.data.renamed import with_images
 from modpose.data.restore import refuse_aberrations
 from modpose.data.source import Source
@@ -90,6 +89,7 @@ def subtract(
     outputs = [*(folder / name for name in place.names), *files_of_table(table)]
     inputs = [map_file, mask_file, *files_of_source(source)]
     check_outputs(outputs, True, inputs)
+    written = with_images(shards.table_for(source, table), *place.of_rows(), side)
     used = _fitted_scale(source, volume) if scale is None else scale
     settings = {
         "map": _digest(map_file),
@@ -107,12 +107,6 @@ def subtract(
         return images
 
     shards.fill(place, side, source.pixel_size, make, label="subtract", quiet=quiet)
-    particles = source.particles
-    if particles.format not in ("star", "cs"):
-        particles = fresh_particles(source, table)
-    rotation, shift = given_poses(source)
-    particles = with_pose(particles, rotation=rotation, shift=shift, pixel_size=source.pixel_size)
-    written = with_images(particles, *place.of_rows(), side)
     with all_or_nothing() as staging:
         write_table(written, table, staging)
     return table, used
