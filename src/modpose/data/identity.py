@@ -229,7 +229,7 @@ def _images(particles: Particles) -> RowIdentity | None:
         column = next((name for name in columns if particles.has(name)), None)
         if column is None:
             return None
-        number, paths = split_names(particles.column(column), f"{particles.name}: {column}")
+        number, paths = split_column(particles, column)
     return _named(number, paths)
 
 
@@ -257,6 +257,14 @@ def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity | None:
         keys[i] = text if k < 0 else f"{k}@{text}"
     kind: IdentityKind = "image" if (number >= 0).any() else "file"
     return None if _is_constant(keys) else RowIdentity.of(kind, keys)
+
+
+def split_column(particles: Particles, column: str) -> tuple[Ints, NDArray[Any]]:
+    """Split a column of names as :func:`split_names` does, once for a table."""
+    known = particles.names_split
+    if column not in known:
+        known[column] = split_names(particles.column(column), f"{particles.name}: {column}")
+    return known[column]
 
 
 def split_names(values: NDArray[Any], where: str) -> tuple[Ints, NDArray[Any]]:

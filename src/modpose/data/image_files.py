@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
-from modpose.data.identity import IMAGE_COLUMNS, split_names
+from modpose.data.identity import IMAGE_COLUMNS, split_column
 from modpose.data.locate import find_files, not_found
 from modpose.data.mrc import SUFFIXES as MRC_SUFFIXES
 from modpose.data.mrc import is_mrc, open_mrc, read_header
@@ -63,7 +63,7 @@ def image_references(particles: Particles) -> tuple[list[str], NDArray[np.int64]
     column = "rlnImageName"
     if particles.format == "csv":
         column = next((c for c in IMAGE_COLUMNS if particles.has(c)), IMAGE_COLUMNS[1])
-    numbers, files = split_names(particles.column(column), f"{particles.name}: {column}")
+    numbers, files = split_column(particles, column)
     return files.tolist(), np.where(numbers > 0, numbers - 1, -1)
 
 

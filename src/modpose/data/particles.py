@@ -352,6 +352,11 @@ class Particles:
         return name in self._optics_columns()
 
     @cached_property
+    def names_split(self) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Image numbers and stacks of the columns of names that were read so far."""
+        return {}
+
+    @cached_property
     def _optics_rows(self) -> NDArray[np.int64]:
         """Return the row of the optics table for each particle."""
         assert self.optics is not None
