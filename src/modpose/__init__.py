@@ -1,6 +1,6 @@
 """modpose: images modulo pose.
 
-Learns what an object is apart from where it sits and how it is turned.
+Learns what an object is, apart from its rotation and position.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that the command line starts fast."""
+    """Import a public name at its first use, so that the command line starts fast."""
     if name not in _HOME:
         raise AttributeError(f"module 'modpose' has no attribute '{name}'")
     import importlib

@@ -1,4 +1,4 @@
-"""The one exception that a user sees: a sentence about their input."""
+"""The exceptions that users see."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import reprlib
 from pathlib import Path
 
 SHOWN = 60
-"""Characters of a user's value that a sentence repeats, at most."""
+"""Largest number of characters of a user's value in a message."""
 LONGEST = 600
-"""Characters of a sentence, at most; only very long names of files come near."""
+"""Largest number of characters of a message; only very long file names come near."""
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used.
+    """Input of the user that cannot be used.
 
-    The message is one sentence that names the file (or option), the field, what was found and
-    what was expected.  The command line prints it and leaves with exit code 2.
+    The message is one sentence: the file (or option), the field, what was found and what was
+    expected.  The command line prints it and exits with code 2.
     """
 
     def __init__(self, message: str) -> None:
@@ -29,13 +29,13 @@ class InputError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on (a loss that is not finite, say); names the last good checkpoint."""
+    """Training cannot continue, for example because of an infinite loss."""
 
 
 def shown(value: object) -> str:
-    """Write a value as a sentence repeats it: one line of printable text, cut where it is long.
+    """Format a value for a message: one line of printable text, shortened if long.
 
-    Text is put in quotation marks.  The time that this takes does not depend on the value's size.
+    Text gets quotation marks.  The time does not depend on the size of the value.
     """
     if isinstance(value, str):
         return f"'{shorter(printable(value[: 2 * SHOWN]), SHOWN)}'"
@@ -60,7 +60,7 @@ class _Bounded(reprlib.Repr):
 
 
 def printable(text: str) -> str:
-    """Put a space in place of every control character, and ``?`` where a letter is broken."""
+    """Replace every control character by a space, and every broken letter by ``?``."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)

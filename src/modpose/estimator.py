@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 
 class PoseModel(TrainedModel):
-    """A model of images modulo pose, with the manners of a scikit-learn estimator.
+    """A model of images modulo pose, with the interface of a scikit-learn estimator.
 
     Parameters
     ----------
     recipe
         A named configuration (:data:`modpose.recipes.RECIPES`).
     z_dim
-        Dimensions of content; None takes the recipe's.
+        Dimensions of content; None: that of the recipe.
     options
         Any other options, nested as in ``config.yaml`` (``{"train": {"lr": 1e-3}}``).
     max_minutes
-        Stop training after this long; None trains for the configured epochs.
+        Largest training time; None trains for the configured epochs.
     seed
-        Seed of everything random.
+        Seed of all random numbers.
     quiet
         No progress bars.
 
@@ -112,17 +112,17 @@ class PoseModel(TrainedModel):
         x
             (N, H, W) or (N, H, W, 3) array or tensor, a stack, or a path.
         labels
-            (N,) known classes, a column or a file; kept to colour and score, trained on only with
-            ``affinity``.
+            (N,) known classes, a column or a file; for colours and scores, used in training only
+            with ``affinity``.
         affinity, sample_affinity
-            How alike the classes, or the images themselves, are: a matrix, a file, or the name of
-            a metric; see :func:`modpose.affinity.known.known_affinity`.
+            Similarities of the classes, or of the images: a matrix, a file, or the name of a
+            metric; see :func:`modpose.affinity.known.known_affinity`.
         clusters
             Number of clusters of content to find at the end.
         max_minutes, seed
             Override those of the constructor.
         datadir, index, poses, ctf, wedge, partial
-            How ``x`` is opened; see :func:`modpose.open_source`.  Not for an opened source.
+            Options for opening ``x``; see :func:`modpose.open_source`.  Not for an opened source.
         """
         check_minutes(max_minutes)
         about = (datadir, index, poses, ctf, wedge)
@@ -173,7 +173,7 @@ class PoseModel(TrainedModel):
             values = merge(values, {"model": {"z_dim": self.z_dim}})
         return parse_config(values | {"seed": seed}, f"recipe {self.recipe}")
 
-    # --- scikit-learn's manners ---------------------------------------------------------------
+    # --- the interface of scikit-learn --------------------------------------------------------
 
     def transform(self, x: Images) -> Floats:
         """Return the posterior mean of content, (N, z_dim)."""
@@ -207,7 +207,7 @@ class PoseModel(TrainedModel):
     # --- files --------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Run:
-        """Write the model as a run folder (plain files; nothing pickled)."""
+        """Write the model as a run folder (plain files without pickles)."""
         with Run.begin(
             path, self.config, self._environment, record=self._record, overwrite=overwrite
         ) as run:
@@ -222,7 +222,8 @@ class PoseModel(TrainedModel):
     def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
         """Read a trained model from its run folder, onto ``device``.
 
-        By default a GPU where there is one, unless it was trained with ``train.accelerator=cpu``.
+        The default is a GPU if there is one, unless the model was trained with
+        ``train.accelerator=cpu``.
         """
         run = Run.open(path)
         on_gpu = torch.cuda.is_available() and run.config.train.accelerator != "cpu"

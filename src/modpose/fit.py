@@ -53,7 +53,7 @@ def fit_run(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Run:
-    """Fit a model and leave everything about it in a run folder.
+    """Fit a model and write everything about it into a run folder.
 
     Parameters
     ----------
@@ -64,19 +64,19 @@ def fit_run(
     out
         The run folder to make.
     datadir, index, poses, ctf
-        How the input was opened, remembered so that it can be opened again.
+        Options for opening the input, recorded so that it can be opened again.
     partial
-        Leave images without a label that a table of labels does not have.
+        Images that are missing in a table of labels get no label.
     labels
-        (N,) known classes, a column or a file; kept in ``latents.parquet`` to colour and score,
-        trained on only with ``affinity``.
+        (N,) known classes, a column or a file; saved in ``latents.parquet`` for colours and
+        scores, used in training only with ``affinity``.
     affinity, sample_affinity
-        How alike classes, or the images themselves, are; see
+        Similarities of classes, or of the images; see
         :func:`modpose.affinity.known.known_affinity`.
     clusters
-        Number of clusters of content to find, kept there too.
+        Number of clusters of content to find, saved there too.
     max_minutes
-        Stop training after this long; the run is then a finished one.
+        Largest training time; the run is then finished.
     overwrite
         Replace a run that already exists.
     quiet
@@ -93,7 +93,7 @@ def fit_run(
     check_clusters(clusters, source.n)
     given = (index, poses, ctf, labels, affinity, sample_affinity)
     inputs = _files_read(source, config, *given)
-    check_target(Path(out), overwrite)  # before the work, not after
+    check_target(Path(out), overwrite)  # check before the work, not after
     check_not_an_input(Path(out), inputs)
     known = None if labels is None else read_labels(labels, source, partial=partial)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
@@ -144,18 +144,18 @@ def resume_run(
     datadir: str | Path | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Go on with a run from its last completed epoch, to the numbers that it would have had.
+    """Continue a run from its last completed epoch; the result is as without interruption.
 
     Parameters
     ----------
     path
         The run folder.
     epochs
-        New total of epochs; with it a finished run, too, can go on.
+        New total number of epochs; with it also a finished run can continue.
     max_minutes
-        Stop once the run has trained for so long in all, what is done included.
+        Largest total training time, including the earlier part.
     input, datadir
-        Where the images are now, if they have moved (:meth:`modpose.run.Run.dataset`).
+        New place of the images, if they were moved (:meth:`modpose.run.Run.dataset`).
     quiet
         No progress bar.
     """
@@ -202,7 +202,7 @@ def _go_on(
     max_minutes: float | None,
     quiet: bool,
 ) -> None:
-    """Train to the end, then write what the model infers of its images."""
+    """Train to the end, then write the inferred latents of the images."""
     config = run.config
     train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
     table, ending = finish(learner, dataset, config, run.environment, rows, quiet=quiet)
@@ -211,6 +211,6 @@ def _go_on(
 
 
 def _checksums(*files: object) -> dict[str, str]:
-    """Checksums of files of which the run keeps a copy, so that a change can be told."""
+    """Checksums of files that the run copies, to detect changes."""
     paths = [Path(file).absolute() for file in files if isinstance(file, str | Path)]
     return {os.fspath(path): sha256(path) for path in paths if path.is_file()}

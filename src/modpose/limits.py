@@ -1,4 +1,4 @@
-"""Numbers that no work can be done with are refused before it begins."""
+"""Limits of numbers: impossible ones are refused before any work begins."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ LONGEST_MINUTES = 1e6
 """Almost two years."""
 MOST_EPOCHS = 1_000_000
 MOST_COPIES = 999
-"""Turned copies that an image is read in."""
+"""Largest number of rotated copies per image."""
 MOST_MAPS = 1000
-"""True maps of each class that a simulation writes."""
+"""Largest number of true maps per class of a simulation."""
 MOST_STEPS = 1000
-"""Volumes along a path."""
+"""Largest number of volumes along a path."""
 LARGEST_SEED = 2**32 - 1
-"""What every generator of random numbers takes."""
+"""Largest seed that every random number generator accepts."""
 
 UNKNOWN_MEMORY = 64 * 2**30
-"""Bytes of memory where the system does not say."""
+"""Bytes of memory if the system does not report it."""
 LARGEST_SET = 2**44
-"""Bytes of the largest set that is written volume by volume."""
+"""Largest set that is written volume by volume, bytes."""
 
 
 def check_minutes(minutes: object) -> None:
-    """Refuse a training time that is not one; None is no limit."""
+    """Refuse an invalid training time; None is no limit."""
     if minutes is not None:
         where, field = "--max-minutes", "the time"
         check_real(where, field, minutes, 0, LONGEST_MINUTES, low_counts=False)
 
 
 def check_epochs(epochs: object) -> None:
-    """Refuse a number of epochs that is not one; None leaves it as it is."""
+    """Refuse an invalid number of epochs; None does not change it."""
     if epochs is not None:
         check_whole("--epochs", "the number", epochs, 1, MOST_EPOCHS)
 
 
 def check_clusters(clusters: object, n: int) -> None:
-    """Refuse more clusters than there are images; None asks for none."""
+    """Refuse more clusters than images; None is no clustering."""
     if clusters is not None:
         check_whole("--clusters", "the number", clusters, 2, n, "the number of images")
 
 
 def check_seed(where: str, seed: object) -> None:
-    """Refuse a seed that some generator does not take."""
+    """Refuse a seed that some generator does not accept."""
     check_whole(where, "the seed", seed, 0, LARGEST_SEED)
 
 
 def check_resolution(where: str, resolution: object) -> None:
-    """Refuse a resolution, angstrom, that no density made from atoms has."""
+    """Refuse an impossible resolution, angstrom, of a density from atoms."""
     check_real(where, "the resolution", resolution, 0.1, 1000)
 
 
@@ -62,13 +62,13 @@ def check_whole(
     Parameters
     ----------
     where, field
-        The option, and what it gives, for the sentence.
+        The option, and its meaning, for the message.
     value
-        What was given.
+        The given value.
     low, high
         The range, both ends included.
     meaning
-        What ``high`` is, for the sentence.
+        Meaning of ``high``, for the message.
     """
     try:
         whole = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def check_real(
     where, field, value, low, high
         See :func:`check_whole`.
     low_counts
-        Whether ``low`` itself may be given.
+        Whether ``low`` itself is allowed.
     """
     try:
         real = float("nan") if isinstance(value, bool | str) else float(value)  # type: ignore[arg-type]
@@ -117,15 +117,15 @@ def check_data_set(
     Parameters
     ----------
     where
-        What simulates, for the sentence.
+        Name of the simulator, for the message.
     n, box, seed
-        Number of images, their side in pixels, and the seed of everything random.
+        Number of images, their side in pixels, and the seed of all random numbers.
     dimensions
         2 for images, 3 for volumes.
     pixel_size, snr
         In angstrom; var(signal) / var(noise).
     lengths
-        Shifts, angles and defocus values, in whichever unit.
+        Shifts, angles and defocus values, in any unit.
     held
         Whether all images are in memory at once.
     """

@@ -1,7 +1,7 @@
-"""From a recipe, a file and the command line's flags to one complete configuration.
+"""From a recipe, a file and command-line options to one complete configuration.
 
-The order of precedence is recipe < ``--config`` file < flags < ``--set``; each layer is validated
-as it is laid on, so that an error names the layer it came from.
+The order of precedence is recipe < ``--config`` file < options < ``--set``.  Each layer is
+validated when it is applied, so that an error names its layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modpose.data.unopened import Input
 
 OF_OTHER_KIND = " where model."
-"""In the message about an option that another kind of encoder, field or noise has."""
+"""Part of the message about an option of another kind of encoder, field or noise."""
 
 
 def configure(
@@ -48,15 +48,15 @@ def configure(
     source, datadir, index, poses, ctf, wedge, partial
         See :func:`modpose.data.source.open_source`.
     recipe
-        Its name; else the one that ``file`` names, else the default.
+        Its name; else that in ``file``, else the default.
     file, flags, assignments
-        See :func:`resolve`.  What suits the kind of data is overridden by the recipe and by these.
+        See :func:`resolve`.  The recipe and these override the options for the kind of data.
 
     Returns
     -------
     source, config, sentence
-        The opened images, the complete configuration, and a sentence that says which recipe and
-        which options for the kind of data were taken.
+        The opened images, the complete configuration, and a sentence about the chosen recipe and
+        the options for the kind of data.
     """
     name = recipe
     if name is None and file is not None:
@@ -66,7 +66,7 @@ def configure(
     def resolved(options: Mapping[str, Any]) -> Config:
         return resolve(options, file=file, flags=flags, assignments=assignments)
 
-    try:  # what is wrong with the options need not wait for the data
+    try:  # refuse wrong options before the data are opened
         resolved(base)
     except InputError as error:
         if name is not None or OF_OTHER_KIND not in str(error):
@@ -96,7 +96,7 @@ def configure(
 def _data_section(
     base: Mapping[str, Any], file: Path | None, assignments: Sequence[str]
 ) -> DataConfig:
-    """Resolve ``data`` alone: it says how to read the data that choose the recipe."""
+    """Resolve only ``data``: it is needed to read the data, which decide the recipe."""
     values = parse_config(dict(base), "the recipe").model_dump(mode="json")
     if file is not None:
         values = merge(values, {"data": read_yaml(file).get("data") or {}})
@@ -112,23 +112,23 @@ def resolve(
     flags: Mapping[str, tuple[str, object]] | None = None,
     assignments: Sequence[str] = (),
 ) -> Config:
-    """Lay a file, flags and assignments on ``base`` and return the validated whole.
+    """Apply a file, flags and assignments to ``base``; return the validated configuration.
 
     Parameters
     ----------
     base
         Nested values of a recipe.
     file
-        A YAML file of options; its ``recipe`` is a name only and changes nothing here.
+        A YAML file of options; its ``recipe`` is only a name and changes nothing here.
     flags
-        Name of each flag with the dotted option that it sets and the value; None leaves it.
+        Name of each flag with its dotted option and the value; None does not change it.
     assignments
         ``section.option=value`` texts, in order.
 
     Raises
     ------
     InputError
-        An option does not exist (near ones are listed) or a value is out of range.
+        If an option does not exist (similar ones are listed) or a value is out of range.
     """
     config = parse_config(dict(base), "the recipe")
     values = merge(config.model_dump(mode="json"), dict(base))  # 1/z_dim follows later layers
@@ -147,7 +147,7 @@ def resolve(
 
 
 def nest(option: str, value: object) -> dict[str, Any]:
-    """Turn ``section.option`` and its value into nested mappings."""
+    """Convert ``section.option`` and its value to nested mappings."""
     nested: Any = value
     for part in reversed(option.split(".")):
         nested = {part: nested}
@@ -155,7 +155,7 @@ def nest(option: str, value: object) -> dict[str, Any]:
 
 
 def _parse(values: dict[str, Any], where: str) -> Config:
-    """Validate, and name the near options when one does not exist."""
+    """Validate, and name similar options if one does not exist."""
     try:
         return parse_config(values, where)
     except InputError as error:
@@ -188,7 +188,7 @@ def _kinds_with(option: str) -> list[str]:
 
 
 def option_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted name of every option, those of every kind of a section included."""
+    """Yield the dotted name of every option, for every kind of each section."""
     for name, field in model.model_fields.items():
         sections = [part for part in _parts(field.annotation) if issubclass(part, BaseModel)]
         for section in sections:
@@ -198,7 +198,7 @@ def option_names(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[
 
 
 def _parts(annotation: Any) -> Iterator[type]:
-    """Yield the classes that an annotation is made of."""
+    """Yield the classes in an annotation."""
     if isinstance(annotation, type):
         yield annotation
     for part in get_args(annotation):

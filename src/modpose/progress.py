@@ -1,4 +1,4 @@
-"""One progress bar for training and inference: images a second, time left."""
+"""The progress bar of training and inference: images per second, time left."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar over images, or over seconds where the run has a time budget.
+    """A bar over images, or over seconds if the run has a time budget.
 
     Parameters
     ----------
     label
-        What is going on.
+        Name of the task.
     images
-        Images to be seen in all.
+        Total number of images.
     seconds
-        Time budget, where there is one.
+        Time budget, if there is one.
     quiet
         Show nothing.
     unit
-        What is counted.
+        Name of the counted items.
     """
 
     def __init__(

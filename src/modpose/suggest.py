@@ -1,4 +1,4 @@
-"""Choose the recipe, the likelihood and the normalisation that suit the data."""
+"""Choose the recipe, the likelihood and the normalisation for the data."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from modpose.recipes.recipe import Options
 
 
 def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options, str]:
-    """Choose the recipe, and the likelihood and normalisation, by the kind of data, and say so.
+    """Choose the recipe, the likelihood and the normalisation for the kind of data.
 
-    Pictures (8-bit, or real values within [0, 1]) take the Bernoulli likelihood on [0, 1];
-    measurements take Gaussian noise on images of zero mean and unit standard deviation.
+    For pictures (8-bit, or real values within [0, 1]): Bernoulli likelihood on [0, 1].  For
+    measurements: Gaussian noise on images with zero mean and unit standard deviation.
 
     Parameters
     ----------
     source
         The opened input; a few images are read.
     recipe
-        Options of the one that was asked for, which keeps what it says of noise.
+        Options of the requested recipe; its settings of the noise are kept.
 
     Returns
     -------
     tuple
-        The best recipe's name, options to lay under any recipe's and the user's own, and a
-        sentence.
+        The name of the recipe, options that any recipe and the user may override, and a sentence.
     """
     if recipe is not None and recipe.get("model", {}).get("poses") == "given":
         return DEFAULT_RECIPE, {}, "projections of volumes, with the poses and CTF that are given"
@@ -35,7 +34,7 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         meaning = "projections with the poses of a consensus refinement"
         return DEFAULT_FOR_POSED, {}, meaning
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
-    hint = "; --set model.ctf=auto models their CTF, too" if ctf else ""
+    hint = "; --set model.ctf=auto also models their CTF" if ctf else ""
     if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
         return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
     by_data = recipe is None or "likelihood" not in recipe.get("model", {})
@@ -61,16 +60,16 @@ def given_options(source: Source) -> Options:
 
 
 def _of_volumes(source: Source) -> tuple[Options, str]:
-    """Mind the missing wedge where the table tells of one."""
+    """Use the missing wedge if the table gives one."""
     if source.wedge is not None:
-        return given_options(source), "volumes, with the missing wedge that was given"
+        return given_options(source), "volumes, with the given missing wedge"
     if source.particles.tilt_range() is None and not source.particles.has(CTF_IMAGE):
-        return {}, "volumes; nothing tells of a missing wedge (--wedge)"
-    return {"model": {"wedge": "auto"}}, "volumes, with the missing wedge that their table tells of"
+        return {}, "volumes; no missing wedge is given (--wedge)"
+    return {"model": {"wedge": "auto"}}, "volumes, with the missing wedge of their table"
 
 
 def _has_poses_in_space(source: Source) -> bool:
-    """Whether square images come with rotations that tilt, and not only in the plane."""
+    """Whether square images have 3-D rotations, and not only in-plane ones."""
     stack = source.stack
     if len(stack.shape) != 2 or stack.shape[0] != stack.shape[1] or stack.channels != 1:
         return False

@@ -21,11 +21,11 @@ def run_command(experiment: Experiment[Any]) -> None:
         budget: Annotated[
             Budget,
             typer.Option(
-                help="Seconds to try it, hours on two cores, the paper's recipes for a time, or "
+                help="Seconds for a trial, hours on two cores, the paper's recipes, limited, or "
                 "its own sizes."
             ),
         ] = "scaled",
-        seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+        seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
         data: Annotated[
             Path | None, typer.Option(help="Folder of the real data sets that the studies use.")
         ] = None,
@@ -36,7 +36,7 @@ def run_command(experiment: Experiment[Any]) -> None:
             float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
         ] = None,
         jobs: Annotated[
-            int | None, typer.Option(min=1, help="Fits side by side, instead of the budget's.")
+            int | None, typer.Option(min=1, help="Fits in parallel, instead of the budget's.")
         ] = None,
     ) -> None:
         page = experiment.run(

@@ -1,6 +1,6 @@
-"""The command line: each verb reads its options, calls the library once, and prints.
+"""The command line: each command reads its options, calls the library once, and prints.
 
-The library is imported by :mod:`modpose.cli.lazily`, so that ``modpose --help`` answers at once.
+:mod:`modpose.cli.lazily` imports the library, so that ``modpose --help`` is fast.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = [
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; leave with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C).
+    """Run the command line; exit with 0, 1 (training failed), 2 (bad input) or 130 (Ctrl-C).
 
-    SIGTERM and SIGHUP are answered like Ctrl-C, with 143 and 129.
+    SIGTERM and SIGHUP act like Ctrl-C, with exit codes 143 and 129.
     """
     run_and_exit(app, arguments)
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run_and_exit(
     command: typer.Typer, arguments: list[str] | None = None, prog_name: str = "modpose"
 ) -> None:
-    """Run any command line of ours, with the exit codes and messages of :func:`main`."""
+    """Run a typer application with the exit codes and messages of :func:`main`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with signals_interrupt(), _notes_on_stderr():
@@ -62,7 +62,7 @@ def run_and_exit(
 
 
 class _Once(logging.Filter):
-    """Let each note pass once a command: files that are opened twice are noted once."""
+    """Show each note once per command, also if a file is opened twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Once(logging.Filter):
 
 @contextmanager
 def _notes_on_stderr() -> Iterator[None]:
-    """Show what the library has to say (a file unpacked, a path guessed)."""
+    """Print the library's notes (a file unpacked, a path guessed) on stderr."""
     logger, handler = logging.getLogger("modpose"), logging.StreamHandler(sys.stderr)
     handler.addFilter(_Once())
     level = logger.level
@@ -91,7 +91,7 @@ def _notes_on_stderr() -> Iterator[None]:
 
 
 def _explain(error: BaseException) -> tuple[int, str | None]:
-    """Return the exit code and the sentence for a user; None where it is our own mistake."""
+    """Return the exit code and the message for the user; None for a bug in modpose."""
     if isinstance(error, typer.TyperException):
         return 2, error.format_message()
     if isinstance(error, InputError):

@@ -1,4 +1,4 @@
-"""How alike objects are: affinity."""
+"""Similarities of objects: affinity."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def affinity(
     source: Input = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="CSV", help="affinity.csv, made here.")
+        Path | None, typer.Option("-o", "--out", metavar="CSV", help="affinity.csv to write.")
     ] = None,
     metric: Annotated[
         Literal[
@@ -37,16 +37,16 @@ def affinity(
             "mean-difference",
             "mean-absolute-difference",
         ],
-        typer.Option(help="What makes two objects alike."),
+        typer.Option(help="Measure of similarity."),
     ] = "fsc",
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN|FILE", help="Class of each image; without, each is one of its own."
+            metavar="COLUMN|FILE", help="Class of each image; default: one class per image."
         ),
     ] = None,
     kmax: Annotated[
-        int | None, typer.Option(help="fsc, aligned-fsc: highest shell, cycles a box.")
+        int | None, typer.Option(help="fsc, aligned-fsc: highest shell, cycles per box.")
     ] = None,
     step: Annotated[
         float | None, typer.Option(help="aligned-fsc: step of the rotations, degrees.")
@@ -58,7 +58,7 @@ def affinity(
         int | None, typer.Option(help="power-spectrum, soap: highest harmonic degree.")
     ] = None,
     centre: Annotated[
-        Literal["box", "mass"] | None, typer.Option(help="power-spectrum: where radii start.")
+        Literal["box", "mass"] | None, typer.Option(help="power-spectrum: origin of the radii.")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="soap: pixels above are foreground; default: Otsu's.")
@@ -68,35 +68,35 @@ def affinity(
     ] = None,
     raw: Annotated[
         bool | None,
-        typer.Option("--raw", help="mean differences: themselves, not 1 - |difference|/largest."),
+        typer.Option("--raw", help="mean differences: write these, not 1 - |difference|/largest."),
     ] = None,
     matrix: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="Check, convert or draw this matrix in place of INPUT."),
+        typer.Option(metavar="CSV", help="Check, convert or draw this matrix; no INPUT."),
     ] = None,
     project: Annotated[
         bool,
-        typer.Option("--project", help="Take the nearest positive semi-definite matrix instead."),
+        typer.Option("--project", help="Write the nearest positive semi-definite matrix."),
     ] = False,
     layout: Annotated[
         Literal["named", "header"],
-        typer.Option(help="Names on both sides, or in the first line only, as affinity-VAE has."),
+        typer.Option(help="Names on both sides, or in the first line only (as in affinity-VAE)."),
     ] = "named",
     figure: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw a heat map with dendrogram.")
     ] = None,
     kind: Annotated[
-        Literal["auto", "images", "volumes"], typer.Option(help="What INPUT holds.")
+        Literal["auto", "images", "volumes"], typer.Option(help="Content of INPUT.")
     ] = "auto",
     datadir: DataDir = None,
     index: Index = None,
     partial: Partial = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compute how alike known objects are, as a table for a latent space to follow.
+    """Compute a matrix of similarities of known objects, for training a latent space.
 
-    fsc compares templates as they lie (2-D: ring correlation); aligned-fsc turns and shifts one
-    of every two; power-spectrum and soap do not depend on the rotation at all.
+    fsc compares templates without alignment (2-D: ring correlation); aligned-fsc searches the best
+    rotation and shift for every pair; power-spectrum and soap do not depend on the rotation.
 
     \b
     modpose affinity templates.npy -o affinity.csv --kmax 12 --figure affinity.png
@@ -157,7 +157,7 @@ def _check_arguments(
     affinity_needed: bool,
     labels: str | None,
 ) -> None:
-    """Refuse what does not go together, before anything is read."""
+    """Refuse contradictory options before anything is read."""
     if (source is None) == (matrix is None):
         found = "missing" if source is None else "given beside --matrix"
         raise InputError(f"affinity: INPUT is {found}, expected one of INPUT and --matrix")
@@ -181,11 +181,11 @@ FLAGS = {
     "zeta": "--zeta",
     "raw": "--raw",
 }
-"""A setting of a metric and the flag that gives it."""
+"""A setting of a metric and its command-line option."""
 
 
 def _metric(name: str, given: dict[str, object]) -> Metric:
-    """Make the metric with its settings; one that it does not have is refused."""
+    """Make the metric with its settings; refuse settings that it does not have."""
     kind: Any = affinities.METRICS[name]
     has = {field.name for field in fields(kind)}
     for setting in given:
@@ -198,11 +198,13 @@ def _metric(name: str, given: dict[str, object]) -> Metric:
 
 
 def _projected(found: Affinity) -> Affinity:
-    """Project, and say how far that went."""
+    """Project, and print the largest change."""
     if found.is_positive():
         typer.echo("not projected: it is positive semi-definite already")
         return found
     nearest = found.projected()
     change = float(abs(nearest.values - found.values).max())
-    typer.echo(f"projected to the nearest positive semi-definite: up to {change:.3g} an entry")
+    typer.echo(
+        f"projected to the nearest positive semi-definite: entries change by up to {change:.3g}"
+    )
     return nearest

@@ -1,4 +1,4 @@
-"""The application, and the arguments that several verbs share."""
+"""The application, and the arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 from typer.core import TyperGroup
 
 JOBS = "modpose.cli.jobs"
-"""Verbs of this module are a group of their own in the help."""
+"""Commands of this module form a separate group in the help."""
 
 
 class Groups(TyperGroup):
-    """The verbs, those on maps, stacks and tables under a heading of their own."""
+    """The commands, in two groups of the help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the verbs, group by group."""
+        """Write the commands, group by group."""
         width = formatter.width - 6 - max(map(len, self.commands))
         for heading, wanted in (("Commands", False), ("Maps, stacks and tables", True)):
             rows = [
@@ -61,19 +61,19 @@ InputsOrNone = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--datadir", help="Folder that image paths inside a STAR or .cs start from."),
+    typer.Option("--datadir", help="Base folder of the image paths inside a STAR or .cs."),
 ]
 InputAgain = Annotated[
     str | None,
     typer.Option(
-        "--input", metavar="INPUT", help="Where the images of RUN are now, if they have moved."
+        "--input", metavar="INPUT", help="New place of the images of RUN, if they were moved."
     ),
 ]
 Index = Annotated[
     Path | None,
     typer.Option(
         "--index",
-        help="Use these images only: a .txt or .npy of 0-based positions, or a .star or .cs.",
+        help="Use only these images: a .txt or .npy of positions from 0, or a .star or .cs.",
     ),
 ]
 Axes = Annotated[
@@ -81,12 +81,12 @@ Axes = Annotated[
     typer.Option(
         "--axes",
         metavar="LETTERS",
-        help="What the axes of an array are, as NCYX: image, channel, row, column (Z: section).",
+        help="Axes of an array, such as NCYX: image, channel, row, column (Z: section).",
     ),
 ]
 Partial = Annotated[
     bool,
-    typer.Option("--partial", help="Use the images that the other tables know, if not all."),
+    typer.Option("--partial", help="Use only the images that the other tables list."),
 ]
 WedgeGiven = Annotated[
     str | None,
@@ -108,7 +108,5 @@ CtfFile = Annotated[
         "--ctf", metavar="FILE", help="CTF parameters: a .star, a .cs, or cryoDRGN's .pkl."
     ),
 ]
-MaxMinutes = Annotated[
-    float | None, typer.Option(help="Stop at the first step after so many minutes of training.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]

@@ -26,15 +26,13 @@ if TYPE_CHECKING:
 def align(
     source: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    classes: Annotated[
-        int, typer.Option(help="How many structures to tell apart.")
-    ] = AlignSettings.classes,
+    classes: Annotated[int, typer.Option(help="Number of structures.")] = AlignSettings.classes,
     box: Annotated[
-        int | None, typer.Option(help="Fourier-crop volumes to this many voxels a side first.")
+        int | None, typer.Option(help="First Fourier-crop volumes to this many voxels per side.")
     ] = None,
     mask_diameter: Annotated[
         float | None,
-        typer.Option(help="Diameter of the averages, angstrom.  Default: the box less 4 voxels."),
+        typer.Option(help="Diameter of the averages, angstrom.  Default: the box minus 4 voxels."),
     ] = None,
     max_shift: Annotated[
         float, typer.Option(help="Largest shift along an axis, voxels of the box.")
@@ -43,12 +41,12 @@ def align(
         str | None,
         typer.Option(
             metavar="LOW,HIGH|FILE",
-            help="Tilts, as -60,60; or a mask (.mrc, .npy); or RELION's tomograms.star.  Default: "
-            "what INPUT says.",
+            help="Tilts, such as -60,60; or a mask (.mrc, .npy); or RELION's tomograms.star.  "
+            "Default: from INPUT.",
         ),
     ] = None,
     invert: Annotated[
-        bool, typer.Option("--invert", help="Molecules are darker than what is around them.")
+        bool, typer.Option("--invert", help="Molecules are darker than their surroundings.")
     ] = False,
     rounds: Annotated[
         int, typer.Option(help="Rounds of the search from a random start.")
@@ -57,25 +55,25 @@ def align(
         int, typer.Option(help="Rounds of refinement in two independent halves.")
     ] = AlignSettings.refine_rounds,
     rotations: Annotated[
-        int, typer.Option(help="Rotations of the search's grid.")
+        int, typer.Option(help="Number of rotations in the grid of the search.")
     ] = AlignSettings.rotations,
     motions: Annotated[
-        int, typer.Option(help="How many principal motions to find within each class.")
+        int, typer.Option(help="Number of principal motions to find within each class.")
     ] = AlignSettings.motions,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
     datadir: DataDir = None,
     index: Index = None,
     partial: Partial = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted alignment in DIR.")
+        bool, typer.Option("--resume", help="Continue an interrupted alignment in DIR.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find classes and poses of subtomograms, with no templates, and average them.
+    """Find classes and poses of subtomograms without templates, and average them.
 
     Writes class001.mrc ... and their half maps, particles.star (RELION angles, origins, classes),
-    fsc.csv and index.html.  With --motions also class001_motion1.mrc ..., each class along what its
-    volumes differ by, and the columns modposeZ0 ... in particles.star.
+    fsc.csv and index.html.  With --motions it also writes volumes of each class along its principal
+    motions, class001_motion1.mrc ..., and the columns modposeZ0 ... in particles.star.
 
     \b
     modpose align particles.star -o aligned --classes 4

@@ -32,23 +32,23 @@ def experiment(
     budget: Annotated[
         Literal["smoke", "scaled", "printed", "full"],
         typer.Option(
-            help="Seconds to try it, hours on two cores, the paper's recipes for a time, or its "
+            help="Seconds for a trial, hours on two cores, the paper's recipes, limited, or its "
             "own sizes."
         ),
     ] = "scaled",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the real data sets that the studies use.")
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="STUDY", help="One study by name.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="STUDY", help="Name of one study.")] = None,
     minutes_per_fit: Annotated[
         float | None, typer.Option(help="Training time of every fit, instead of the budget's.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Fits side by side, instead of the budget's.")
+        int | None, typer.Option(min=1, help="Fits in parallel, instead of the budget's.")
     ] = None,
 ) -> None:
-    """Repeat the studies of a paper.  Started again, it goes on where it was interrupted.
+    """Repeat the studies of a paper.  An interrupted experiment continues if started again.
 
     The studies are in the repository of modpose and are not installed with it.
 
@@ -65,12 +65,12 @@ def experiment(
 
 
 def find_repository() -> Path:
-    """Return the folder that holds ``studies/``: that of an editable install, or the present one.
+    """Return the folder with ``studies/``: that of an editable install, or the current folder.
 
     Raises
     ------
     InputError
-        Where there is none; the sentence says how to get it.
+        If there is none; the sentence says how to get it.
     """
     for folder in (Path(__file__).resolve().parents[3], Path.cwd()):
         if (folder / "studies" / "common" / "conduct.py").is_file():
@@ -82,11 +82,11 @@ def find_repository() -> Path:
 
 
 def _run_module(module: str, arguments: list[str], repository: Path) -> int:
-    """Run a module in a process of its own; return its exit code."""
+    """Run a module in a separate process; return its exit code."""
     paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     child = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child, too
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child too
     try:
         code = child.wait()
     finally:

@@ -43,50 +43,51 @@ with lazily():
 def fit(
     source: InputsOrNone = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="RUN", help="The run's folder, made here.")
+        Path | None, typer.Option("-o", "--out", metavar="RUN", help="Folder of the run to write.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A published system by name; see: modpose recipes.")
+        str | None, typer.Option(help="Name of a recipe; see: modpose recipes.")
     ] = None,
     z_dim: Annotated[int | None, typer.Option(help="Number of content dimensions.")] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Kinds of object that a search before training tells apart.")
+        int | None, typer.Option(help="Number of classes that a search before training finds.")
     ] = None,
     group: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Rotations of the encoder's kernels, as 4, 8 or 16."),
+        typer.Option(metavar="N", help="Rotations of the encoder's kernels, such as 4, 8 or 16."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of passes over the images.")] = None,
     max_minutes: MaxMinutes = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     labels: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN|FILE",
-            help="Known classes, to colour and score; trained on with --affinity only.",
+            help="Known classes, for colours and scores; used in training only with --affinity.",
         ),
     ] = None,
     affinity: Annotated[
         str | None,
         typer.Option(
             metavar="CSV|METRIC",
-            help="How alike the classes of --labels are: a matrix, or what to compare them by.",
+            help="Similarities of the classes of --labels: a matrix, or a metric.",
         ),
     ] = None,
     sample_affinity: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|METRIC",
-            help="How alike the images are, for those without a class: CSV, NPY or a metric.",
+            help="Similarities of images, for those without a class: CSV, NPY or a metric.",
         ),
     ] = None,
     gamma: Annotated[
         float | None, typer.Option(help="Weight of the affinity term at the end of its schedule.")
     ] = None,
     clusters: Annotated[
-        int | None, typer.Option(min=2, help="Cluster the content into so many classes at the end.")
+        int | None,
+        typer.Option(min=2, help="Cluster the content into this many classes at the end."),
     ] = None,
     datadir: DataDir = None,
     index: Index = None,
@@ -97,7 +98,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="LOW,HIGH|FILE|auto",
-            help="Tilts of subtomograms in degrees, wedge masks, or what their table says.",
+            help="Tilts of subtomograms in degrees, wedge masks, or auto (from the table).",
         ),
     ] = None,
     invert: Annotated[
@@ -107,21 +108,23 @@ def fit(
     box: Annotated[int | None, typer.Option(help="Fourier-crop to this many pixels.")] = None,
     axes: Axes = None,
     config_file: Annotated[
-        Path | None, typer.Option("--config", help="YAML of options, laid over the recipe.")
+        Path | None,
+        typer.Option("--config", help="YAML file of options, which override the recipe."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="Any other option; may be repeated."),
+        typer.Option("--set", metavar="OPTION=VALUE", help="Set any option; may be repeated."),
     ] = None,
     overwrite: Overwrite = False,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run instead.")
+        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run instead.")
     ] = None,
 ) -> None:
     """Learn a model of the images in INPUT and save everything in RUN.
 
-    Options come from the recipe, then --config, then the flags, then --set; the resolved whole
-    is saved as RUN/config.yaml.  Without --recipe the best one for the data is used, and named.
+    Options come from the recipe, then --config, then command-line options, then --set; later ones
+    override earlier ones.  RUN/config.yaml holds the final values.  Without --recipe, modpose
+    chooses a recipe for the data and says which.
 
     \b
     modpose fit particles.star -o run --z-dim 2 --max-minutes 10
@@ -155,7 +158,7 @@ def fit(
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
-                expected = "only --epochs, --max-minutes or --datadir beside it"
+                expected = "only --epochs, --max-minutes or --datadir with it"
                 raise InputError.of("--resume", flag, "given too", expected)
         resume_verb(resume, epochs=epochs, max_minutes=max_minutes, datadir=datadir)
         return
@@ -201,16 +204,16 @@ def fit(
 def resume_verb(
     run: RunFolder,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="New total of passes over the images.")
+        int | None, typer.Option(min=1, help="New total number of passes over the images.")
     ] = None,
     max_minutes: MaxMinutes = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
 ) -> None:
-    """Go on with a run from its last completed epoch, to the numbers it would have had.
+    """Continue a run from its last completed epoch; the result is as without interruption.
 
-    With --epochs a finished run, too, is trained for longer.  Where the images have moved, --input
-    and --datadir say where they are; the run remembers it.
+    With --epochs a finished run is trained for longer.  If the images were moved, give their new
+    place with --input and --datadir; the run records it.
 
     \b
     modpose resume run
@@ -224,20 +227,20 @@ def resume_verb(
 
 
 def _end(run: Run) -> None:
-    """Say where the run is, and what looks wrong about it."""
+    """Print where the run is, and its alarms."""
     typer.echo(f"saved {run.path}; next: modpose report {run.path}")
     for alarm in run.alarms:
         typer.echo(f"alarm: {alarm.sentence}")
 
 
 def _absolute(wedge: str | None) -> str | None:
-    """Name a file so that it is found from everywhere; leave tilts and ``auto`` alone."""
+    """Return the absolute path of a file; return tilts and ``auto`` unchanged."""
     return str(Path(wedge).absolute()) if wedge is not None and Path(wedge).exists() else wedge
 
 
 @contextmanager
 def _resumable(run: Path) -> Iterator[None]:
-    """Say how to go on after Ctrl-C, SIGTERM or SIGHUP."""
+    """Print how to continue after Ctrl-C, SIGTERM or SIGHUP."""
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as interruption:
@@ -249,7 +252,7 @@ def _resumable(run: Path) -> Iterator[None]:
 
 
 def _was_begun(folder: Path) -> bool:
-    """Tell whether there is something to go on with."""
+    """Return whether there is a run to continue."""
     try:
         run = runs.Run.open(folder)
         return run_folder.staged(folder) is not None or not run.finished

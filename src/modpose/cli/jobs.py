@@ -39,19 +39,21 @@ MOST_CONES = 1000
 Table = Annotated[Path, typer.Argument(metavar="TABLE", help="particles.star or .cs.")]
 TableOut = Annotated[
     Path,
-    typer.Option("-o", "--out", metavar="TABLE", help="The new table, .star or .cs as it came."),
+    typer.Option(
+        "-o", "--out", metavar="TABLE", help="The new table, .star or .cs like the input."
+    ),
 ]
 By = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Larger is better; -COLUMN: smaller is better."),
 ]
 MicrographPixel = Annotated[
-    float | None, typer.Option(help="Å a pixel of coordinates, where TABLE does not say.")
+    float | None, typer.Option(help="Å per pixel of the coordinates, if TABLE does not give it.")
 ]
 
 
 def _open(table: Path, out: Path, overwrite: bool, *others: Path) -> Particles:
-    """Read a table, once it is known that ``out`` can be written as it came."""
+    """Read a table, after checking that ``out`` can be written in the same form."""
     particles = positions.open_table(table)
     table_files.check_format(out, particles)
     writing.check_outputs(table_files.files_of_table(out), overwrite, [table, *others])
@@ -62,7 +64,7 @@ def _write(particles: Particles, source: Path, out: Path, done: str) -> None:
     with writing.all_or_nothing() as place:
         table_files.write_table(particles, out, place)
     if out.absolute().parent != source.absolute().parent:
-        typer.echo(f"image paths in {out} start where those of {source} do", err=True)
+        typer.echo(f"image paths in {out} start in the same folder as those of {source}", err=True)
     typer.echo(f"{done}; wrote {out}")
 
 
@@ -79,13 +81,13 @@ def fsc_verb(
     ] = None,
     randomise: Annotated[
         bool,
-        typer.Option("--randomise", help="Take off what the mask adds, by random phases."),
+        typer.Option("--randomise", help="Correct for the effect of the mask, by random phases."),
     ] = False,
     cones: Annotated[
         int, typer.Option(metavar="N", help="Also inside cones about N directions.")
     ] = 0,
     cone_angle: Annotated[float, typer.Option(help="Half angle of a cone, degrees.")] = 20.0,
-    seed: Annotated[int, typer.Option(help="Of the random phases.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random phases.")] = 0,
     out: Annotated[
         list[Path] | None,
         typer.Option(
@@ -95,14 +97,14 @@ def fsc_verb(
             help="The curve: .csv, .xml (EMDB) or .star (RELION); may be repeated.",
         ),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(metavar="PNG", help="The curve, drawn.")] = None,
+    figure: Annotated[Path | None, typer.Option(metavar="PNG", help="Plot of the curve.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare two maps by Fourier shell correlation: resolution at 0.143 and 0.5, mean.
 
-    With --randomise, phases are random beyond the frequency where the FSC of the whole maps falls
-    below 0.8, and the curve is corrected for what the mask adds there.  With --cones the
-    resolution of the best and the worst direction is printed.
+    With --randomise, phases are randomised beyond the frequency where the FSC of the whole maps
+    falls below 0.8, and the curve is corrected for the effect of the mask.  --cones prints the
+    resolution in the best and the worst direction.
 
     \b
     modpose fsc half1.mrc half2.mrc --radius 0.85
@@ -143,38 +145,40 @@ def fsc_verb(
 
 @app.command()
 def preprocess(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images, as fit takes them.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Images, as for fit.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     flip: Annotated[
-        bool, typer.Option("--flip-phases", help="First, change the sign where the CTF has it.")
+        bool, typer.Option("--flip-phases", help="First flip the phases where the CTF is negative.")
     ] = False,
     multiply: Annotated[
-        bool, typer.Option("--multiply-ctf", help="First, multiply by the CTF.")
+        bool, typer.Option("--multiply-ctf", help="First multiply by the CTF.")
     ] = False,
-    crop: Annotated[int | None, typer.Option(help="Keep so many central pixels.")] = None,
-    box: Annotated[int | None, typer.Option(help="Bin to so many pixels (Fourier crop).")] = None,
+    crop: Annotated[int | None, typer.Option(help="Keep this many central pixels.")] = None,
+    box: Annotated[int | None, typer.Option(help="Bin to this many pixels (Fourier crop).")] = None,
     invert: Annotated[bool, typer.Option("--invert", help="Make dark particles bright.")] = False,
     normalise: Annotated[
         bool, typer.Option("--normalise", help="Zero mean and unit s.d. outside the particle.")
     ] = False,
     diameter: Annotated[
-        float | None, typer.Option(help="Of the particle, Å: background lies outside.")
+        float | None, typer.Option(help="Diameter of the particle, Å; the background is outside.")
     ] = None,
     resolution_wanted: Annotated[
         float | None,
-        typer.Option("--resolution", help="Å that a box must hold; default: twice the pixel."),
+        typer.Option(
+            "--resolution", help="Resolution in Å that the box must keep; default: twice the pixel."
+        ),
     ] = None,
-    shard: Annotated[int, typer.Option(help="Images in a file.")] = 10_000,
+    shard: Annotated[int, typer.Option(help="Images per file.")] = 10_000,
     datadir: DataDir = None,
     index: Index = None,
     ctf: CtfFile = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Crop, bin and normalise a stack once, phases corrected first; write it and its table.
+    """Correct phases, crop, bin and normalise a stack; write it and its table.
 
-    Phases are corrected in the box as it is, before anything is cropped.  A defocus moves signal
-    by λ Δf / d; a box too small for that is refused, and the right one is named.  An interrupted
-    job goes on where it was.
+    Phases are corrected in the original box, before cropping.  A defocus moves signal by λ Δf / d;
+    a box that is too small for this is refused, and the message gives the right one.  An
+    interrupted job continues if started again.
 
     \b
     modpose preprocess particles.star -o small --box 128 --normalise
@@ -200,14 +204,17 @@ def preprocess(
 def duplicates_verb(
     table: Table,
     out: TableOut,
-    distance: Annotated[float, typer.Option(help="Å: of two closer ones the better is kept.")],
+    distance: Annotated[
+        float, typer.Option(help="Smallest distance, Å; of two closer ones the better is kept.")
+    ],
     by: By = None,
     micrograph_pixel_size: MicrographPixel = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Keep one of particles that are closer than a distance in a micrograph or tomogram.
+    """Remove particles that are too close to another one in a micrograph or tomogram.
 
-    Shifts count.  Copies of one image, of a set expanded by symmetry, are kept or dropped together.
+    Distances include the shifts.  Symmetry-expanded copies of one image are kept or removed
+    together.
 
     \b
     modpose duplicates particles.star -o once.star --distance 60
@@ -228,9 +235,9 @@ def recentre(
     micrograph_pixel_size: MicrographPixel = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Put shifts into the coordinates: a table for another extraction.
+    """Add the shifts to the coordinates, for another extraction.
 
-    Names of images are left out, since these are no longer the images of the table.
+    The image names are left out, because the table no longer describes these images.
 
     \b
     modpose recentre refined_bin4.star -o extract_bin1.star
@@ -244,15 +251,15 @@ def recentre(
 def unbin_verb(
     table: Annotated[Path, typer.Argument(metavar="POSES", help="Table with poses, .star or .cs.")],
     onto: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="Table of the images that are to have them.")
+        Path, typer.Argument(metavar="TABLE", help="Table of the images that get the poses.")
     ],
     out: TableOut,
     partial: Partial = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Put poses found on binned images into the table of the images as recorded.
+    """Write poses found on binned images into the table of the original images.
 
-    Rows are joined by what identifies them; shifts are converted to the other pixels.
+    Rows are joined by identity; shifts are converted to the other pixel size.
 
     \b
     modpose unbin refined_bin4.star particles_bin1.star -o refined_bin1.star
@@ -267,10 +274,10 @@ def expand(
     table: Table,
     out: TableOut,
     group: Annotated[str, typer.Option("--symmetry", help="Point group: C4, D7, T, O, I.")],
-    seed: Annotated[int, typer.Option(help="Of the new uids of a .cs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the new uids of a .cs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Repeat each particle for each element of a point group; half sets stay with the particle.
+    """Repeat each particle for each element of a point group; half sets do not change.
 
     \b
     modpose expand refined.star -o expanded.star --symmetry D2
@@ -301,7 +308,7 @@ def hand_verb(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Flip the hand of maps and of the poses that belong to them; content stays.
+    """Flip the handedness of maps and of their poses; content does not change.
 
     \b
     modpose hand map.mrc half1.mrc half2.mrc particles.star -o flipped

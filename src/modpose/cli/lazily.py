@@ -1,7 +1,7 @@
-"""The one door to the library: its modules are read when a verb first uses them.
+"""Lazy imports of the library: a module is read when a command first uses it.
 
-``modpose --help`` answers at once because nothing slow is imported before a verb runs.  Python 3.15
-has ``lazy import`` for this.
+``modpose --help`` is fast because nothing slow is imported before a command runs.  Python 3.15 has
+``lazy import`` for this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Unread(ModuleType):
-    """A module whose file is read when something in it is asked for."""
+    """A module whose file is read at the first access to an attribute."""
 
     def __getattr__(self, name: str) -> Any:
         loader = self.__loader__
@@ -28,7 +28,7 @@ class _Unread(ModuleType):
         return getattr(self, name)
 
     def _has_module(self, name: str) -> bool:
-        """Tell whether a package has a module of this name, which is imported by itself."""
+        """Return whether a package has a module of this name, which is imported by itself."""
         path = vars(self).get("__path__")
         return (
             path is not None and PathFinder.find_spec(f"{self.__name__}.{name}", path) is not None
@@ -36,7 +36,7 @@ class _Unread(ModuleType):
 
 
 class _Later(Loader):
-    """Make a module, and leave it to another loader to fill."""
+    """Make an empty module that another loader fills later."""
 
     def __init__(self, own: Loader) -> None:
         self.own = own
@@ -50,12 +50,12 @@ class _Later(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Find modules of ours, to be read later."""
+    """Find modules of modpose, to be read later."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as Python does, and give it the loader above."""
+        """Find a module like Python, and give it the lazy loader."""
         spec = PathFinder.find_spec(name, path, target) if name.startswith("modpose.") else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Later(spec.loader)
@@ -67,7 +67,7 @@ FINDER = _Finder()
 
 @contextmanager
 def lazily() -> Iterator[None]:
-    """Import modules of ours without reading them.
+    """Import modules of modpose without reading them.
 
     ``from modpose.data import source`` imports a module and works;
     ``from modpose.data.source import open_source`` would have to read it, and is an ImportError.

@@ -56,35 +56,35 @@ def projections(
     images: Annotated[int, typer.Option(help="Number of images.")] = ProjectionSettings.n,
     box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = ProjectionSettings.box,
     pixel_size: Annotated[
-        float, typer.Option(help="Angstrom a pixel.")
+        float, typer.Option(help="Angstrom per pixel.")
     ] = ProjectionSettings.pixel_size,
     snr: Annotated[
         float, typer.Option(help="var(signal) / var(noise) inside the box.")
     ] = ProjectionSettings.snr,
     states: Annotated[
         int | None,
-        typer.Option(help="So many states of the built-in molecule (1 to 4), a mixture."),
+        typer.Option(help="Number of states of the built-in molecule (1 to 4), as a mixture."),
     ] = None,
     hinge: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Smallest and largest hinge angle, degrees, of what moves."),
+        typer.Option(help="Smallest and largest hinge angle, degrees."),
     ] = None,
     arm: Annotated[
         str | None,
-        typer.Option(metavar="CHAINS", help="Part that turns about a hinge, as in A,B:1-235."),
+        typer.Option(metavar="CHAINS", help="Part that rotates about a hinge, such as A,B:1-235."),
     ] = None,
     hinge_at: Annotated[
-        str | None, typer.Option(metavar="RESIDUE", help="Where the hinge is, as in B:236.")
+        str | None, typer.Option(metavar="RESIDUE", help="Residue of the hinge, such as B:236.")
     ] = None,
     morph: Annotated[
         bool, typer.Option("--morph", help="Two files are the ends of one motion.")
     ] = False,
     abundance: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Relative abundance of each class, as in 3,1."),
+        typer.Option(metavar="A,B,...", help="Relative abundance of each class, such as 3,1."),
     ] = None,
     resolution: Annotated[
-        float, typer.Option(help="Of the density made from atoms, angstrom.")
+        float, typer.Option(help="Resolution of the density from atoms, angstrom.")
     ] = 10.0,
     shift: Annotated[
         float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
@@ -101,14 +101,14 @@ def projections(
         tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
     ] = ProjectionSettings.defocus_range,
     maps: Annotated[
-        int, typer.Option(help="Write the true map of each class at so many hinge angles.")
+        int, typer.Option(help="Write the true map of each class at this many hinge angles.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Project molecules that move, in 3-D poses: particles.mrcs and particles.star.
+    """Simulate projections of molecules that move: particles.mrcs and particles.star.
 
-    RELION's columns hold the consensus poses; the truth is kept in columns of its own
+    RELION's columns hold the consensus poses; the truth is in separate columns
     (modposeTruthR00...R22, ...ShiftX/Y, ...Class, ...Hinge).
 
     \b
@@ -159,7 +159,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        expected = "numbers, as in 3,1"
+        expected = "numbers, such as 3,1"
         raise InputError.of("--abundance", "the value", f"'{text}'", expected) from None
 
 
@@ -168,7 +168,7 @@ def volumes(
     run: RunFolder,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     at: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Content to draw, a row a volume.")
+        Path | None, typer.Option(metavar="CSV", help="Content to draw, one row per volume.")
     ] = None,
     cluster: Annotated[
         int | None, typer.Option(metavar="K", help="The centres of K clusters of content.")
@@ -211,7 +211,7 @@ def volumes(
     written = content_volumes.write_volumes(
         opened, stops, out, flip_hand=flip_hand, overwrite=overwrite
     )
-    typer.echo(f"wrote {len(stops.z)} volumes to {out}; look first at {written[-1]}")
+    typer.echo(f"wrote {len(stops.z)} volumes to {out}; preview: {written[-1]}")
 
 
 @app.command()
@@ -230,7 +230,7 @@ def backproject(
         int | None, typer.Option(help="Fourier-crop to this many pixels; default: at most 128.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Say whether poses and contrast fit.")
+        bool, typer.Option("--check/--no-check", help="Check whether poses and contrast fit.")
     ] = True,
     tomograms: Annotated[
         Path | None,
@@ -240,11 +240,11 @@ def backproject(
 ) -> None:
     """Check images and their given poses before any training: half maps and their FSC.
 
-    Of tilt series (RELION 5, WarpTools), each image counts with its tilt, CTF and dose; all images
+    For tilt series (RELION 5, WarpTools), the tilt, CTF and dose of each image are used; all images
     of a particle are in one half.
 
-    Says in words if the contrast is inverted, if rotations are transposed, shifts have the wrong
-    sign or rows the wrong order, or if the poses do not match the images at all.
+    Reports inverted contrast, transposed rotations, shifts with the wrong sign, rows of images in
+    the wrong order, and poses that do not match the images.
 
     \b
     modpose backproject particles.star -o check
@@ -280,12 +280,12 @@ def backproject(
 def score(
     run: RunFolder,
     maps: Annotated[
-        Path, typer.Option(metavar="DIR", help="True maps, as simulate projections --maps wrote.")
+        Path, typer.Option(metavar="DIR", help="True maps, from simulate projections --maps.")
     ],
     reference: Annotated[
         bool,
         typer.Option(
-            "--reference", help="Also what the true states and the true maps give, if known."
+            "--reference", help="Also give the best possible scores, with the truth known."
         ),
     ] = False,
     moved: InputAgain = None,

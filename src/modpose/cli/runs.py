@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Anything that fit would take.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Any input of fit.")],
     datadir: DataDir = None,
     axes: Axes = None,
 ) -> None:
-    """Say what a file is: particles, optics groups, pixel size, poses, CTF, what is missing.
+    """Describe a file: particles, optics groups, pixel size, poses, CTF, what is missing.
 
     \b
     modpose inspect particles.star
@@ -64,9 +64,9 @@ def inspect(
 
 @app.command()
 def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) -> None:
-    """Draw RUN/report: one self-contained index.html, and its figures as PNG files.
+    """Write RUN/report: one self-contained index.html, and its figures as PNG files.
 
-    Prints how well a known truth was recovered, where the data carry one.
+    If the data have a known truth, prints how well it was recovered.
 
     \b
     modpose report run
@@ -78,7 +78,7 @@ def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) ->
 
 
 def _recovery(run: Run) -> list[str]:
-    """Say how well a known truth was recovered; nothing where none is known."""
+    """Describe how well a known truth was recovered; nothing without truth."""
     truth = pages.known_truth(run.dataset()) if run.has_images else None
     return [] if truth is None else recovery.recover(run.latents(), truth).lines()
 
@@ -112,20 +112,20 @@ def encode(
     run: RunFolder,
     source: Inputs,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="latents.parquet or latents.csv, made here.")
+        Path, typer.Option("-o", "--out", help="latents.parquet or latents.csv to write.")
     ],
     search: Annotated[
         bool,
         typer.Option(
             "--search",
-            help="Search for every pose on a grid and refine by gradient: slower, more accurate.",
+            help="Search poses on a grid and refine by gradient: slower, more accurate.",
         ),
     ] = False,
     copies: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Read each image twice so many times, turned, and keep what most tell; odd.",
+            help="Rotated copies to encode per image (odd); the consensus is kept.",
         ),
     ] = 1,
     datadir: DataDir = None,
@@ -138,8 +138,9 @@ def encode(
 ) -> None:
     """Infer content and pose of other images with a run's model.
 
-    With --search the column elbo_gain says by how many nats the search improved on the encoder;
-    with --copies the column pose_agreement says which share of the copies tell the pose.
+    With --search the column elbo_gain is the gain over the encoder in nats.  With --copies each
+    image is encoded in two rounds of rotated copies; pose_agreement is the share of the copies
+    that agree on the pose.
 
     \b
     modpose encode run new.star -o latents.parquet
@@ -175,7 +176,9 @@ def map_verb(
     out: Annotated[Path, typer.Option("-o", "--out", help="placed.csv or .parquet, made here.")],
     distance: Annotated[
         Literal["euclidean", "cosine"] | None,
-        typer.Option(help="Between contents; default: cosine if RUN was trained on an affinity."),
+        typer.Option(
+            help="Distance of contents; default: cosine if RUN was trained on an affinity."
+        ),
     ] = None,
     datadir: DataDir = None,
     index: Index = None,
@@ -185,11 +188,11 @@ def map_verb(
     partial: Partial = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Place images among the known classes of a run: nearest kin, how surely, and what is new.
+    """Place images among the known classes of a run: nearest class, confidence, novelty.
 
-    A row an image: the class that most of its 5 nearest neighbours have, the share of it and of
-    the next class among 100 neighbours, the class within two standard deviations, and how far
-    the image is from all that is known (about 1 for known kinds; new above 99 % of them).
+    Writes one row per image: the majority class of its 5 nearest neighbours, the shares of this and
+    the next class among 100 neighbours, the class within two standard deviations, and the distance
+    from all known images (about 1 for known classes; "new" above 99 % of them).
 
     \b
     modpose map run new.mrcs -o placed.csv
@@ -225,7 +228,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            help="star, cs, csv, mrcs or pkl; may be repeated; default: all that apply but pkl.",
+            help="star, cs, csv, mrcs or pkl; may be repeated; default: all possible but pkl.",
         ),
     ] = None,
     moved: InputAgain = None,
@@ -235,10 +238,10 @@ def export(
     """Write poses, classes and content for other programs.
 
     STAR keeps every column of the input and its version, and adds rlnAnglePsi, rlnOriginXAngst,
-    rlnOriginYAngst, rlnClassNumber and modposeZ0...; .cs does the same for cryoSPARC and has its
-    .csg beside it; CSV holds the latents; MRCS the images as the model saw them (cropped, scaled,
-    inverted), turned upright, and the model's noise-free version of each; pkl the poses, the CTF
-    and the choice of images for cryoDRGN.
+    rlnOriginYAngst, rlnClassNumber and modposeZ0...; .cs does the same for cryoSPARC, with a .csg.
+    CSV has the latents.  MRCS has the images as the model saw them (cropped, scaled, inverted),
+    rotated upright, and the model's noise-free version of each.  pkl has the poses, the CTF and
+    the choice of images for cryoDRGN.
 
     \b
     modpose export run -o particles_aligned.star
@@ -258,34 +261,33 @@ def select(
     run: RunFolder,
     out: Annotated[
         Path,
-        typer.Option(
-            "-o", "--out", help="selected.star or .cs, as INPUT was; or .txt, .npy, .pkl."
-        ),
+        typer.Option("-o", "--out", help="selected.star or .cs, like INPUT; or .txt, .npy, .pkl."),
     ],
     cluster: Annotated[
         str | None, typer.Option(metavar="1,3", help="Keep the images of these clusters.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(metavar="EXPRESSION", help="Keep where this is true.")
+        str | None,
+        typer.Option(metavar="EXPRESSION", help="Keep the images for which this is true."),
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(
-            metavar="X0,Y0,X1,Y1|CSV", help="Keep what lies in a box or polygon of z_0, z_1."
+            metavar="X0,Y0,X1,Y1|CSV", help="Keep the images in a box or polygon of z_0, z_1."
         ),
     ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Keep some of a run's images: a STAR or .cs with the same rows, order and metadata.
+    """Select images of a run: write a STAR or .cs with their rows, order and metadata.
 
-    A .txt, .npy or .pkl holds their positions in the input, which --index takes (and cryoDRGN's
-    --ind, the .pkl).
+    A .txt, .npy or .pkl gets their positions in the input, for --index (the .pkl also for
+    cryoDRGN's --ind).
 
-    Conditions given together must all hold.  Expressions compare columns of latents.parquet and
-    of the input with numbers, joined by and, or, not; they know between, in and abs().  A name
-    such as `ctf/df1_A` stands in backticks.
+    If several conditions are given, all must hold.  Expressions compare columns of latents.parquet
+    and of the input with numbers, joined by and, or, not; between, in and abs() are allowed.  Put
+    a name such as `ctf/df1_A` in backticks.
 
     \b
     modpose select run --cluster 1,3 -o good.star

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: what is done so far is kept."""
+"""SIGTERM and SIGHUP end a command like Ctrl-C: finished work is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal asks the process to end; typer does not know it, so it comes through."""
+    """A signal asks the process to end; typer does not catch this exception."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -1,4 +1,4 @@
-"""Making data: simulate."""
+"""Simulated data: simulate."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def particles(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     images: Annotated[int, typer.Option(help="Number of images.")] = HingeSettings.n,
     box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = HingeSettings.box,
-    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = HingeSettings.pixel_size,
+    pixel_size: Annotated[
+        float, typer.Option(help="Angstrom per pixel.")
+    ] = HingeSettings.pixel_size,
     snr: Annotated[
         float, typer.Option(help="var(signal) / var(noise) inside the box.")
     ] = HingeSettings.snr,
@@ -49,13 +51,13 @@ def particles(
         typer.Option(help="Standard deviation of the logarithm of the scale of the molecule."),
     ] = HingeSettings.scale_std,
     ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw a hinged macromolecule in random poses: particles.mrcs and particles.star.
+    """Simulate a hinged macromolecule in random poses: particles.mrcs and particles.star.
 
-    The truth is kept in STAR columns of its own (modposeTruthAngle, ...Hinge, ...ShiftX/Y,
-    ...Mirrored, ...Scale).
+    The truth is in separate STAR columns (modposeTruthAngle, ...Hinge, ...ShiftX/Y, ...Mirrored,
+    ...Scale).
 
     \b
     modpose simulate particles -o demo --images 3000 --box 40 --snr 0.5
@@ -91,24 +93,26 @@ def subtomograms(
         int, typer.Option(help="Number of volumes, of all molecules.")
     ] = SubtomogramSettings.n,
     assemblies: Annotated[
-        int, typer.Option(help="How many built-in molecules, where no file is given.")
+        int, typer.Option(help="Number of built-in molecules, if no file is given.")
     ] = 1,
     hinge: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="The built-in molecule with a hinge instead, its angles in degrees."),
+        typer.Option(
+            help="Use the built-in molecule with a hinge, with angles in this range, degrees."
+        ),
     ] = None,
     abundance: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Relative abundance of each molecule, as in 10,1."),
+        typer.Option(metavar="A,B,...", help="Relative abundance of each molecule, such as 10,1."),
     ] = None,
     box: Annotated[
         int, typer.Option(help="Side of the volumes, voxels.")
     ] = SubtomogramSettings.box,
     pixel_size: Annotated[
-        float, typer.Option(help="Angstrom a voxel.")
+        float, typer.Option(help="Angstrom per voxel.")
     ] = SubtomogramSettings.pixel_size,
     resolution: Annotated[
-        float, typer.Option(help="Of the density made from atoms, angstrom.")
+        float, typer.Option(help="Resolution of the density from atoms, angstrom.")
     ] = 15.0,
     tilt_range: Annotated[
         tuple[float, float],
@@ -128,18 +132,18 @@ def subtomograms(
     snr: Annotated[float, typer.Option(help="var(signal) / var(noise).")] = SubtomogramSettings.snr,
     snr_over: Annotated[
         SnrOver,
-        typer.Option(help="Where var(signal) is taken: in the box, or over 300 voxels a side."),
+        typer.Option(help="Region for var(signal): the box, or 300 voxels per side."),
     ] = SubtomogramSettings.snr_over,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Compare with tilt series that are projected back instead."),
+        typer.Option("--check", help="Compare with back-projected tilt series."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw molecules in 3-D at random poses through a missing wedge: MRC files and a STAR.
+    """Simulate subtomograms in random poses with a missing wedge: MRC files and a STAR.
 
-    The truth is kept in STAR columns of its own (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
+    The truth is in separate STAR columns (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
 
     \b
     modpose simulate subtomograms -o demo --assemblies 4 --volumes 600 --snr 0.1
@@ -194,9 +198,7 @@ def tilt_series_verb(
         float, typer.Option(help="Resolution of molecules from files, angstrom.")
     ] = 20.0,
     particles: Annotated[int, typer.Option(help="Number of particles.")] = TiltSettings.n,
-    tomograms: Annotated[
-        int, typer.Option(help="Number of tomograms they are in.")
-    ] = TiltSettings.tomograms,
+    tomograms: Annotated[int, typer.Option(help="Number of tomograms.")] = TiltSettings.tomograms,
     tilts: Annotated[int, typer.Option(help="Images per tilt series.")] = TiltSettings.tilts,
     max_tilt: Annotated[
         float, typer.Option(help="Largest tilt, degrees.")
@@ -214,7 +216,9 @@ def tilt_series_verb(
     hand: Annotated[
         int, typer.Option(help="1 or -1: whether depth adds to the defocus (rlnTomoHand).")
     ] = TiltSettings.hand,
-    layout: Annotated[Layout, typer.Option(help="Whose files are written.")] = "relion5",
+    layout: Annotated[
+        Layout, typer.Option(help="Program whose file formats are written.")
+    ] = "relion5",
     order: Annotated[
         Order, typer.Option(help="Order of the images in the tables.")
     ] = TiltSettings.order,
@@ -224,13 +228,13 @@ def tilt_series_verb(
     poses: Annotated[
         bool, typer.Option("--poses/--no-poses", help="Write the true poses as RELION's angles.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw molecules in tilt series with CTF and dose: stacks of tilts, tables, optimisation set.
+    """Simulate tilt series with CTF and dose: stacks of tilts, tables, optimisation set.
 
-    The defocus of each image follows the depth of the particle.  The truth is kept in STAR columns
-    of its own (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
+    The defocus of each image depends on the depth of the particle.  The truth is in separate STAR
+    columns (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
 
     \b
     modpose simulate tilt-series -o demo --assemblies 4 --particles 600
@@ -272,7 +276,7 @@ def tetrominoes(
     box: Annotated[int, typer.Option(help="Side of the volumes, voxels.")] = 32,
     cube: Annotated[float, typer.Option(help="Side of a cube, voxels.")] = 6.0,
     elongation: Annotated[
-        tuple[float, float], typer.Option(help="Smallest and largest factor of length.")
+        tuple[float, float], typer.Option(help="Smallest and largest elongation.")
     ] = (1.0, 1.0),
     orientations: Annotated[
         Orientations,
@@ -288,7 +292,7 @@ def tetrominoes(
     snr: Annotated[
         float | None, typer.Option(help="var(signal) / var(noise); without it, no noise.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw tetrominoes in 3-D, each turned at random: MRC files and a STAR.
@@ -337,10 +341,10 @@ def alphanumeric(
         float, typer.Option(help="Shifts are uniform up to this on each axis, pixels.")
     ] = CharacterSettings.max_shift_px,
     grey: Annotated[bool, typer.Option("--grey", help="Smooth edges; else 0 and 1.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw letters and digits turned by less than 45 degrees: particles.mrcs and particles.star.
+    """Draw letters and digits rotated by less than 45 degrees: particles.mrcs and particles.star.
 
     The truth is kept in STAR columns of its own (modposeTruthTemplate is the character, ...Class
     its number, ...Angle, ...ShiftX/Y).

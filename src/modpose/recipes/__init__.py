@@ -1,4 +1,4 @@
-"""Recipes: each published system as a few lines of configuration, and no code of its own."""
+"""Recipes: each published system as a few lines of configuration, without code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_FOR_VOLUMES = "modpose-3d"
 
 
 def all_recipes() -> dict[str, Recipe]:
-    """Return our recipes and those of other packages, by name; a name of ours is not replaced."""
+    """Return modpose's recipes and those of other packages, by name; modpose's own come first."""
     others = {
         name: recipe for system in installed_systems() for name, recipe in system.recipes.items()
     }
@@ -38,7 +38,7 @@ def recipe_config(name: str) -> Options:
     Raises
     ------
     InputError
-        If there is no such recipe; names the nearest.
+        If there is no such recipe; the message names the most similar one.
     """
     recipe = RECIPES.get(name) or all_recipes().get(name)
     if recipe is None:

@@ -26,9 +26,9 @@ AFFINITY_VAE: dict[str, Recipe] = {
     "affinity-vae": Recipe(
         title="Content whose cosines follow known affinities, 2-D or 3-D",
         description=(
-            "A convolutional beta-VAE; an affinity matrix (--affinity) and known classes "
-            "(--labels) pull the cosines between contents to how alike the objects are, and a pose "
-            "channel beside content takes up the rest."
+            "A convolutional beta-VAE; with an affinity matrix (--affinity) and known classes "
+            "(--labels), the cosines between contents are trained to match the affinities, and a "
+            "pose channel beside content holds the rest."
         ),
         paper=_PAPER,
         options=merge(
@@ -40,12 +40,12 @@ AFFINITY_VAE: dict[str, Recipe] = {
         ),
     ),
     "affinity-harmonic": Recipe(
-        title="affinity-vae whose content cannot turn with the object, 2-D or 3-D",
+        title="affinity-vae with rotation-invariant content, 2-D or 3-D",
         description=(
             "Content comes from the powers of learned radial profiles of spherical (circular) "
-            "harmonics, which no rotation changes, in place of convolutions; everything else is "
-            "affinity-vae. For objects in any orientation: it learns from few labelled ones, and "
-            "from noisy ones. It does not tell mirror images apart."
+            "harmonics, which no rotation changes, in place of convolutions; everything else is as "
+            "in affinity-vae. For objects in any orientation: few or noisy labelled objects are "
+            "enough. It cannot distinguish mirror images."
         ),
         paper=_PAPER,
         options=merge(
@@ -70,8 +70,8 @@ AFFINITY_VAE: dict[str, Recipe] = {
     "conv-vae": Recipe(
         title="Convolutional VAE, no pose, 2-D or 3-D",
         description=(
-            "affinity-vae with neither affinity nor pose channel: the beta-VAE that it is compared "
-            "with; set train.beta.end."
+            "affinity-vae without affinity and pose channel: its baseline, a beta-VAE; set "
+            "train.beta.end."
         ),
         paper=_PAPER,
         options=_OPTIONS,

@@ -1,8 +1,8 @@
 """Heterogeneous reconstruction: cryoDRGN, the variational lookup table, the evil twin.
 
-cryoDRGN's loss is the mean squared error of the transform, whose s.d. over the set is 1, plus
-beta KL / n with n the coefficients that count: in nats an image, and up to a constant, Gaussian
-noise of variance 1/2 and the KL weighted by beta, 1 / z_dim unless set.
+cryoDRGN's loss is the mean squared error of the transform, whose s.d. over the set is 1, plus beta
+KL / n with n the number of used coefficients.  In nats per image, and up to a constant, this is
+Gaussian noise of variance 1/2 and the KL weighted by beta, by default 1 / z_dim.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAPER = "Edelberg & Lederman, Using VAEs to Learn Latent Variables, 2023"
 GIVEN_POSE: Options = NO_POSE | {"poses": "given", "ctf": "auto"}
 PROJECTIONS: Options = {"normalize": "set", "window": [0.85, 0.99]}
 PERCEPTRON: Options = {"kind": "mlp", "hidden": 256, "depth": 4, "activation": "relu"}
-"""Three layers in the authors' words: a first one, and three residual ones."""
+"""Three layers in the authors' terms: one first layer and three residual ones."""
 
 _OPTIONS: Options = {
     "data": PROJECTIONS,
@@ -50,9 +50,9 @@ EXPLICIT_LATENTS: dict[str, Recipe] = {
     "cryodrgn": Recipe(
         title="Conformations of a volume from projections of known pose, by an encoder",
         description=(
-            "A perceptron of 3 x 256 infers content from each image's transform, its shift undone "
-            "and phases flipped; a coordinate network of the volume's transform is read at central "
-            "slices.  Flat noise and the KL over z_dim, as published."
+            "A perceptron of 3 x 256 infers content from each image's Fourier transform, with the "
+            "shift undone and phases flipped; a coordinate network of the volume's transform is "
+            "evaluated on central slices.  Flat noise and the KL divided by z_dim, as published."
         ),
         paper=_CRYODRGN,
         options=_OPTIONS,
@@ -60,7 +60,7 @@ EXPLICIT_LATENTS: dict[str, Recipe] = {
     "vlt": Recipe(
         title="The same with a lookup table in place of the encoder",
         description=(
-            "One row of content an image, with an optimiser of its own at 0.01, for 100 epochs.  "
+            "One row of content per image, with its own optimiser at 0.01, for 100 epochs.  "
             "Rows start at random (model.encoder.init=zeros or pretrained; "
             "model.encoder.frozen=true keeps them)."
         ),
@@ -77,9 +77,9 @@ EXPLICIT_LATENTS: dict[str, Recipe] = {
     "evil-twin": Recipe(
         title="The same with an encoder that sees another image",
         description=(
-            "The encoder is shown a fixed other image of the set in place of each "
-            "(data.twin=noise: noise with the set's mean and s.d.), so all that it can do is "
-            "memorise; the loss is still taken on the image itself."
+            "The encoder sees a fixed other image of the set in place of each image "
+            "(data.twin=noise: noise with the set's mean and s.d.), so it can only memorise; the "
+            "loss is still that of the image itself."
         ),
         paper=_PAPER,
         options=merge(_OPTIONS, {"data": {"twin": "permutation"}}),

@@ -1,4 +1,4 @@
-"""Ours: pose by search against the model's own prediction."""
+"""modpose's own recipes: pose by search against the model's own prediction."""
 
 from __future__ import annotations
 
@@ -83,28 +83,28 @@ MODPOSE: dict[str, Recipe] = {
     "modpose": Recipe(
         title="Rotation by search against the model's own picture, shift by attention",
         description=(
-            "An encoder finds the centre and a content that does not turn with the object; every "
-            "angle is compared at once with the picture that the model draws of it, and the best "
-            "few are kept, each with its weight."
+            "An encoder finds the centre and a rotation-invariant content; the image is compared "
+            "with the model's picture at all angles at once, and the best few angles are kept, "
+            "each with its weight."
         ),
         paper="this program",
         options=_OPTIONS,
     ),
     "modpose-classes": Recipe(
-        title="As modpose, with content that tells classes apart",
+        title="As modpose, with content that separates classes",
         description=(
-            "Content is also trained not to change when a picture is stretched, sheared and bent a "
-            "little, so that members of one class lie together and k-means or Ward on z finds the "
-            "classes.  For clear pictures; the bound is a little lower for it."
+            "Content is also trained not to change when a picture is slightly stretched, sheared "
+            "and bent, so that members of one class lie together and k-means or Ward on z finds "
+            "the classes.  For clear pictures; the bound is a little lower."
         ),
         paper="this program",
         options=_CLASSES,
     ),
     "modpose-embedding": Recipe(
-        title="As modpose-classes, with content of two dimensions, to look at",
+        title="As modpose-classes, with content of two dimensions, for plotting",
         description=(
-            "Classes and angles are first found by aligned linear subspaces, with no network, and "
-            "each class begins at its own place.  Members of a class are then drawn together by "
+            "Aligned linear subspaces first find classes and angles, without a network, and each "
+            "class starts at its own position.  Members of a class are then pulled together by "
             "distance, as in neighbour embedding.  train.start.classes says how many kinds there "
             "are (--classes)."
         ),
@@ -112,25 +112,25 @@ MODPOSE: dict[str, Recipe] = {
         options=_EMBEDDING,
     ),
     "modpose-posed": Recipe(
-        title="Conformations of a volume from projections of known pose, ours",
+        title="Conformations of a volume from projections of known pose, from principal motions",
         description=(
-            "The mean volume and its principal motions come first, from the images, their poses "
-            "and CTF; content then says how motions mix, by a perceptron that bends the linear "
-            "space, and is inferred from what each image says of the motions, exactly before the "
-            "bend.  The noise spectrum follows the data.  'modpose encode --search' refines "
-            "the content of every image from there."
+            "First the mean volume and its principal motions are found from the images, their "
+            "poses and CTF.  A perceptron maps content to amplitudes of the motions, which bends "
+            "the linear space; content is inferred from the exact posterior of the amplitudes.  "
+            "The noise spectrum follows the data.  'modpose encode --search' refines the content "
+            "of every image."
         ),
         paper="this program",
         options=_POSED,
     ),
     "modpose-3d": Recipe(
-        title="Classes, poses and motions of volumes by search, then an encoder that knows them",
+        title="Classes, poses and motions of volumes by search, then an encoder trained on them",
         description=(
-            "Poses and classes are searched from nothing, as modpose align does; averages and "
-            "motions become a model of content, wedges accounted for, and a network on the 24 "
-            "turns of the cube learns from the poses found and from volumes that the model draws, "
-            "so that new volumes cost milliseconds.  train.start.classes says how many structures "
-            "there are (--classes)."
+            "Poses and classes are searched from a random start, as in modpose align; averages and "
+            "motions become a model of content that includes the wedges.  A network on the 24 "
+            "rotations of the cube learns from the found poses and from volumes that the model "
+            "draws, so new volumes take milliseconds.  train.start.classes (--classes) is the "
+            "number of structures."
         ),
         paper="this program",
         options=_VOLUMES,

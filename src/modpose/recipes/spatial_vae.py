@@ -59,10 +59,10 @@ SPATIAL_VAE: dict[str, Recipe] = {
     "spatial-vae": Recipe(
         title="Rotation and shift as latent variables of a coordinate network",
         description=(
-            "Content z, in-plane angle and shift are inferred by a perceptron; the decoder is a "
-            "function of coordinates (random Fourier features).  A uniform prior on the circle "
-            "with its exact KL, the encoder's input turned at random, content held at zero until "
-            "pose is learned, 100 pixels a step."
+            "A perceptron infers content z, in-plane angle and shift; the decoder is a function of "
+            "coordinates (random Fourier features).  A uniform prior on the circle with its exact "
+            "KL, random rotation of the encoder's input, content held at zero until pose is "
+            "learned, 100 pixels per step."
         ),
         paper=_PAPER,
         options=_OPTIONS,
@@ -99,13 +99,13 @@ SPATIAL_VAE: dict[str, Recipe] = {
     ),
     "spatial-vae-rotation": Recipe(
         title="spatial-VAE, rotation only",
-        description="The shift is fixed to zero, for images that are centred already.",
+        description="The shift is fixed to zero; for centred images.",
         paper=_PAPER,
         options=merge(_OPTIONS, {"model": {"shift": {"prior": "none"}}}),
     ),
     "spatial-vae-translation": Recipe(
         title="spatial-VAE, shift only",
-        description="The angle is fixed to zero, for images that are upright already.",
+        description="The angle is fixed to zero; for upright images.",
         paper=_PAPER,
         options=merge(
             _OPTIONS,
@@ -114,7 +114,7 @@ SPATIAL_VAE: dict[str, Recipe] = {
     ),
     "spatial-vae-fixed": Recipe(
         title="spatial-VAE, pose fixed to zero",
-        description="The coordinate network alone: the ablation of Figure 2 of the paper.",
+        description="Only the coordinate network: the ablation of Figure 2 of the paper.",
         paper=_PAPER,
         options=merge(
             _OPTIONS,

@@ -24,8 +24,9 @@ SUBTOMOGRAMS: dict[str, Recipe] = {
     "vae-3d": Recipe(
         title="Variational autoencoder of volumes, no pose",
         description=(
-            "The paper's vanilla baseline, sizes and training as printed: 1000 and 1000 units "
-            "encode, 1250 and 1250 decode every voxel from 50 numbers, pose and all."
+            "The paper's vanilla baseline, with the published sizes and training: 1000 and 1000 "
+            "units encode, 1250 and 1250 decode every voxel from 50 numbers, which also hold the "
+            "pose."
         ),
         paper=_PAPER,
         options=merge(_PUBLISHED, {"model": {"field": {"kind": "dense"} | _WIDE, **NO_POSE}}),
@@ -33,9 +34,9 @@ SUBTOMOGRAMS: dict[str, Recipe] = {
     "3d-spvae": Recipe(
         title="Yaw, pitch, roll and shift of volumes; a coordinate network decodes",
         description=(
-            "Sizes, priors and training as printed (angles N(0, (pi/2)^2) each, shifts 0.14 of "
-            "the box, 50 dimensions of content), but 400 voxels a step, drawn afresh, estimate "
-            "the reconstruction term; train.pixels=null decodes every voxel, 69 GFLOP a volume."
+            "Published sizes, priors and training (angles N(0, (pi/2)^2) each, shifts 0.14 of the "
+            "box, 50 dimensions of content), but 400 random voxels per step estimate the "
+            "reconstruction term; train.pixels=null decodes every voxel, 69 GFLOP per volume."
         ),
         paper=_PAPER,
         options=merge(
@@ -46,9 +47,9 @@ SUBTOMOGRAMS: dict[str, Recipe] = {
     "3d-spvae++": Recipe(
         title="Yaw, pitch, roll and shift of volumes; coordinates, then convolutions decode",
         description=(
-            "3D-SpVAE with the printed back end of transposed convolutions, 1250, 128, 64, 32 and "
-            "1 channels at full resolution; kernels of 3 voxels, for none is printed.  Gradients "
-            "of a batch are added up over 16 volumes at a time."
+            "3D-SpVAE with the published decoder of transposed convolutions, 1250, 128, 64, 32 and "
+            "1 channels at full resolution; kernels of 3 voxels, since the paper gives no size.  "
+            "Gradients of a batch are accumulated over 16 volumes at a time."
         ),
         paper=_PAPER,
         options=merge(

@@ -52,10 +52,10 @@ TARGET_VAE: dict[str, Recipe] = {
     "target-vae": Recipe(
         title="Rotation and shift found by a group convolution, among many hypotheses",
         description=(
-            "Kernels turned to 8 angles (--group) give, for every angle and position, a "
+            "Kernels rotated to 8 angles (--group) give, for every angle and position, a "
             "probability, content and small residuals of angle and shift; the decoder is a "
-            "function of coordinates (random Fourier features).  Cells every other pixel with a "
-            "continuous shift, 250 pixels a step."
+            "function of coordinates (random Fourier features).  Cells at every second pixel with "
+            "a continuous shift, 250 pixels per step."
         ),
         paper=_PAPER,
         options=_OPTIONS,
@@ -63,7 +63,8 @@ TARGET_VAE: dict[str, Recipe] = {
     "target-vae-paper": Recipe(
         title="TARGET-VAE with the published sizes and training",
         description=(
-            "As printed: cells at every pixel and no finer shift, every pixel decoded, 1024 random "
+            "As published: cells at every pixel and no finer shift, every pixel decoded, 1024 "
+            "random "
             "Fourier features, Adam at 2e-4, batches of 100, the rate halved after 10 epochs "
             "without a better validation ELBO, the end after 20."
         ),
