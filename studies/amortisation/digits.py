@@ -104,7 +104,7 @@ def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequen
     for name in budget.models:
         row = gap_row(results[f"digits-{name}"], MODELS[name][0], budget)
         rows.append({**row, "KL of 128, fitted": 128 * float(row["KL, fitted"] or 0)})
-    null = {"model": LABEL, "ELBO, held out": float(null_bounds(results["digits-vae"]).mean())}
+    null = {"model": LABEL, "ELBO, held out": float(null_bounds(results["digits-vae"].fit).mean())}
     rows.append(dict.fromkeys(rows[0]) | null)
     panels = {
         f"{MODELS[name][0]}, {move.name}": displacement(

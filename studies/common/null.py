@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.config import BernoulliConfig, GaussianConfig
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.source import Source
+from modpose.geometry.windows import disc
 from modpose.observe.noise import Prediction, build_likelihood
-from studies.common.page import Row
-from studies.common.study import Result
+from studies.common.conduct import Study
+from studies.common.page import Page, Row
+from studies.common.study import Fit, Result
 
 LABEL = "null: the mean image"
 NOTE = (
@@ -28,22 +31,23 @@ BLOCK = 256
 Array = NDArray[np.float64]
 
 
-def null_bounds(result: Result, others: Source | None = None) -> Array:
+def null_bounds(fit: Fit, others: Source | None = None) -> Array:
     """Log-likelihood of each held-out image under the null model of a fit's images, (N,) nats.
 
     Parameters
     ----------
-    result
-        The fit: its images, how they are prepared, which pixels count and its kind of noise.  It
-        must compare images pixel by pixel.
+    fit
+        Its images, how they are prepared, which pixels count and the kind of noise.  It must
+        compare images pixel by pixel; nothing has to be fitted.
     others
         Images to score in place of those held out from the fit.
     """
-    others = others or result.fit.sample.open_test()
-    model = result.model()
-    pixels, noise = model.vae.pixels.cpu(), model.config.model.likelihood
-    mean, left = _moments(_blocks(model.dataset(result.fit.sample.open_train()), pixels))
-    likelihood = build_likelihood(noise)
+    config = fit.config()
+    noise, mask = config.model.likelihood, config.data.mask
+    fitted = dataset_of(fit.sample.open_train(), config, held_out=False)
+    counted = np.ones(fitted.shape, bool) if mask is None else disc(fitted.shape, mask)
+    pixels = torch.from_numpy(np.flatnonzero(counted))
+    mean, left = _moments(_blocks(fitted, pixels))
     if isinstance(noise, BernoulliConfig):
         null = Prediction(mean.clamp(1e-6, 1 - 1e-6).logit(), None)
     else:
@@ -53,8 +57,11 @@ def null_bounds(result: Result, others: Source | None = None) -> Array:
         elif noise.noise == "learned":  # one for all pixels
             left = left.square().mean().sqrt().expand_as(left)
         null = Prediction(mean, left.clamp(min=1e-6).log())
-    bounds = []
-    for block in _blocks(model.dataset(others), pixels):
+    likelihood, bounds = build_likelihood(noise), []
+    scored = dataset_of(
+        others or fit.sample.open_test(), config, held_out=False, value_range=fitted.value_range
+    )
+    for block in _blocks(scored, pixels):
         signal = null.signal.expand_as(block)
         bounds.append(likelihood.log_prob(null._replace(signal=signal), block).sum((1, 2)))
     return np.asarray(torch.cat(bounds).detach().numpy(), np.float64)
@@ -92,7 +99,7 @@ def null_row(result: Result, like: Row, labels: Row) -> dict[str, Any]:
     labels
         What the row says of itself.
     """
-    bounds = null_bounds(result)
+    bounds = null_bounds(result.fit)
     known = {
         "ELBO": float(bounds.mean()),
         "s.e.": float(bounds.std() / np.sqrt(len(bounds))),
@@ -101,3 +108,30 @@ def null_row(result: Result, like: Row, labels: Row) -> dict[str, Any]:
     }
     empty = dict.fromkeys(like)
     return empty | {name: value for name, value in known.items() if name in like} | dict(labels)
+
+
+def null_study(fits: Mapping[str, Fit]) -> Study:
+    """The null model's bounds of several sets, beside which other tables can be read.
+
+    Parameters
+    ----------
+    fits
+        Name of a set → a fit of it, which is not carried out.
+    """
+
+    def show(results: Mapping[str, Result], page: Page) -> Sequence[str]:
+        rows: list[Row] = []
+        for name, fit in fits.items():
+            bounds = null_bounds(fit)
+            rows.append(
+                {
+                    "set": name,
+                    "fitted": fit.sample.open_train().n,
+                    "held out": len(bounds),
+                    "ELBO": float(bounds.mean()),
+                    "s.e.": float(bounds.std() / math.sqrt(len(bounds))),
+                }
+            )
+        return [page.table("null", "The null model's bounds", rows), NOTE]
+
+    return Study("Null model", ["Nothing is fitted here."], [], show)

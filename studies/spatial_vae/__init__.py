@@ -20,6 +20,7 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "hinge": hinge.prepare,
     "galaxies": galaxies.prepare,
     "particles": particles.prepare,
+    "null": digits.prepare_null,
 }
 """Name for ``only``, and what prepares the study."""
 

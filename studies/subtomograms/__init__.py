@@ -16,12 +16,14 @@ from studies.subtomograms.studies import (
     Setting,
     prepare_domains,
     prepare_noise,
+    prepare_null,
 )
 
 TITLE = "3D-SpVAE: the studies of the paper"
 STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "noise": prepare_noise,
     "domains": prepare_domains,
+    "null": prepare_null,
 }
 """Name for ``only``, and what prepares the study."""
 

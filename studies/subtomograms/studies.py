@@ -19,7 +19,7 @@ from modpose.plot.figures import DisplayStyle
 from modpose.report.volumes import VARIABLES, pose_walk
 from studies.common import study
 from studies.common.conduct import Study
-from studies.common.null import LABEL, NOTE, null_bounds, null_row
+from studies.common.null import LABEL, NOTE, null_bounds, null_row, null_study
 from studies.common.page import Page, Row
 from studies.common.study import Budget, Fit, Options, Result, processor_minutes
 from studies.subtomograms.sets import (
@@ -355,6 +355,14 @@ def _flat(options: Options, prefix: str = "") -> str:
     return ", ".join(parts)
 
 
+def prepare_null(setting: Setting) -> Study:
+    """The null model of every set, without a fit."""
+    sets = [make_volumes(setting, "S", snr) for snr in SNRS]
+    sets += [make_volumes(setting, name) for name in ("R", "C")]
+    named = {f"{one.name}, SNR {one.snr:g}": make_fit(setting, "vae-3d", one) for one in sets}
+    return null_study(named)
+
+
 # --- Table 2 ----------------------------------------------------------------------------------
 
 
@@ -384,9 +392,7 @@ def prepare_domains(setting: Setting) -> Study:
             rows.append(row)
         nulls: dict[str, str | float] = {"model": LABEL}
         for train, test in columns:
-            of_mean = null_bounds(
-                results[fits["vae-3d", train].name], sets[test].sample.open_test()
-            )
+            of_mean = null_bounds(fits["vae-3d", train], sets[test].sample.open_test())
             nulls[f"{train}→{test}"] = float(of_mean.mean())
         rows.append(nulls)
         return [

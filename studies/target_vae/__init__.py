@@ -34,6 +34,7 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "hinge": hinge.prepare,
     "particles": particles.prepare,
     "views": views.prepare,
+    "null": digits.prepare_null,
 }
 """Name for ``only``, and what prepares the study."""
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modpose.config import merge
 from modpose.plot.grids import Floats
 from studies.common.conduct import Study
+from studies.common.null import null_study
 from studies.common.samples import Made, Sample, save_array
 from studies.common.study import Fit, Options, Result
 from studies.target_vae import digit_tables as tables
@@ -146,6 +147,12 @@ def assignments(options: Options, prefix: str = "") -> list[str]:
         nested = isinstance(value, Mapping)
         said += assignments(value, f"{name}.") if nested else [f"{name}={value}"]
     return said
+
+
+def prepare_null(setting: Setting) -> Study:
+    """The null model of both sets, without a fit."""
+    contender = setting.plan.uniform.contenders[0]
+    return null_study({d.title: _fit(setting, d, contender) for d in (NORMAL, UNIFORM)})
 
 
 SAID = (

@@ -43,7 +43,7 @@ def test_measurements(tmp_path: Path, noise: str) -> None:
     if noise != "per-pixel":
         std = np.full_like(std, 2.0 if noise == "fixed" else np.sqrt((std**2).mean()))
     density = -0.5 * ((test - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
-    np.testing.assert_allclose(null_bounds(result), density.sum((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(null_bounds(result.fit), density.sum((1, 2)), rtol=1e-5)
 
 
 def test_binary_pictures_and_the_row_of_a_table(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_binary_pictures_and_the_row_of_a_table(tmp_path: Path) -> None:
     result = fitted(tmp_path, images, likelihood, normalize="range")
     p, y = (images[:60] / 255).mean(0), images[60:] / 255
     density = (y * np.log(p) + (1 - y) * np.log(1 - p)).sum((1, 2))
-    np.testing.assert_allclose(null_bounds(result), density, rtol=1e-4)
+    np.testing.assert_allclose(null_bounds(result.fit), density, rtol=1e-4)
     row = null_row(result, {"model": "m", "ELBO": -1.0, "KL": 2.0, "epochs": 3}, {"model": LABEL})
     assert list(row) == ["model", "ELBO", "KL", "epochs"] and row["epochs"] is None
     assert row["model"] == LABEL and row["KL"] == 0
@@ -65,4 +65,4 @@ def test_pixels_outside_the_mask_do_not_count(tmp_path: Path) -> None:
     likelihood = {"kind": "gaussian", "noise": "per-pixel", "std": 1.0}
     whole = fitted(tmp_path / "a", images, {"likelihood": likelihood}, normalize="none")
     disc = fitted(tmp_path / "b", images, {"likelihood": likelihood}, normalize="none", mask=0.9)
-    assert null_bounds(disc).mean() > null_bounds(whole).mean()
+    assert null_bounds(disc.fit).mean() > null_bounds(whole.fit).mean()
