@@ -34,7 +34,7 @@ LAYERS = (
     ("fit",),
     ("estimator",),
     ("evaluate",),
-    ("outputs",),
+    ("outputs", "pick"),
     ("report",),
     ("cli",),
 )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from modpose.fit import fit_run, resume_run
     from modpose.infer.encoded import Encoded
     from modpose.infer.judge import find_alarms
+    from modpose.pick.find import find_objects
+    from modpose.pick.images import pick_images
     from modpose.recipes import RECIPES
     from modpose.run import Run
     from modpose.search.alignment import AlignSettings
@@ -33,8 +35,10 @@ _HOME = {
     "TrainingError": "modpose.errors",
     "align_subtomograms": "modpose.search.run",
     "find_alarms": "modpose.infer.judge",
+    "find_objects": "modpose.pick.find",
     "fit_run": "modpose.fit",
     "open_source": "modpose.data.source",
+    "pick_images": "modpose.pick.images",
     "resume_run": "modpose.fit",
 }
 
@@ -50,8 +54,10 @@ __all__ = [
     "TrainingError",
     "align_subtomograms",
     "find_alarms",
+    "find_objects",
     "fit_run",
     "open_source",
+    "pick_images",
     "resume_run",
 ]
 

@@ -13,7 +13,17 @@ from contextlib import contextmanager, suppress
 
 import typer
 
-from modpose.cli import affinity, averaging, experiment, fitting, jobs, maps, runs, simulate
+from modpose.cli import (
+    affinity,
+    averaging,
+    experiment,
+    fitting,
+    jobs,
+    maps,
+    picking,
+    runs,
+    simulate,
+)
 from modpose.cli.arguments import app
 from modpose.cli.signals import Interrupted, exit_code, signals_interrupt
 from modpose.errors import InputError, TrainingError
@@ -27,6 +37,7 @@ __all__ = [
     "jobs",
     "main",
     "maps",
+    "picking",
     "run_and_exit",
     "runs",
     "simulate",

@@ -19,6 +19,7 @@ from modpose.simulate.tilt_settings import Layout, Order, TiltSettings
 with lazily():
     from modpose.files import writing
     from modpose.simulate import characters as letters
+    from modpose.simulate import field as fields
     from modpose.simulate import particles as hinged
     from modpose.simulate import species as kinds
     from modpose.simulate import subtomogram_files, tilt_series, tilt_stack_files, tilt_stacks
@@ -76,6 +77,36 @@ def particles(
     )
     star = hinged.write_particles(hinged.simulate_particles(settings), out, overwrite)
     typer.echo(f"wrote {images} images to {star}")
+
+
+@simulate_app.command()
+def field(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    objects: Annotated[int, typer.Option(help="Number of molecules.")] = 200,
+    side: Annotated[int, typer.Option(help="Side of the image, pixels.")] = 1024,
+    box: Annotated[
+        int, typer.Option(help="Side of the box of each, in which --snr is measured, pixels.")
+    ] = HingeSettings.box,
+    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = HingeSettings.pixel_size,
+    snr: Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")] = 0.1,
+    hinge: Annotated[
+        tuple[float, float], typer.Option(help="Smallest and largest hinge angle, degrees.")
+    ] = HingeSettings.hinge_range_deg,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Plant hinged macromolecules in one large image: field.mrc and coordinates.star.
+
+    \b
+    modpose simulate field -o field --objects 200 --snr 0.1
+    modpose pick field/field.mrc -o picks.star --radius 14
+    """
+    settings = HingeSettings(
+        n=objects, box=box, pixel_size=pixel_size, snr=snr, hinge_range_deg=hinge, seed=seed
+    )
+    writing.refuse_to_replace([out / name for name in fields.WRITTEN], overwrite)
+    image = fields.write_field(fields.simulate_field(settings, side), out, overwrite)
+    typer.echo(f"wrote an image with {objects} molecules to {image}")
 
 
 @simulate_app.command()

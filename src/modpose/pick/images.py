@@ -1,0 +1,273 @@
+"""Find objects in files of images, write where they are, and cut them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.mrc import write_mrcs_parts
+from modpose.data.source import Source, open_source, split_array_name
+from modpose.data.star import write_star
+from modpose.errors import InputError
+from modpose.files.writing import all_or_nothing, check_outputs
+from modpose.limits import check_real, check_whole
+from modpose.pick import coordinates as tables
+from modpose.pick.find import find_objects
+from modpose.pick.templates import CONTENTS, Templates, templates_of_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST_BOX = 4096
+
+
+@dataclass(frozen=True)
+class Large:
+    """One image that is searched.
+
+    Attributes
+    ----------
+    name
+        What tables call it.
+    source, index
+        Where its pixels are.
+    """
+
+    name: str
+    source: Source
+    index: int
+
+    def read(self) -> NDArray[np.float32]:
+        """Read its pixels, (H, W)."""
+        pixels: NDArray[np.float32] = self.source.stack.read(np.array([self.index]))[0, 0]
+        return pixels
+
+
+@dataclass(frozen=True)
+class Found:
+    """What :func:`pick_images` wrote.
+
+    Attributes
+    ----------
+    objects
+        How many are listed.
+    left_out
+        How many were not cut out, because their box leaves the image.
+    written
+        The files.
+    """
+
+    objects: int
+    left_out: int
+    written: list[Path]
+
+
+def pick_images(
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    radius: float | None = None,
+    run: str | Path | None = None,
+    coordinates: str | Path | None = None,
+    dark: bool = False,
+    packed: bool = False,
+    false_fraction: float = 0.02,
+    threshold: float | None = None,
+    separation: float | None = None,
+    contents: int = CONTENTS,
+    angles: int | None = None,
+    scale: float | None = None,
+    pixel_size: float | None = None,
+    extract: int | None = None,
+    overwrite: bool = False,
+) -> Found:
+    """Find objects in images, or take known coordinates, and write a table of them.
+
+    Parameters
+    ----------
+    images
+        Files of one image, or of several of one size.
+    out
+        The table, .star or .csv.
+    radius, dark, packed, false_fraction, threshold, separation
+        See :func:`modpose.pick.find.find_objects`.
+    run, contents, angles, scale
+        The folder of a model of single images, in place of a radius; see
+        :func:`modpose.pick.templates.templates_of_run`.
+    coordinates
+        A table with known coordinates, in place of either.
+    pixel_size
+        Angstrom; None takes that of the images.
+    extract
+        Side of boxes that are cut out around the objects, pixels.  They are written beside
+        ``out``, which is then a STAR file of particles, as ``.mrcs``.
+    overwrite
+        Replace files that are there.
+
+    Raises
+    ------
+    InputError
+        Where something cannot be used; nothing is then written.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in tables.SUFFIXES:
+        raise InputError.of(out, "the extension", f"'{out.suffix}'", "star or csv")
+    if sum(way is not None for way in (radius, run, coordinates)) != 1:
+        raise InputError("pick: expected one of --radius, --run and --coordinates")
+    if pixel_size is not None:
+        check_real("--pixel-size", "the size, angstrom,", pixel_size, 0, 1e6, low_counts=False)
+    stack = out.with_suffix(".mrcs")
+    if extract is not None:
+        check_whole("--extract", "the box", extract, 2, LARGEST_BOX)
+        if out.suffix.lower() != ".star":
+            raise InputError.of(out, "the extension", f"'{out.suffix}'", "star, with --extract")
+    paths = [images] if isinstance(images, str | Path) else list(images)
+    outputs = [stack, out] if extract is not None else [out]
+    given = [split_array_name(Path(path))[0] for path in paths]
+    given += [Path(path) for path in (run, coordinates) if path is not None]
+    check_outputs(outputs, overwrite, given)
+    opened = list(_opened(paths))
+    sizes = {large.source.pixel_size for large in opened if large.source.pixel_size}
+    if pixel_size is None and len(sizes) > 1:
+        raise InputError("pick: the images have several pixel sizes, expected one (--pixel-size)")
+    pixel_size = pixel_size or (sizes.pop() if sizes else None)
+    if coordinates is not None:
+        table = _known(tables.read_coordinates(coordinates), opened, str(coordinates))
+    else:
+        templates = None
+        if run is not None:
+            templates = templates_of_run(
+                run, contents=contents, angles=angles, pixel_size=pixel_size, scale=scale
+            )
+        table = _searched(
+            opened,
+            radius=radius,
+            templates=templates,
+            dark=dark,
+            packed=packed,
+            false_fraction=false_fraction,
+            threshold=threshold,
+            separation=separation,
+        )
+    if extract is None:
+        tables.write_coordinates(out, table, overwrite)
+        return Found(len(table), 0, [out])
+    whole = _whole_boxes(table, opened, extract)
+    if not whole.any():
+        found = f"{len(table)} objects, none of them with its box inside the image"
+        raise InputError.of("--extract", "what was found", found, "at least one")
+    kept = table[whole].reset_index(drop=True)
+    with all_or_nothing() as place:
+        boxes = _boxes(kept, opened, extract)
+        write_mrcs_parts(place(stack), boxes, (len(kept), extract, extract), pixel_size)
+        write_star(place(out), *_particles(kept, stack.name, extract, pixel_size))
+    return Found(len(kept), len(table) - len(kept), outputs)
+
+
+def _opened(paths: list[str | Path]) -> Iterator[Large]:
+    for path in paths:
+        source = open_source(path)
+        if len(source.stack.shape) != 2 or source.stack.channels != 1:
+            found = "in colour" if len(source.stack.shape) == 2 else "a volume"
+            raise InputError.of(str(path), "the image", found, "a grey picture")
+        for index in range(source.n):
+            name = str(path) if source.n == 1 else f"{index + 1:06d}@{path}"
+            yield Large(name, source, index)
+
+
+def _searched(
+    opened: list[Large],
+    *,
+    radius: float | None,
+    templates: Templates | None,
+    dark: bool,
+    packed: bool,
+    false_fraction: float,
+    threshold: float | None,
+    separation: float | None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    found = []
+    for large in opened:
+        picks = find_objects(
+            large.read(),
+            radius=radius,
+            templates=templates,
+            dark=dark,
+            packed=packed,
+            false_fraction=false_fraction,
+            threshold=threshold,
+            separation=separation,
+        )
+        found.append(tables.table_of(picks, large.name))
+    return pd.concat(found, ignore_index=True)
+
+
+def _known(table: pd.DataFrame, opened: list[Large], where: str) -> pd.DataFrame:
+    """Give each row of known coordinates the name of the image that it lies in."""
+    if "micrograph" not in table:
+        if len(opened) > 1:
+            raise InputError(f"{where}: no column says which image, expected a micrograph name")
+        table.insert(0, "micrograph", opened[0].name)
+        return table
+    known = {large.name: large.name for large in opened}
+    known |= {PurePosixPath(large.name).name: large.name for large in opened}
+    names = table["micrograph"]
+    found = [known.get(name) or known.get(PurePosixPath(name).name, "") for name in names]
+    if "" in found:
+        missing = names.iloc[found.index("")]
+        raise InputError.of(where, "a micrograph", missing, "one of the images given")
+    return table.assign(micrograph=found)
+
+
+def _corners(table: pd.DataFrame, box: int) -> NDArray[np.int64]:
+    """First row and column of the box about each object, whose middle is at box // 2, (N, 2)."""
+    middle = np.rint(table[["y", "x"]].to_numpy(np.float64)).astype(np.int64)
+    corner: NDArray[np.int64] = middle - box // 2
+    return corner
+
+
+def _whole_boxes(table: pd.DataFrame, opened: list[Large], box: int) -> NDArray[np.bool_]:
+    shapes = {large.name: large.source.stack.shape for large in opened}
+    corner = _corners(table, box)
+    size = np.array([shapes[name] for name in table["micrograph"]]).reshape(-1, 2)
+    inside: NDArray[np.bool_] = np.all((corner >= 0) & (corner + box <= size), axis=1)
+    return inside
+
+
+def _boxes(table: pd.DataFrame, opened: list[Large], box: int) -> Iterator[NDArray[np.float32]]:
+    """Cut the boxes out, those of one image at a time; rows of an image follow one another."""
+    corner = _corners(table, box)
+    at = {large.name: large for large in opened}
+    name = table["micrograph"].to_numpy()
+    change = np.flatnonzero(name[1:] != name[:-1]) + 1 if len(name) else np.arange(0)
+    for rows in np.split(np.arange(len(name)), change):
+        pixels = at[name[rows[0]]].read()
+        yield np.stack([pixels[y : y + box, x : x + box] for y, x in corner[rows]])
+
+
+def _particles(
+    table: pd.DataFrame, stack: str, box: int, pixel_size: float | None
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    import pandas as pd
+
+    particles = tables.star_table(table)
+    names = [f"{row + 1:06d}@{stack}" for row in range(len(table))]
+    particles.insert(0, "rlnImageName", names)
+    if pixel_size is None:
+        return particles, None
+    particles["rlnOpticsGroup"] = 1
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnImagePixelSize": [pixel_size],
+        "rlnImageSize": [box],
+        "rlnImageDimensionality": [2],
+    }
+    return particles, pd.DataFrame(optics)
