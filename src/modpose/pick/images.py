@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.image_files import split_array_name
 from modpose.data.mrc import write_mrcs_parts
-from modpose.data.source import Source, open_source, split_array_name
+from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
