@@ -95,7 +95,7 @@ def test_no_scale_is_no_number() -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "shape", "says"),
-    [("vae-3d", (8, 8, 8), "none for volumes"), ("cryodrgn", (16, 16), "none where poses are")],
+    [("vae-3d", (8, 8, 8), "none for volumes"), ("cryodrgn", (16, 16), "none, because poses are")],
 )
 def test_scale_is_refused_where_there_are_no_pictures_to_pose(
     recipe: str, shape: tuple[int, ...], says: str

@@ -1,7 +1,6 @@
 """The whole configuration of a run: frozen, validated, saved as ``config.yaml``.
 
-Every published system is a value of :class:`Config` (see :mod:`modpose.recipes`); nothing else
-selects behaviour.
+Every published system is a value of :class:`Config` (see :mod:`modpose.recipes`).
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ __all__ = [
 
 
 class Config(Frozen):
-    """Everything that decides a run."""
+    """All options of a run."""
 
     recipe: str
     seed: Seed = 0
@@ -147,7 +146,7 @@ class Config(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _write_out_beta(cls, values: Any) -> Any:
-        """Put a number in the place of ``train.beta.end=1/z_dim``."""
+        """Replace ``train.beta.end=1/z_dim`` by a number."""
         train, model = (values.get(part, {}) for part in ("train", "model"))
         beta = train.get("beta") if isinstance(train, dict) else None
         if not isinstance(beta, dict) or beta.get("end") != OVER_Z_DIM:
@@ -185,7 +184,7 @@ def parse_config(values: dict[str, Any], where: str) -> Config:
 
 
 def _with_sections_of_others(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Make the sections whose kinds other packages bring."""
+    """Make the sections whose kinds come from other packages."""
     model = values.get("model")
     if not isinstance(model, dict):
         return values
@@ -214,7 +213,7 @@ def _section(section: type[Section], options: dict[str, Any], where: str) -> Sec
 
 
 def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:
-    """Return the option as users write it, and the kind of the last section that has kinds."""
+    """Return the option as users write it, and the kind of the last section with kinds."""
     names, kind = [], ""
     for part in location:
         if isinstance(values, dict) and part not in values and values.get("kind") == part:
@@ -226,12 +225,12 @@ def _option_of(location: tuple[int | str, ...], values: Any) -> tuple[str, str]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay ``over`` on ``base``, section by section; a section of another ``kind`` replaces it."""
+    """Merge ``over`` into ``base``; a section with another ``kind`` replaces the old one."""
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            # data.kind is an option like others; elsewhere another kind has other options
+            # data.kind is a normal option; elsewhere another kind has other options
             same_kind = key == "data" or "kind" not in value or value["kind"] == old.get("kind")
             out[key] = merge(old, value) if same_kind else dict(value)
         else:

@@ -1,4 +1,4 @@
-"""``data``: from the user's file to what the model sees."""
+"""``data``: from the user's file to the input of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_axes(kind: str) -> str:
     Raises
     ------
     ValueError
-        Where it is neither; its text says what is expected.
+        If it is neither; its text says what is expected.
     """
     if kind not in KINDS and not _AXES.fullmatch(kind):
         named = ", ".join(f"'{known}'" for known in KINDS)
@@ -29,29 +29,33 @@ def check_axes(kind: str) -> str:
 
 
 class DataConfig(Frozen):
-    """What happens to an image between the user's file and the model, in this order."""
+    """Processing of an image between the user's file and the model, in this order."""
 
     kind: Annotated[str, AfterValidator(check_axes)] = "auto"
-    """How to read an array whose shape is ambiguous: ``images``, ``rgb`` (channels last),
-    ``volumes``, or the letters of its axes, as ``NCYX`` where channels come first."""
+    """Meaning of an array with an ambiguous shape: ``images``, ``rgb`` (channels last),
+    ``volumes``, or the letters of its axes, such as ``NCYX`` with channels first.
+    """
     crop: Side | None = None
     """Keep the central ``crop`` pixels of each side (before Fourier cropping)."""
     box: Side | None = None
     """Fourier-crop (down-sample) to this box; the pixel size grows in proportion."""
     invert: bool = False
-    """Multiply by -1, so that particles that are dark become bright."""
+    """Multiply by -1, so that dark particles become bright."""
     normalize: Literal["none", "image", "background", "set", "range"] = "none"
-    """``image``: zero mean, unit s.d. an image; ``background``: the same statistics taken outside
-    the inscribed circle; ``set``: zero mean, unit s.d. of the whole set (by a sample); ``range``:
-    the whole set to [0, 1] (by type for integers, else by the smallest and largest value of a
-    sample)."""
+    """``image``: zero mean and unit s.d. for each image; ``background``: the same, measured
+    outside the inscribed circle; ``set``: zero mean and unit s.d. for the whole set (from a
+    sample); ``range``: the whole set to [0, 1] (by type for integers, else by the smallest and
+    largest value of a sample).
+    """
     window: tuple[float, float] | None = None
-    """Radii of a soft circular window as fractions of the half box: images keep what lies within
-    the first and fade to zero at the second."""
+    """Radii of a soft circular window as fractions of the half box: images are unchanged within
+    the first and fade to zero at the second.
+    """
     mask: float | None = Field(None, gt=0, le=100)
-    """Radius of a circular mask as a fraction of the half box; pixels outside do not count."""
+    """Radius of a circular mask as a fraction of the half box; pixels outside are ignored."""
     twin: Literal["none", "permutation", "noise"] = "none"
-    """What the encoder is shown in place of each image, whose own pixels it then never sees: a
-    fixed other image of the set, or fixed noise with the set's mean and s.d. (an evil twin)."""
+    """Input of the encoder in place of each image (an evil twin): a fixed other image of the set,
+    or fixed noise with the set's mean and s.d.
+    """
     val_fraction: float = Field(0.1, ge=0, lt=1)
     """Fraction of the images held out for validation (chosen by the seed)."""

@@ -1,4 +1,4 @@
-"""What a section is checked against: the rest of the configuration, and the data."""
+"""The facts for checking a section: the rest of the configuration, and the data."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known when sections are checked; None where it is not known yet.
+    """Facts for checking sections; None if not known yet.
 
     Attributes
     ----------
     config
         The complete configuration.
     shape, channels
-        Of the preprocessed images.
+        Shape and channels of the preprocessed images.
     n_train
-        Number of images that are trained on.
+        Number of training images.
     ctf, wedge, poses
-        Whether the model is given a CTF, a missing wedge, poses of the images.
+        Whether the model gets a CTF, a missing wedge, poses of the images.
     affinity
-        Whether it is given affinities of classes or images.
+        Whether it gets affinities of classes or images.
     name
-        Of the data.
+        Name of the data.
     """
 
     config: Config
@@ -48,22 +48,22 @@ class Facts:
         return None if self.shape is None else len(self.shape)
 
     def refusal(self, option: str, found: object, expected: str) -> InputError:
-        """Say that an option does not suit the rest."""
+        """Build the error for an option that does not fit the rest."""
         return InputError.of(f"recipe {self.config.recipe}", option, found, expected)
 
     def require(self, option: str, found: str, *allowed: str, beside: str) -> None:
-        """Refuse a value that is none of those allowed ``beside`` another option."""
+        """Refuse a value that is not allowed ``beside`` another option."""
         if found not in allowed:
             raise self.refusal(option, found, f"{' or '.join(allowed)} {beside}")
 
     def require_dim(self, dim: int, *, beside: str) -> None:
-        """Refuse volumes where images (``dim`` 2), or images where volumes (3), are needed."""
+        """Refuse volumes if images (``dim`` 2) are needed, and images if volumes (3) are needed."""
         if self.dim is not None:
             names = {2: "images", 3: "volumes"}
             self.require("the data", names[self.dim], names[dim], beside=beside)
 
     def require_shape(self, whose: str, dim: int, expected: str) -> None:
-        """Refuse data that are not squares (``dim`` 2) or cubes (3) of one channel."""
+        """Refuse data that are not squares (``dim`` 2) or cubes (3) with one channel."""
         if self.shape is None or self.channels is None:
             return
         if len(self.shape) != dim or len(set(self.shape)) != 1 or self.channels != 1:
@@ -72,12 +72,12 @@ class Facts:
 
 
 def check_config(facts: Facts) -> None:
-    """Let each section of the configuration refuse what it cannot do with these facts.
+    """Let each section of the configuration refuse impossible combinations with these facts.
 
     Raises
     ------
     InputError
-        Names the option, what it is, and what is expected.
+        If there is one; the message names the option, its value, and the expectation.
     """
     _check(facts.config, facts)
 

@@ -1,4 +1,4 @@
-"""``model.field``: what the object is, as a function of place and content."""
+"""``model.field``: the object as a function of position and content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FourierFeatures(Frozen):
 
 
 class ImplicitFieldConfig(FieldSection):
-    """A coordinate network: the value at x given z, evaluated at every pixel asked for."""
+    """A coordinate network: the value at x given z, evaluated at every needed pixel."""
 
     kind: Literal["implicit"] = "implicit"
     hidden: Width = 500
@@ -36,11 +36,11 @@ class ImplicitFieldConfig(FieldSection):
 
 
 class DenseFieldConfig(FieldSection):
-    """A perceptron that decodes one upright picture a z, sampled by interpolation."""
+    """A perceptron that decodes one upright picture per z, sampled by interpolation."""
 
     kind: Literal["dense"] = "dense"
     extent: float = Field(1.0, gt=0, le=1)
-    """Side of the picture as a fraction of the box; its border goes on outside."""
+    """Side of the picture as a fraction of the box; its border values continue outside."""
     hidden: Width = 500
     depth: Depth = 2
     activation: Activation = "tanh"
@@ -48,7 +48,7 @@ class DenseFieldConfig(FieldSection):
 
 
 class FourierFieldConfig(FieldSection):
-    """A coordinate network of a volume's transform, read at central slices (cryoDRGN)."""
+    """A coordinate network of a volume's transform, evaluated on central slices (cryoDRGN)."""
 
     spectral: ClassVar[bool] = True
     kind: Literal["slices"] = "slices"
@@ -57,17 +57,19 @@ class FourierFieldConfig(FieldSection):
     """Residual layers after the first."""
     activation: Activation = "relu"
     encoding: Literal["gaussian", "geometric"] = "gaussian"
-    """Positions r whose waves cos and sin of 2 pi k r the network sees: drawn from a Gaussian, or
-    on each axis a geometric ladder from one pixel to half the box."""
+    """Positions r of the waves cos and sin of 2 pi k r that the network sees: from a Gaussian, or
+    on each axis a geometric series from one pixel to half the box.
+    """
     features: int | None = Field(None, ge=3, le=65_536)
-    """How many; null: three halves of the box."""
+    """Number of positions; null: three halves of the box."""
     sigma: Scale = 0.5
-    """Of the ``gaussian`` positions, in units of box / 4 pi."""
+    """Standard deviation of the ``gaussian`` positions, in units of box / 4 pi."""
     content: Literal["first", "every"] = "first"
-    """Where content enters: beside the first layer's input, as published, or as a low-rank change
-    of every layer."""
+    """Where content enters: at the first layer's input, as published, or as a low-rank change of
+    every layer.
+    """
     rank: Width = 16
-    """Of that change."""
+    """Rank of that change."""
 
 
 class PrincipalFieldConfig(FieldSection):
@@ -79,14 +81,15 @@ class PrincipalFieldConfig(FieldSection):
     spectral: ClassVar[bool] = True
     kind: Literal["principal"] = "principal"
     motions: int = Field(6, ge=1, le=1024)
-    """Principal motions, at least as many as dimensions of content."""
+    """Number of principal motions, at least as many as dimensions of content."""
     cycles: int = Field(16, ge=2, le=4096)
-    """Highest frequency, cycles a box, that they are told apart by."""
+    """Highest frequency for finding them, cycles per box."""
     drawn: int = Field(48, ge=2, le=4096)
-    """Highest frequency, cycles a box, that mean and motions are drawn to, memory permitting: it
-    takes about 8 GB for 48, and goes with the third power."""
+    """Highest frequency of mean and motions, cycles per box.  Memory grows with its third power:
+    about 8 GB for 48.
+    """
     solvent: Literal["flatten", "keep"] = "flatten"
-    """``flatten``: mean and motions are zero where neither stands out of the noise."""
+    """``flatten``: mean and motions are zero where neither is above the noise."""
     hidden: Width = 64
     depth: Depth = 2
     activation: Activation = "silu"
@@ -113,8 +116,9 @@ class FrontedFieldConfig(FieldSection):
     kind: Literal["fronted"] = "fronted"
     hidden: Width = 1250
     channels: tuple[Width, ...] = (128, 64, 32)
-    """Widths between the first and the last convolution; after each a ReLU and batch
-    normalisation."""
+    """Widths between the first and the last convolution, each followed by a ReLU and batch
+    normalisation.
+    """
     kernel: int = Field(3, ge=1, le=99)
     """Side of the kernels, an odd number of pixels."""
 
@@ -130,14 +134,15 @@ class ConvFieldConfig(FieldSection):
 
     kind: Literal["conv"] = "conv"
     channels: Width = 8
-    """Of the last hidden layer; each earlier one has twice as many."""
+    """Channels of the last hidden layer; each earlier layer has twice as many."""
     depth: int = Field(3, ge=1, le=16)
     widths: tuple[Width, ...] | None = Field(None, min_length=1)
     """Channels of every layer from the coarsest, in place of ``channels`` and ``depth``."""
     patch: int | None = Field(None, ge=1, le=4096)
-    """Draw the picture in patches of this side, each from one point of the last hidden layer, which
-    is faster (4 in place of two layers: 7 times); null: the last layer, too, doubles by overlapping
-    kernels."""
+    """Draw the picture in patches of this side, each from one point of the last hidden layer.
+    This is faster (4 in place of two layers: 7 times).  null: the last layer also doubles the
+    picture by overlapping kernels.
+    """
     hidden: int = Field(0, ge=0, le=65_536)
     """Width of a fully connected layer before the convolutions; 0: none."""
     activation: Activation = "relu"
@@ -146,13 +151,13 @@ class ConvFieldConfig(FieldSection):
 
 
 class BasisFieldConfig(FieldSection):
-    """Pictures or volumes that are added up, in amounts that depend on content."""
+    """A weighted sum of pictures or volumes; the weights depend on content."""
 
     kind: Literal["basis"] = "basis"
     count: Width = 16
-    """How many are added up."""
+    """Number of pictures or volumes."""
     hidden: Width = 64
-    """Width of the perceptron from content to the amounts."""
+    """Width of the perceptron from content to the weights."""
     depth: Depth = 2
     activation: Activation = "silu"
 
@@ -162,7 +167,7 @@ OWN_FIELDS = {"implicit", "dense", "basis", "conv", "slices", "principal", "fron
 
 
 def _tag(value: Any) -> Any:
-    """Say which part of the union below a value belongs to."""
+    """Return which part of the union below a value belongs to."""
     kind = kind_of(value)
     return OTHER if isinstance(value, FieldSection) and kind not in OWN_FIELDS else kind
 

@@ -1,4 +1,4 @@
-"""``model``: the generative story and the family of posteriors."""
+"""``model``: the generative model and the family of posteriors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class RotationConfig(Frozen):
-    """Prior, and so posterior, of the rotation: an angle in the plane, or any turn in space."""
+    """Prior (and family of posteriors) of the rotation: an in-plane angle, or a 3-D rotation."""
 
     prior: Literal["none", "gaussian", "wide", "uniform"] = "uniform"
     """``none``: fixed to zero.  ``gaussian``: N(0, std²) on the line.  ``wide``: equation 3 of
     Bepler et al. 2019 in training (the mean is not penalised) and the exact KL to the uniform
-    circle in validation.  ``uniform``: wrapped-normal posterior, uniform prior, exact KL.  Of
-    volumes, ``gaussian`` is a prior of yaw, pitch and roll each (Yi et al. 2021), ``uniform`` the
-    one over all rotations (SO(3)), and there is no ``wide``."""
+    circle in validation.  ``uniform``: wrapped-normal posterior, uniform prior, exact KL.  For
+    volumes, ``gaussian`` is a prior of each of yaw, pitch and roll (Yi et al. 2021), ``uniform``
+    is uniform over all rotations (SO(3)), and there is no ``wide``.
+    """
     std_deg: Scale = 180.0
     """Standard deviation of the ``gaussian`` and ``wide`` priors, degrees."""
 
@@ -32,7 +33,7 @@ class RotationConfig(Frozen):
         return self.prior != "none"
 
     def check(self, facts: Facts) -> None:
-        """Refuse a prior that rotations in space do not have."""
+        """Refuse a prior that 3-D rotations do not support."""
         if self.prior == "wide" and facts.dim not in (2, None):
             raise facts.refusal("model.rotation.prior", "wide", "uniform, gaussian or none")
 
@@ -44,7 +45,7 @@ class ShiftConfig(Frozen):
     std_px: Scale = 2.0
     """Standard deviation of the prior, pixels of the box that the model sees."""
     std_box: Scale | None = None
-    """The same as a fraction of the box's side, in place of ``std_px``."""
+    """The same as a fraction of the box's side, instead of ``std_px``."""
 
     @property
     def inferred(self) -> bool:
@@ -60,8 +61,9 @@ class ReflectionConfig(Frozen):
     """Prior of the reflection: pictures may show an object and its mirror image."""
 
     prior: Literal["none", "uniform"] = "none"
-    """``none``: no picture is mirrored.  ``uniform``: each is with probability 1/2, and the cells
-    of the encoder tell which."""
+    """``none``: no picture is mirrored.  ``uniform``: each is mirrored with probability 1/2, and
+    the cells of the encoder infer which.
+    """
 
     @property
     def inferred(self) -> bool:
@@ -69,12 +71,12 @@ class ReflectionConfig(Frozen):
         return self.prior != "none"
 
     def check(self, facts: Facts) -> None:
-        """Refuse to mirror where there are no pictures, or nothing that tells it."""
+        """Refuse reflection for volumes, given poses, or an encoder that cannot infer it."""
         model = facts.config.model
         encoder = model.encoder
         for sound, expected in (
             (self.prior == "none" or facts.dim in (2, None), "none for volumes"),
-            (self.prior == "none" or model.poses == "inferred", "none where poses are given"),
+            (self.prior == "none" or model.poses == "inferred", "none, because poses are given"),
             (
                 self.prior == "none" or encoder.mirrors,
                 f"none with the {encoder.kind} encoder, or an orbit encoder",
@@ -85,7 +87,7 @@ class ReflectionConfig(Frozen):
 
 
 class ScaleConfig(Frozen):
-    """Prior of the scale, by which an object is larger than upright: none (1), or log-normal."""
+    """Prior of the scale of an object relative to its upright picture: none (1), or log-normal."""
 
     prior: Literal["none", "log-normal"] = "none"
     """``log-normal``: the logarithm of the scale is N(0, std²)."""
@@ -98,20 +100,20 @@ class ScaleConfig(Frozen):
         return self.prior != "none"
 
     def check(self, facts: Facts) -> None:
-        """Refuse to scale what is no picture, or has a given pose."""
+        """Refuse scale for volumes and given poses."""
         if self.inferred and facts.dim not in (2, None):
             raise facts.refusal("model.scale.prior", self.prior, "none for volumes")
         if self.inferred and facts.config.model.poses == "given":
-            raise facts.refusal("model.scale.prior", self.prior, "none where poses are given")
+            raise facts.refusal("model.scale.prior", self.prior, "none, because poses are given")
 
 
 class BernoulliConfig(Frozen):
-    """Cross-entropy an output; targets in [0, 1], grey ones included."""
+    """Cross-entropy per output; targets in [0, 1], also grey ones."""
 
     kind: Literal["bernoulli"] = "bernoulli"
 
     def check(self, facts: Facts) -> None:
-        """Refuse to filter predictions, which then are no probabilities."""
+        """Refuse to filter predictions, which would not stay probabilities."""
         model = facts.config.model
         for filtered, name in ((model.ctf == "auto", "CTF"), (model.wedge != "off", "wedge")):
             if filtered:
@@ -127,23 +129,24 @@ class GaussianConfig(Frozen):
     ``per-pixel``: the field predicts it at every coordinate."""
     std: Scale = 1.0
     softplus: bool = False
-    """Force the mean to be positive, which keeps background out of the field."""
+    """Force the mean to be positive, so that the field does not model background."""
 
 
 class SpectralConfig(Frozen):
-    """Gaussian noise of the Fourier coefficients, for fields that give these."""
+    """Gaussian noise of Fourier coefficients, for fields in Fourier space."""
 
     kind: Literal["spectral"] = "spectral"
     noise: Literal["flat", "shells"] = "shells"
-    """``flat``: s.d. ``std`` throughout, fixed; ``shells``: one variance a shell of frequencies,
-    which follows what the model leaves unexplained."""
+    """``flat``: fixed s.d. ``std`` for all; ``shells``: one variance per shell of frequencies,
+    estimated from the residuals.
+    """
     std: Scale = 1.0
-    """Of a pixel of white noise, which is that of an orthonormal coefficient, too."""
+    """S.d. of white noise per pixel, which is also that of an orthonormal coefficient."""
     radius: float = Field(1.0, gt=0, le=1)
-    """Frequencies that count, as a fraction of Nyquist's."""
+    """Largest frequency that is used, as a fraction of Nyquist's."""
 
     def check(self, facts: Facts) -> None:
-        """Refuse what is no projection with a given pose."""
+        """Refuse data that are not projections with given poses."""
         model = facts.config.model
         if model.poses != "given":
             expected = "given, for projections of volumes"
@@ -160,22 +163,22 @@ LikelihoodConfig = Annotated[
 
 
 class PoseRefinementConfig(Frozen):
-    """Small corrections of given poses, learned with the model: one row an image."""
+    """Small corrections of given poses, learned with the model: one row per image."""
 
     rotation_std_deg: Scale = 3.0
-    """S.d. of a Gaussian prior that holds the rotation vector at zero."""
+    """S.d. of the Gaussian prior of the rotation vector, with mean zero."""
     shift_std_px: Scale = 1.0
     lr: Rate = 1e-3
     """Learning rate, in units of the prior's s.d."""
 
 
 class ModelConfig(Frozen):
-    """One generative story and one family of posteriors (the design's table, a row of it)."""
+    """One generative model and one family of posteriors."""
 
     z_dim: int = Field(2, ge=0, le=1024)
     pose_channel: int = Field(0, ge=0, le=1024)
-    """Numbers that the encoder gives beside content for the field alone to use (affinity-VAE):
-    no prior, no KL, no noise."""
+    """Additional numbers from the encoder to the field (affinity-VAE): no prior, no KL, no noise.
+    """
     encoder: EncoderConfig = MlpEncoderConfig()
     rotation: RotationConfig = RotationConfig()
     shift: ShiftConfig = ShiftConfig()
@@ -184,15 +187,16 @@ class ModelConfig(Frozen):
     field: FieldConfig = ImplicitFieldConfig()
     likelihood: LikelihoodConfig = GaussianConfig()
     ctf: Literal["auto", "off"] = "off"
-    """``auto``: apply the contrast transfer function where the particles table has one."""
+    """``auto``: apply the contrast transfer function if the particles table has one."""
     poses: Literal["inferred", "given"] = "inferred"
-    """``given``: take rotation and shift from the particles table (or ``--poses``)."""
+    """``given``: use rotation and shift of the particles table (or of ``--poses``)."""
     refine_poses: PoseRefinementConfig | None = None
-    """Correct given poses by gradient; null leaves them as they are."""
+    """Correct given poses by gradient; null does not change them."""
     wedge: str = "off"
-    """Which frequencies of volumes were measured: ``auto``, what the particles table says;
-    ``LOW,HIGH``, the smallest and largest tilt in degrees; or a file of masks or of tomograms.
-    ``off`` compares predictions with data as if nothing were missing."""
+    """Measured frequencies of volumes: ``auto``, from the particles table; ``LOW,HIGH``, the
+    smallest and largest tilt in degrees; or a file of masks or of tomograms.  ``off``: all
+    frequencies.
+    """
 
     def check(self, facts: Facts) -> None:
         """Refuse a model without latent variables, or with the pose twice."""
@@ -202,11 +206,11 @@ class ModelConfig(Frozen):
             part.inferred for part in (self.rotation, self.shift, self.reflection, self.scale)
         )
         if not (self.z_dim or posed or self.pose_channel):
-            expected = "1 or more where neither rotation nor shift is inferred"
+            expected = "1 or more, because neither rotation nor shift is inferred"
             raise facts.refusal("model.z_dim", self.z_dim, expected)
         if self.pose_channel and (posed or self.poses == "given"):
-            expected = "0 where rotation or shift is inferred or given, which is the pose already"
+            expected = "0, because rotation or shift is inferred or given"
             raise facts.refusal("model.pose_channel", self.pose_channel, expected)
         if self.refine_poses is not None and not self.field.spectral:
-            expected = "null, where poses are inferred"
+            expected = "null, because poses are inferred"
             raise facts.refusal("model.refine_poses", "set", expected)

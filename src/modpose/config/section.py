@@ -1,4 +1,4 @@
-"""What sections of a configuration share."""
+"""Shared parts of the sections of a configuration."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Steps = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-"""Of images, pixels or rounds."""
+"""Number of images, pixels or rounds."""
 Width = Annotated[int, Field(ge=1, le=65_536)]
-"""Of a layer of a network."""
+"""Width of a layer of a network."""
 Depth = Annotated[int, Field(ge=1, le=64)]
-"""Layers of a network."""
+"""Number of layers of a network."""
 Side = Annotated[int, Field(ge=2, le=65_536)]
-"""Of a box, pixels."""
+"""Side of a box, pixels."""
 Rate = Annotated[float, Field(gt=0, le=1)]
-"""Of learning."""
+"""A learning rate."""
 Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
 """A standard deviation, a temperature or another positive size."""
 Weight = Annotated[float, Field(ge=0, le=1e9)]
@@ -41,7 +41,7 @@ class Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:
-        """Refuse true and false where a number is expected; they would count as 1 and 0."""
+        """Refuse true and false as numbers; they would count as 1 and 0."""
         for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
             if isinstance(values.get(name), bool):
                 types = set(_types(field.annotation))
@@ -51,11 +51,11 @@ class Frozen(BaseModel):
         return values
 
     def check(self, facts: Facts) -> None:
-        """Refuse, with InputError, what cannot be done with these data and other sections."""
+        """Raise InputError if this section does not fit the data and other sections."""
 
 
 class CellRole(NamedTuple):
-    """Which parts of the pose an encoder's cells tell, and whether their shift has a residual."""
+    """The parts of the pose that an encoder's cells give, and whether with a residual shift."""
 
     angle: bool = False
     shift: bool = False
@@ -68,11 +68,11 @@ class EncoderSection(Frozen):
     Attributes
     ----------
     mirrors
-        Whether its cells can tell a reflection (``model.reflection``).
+        Whether its cells can include a reflection (``model.reflection``).
     shared_content
         Whether all cells of an image have one content and shift.
     flat
-        Whether it reads pictures alone, and no volumes.
+        Whether it reads only pictures, no volumes.
     """
 
     mirrors: ClassVar[bool] = False
@@ -81,13 +81,13 @@ class EncoderSection(Frozen):
     kind: str = ""
 
     def check(self, facts: Facts) -> None:
-        """Refuse volumes where it reads pictures alone."""
+        """Refuse volumes if it reads only pictures."""
         if self.flat and facts.dim not in (2, None):
             expected = "octahedral, mlp, conv or table for volumes"
             raise facts.refusal("model.encoder.kind", self.kind, expected)
 
     def cell_role(self, model: ModelConfig) -> CellRole:
-        """Say which parts of the pose its cells tell in a model; by default none."""
+        """Return which parts of the pose its cells give; by default none."""
         return CellRole()
 
 
@@ -97,14 +97,14 @@ class FieldSection(Frozen):
     Attributes
     ----------
     spectral
-        Whether it gives coefficients of central slices, and no pixels.
+        Whether it gives coefficients of central slices, not pixels.
     """
 
     spectral: ClassVar[bool] = False
     kind: str = ""
 
     def check(self, facts: Facts) -> None:
-        """Refuse coefficients without their likelihood, and the likelihood without them."""
+        """Refuse coefficients without the spectral likelihood, and that likelihood without them."""
         likelihood = facts.config.model.likelihood.kind
         if self.spectral != (likelihood == "spectral"):
             expected = "spectral with fields of slices and principal motions, and only there"
@@ -112,7 +112,7 @@ class FieldSection(Frozen):
 
 
 def kind_of(value: Any) -> Any:
-    """Return the kind of a section, given as options or as an object; None where there is none."""
+    """Return the kind of a section, given as options or as an object; None without a kind."""
     return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
 
 

@@ -1,4 +1,4 @@
-"""``train.start``: what is found in the data before the first step of training."""
+"""``train.start``: searches in the data before the first training step."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from modpose.config.facts import Facts
 
 LEAST_IMAGES = 20
-"""For each class that is sought by aligned subspaces."""
+"""Smallest number of images per class for aligned subspaces."""
 
 
 class AlignmentStartConfig(Frozen):
-    """Subtomograms: search every pose and class from nothing, average, find motions.
+    """Subtomograms: search poses and classes from a random start, average, find motions.
 
-    The field starts as the averages and motions; the poses teach the encoder.
+    The field starts with the averages and motions; the poses train the encoder.
     """
 
     kind: Literal["alignment"] = "alignment"
     classes: int = Field(1, ge=1, le=1000)
-    """How many structures are told apart."""
+    """Number of structures."""
     motions: int = Field(1, ge=0, le=8)
-    """Principal motions within each class that content starts with."""
+    """Number of principal motions within each class at the start of content."""
     rounds: int = Field(40, ge=1, le=100_000)
-    """Of the search from a random start."""
+    """Rounds of the search from a random start."""
     refine_rounds: int = Field(10, ge=1, le=100_000)
-    """Of the refinement in two independent halves."""
+    """Rounds of the refinement in two independent halves."""
     rotations: int = Field(1000, ge=24, le=1_000_000)
-    """Of the grid."""
+    """Number of rotations in the grid."""
     mask_diameter_px: Scale | None = None
-    """Averages are zero beyond this sphere, voxels; null: the box less four voxels."""
+    """Diameter of the sphere outside which averages are zero, voxels; null: the box minus four."""
 
     def check(self, facts: Facts) -> None:
-        """Refuse an encoder that is not taught poses, and too few pictures for what is found."""
+        """Refuse an encoder that does not learn poses, and a field with too few volumes."""
         model = facts.config.model
         facts.require(
             "model.encoder.kind",
@@ -53,22 +53,23 @@ class AlignmentStartConfig(Frozen):
 
 
 class SubspacesStartConfig(Frozen):
-    """Clear pictures: find classes and angles by aligned linear subspaces, with no network.
+    """Clear pictures: find classes and angles by aligned linear subspaces, without a network.
 
-    The field starts with each class upright at a place of its own in content space, the polar
-    encoder with knowing that place and the centre.  A prior of the angle decides how classes stand.
+    The field starts with each class upright at its own position in content space; the polar encoder
+    starts with these positions and the centres.  A prior of the angle decides how classes are
+    rotated.
     """
 
     kind: Literal["subspaces"] = "subspaces"
     classes: int = Field(10, ge=1, le=1000)
-    """How many kinds of object are told apart."""
+    """Number of classes."""
     images: Count = 8000
-    """Images that classes are sought among, at most."""
+    """Largest number of images for the search of classes."""
     steps: Steps = 600
-    """Batches from which the model is taught what was found."""
+    """Number of batches in which the model learns the result."""
 
     def check(self, facts: Facts) -> None:
-        """Refuse where there are no centres and angles to find, or no encoder to teach them."""
+        """Refuse models without centres and angles, and encoders that cannot learn them."""
         config, beside = facts.config, "with train.start.kind subspaces"
         model = config.model
         facts.require("model.encoder.kind", model.encoder.kind, "polar", beside=beside)

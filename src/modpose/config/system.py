@@ -1,7 +1,7 @@
-"""Systems: recipes, with encoders and fields of their own, also from other packages.
+"""Systems: recipes with their encoders and fields, also from other packages.
 
-A package names its system as an entry point of the group ``modpose.systems``.  It is loaded when a
-recipe, or a kind of encoder or field, is asked for that is none of ours.
+A package declares its system as an entry point of the group ``modpose.systems``.  It is loaded when
+a user asks for a recipe, encoder or field that modpose does not have.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Recipe:
     Attributes
     ----------
     title
-        A line for lists.
+        One line for lists.
     description
         What it does and when to use it.
     paper
         The source.
     options
-        What it sets; the rest are the defaults of :class:`modpose.config.Config`.
+        The options that it sets; the others are the defaults of :class:`modpose.config.Config`.
     """
 
     title: str
@@ -44,15 +44,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class System:
-    """Recipes, and what they need that others do not have.
+    """Recipes, and their own encoders and fields.
 
     Attributes
     ----------
     recipes
-        By name.
+        The recipes by name.
     encoders, fields
-        Class of a section to ``package.module:function``, which makes the part that the section
-        describes.  The module is imported when the part is made, so that it may be slow.
+        Class of a section to ``package.module:function``, which builds the part that the section
+        describes.  The module is imported only then, so its import may be slow.
     """
 
     recipes: Mapping[str, Recipe]
@@ -62,12 +62,12 @@ class System:
 
 @cache
 def installed_systems() -> tuple[System, ...]:
-    """Load the systems that other packages bring.
+    """Load the systems of other packages.
 
     Raises
     ------
     InputError
-        If a package's entry point cannot be loaded, or is no :class:`System`.
+        If a package's entry point cannot be loaded, or is not a :class:`System`.
     """
     return tuple(_load(entry) for entry in entry_points(group=GROUP))
 
@@ -76,16 +76,18 @@ def _load(entry: Any) -> System:
     where = f"the entry point {entry.name} of {GROUP} ({entry.value})"
     try:
         system = entry.load()
-    except Exception as error:  # another package's code fails in its own way
+    except Exception as error:  # another package's code may raise any error
         kind = type(error).__name__
-        raise InputError(f"{where} cannot be loaded ({kind}); mend or remove its package") from None
+        raise InputError(
+            f"{where} cannot be loaded ({kind}); repair or remove its package"
+        ) from None
     if not isinstance(system, System):
         raise InputError.of(where, "the object", type(system).__name__, "a modpose.config.System")
     return system
 
 
 def section_of(name: str, kind: object) -> type[Section] | None:
-    """Find the class of section that other packages have for a kind of ``encoder`` or ``field``."""
+    """Find the section class of other packages for a kind of ``encoder`` or ``field``."""
     for system in installed_systems():
         sections: list[type[Section]] = list(
             system.encoders if name == "encoder" else system.fields
@@ -97,7 +99,7 @@ def section_of(name: str, kind: object) -> type[Section] | None:
 
 
 def builder_of(section: Section) -> str:
-    """Name the function that makes the part that a section of another package describes."""
+    """Return the function that builds the part of another package's section."""
     for system in installed_systems():
         if isinstance(section, EncoderSection) and type(section) in system.encoders:
             return system.encoders[type(section)]

@@ -1,4 +1,4 @@
-"""``train``: how the evidence lower bound is climbed."""
+"""``train``: the training."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 Shape = Literal["constant", "linear", "cyclic", "cyclic-sigmoid", "cyclic-cosine"]
 SYNONYMS = {"flat": "constant", "ramp": "linear", "cyclic-linear": "cyclic"}
-"""Names that affinity-VAE's program has for the same."""
+"""Names of the same schedules in affinity-VAE's program."""
 OVER_Z_DIM = "1/z_dim"
-"""What ``train.beta.end`` may be in place of a number, which takes its place when it is read."""
+"""Word for a value of ``train.beta.end``; it is replaced by the number when it is read."""
 SIGMOID_REACH = 3.0
-"""A sigmoid rise is the logistic function from -6 to 6, stretched to go from 0 to 1 exactly."""
+"""A sigmoid rise is the logistic function from -6 to 6, scaled to run from 0 to 1 exactly."""
 
 
 class Schedule(Frozen):
-    """A weight as training goes on: ``end`` throughout, or a rise from ``start`` to it.
+    """A weight during training: ``end`` throughout, or a rise from ``start`` to ``end``.
 
-    The weight of the content KL begins to rise when content is let go (``train.delay_z_steps``).
-    ``cyclic`` repeats, each cycle rising over its first half (in a line, a sigmoid or half a wave
-    of the cosine) and staying for the second.
+    The weight of the content KL starts to rise when content is released (``train.delay_z_steps``).
+    ``cyclic`` repeats: each cycle rises over its first half (as a line, a sigmoid or half a cosine
+    wave) and stays constant over the second.
     """
 
     kind: Annotated[Shape, BeforeValidator(lambda name: SYNONYMS.get(str(name), name))] = "constant"
@@ -39,11 +39,11 @@ class Schedule(Frozen):
 
     @property
     def used(self) -> bool:
-        """Whether the weight is ever more than zero."""
+        """Whether the weight is ever above zero."""
         return self.end > 0 or (self.kind != "constant" and self.start > 0)
 
     def at(self, step: int) -> float:
-        """Weight ``step`` steps after it began to rise."""
+        """Return the weight ``step`` steps after the start of the rise."""
         if self.kind == "constant":
             return self.end
         done = step / self.steps
@@ -59,31 +59,34 @@ class Schedule(Frozen):
 
 
 class AugmentConfig(Frozen):
-    """How training images are changed, each afresh every epoch; validation images are not."""
+    """Random changes of training images in each epoch; validation images do not change."""
 
     rotate: Literal["none", "encoder-input", "quarter-turns", "any"] = "none"
-    """``encoder-input``: turn what the encoder sees, not what is reconstructed, by any angle, and
-    take it off the inferred one; for pictures turned any way, so not with a narrow ``gaussian``
-    prior of the angle, but for the polar encoder, whose prior turns along.  ``quarter-turns``: turn
-    the image about its centre by one of the 4 (volumes: 24) turns that need no interpolation.
-    ``any``: by any turn (volumes: Haar-uniform), with linear interpolation."""
+    """``encoder-input``: rotate only the encoder's input, by a random angle, and subtract this
+    angle from the inferred one.  This is for pictures at any rotation, so not with a narrow
+    ``gaussian`` prior of the angle (except for the polar encoder, which rotates its prior too).
+    ``quarter-turns``: rotate the image about its centre by one of the 4 (volumes: 24) rotations
+    that need no interpolation.  ``any``: by any rotation (volumes: Haar-uniform), with linear
+    interpolation.
+    """
     shift_px: int = Field(0, ge=0, le=65_536)
-    """Largest shift of the image on each axis, in whole pixels; what leaves the box on one side
-    comes in on the other, so that noise stays what it is."""
+    """Largest shift of the image on each axis, in whole pixels.  Pixels that leave on one side
+    return on the other, so that the noise does not change.
+    """
 
     @property
     def moves_images(self) -> bool:
-        """Whether the images themselves are changed, and not only what the encoder sees."""
+        """Whether the images themselves change, and not only the encoder's input."""
         return self.rotate in ("quarter-turns", "any") or self.shift_px > 0
 
     def check(self, facts: Facts) -> None:
-        """Refuse to move images of which something is known that would have to move with them."""
+        """Refuse to move images with data that would have to move with them."""
         if self.rotate == "encoder-input" and facts.dim not in (2, None):
             expected = "quarter-turns, any or none for volumes"
             raise facts.refusal("train.augment.rotate", self.rotate, expected)
         if not self.moves_images:
             return
-        turns = self.rotate != "none"  # a CTF and a wedge do not turn with the image
+        turns = self.rotate != "none"  # a CTF and a wedge do not rotate with the image
         bound = {
             "a lookup table of their posteriors": facts.config.model.encoder.kind == "table",
             "a contrast transfer function": turns and facts.ctf,
@@ -104,7 +107,7 @@ class CosineConfig(Frozen):
 
     kind: Literal["cosine"] = "cosine"
     temperature: Scale = 0.2
-    """Lower asks for more distance between neighbours."""
+    """Temperature; a lower one separates neighbours more."""
 
 
 class CauchyConfig(Frozen):
@@ -112,34 +115,35 @@ class CauchyConfig(Frozen):
 
     kind: Literal["cauchy"] = "cauchy"
     width: Scale = 0.2
-    """Contents much nearer than this are alike."""
+    """Contents much closer than this are similar."""
 
 
 SimilarityConfig = Annotated[CosineConfig | CauchyConfig, Field(discriminator="kind")]
 
 
 class ContrastConfig(Frozen):
-    """A term that makes content forget small deformations (:mod:`modpose.model.terms.contrast`).
+    """A term that makes content ignore small deformations (:mod:`modpose.model.terms.contrast`).
 
-    For clear pictures of objects that come in classes, whose members differ by how they are bent.
-    In strong noise it may learn to tell the noise of one image from that of another.
+    For clear pictures of objects in classes whose members differ by small deformations.  In strong
+    noise, content may learn to recognise the noise of an image.
     """
 
     weight: float = Field(40.0, gt=0, le=1e9)
-    """Nats of the bound that a nat of the term is worth."""
+    """Weight of the term relative to the bound, both in nats."""
     similarity: SimilarityConfig = CosineConfig()
-    """How alike two contents are."""
+    """Similarity of two contents."""
     stretch: float = Field(0.35, ge=0, lt=0.5)
     """Largest change of each entry of the linear map: a picture is stretched, squeezed and
     sheared."""
     bend: float = Field(0.04, ge=0, le=1)
-    """S.d. of smooth displacements on top, in sides of the box."""
+    """S.d. of additional smooth displacements, in sides of the box."""
     grey: float = Field(0.5, ge=0, le=10)
-    """S.d. of the logarithm of the power that grey values are raised to, which makes strokes
-    thinner or thicker."""
+    """S.d. of the logarithm of the exponent of grey values, which makes strokes thinner or
+    thicker.
+    """
 
     def check(self, facts: Facts) -> None:
-        """Refuse where there are no pictures to deform, or no network that sees them."""
+        """Refuse models without pictures, or without a network that reads them."""
         config, beside = facts.config, "with train.contrast"
         model = config.model
         facts.require_dim(2, beside=beside)
@@ -166,7 +170,7 @@ class SoftCellsConfig(Frozen):
 
 
 class TopCellsConfig(Frozen):
-    """An expectation over the most probable cells, each decoded by itself; nothing is mixed."""
+    """An expectation over the most probable cells, each decoded separately."""
 
     kind: Literal["top"] = "top"
     count: Count = 4
@@ -176,64 +180,74 @@ CellsConfig = Annotated[SoftCellsConfig | TopCellsConfig, Field(discriminator="k
 
 
 class TrainConfig(Frozen):
-    """How the ELBO is climbed."""
+    """The training of a model."""
 
     start: StartConfig | None = None
-    """What is found in the data before the first step; null starts from random networks."""
+    """Search before the first step; null starts from random networks."""
     epochs: Epochs = 100
     batch_size: Count = 100
     chunk: Count | None = None
-    """Images whose gradients are computed at once, to save memory; those of a batch are added up.
-    null takes the whole batch."""
+    """Images per gradient computation, to save memory; the gradients of a batch are added up.
+    null: the whole batch.
+    """
     lr: Rate = 1e-4
     schedule: Literal["constant", "plateau", "cosine"] = "constant"
     plateau_epochs: Epochs = 10
-    """``plateau``: halve the rate after so many epochs without a better validation ELBO."""
+    """``plateau``: halve the rate after this many epochs without a better validation ELBO."""
     warmup_steps: Steps = 0
-    """Raise the rate from zero over so many steps."""
+    """Raise the rate from zero over this many steps."""
     stop_epochs: Epochs | None = None
-    """Stop after so many epochs without a better validation ELBO."""
+    """Stop after this many epochs without a better validation ELBO."""
     pixels: int | None = Field(None, ge=1, le=10**9)
-    """Number of pixels, drawn afresh each step, that estimate the reconstruction term without
-    bias; null takes every pixel."""
+    """Number of random pixels per step that estimate the reconstruction term without bias; null:
+    every pixel.
+    """
     decoded_images: Count | None = None
     """Number of images of a batch (or chunk) that estimate its reconstruction term without bias;
-    null takes every image. Where decoding takes longest, the encoder sees more for the time."""
+    null: every image.  If decoding is slow, the encoder sees more images in the same time.
+    """
     delay_z_steps: Steps = 0
-    """Hold content at zero for the first steps (at most a quarter of the run), so that pose is
-    learned first."""
+    """Hold content at zero for this many first steps (at most a quarter of the run), so that pose
+    is learned first.
+    """
     beta: Schedule = Schedule()
     """Weight of the content KL; ``end`` may be ``1/z_dim``, one over the dimensions of content
     (cryoDRGN)."""
     angle_prior: Schedule = Schedule()
-    """How many times a ``gaussian`` prior of the angle counts where the polar encoder searches for
-    it.  More at first, so that everything is drawn as the mean of the prior has it: once it is
-    drawn, no slope turns it."""
+    """Weight of a ``gaussian`` prior of the angle in the search of the polar encoder.  It is
+    larger at first, so that everything is drawn at the mean of the prior: later, training cannot
+    rotate it.
+    """
     gamma: Schedule = Schedule(end=0.0)
     """Weight of the affinity term, which needs an affinity matrix (--affinity)."""
     affinity: Literal["ordered-pairs", "pair-mean"] = "ordered-pairs"
-    """What the affinity term adds up.  ``ordered-pairs``: every pair of a batch, both ways, over
-    the number of images (Mirecka et al., equation 3).  ``pair-mean``: the mean over pairs, as the
-    reference program has it; about a batch size less.  With ``chunk`` the pairs are those of a
-    chunk."""
+    """Form of the affinity term.  ``ordered-pairs``: the sum over all ordered pairs of a batch,
+    divided by the number of images (Mirecka et al., equation 3).  ``pair-mean``: the mean over
+    pairs, as in the reference program; smaller by about the batch size.  With ``chunk`` the pairs
+    are those of a chunk.
+    """
     augment: AugmentConfig = AugmentConfig()
     contrast: ContrastConfig | None = None
-    """Also train content not to change with small deformations; null does not.  With ``chunk``
-    images are told from those of their chunk."""
+    """Also train content not to change with small deformations; null: no.  With ``chunk``, images
+    are compared only within their chunk.
+    """
     cells: CellsConfig = SoftCellsConfig()
-    """How encoders with many hypotheses of the pose are trained; validation draws hard cells."""
+    """Training of encoders with many hypotheses of the pose; validation draws hard cells."""
     restarts: int = Field(1, ge=1, le=1000)
-    """Short starts from different seeds; the one with the best validation ELBO goes on."""
+    """Number of short starts from different seeds; the one with the best validation ELBO
+    continues.
+    """
     restart_epochs: Epochs = 5
     max_grad_norm: Scale | None = None
     threads: int = Field(1, ge=1, le=1024)
-    """CPU threads of a fit: small networks on few pixels are slower with more than one; give more
-    where every pixel of large images is decoded."""
+    """CPU threads of a fit.  Small networks on few pixels are slower with more than one; use more
+    if every pixel of large images is decoded.
+    """
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def check(self, facts: Facts) -> None:
-        """Refuse an affinity that nothing weighs, and a weight without an affinity."""
+        """Refuse an affinity without a weight, and a weight without an affinity."""
         if facts.affinity and not self.gamma.used:
             expected = "a weight for the affinity that is given (--gamma)"
             raise facts.refusal("train.gamma.end", self.gamma.end, expected)

@@ -102,7 +102,7 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises
     ------
     InputError
-        Where the text is not YAML, or has what is not read here.
+        If the text is not YAML, or has what is not read here.
     """
     try:
         return yaml.load(text, _Loader)
