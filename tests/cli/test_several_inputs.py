@@ -76,3 +76,34 @@ def test_a_run_of_some_rows_needs_no_other_files(tmp_path: Path, index: str) -> 
     verb("select", run, "--where", "index >= 5", "-o", tmp_path / "x/kept.star")
     kept = starfile.read(tmp_path / "x/kept.star")["particles"]["rlnImageName"].tolist()
     assert kept == [f"{i}@a.mrcs" for i in range(6, 9)]
+
+
+def test_images_of_two_scales_are_fitted_after_the_command_that_is_named(tmp_path: Path) -> None:
+    for name, box, size in (("a", 16, 2.0), ("b", 32, 1.0)):
+        images = np.random.default_rng(0).normal(size=(6, box, box)).astype(np.float32)
+        write_mrcs(tmp_path / f"{name}.mrcs", images, size)
+        (tmp_path / f"{name}.txt").write_text(
+            "\n".join(str(i + 6 * "ab".index(name)) for i in range(6))
+        )
+    names = [f"{i + 1}@{name}.mrcs" for name in "ab" for i in range(6)]
+    table = pd.DataFrame({"rlnImageName": names, "rlnOpticsGroup": [1] * 6 + [2] * 6})
+    optics = pd.DataFrame({"rlnOpticsGroup": [1, 2], "rlnImagePixelSize": [2.0, 1.0]})
+    write_star(tmp_path / "p.star", table, optics)
+    done = CliRunner().invoke(
+        app, ["fit", str(tmp_path / "p.star"), "-o", str(tmp_path / "run"), *SMALL]
+    )
+    assert "--index ROWS --box 16, --crop 16 and 32" in str(done.exception)
+    assert not (tmp_path / "run").exists()
+    made = []
+    for name, crop in (("a", 16), ("b", 32)):
+        out = tmp_path / f"small_{name}"
+        index = ["--index", tmp_path / f"{name}.txt", "--box", 16, "--crop", crop]
+        verb("preprocess", tmp_path / "p.star", *index, "--resolution", 100, "-o", out)
+        made.append(out / "particles.star")
+    verb("fit", *made, "-o", tmp_path / "run", *SMALL)
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert (environment["n"], environment["shape"], environment["pixel_size"]) == (
+        12,
+        [16, 16],
+        2.0,
+    )

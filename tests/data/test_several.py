@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from modpose.config import DataConfig
 from modpose.data.cryosparc import write_cs_records
+from modpose.data.dataset import Dataset
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import open_source
 from modpose.data.star import write_star
@@ -206,3 +208,80 @@ def test_a_table_of_many_classes_is_read(tmp_path: Path) -> None:
         classes[f"alignments_class_{k}__alpha"] = np.ones(2, np.float32)
     source = open_source(cs(tmp_path / "wide.cs", [1, 2], **blobs(2), **classes))
     assert source.n == 2 and source.particles.has("alignments_class_149/alpha")
+
+
+# --- what does not go together --------------------------------------------------------------------
+
+
+def two_groups(folder: Path, boxes: tuple[int, int], sizes: tuple[float, float]) -> Path:
+    for name, box, size in zip("ab", boxes, sizes, strict=True):
+        images = np.random.default_rng(0).normal(size=(4, box, box)).astype(np.float32)
+        write_mrcs(folder / f"{name}.mrcs", images, size)
+    names = [f"{i + 1}@{name}.mrcs" for name in "ab" for i in range(4)]
+    table = pd.DataFrame({"rlnImageName": names, "rlnOpticsGroup": [1] * 4 + [2] * 4})
+    optics = pd.DataFrame({"rlnOpticsGroup": [1, 2], "rlnImagePixelSize": sizes})
+    write_star(folder / "p.star", table, optics)
+    return folder / "p.star"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "sizes", "says"),
+    [
+        ((32, 48), (2.0, 1.0), "--box 24, --crop 24 and 48"),
+        ((32, 64), (2.0, 1.0), "--box 32, --crop 32 and 64"),
+        ((32, 32), (2.0, 1.0), "--box 16, --crop 16 and 32"),
+        ((32, 40), (1.0, 1.0), "--box 32, --crop 32 and 32"),
+    ],
+)
+def test_images_of_two_scales_are_refused_with_the_command_that_helps(
+    tmp_path: Path, boxes: tuple[int, int], sizes: tuple[float, float], says: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        open_source(two_groups(tmp_path, boxes, sizes))
+    assert says in str(refused.value) and "modpose preprocess" in str(refused.value)
+    assert len(str(refused.value)) - len(str(tmp_path)) < 240
+
+
+def test_two_voltages_are_refused_where_a_ctf_is_wanted(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 4)
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{i + 1}@a.mrcs" for i in range(4)],
+            "rlnOpticsGroup": [1, 1, 2, 2],
+            "rlnDefocusU": 1e4,
+        }
+    )
+    optics = pd.DataFrame(
+        {
+            "rlnOpticsGroup": [1, 2],
+            "rlnImagePixelSize": 2.0,
+            "rlnVoltage": [300.0, 200.0],
+            "rlnSphericalAberration": 2.7,
+            "rlnAmplitudeContrast": 0.1,
+        }
+    )
+    write_star(tmp_path / "p.star", table, optics)
+    source = open_source(tmp_path / "p.star")
+    with pytest.raises(InputError, match="the voltage is 200 kV for some images and 300 kV for"):
+        Dataset(source, DataConfig(), seed=0, ctf=True)
+    assert Dataset(source, DataConfig(), seed=0).ctf is None
+    one = open_source(tmp_path / "p.star", index=np.array([0, 1]))
+    found = Dataset(one, DataConfig(), seed=0, ctf=True).ctf
+    assert found is not None and found[:, 4].tolist() == [300.0, 300.0]
+
+
+def test_a_pixel_size_that_the_images_deny_is_refused_unless_the_box_vouches(
+    tmp_path: Path,
+) -> None:
+    stack(tmp_path / "a.mrcs", 1)
+
+    def opened(name: str, size: float, **columns: Any) -> Any:
+        table = pd.DataFrame({"rlnImageName": ["1@a.mrcs"], "rlnOpticsGroup": 1})
+        optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": size, **columns})
+        write_star(tmp_path / name, table, optics)
+        return open_source(tmp_path / name)
+
+    with pytest.raises(InputError, match="4 A in the table and 2 A in the headers"):
+        opened("p.star", 4.0)
+    assert opened("q.star", 4.0, rlnImageSize=BOX).pixel_size == 4.0
+    assert opened("r.star", 2.1).pixel_size == 2.1

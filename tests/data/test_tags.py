@@ -109,8 +109,8 @@ def test_a_pixel_size_other_than_the_headers_is_named_once(caplog):
         check_agreement(particles, stack)
     assert not caplog.text
     for _ in range(2):
-        check_agreement(particles, images(size=2.0))
-    assert caplog.text.count("3 A in the table and 2 A in the headers") == 1
+        check_agreement(particles, images(size=2.8))
+    assert caplog.text.count("3 A in the table and 2.8 A in the headers") == 1
 
 
 def test_a_binning_that_contradicts_the_pixel_size_is_refused():

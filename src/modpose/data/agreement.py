@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modpose.data.particles import Particles
 from modpose.data.stack import Stack
 from modpose.errors import InputError
+from modpose.observe.ctf_columns import CtfColumn
 
 TOLERANCE = 0.01
 """Pixel sizes that differ by a smaller fraction are the same."""
+CALIBRATED = 0.1
+"""Calibration changes a pixel size by a smaller fraction; binning changes it by more."""
 BOXES = ("rlnImageSize", "blob/shape_0", "blob/shape_1")
 BINNED = ("rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning")
 
@@ -30,10 +34,24 @@ def check_agreement(particles: Particles, stack: Stack) -> None:
             _check_box(particles, name, stack, size)
     of_stack = stack.pixel_size
     if size is not None and of_stack is not None and abs(size - of_stack) > TOLERANCE * size:
-        particles.note(
-            f"the pixel size is {size:.4g} A in the table and {of_stack:.4g} A in the headers of "
-            "the images; that of the table is used"
-        )
+        both = f"{size:.4g} A in the table and {of_stack:.4g} A in the headers of the images"
+        vouched = of_stack == 1 or any(particles.has(name) for name in (*BOXES, *BINNED))
+        if not vouched and abs(size - of_stack) > CALIBRATED * size:
+            raise InputError(
+                f"{particles.name}: the pixel size is {both}, expected one; correct the table, or, "
+                f"if it is right, say in it which box it is of (rlnImageSize {stack.shape[-1]})"
+            )
+        particles.note(f"the pixel size is {both}; that of the table is used")
+
+
+def check_one_voltage(ctf: NDArray[np.float32] | None, name: str) -> None:
+    """Refuse CTF parameters (N, 9 or more) of several voltages: contrast depends on the voltage."""
+    if ctf is None or not len(ctf):
+        return
+    low, high = (float(f(ctf[:, CtfColumn.VOLTAGE])) for f in (np.min, np.max))
+    if high > (1 + TOLERANCE) * low:
+        found = f"{low:g} kV for some images and {high:g} kV for others"
+        raise InputError.of(name, "the voltage", found, "one; keep one kind with --index")
 
 
 def _check_box(particles: Particles, name: str, stack: Stack, size: float | None) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from modpose.config import Config, DataConfig
 from modpose.data import preprocess
+from modpose.data.agreement import check_one_voltage
 from modpose.data.batches import Batch
 from modpose.data.ranges import Range, check_range
 from modpose.data.restore import Restoration, refuse_aberrations
@@ -122,6 +123,7 @@ class Dataset:
         stored = source.pixel_size
         self.pixel_size = None if stored is None else stored * sizes.pixel_size_factor
         self.ctf = source.particles.ctf(source.stack.pixel_size) if ctf else None
+        check_one_voltage(self.ctf, source.particles.name)
         if self.ctf is not None:
             self.ctf[:, 0] *= sizes.pixel_size_factor
         self.rotation: NDArray[np.float32] | None = None

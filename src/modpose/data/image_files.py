@@ -13,6 +13,7 @@ from modpose.data.identity import IMAGE_COLUMNS, split_column
 from modpose.data.locate import find_files, not_found
 from modpose.data.mrc import SUFFIXES as MRC_SUFFIXES
 from modpose.data.mrc import is_mrc, open_mrc, read_header
+from modpose.data.one_scale import check_one_scale
 from modpose.data.particles import Particles
 from modpose.data.stack import Kind, RowsStack, Stack
 from modpose.data.tables import TABLES
@@ -93,6 +94,7 @@ def stack_of_table(particles: Particles, path: Path, datadir: Path | None) -> St
     part = np.array([number[name] for name in names], dtype=np.int64)
     whole = {names[i] for i in np.flatnonzero(rows < 0)}
     parts = [_open_part(found[name], name in whole, path) for name in files]
+    check_one_scale(particles, parts, part)
     return RowsStack(parts, part, np.maximum(rows, 0), name=particles.name)
 
 

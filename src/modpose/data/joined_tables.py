@@ -115,7 +115,10 @@ def _with_new_groups(
     renumbered = []
     for table, groups in zip(tables, optics, strict=True):
         new: dict[object, int] = {}
+        used = set(table[key].tolist()) if key in table else set(groups.get(key, []))
         for _, group in groups.iterrows():
+            if used and group.get(key) not in used:
+                continue
             said = tuple(sorted((str(n), v) for n, v in group.items() if n != key))
             if said not in numbers:
                 numbers[said] = len(numbers) + 1
