@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import typer
 
 from modpose.cli import (
+    abinitio,
     affinity,
     averaging,
     experiment,
@@ -29,6 +30,7 @@ from modpose.cli.signals import Interrupted, exit_code, signals_interrupt
 from modpose.errors import InputError, TrainingError
 
 __all__ = [
+    "abinitio",
     "affinity",
     "app",
     "averaging",

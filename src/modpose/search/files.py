@@ -124,7 +124,7 @@ def pose_table(
     if particles.format == "star":
         table = particles.table.copy()
     else:
-        table = pd.DataFrame({"rlnImageName": _names(source, folder)})
+        table = pd.DataFrame({"rlnImageName": image_names(source, folder)})
     angles = relion_of_rotation(here.rotation.double()).numpy()
     for name, column in zip(("Rot", "Tilt", "Psi"), angles.T, strict=True):
         table[f"rlnAngle{name}"] = _rounded(column)
@@ -152,7 +152,7 @@ def pose_table(
     return table
 
 
-def _names(source: Source, folder: Path) -> list[str]:
+def image_names(source: Source, folder: Path) -> list[str]:
     """Name volumes that came without a STAR file, relative to the folder."""
     if source.path is None:
         return [f"{row + 1:06d}@volumes.mrcs" for row in range(source.n)]

@@ -1,0 +1,180 @@
+"""How well and how fast maps and poses are found without poses, against truth and bound.
+
+    python -m benchmarks.abinitio --images 5000 --snr 0.1 --seed 0
+    python -m benchmarks.abinitio --states 3 --images 6000 --snr 0.1
+    python -m benchmarks.abinitio 1igt.pdb 4v4r_30S.pdb.gz --images 6000
+
+Runs what ``modpose abinitio`` runs, on simulated projections (64 pixels a side, CTF, shifts of 1.75
+pixels).  Errors are after one global rotation, of the hand that fits better; a pose more than 20
+degrees off is lost.  The bound is that of Cramer and Rao at the true map and pose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import machine
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
+from modpose.data.source import open_source
+from modpose.evaluate.metrics import hungarian_accuracy
+from modpose.evaluate.pose_bound import MEDIAN_OF_RMS
+from modpose.fourier.reference import make_references
+from modpose.search.abinitio.images import read_images
+from modpose.search.abinitio.run import find_maps
+from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.so3_climb import climb
+from modpose.simulate.conformations import Conformer, built_in_conformers, conformers_of_files
+from modpose.simulate.projection_files import write_projections
+from modpose.simulate.projections import Projections, simulate_projections
+from modpose.simulate.settings import ProjectionSettings
+
+MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+LOST_DEG = 20.0
+LIMIT = 26.0
+"""Cycles a box that enter the bound."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What came out for one molecule."""
+
+    name: str
+    images: int
+    median_deg: float
+    bound_deg: float
+    lost: float
+
+    def line(self) -> str:
+        """Say it in words."""
+        return (
+            f"{self.name}: {self.images} images, rotation {self.median_deg:.2f}° median "
+            f"({self.median_deg / self.bound_deg:.2f} × the bound), {100 * self.lost:.1f} % lost"
+        )
+
+
+def errors_deg(found: Tensor, truth: Tensor) -> Tensor:
+    """Angles (N,) between poses after one global rotation, of the hand with fewer lost poses."""
+    both = [_errors(found, truth), _errors(found, MIRROR @ truth @ MIRROR)]
+    return min(both, key=lambda angle: float((angle > LOST_DEG).float().mean()))
+
+
+def _errors(found: Tensor, truth: Tensor) -> Tensor:
+    change = truth.transpose(1, 2) @ found
+    near = 1 + 2 * math.cos(math.radians(LOST_DEG))
+    some = change[:300]
+    mean = some[(torch.einsum("nij,mij->nm", some, change[:1500]) > near).sum(1).argmax()]
+    for _ in range(10):
+        inside = torch.einsum("ij,mij->m", mean, change) > near
+        u, _, v = torch.linalg.svd(change[inside].mean(0))
+        mean = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ v))])) @ v
+    trace = torch.einsum("ij,mij->m", mean, change)
+    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def bound_deg(made: Projections, number: int, folder: Path, rows: np.ndarray) -> float:
+    """Median error of rotation at the bound, degrees, of some images of one molecule."""
+    source = open_source(folder / "particles.star").subset(rows[:400])
+    images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), LIMIT, True)
+    images = images.with_noise(torch.ones_like(images.noise))  # as simulated
+    data = images.coefficients(slice(None), LIMIT, images.side)
+    volume = torch.from_numpy(made.volume(number)).float()[None] * math.sqrt(images.side)
+    references = make_references(volume, float(data.radius[-1]), slopes=True)
+    rotation, shift = _truth(made)
+    own = torch.from_numpy(rows[:400])
+    flat = torch.cat([shift[own], torch.zeros(len(own), 1)], 1)
+    zero = torch.zeros(len(own), dtype=torch.int64)
+    order = torch.arange(len(own))
+    at = climb(data, references, order, zero, rotation[own], flat, steps=0, normalised=False)
+    covariance = torch.linalg.inv(at.information[:, :5, :5].double())
+    variance = covariance.diagonal(dim1=1, dim2=2)[:, :3].sum(1)
+    return float(torch.rad2deg(variance.sqrt()).median()) * MEDIAN_OF_RMS
+
+
+def _truth(made: Projections) -> tuple[Tensor, Tensor]:
+    names = [f"r{i}{j}" for i in range(3) for j in range(3)]
+    rotation = torch.tensor(made.truth[names].to_numpy().reshape(-1, 3, 3)).float()
+    return rotation, torch.tensor(made.truth[["shift_x", "shift_y"]].to_numpy()).float()
+
+
+def molecules(files: Sequence[Path], states: int) -> list[Conformer]:
+    """Return rigid molecules: those of files, or built-in states."""
+    made = conformers_of_files(files, 12.0) if files else built_in_conformers(states)
+    return [Conformer(one.name, one.molecule, None) for one in made]
+
+
+def measure(
+    kinds: list[Conformer], images: int, snr: float, seed: int, pixel_size: float, starts: int
+) -> list[str]:
+    """Simulate, find, compare; return lines of text."""
+    settings = ProjectionSettings(
+        n=images,
+        box=64,
+        pixel_size=pixel_size,
+        snr=snr,
+        hinge_range_deg=None,
+        ctf=True,
+        shift_std_px=1.75,
+        seed=seed,
+    )
+    made = simulate_projections(settings, kinds)
+    classes = made.truth["class"].to_numpy() if "class" in made.truth else np.zeros(images, int)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_projections(made, folder)
+        asked = AbInitioSettings(classes=len(kinds), seed=seed, starts=starts)
+        begun, used = time.perf_counter(), time.process_time()
+        found = find_maps(open_source(folder / "particles.star"), folder / "maps", asked)
+        took, used = time.perf_counter() - begun, time.process_time() - used
+        lines = [*found.lines(), f"{used:.0f} processor seconds, {took:.0f} seconds"]
+        index = found.refined.class_index.numpy()
+        accuracy, matched = hungarian_accuracy(classes, index)
+        if len(kinds) > 1:
+            lines.append(f"{100 * accuracy:.1f} % in the right class")
+        rotation, _ = _truth(made)
+        for cluster, true in sorted(matched.items()):
+            own = np.flatnonzero((classes == true) & (index == cluster))
+            every = np.flatnonzero(classes == true)
+            angle = errors_deg(found.refined.rotation[own], rotation[own])
+            figures = Figures(
+                kinds[int(true)].name,
+                len(own),
+                float(angle.median()),
+                bound_deg(made, int(true), folder, every),
+                float((angle > LOST_DEG).float().mean()),
+            )
+            lines.append(figures.line())
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("molecules", nargs="*", type=Path, metavar="PDB")
+    parser.add_argument("--states", type=int, default=1, help="built-in states instead of files")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--snr", type=float, default=0.1)
+    parser.add_argument("--pixel-size", type=float, default=2.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--starts", type=int, default=AbInitioSettings.starts)
+    asked = parser.parse_args(arguments)
+    print(machine.sentence())
+    kinds = molecules(asked.molecules, asked.states)
+    for line in measure(kinds, asked.images, asked.snr, asked.seed, asked.pixel_size, asked.starts):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

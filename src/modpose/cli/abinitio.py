@@ -1,0 +1,80 @@
+"""Maps from particles without poses: abinitio."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
+from modpose.cli.lazily import lazily
+from modpose.search.abinitio.settings import AbInitioSettings
+
+with lazily():
+    from modpose.data import source as sources
+    from modpose.search.abinitio import run as maps
+
+
+@app.command()
+def abinitio(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Particle images: particles.star, .cs, .mrcs.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    classes: Annotated[int, typer.Option(help="How many structures.")] = AbInitioSettings.classes,
+    symmetry: Annotated[
+        str, typer.Option(help="Point group that is imposed: C1, C4, D7, T, O, I.")
+    ] = AbInitioSettings.symmetry,
+    start_map: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="MRC", help="Start from this map, low-passed to 40 Å."),
+    ] = None,
+    starts: Annotated[
+        int, typer.Option(help="Random starts; the best is kept.")
+    ] = AbInitioSettings.starts,
+    box: Annotated[
+        int, typer.Option(help="Side of the refined maps, pixels.")
+    ] = AbInitioSettings.box,
+    max_shift: Annotated[
+        float, typer.Option(help="Largest shift, as a fraction of the box.")
+    ] = AbInitioSettings.max_shift,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Make dark particles bright first.")
+    ] = False,
+    ctf: CtfFile = None,
+    datadir: DataDir = None,
+    index: Index = None,
+    partial: Partial = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of everything random.")
+    ] = AbInitioSettings.seed,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find maps and poses of particles whose poses are not known.
+
+    Random starts, of which the best is kept, then refinement in two halves.  Poses in the input
+    are ignored; its half sets (rlnRandomSubset) are kept.  Writes class001.mrc ... with half maps
+    and masks, fsc.csv, and particles.star (or .cs) with poses, classes and half sets.
+
+    \b
+    modpose abinitio particles.star -o maps
+    modpose abinitio particles.star -o maps --classes 3
+    modpose abinitio particles.star -o maps --symmetry D7 --map start.mrc
+    """
+    settings = AbInitioSettings(
+        classes=classes,
+        starts=starts,
+        symmetry=symmetry,
+        max_shift=max_shift,
+        box=box,
+        seed=seed,
+    )
+    opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
+    found = maps.find_maps(
+        opened, out, settings, start_map=start_map, invert=invert, overwrite=overwrite
+    )
+    for line in found.lines():
+        typer.echo(line)
+    typer.echo(f"wrote {out / 'class001.mrc'}")

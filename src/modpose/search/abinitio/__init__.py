@@ -1,0 +1,1 @@
+"""Maps from projections without poses: random starts, then refinement in two halves."""

@@ -1,0 +1,270 @@
+"""Refinement of maps in two halves that never see each other's images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import phases, smallest_box
+from modpose.fourier.fsc import resolution_shell, ssnr_of
+from modpose.fourier.insertion import FourierSums, averages, half_averages, insert_slices
+from modpose.fourier.reference import make_references, sample, turned
+from modpose.geometry.grids import soft_sphere
+from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import haar_rotations
+from modpose.progress import Progress
+from modpose.search.abinitio.images import SearchImages, disc, residual_noise
+from modpose.search.abinitio.scores import best_poses
+from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
+from modpose.search.abinitio.start import FINENESS, symmetrised
+from modpose.search.so3_climb import climb
+
+MARGIN = 1.5
+"""Cycles that a box must hold beyond the highest frequency of its maps."""
+JUDGED = 2000
+"""Images from whose residuals the noise is measured."""
+
+
+@dataclass
+class Refined:
+    """Poses and half maps.
+
+    Attributes
+    ----------
+    rotation, shift
+        (N, 3, 3), and (N, 2) pixels of the images.
+    class_index
+        (N,) int64.
+    score
+        (N,) log-likelihood of each image at its pose with the best amplitude, nats.
+    halves
+        (2, C, D, D, D) half maps without a prior.
+    maps
+        (C, D, D, D) of both halves, each frequency weighted by what it is worth.
+    fsc
+        (C, shells) of the half maps.
+    start_radius
+        Cycles a box up to which both halves began alike.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    class_index: Tensor
+    score: Tensor
+    halves: Tensor
+    maps: Tensor
+    fsc: Tensor
+    start_radius: float
+
+
+def refine(
+    images: SearchImages,
+    maps: Tensor,
+    half: Tensor,
+    settings: AbInitioSettings,
+    group: Tensor,
+    plan: RefinePlan,
+    quiet: bool = False,
+) -> Refined:
+    """Refine maps and poses.
+
+    Parameters
+    ----------
+    images
+        N images.
+    maps
+        (C, D, D, D) to start from; both halves begin with these.
+    half
+        (N,) int64 0 or 1.
+    settings
+        What is asked for.
+    group
+        (G, 3, 3) rotations of the symmetry.
+    plan
+        Rounds.
+    quiet
+        No progress bar.
+    """
+    generator = torch.Generator().manual_seed(7919 + settings.seed)
+    radii = [min(high, images.side / 2 - 1) for _, high in plan.radii]
+    box = min(settings.box, smallest_box(max(radii), images.side))
+    work = _Work(images, half, settings, group, plan, box, generator)
+    start_radius = min(plan.radii[0][0], maps.shape[-1] / 2 - MARGIN)
+    state = [maps, maps]  # by half
+    radius, found = start_radius, None
+    with Progress("refine in halves", len(plan.radii) * len(images), quiet=quiet) as progress:
+        for number, (search_radius, _) in enumerate(plan.radii):
+            search = number in plan.searches
+            found = work.round(state, found, min(search_radius, radius), radius, search, progress)
+            limit = min(radii[number], box / 2 - MARGIN)
+            halves, both, fsc, state = work.maps(found, limit)
+            agreed = float(resolution_shell(fsc).float().amax())
+            after = radii[min(number + 1, len(radii) - 1)]
+            radius = min(max(agreed + 1, start_radius), after, box / 2 - MARGIN)
+            images = work.measure_noise(found, state, radius)
+    assert found is not None
+    return Refined(
+        found.rotation,
+        found.shift,
+        found.class_index,
+        found.score,
+        halves,
+        both,
+        fsc,
+        start_radius,
+    )
+
+
+@dataclass
+class _Found:
+    rotation: Tensor
+    shift: Tensor
+    class_index: Tensor
+    score: Tensor
+
+
+class _Work:
+    """One refinement: what does not change between its rounds."""
+
+    def __init__(
+        self,
+        images: SearchImages,
+        half: Tensor,
+        settings: AbInitioSettings,
+        group: Tensor,
+        plan: RefinePlan,
+        box: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.images, self.half, self.settings, self.group = images, half, settings, group
+        self.plan, self.box, self.generator = plan, box, generator
+        self.mask = soft_sphere(box, settings.diameter * box)
+
+    def round(
+        self,
+        state: list[Tensor],
+        before: _Found | None,
+        search_radius: float,
+        climb_radius: float,
+        search: bool,
+        progress: Progress,
+    ) -> _Found:
+        """Find poses anew where asked, and climb from them and from those before."""
+        count = len(self.images)
+        made = _Found(
+            torch.empty(count, 3, 3),
+            torch.empty(count, 2),
+            torch.empty(count, dtype=torch.int64),
+            torch.empty(count),
+        )
+        for number, maps in enumerate(state):
+            own = (self.half == number).nonzero().squeeze(1)
+            for rows in torch.split(own, 2000):
+                starts: list[tuple[Tensor, Tensor, Tensor]] = []
+                if search or before is None:
+                    starts.append(self._searched(maps, rows, search_radius))
+                if before is not None:
+                    pose = before.rotation[rows], before.shift[rows], before.class_index[rows]
+                    starts.append((pose[0][:, None], pose[1][:, None], pose[2][:, None]))
+                joined = [torch.cat(parts, 1) for parts in zip(*starts, strict=True)]
+                self._climbed(made, maps, rows, joined, climb_radius)
+                progress.advance(len(rows), 0.0)
+        return made
+
+    def _searched(self, maps: Tensor, rows: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Search all rotations; (B, M) poses far from each other."""
+        box, side = maps.shape[-1], self.images.side
+        data = self.images.coefficients(rows, radius, box)
+        grid = so3_grid(self.plan.rotations // 2).float()
+        grid = haar_rotations(1, self.generator) @ grid
+        reach = self.settings.max_shift * side * 1.2
+        shifts = disc(reach, FINENESS * side / radius) * (box / side)
+        plan = self.plan
+        found = best_poses(data, maps, grid, shifts, plan.hypotheses, plan.apart_deg)
+        return found.rotation, found.shift * (side / box), found.class_index
+
+    def _climbed(
+        self, made: _Found, maps: Tensor, rows: Tensor, starts: list[Tensor], radius: float
+    ) -> None:
+        """Climb from all starts of some images, and keep the best of each."""
+        rotation, shift, which = starts
+        box, side = maps.shape[-1], self.images.side
+        radius = min(radius, box / 2 - MARGIN)
+        data = self.images.coefficients(rows, radius, box)
+        references = make_references(maps, float(data.radius[-1]), slopes=True)
+        tried = rotation.shape[1]
+        owner = torch.arange(len(rows)).repeat_interleave(tried)
+        flat = torch.cat([shift.flatten(0, 1) * (box / side), torch.zeros(len(owner), 1)], 1)
+        top = climb(
+            data,
+            references,
+            owner,
+            which.flatten(),
+            rotation.flatten(0, 1),
+            flat,
+            steps=self.plan.steps,
+        )
+        best = top.score.view(-1, tried).argmax(1) + torch.arange(len(rows)) * tried
+        made.rotation[rows] = top.rotation[best]
+        made.shift[rows] = top.shift[best][:, :2] * (side / box)
+        made.class_index[rows] = which.flatten()[best]
+        made.score[rows] = top.score[best]
+
+    def maps(self, found: _Found, radius: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Average each half.
+
+        Returns
+        -------
+        halves, both, fsc, state
+            (2, C, D, D, D) without a prior; (C, D, D, D) of both; (C, shells); and for each half
+            the maps, with a prior from how far both agree, that its images are compared with.
+        """
+        count, box = self.settings.classes, self.box
+        slot = found.class_index + count * self.half
+        sums: FourierSums | None = None
+        for rows in torch.split(torch.arange(len(self.images)), 5000):
+            data = self.images.coefficients(rows, radius, box)
+            shift = found.shift[rows] * (box / self.images.side)
+            flat = torch.cat([shift, torch.zeros(len(rows), 1)], 1)
+            part = insert_slices(data, slot[rows], 2 * count, found.rotation[rows], flat)
+            sums = part if sums is None else sums + part
+        assert sums is not None
+        first, second = sums.slots(torch.arange(count)), sums.slots(torch.arange(count, 2 * count))
+        both, fsc = half_averages(first, second, box, self.mask)
+        plain = torch.stack([averages(part, box, self.mask) for part in (first, second)])
+        ratio = ssnr_of(fsc, halved=False)
+        state = [
+            symmetrised(averages(part, box, self.mask, ratio), self.group)
+            for part in (first, second)
+        ]
+        if len(self.group) > 1:
+            plain = torch.stack([symmetrised(part, self.group) for part in plain])
+            both = symmetrised(both, self.group)
+        return plain, both, fsc, state
+
+    def measure_noise(self, found: _Found, state: list[Tensor], radius: float) -> SearchImages:
+        """Measure the noise by shell again, from what the maps leave of some images."""
+        images, box = self.images, self.box
+        rows = torch.randperm(len(images), generator=self.generator)[:JUDGED]
+        radius = min(radius, box / 2 - MARGIN)
+        residuals = []
+        for number, maps in enumerate(state):
+            own = rows[self.half[rows] == number]
+            if not len(own):
+                continue
+            data = images.coefficients(own, radius, box)
+            references = make_references(maps, float(data.radius[-1]))
+            frequency = turned(data.frequency, found.rotation[own])
+            shift = found.shift[own] * (box / images.side)
+            flat = torch.cat([shift, torch.zeros(len(own), 1)], 1)
+            model = sample(references, found.class_index[own], frequency)
+            model = model * data.transfer * phases(data.frequency, flat)
+            inner = (model.conj() * data.value).real.sum(1)
+            amplitude = inner.clamp(min=0) / model.abs().square().sum(1).clamp(min=1e-12)
+            residuals.append(data.value - amplitude[:, None] * model)
+        count = residuals[0].shape[1]
+        noise = residual_noise(images, torch.cat(residuals), images.radius[:count], images.noise)
+        self.images = images.with_noise(noise)
+        return self.images

@@ -1,0 +1,181 @@
+"""A map from nothing: averages at random poses, then rounds of drawn poses and short memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import Coefficients
+from modpose.fourier.insertion import FourierSums, half_averages, insert_slices
+from modpose.geometry.grids import centre_of_mass, soft_sphere
+from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import haar_rotations
+from modpose.progress import Progress
+from modpose.search.abinitio.images import SearchImages, disc
+from modpose.search.abinitio.scores import Poses, best_poses, draw_poses
+from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
+
+FINENESS = 0.33
+"""Step of the shifts over the resolution of a round."""
+JUDGED = 1000
+"""Images that a start is judged by."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Maps found from a random start.
+
+    Attributes
+    ----------
+    maps
+        (C, D, D, D).
+    score
+        Mean over some images of the log-likelihood at their best pose, nats.
+    share
+        (C,) fraction of these images that each map takes.
+    """
+
+    maps: Tensor
+    score: float
+    share: Tensor
+
+
+def best_start(
+    images: SearchImages, settings: AbInitioSettings, group: Tensor, plan: StartPlan, quiet: bool
+) -> tuple[Start, list[float]]:
+    """Try random starts; keep the one with the highest likelihood.
+
+    Returns
+    -------
+    start, scores
+        The best, and the score of each.
+    """
+    found: list[Start] = []
+    total = settings.starts * plan.rounds
+    with Progress("random starts", total, quiet=quiet, unit="round") as progress:
+        for number in range(settings.starts):
+            generator = torch.Generator().manual_seed(1000 * settings.seed + number)
+            found.append(_start(images, settings, group, plan, generator, progress))
+    scores = [start.score for start in found]
+    return found[max(range(len(found)), key=scores.__getitem__)], scores
+
+
+def _start(
+    images: SearchImages,
+    settings: AbInitioSettings,
+    group: Tensor,
+    plan: StartPlan,
+    generator: torch.Generator,
+    progress: Progress,
+) -> Start:
+    box, count = plan.box, settings.classes
+    mask = soft_sphere(box, settings.diameter * box)
+    reach = settings.max_shift * images.side
+    first = _batch(images, plan, generator)
+    data = images.coefficients(first, plan.radii[0], box)
+    slot = torch.randint(0, 2 * count, (len(first),), generator=generator)
+    turns = haar_rotations(len(first), generator)
+    sums = insert_slices(data, slot, 2 * count, turns, torch.zeros(len(first), 3))
+    maps = _maps(sums, box, mask, group)
+    for number in range(plan.rounds):
+        part = number / max(1, plan.rounds - 1)
+        radius = plan.radii[0] + (plan.radii[1] - plan.radii[0]) * part
+        rotations = plan.rotations[0] + (plan.rotations[1] - plan.rotations[0]) * part
+        rows = _batch(images, plan, generator)
+        data = images.coefficients(rows, radius, box)
+        grid = haar_rotations(1, generator) @ so3_grid(int(rotations) // 2).float()
+        step = FINENESS * images.side / radius
+        moved = (torch.rand(2, generator=generator) - 0.5) * step
+        shifts = (disc(reach, step) + moved) * (box / images.side)
+        drawn = draw_poses(data, maps, grid, shifts, plan.draws, generator)
+        new = _inserted(data, rows, drawn, count)
+        sums = _with_memory(sums, new, plan.memory)
+        maps = _maps(sums, box, mask, group)
+        if len(group) == 1:
+            sums, maps = _centred(sums, maps, box, mask)
+        progress.advance(1, 0.0)
+    return _judged(images, maps, plan, reach, generator)
+
+
+def _batch(images: SearchImages, plan: StartPlan, generator: torch.Generator) -> Tensor:
+    return torch.randperm(len(images), generator=generator)[: plan.images]
+
+
+def _inserted(data: Coefficients, rows: Tensor, drawn: Poses, count: int) -> FourierSums:
+    """Insert each image at the poses drawn for it, with equal shares; even and odd ones apart."""
+    rotation, shift, class_index, _ = drawn
+    draws = rotation.shape[1]
+    owner = torch.arange(len(data)).repeat_interleave(draws)
+    slot = 2 * class_index.flatten() + (rows % 2)[owner]
+    flat = torch.cat([shift.flatten(0, 1), torch.zeros(len(owner), 1)], 1)
+    weight = torch.full((len(owner),), 1 / draws)
+    return insert_slices(
+        data.rows(owner), slot, 2 * count, rotation.flatten(0, 1), flat, weight=weight
+    )
+
+
+def _with_memory(before: FourierSums, new: FourierSums, memory: float) -> FourierSums:
+    """Add new sums to a part of those before, whose lattice may be smaller."""
+    margin = (new.value.shape[-1] - before.value.shape[-1]) // 2
+    value, weight = torch.view_as_real(before.value), before.weight
+    if margin > 0:
+        wider = (margin,) * 6
+        value = torch.nn.functional.pad(value, (0, 0, *wider))
+        weight = torch.nn.functional.pad(weight, wider)
+    whole = torch.view_as_complex(value.contiguous())
+    return FourierSums(memory * whole + new.value, memory * weight + new.weight, new.padded)
+
+
+def _maps(sums: FourierSums, box: int, mask: Tensor, group: Tensor) -> Tensor:
+    even = torch.arange(0, len(sums.value), 2)
+    found = half_averages(sums.slots(even), sums.slots(even + 1), box, mask)[0]
+    return symmetrised(found, group)
+
+
+def _centred(sums: FourierSums, maps: Tensor, box: int, mask: Tensor) -> tuple[FourierSums, Tensor]:
+    """Move maps whose centre of mass has wandered off back to the middle."""
+    centre = centre_of_mass(maps, 0.2 * maps.flatten(1).amax(1))
+    if float(centre.norm(dim=1).amax()) < 0.4:
+        return sums, maps
+    side = sums.value.shape[-1]
+    axis = (torch.arange(side) - side // 2).float() / sums.padded
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    angle = 2 * torch.pi * torch.einsum("zyxc,nc->nzyx", torch.stack([x, y, z], -1), centre)
+    phase = torch.polar(torch.ones_like(angle), angle).repeat_interleave(2, 0)
+    moved = FourierSums(sums.value * phase, sums.weight, sums.padded)
+    return moved, _maps(moved, box, mask, torch.eye(3)[None])
+
+
+def _judged(
+    images: SearchImages,
+    maps: Tensor,
+    plan: StartPlan,
+    reach: float,
+    generator: torch.Generator,
+) -> Start:
+    """Score a start by images that all starts share."""
+    radius = plan.radii[1] - 1.0
+    data = images.coefficients(slice(0, JUDGED), radius, plan.box)
+    grid = haar_rotations(1, generator) @ so3_grid(plan.rotations[1] // 2).float()
+    shifts = disc(reach, FINENESS * images.side / radius) * (plan.box / images.side)
+    found = best_poses(data, maps, grid, shifts, 1)
+    taken = torch.bincount(found.class_index[:, 0], minlength=len(maps)) / len(data)
+    return Start(maps, float(found.score.mean()), taken)
+
+
+def symmetrised(maps: Tensor, group: Tensor) -> Tensor:
+    """Average maps (C, D, D, D) over the rotations of a group (G, 3, 3) about the centre n // 2."""
+    if len(group) == 1:
+        return maps
+    box = maps.shape[-1]
+    axis = torch.arange(box) - box // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    place = torch.stack([x, y, z], -1).float().reshape(-1, 3)
+    total = torch.zeros_like(maps)
+    for turn in group.float():
+        where = (place @ turn.T + box // 2) / (box - 1) * 2 - 1
+        grid = where.reshape(1, box, box, box, 3).expand(len(maps), -1, -1, -1, -1)
+        total += torch.nn.functional.grid_sample(maps[:, None], grid, align_corners=True)[:, 0]
+    return total / len(group)

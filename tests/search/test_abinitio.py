@@ -1,0 +1,265 @@
+"""Maps and poses of projections without poses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+import torch
+from typer.testing import CliRunner
+
+from modpose.cli import app
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
+from modpose.data.mrc import open_mrc
+from modpose.data.source import Source, open_source
+from modpose.errors import InputError
+from modpose.fourier.coefficients import phases
+from modpose.fourier.reference import make_references, sample, turned
+from modpose.geometry.groups import so3_grid, symmetry_group
+from modpose.geometry.rotations import haar_rotations
+from modpose.search.abinitio.images import SearchImages, disc, read_images
+from modpose.search.abinitio.refine import refine
+from modpose.search.abinitio.run import covered_directions, find_maps
+from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
+from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
+from modpose.search.abinitio.start import best_start, symmetrised
+from modpose.simulate.conformations import Conformer, built_in_conformers
+from modpose.simulate.projection_files import write_projections
+from modpose.simulate.projections import simulate_projections
+from modpose.simulate.settings import ProjectionSettings
+
+MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with 500 projections of one rigid molecule."""
+    made = simulate_projections(
+        ProjectionSettings(
+            n=500,
+            box=32,
+            pixel_size=5.0,
+            snr=1.0,
+            hinge_range_deg=None,
+            ctf=True,
+            shift_std_px=0.7,
+            seed=1,
+        ),
+        [Conformer("rigid", built_in_conformers(1)[0].molecule, None)],
+    )
+    out = tmp_path_factory.mktemp("projections")
+    write_projections(made, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def source(folder: Path) -> Source:
+    return open_source(folder / "particles.star")
+
+
+@pytest.fixture(scope="module")
+def images(source: Source) -> SearchImages:
+    dataset = Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True)
+    return read_images(dataset, 14.0, quiet=True)
+
+
+def true_rotation(source: Source) -> torch.Tensor:
+    truth = source.particles.truth()
+    names = [f"r{i}{j}" for i in range(3) for j in range(3)]
+    return torch.tensor(truth[names].to_numpy().reshape(-1, 3, 3)).float()
+
+
+def angles_to_truth(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Errors (degrees) after one global rotation, of the hand that fits better."""
+
+    def of(true: torch.Tensor) -> torch.Tensor:
+        change = true.transpose(1, 2) @ found
+        some = change[:100]
+        trace = torch.einsum("nij,mij->nm", some, change)
+        near = (trace > 1 + 2 * np.cos(np.deg2rad(25))).sum(1)
+        mean = some[near.argmax()]
+        for _ in range(5):
+            trace = torch.einsum("ij,mij->m", mean, change)
+            u, _, v = torch.linalg.svd(change[trace > 1 + 2 * np.cos(np.deg2rad(25))].mean(0))
+            mean = u @ torch.diag(torch.tensor([1, 1, float(torch.det(u @ v))])) @ v
+        trace = torch.einsum("ij,mij->m", mean, change)
+        return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+    both = [of(truth), of(MIRROR @ truth @ MIRROR)]
+    return min(both, key=lambda angle: float((angle > 20).float().mean()))
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def test_noise_is_measured_in_the_corners(images):
+    # the noise of the simulation has unit variance; 500 images, some 20 numbers a shell
+    assert images.noise[4:14].numpy() == pytest.approx(1.0, abs=0.1)
+
+
+def test_scores_of_half_a_grid_are_those_of_all_poses(images):
+    generator = torch.Generator().manual_seed(0)
+    box = 16
+    maps = torch.randn(2, box, box, box, generator=generator)
+    data = images.coefficients(torch.arange(5), 6.0, box)
+    grid, shifts = so3_grid(24).float()[:20], disc(2.0, 1.0)
+    found = best_poses(data, maps, grid, shifts, 1)
+    turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
+    rotations = torch.cat([grid, turn @ grid])
+    references = make_references(maps, float(data.radius[-1]))
+    flat = torch.cat([shifts, torch.zeros(len(shifts), 1)], 1)
+    best = torch.full((5,), -1.0)
+    for which in range(2):
+        rows = torch.full((len(rotations),), which)
+        slices = sample(references, rows, turned(data.frequency, rotations))
+        for i in range(5):
+            model = slices[:, None] * data.transfer[i] * phases(data.frequency, flat)
+            inner = 2 * (model.conj() * data.value[i]).real.sum(-1)
+            norm = 2 * model.abs().square().sum(-1)
+            score = (inner.clamp(min=0).square() / (2 * norm)).max()
+            best[i] = max(best[i], score)
+    torch.testing.assert_close(found.score[:, 0], best, rtol=1e-4, atol=1e-4)
+
+
+def test_poses_are_drawn_as_often_as_they_are_probable(images):
+    generator = torch.Generator().manual_seed(0)
+    box = 16
+    maps = 0.02 * torch.randn(1, box, box, box, generator=generator)
+    data = images.coefficients(torch.arange(1), 6.0, box)
+    grid = so3_grid(24).float()[:6]
+    still = torch.zeros(1, 2)
+    drawn = draw_poses(data, maps, grid, still, 20_000, generator)
+    scores, counts = np.unique(drawn.score.numpy().round(4), return_counts=True)
+    expected = np.exp(scores - scores.max())
+    share = counts / counts.sum()
+    # a binomial share of 20,000 has a standard deviation of at most 0.0035
+    np.testing.assert_allclose(share, expected / expected.sum(), atol=0.02)
+
+
+def test_poses_that_are_kept_are_apart():
+    generator = torch.Generator().manual_seed(0)
+    rotation = haar_rotations(300, generator).reshape(3, 100, 3, 3)
+    score = torch.rand(3, 100, generator=generator)
+    many = Poses(rotation, torch.zeros(3, 100, 2), torch.zeros(3, 100, dtype=torch.int64), score)
+    kept = _apart(many, 4, 30.0)
+    trace = torch.einsum("bmij,bnij->bmn", kept.rotation, kept.rotation)
+    angle = torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+    assert (angle + 1000 * torch.eye(4) > 30.0).all()
+    assert torch.equal(kept.score[:, 0], score.amax(1))
+
+
+@pytest.mark.parametrize("name", ["C4", "D3", "O"])
+def test_symmetrised_maps_do_not_change_under_the_group(name):
+    generator = torch.Generator().manual_seed(0)
+    box, group = 24, symmetry_group(name).float()
+    coarse = torch.randn(1, 1, 6, 6, 6, generator=generator)
+    maps = torch.nn.functional.interpolate(coarse, (box,) * 3, mode="trilinear")[0]
+    axis = (torch.arange(box) - box // 2).float()
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    maps = maps * torch.exp(-((radius / 6) ** 2))
+    once = symmetrised(maps, group)
+    for turn in group[1:4]:
+        again = symmetrised(once, torch.stack([torch.eye(3), turn]))
+        # trilinear interpolation of a map of this smoothness
+        assert float((again - once).norm() / once.norm()) < 0.06
+
+
+def test_views_of_one_direction_cover_little():
+    angle = torch.linspace(0, 6, 200)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(200)
+    one = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1], 1).view(-1, 3, 3)
+    assert covered_directions(one) < 0.05
+    assert covered_directions(haar_rotations(5000)) > 0.95
+
+
+# --- recovery ---------------------------------------------------------------------------------
+
+
+def test_maps_and_poses_are_found_from_nothing(images, source):
+    settings = AbInitioSettings(starts=2, box=28, max_shift=0.08)
+    group = torch.eye(3)[None]
+    start = replace(StartPlan(), rounds=30, images=400, rotations=(1152, 2304))
+    plan = RefinePlan(
+        last_radius=12.0, first_radius=10.0, rounds=4, searches=(0, 1, 2), rotations=2304
+    )
+    best, scores = best_start(images, settings, group, start, quiet=True)
+    assert best.score == max(scores)
+    half = torch.arange(len(images)) % 2
+    found = refine(images, best.maps, half, settings, group, plan, quiet=True)
+    angle = angles_to_truth(found.rotation, true_rotation(source))
+    assert float((angle > 20).float().mean()) < 0.05
+    assert float(angle.median()) < 5.0
+    assert found.fsc[0, 1:8].min() > 0.8
+
+
+def test_the_command_writes_maps_and_a_table_with_poses_and_halves(folder, tmp_path, monkeypatch):
+    quick = replace(StartPlan(), rounds=3, images=100, rotations=(288, 576))
+    monkeypatch.setattr("modpose.search.abinitio.run.StartPlan", lambda: quick)
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.RefinePlan",
+        lambda last_radius: RefinePlan(
+            last_radius=last_radius, rounds=2, searches=(0,), rotations=576
+        ),
+    )
+    command = ["abinitio", str(folder / "particles.star"), "-o", str(tmp_path / "maps")]
+    command += ["--starts", "1", "--box", "28", "--classes", "2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "the hand of the maps is not determined" in done.output
+    before = starfile.read(folder / "particles.star", always_dict=True)["particles"]
+    after = starfile.read(tmp_path / "maps" / "particles.star", always_dict=True)["particles"]
+    assert after["rlnImageName"].tolist() == before["rlnImageName"].tolist()
+    assert set(after["rlnClassNumber"]) <= {1, 2}
+    assert set(after["rlnRandomSubset"]) == {1, 2}
+    assert {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst"} <= set(after.columns)
+    stack = open_mrc(tmp_path / "maps" / "class002_half1.mrc", "volumes")
+    assert stack.shape == (28, 28, 28)
+    assert stack.pixel_size == pytest.approx(5.0 * 32 / 28, rel=1e-5)
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, InputError)
+
+
+def test_half_sets_of_the_input_are_kept(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.StartPlan",
+        lambda: replace(StartPlan(), rounds=1, images=100, rotations=(288, 288)),
+    )
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.RefinePlan",
+        lambda last_radius: RefinePlan(
+            last_radius=last_radius, rounds=1, searches=(0,), rotations=288
+        ),
+    )
+    subset = np.random.default_rng(0).integers(1, 3, source.n)
+    table = source.particles.table.assign(rlnRandomSubset=subset)
+    told = replace(source, particles=replace(source.particles, table=table))
+    found = find_maps(told, tmp_path, AbInitioSettings(starts=1, box=24), quiet=True)
+    np.testing.assert_array_equal(found.half, subset - 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"classes": 9}, "is 500, expected at least 900"),
+        ({"symmetry": "C0"}, "C0"),
+        ({"max_shift": 0.0}, "max_shift"),
+        ({"box": 8}, "box"),
+    ],
+)
+def test_what_cannot_be_done_is_said(source, tmp_path, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        find_maps(source, tmp_path, AbInitioSettings(**settings), quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_volumes_and_masked_images_are_refused(tmp_path, source):
+    volumes = open_source(np.zeros((200, 8, 8, 8), np.float32), kind="volumes")
+    with pytest.raises(InputError, match="for volumes, use align"):
+        find_maps(volumes, tmp_path, quiet=True)
+    flat = open_source(np.ones((200, 32, 32), np.float32))
+    with pytest.raises(InputError):
+        find_maps(flat, tmp_path, quiet=True)
