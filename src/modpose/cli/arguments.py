@@ -110,3 +110,27 @@ CtfFile = Annotated[
 ]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+# Of simulated data.
+Folder = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")]
+Images = Annotated[int, typer.Option(help="Number of images.")]
+ImageBox = Annotated[int, typer.Option(help="Side of the images, pixels.")]
+VolumeBox = Annotated[int, typer.Option(help="Side of the volumes, voxels.")]
+Pixel = Annotated[float, typer.Option(help="Angstrom per pixel.")]
+Snr = Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")]
+ShiftStd = Annotated[
+    float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
+]
+MaxShift = Annotated[
+    float, typer.Option(help="Shifts are uniform up to this on each axis, voxels.")
+]
+TiltRange = Annotated[
+    tuple[float, float],
+    typer.Option(help="Smallest and largest tilt, degrees; the rest is the missing wedge."),
+]
+AddCtf = Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")]
+Defocus = Annotated[
+    tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
+]
+Resolution = Annotated[float, typer.Option(help="Resolution of the density from atoms, angstrom.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]

@@ -9,15 +9,25 @@ from typing import Annotated
 import typer
 
 from modpose.cli.arguments import (
+    AddCtf,
     CtfFile,
     DataDir,
+    Defocus,
+    Folder,
+    ImageBox,
+    Images,
     Index,
     InputAgain,
     Inputs,
     Overwrite,
     Partial,
+    Pixel,
     PosesFile,
+    Resolution,
     RunFolder,
+    Seed,
+    ShiftStd,
+    Snr,
     app,
     simulate_app,
 )
@@ -44,7 +54,7 @@ with lazily():
 
 @simulate_app.command()
 def projections(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    out: Folder,
     molecules: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -53,14 +63,10 @@ def projections(
             help="PDB or mmCIF files, each a class.  Without one, a built-in molecule.",
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="Number of images.")] = ProjectionSettings.n,
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = ProjectionSettings.box,
-    pixel_size: Annotated[
-        float, typer.Option(help="Angstrom per pixel.")
-    ] = ProjectionSettings.pixel_size,
-    snr: Annotated[
-        float, typer.Option(help="var(signal) / var(noise) inside the box.")
-    ] = ProjectionSettings.snr,
+    images: Images = ProjectionSettings.n,
+    box: ImageBox = ProjectionSettings.box,
+    pixel_size: Pixel = ProjectionSettings.pixel_size,
+    snr: Snr = ProjectionSettings.snr,
     states: Annotated[
         int | None,
         typer.Option(help="Number of states of the built-in molecule (1 to 4), as a mixture."),
@@ -83,12 +89,8 @@ def projections(
         str | None,
         typer.Option(metavar="A,B,...", help="Relative abundance of each class, such as 3,1."),
     ] = None,
-    resolution: Annotated[
-        float, typer.Option(help="Resolution of the density from atoms, angstrom.")
-    ] = 10.0,
-    shift: Annotated[
-        float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
-    ] = ProjectionSettings.shift_std_px,
+    resolution: Resolution = 10.0,
+    shift: ShiftStd = ProjectionSettings.shift_std_px,
     poses: PosesFile = None,
     rotation_error: Annotated[
         float, typer.Option(help="RMS error of the consensus rotations, degrees.")
@@ -96,14 +98,12 @@ def projections(
     shift_error: Annotated[
         float, typer.Option(help="Standard deviation of the error of their shifts, pixels.")
     ] = ProjectionSettings.shift_error_px,
-    ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
-    defocus: Annotated[
-        tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
-    ] = ProjectionSettings.defocus_range,
+    ctf: AddCtf = False,
+    defocus: Defocus = ProjectionSettings.defocus_range,
     maps: Annotated[
         int, typer.Option(help="Write the true map of each class at this many hinge angles.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Simulate projections of molecules that move: particles.mrcs and particles.star.
@@ -166,7 +166,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 @app.command()
 def volumes(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    out: Folder,
     at: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Content to draw, one row per volume.")
     ] = None,
@@ -217,7 +217,7 @@ def volumes(
 @app.command()
 def backproject(
     source: Inputs,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    out: Folder,
     poses: PosesFile = None,
     ctf: CtfFile = None,
     datadir: DataDir = None,

@@ -150,23 +150,32 @@ def encode(
     check_whole("--copies", "the number", copies, 1, MOST_COPIES)
     exports.check_table(out, overwrite)
     opened_run = runs.Run.open(run)
-    images = sources.open_source(
-        source,
-        kind=opened_run.config.data.kind,
-        datadir=datadir,
-        index=index,
-        poses=poses,
-        ctf=ctf,
-        wedge=wedge,
-        partial=partial,
-    )
-    exports.check_table(out, overwrite, inputs.files_of_source(images, index, poses, ctf))
-    exports.check_table(out, overwrite, run_inputs.files_of_run(opened_run))
+    about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
+    images = _other_images(opened_run, source, out, overwrite, about, wedge, partial)
     encoded = estimator.PoseModel.load(opened_run.path).encode(images, search=search, copies=copies)
     exports.write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
     if search:
         typer.echo(encoded_images.gain_summary(encoded))
     typer.echo(f"wrote {out}")
+
+
+def _other_images(
+    run: runs.Run,
+    source: str,
+    out: Path,
+    overwrite: bool,
+    about: dict[str, Path | None],
+    wedge: str | None,
+    partial: bool,
+) -> sources.Source:
+    """Open images for a run's model; refuse an output that one of the inputs is."""
+    images = sources.open_source(
+        source, kind=run.config.data.kind, wedge=wedge, partial=partial, **about
+    )
+    tables = [path for name, path in about.items() if name != "datadir"]
+    exports.check_table(out, overwrite, inputs.files_of_source(images, *tables))
+    exports.check_table(out, overwrite, run_inputs.files_of_run(run))
+    return images
 
 
 @app.command("map")
@@ -199,18 +208,8 @@ def map_verb(
     """
     exports.check_table(out, overwrite)
     opened = runs.Run.open(run)
-    images = sources.open_source(
-        source,
-        kind=opened.config.data.kind,
-        datadir=datadir,
-        index=index,
-        poses=poses,
-        ctf=ctf,
-        wedge=wedge,
-        partial=partial,
-    )
-    exports.check_table(out, overwrite, inputs.files_of_source(images, index, poses, ctf))
-    exports.check_table(out, overwrite, run_inputs.files_of_run(opened))
+    about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
+    images = _other_images(opened, source, out, overwrite, about, wedge, partial)
     table = placing.place_images(opened, images, distance)
     exports.write_latents(table, out, overwrite=overwrite)
     for line in placing.summary(table):

@@ -8,7 +8,23 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import Overwrite, simulate_app
+from modpose.cli.arguments import (
+    AddCtf,
+    Defocus,
+    Folder,
+    ImageBox,
+    Images,
+    MaxShift,
+    Overwrite,
+    Pixel,
+    Resolution,
+    Seed,
+    ShiftStd,
+    Snr,
+    TiltRange,
+    VolumeBox,
+    simulate_app,
+)
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import check_resolution
@@ -29,21 +45,15 @@ with lazily():
 
 @simulate_app.command()
 def particles(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    images: Annotated[int, typer.Option(help="Number of images.")] = HingeSettings.n,
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = HingeSettings.box,
-    pixel_size: Annotated[
-        float, typer.Option(help="Angstrom per pixel.")
-    ] = HingeSettings.pixel_size,
-    snr: Annotated[
-        float, typer.Option(help="var(signal) / var(noise) inside the box.")
-    ] = HingeSettings.snr,
+    out: Folder,
+    images: Images = HingeSettings.n,
+    box: ImageBox = HingeSettings.box,
+    pixel_size: Pixel = HingeSettings.pixel_size,
+    snr: Snr = HingeSettings.snr,
     hinge: Annotated[
         tuple[float, float], typer.Option(help="Smallest and largest hinge angle, degrees.")
     ] = HingeSettings.hinge_range_deg,
-    shift: Annotated[
-        float, typer.Option(help="Standard deviation of the shift on each axis, pixels.")
-    ] = HingeSettings.shift_std_px,
+    shift: ShiftStd = HingeSettings.shift_std_px,
     mirrored: Annotated[
         float, typer.Option(help="Fraction of the images that show the molecule mirrored.")
     ] = HingeSettings.mirrored,
@@ -51,8 +61,8 @@ def particles(
         float,
         typer.Option(help="Standard deviation of the logarithm of the scale of the molecule."),
     ] = HingeSettings.scale_std,
-    ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    ctf: AddCtf = False,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Simulate a hinged macromolecule in random poses: particles.mrcs and particles.star.
@@ -111,7 +121,7 @@ def field(
 
 @simulate_app.command()
 def subtomograms(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    out: Folder,
     molecules: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -136,26 +146,15 @@ def subtomograms(
         str | None,
         typer.Option(metavar="A,B,...", help="Relative abundance of each molecule, such as 10,1."),
     ] = None,
-    box: Annotated[
-        int, typer.Option(help="Side of the volumes, voxels.")
-    ] = SubtomogramSettings.box,
+    box: VolumeBox = SubtomogramSettings.box,
     pixel_size: Annotated[
         float, typer.Option(help="Angstrom per voxel.")
     ] = SubtomogramSettings.pixel_size,
-    resolution: Annotated[
-        float, typer.Option(help="Resolution of the density from atoms, angstrom.")
-    ] = 15.0,
-    tilt_range: Annotated[
-        tuple[float, float],
-        typer.Option(help="Smallest and largest tilt, degrees; the rest is the missing wedge."),
-    ] = SubtomogramSettings.tilt_range_deg,
-    max_shift: Annotated[
-        float, typer.Option(help="Shifts are uniform up to this on each axis, voxels.")
-    ] = SubtomogramSettings.max_shift_px,
-    ctf: Annotated[bool, typer.Option("--ctf", help="Filter by a microscope's CTF.")] = False,
-    defocus: Annotated[
-        tuple[float, float], typer.Option(help="Smallest and largest defocus, angstrom.")
-    ] = SubtomogramSettings.defocus_range,
+    resolution: Resolution = 15.0,
+    tilt_range: TiltRange = SubtomogramSettings.tilt_range_deg,
+    max_shift: MaxShift = SubtomogramSettings.max_shift_px,
+    ctf: AddCtf = False,
+    defocus: Defocus = SubtomogramSettings.defocus_range,
     noise: Annotated[
         Noise,
         typer.Option(help="Independent voxels; white outside the wedge; as in a tomogram; none."),
@@ -169,7 +168,7 @@ def subtomograms(
         bool,
         typer.Option("--check", help="Compare with back-projected tilt series."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Simulate subtomograms in random poses with a missing wedge: MRC files and a STAR.
@@ -215,7 +214,7 @@ def subtomograms(
 
 @simulate_app.command("tilt-series")
 def tilt_series_verb(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    out: Folder,
     molecules: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -237,10 +236,8 @@ def tilt_series_verb(
     dose: Annotated[
         float, typer.Option(help="Electrons per square angstrom per image.")
     ] = TiltSettings.dose,
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = TiltSettings.box,
-    pixel_size: Annotated[
-        float, typer.Option(help="Angstrom per pixel.")
-    ] = TiltSettings.pixel_size,
+    box: ImageBox = TiltSettings.box,
+    pixel_size: Pixel = TiltSettings.pixel_size,
     snr: Annotated[
         float, typer.Option(help="var(signal) / var(noise) of the images.")
     ] = TiltSettings.snr,
@@ -259,7 +256,7 @@ def tilt_series_verb(
     poses: Annotated[
         bool, typer.Option("--poses/--no-poses", help="Write the true poses as RELION's angles.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Simulate tilt series with CTF and dose: stacks of tilts, tables, optimisation set.
@@ -299,12 +296,12 @@ def tilt_series_verb(
 
 @simulate_app.command()
 def tetrominoes(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
+    out: Folder,
     volumes: Annotated[int, typer.Option(help="Number of volumes, of all classes.")] = 600,
     classes: Annotated[
         str, typer.Option(metavar="A,B,...", help="I, O, S, T, L, E, or EL, which is held out.")
     ] = "I,O,S,T,L,E",
-    box: Annotated[int, typer.Option(help="Side of the volumes, voxels.")] = 32,
+    box: VolumeBox = 32,
     cube: Annotated[float, typer.Option(help="Side of a cube, voxels.")] = 6.0,
     elongation: Annotated[
         tuple[float, float], typer.Option(help="Smallest and largest elongation.")
@@ -313,17 +310,12 @@ def tetrominoes(
         Orientations,
         typer.Option(help="Uniform, or turns by tens of degrees about x, y and z."),
     ] = "haar",
-    max_shift: Annotated[
-        float, typer.Option(help="Shifts are uniform up to this on each axis, voxels.")
-    ] = 0.0,
-    tilt_range: Annotated[
-        tuple[float, float],
-        typer.Option(help="Smallest and largest tilt, degrees; the rest is the missing wedge."),
-    ] = (-90.0, 90.0),
+    max_shift: MaxShift = 0.0,
+    tilt_range: TiltRange = (-90.0, 90.0),
     snr: Annotated[
         float | None, typer.Option(help="var(signal) / var(noise); without it, no noise.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw tetrominoes in 3-D, each turned at random: MRC files and a STAR.
@@ -359,12 +351,12 @@ def tetrominoes(
 
 @simulate_app.command()
 def alphanumeric(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    images: Annotated[int, typer.Option(help="Number of images.")] = CharacterSettings.n,
+    out: Folder,
+    images: Images = CharacterSettings.n,
     characters: Annotated[
         str, typer.Option(help="The classes, one after the other.")
     ] = CharacterSettings.characters,
-    box: Annotated[int, typer.Option(help="Side of the images, pixels.")] = CharacterSettings.box,
+    box: ImageBox = CharacterSettings.box,
     max_angle: Annotated[
         int, typer.Option(help="Angles are whole degrees, smaller than this on either side.")
     ] = CharacterSettings.max_angle_deg,
@@ -372,7 +364,7 @@ def alphanumeric(
         float, typer.Option(help="Shifts are uniform up to this on each axis, pixels.")
     ] = CharacterSettings.max_shift_px,
     grey: Annotated[bool, typer.Option("--grey", help="Smooth edges; else 0 and 1.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw letters and digits rotated by less than 45 degrees: particles.mrcs and particles.star.

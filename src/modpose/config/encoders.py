@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, InstanceOf, SerializeAsAny, Tag
+from pydantic import Field, InstanceOf, SerializeAsAny, Tag
 
 from modpose.config.section import (
+    OTHER,
     Activation,
     CellRole,
     Depth,
@@ -14,7 +15,7 @@ from modpose.config.section import (
     Rate,
     Weight,
     Width,
-    kind_of,
+    tag_in_union,
 )
 from modpose.errors import InputError
 
@@ -270,14 +271,7 @@ class HarmonicEncoderConfig(EncoderSection):
     """Fraction of the powers that training leaves out, at random in each step."""
 
 
-OTHER = "of another package"
 OWN_ENCODERS = {"mlp", "harmonic", "table", "octahedral", "orbit", "polar", "conv", "principal"}
-
-
-def _tag(value: Any) -> Any:
-    """Return which part of the union below a value belongs to."""
-    kind = kind_of(value)
-    return OTHER if isinstance(value, EncoderSection) and kind not in OWN_ENCODERS else kind
 
 
 EncoderConfig = Annotated[
@@ -290,5 +284,5 @@ EncoderConfig = Annotated[
     | Annotated[ConvEncoderConfig, Tag("conv")]
     | Annotated[PrincipalEncoderConfig, Tag("principal")]
     | Annotated[SerializeAsAny[InstanceOf[EncoderSection]], Tag(OTHER)],
-    Discriminator(_tag),
+    tag_in_union(EncoderSection, OWN_ENCODERS),
 ]

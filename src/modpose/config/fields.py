@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, InstanceOf, SerializeAsAny, Tag
+from pydantic import Field, InstanceOf, SerializeAsAny, Tag
 
-from modpose.config.section import Activation, Depth, FieldSection, Frozen, Scale, Width, kind_of
+from modpose.config.section import (
+    OTHER,
+    Activation,
+    Depth,
+    FieldSection,
+    Frozen,
+    Scale,
+    Width,
+    tag_in_union,
+)
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -162,14 +171,7 @@ class BasisFieldConfig(FieldSection):
     activation: Activation = "silu"
 
 
-OTHER = "of another package"
 OWN_FIELDS = {"implicit", "dense", "basis", "conv", "slices", "principal", "fronted"}
-
-
-def _tag(value: Any) -> Any:
-    """Return which part of the union below a value belongs to."""
-    kind = kind_of(value)
-    return OTHER if isinstance(value, FieldSection) and kind not in OWN_FIELDS else kind
 
 
 FieldConfig = Annotated[
@@ -181,5 +183,5 @@ FieldConfig = Annotated[
     | Annotated[PrincipalFieldConfig, Tag("principal")]
     | Annotated[FrontedFieldConfig, Tag("fronted")]
     | Annotated[SerializeAsAny[InstanceOf[FieldSection]], Tag(OTHER)],
-    Discriminator(_tag),
+    tag_in_union(FieldSection, OWN_FIELDS),
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from modpose.limits import LARGEST_SEED, MOST_EPOCHS
@@ -114,6 +115,20 @@ class FieldSection(Frozen):
 def kind_of(value: Any) -> Any:
     """Return the kind of a section, given as options or as an object; None without a kind."""
     return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+OTHER = "of another package"
+"""Tag of the sections of other packages in a union of sections."""
+
+
+def tag_in_union(section: type, own: Collection[str]) -> Discriminator:
+    """Return what chooses the part of a union: the kinds of ours, and those of other packages."""
+
+    def tag(value: Any) -> Any:
+        kind = kind_of(value)
+        return OTHER if isinstance(value, section) and kind not in own else kind
+
+    return Discriminator(tag)
 
 
 def _types(annotation: Any) -> list[Any]:

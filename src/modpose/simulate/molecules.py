@@ -115,25 +115,8 @@ def density(
 ) -> NDArray[np.float32]:
     """Evaluate posed blobs in a volume: signal(x) = f(Rᵀ(x − t)), exact at the voxel centres.
 
-    Parameters
-    ----------
-    centers
-        (N, M, 3) positions of the blobs in each volume's upright frame, Å.
-    sigmas, masses
-        (M,) widths in Å, and integrals.
-    rotations
-        (N, 3, 3) active rotations.
-    shifts_px
-        (N, 3) shifts (x, y, z) in voxels.
-    box
-        Side of the volumes in voxels; the centre is voxel ``box // 2``.
-    pixel_size
-        Å per voxel.
-
-    Returns
-    -------
-    array
-        (N, box, box, box) float32, density per Å³, axes (z, y, x).
+    Parameters are those of :func:`project`, but shifts (N, 3), voxels; returns
+    (N, box, box, box) float32, density per Å³, axes (z, y, x).
     """
     posed = np.einsum("nij,nmj->nmi", rotations, centers) + pixel_size * shifts_px[:, None]
     grid = pixel_size * (np.arange(box) - box // 2)

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.data.mrc import write_mrcs
-from modpose.data.particles import TRUTH
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
-from modpose.observe.ctf_columns import CtfColumn
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
 from modpose.simulate.settings import HingeSettings as HingeSettings
+from modpose.simulate.star_tables import tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,38 +164,16 @@ def write_particles(simulated: Simulated, folder: Path, overwrite: bool = False)
     """
     stack, star = folder / "particles.mrcs", folder / "particles.star"
     check_outputs([stack, star], overwrite)
-    particles, optics = _star_tables(simulated, stack.name)
+    names = [f"{number:06d}@{stack.name}" for number in range(1, len(simulated.images) + 1)]
+    particles, optics = tables(
+        {"rlnImageName": names},
+        simulated.truth,
+        simulated.ctf,
+        pixel_size=simulated.pixel_size,
+        box=simulated.images.shape[1],
+        dimensions=2,
+    )
     with all_or_nothing() as place:
         write_mrcs(place(stack), simulated.images, simulated.pixel_size)
         write_star(place(star), particles, optics)
     return star
-
-
-def _star_tables(simulated: Simulated, stack_name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Build the particles and optics tables of RELION 3.1."""
-    import pandas as pd
-
-    n, box, _ = simulated.images.shape
-    optics = {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["simulated"],
-        "rlnVoltage": [microscope.VOLTAGE_KV],
-        "rlnSphericalAberration": [microscope.CS_MM],
-        "rlnAmplitudeContrast": [microscope.AMPLITUDE_CONTRAST],
-        "rlnImagePixelSize": [simulated.pixel_size],
-        "rlnImageSize": [box],
-        "rlnImageDimensionality": [2],
-    }
-    particles = {
-        "rlnImageName": [f"{number:06d}@{stack_name}" for number in range(1, n + 1)],
-        "rlnOpticsGroup": np.ones(n, int),
-    }
-    if simulated.ctf is not None:
-        particles["rlnDefocusU"] = simulated.ctf[:, CtfColumn.DEFOCUS_U]
-        particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
-        particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
-        particles["rlnPhaseShift"] = simulated.ctf[:, CtfColumn.PHASE_SHIFT]
-    for name, column in TRUTH.items():
-        if column in simulated.truth:
-            particles[name] = simulated.truth[column].to_numpy()
-    return pd.DataFrame(particles), pd.DataFrame(optics)

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 
 from modpose.data.mrc import write_mrcs
-from modpose.data.particles import TRUTH
 from modpose.data.star import write_star
 from modpose.files.writing import Staging, all_or_nothing, refuse_to_replace
 from modpose.geometry.rotations import relion_of_rotation
-from modpose.observe.ctf_columns import CtfColumn
-from modpose.simulate import microscope
+from modpose.simulate.star_tables import tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,34 +74,20 @@ def _write_maps(simulated: Projections, folder: Path, count: int, place: Staging
 
 def star_tables(simulated: Projections) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Build the particles and optics tables of RELION 3.1."""
-    import pandas as pd
-
     settings, n = simulated.settings, len(simulated.images)
-    optics = {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["simulated"],
-        "rlnVoltage": [microscope.VOLTAGE_KV],
-        "rlnSphericalAberration": [microscope.CS_MM],
-        "rlnAmplitudeContrast": [microscope.AMPLITUDE_CONTRAST],
-        "rlnImagePixelSize": [settings.pixel_size],
-        "rlnImageSize": [settings.box],
-        "rlnImageDimensionality": [2],
-    }
     angles = relion_of_rotation(torch.from_numpy(simulated.rotation)).numpy()
-    particles = {
+    particles: dict[str, object] = {
         "rlnImageName": [f"{number:06d}@particles.mrcs" for number in range(1, n + 1)],
-        "rlnOpticsGroup": np.ones(n, int),
         "rlnRandomSubset": 1 + np.arange(n) % 2,
     }
     particles |= dict(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), angles.T, strict=True))
     for i, axis in enumerate("XY"):
         particles[f"rlnOrigin{axis}Angst"] = -simulated.shift[:, i] * settings.pixel_size
-    if simulated.ctf is not None:
-        particles["rlnDefocusU"] = simulated.ctf[:, CtfColumn.DEFOCUS_U]
-        particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
-        particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
-        particles["rlnPhaseShift"] = simulated.ctf[:, CtfColumn.PHASE_SHIFT]
-    for name, column in TRUTH.items():
-        if column in simulated.truth:
-            particles[name] = simulated.truth[column].to_numpy()
-    return pd.DataFrame(particles), pd.DataFrame(optics)
+    return tables(
+        particles,
+        simulated.truth,
+        simulated.ctf,
+        pixel_size=settings.pixel_size,
+        box=settings.box,
+        dimensions=2,
+    )

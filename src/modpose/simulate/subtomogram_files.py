@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.data.mrc import write_mrcs
-from modpose.data.particles import TILT_RANGE, TRUTH
+from modpose.data.particles import TILT_RANGE
 from modpose.data.star import write_star
 from modpose.files.writing import all_or_nothing, refuse_to_replace
-from modpose.observe.ctf_columns import CtfColumn
 from modpose.observe.wedge import wedge_mask
-from modpose.simulate import microscope
+from modpose.simulate.star_tables import tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,28 +87,16 @@ def centred_wedge(settings: SubtomogramSettings) -> NDArray[np.float32]:
 
 def star_tables(simulated: Subtomograms, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Build the particles and optics tables of RELION 3.1, with additional columns."""
-    import pandas as pd
-
-    optics = {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["simulated"],
-        "rlnVoltage": [microscope.VOLTAGE_KV],
-        "rlnSphericalAberration": [microscope.CS_MM],
-        "rlnAmplitudeContrast": [microscope.AMPLITUDE_CONTRAST],
-        "rlnImagePixelSize": [simulated.settings.pixel_size],
-        "rlnImageSize": [simulated.settings.box],
-        "rlnImageDimensionality": [3],
-    }
-    particles = {"rlnImageName": list(names), "rlnOpticsGroup": np.ones(simulated.n, int)}
+    particles: dict[str, object] = {"rlnImageName": list(names)}
     if simulated.ctf is None:  # RELION reads the wedge and the CTF from this one file
         particles["rlnCtfImage"] = ["wedge.mrc"] * simulated.n
-    else:
-        particles["rlnDefocusU"] = simulated.ctf[:, CtfColumn.DEFOCUS_U]
-        particles["rlnDefocusV"] = simulated.ctf[:, CtfColumn.DEFOCUS_V]
-        particles["rlnDefocusAngle"] = simulated.ctf[:, CtfColumn.DEFOCUS_ANGLE]
-    for name, limits in zip(TILT_RANGE, simulated.tilt_range.T, strict=True):
-        particles[name] = limits
-    for name, column in TRUTH.items():
-        if column in simulated.truth:
-            particles[name] = simulated.truth[column].to_numpy()
-    return pd.DataFrame(particles), pd.DataFrame(optics)
+    particles |= dict(zip(TILT_RANGE, simulated.tilt_range.T, strict=True))
+    settings = simulated.settings
+    return tables(
+        particles,
+        simulated.truth,
+        simulated.ctf,
+        pixel_size=settings.pixel_size,
+        box=settings.box,
+        dimensions=3,
+    )
