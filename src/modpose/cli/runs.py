@@ -161,7 +161,7 @@ def encode(
 
 def _other_images(
     run: runs.Run,
-    source: str,
+    source: list[str],
     out: Path,
     overwrite: bool,
     about: dict[str, Path | None],
