@@ -186,6 +186,10 @@ def test_boxes_that_are_too_small_are_refused_with_the_right_one(tmp_path: Path)
         (Preparation(), "nothing is asked for"),
         (Preparation(crop=80), "data.crop: the size is 80"),
         (Preparation(box=80), "data.box: the size is 80"),
+        (Preparation(box=-4), "--box is -4, expected a whole number"),
+        (Preparation(crop=0), "--crop is 0, expected a whole number"),
+        (Preparation(box=32, diameter=-5), "--diameter is -5, expected a number above 0"),
+        (Preparation(crop=16, resolution=0), "--resolution is 0, expected a number above 0"),
     ],
 )
 def test_sizes_that_do_not_fit(tmp_path: Path, how: Preparation, sentence: str) -> None:

@@ -133,6 +133,8 @@ def test_bad_questions_are_refused() -> None:
         resolution(a, b, randomise=True)
     with pytest.raises(InputError, match="smallest FSC is 1, expected maps whose FSC falls below"):
         resolution(a, a, soft_window((BOX,) * 3, 0.7, 0.8), randomise=True)
+    with pytest.raises(InputError, match="the seed is -1, expected a whole number"):
+        resolution(a, b, seed=-1)
     with pytest.raises(InputError, match="a cone is 3 of 95 degrees"):
         resolution(a, b, cones=3, cone_deg=95)
 

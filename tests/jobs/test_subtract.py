@@ -133,4 +133,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         subtract(source, tmp_path / "dark.mrc", mask, out)
     with pytest.raises(InputError, match="there are no poses"):
         subtract(open_source(tmp_path / "stack.mrcs"), map_file, mask, out, scale=1.0)
+    with pytest.raises(InputError, match="--scale is nan, expected a number"):
+        subtract(source, map_file, mask, out, scale=float("nan"))
     assert not out.exists()

@@ -318,6 +318,9 @@ def test_mirrored_maps_and_poses_give_the_same_images(tmp_path: Path) -> None:
     assert twice is not None
     np.testing.assert_allclose(twice[0], before[0], atol=1e-5)
     np.testing.assert_array_equal(mirrored(mirrored(volume)), volume)
+    write_mrcs(tmp_path / "stack.mrcs", volume[:7], 2.0)
+    with pytest.raises(InputError, match="is a stack of images, expected one map"):
+        flip_hand([tmp_path / "stack.mrcs"], tmp_path / "again")
     with pytest.raises(InputError, match="two files have this name"):
         flip_hand([path, path], tmp_path / "again")
     with pytest.raises(InputError, match="already exists"):

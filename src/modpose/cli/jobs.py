@@ -115,6 +115,8 @@ def fsc_verb(
     outputs = [*tables, *([] if figure is None else [figure])]
     for path in tables:
         curve_files.check_curve_file(path)
+        if tables.count(path) > 1:
+            raise InputError(f"{path}: is given twice, expected different files")
     check_whole("--cones", "the number", cones, 0, MOST_CONES)
     given = [path for path in (first, second, mask) if path is not None]
     writing.check_outputs(outputs, overwrite, given)

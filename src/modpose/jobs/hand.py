@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.mrc import is_mrc, write_mrcs
+from modpose.data.mrc import is_mrc, open_mrc, write_mrcs
 from modpose.data.table_files import files_of_table, write_table
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
@@ -46,7 +46,7 @@ def flip_hand(files: Sequence[Path], folder: Path, *, overwrite: bool = False) -
         raise InputError(f"{twice}: two files have this name, expected different names")
     written = [each for path in outs for each in files_of_table(path)]
     check_outputs(written, overwrite, files)
-    maps = {out: read_map(path) for path, out in zip(files, outs, strict=True) if is_mrc(path)}
+    maps = {out: _map(path) for path, out in zip(files, outs, strict=True) if is_mrc(path)}
     tables = {
         out: mirrored_poses(open_table(path))
         for path, out in zip(files, outs, strict=True)
@@ -58,6 +58,13 @@ def flip_hand(files: Sequence[Path], folder: Path, *, overwrite: bool = False) -
         for out, particles in tables.items():
             write_table(particles, out, place)
     return written
+
+
+def _map(path: Path) -> tuple[Volume, float | None]:
+    """Read a map; a stack of images is none."""
+    if path.is_file() and len(open_mrc(path).shape) == 2:
+        raise InputError.of(path, "the file", "a stack of images", "one map (a cube in a .mrc)")
+    return read_map(path)
 
 
 def mirrored(volume: Volume) -> Volume:

@@ -27,11 +27,13 @@ from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.geometry.windows import disc
 from modpose.jobs import shards
+from modpose.limits import check_real, check_whole
 from modpose.observe.ctf import CtfColumn, CtfState, ctf_2d, electron_wavelength
 
 Images = NDArray[np.float32]
 
 ALWAYS = slice(0, CtfColumn.B_FACTOR + 1)
+LARGEST_BOX = 65_536
 STATES = {"flip": CtfState.FLIPPED, "multiply": CtfState.PREMULTIPLIED}
 
 
@@ -141,6 +143,7 @@ class _Job:
             raise InputError.of(name, "the box", found, "grey images with a square box")
         if not has_image_names(source):
             raise InputError(f"{name}: the images have no names, expected a STAR, a .cs or a stack")
+        _check(preparation)
         if not any(asdict(preparation)[k] for k in ("ctf", "crop", "box", "invert", "normalise")):
             raise InputError("preprocess: nothing is asked for, expected --crop or --box, say")
         self.config = DataConfig(
@@ -212,6 +215,16 @@ class _Job:
             factor = torch.where(factor < 0, -1.0, 1.0)
         spectrum = torch.fft.rfft2(torch.from_numpy(images)) * factor[:, None]
         return np.asarray(torch.fft.irfft2(spectrum, s=(box, box)).numpy())
+
+
+def _check(preparation: Preparation) -> None:
+    """Refuse numbers that no image can be prepared with."""
+    for name in ("crop", "box"):
+        if (size := getattr(preparation, name)) is not None:
+            check_whole("preprocess", f"--{name}", size, 2, LARGEST_BOX)
+    for name in ("diameter", "resolution"):
+        if (length := getattr(preparation, name)) is not None:
+            check_real("preprocess", f"--{name}", length, 0, 1e6, low_counts=False)
 
 
 def _ctf(source: Source, wanted: str | None) -> NDArray[np.float32] | None:

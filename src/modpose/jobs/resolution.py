@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from modpose.errors import InputError
 from modpose.fourier.fsc import HALF_MAPS, FscCurve, fsc, read_pair
 from modpose.fourier.shells import make_shells
+from modpose.limits import check_seed
 
 Floats = NDArray[np.float64]
 
@@ -161,6 +162,7 @@ def resolution(
         raise InputError("fsc: --randomise is given without a mask, expected --mask or --radius")
     if cones < 0 or not 0 < cone_deg <= 90:
         raise InputError.of("fsc", "a cone", f"{cones} of {cone_deg:g} degrees", "up to 90 degrees")
+    check_seed("fsc", seed)
     unmasked = fsc(a, b, None, pixel_size)
     masked = None if mask is None else fsc(a, b, mask, pixel_size)
     curve, randomised, beyond = masked or unmasked, None, None

@@ -23,6 +23,7 @@ from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import read_map
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.jobs import shards
+from modpose.limits import check_real
 from modpose.observe.aberrations import take_off
 from modpose.observe.ctf import ctf_2d, noise_gain
 
@@ -82,6 +83,8 @@ def subtract(
     if mask.min() < -1e-3 or mask.max() > 1 + 1e-3:
         found = f"from {mask.min():.3g} to {mask.max():.3g}"
         raise InputError.of(mask_file, "the mask", found, "values from 0 to 1")
+    if scale is not None:
+        check_real("subtract", "--scale", scale, -1e12, 1e12)
     if shard < 1:
         raise InputError.of("subtract", "--shard", shard, "at least 1")
     place = shards.Shards(folder, source.n, shard)

@@ -17,6 +17,7 @@ from modpose.data.posing import with_pose
 from modpose.errors import InputError
 from modpose.geometry.groups import symmetry_group
 from modpose.jobs.duplicates import quality
+from modpose.limits import check_seed
 
 MIRROR = np.diag([1.0, 1.0, -1.0])
 
@@ -44,6 +45,7 @@ def expanded(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles
     InputError
         There are no poses in space, there is no such group, or the set was expanded already.
     """
+    check_seed("expand", seed)
     group = symmetry_group(symmetry).numpy()
     rotation = _rotations(particles)
     if len(np.unique(particles_of_rows(particles))) < particles.n:
