@@ -328,7 +328,7 @@ def write_mrcs(
     write_mrcs_parts(path, parts, images.shape, pixel_size, overwrite)
 
 
-WRITE_BYTES = 2**24
+WRITE_BYTES = 2**20
 """Bytes written per step."""
 
 
