@@ -5,6 +5,7 @@
 
 One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
 upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
+Every test image (``--turned``) is turned, too: how many readings follow but for half a turn.
 ``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 5``
 the first two thousand (``--copied``) with the pose that most of so many turned copies tell.
 """
@@ -23,6 +24,7 @@ from modpose import PoseModel
 from modpose.config import merge, set_option
 from modpose.evaluate import metrics
 from modpose.evaluate.equivariance import RotationErrors, twin_angle_errors, twin_shift_errors
+from modpose.geometry.degrees import wrap_deg
 from modpose.infer.clustering import Method, cluster
 from modpose.infer.encoded import Encoded
 from modpose.simulate.digits import transform
@@ -30,6 +32,8 @@ from studies.common.equivariance import by_label, turned_consistency
 from studies.target_vae.digit_tables import ASYMMETRIC
 
 CONSISTENCY_IMAGES = 40
+ROTATIONS = 7
+"""Of every test image; no quarter turns among them, which move no pixel off the lattice."""
 
 
 def pictures(data: Path, part: str, most: int) -> tuple[Images, np.ndarray]:
@@ -72,6 +76,7 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse
     upright, _ = transform(test, box=FAR.box, angle_std_deg=0.0)
     found = report_poses(model, images, upright, truth, labels)
     report_consistency(model, images)
+    report_half_turns(model, images[: options.turned], labels)
     methods: tuple[Method, ...] = ("ward", "kmeans", "gmm")
     shares = {m: metrics.hungarian_accuracy(labels, cluster(found.z, 10, m))[0] for m in methods}
     said = ", ".join(f"{method} {100 * share:.1f} %" for method, share in shares.items())
@@ -96,6 +101,25 @@ def report_consistency(model: PoseModel, images: Images, copies: int = 1) -> Non
         f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
         f"{metrics.circular_rmse_deg(turned):.1f} degrees"
     )
+
+
+def report_half_turns(model: PoseModel, images: Images, labels: np.ndarray) -> None:
+    """Print how many readings of turned images are over 90 degrees off, digit by digit."""
+    if not len(images):
+        return
+    errors = wrap_deg(turned_consistency(model, images, ROTATIONS))
+    over = np.abs(errors) > 90
+    print(
+        f"self-consistency over {ROTATIONS} rotations of {len(images)} images, read once: RMSE "
+        f"{metrics.circular_rmse_deg(errors):.1f} degrees, median {np.median(np.abs(errors)):.2f}, "
+        f"half turns {100 * over.mean():.3f} % (in {over.any(1).sum()} images)"
+    )
+    for digit in np.unique(labels):
+        mine = labels[: len(images)] == digit
+        print(
+            f"  {digit}: median {np.median(np.abs(errors[mine])):.2f} degrees, half turns "
+            f"{100 * over[mine].mean():.3f} %"
+        )
 
 
 def report_poses(
@@ -145,6 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], help="section.option=value")
     parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
+    parser.add_argument("--turned", type=int, default=10_000, help="of them also turned, at most")
     parser.add_argument("--search", type=int, default=0, help="test images also searched")
     parser.add_argument("--copies", type=int, default=1, help="also read from so many, turned")
     parser.add_argument("--copied", type=int, default=2_000, help="test images so read, at most")

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modpose.config import PolarEncoderConfig
+from modpose.geometry.grids import lattice
+from modpose.geometry.pose import sample_images
+from modpose.geometry.rotations import rotation_2d
 from modpose.nn.perceptron import ACTIVATIONS
 
 HEAT_SIDE = 13
@@ -43,6 +46,8 @@ class Centre(nn.Module):
 
     rows: Tensor
     columns: Tensor
+    middle: Tensor
+    pixels: Tensor
 
     def __init__(self, channels: int, shape: Sequence[int], config: PolarEncoderConfig) -> None:
         super().__init__()
@@ -59,6 +64,9 @@ class Centre(nn.Module):
         )
         for name, n, side in zip(("rows", "columns"), shape, sides, strict=True):
             self.register_buffer(name, coarse_grid(n, side) - n // 2, persistent=False)
+        middle = torch.tensor([(n - 1) / 2 - n // 2 for n in reversed(shape)])
+        self.register_buffer("middle", middle, persistent=False)
+        self.register_buffer("pixels", lattice(shape), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 2) pixels (x, y) relative to the box centre n // 2."""
@@ -67,6 +75,18 @@ class Centre(nn.Module):
         # not as products of matrices, which mixed precision would round
         x, y = (weight.sum(1) * self.columns).sum(1), (weight.sum(2) * self.rows).sum(1)
         return torch.stack([x, y], dim=-1)
+
+    def again(self, image: Tensor, centre: Tensor, angle: Tensor) -> Tensor:
+        """Find it again in the image turned back by ``angle`` (B,) about ``centre`` (B, 2).
+
+        This is sampled evenly to both sides of the centre, so half a turn more turns the result
+        exactly.
+        """
+        turn = rotation_2d(angle)
+        points = (self.pixels - self.middle) @ turn.transpose(-1, -2) + centre.unsqueeze(1)
+        upright = sample_images(image, points).transpose(1, 2).reshape(image.shape)
+        off: Tensor = self(upright) - self.middle
+        return centre + (off.unsqueeze(1) @ turn.transpose(-1, -2)).squeeze(1)
 
 
 class SmoothedSampling(nn.Module):

@@ -12,7 +12,7 @@ a bound of their own as well: where they have an image upside down, the second l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -29,11 +29,11 @@ from modpose.model.posterior import LatentLayout, Posterior
 from modpose.nn.perceptron import ACTIVATIONS, perceptron, start_small
 from modpose.observe.ctf import apply_ctf
 
-Draw = Callable[[Tensor, Tensor], Tensor]
-"""(u (P, 2) pixels of the upright frame, z (B, k)) to the likelihood's natural parameter there,
-(B, P, C): what the pixels are correlated with."""
-
 MAX_RINGS = 32
+THINNED = 4
+"""The convolutions of the invariant head keep one angle of so many."""
+READ_AGAIN = 2
+"""Times that centre and rings are read again along the axis of the object, after training."""
 ANGLE_STD_RANGE = (0.01, 0.6)
 
 
@@ -83,25 +83,40 @@ class PolarEncoder(Encoder):
 
     def forward(self, batch: Batch, context: Context) -> Posterior:
         """Propose a cell for each of the K best angles."""
-        draw = context.render.upright_natural
-        prior = self.angle_log_prior(context.turn, context.angle_prior)
         image = self.seen(batch)
-        centre = image.new_zeros(len(image), 2)
-        if self.layout.shift.inferred:
-            centre = self.centre(image)
-        around = self.rings.read(image, centre)
-        content, log_spread = self.look(around).tensor_split([-1], dim=-1)
+        at = self.around(image)
+        content, log_spread = self.look(at.rings).tensor_split([-1], dim=-1)
         with torch.no_grad():
-            found = self.search(around, content, draw, 1, prior)
-            upright = self.rings.read(image, centre, found.angle[:, 0])
-        shift = DiagonalNormal(centre.unsqueeze(1), log_spread.expand(-1, 2).unsqueeze(1))
+            found = self.search(context, at, content, 1)
+            upright = self.rings.read(image, at.centre, found.angle[:, 0])
+        shift = DiagonalNormal(at.centre.unsqueeze(1), log_spread.expand(-1, 2).unsqueeze(1))
         first = None
         if self.training and self.first_pass_weight:
             first = self._posterior(content, found, shift)
         content = content + self.look_again(upright.flatten(1))
         with torch.no_grad():
-            found = self.search(around, content, draw, self.hypotheses, prior)
+            found = self.search(context, at, content, self.hypotheses)
         return self._posterior(content, found, shift, first)
+
+    def around(self, image: Tensor) -> Around:
+        """Find the centre and read rings about it; after training, always from the same pose.
+
+        Numbers that follow a turn only nearly make content depend a little on how an object lies.
+        Where the picture of the content is about to turn over, half a turn follows.  So the image
+        is brought to the axis along which the object is spread, and read again: the numbers are
+        then the same however the object was turned, but for interpolation and for half turns,
+        which permute them.
+        """
+        centre, start = image.new_zeros(len(image), 2), image.new_zeros(len(image))
+        if self.layout.shift.inferred:
+            centre = self.centre(image)
+        rings = self.rings.read(image, centre)
+        for _ in range(0 if self.training else READ_AGAIN):
+            start = start + self.rings.axis(rings)
+            if self.layout.shift.inferred:
+                centre = self.centre.again(image, centre, start)
+            rings = self.rings.read(image, centre, start)
+        return Around(rings, centre, start)
 
     def _posterior(
         self, content: Tensor, found: Angles, shift: DiagonalNormal, first: Posterior | None = None
@@ -134,25 +149,46 @@ class PolarEncoder(Encoder):
         upright = self.rings.read(image, centre, angle)
         return content, content + self.look_again(upright.flatten(1))
 
-    def angle_log_prior(self, turn: Tensor | None, weight: float) -> Tensor:
-        """Log prior of the angles of the rings, (A,) or (B, A) nats, but for a constant."""
-        angle = self.rings.angles if turn is None else self.rings.angles - turn[:, None]
-        return weight * self.layout.rotation.log_weight(wrap(angle)[..., None])
-
-    def search(
-        self, around: Tensor, content: Tensor, draw: Draw, count: int, prior: Tensor
-    ) -> Angles:
-        """Correlate rings (B, C, A, R) with the picture of ``content`` at every angle."""
+    def search(self, context: Context, at: Around, content: Tensor, count: int) -> Angles:
+        """Correlate rings with the picture of ``content`` at every angle; weigh by the prior."""
         if not self.layout.rotation.inferred:
-            zero = around.new_zeros(len(around), 1)
+            zero = content.new_zeros(len(content), 1)
             return Angles(zero, zero, zero)
+        draw = context.render.upright_natural
         picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
-        score = self.rings.correlate(around, self.rings.fold(picture))
-        return best_angles(score + prior, count)
+        score = self.rings.correlate(at.rings, self.rings.fold(picture))
+        angle = self.rings.angles + at.start[:, None]
+        prior = self.layout.rotation.log_weight(
+            wrap(angle if context.turn is None else angle - context.turn[:, None])[..., None]
+        )
+        found = best_angles(score + context.angle_prior * prior, count)
+        return found._replace(angle=found.angle + at.start[:, None])
+
+
+class Around(NamedTuple):
+    """An image as it lies about the object.
+
+    Attributes
+    ----------
+    rings
+        (B, C, A, R) read about the centre.
+    centre
+        (B, 2) pixels.
+    start
+        (B,) radians, the angle that rings are read from.
+    """
+
+    rings: Tensor
+    centre: Tensor
+    start: Tensor
 
 
 class InvariantPerceptron(nn.Module):
-    """Circular convolutions along the angle, pooled over it: rings to numbers that do not turn."""
+    """Circular convolutions along the angle, pooled over it: rings to numbers that do not turn.
+
+    Convolutions keep every fourth angle, so numbers change as rings turn by one, two or three.
+    After training they are pooled over all four ways to begin, and do not.
+    """
 
     def __init__(self, n_in: int, n_out: int, config: PolarEncoderConfig) -> None:
         super().__init__()
@@ -179,7 +215,8 @@ class InvariantPerceptron(nn.Module):
     def forward(self, rings: Tensor) -> Tensor:
         """(B, C, A, R) to (B, n_out)."""
         sequence = rings.transpose(2, 3).flatten(1, 2)
-        features = self.convolutions(sequence)
+        phases = range(1 if self.training else THINNED)
+        features = torch.cat([self.convolutions(sequence.roll(k, -1)) for k in phases], dim=-1)
         pooled = torch.cat([features.mean(-1), features.amax(-1)], dim=-1)
         return cast(Tensor, self.perceptron(pooled))
 
@@ -212,6 +249,11 @@ class Rings(nn.Module):
     def fold(self, values: Tensor) -> Tensor:
         """(B, A * R, C) to (B, C, A, R)."""
         return values.transpose(1, 2).reshape(len(values), -1, *self.points.shape[:2])
+
+    def axis(self, rings: Tensor) -> Tensor:
+        """Return the axis along which rings (B, C, A, R) are spread, (B,) radians modulo pi."""
+        by_angle, twice = (rings.float() * self.area).sum((1, 3)), 2 * self.angles
+        return torch.atan2((by_angle * twice.sin()).sum(1), (by_angle * twice.cos()).sum(1)) / 2
 
     def correlate(self, rings: Tensor, picture: Tensor) -> Tensor:
         """Integrate rings times the picture turned to each angle over the disc, (B, A)."""
