@@ -208,3 +208,7 @@ def test_scales_are_compared_after_the_factor_of_the_frame(truth: pd.DataFrame) 
     assert figures.scale_median_error == pytest.approx(0.02 * 0.6745, rel=0.1)
     assert figures.shift_rmse_px == pytest.approx(0.0, abs=1e-9)
     assert "scale: median error 1." in " ".join(figures.lines())
+    follows = found.assign(scale=found.scale * np.exp(0.01 * known.hinge_deg))
+    figures = recover(follows, known)
+    assert figures.scale_median_error is not None and figures.scale_median_error > 0.05
+    assert figures.scale_median_error_given_hinge == pytest.approx(0.02 * 0.6745, rel=0.1)

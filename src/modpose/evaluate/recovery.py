@@ -49,6 +49,9 @@ class Recovery:
     scale_median_error: float | None = None
     """Median size of the relative errors of the scale, after the one factor of the model's
     frame."""
+    scale_median_error_given_hinge: float | None = None
+    """The same after a linear dependence on the hinge angle is removed: the model may draw the
+    upright object larger as the arm turns."""
     mirrored_accuracy: float | None = None
     """Fraction of images whose reflection is right, after the one global reflection that the model
     cannot know; the figures of rotation and shift are then of these images."""
@@ -108,7 +111,9 @@ class Recovery:
             out.append(f"shift: RMS error {self.shift_rmse_px:.2f} px{r}")
         if self.scale_median_error is not None:
             error = 100 * self.scale_median_error
-            out.append(f"scale: median error {error:.2f} % after one global factor")
+            given = self.scale_median_error_given_hinge
+            more = "" if given is None else f" ({100 * given:.2f} % given the hinge angle)"
+            out.append(f"scale: median error {error:.2f} % after one global factor{more}")
         if self.cluster_accuracy is not None:
             out.append(
                 f"classes: {100 * self.cluster_accuracy:.1f} % of the images in the cluster matched"
@@ -154,8 +159,7 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     elif "angle_deg" in truth:
         figures |= _plane_figures(latents, truth)
     if "scale" in truth and "scale" in latents:
-        errors = metrics.scale_errors(latents["scale"], truth["scale"])
-        figures["scale_median_error"] = float(np.median(np.abs(errors)))
+        figures |= _scale_figures(latents, truth)
     if {"r00", "shift_z"} <= set(truth) & set(latents):
         aligned, raw, moved = space_errors(latents, truth)
         figures["rotation_median_deg"] = float(np.median(aligned))
@@ -294,3 +298,14 @@ def _shift_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, floa
         "shift_rmse_px": metrics.shift_rmse_px(residuals),
         "shift_pearson": float(correlation) if np.isfinite(correlation) else None,
     }
+
+
+def _scale_figures(latents: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str | None]:
+    errors = metrics.scale_errors(latents["scale"], truth["scale"])
+    given = None
+    if "hinge_deg" in truth and np.ptp(_values(truth, "hinge_deg")) > 0:
+        ratio, hinge = np.log1p(errors), _values(truth, "hinge_deg")
+        left = np.expm1(ratio - np.polyval(np.polyfit(hinge, ratio, 1), hinge))
+        given = float(np.median(np.abs(left)))
+    error = float(np.median(np.abs(errors)))
+    return {"scale_median_error": error, "scale_median_error_given_hinge": given}
