@@ -130,9 +130,9 @@ def prepare_offset(setting: Setting) -> Study:
         "With and without the angle's offset: variants 3 and 4 of Table 4",
         [
             sample_of(small, UNIFORM).description,
-            "P4, two dimensions of content; the same images in the same order, the same "
-            "parameters and the same start. Only in variant 4 is the angle of a cell's rotation "
-            f"added to what is inferred. Recipe `target-vae` with {laid}, in both alike.",
+            "P4, two dimensions of content, the same images. Only in variant 4 is the angle of a "
+            "cell's rotation added to what is inferred; variant 3 has one output more, to tell any "
+            f"angle. Recipe `target-vae` with {laid}, in both alike.",
         ],
         list(fits.values()),
         show,
