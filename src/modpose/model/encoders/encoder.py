@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,7 +62,7 @@ class Context:
     generator: torch.Generator | None = None
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Base of encoders.  A subclass gives :meth:`forward`, and changes what else differs.
 
     Attributes
@@ -81,6 +82,6 @@ class Encoder(nn.Module):
     first_pass_weight: float = 0.0
     least_batch: int = 1
 
+    @abstractmethod
     def forward(self, batch: Batch, context: Context) -> Posterior:
         """Propose q(content, pose | image) for B images."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,7 @@ Read = Callable[[Batch], Posterior]
 """From images to what the encoder believes of them."""
 
 
-class Term(nn.Module):
+class Term(nn.Module, ABC):
     """Base of terms: a loss by image, which is no part of the bound.
 
     Attributes
@@ -25,12 +26,12 @@ class Term(nn.Module):
 
     name: str
 
+    @abstractmethod
     def weight(self, step: int) -> float:
         """Nats of the bound that a unit of the term is worth at a training step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(
         self, batch: Batch, posterior: Posterior, read: Read, generator: torch.Generator | None
     ) -> Tensor:
         """Return the loss of B images, (B,), given what the encoder believes of them."""
-        raise NotImplementedError
