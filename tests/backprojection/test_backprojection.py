@@ -92,7 +92,7 @@ def test_a_sound_set_is_called_sound():
     ("spoil", "sentence"),
     [
         (lambda m: {"images": -m.images}, "inverted contrast"),
-        (lambda m: {"rotation": m.rotation.transpose(0, 2, 1)}, "rotations are the transposes"),
+        (lambda m: {"rotation": m.rotation.transpose(0, 2, 1)}, "rotations are transposed"),
         (lambda m: {"shift": -m.shift}, "the shifts have the wrong sign"),
         (
             lambda m: {"rotation": m.rotation.transpose(0, 2, 1), "shift": -m.shift},

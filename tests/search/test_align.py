@@ -152,7 +152,7 @@ def test_a_second_time_is_refused_and_replaces_when_asked(
     with pytest.raises(SystemExit) as leaving:
         main(["align", str(star), "-o", str(aligned), "--resume", "--classes", "2", *QUICK])
     assert leaving.value.code == 2
-    assert "classes to go on with is 2, expected 1 as begun" in capsys.readouterr().err
+    assert "classes to continue is 2, expected 1 as at the start" in capsys.readouterr().err
 
 
 def test_an_interrupted_alignment_goes_on(
@@ -264,9 +264,9 @@ def test_a_finished_alignment_stays_until_another_is_finished(
         with pytest.raises(KeyboardInterrupt):
             align_subtomograms(other, out, settings, overwrite=True, quiet=True)
     assert {p: p.read_bytes() for p in before} == before
-    with pytest.raises(InputError, match="not those that it was begun with"):
+    with pytest.raises(InputError, match="not those of its start"):
         align_subtomograms(one, out, settings, resume=True, quiet=True)
-    with pytest.raises(InputError, match="the wedge is not the one"):
+    with pytest.raises(InputError, match="the wedge is not that"):
         align_subtomograms(other, out, settings, wedge=(-60, 60), resume=True, quiet=True)
     align_subtomograms(other, out, settings, resume=True, quiet=True)
     changed = {p.name for p in before if p.read_bytes() != before[p]}

@@ -1,4 +1,4 @@
-"""Back-projection: the map that images and their given poses make, and what it says of them."""
+"""Back-projection: a map from images with given poses, and a check of these."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Do the poses belong to the images?  A few small back-projections tell, before any training.
+"""Check with a few small back-projections that the poses belong to the images.
 
-The poses as given are compared with what the usual mistakes would have made of them (transposed
-rotations, shifts of the other sign or of another stack, images with their rows in the other order)
-and with poses dealt out anew, which are right for nothing.  What is compared is how well two half
-maps agree.
+The given poses are compared with corrections of the usual mistakes (transposed rotations, shifts
+with the other sign or of another stack, images with flipped rows) and with shuffled poses.  The
+measure is the agreement of two half maps.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ from modpose.geometry.pose import Pose
 from modpose.geometry.windows import soft_window
 
 BOX = 40
-"""Side that the images are Fourier-cropped to for the check."""
+"""Side to which the images are Fourier-cropped for the check."""
 IMAGES = 1500
-"""Images that are looked at, at most."""
+"""Largest number of images that are checked."""
 MARGIN = 0.04
-"""By how much agreements must differ to be told apart: two standard deviations by chance."""
+"""Smallest significant difference of agreements: two standard deviations by chance."""
 CHANCE = 0.08
-"""By how much the best of several must exceed that of poses dealt out anew."""
+"""The best of several must exceed shuffled poses by this much."""
 SKEWNESS = 0.05
-"""Below this, positive or negative, the contrast is not told."""
+"""For a smaller absolute value, the contrast is not reported."""
 
 
 @dataclass(frozen=True)
 class PoseCheck:
-    """What the check found.
+    """The result of the check.
 
     Attributes
     ----------
     agreement
-        Of two half maps (:func:`agreement`) with the poses as given, with every mistake undone,
-        and with poses dealt out anew.
+        Agreement of two half maps (:func:`agreement`) with the given poses, with every mistake
+        corrected, and with shuffled poses.
     skewness
-        Of the values of the best map inside a ball: particles that are bright make it positive.
+        Skewness of the best map inside a ball; positive for bright particles.
     images
-        How many images were looked at.
+        Number of checked images.
     """
 
     agreement: dict[str, float]
@@ -60,7 +59,7 @@ class PoseCheck:
 
     @property
     def problems(self) -> list[str]:
-        """A sentence for each thing that is wrong; none where the poses and the contrast fit."""
+        """One sentence per problem; none if the poses and the contrast fit."""
         found = []
         given, chance = self.agreement["given"], self.agreement["shuffled"]
         best = max(MISTAKES, key=lambda name: self.agreement[name])
@@ -72,7 +71,7 @@ class PoseCheck:
         elif given < chance + MARGIN:
             found.append(
                 "the poses do not match the images, or these are too few: half maps agree no "
-                f"better than with poses dealt out anew ({given:.3f} and {chance:.3f})"
+                f"better than with shuffled poses ({given:.3f} and {chance:.3f})"
             )
             return found
         if self.skewness < -SKEWNESS:
@@ -82,27 +81,27 @@ class PoseCheck:
         return found
 
     def lines(self) -> list[str]:
-        """Say what was found, a line each."""
+        """Describe the result, one line per finding."""
         given, chance = self.agreement["given"], self.agreement["shuffled"]
         if self.problems:
             return [f"problem: {problem}" for problem in self.problems]
         return [
-            f"poses and contrast fit the images (half maps agree to {given:.3f}, with poses dealt "
-            f"out anew to {chance:.3f}; {self.images} images)"
+            f"poses and contrast fit the images (half maps agree to {given:.3f}, with shuffled "
+            f"poses to {chance:.3f}; {self.images} images)"
         ]
 
 
 def agreement(curve: FscCurve) -> float:
     """Return the mean of a half-map FSC, each shell weighted by its frequency.
 
-    Unweighted, the few coefficients of the first shells, where anything agrees with anything,
-    would decide.
+    Without weights, the first shells would decide: they have few coefficients, and any two maps
+    agree there.
     """
     return float(np.average(curve.correlation, weights=curve.frequency))
 
 
 def transposed(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
-    """Take the inverse rotations."""
+    """Invert the rotations."""
     return images, Pose(pose.rotation.transpose(1, 2), pose.shift)
 
 
@@ -112,23 +111,23 @@ def other_sign(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
 
 
 def without_shifts(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
-    """Take the images as centred."""
+    """Set the shifts to zero."""
     return images, Pose(pose.rotation, torch.zeros_like(pose.shift))
 
 
 def transposed_other_sign(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
-    """Take the inverse rotations and negate the shifts."""
+    """Invert the rotations and negate the shifts."""
     return other_sign(*transposed(images, pose))
 
 
 def mirrored(images: Tensor, pose: Pose) -> tuple[Tensor, Pose]:
-    """Turn the order of the rows round, about the centre n // 2."""
+    """Reverse the order of the rows, about the centre n // 2."""
     return images.flip(1).roll(1 - images.shape[1] % 2, 1), pose
 
 
 MISTAKES: dict[str, tuple[str, Change]] = {
     "transposed": (
-        "the rotations are the transposes (inverses) of what is expected, object to image",
+        "the rotations are transposed (inverted); expected are those from object to image",
         transposed,
     ),
     "negated shifts": (
@@ -148,7 +147,7 @@ MISTAKES: dict[str, tuple[str, Change]] = {
         mirrored,
     ),
 }
-"""What undoes each usual mistake, and how it is called."""
+"""The correction of each usual mistake, and its description."""
 
 
 def check_poses(
@@ -164,19 +163,18 @@ def check_poses(
     Parameters
     ----------
     dataset
-        Images with given poses (``Dataset(..., poses=True)``), and with their CTF where there is
-        one.
+        Images with given poses (``Dataset(..., poses=True)``), and with their CTF if they have one.
     seed
-        Of the images that are looked at, and of the poses dealt out anew.
+        Seed of the choice of images, and of the shuffled poses.
     quiet
         No progress bars.
     images, box
-        How many images are looked at, at most, and the side that they are Fourier-cropped to.
+        Largest number of checked images, and the side to which they are Fourier-cropped.
 
     Raises
     ------
     InputError
-        Where these are not square images with 3-D poses.
+        If these are not square images with 3-D poses.
     """
     small = _smaller(dataset, box)
     rng = np.random.default_rng(seed)
@@ -211,7 +209,7 @@ def _smaller(dataset: Dataset, box: int) -> Dataset:
 def _dealt_anew(
     dataset: Dataset, rows: np.ndarray[tuple[int], np.dtype[np.int64]], rng: np.random.Generator
 ) -> Dataset:
-    """Return the same images, each with the pose of another."""
+    """Return the same images, each with the pose of another image."""
     other = copy.copy(dataset)
     assert dataset.rotation is not None
     assert dataset.translation is not None

@@ -30,7 +30,7 @@ def write_halves(made: HalfMaps, folder: Path, overwrite: bool = False) -> list[
     made
         The half maps.
     folder
-        Made when missing.
+        Created if missing.
     overwrite
         Replace files of these names.
     """
@@ -44,7 +44,7 @@ def write_halves(made: HalfMaps, folder: Path, overwrite: bool = False) -> list[
 
 
 def write_curve(curve: FscCurve, path: Path, overwrite: bool = False) -> None:
-    """Write a table of shells: cycles a pixel, Å (where known), correlation."""
+    """Write a table of shells: cycles per pixel, Å (where known), correlation."""
     import pandas as pd
 
     text = pd.DataFrame(curve.columns()).to_csv(index=False).encode()
@@ -56,7 +56,7 @@ def draw_curve(
 ) -> None:
     """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
     fig = new_figure(3.4, 5.2)
-    ax = style(fig.add_subplot(), x="cycles a pixel", y="FSC")
+    ax = style(fig.add_subplot(), x="cycles per pixel", y="FSC")
     for name, curve in curves.items():
         ax.plot(curve.frequency, curve.correlation, label=name)
     ax.axhline(threshold, color=MUTED, linewidth=0.8, linestyle="--")

@@ -25,19 +25,19 @@ Change = Callable[[Tensor, Pose], tuple[Tensor, Pose]]
 Volume = NDArray[np.float32]
 
 BATCH_PIXELS = 2**18
-"""Pixels that are inserted at a time."""
+"""Pixels inserted per batch."""
 WINDOW = (0.85, 0.95)
-"""Where the window on the images begins and ends to fall, fractions of half the box."""
+"""Start and end of the soft edge of the window on images, fractions of half the box."""
 MASK = (0.7, 0.85)
-"""The same of the ball that half maps are compared in."""
+"""The same for the ball in which half maps are compared."""
 LARGEST_BOX = 128
 IN_PLANE_DEG = 1.0
-"""Tilts below this throughout are no 3-D poses."""
+"""If all tilts are below this, the poses are not 3-D."""
 
 
 @dataclass(frozen=True)
 class HalfMaps:
-    """What two halves of the images make.
+    """Maps from two halves of the images.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class HalfMaps:
     curve
         Their Fourier shell correlation inside a soft ball.
     pixel_size
-        Å; None where it is not known.
+        Å; None if it is not known.
     """
 
     first: Volume
@@ -55,7 +55,7 @@ class HalfMaps:
     pixel_size: float | None
 
     def combined(self) -> Volume:
-        """Return the mean, every shell weighted by 2 FSC / (1 + FSC), what it is worth.
+        """Return the mean, every shell weighted by 2 FSC / (1 + FSC).
 
         Rosenthal & Henderson 2003, equation 18 (the square root is left out: it is a Wiener
         filter of the map itself).
@@ -80,7 +80,7 @@ def open_posed(source: Source, box: int | None = None, invert: bool = False) -> 
     Parameters
     ----------
     source
-        The images and what is known of them.
+        The images and their table.
     box
         Side to Fourier-crop to, pixels; None: an even one of at most 128.
     invert
@@ -123,7 +123,7 @@ def reconstruct_halves(
     Raises
     ------
     InputError
-        Where these are not square images with 3-D poses.
+        If these are not square images with 3-D poses.
     """
     check_projections(dataset)
     box = dataset.shape[0]
@@ -164,13 +164,13 @@ def check_projections(dataset: Dataset) -> None:
             "throughout), expected rotations in 3-D from a refinement"
         )
     if dataset.n < 4:
-        raise InputError.of(name, "the number of images", dataset.n, "at least 4, two a half")
+        raise InputError.of(name, "the number of images", dataset.n, "at least 4, two per half")
 
 
 def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Say which half, 0 or 1, each of the images at ``rows`` belongs to.
+    """Return the half, 0 or 1, of each of the images at ``rows``.
 
-    Rows of one image, as a set expanded by symmetry has them, belong to one half.
+    All rows of one image (in a symmetry-expanded set) belong to one half.
     """
     particles = dataset.source.particles
     if particles.has("rlnRandomSubset"):
@@ -183,7 +183,7 @@ def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def without_background(images: Tensor, window: Tensor) -> Tensor:
-    """Take the mean outside the window off each image (B, H, W), then apply the window."""
+    """Subtract the mean outside the window from each image (B, H, W), then apply the window."""
     outside = 1 - window
     level = (images * outside).sum((1, 2)) / outside.sum()
     return (images - level[:, None, None]) * window

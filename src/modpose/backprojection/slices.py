@@ -14,7 +14,7 @@ from modpose.geometry.pose import Pose
 from modpose.observe.ctf import ctf_2d
 
 FLOOR = 0.02
-"""Of the mean weight of a shell, added to every weight in it."""
+"""Fraction of the mean weight of a shell that is added to every weight in it."""
 
 
 class SliceSums:

@@ -1,4 +1,4 @@
-"""What an alignment finds."""
+"""The result of an alignment."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from modpose.search.settings import AlignSettings as AlignSettings
 
 
 class Alignment(NamedTuple):
-    """What an alignment found.
+    """The result of an alignment.
 
     Attributes
     ----------
     assignment
         Pose and class of each volume; shifts in voxels of the averages.
     maps
-        Averages of all volumes and of two independent halves, a class each.
+        Averages of all volumes and of two independent halves, for each class.
     half
-        (N,) 0 or 1, which half each volume is in.
+        (N,) 0 or 1, the half of each volume.
     motions
-        How the volumes of each class differ; a row of ``z`` a volume of the class, in input order.
-        Empty where it was not asked for.
+        Principal motions of each class; one row of ``z`` per volume of the class, in input order.
+        Empty if not requested.
     binning
         Side of a voxel of the averages, in voxels of the input.
     """
@@ -45,19 +45,19 @@ class Alignment(NamedTuple):
         return self.binning * self.assignment.shift
 
     def resolution(self, pixel_size: float | None, box: int) -> list[str]:
-        """Say the resolution of each class: where the halves' correlation falls below 0.143.
+        """Return the resolution of each class: where the halves' correlation falls below 0.143.
 
         Parameters
         ----------
         pixel_size, box
-            Of the input: Å a voxel or None, and voxels a side.
+            Of the input: Å per voxel or None, and voxels per side.
         """
         unit, size = ("voxels", 1.0) if pixel_size is None else ("Å", pixel_size)
         shells = resolution_shell(self.maps.fsc).tolist()
         return [f"{size * box / shell:.1f} {unit}" if shell else "none" for shell in shells]
 
     def lines(self, pixel_size: float | None, box: int) -> list[str]:
-        """Say what was found, a line a class."""
+        """Describe the result, one line per class."""
         counts = torch.bincount(self.assignment.class_index, minlength=len(self.maps.fsc)).tolist()
         found = zip(counts, self.resolution(pixel_size, box), strict=True)
         return [

@@ -1,8 +1,8 @@
-"""Classes and poses of volumes from nothing: no labels, no templates, a random start.
+"""Classes and poses of volumes without labels and templates, from a random start.
 
-Rounds alternate between the best pose of every volume with every class and averages at these
-poses.  Three things decide success: the frequency limit rises slowly; the score is that of the
-best amplitude, so that a strong class does not take every volume; and classes are drawn at a
+Each round finds the best pose of every volume with every class, and then averages at these poses.
+Three things decide success: the frequency limit rises slowly; the score is that of the best
+amplitude, so that a strong class does not attract every volume; and classes are drawn at a
 temperature that falls to zero, with empty ones filled again.
 """
 
@@ -28,23 +28,23 @@ from modpose.search.so3_search import PoseHypotheses, search, shift_grid
 ANNEALED = 2 / 3
 """Share of the rounds over which the temperature falls to zero."""
 SPARSE = 0.2
-"""A class with less than this share of its due is filled again."""
+"""A class with less than this fraction of the mean number of volumes is filled again."""
 GRID_LIMIT = 0.15
-"""Highest frequency that the grid is scored with, cycles a voxel; climbing sees the rest."""
+"""Highest frequency of the grid search, cycles per voxel; the optimisation uses the rest."""
 SHIFT_STEP = 0.33
 """Step of the shifts in periods of the highest frequency."""
 FAINT = 0.2
-"""Of the largest value of an average: what is below has no part in its centre."""
+"""Fraction of the largest value of an average; lower values do not count for its centre."""
 NEAR = 3.0
-"""Shifts are searched so far from the last ones along each axis, voxels, once they are known."""
+"""Later rounds search shifts within this distance of the last ones on each axis, voxels."""
 EVERYWHERE = 6
-"""Rounds that search all shifts."""
+"""Number of first rounds that search all shifts."""
 ROTATION_STEP = 2.0
 """Step of the rotations in resolution elements at the rim of the mask."""
 
 
 class Assignment(NamedTuple):
-    """What is believed of N volumes.
+    """Current poses and classes of N volumes.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Assignment(NamedTuple):
     score
         (N,) nats, of the best amplitude.
     amplitude
-        (N,) of the class's average in the volume.
+        (N,) amplitude of the class's average in the volume.
     """
 
     rotation: Tensor
@@ -67,7 +67,7 @@ class Assignment(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """State between rounds; everything needed to go on.
+    """State between rounds: everything needed to continue.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class State:
     volumes
         (C, D, D, D) averages.
     fsc
-        (C, shells) of two halves at the same references (the search) or independent ones.
+        (C, shells) FSC of two halves with the same references (search) or independent ones.
     """
 
     round: int
@@ -107,15 +107,15 @@ def classify(
     classes
         C.
     mask
-        (D, D, D) that averages are multiplied by.
+        (D, D, D) mask of the averages.
     reach
         Largest shift along an axis, voxels.
     schedule
-        Of the rounds.
+        Settings of the rounds.
     seed
-        Of everything random; the same seed repeats the run.
+        Seed of all random numbers; the same seed repeats the run.
     start
-        Rounds that were done before.
+        State after earlier rounds.
     report
         Called after every round.
     """
@@ -174,7 +174,7 @@ def grid_poses(
     generator: torch.Generator,
     about: Tensor | None = None,
 ) -> PoseHypotheses:
-    """Search a grid turned at random, at low frequencies, at all shifts or near some, (N, 3)."""
+    """Search a randomly rotated grid at low frequencies, at all shifts or near some, (N, 3)."""
     coarse = seen.within(GRID_LIMIT)
     limit = float(coarse.radius[-1])
     grid = haar_rotations(1, generator) @ so3_grid(schedule.rotations).float()
@@ -202,7 +202,7 @@ def climb_poses(
     schedule: Schedule,
     steps: int,
 ) -> tuple[PosedVolumes, Tensor]:
-    """Climb from the H most promising poses of each volume; (N H) poses and their classes."""
+    """Optimise the H best poses of each volume; (N H) poses and their classes."""
     n, _, top = found.score.shape
     flat = found.score.flatten(1)
     place = flat.topk(min(schedule.hypotheses, flat.shape[1]), dim=1).indices
@@ -217,7 +217,7 @@ def climb_poses(
 
 
 def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignment:
-    """Take the best of a pose for each of N volumes and of H more, (N H), of classes ``which``."""
+    """Return the best of the present poses of N volumes and H others, (N H), of some classes."""
     class_index = first.class_index
     n = len(class_index)
     per = len(which) // n
@@ -244,8 +244,8 @@ def _drawn(
 ) -> Assignment:
     """Draw a class for each of N volumes, with H poses each, and take its best pose there.
 
-    Adding Gumbel noise, one number a class, and taking the largest draws from exp(score / scale);
-    the scale is the temperature times how much the scores of a volume differ.
+    Adding Gumbel noise, one number per class, and taking the largest draws from exp(score /
+    scale); the scale is the temperature times the spread of a volume's scores.
     """
     n, per = which.shape
     score = posed.score.reshape(n, per)
@@ -260,7 +260,7 @@ def _drawn(
 
 
 def _fill(assignment: Assignment, classes: int, generator: torch.Generator) -> Assignment:
-    """Give a class that has run empty the worse half of the largest one."""
+    """Fill an empty class with the worse half of the largest one."""
     class_index = assignment.class_index.clone()
     for _ in range(classes):
         count = torch.bincount(class_index, minlength=classes)
@@ -280,7 +280,7 @@ def average_classes(
     mask: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Average each class, filtered by what two random halves agree on: volumes and (C, shells)."""
+    """Average each class, filtered by the FSC of two random halves: volumes and (C, shells)."""
     half = torch.randperm(len(seen), generator=generator) % 2
     sums = insert_slices(
         seen, 2 * assignment.class_index + half, 2 * classes, assignment.rotation, assignment.shift
@@ -311,5 +311,5 @@ def _centred(
 
 
 def generator_of(seed: int, stream: int) -> torch.Generator:
-    """Random numbers of one round of a run."""
+    """Return the random number generator of one round."""
     return torch.Generator().manual_seed(1_000_003 * (seed + 1) + stream)

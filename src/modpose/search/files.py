@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 MAPS = ("class{:03d}.mrc", "class{:03d}_half1.mrc", "class{:03d}_half2.mrc")
 MOTION = "class{:03d}_motion{}.mrc"
-"""A stack of volumes along a motion."""
+"""File name of the volumes along a motion."""
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""Standard deviations of content at which they are drawn."""
+"""Contents of these volumes, standard deviations."""
 
 
 def write_results(
@@ -69,7 +69,7 @@ def content(found: Alignment) -> torch.Tensor:
 
 
 def correlation_table(found: Alignment, pixel_size: float | None, box: int) -> pd.DataFrame:
-    """Fourier shell correlation of the halves of each class, a row a shell."""
+    """Fourier shell correlation of the halves of each class, one row per shell."""
     import pandas as pd
 
     shells = found.maps.fsc.shape[1]
@@ -85,7 +85,7 @@ def correlation_table(found: Alignment, pixel_size: float | None, box: int) -> p
 
 
 def uncertainties(found: Alignment, data: Coefficients) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standard deviations of each pose, from the curvature at its top.
+    """Standard deviations of each pose, from the curvature of the likelihood.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def pose_table(
     folder: Path,
     spread: tuple[torch.Tensor, torch.Tensor],
 ) -> pd.DataFrame:
-    """Put poses and classes into the particles' table, every other column kept.
+    """Write poses and classes into the particles' table; other columns do not change.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""The folder of an alignment: what it holds, what was asked for, and how far it has come.
+"""The folder of an alignment: its files, its settings, and its state.
 
-An alignment that replaces a finished one works in ``unfinished/``, so that the earlier results
-stay until there are others to put in their place.
+An alignment that replaces a finished one works in ``unfinished/``, so that the earlier results stay
+until the new ones are finished.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
 SEARCHED = "searched.safetensors"
 TABLE = "particles.star"
-"""The table of poses: written last, so where it is, everything is."""
+"""The table of poses: written last, so if it exists, all files exist."""
 WORK = (STATE, SEARCHED, METRICS, SETTINGS)
-"""Files that are there while the alignment goes on."""
+"""Files that exist during the alignment."""
 WRITTEN = re.compile(
     r"fsc\.csv|index\.html|particles\.star|class\d{3,}(_half[12]|_motion\d+)?\.mrc"
     r"|figures/(averages|fsc|poses|motions)\.png"
 )
-"""Files of a finished alignment, beside those of its work."""
+"""Additional files of a finished alignment."""
 UNFINISHED = "unfinished"
 DATA = {
-    "fingerprint": "the volumes are not those that it was begun with",
-    "wedge": "the wedge is not the one that it was begun with",
+    "fingerprint": "the volumes are not those of its start",
+    "wedge": "the wedge is not that of its start",
 }
-"""Entries of the settings that say of what it is an alignment; an older version lacks them."""
+"""Entries of the settings that identify the volumes; an older version lacks them."""
 
 
 def check_folder(
     folder: Path, wanted: dict[str, object], source: Source, overwrite: bool, resume: bool
 ) -> None:
-    """Refuse a folder that cannot be written to or gone on with; nothing is touched."""
+    """Refuse a folder that cannot be written to or continued; nothing is changed."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the folder should go")
     if resume:
@@ -61,7 +61,7 @@ def check_folder(
         if not overwrite:
             raise InputError(
                 f"{folder}: there is an alignment already; give another -o, or --overwrite to "
-                "replace it, or --resume to go on with it"
+                "replace it, or --resume to continue it"
             )
     outputs = [*written_files(folder), folder / "class001.mrc"]
     wedge = wanted.get("wedge")
@@ -71,7 +71,7 @@ def check_folder(
 
 
 def begin(folder: Path, wanted: dict[str, object]) -> Path:
-    """Say in the folder what was asked for; return where to work."""
+    """Write the settings; return the folder for the work."""
     work = folder / UNFINISHED if (folder / TABLE).is_file() else folder
     work.mkdir(parents=True, exist_ok=True)
     for name in WORK:
@@ -82,7 +82,7 @@ def begin(folder: Path, wanted: dict[str, object]) -> Path:
 
 
 def go_on(folder: Path) -> Path:
-    """Return where the alignment that was begun last is worked on."""
+    """Return the folder of the last started alignment."""
     work = folder / UNFINISHED
     work = work if (work / SETTINGS).is_file() else folder
     for path in (folder, work):
@@ -99,7 +99,7 @@ def written_files(folder: Path) -> Iterator[Path]:
 
 
 def publish_work(work: Path, folder: Path, place: Staging) -> None:
-    """Put the files of the work beside the results, where it was done apart from them."""
+    """Move the files of the work to the results, if they are in a separate folder."""
     if work != folder:
         for name in WORK:
             if (work / name).is_file():
@@ -107,7 +107,7 @@ def publish_work(work: Path, folder: Path, place: Staging) -> None:
 
 
 def remove_work(work: Path, folder: Path) -> None:
-    """Remove the folder of work that is finished."""
+    """Remove the folder of finished work."""
     if work != folder:
         for name in WORK:
             (work / name).unlink(missing_ok=True)
@@ -115,20 +115,20 @@ def remove_work(work: Path, folder: Path) -> None:
             work.rmdir()
 
 
-# --- what was asked for -----------------------------------------------------------------------
+# --- what was requested -----------------------------------------------------------------------
 
 
 def _check_settings(folder: Path, wanted: dict[str, object]) -> None:
-    """Refuse to go on with other settings or other volumes."""
+    """Refuse to continue with other settings or other volumes."""
     work = folder / UNFINISHED
     earlier = _settings_of(work if (work / SETTINGS).is_file() else folder)
     for name, value in wanted.items():
         if earlier.get(name) == value or (name in DATA and name not in earlier):
             continue
         if name in DATA:
-            raise InputError(f"{folder}: {DATA[name]}; --overwrite begins anew")
-        expected = f"{earlier.get(name)} as begun"
-        raise InputError.of(folder, f"{name} to go on with", value, expected)
+            raise InputError(f"{folder}: {DATA[name]}; --overwrite starts again")
+        expected = f"{earlier.get(name)} as at the start"
+        raise InputError.of(folder, f"{name} to continue", value, expected)
 
 
 def _is_alignment(folder: Path) -> bool:
@@ -143,7 +143,7 @@ def _is_alignment(folder: Path) -> bool:
 def _settings_of(folder: Path) -> dict[str, object]:
     path = folder / SETTINGS
     if not path.is_file():
-        raise InputError(f"{folder}: there is no alignment to go on with (no {SETTINGS})")
+        raise InputError(f"{folder}: there is no alignment to continue (no {SETTINGS})")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -159,7 +159,7 @@ BEFORE = {"klass": "class_index"}
 
 
 def save_state(path: Path, state: State) -> None:
-    """Write a state, whole or not at all."""
+    """Write a state."""
     from safetensors.torch import save
 
     tensors = {name: part.contiguous() for name, part in state.assignment._asdict().items()}
@@ -169,7 +169,7 @@ def save_state(path: Path, state: State) -> None:
 
 
 def load_state(path: Path) -> State | None:
-    """Read a state; None where none was written yet."""
+    """Read a state; None if none was written yet."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

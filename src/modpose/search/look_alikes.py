@@ -1,9 +1,8 @@
-"""Turns after which an average looks nearly as before, and volumes that were posed by mistake so.
+"""Look-alikes: rotations after which an average looks nearly the same.
 
-A crooked chain looks much the same after half a turn about its long axis, the more so the lower
-the frequency, so a search at low frequencies takes some volumes for their look-alikes.  A pose
-that is composed with such a turn is far from the first and no climb leads there; it has to be
-tried.
+An irregular chain looks similar after half a turn about its long axis, especially at low frequency.
+So a search at low frequencies gives some volumes the look-alike of the right pose.  The two poses
+are far apart, and no local optimisation leads from one to the other; the look-alikes must be tried.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
 
 GRID_LIMIT, LIMIT = 0.15, 0.25
-"""Frequencies up to here choose where to climb from, and tell what looks alike, cycles a voxel."""
+"""Highest frequency for the start of the optimisation and for the comparison, cycles per voxel."""
 ROTATIONS, TRIED = 1000, 24
-"""Of the grid, and of those that are climbed."""
+"""Number of rotations in the grid, and of those that are optimised."""
 REACH = 2.0
-"""Largest shift of the grid on an axis, voxels: an average need not be centred, and the axis of a
-turn then misses the origin."""
+"""Largest shift of the grid on an axis, voxels; if an average is not centred, the rotation axis
+does not pass through the origin.
+"""
 SMALLEST_DEG, APART_DEG = 40.0, 20.0
-"""Least angle of a turn, and between turns."""
+"""Smallest angle of a rotation, and between rotations."""
 
 
 class LookAlikes(NamedTuple):
-    """Turns of each of C objects, the most alike first: f(g^T (x - s)) is nearly f(x).
+    """Rotations of each of C objects, the most similar first: f(g^T (x - s)) is nearly f(x).
 
     Attributes
     ----------
@@ -45,14 +45,14 @@ class LookAlikes(NamedTuple):
     shift: Tensor
 
     def of(self, class_index: Tensor, rotation: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Compose poses (N, ...) of objects (N,) with their turns: (N, S, 3, 3), (N, S, 3)."""
+        """Compose poses (N, ...) of objects (N,) with their rotations: (N, S, 3, 3), (N, S, 3)."""
         turned = rotation[:, None] @ self.rotation[class_index]
         moved = shift[:, None] + torch.einsum("nij,nsj->nsi", rotation, self.shift[class_index])
         return turned, moved
 
 
 def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
-    """Find the turns after which upright volumes (C, D, D, D) look most as before, S = count."""
+    """Find the ``count`` rotations after which upright volumes (C, D, D, D) look most similar."""
     classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
     found = search(
         seen.within(GRID_LIMIT),
@@ -66,7 +66,7 @@ def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
     start = found.rotation[own, own].flatten(0, 1)
     owner = own.repeat_interleave(TRIED)
     references = make_references(volumes, LIMIT, slopes=True)
-    # shifts of the grid only choose turns: the climb finds its own
+    # shifts of the grid only select rotations; the optimisation finds its own shifts
     top = climb(seen, references, owner, owner, start, torch.zeros(len(owner), 3), steps=5)
     rotation, shift = top.rotation.reshape(classes, -1, 3, 3), top.shift.reshape(classes, -1, 3)
     score = top.score.reshape(classes, -1)

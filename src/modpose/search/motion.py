@@ -1,8 +1,8 @@
-"""How posed volumes of one class differ: principal motions, wedges and noise accounted for.
+"""Principal motions of posed volumes of one class, with their wedges and noise.
 
 A volume shows the object mean + z_1 W_1 + ... + z_J W_J at its pose, z ~ N(0, I): probabilistic
-principal components (Tipping & Bishop 1999) with the poses, wedges and transfer of every volume in
-between.  Expectation and maximisation alternate, at every frequency at once.
+principal components (Tipping & Bishop 1999) with the pose, wedge and transfer of every volume.
+Expectation and maximisation alternate, at all frequencies.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from modpose.fourier.coefficients import Coefficients, half_sphere, shell_of, tr
 from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
 
 SHARE = 0.1
-"""Power of a motion over that of the mean, as the prior has it."""
+"""Power of a motion relative to that of the mean, in the prior."""
 LOOSE = 100.0
-"""Power of the mean over its own estimate, as the prior has it: hardly any prior."""
+"""Power of the mean relative to its own estimate, in the prior (a weak prior)."""
 LEAST = 1e-4
-"""The smallest variance of a direction, over what the loose prior has."""
+"""Smallest variance of a direction, relative to the weak prior."""
 SETTLING, RENEWED = 6, 3
 """Iterations before variances are estimated from the data, and between such estimates."""
 ITERATIONS = 25
 STILL = 0.01
-"""Root mean square change of z at which they end sooner."""
+"""Root mean square change of z at which iterations end early."""
 
 
 class Motions(NamedTuple):
-    """How the volumes of one class differ, the strongest motion first.
+    """Motions of the volumes of one class, the strongest first.
 
     Attributes
     ----------
     mean
         (D, D, D).
     directions
-        (J, D, D, D): what one standard deviation of each motion adds.
+        (J, D, D, D): the change for one standard deviation of each motion.
     z, z_std
-        (N, J) where each volume is along them, and how well that is known.
+        (N, J) position of each volume along them, and its standard deviation.
     """
 
     mean: Tensor
@@ -68,21 +68,21 @@ def principal_motions(
     Parameters
     ----------
     data
-        N volumes of one class, with the frequencies that are resolved.
+        N volumes of one class, with the resolved frequencies.
     rotation, shift
         (N, 3, 3) and (N, 3) voxels.
     mean
         (D, D, D) their average.
     mask
-        (D, D, D) that motions are confined to.
+        (D, D, D) mask of the motions.
     count
-        How many motions, J, fewer than volumes.
+        Number of motions, J, fewer than volumes.
     generator
-        Draws the start.
+        Random numbers of the start.
     start
         (N, J) content to start from, in place of noise.
     iterations
-        At most.
+        Largest number of iterations.
     """
     loose = prior_variance(power_of(mean[None])[0], count)
     blocks = PlacedBlocks(data, rotation, shift)
@@ -107,7 +107,7 @@ def principal_motions(
 def power_of(volumes: Tensor, others: Tensor | None = None) -> Tensor:
     """Mean square (C, shells) of unitary coefficients of objects (C, D, D, D), shell by shell.
 
-    With ``others`` of the same shape the mean product: only what they share counts.
+    With ``others`` of the same shape, the mean product: only their common part counts.
     """
     box = volumes.shape[-1]
     frequency, place = half_sphere(box, 0.5)
@@ -122,10 +122,10 @@ def power_of(volumes: Tensor, others: Tensor | None = None) -> Tensor:
 def agreed_variance(
     halves: tuple[NormalEquations, NormalEquations], mask: Tensor, loose: Tensor
 ) -> Tensor:
-    """Variance (J + 1, shells) of directions: what two halves of the set agree on.
+    """Variance (J + 1, shells) of directions, from the agreement of two halves of the set.
 
-    A direction that is noise is another one in the other half; its variance falls to nothing, and
-    with it the direction.  That of the mean stays as it is.
+    A direction of noise differs between the halves; its variance falls to zero, and the direction
+    disappears.  The variance of the mean does not change.
     """
     first, second = (half.solve(mask, loose)[1:] for half in halves)
     shared = torch.maximum(power_of(first, second), LEAST * loose[1:])
@@ -152,7 +152,7 @@ def _expected(blocks: PlacedBlocks, mean: Tensor, directions: Tensor) -> tuple[T
 
 
 def amounts(z: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Amounts (N, J + 1) of the mean and of every direction, and their products expected."""
+    """Amplitudes (N, J + 1) of the mean and of every direction, and their expected products."""
     amount = torch.cat([torch.ones(len(z), 1), z], 1)
     second = amount[:, :, None] * amount[:, None]
     second[:, 1:, 1:] += spread
@@ -165,7 +165,7 @@ def prior_variance(power: Tensor, directions: int) -> Tensor:
 
 
 def _ordered(mean: Tensor, directions: Tensor, z: Tensor, spread: Tensor) -> Motions:
-    """Turn the basis so that motions are independent volumes, the strongest first."""
+    """Rotate the basis so that motions are independent volumes, the strongest first."""
     flat = directions.flatten(1)
     turn = torch.linalg.eigh(flat @ flat.T).eigenvectors.flip(1)  # (J, J), columns
     variance = torch.einsum("ij,nik,kj->nj", turn, spread, turn)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.143
 SHOWN = 12
-"""Classes drawn."""
+"""Largest number of classes that are drawn."""
 
 
 def write_page(
@@ -39,7 +39,7 @@ def write_page(
             place(folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
     facts = [
         ("volumes", f"{source.n}"),
-        ("box", f"{box}³" + ("" if size is None else f", {size:g} Å a voxel")),
+        ("box", f"{box}³" + ("" if size is None else f", {size:g} Å per voxel")),
         *([] if settings.box is None else [("brought to", f"{settings.box}³")]),
         ("classes", f"{settings.classes}"),
         ("seed", f"{settings.seed}"),
@@ -55,7 +55,7 @@ def _averages(found: Alignment, pixel_size: float | None, box: int) -> Section:
         "averages",
         "Class averages",
         "Each class from three sides: density summed along z, y and x.",
-        good="a compact shape with relief, alike in size from all sides.",
+        good="a compact shape with details, of similar size from all sides.",
         bad="a ball (poses were not found), or a shape cut by the mask.",
         pictures=[Picture.of(projections(found.maps.combined), "averages", "class averages")],
         header=("class", "volumes", "resolution"),
@@ -70,7 +70,7 @@ def _agreement(found: Alignment, pixel_size: float | None, box: int) -> Section:
     return Section(
         "fsc",
         "Agreement of independent halves",
-        "Fourier shell correlation of two halves of each class that were refined apart; the dashed "
+        "Fourier shell correlation of two independently refined halves of each class; the dashed "
         f"line is {THRESHOLD}.",
         good="near one at low frequency, then a fall to about zero.",
         bad="a curve that never falls: the mask is too tight or the volumes are not independent.",
@@ -83,11 +83,11 @@ def _agreement(found: Alignment, pixel_size: float | None, box: int) -> Section:
 def _poses(found: Alignment) -> Section:
     return Section(
         "poses",
-        "Where the volumes point",
+        "Directions of the volumes",
         "Direction of each object's own z axis in the tomogram, an equal-area map of the upper and "
         "lower half, and the lengths of the shifts.",
         good="all directions, unless the objects lie on a membrane or a grid.",
-        bad="volumes heaped about the missing wedge: poses follow the wedge, not the object.",
+        bad="volumes crowded about the missing wedge: poses follow the wedge, not the object.",
         pictures=[Picture.of(directions(found), "poses", "directions and shifts")],
     )
 
@@ -107,9 +107,9 @@ def _motions(found: Alignment) -> Section:
         "motions",
         "Motions within a class",
         "Each class at two standard deviations below its mean to two above, summed along z (top) "
-        "and y, and how its volumes are spread.",
-        good="a part that moves and a spread that is not a plain bell.",
-        bad="noise or the whole shape turning a little: there is no motion, or poses are off.",
+        "and y, and the distribution of its volumes.",
+        good="a part that moves, and a distribution that is not a simple bell curve.",
+        bad="noise, or the whole shape rotates slightly: there is no motion, or poses are wrong.",
         pictures=pictures,
     )
 
@@ -136,7 +136,7 @@ def motion_figure(found: Alignment, number: int, motion: int) -> Figure:
 
 
 def projections(volumes: torch.Tensor) -> Figure:
-    """Draw volumes (C, D, D, D), a column each, summed along z, y and x."""
+    """Draw volumes (C, D, D, D), one column each, summed along z, y and x."""
     shown = volumes[:SHOWN].numpy()
     count = len(shown)
     fig = new_figure(1.7 * 3 + 0.3, min(9.6, 1.7 * count + 0.6))
@@ -157,7 +157,7 @@ def projections(volumes: torch.Tensor) -> Figure:
 def correlations(fsc: torch.Tensor, pixel_size: float | None, box: int) -> Figure:
     """Draw the shell correlation of each class."""
     fig = new_figure(3.2)
-    name = "cycles a voxel" if pixel_size is None else "1 / Å"
+    name = "cycles per voxel" if pixel_size is None else "1 / Å"
     ax = style(fig.subplots(), name, "shell correlation")
     frequency = np.arange(fsc.shape[1]) / box / (pixel_size or 1.0)
     for number, curve in enumerate(fsc[:SHOWN].numpy()):

@@ -1,6 +1,6 @@
 """The steps of an alignment: measure noise, search, regroup, refine, find motions.
 
-``modpose align`` and the start of a training by alignment both take these steps.
+``modpose align`` and the alignment start of a training both use these steps.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from modpose.search.regroup import regrouped
 Rows = NDArray[np.int64]
 
 CHUNK = 64
-"""Volumes read at a time."""
+"""Volumes read per batch."""
 NOISE_FROM = 512
-"""Volumes that the spectrum of the noise is measured on."""
+"""Number of volumes for measuring the spectrum of the noise."""
 PER_CLASS = 8
-"""Volumes that a class has on average, at least."""
+"""Smallest mean number of volumes per class."""
 LEAST_SHELLS = 3
-"""Motions are sought in so many shells at least."""
+"""Smallest number of shells for finding motions."""
 
 
 class Block(NamedTuple):
-    """Some volumes, and what the instrument let through.
+    """Some volumes, with their wedge and CTF.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Block(NamedTuple):
 
 
 def check_alignable(name: str, what: str, side: int, count: int, classes: int) -> None:
-    """Refuse a box, called ``what``, or a number of volumes that is too small."""
+    """Refuse a box (named ``what``) or a number of volumes that is too small."""
     if side < LEAST_BOX:
         raise InputError.of(name, f"the side of {what}", side, f"at least {LEAST_BOX} voxels")
     if count < PER_CLASS * classes:
@@ -81,7 +81,7 @@ def read_coefficients(
     Parameters
     ----------
     count
-        How many volumes there are.
+        Number of volumes.
     box
         Side D.
     read
@@ -114,16 +114,16 @@ def align(
     data
         N volumes.
     settings
-        What is asked for.  ``box`` and ``invert`` were used when the volumes were read.
+        The settings.  ``box`` and ``invert`` were used when the volumes were read.
     folder
-        Where the state and a line of metrics are kept after each round, to go on from there.
+        Folder for the state and one line of metrics after each round, for continuing.
     quiet
         No progress bar.
 
     Raises
     ------
     InputError
-        Where a class has too few volumes for the motions asked for, or a file in the folder is
+        If a class has too few volumes for the motions asked for, or a file in the folder is
         damaged.
     """
     mask = soft_sphere(data.box, settings.mask_diameter_px or data.box - 4.0)
@@ -182,7 +182,7 @@ def _searched_and_refined(
 def _motions_of(
     data: Coefficients, found: Alignment, settings: AlignSettings, mask: Tensor
 ) -> list[Motions]:
-    """Find the motions of each class, as far in frequency as its halves agree."""
+    """Find the motions of each class, up to the frequency where its halves agree."""
     here, motions = found.assignment, []
     resolved = resolution_shell(found.maps.fsc).clamp(min=LEAST_SHELLS)
     for number, mean in enumerate(found.maps.combined):

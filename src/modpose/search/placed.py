@@ -59,7 +59,7 @@ class SliceOperator:
         Parameters
         ----------
         amount
-            (N, J) how much of each map an object holds.
+            (N, J) amplitude of each map in each object.
         second
             (N, Q) expected products of two amounts, whichever pairs.
 
@@ -80,7 +80,7 @@ class SliceOperator:
 
 
 def table_of(maps: Tensor, limit: float) -> Tensor:
-    """Upright lattice (m^3, 2 J) of real maps (J, D, D, D), to ``limit`` cycles a pixel."""
+    """Upright lattice (m^3, 2 J) of real maps (J, D, D, D), to ``limit`` cycles per pixel."""
     references = make_references(maps, limit, oversampling=OVERSAMPLING)
     return references.table.reshape(len(maps), -1, 2).transpose(0, 1).flatten(1).contiguous()
 

@@ -22,7 +22,7 @@ IMAGES_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class PosedImages:
-    """Projections of known pose as coefficients, and where they are placed.
+    """Projections of known pose as coefficients, with their poses.
 
     Attributes
     ----------
@@ -37,25 +37,25 @@ class PosedImages:
     shift: Tensor
 
     def over(self, variance: Tensor) -> PosedImages:
-        """Whiten anew, the noise being of this variance (K,) in place of one."""
+        """Whiten again, for noise of this variance (K,) in place of one."""
         white = variance.rsqrt()
         value, transfer = self.data.value * white, self.data.transfer * white
         return replace(self, data=replace(self.data, value=value, transfer=transfer))
 
     def within(self, limit: float) -> PosedImages:
-        """Keep the frequencies up to ``limit`` cycles a pixel."""
+        """Keep the frequencies up to ``limit`` cycles per pixel."""
         return replace(self, data=self.data.within(limit))
 
 
 class ImageReader:
-    """Makes whitened coefficients of a batch of images, in a box as small as is asked for.
+    """Makes whitened coefficients of a batch of images, in a smaller box.
 
     Parameters
     ----------
     projection
-        How images show a volume.
+        The projection of a volume into images.
     cycles
-        Highest frequency, cycles a box.
+        Highest frequency, cycles per box.
     """
 
     def __init__(self, projection: Projection, cycles: float) -> None:
@@ -72,11 +72,11 @@ class ImageReader:
 
     @property
     def limit(self) -> float:
-        """Highest frequency, cycles a pixel of the box."""
+        """Highest frequency, cycles per pixel of the box."""
         return float(self.frequency[-1].norm())
 
     def images(self, batch: Batch, variance: Tensor) -> PosedImages:
-        """Read a batch, over noise of this variance by shell."""
+        """Read a batch, whitened with this variance of the noise by shell."""
         assert batch.pose is not None
         white = variance.rsqrt()[self.shell]
         value = self.projection.transform(batch.image)[:, self.chosen] * white

@@ -1,9 +1,9 @@
-"""Refinement in two halves that share nothing but their start.
+"""Refinement in two halves that share only their start.
 
-Every volume is compared with averages of its own half only; what the halves agree on is signal
-(gold-standard Fourier shell correlation), and it says how far in frequency to go and how much of
-each shell to keep.  Where another pose is weighed against the one that a volume has, it is left out
-of the averages, which else would side with the noise that they took from it.
+Every volume is compared only with averages of its own half.  The agreement of the halves
+(gold-standard Fourier shell correlation) sets the frequency limit and the filter of each shell.
+When a new pose is compared with the present one, the volume is left out of the average, which
+contains its noise and would favour the present pose.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from modpose.search.look_alikes import APART_DEG, LookAlikes, look_alikes
 from modpose.search.so3_climb import climb
 
 BEYOND = 2
-"""Shells beyond the resolution so far that a round looks at."""
+"""Number of shells that a round uses beyond the present resolution."""
 SEARCHED_AGAIN = (0, 2)
-"""Rounds that search all poses and classes again; the others climb from the last pose."""
+"""Rounds that search all poses and classes again; the others start from the last poses."""
 TURNED = (1, 3, 5, 7)
-"""Rounds that also try turns after which the average of the class looks alike: each makes the
-average, and with it the next choice, less of a blend."""
+"""Rounds that also try look-alikes; each makes the average, and with it the next decision, better.
+"""
 SETTLED = 0.005
-"""Where a smaller share of every class turns in such a round, there is no other."""
+"""These rounds end when a smaller share of every class changes."""
 TURNS = 3
-"""Turns that are then tried."""
+"""Number of look-alikes that are tried."""
 FOLDS = 3
-"""Parts of a half, where each volume is compared with averages of the parts without it."""
+"""Number of folds of a half; each volume is compared with averages of the other folds."""
 LARGEST_MOVE = 3.0
 """Largest shift on an axis of a half's frame, voxels."""
 JOIN_LIMIT = 0.2
-"""Highest frequency at which the frames of the halves are brought together, cycles a voxel."""
+"""Highest frequency for aligning the frames of the halves, cycles per voxel."""
 
 
 class HalfMaps(NamedTuple):
@@ -59,7 +59,7 @@ class HalfMaps(NamedTuple):
     first, second
         (C, D, D, D), each filtered by the agreement of both.
     plain_first, plain_second
-        (C, D, D, D), wedges compensated, not filtered; what a correlation is computed from.
+        (C, D, D, D), wedges compensated, not filtered; for the correlation.
     combined
         (C, D, D, D) average of all volumes.
     fsc
@@ -75,7 +75,7 @@ class HalfMaps(NamedTuple):
 
 
 def split_in_halves(class_index: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw half 0 or 1 for each volume, as many of each in every class; (N,) int64."""
+    """Draw half 0 or 1 for each volume, equally many in every class; (N,) int64."""
     half = torch.empty_like(class_index)
     for k in torch.unique(class_index):
         members = (class_index == k).nonzero().squeeze(1)
@@ -123,7 +123,7 @@ def refine(
     data
         N volumes.
     state
-        Where the search ended.
+        The state at the end of the search.
     mask, reach, schedule, seed
         As in :func:`modpose.search.classify.classify`.
     report
@@ -133,7 +133,7 @@ def refine(
     -------
     state, maps, half
         The assignment with the combined averages and the independent halves' correlation; the
-        averages of the halves; and (N,) which half each volume is in.
+        averages of the halves; and (N,) the half of each volume.
     """
     schedule = schedule or Schedule()
     generator = generator_of(seed, schedule.rounds + 1)
@@ -174,7 +174,7 @@ def refine(
 
 
 def _turned(before: Tensor, now: Assignment, classes: int) -> float:
-    """Return the share of the volumes, of the class where it is largest, that were turned."""
+    """Return the share of the volumes, of the class where it is largest, that were rotated."""
     far = geodesic(before, now.rotation) > math.radians(APART_DEG)
     count = torch.bincount(now.class_index, minlength=classes)
     turned = torch.bincount(now.class_index[far], minlength=classes)
@@ -182,7 +182,7 @@ def _turned(before: Tensor, now: Assignment, classes: int) -> float:
 
 
 def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float) -> Assignment:
-    """Climb from the last poses."""
+    """Optimise the last poses."""
     owner = torch.arange(len(seen))
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     posed = climb(
@@ -201,8 +201,8 @@ def _left_out(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Divide the volumes of a half into folds, each with the averages of the other folds.
 
-    An average holds the noise of its volumes at the poses that they have, and so would speak for
-    these poses against any other.
+    An average contains the noise of its volumes at their present poses, and would favour these
+    poses.
     """
     fold = torch.randperm(len(seen), generator=generator) % FOLDS
     slot = mine.class_index * FOLDS + fold
@@ -223,7 +223,7 @@ def _elsewhere(
     schedule: Schedule,
     generator: torch.Generator,
 ) -> Assignment:
-    """Climb from the last poses, and from what looks alike or else from a new search; the best."""
+    """Optimise the last poses, and look-alikes or poses of a new search; return the best."""
     here = _climbed(seen, mine, volumes, reach)
     if turns is None:
         found = grid_poses(seen, volumes, reach, schedule, generator, here.shift)
@@ -255,9 +255,9 @@ def _gathered(parts: list[tuple[Tensor, Assignment]]) -> Assignment:
 def _in_one_frame(
     assignment: Assignment, half: Tensor, maps: HalfMaps, turns: LookAlikes | None, limit: float
 ) -> Assignment:
-    """Turn and move the second half's upright frames onto the first's, six numbers a class.
+    """Align the second half's upright frames with the first's, six numbers per class.
 
-    Halves of an object that looks nearly as before after a turn may have settled that turn apart.
+    The halves of an object with look-alikes may differ by such a rotation.
     """
     classes, seen = len(maps.first), map_coefficients(maps.second, limit)
     own, shift = torch.arange(classes), torch.zeros(classes, 1, 3)
@@ -290,7 +290,7 @@ def _in_one_frame(
 
 
 def _next_limit(fsc: Tensor, data: Coefficients, schedule: Schedule) -> float:
-    """Go a little beyond the best resolution of any class, never back below the search's."""
+    """Return a limit slightly beyond the best resolution of any class, at least the search's."""
     reached = (int(resolution_shell(fsc).max()) + BEYOND) / data.box
     highest = min(schedule.refine_limit, float(data.radius[-1]))
     return min(highest, max(reached, schedule.limits[1]))

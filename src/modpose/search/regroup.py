@@ -1,9 +1,8 @@
-"""Merging two classes that show one structure, and splitting off what fits worst.
+"""Merging two classes of one structure, and splitting off the worst-fitting volumes.
 
-From a random start a structure of many volumes may take two classes, and two others share one.  No
-single volume gains by moving then; so the two averages that are most alike are made one, volumes
-that fit their class worst found another in its place, and a few rounds tell whether that explains
-the set better.
+From a random start, a frequent structure may take two classes while two others share one.  Then no
+single volume gains by moving.  So the two most similar averages are merged, the worst-fitting
+volumes of a class start another one, and a few rounds show whether this explains the set better.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
 
 GRID_LIMIT, LIMIT = 0.15, 0.2
-"""Frequencies up to here choose where to climb from, and tell how alike averages are."""
+"""Highest frequencies for the start of the optimisation and for comparing averages."""
 ROTATIONS, TRIED, REACH = 1000, 4, 2.0
-"""Of the grid; poses that are climbed; largest shift, voxels."""
+"""Rotations in the grid; optimised poses; largest shift, voxels."""
 ALIKE = 0.95
-"""Least correlation of two averages that may be one."""
+"""Smallest correlation of two averages that may be one structure."""
 WORST, LEAST = 0.2, 10
-"""Share of the volumes of a class that found another, and the smallest class that is split."""
+"""Share of the volumes of a class that start another, and the smallest class that is split."""
 ROUNDS = 4
 """Rounds until the groups are compared."""
 
 
 class Pair(NamedTuple):
-    """Two averages: the second is the first, turned and moved.
+    """Two averages: the second is the first, rotated and shifted.
 
     Attributes
     ----------
@@ -63,7 +62,7 @@ class Pair(NamedTuple):
 
 
 def most_alike(volumes: Tensor) -> Pair:
-    """Find the two of C >= 2 averages (C, D, D, D) that are most alike, each turned any way."""
+    """Find the two most similar of C >= 2 averages (C, D, D, D), after the best alignment."""
     classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
     found = search(
         seen.within(GRID_LIMIT),
@@ -99,18 +98,18 @@ def regrouped(
     seed: int = 0,
     report: Callable[[State], None] | None = None,
 ) -> State:
-    """Merge and split as long as that explains the volumes better.
+    """Merge and split while this explains the volumes better.
 
     Parameters
     ----------
     data
         N volumes.
     state
-        Where the search ended; the number of its round stays.
+        The state at the end of the search; its round number does not change.
     mask, reach, schedule, seed
         As in :func:`modpose.search.classify.classify`.
     report
-        Called after every round that is tried.
+        Called after every trial round.
     """
     schedule = schedule or Schedule()
     generator = generator_of(seed, -1)
@@ -149,7 +148,7 @@ def _split(
 
 
 def _merged(here: Assignment, pair: Pair) -> Assignment:
-    """Put the volumes of the second class into the first, their poses in its frame."""
+    """Move the volumes of the second class into the first, with poses in its frame."""
     moved = here.class_index == pair.second
     return here._replace(
         rotation=torch.where(moved[:, None, None], here.rotation @ pair.rotation, here.rotation),
@@ -159,7 +158,7 @@ def _merged(here: Assignment, pair: Pair) -> Assignment:
 
 
 def _worst(left: Tensor, class_index: Tensor, classes: int) -> Tensor:
-    """Return the volumes with most left over, of the class where these trail off furthest."""
+    """Return the volumes with the largest residuals, of the class with the longest tail of them."""
     found, furthest = class_index[:0], -math.inf
     for number in range(classes):
         members = (class_index == number).nonzero().squeeze(1)

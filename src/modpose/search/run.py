@@ -49,7 +49,7 @@ def align_subtomograms(
     resume: bool = False,
     quiet: bool = False,
 ) -> Alignment:
-    """Find classes and poses of subtomograms, and leave averages and poses in a folder.
+    """Find classes and poses of subtomograms; write averages and poses into a folder.
 
     Parameters
     ----------
@@ -57,25 +57,25 @@ def align_subtomograms(
         The volumes (:func:`modpose.data.source.open_source`).
     out
         Folder to write to: ``class001.mrc``, its halves, ``particles.star``, ``fsc.csv``,
-        ``metrics.jsonl`` (a line a round), ``index.html`` and figures.
+        ``metrics.jsonl`` (one line per round), ``index.html`` and figures.
     settings
-        What is asked for.
+        The settings.
     wedge
-        What was measured, where the table does not say
+        The measured part of the volumes, if the table does not give it
         (:func:`modpose.data.wedges.open_wedges`).
     datadir
-        Where the files that a table names are looked for first.
+        First folder in which the files of a table are searched.
     overwrite
-        Replace an earlier alignment, once this one is finished.
+        Replace an earlier alignment when this one is finished.
     resume
-        Go on with an interrupted one.
+        Continue an interrupted one.
     quiet
         Show no progress.
 
     Raises
     ------
     InputError
-        Where the input or the folder cannot be used.
+        If the input or the folder cannot be used.
     """
     settings = settings or AlignSettings()
     check_volumes(source, settings)
@@ -104,7 +104,7 @@ def align_subtomograms(
 
 
 def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dict[str, object]:
-    """Say what is asked for, and of which volumes, as JSON has it."""
+    """Return the settings and the identity of the volumes, for JSON."""
     measured = [float(tilt) for tilt in wedge] if isinstance(wedge, tuple) else wedge
     return dataclasses.asdict(settings) | {
         "volumes": source.n,
@@ -114,7 +114,7 @@ def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dic
 
 
 def check_volumes(source: Source, settings: AlignSettings) -> None:
-    """Refuse what cannot be aligned, in a sentence."""
+    """Refuse data that cannot be aligned."""
     stack = source.stack
     shape = "x".join(map(str, stack.shape))
     if len(stack.shape) != 3:
@@ -130,7 +130,7 @@ def check_volumes(source: Source, settings: AlignSettings) -> None:
 def coefficients_of_source(
     source: Source, wedges: Wedges | None, settings: AlignSettings
 ) -> Coefficients:
-    """Read the volumes in the box that is aligned, and what was measured of them."""
+    """Read the volumes in the box of the alignment, with their measured frequencies."""
     box = settings.box or source.stack.shape[0]
     sign = -1.0 if settings.invert else 1.0
     everything = torch.ones(1, box, box, box // 2 + 1)

@@ -1,4 +1,4 @@
-"""What is asked of an alignment; torch is not needed for it."""
+"""Settings of an alignment; needs no torch."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MOST_MOTIONS = 8
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how finely poses and classes are searched, then refined.
+    """Settings of the search and the refinement of poses and classes.
 
     Attributes
     ----------
     rounds
         Rounds of the search.
     limits
-        Frequency limit of its first and last round, cycles a voxel.
+        Frequency limit of its first and last round, cycles per voxel.
     rotations
         Rotations of the grid.
     hypotheses
-        Poses of a volume that are climbed, over all classes.
+        Number of optimised poses per volume, over all classes.
     climb_steps
-        Steps of Gauss-Newton in a round.
+        Gauss-Newton steps per round.
     refine_rounds
         Rounds of refinement in two independent halves.
     refine_limit
-        Highest frequency of the refinement, cycles a voxel; less where the halves disagree.
+        Highest frequency of the refinement, cycles per voxel; lower if the halves disagree.
     """
 
     rounds: int = 40
@@ -45,28 +45,28 @@ class Schedule:
 
 @dataclass(frozen=True)
 class AlignSettings:
-    """What is asked of an alignment.
+    """Settings of an alignment.
 
     Attributes
     ----------
     classes
-        How many structures.
+        Number of structures.
     box
-        Volumes are Fourier-cropped to so many voxels a side first; None keeps them as they are.
+        Volumes are first Fourier-cropped to this many voxels per side; None: not cropped.
     mask_diameter_px
-        Averages are zero beyond this sphere, voxels of that box; None for the box less four.
+        Averages are zero outside this sphere, voxels of that box; None: the box minus four.
     max_shift_px
         Largest shift along an axis, voxels of that box.
     invert
-        Whether molecules are darker than what is around them.
+        Whether molecules are darker than their surroundings.
     rounds, refine_rounds
-        Of the search and of the refinement.
+        Rounds of the search and of the refinement.
     rotations
-        Of the grid.
+        Rotations in the grid.
     motions
-        How many principal motions are sought within each class.
+        Number of principal motions within each class.
     seed
-        Of everything random.
+        Seed of all random numbers.
     """
 
     classes: int = 1

@@ -1,8 +1,8 @@
-"""From a grid of poses in three dimensions to the top: Gauss-Newton on rotation and shift.
+"""Local optimisation of 3-D poses: Gauss-Newton on rotation and shift.
 
-The derivatives are exact: those of the reference by a turn are interpolated like the reference
-itself, those by a shift are phases.  A step is kept where it raises the score, else its damping
-grows (Levenberg and Marquardt).
+The derivatives are exact: those by rotation are interpolated like the reference itself, those by
+shift are phases.  A step is accepted if it raises the score; otherwise its damping grows (Levenberg
+and Marquardt).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from modpose.geometry.rotations import rotation_of_vector
 from modpose.search.so3_search import pose_score
 
 LARGEST_STEP = (math.radians(12.0), 1.0)
-"""Radians and voxels of one step."""
+"""Largest step, radians and voxels."""
 NUMBERS_AT_ONCE = 1 << 22
-"""Numbers of the predictions and their slopes that are held at once."""
+"""Largest number of values of predictions and slopes in memory."""
 
 
 class PosedVolumes(NamedTuple):
-    """Poses at the top of a mode.
+    """Poses at the maximum of a mode.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class PosedVolumes(NamedTuple):
         (B,) best amplitude of the reference, at least 0.
     information
         (B, 6, 6) Fisher information of rotation (radians, in the object's frame) and shift
-        (voxels), the amplitude known or projected out as the score has it.
+        (voxels); the amplitude is known or projected out, as in the score.
     """
 
     rotation: Tensor
@@ -70,7 +70,7 @@ def climb(
     normalised: bool = True,
     reach: float = math.inf,
 ) -> PosedVolumes:
-    """Climb from poses to the top of their mode.
+    """Optimise poses to the maximum of their mode.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def climb(
     owner, which
         (B,) int64: the volume and the reference of each pose.
     rotation, shift
-        (B, 3, 3) and (B, 3) where to start.
+        (B, 3, 3) and (B, 3) start.
     steps
-        Steps of Gauss-Newton; 0 only scores.
+        Gauss-Newton steps; 0 only scores.
     normalised
         Score with the best amplitude instead of amplitude one.
     reach
@@ -131,7 +131,7 @@ def _climb(
 
 
 def _step(here: _Slope, damping: Tensor) -> Tensor:
-    """Solve for the damped step, no longer than the largest."""
+    """Solve for the damped step, limited to the largest step."""
     information = here.information
     diagonal = information.diagonal(dim1=-2, dim2=-1)
     floor = 1e-6 * diagonal.amax(1, keepdim=True) + 1e-12
@@ -168,7 +168,7 @@ def _slope(
 def predicted(
     seen: Coefficients, references: References, which: Tensor, rotation: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Predict volumes, one a pose, as real numbers of the same inner products.
+    """Predict volumes, one per pose, as real numbers with the same inner products.
 
     Returns
     -------

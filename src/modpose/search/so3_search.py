@@ -4,9 +4,9 @@ The inner product of a volume with a posed reference, over truncated Fourier coe
 
     Re sum over k of conj(F(R^T k)) h(k) y(k) exp(2 pi i k.t),
 
-a product of one matrix of turned references and one of shifted volumes.  With the energy of the
-turned reference as this volume's transfer lets it through, it gives the log-likelihood, or that of
-the best amplitude A >= 0, which says how well a reference fits whatever its strength.
+a product of one matrix of rotated references and one of shifted volumes.  Together with the energy
+of the rotated reference after this volume's transfer, it gives the log-likelihood, or that of the
+best amplitude A >= 0, which measures the fit of a reference of any strength.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.reference import References, sample, turned
 
 SCORES_AT_ONCE = 1 << 22
-"""Numbers of a table of scores that are held at once."""
+"""Largest number of scores in memory."""
 
 
 class PoseHypotheses(NamedTuple):
@@ -76,12 +76,12 @@ def search(
     normalised
         Score with the best amplitude, ``A^2 |F|^2 / 2`` with A >= 0, instead of amplitude one.
     apart
-        Least angle between kept poses, radians.
+        Smallest angle between kept poses, radians.
 
     Returns
     -------
     PoseHypotheses
-        The best poses.  The plain score is ``log p(y | pose)`` less that of no object at all.
+        The best poses.  The plain score is ``log p(y | pose)`` minus that of no object at all.
     """
     count, grid = len(references), rotations.to(volumes.frequency)
     which = torch.arange(count).repeat_interleave(len(grid))
@@ -116,7 +116,7 @@ def pose_score(inner: Tensor, norm: Tensor, normalised: bool) -> Tensor:
 
 
 def _nearer(grid: Tensor, angle: float) -> Tensor:
-    """Tell which rotations of a grid are less than an angle (radians) from each other, (R, R)."""
+    """Return which rotations of a grid are closer than an angle (radians), (R, R)."""
     trace = grid.flatten(1) @ grid.flatten(1).T
     return trace > 1 + 2 * math.cos(min(angle, math.pi))
 

@@ -1,4 +1,4 @@
-"""Where a molecule is: everything else of an average is noise, and can be left out of it."""
+"""The region of a molecule; the rest of an average is noise and can be removed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from torch import Tensor
 from modpose.geometry.grids import lattice, soft_sphere
 
 BLUR, AROUND, EDGE = 0.03, 0.03, 0.06
-"""Standard deviation of the Gaussian that smooths, what is kept around what stands out, and how far
-beyond that it falls to zero; fractions of the box."""
+"""Standard deviation of the smoothing Gaussian, margin around the region, and width of its soft
+edge; fractions of the box.
+"""
 DEVIATIONS, SHARES = 4.0, (0.02, 0.15)
-"""How far above the noise the molecule is, and the smallest and largest share of its peak that this
-may be."""
+"""Threshold above the noise in standard deviations, and its smallest and largest value as a share
+of the peak.
+"""
 TO_DEVIATION = 1.4826
 """Median absolute deviation of a Gaussian to its standard deviation."""
 
 
 def molecule_mask(volumes: Tensor, diameter: float) -> Tensor:
-    """Return a soft mask (D, D, D) of what stands out of the noise, in the mean or any motion.
+    """Return a soft mask (D, D, D) of the region above the noise, in the mean or any motion.
 
-    The noise is measured on the smoothed volumes themselves, by its median absolute deviation, so
-    a molecule should fill less than half of the sphere; where it fills more, everything above a
-    share of the peak is kept.
+    The noise is measured on the smoothed volumes themselves, by the median absolute deviation, so
+    a molecule should fill less than half of the sphere.  If it fills more, everything above a share
+    of the peak is kept.
 
     Parameters
     ----------
     volumes
         (J + 1, D, D, D): the mean, bright or dark, and J motions of one standard deviation each.
     diameter
-        Of the sphere beyond which nothing is kept, voxels.
+        Diameter of the sphere outside which nothing is kept, voxels.
     """
     box = volumes.shape[-1]
     smooth = _smoothed(volumes, BLUR * box)

@@ -1,1 +1,1 @@
-"""Climbing the ELBO: the loop, its schedules, its checkpoints."""
+"""Training: the loop, its schedules, its checkpoints."""

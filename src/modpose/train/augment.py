@@ -1,4 +1,4 @@
-"""Turning and shifting training images: the same objects in more poses."""
+"""Rotating and shifting training images: the same objects in more poses."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from modpose.geometry.rotations import haar_rotations, rotation_2d
 
 
 def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
-    """Turn and shift every image of a batch by a random rotation and shift of its own.
+    """Apply an independent random rotation and shift to every image of a batch.
 
     Parameters
     ----------
     batch
         Images (B, C, H, W) or volumes (B, C, D, H, W).
     config
-        How.  ``quarter-turns`` are exact, about the middle between the pixels of an even box.
-        ``any`` turns about the centre of the box; pixels that would come from outside the box
-        keep their values.
+        The settings.  ``quarter-turns`` are exact, about the middle between the pixels of an even
+        box.  ``any`` rotates about the centre of the box; pixels that would come from outside the
+        box keep their values.
     generator
-        Source of the rotations and shifts, on the processor.
+        Random number generator, on the CPU.
     """
     if not config.moves_images:
         return batch
@@ -42,14 +42,14 @@ def augmented(batch: Batch, config: AugmentConfig, generator: torch.Generator) -
 
 
 def _any_rotation(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a rotation an image, (B, d, d)."""
+    """Draw one rotation per image, (B, d, d)."""
     if image.dim() == 4:
         return rotation_2d(2 * math.pi * torch.rand(len(image), generator=generator))
     return haar_rotations(len(image), generator)
 
 
 def _shifted(image: Tensor, largest: int, generator: torch.Generator) -> Tensor:
-    """Shift by whole pixels, up to ``largest`` on each axis, round the box."""
+    """Shift cyclically by whole pixels, up to ``largest`` on each axis."""
     axes = list(range(1, image.dim() - 1))
     shifts = torch.randint(-largest, largest + 1, (len(image), len(axes)), generator=generator)
     each = zip(image, shifts.tolist(), strict=True)
@@ -67,7 +67,7 @@ def _quarter_turned(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def exactly_turned(image: Tensor, rotation: Tensor) -> Tensor:
-    """Turn (B, C, [D,] H, W) by a signed permutation (d, d), actively: axes swapped and flipped."""
+    """Rotate (B, C, [D,] H, W) by a signed permutation (d, d): swap and flip axes."""
     dim = len(rotation)
     source = rotation.abs().argmax(1).tolist()  # coordinate i comes from coordinate source[i]
     sign = [float(rotation[i, source[i]]) for i in range(dim)]
@@ -83,7 +83,7 @@ def _square() -> Tensor:
 
 
 def _rotated(image: Tensor, rotation: Tensor) -> Tensor:
-    """Turn by matrices (B, d, d) with linear interpolation; the image shows where it ends."""
+    """Rotate by matrices (B, d, d) with linear interpolation; pixels from outside are kept."""
     shape = image.shape[2:]
     x = lattice(shape).to(image.device)
     u = Pose(rotation, rotation.new_zeros(len(image), len(shape))).to_object(x)

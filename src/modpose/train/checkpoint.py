@@ -1,7 +1,7 @@
-"""Checkpoints: weights as safetensors, and the optimiser's state beside them.
+"""Checkpoints: weights as safetensors, and the optimiser's state in a second file.
 
-A checkpoint is complete once both its files are there (the state is written last), so a run that
-is killed at any moment leaves at least the one before.
+A checkpoint is complete when both files exist (the state is written last), so a run that is killed
+at any moment leaves at least the previous one.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def newest_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] 
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote beside the weights; nothing in it can run code.
+    """Read the state that :func:`save_checkpoint` wrote; it cannot execute code.
 
     Raises
     ------
     InputError
-        The file is damaged (its checksums differ), or is no state of a training.
+        If the file is damaged (its checksums differ), or is not a state of a training.
     """
     damaged = InputError(f"{path}: the checkpoint is damaged, expected the state of a training")
     try:
@@ -67,7 +67,7 @@ def read_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, weights_only=True)
     except InputError:
         raise
-    except Exception:  # a damaged file makes zipfile and torch fail in any way
+    except Exception:  # a damaged file can cause any error in zipfile and torch
         raise damaged from None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise damaged
@@ -75,7 +75,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _parts_are_whole(path: Path) -> bool:
-    """Tell whether an archive is as torch writes it: plain parts, each with its checksum."""
+    """Return whether an archive has the form that torch writes: plain parts with checksums."""
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
         plain = min((part.header_offset for part in parts), default=1) == 0
@@ -90,12 +90,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     InputError
-        The file is missing or damaged, or a weight is not a finite number.
+        If the file is missing or damaged, or a weight is not a finite number.
     """
     regular_file(path)
     try:
         weights = load_file(path)
-    except Exception:  # a damaged file makes safetensors and torch fail in any way
+    except Exception:  # a damaged file can cause any error in safetensors and torch
         raise InputError(f"{path}: the checkpoint is damaged, expected weights") from None
     bad = next((name for name, value in weights.items() if not value.isfinite().all()), None)
     if bad is not None:
@@ -104,12 +104,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def put_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Give a network the weights that were read from ``path``.
+    """Load the weights that were read from ``path`` into a network.
 
     Raises
     ------
     InputError
-        Where they are of another network, as those of another version of modpose may be.
+        If they are of another network, as those of another version of modpose may be.
     """
     own = network.state_dict()
     strange = [name for name, value in own.items() if _shape(weights.get(name)) != value.shape]

@@ -1,7 +1,7 @@
-"""The visible loop: set up, then epochs of training and validation, each recorded.
+"""The training loop: set-up, then epochs of training and validation, each recorded.
 
-All randomness of epoch n comes from generators seeded by (seed, n), so a run that is resumed
-after epoch n continues with the numbers that it would have had.
+All random numbers of epoch n come from generators seeded by (seed, n), so a run that is resumed
+after epoch n continues exactly as without the interruption.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ VALIDATION_STREAM = 1 << 31
 AUGMENT_STREAM = 1 << 32
 LONGEST_DELAY = 0.25
 COMPARED = 1000
-"""Validation images whose affinities are compared, two at a time."""
+"""Largest number of validation images for the affinity term."""
 
 
 @dataclass
 class TrainState:
-    """Where a run stands; saved with every checkpoint.
+    """The state of a training; saved with every checkpoint.
 
     ``freed`` is the step from which content is decoded (see ``train.delay_z_steps``).
     """
@@ -58,7 +58,7 @@ class TrainState:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads of the processor, and as many as before afterwards."""
+    """Let torch use ``count`` CPU threads inside this context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -85,17 +85,17 @@ class Learner:
         return found.float()
 
     def training_state(self) -> dict[str, Any]:
-        """Everything beside the weights that resuming needs."""
+        """Return everything besides the weights that resuming needs."""
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"state": asdict(self.state), "optimizers": optimizers}
 
     def load_training_state(self, saved: dict[str, Any], path: Path) -> None:
-        """Continue from what :meth:`training_state` gave; ``path`` is where it was read from.
+        """Continue from a :meth:`training_state`; ``path`` is its file.
 
         Raises
         ------
         InputError
-            Where it is the state of another training.
+            If it is the state of another training.
         """
         try:
             self.state = TrainState(**saved["state"])
@@ -109,7 +109,7 @@ class Learner:
 
 
 def _is_state(state: TrainState) -> bool:
-    """Tell whether every value has the type, and the range, of those of a training."""
+    """Return whether every value has the type, and the range, of those of a training."""
     values = asdict(state)
     typed = all(type(values[f.name]) is type(f.default) for f in fields(TrainState))
     numbers = [value for name, value in values.items() if name not in ("stopped", "best_elbo")]
@@ -117,7 +117,7 @@ def _is_state(state: TrainState) -> bool:
 
 
 def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether an optimiser's moments have the shapes of its parameters and are finite."""
+    """Return whether an optimiser's moments have the shapes of its parameters and are finite."""
     return all(
         value.isfinite().all() and value.shape == (parameter.shape if name != "step" else ())
         for parameter, moments in optimizer.state.items()
@@ -127,7 +127,7 @@ def _moments_fit(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def set_up(vae: Vae, config: Config) -> Learner:
-    """Put a model on its device, with Adam for networks and sparse Adam for rows an image."""
+    """Put a model on its device, with Adam for networks and sparse Adam for per-image rows."""
     keep_freed_memory()
     train = config.train
     placement = Placement.of(train)
@@ -152,14 +152,14 @@ def run_epochs(
     progress: Progress,
     record: Callable[[dict[str, float]], None],
 ) -> None:
-    """Train until ``epochs`` are done, time is up, or the validation ELBO no longer rises.
+    """Train until ``epochs`` are done, the time limit, or the validation ELBO no longer rises.
 
     Parameters
     ----------
     learner
         Changed in place; ``learner.state.stopped`` says why training ended.
     dataset
-        Its ``train`` and ``val`` halves are used as their names say.
+        Its ``train`` and ``val`` parts are used.
     config
         The run's configuration.
     epochs
@@ -167,7 +167,7 @@ def run_epochs(
     max_minutes
         Stop at the next step after this much training time.
     progress
-        Shows how far it is.
+        The progress bar.
     record
         Called with the metrics of each epoch, after ``learner.state`` has been updated.
     """
@@ -237,7 +237,7 @@ def _train_epoch(
 
 
 def _backward(learner: Learner, loss: Tensor) -> None:
-    """Add to the gradients."""
+    """Accumulate the gradients."""
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss became {loss.item()} in epoch {learner.state.epoch + 1}: a smaller "
@@ -247,7 +247,7 @@ def _backward(learner: Learner, loss: Tensor) -> None:
 
 
 def _step(learner: Learner, max_grad_norm: float | None) -> None:
-    """Follow the gradients, and forget them."""
+    """Take an optimiser step, and clear the gradients."""
     if max_grad_norm is not None:
         dense = [p for p in learner.vae.parameters() if p.grad is not None and not p.grad.is_sparse]
         torch.nn.utils.clip_grad_norm_(dense, max_grad_norm)
@@ -257,7 +257,7 @@ def _step(learner: Learner, max_grad_norm: float | None) -> None:
 
 
 def _judge(metrics: dict[str, float], config: Config) -> float:
-    """What a better epoch has more of: the bound, less the affinity term at its last weight."""
+    """Score of an epoch: the bound, minus the affinity term at its last weight."""
     judged = metrics.get("val_elbo", metrics["elbo"])
     affinity = metrics.get("val_affinity", metrics.get("affinity", 0.0))
     return judged - config.train.gamma.end * affinity
@@ -278,7 +278,7 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
 
 
 def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
-    """Affinity term of the validation images, as batches of the training's size would have it."""
+    """Affinity term of the validation images, for batches of the training's size."""
     terms = [term for term in learner.vae.terms if isinstance(term, AffinityTerm)]
     if not terms:
         return {}
@@ -299,7 +299,7 @@ def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> di
 
 
 class Totals:
-    """Sums of the parts of the ELBO, and of what else is trained on, over an epoch."""
+    """Sums of the parts of the ELBO and of the other terms, over an epoch."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -315,7 +315,7 @@ class Totals:
             self.sums[name] = self.sums.get(name, 0.0) + float(part.detach().double().sum())
 
     def means(self) -> dict[str, float]:
-        """Nats an image, and the mean of each term."""
+        """Return nats per image, and the mean of each term."""
         mean = {name: total / self.count for name, total in self.sums.items()}
         return {"elbo": mean["recon"] - mean["kl_pose"] - mean["kl_content"]} | mean
 

@@ -1,8 +1,8 @@
 """Keep freed memory for the next step instead of handing it back to the system.
 
-Every step allocates the same large activations.  The C library's default gives blocks of that
-size back at once and asks for them again, and the kernel then clears every page anew: measured,
-a third of the time of a step (``benchmarks/step.py --default-allocator``).
+Every step allocates the same large activations.  By default the C library returns such blocks to
+the system and requests them again, and the kernel clears every page each time.  This takes a third
+of the time of a step (``benchmarks/step.py --default-allocator``).
 """
 
 from __future__ import annotations

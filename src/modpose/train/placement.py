@@ -1,4 +1,4 @@
-"""Where a model is trained, and with which precision."""
+"""Device and precision of the training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Placement:
     Attributes
     ----------
     device
-        Where the model and its batches are.
+        Device of the model and its batches.
     precision
         ``bf16-mixed``: products of matrices in bfloat16, sums and everything else in float32.
     """
@@ -28,7 +28,7 @@ class Placement:
 
     @classmethod
     def of(cls, train: TrainConfig) -> Placement:
-        """Choose the device that ``train.accelerator`` asks for.
+        """Choose the device of ``train.accelerator``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""How the learning rate changes as training goes on."""
+"""Schedules of the learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training without a folder: start, train, finish, and what is recorded of it."""
+"""Training without a folder: start, train, finish, and the record of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from modpose.affinity.known import KnownAffinity
 
 RESTART_STRIDE = 7919
-"""What separates the seeds of restarts, so that seeds 0, 1, 2... share none."""
+"""Difference of the seeds of restarts, so that seeds 0, 1, 2... share none."""
 
 
 def start(
@@ -48,7 +48,7 @@ def start(
     Returns
     -------
     tuple
-        The learner, and the metrics of the epochs that it has behind it.
+        The learner, and the metrics of its finished epochs.
     """
     train = config.train
     if train.restarts == 1:
@@ -138,25 +138,25 @@ def finish(
     *,
     quiet: bool,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Infer what the trained model says of its images, and judge it.
+    """Infer the latents of the images with the trained model, and check the result.
 
     Parameters
     ----------
     learner
         At the end of training.
     dataset, config
-        What it was trained on, and how.
+        The training data, and the configuration.
     environment
-        As :func:`describe_fit` makes it, with the ``alarms`` of before training.
+        From :func:`describe_fit`, with the ``alarms`` before training.
     rows
-        Metrics, one row an epoch.
+        Metrics, one row per epoch.
     quiet
         No progress bar.
 
     Returns
     -------
     tuple
-        The table of latents, and what ``environment.json`` says of the end.
+        The table of latents, and the entries of ``environment.json`` about the end.
     """
     device, stopped = learner.placement.device, learner.state.stopped
     encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
@@ -179,7 +179,7 @@ def describe_fit(
     clusters: int | None,
     record: Record,
 ) -> dict[str, Any]:
-    """Collect what ``environment.json`` says of a fit: versions, seed, data."""
+    """Collect the entries of ``environment.json`` about a fit: versions, seed, data."""
     source = dataset.source
     return {
         "modpose": version("modpose"),
@@ -203,13 +203,13 @@ def describe_fit(
 
 
 def _classes_searched(config: Config) -> int | None:
-    """How many classes were told apart before training, which content then shows."""
+    """Number of classes of the search before training."""
     start = config.train.start
     return start.classes if start is not None and start.classes > 1 else None
 
 
 def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
-    """Make a learner; what its start takes counts as training time."""
+    """Make a learner; its start counts as training time."""
     began = time.perf_counter()
     vae = build(dataset, config)
     with cpu_threads(config.train.threads):
@@ -220,7 +220,7 @@ def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
 
 
 def build(dataset: Dataset, config: Config) -> Vae:
-    """Make the model of a data set, with what is known of it."""
+    """Build the model for a data set and its known affinities."""
     known = cast("KnownAffinity | None", dataset.affinity)
     train = config.train
     term = None if known is None else AffinityTerm(known, train.affinity, train.gamma)

@@ -1,4 +1,4 @@
-"""Images to be trained on, with what is known of them; what does not fit together is refused."""
+"""Training images with their known affinities; contradictions are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
 
 LOOKED_AT = 32
-"""Images of a stack too large for memory that are read before a fit begins."""
+"""Number of images that are checked before a fit, if the stack does not fit into memory."""
 
 
 def open_dataset(
@@ -30,12 +30,12 @@ def open_dataset(
     affinity: str | Path | Affinity | None = None,
     sample_affinity: str | Path | ArrayLike | Affinity | None = None,
 ) -> Dataset:
-    """Prepare images to be trained on, with what is known of how alike they are.
+    """Prepare training images with their known affinities.
 
     Raises
     ------
     InputError
-        Where there is nothing to train on, or the affinities do not fit the images or the options.
+        If there is nothing to train on, or the affinities do not fit the images or the options.
     """
     given = affinity is not None or sample_affinity is not None
     check_config(Facts(config, affinity=given))
@@ -61,7 +61,7 @@ def open_dataset(
 
 
 def check_images(dataset: Dataset, quiet: bool) -> None:
-    """Read what is kept in memory anyway, else a few, so that bad images are named at once."""
+    """Read a set that is kept in memory, else a few images, to refuse bad images early."""
     if not dataset.cached:
         few = np.linspace(0, dataset.n - 1, min(dataset.n, LOOKED_AT))
         dataset.batch(few.astype(np.int64))

@@ -1,4 +1,4 @@
-"""What a model knows before the first step of training, where its parts need a start."""
+"""Starts of models whose parts need a search before the first training step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from modpose.train.starts.subspaces import start_subspaces
 
 
 def prepare(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> None:
-    """Give a new model the start that its parts ask for.
+    """Give a new model the start that its parts need.
 
     Parameters
     ----------
     vae
         Changed in place.
     dataset
-        Its training half is used; an alignment takes held-out volumes, too, which need no labels.
+        Its training part is used; an alignment also uses held-out volumes, since it needs no
+        labels.
     config
         The run's configuration.
     quiet

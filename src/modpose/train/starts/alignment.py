@@ -1,7 +1,7 @@
 """Start from an alignment: poses, classes and motions of subtomograms, found by search.
 
-Averages and motions of the classes become the field's pictures, classes and places along motions
-become content, and the poses are kept for the encoder to learn from.
+Averages and motions of the classes become the field's volumes, classes and positions along motions
+become content, and the poses are kept for training the encoder.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ from modpose.search.pipeline import (
 from modpose.search.so3_climb import climb
 
 SEPARATION = 6.0
-"""Distance between classes in content space, in standard deviations of one."""
+"""Distance between classes in content space, in standard deviations of one class."""
 STEPS = 600
-"""Of fitting the small networks between content and amounts of pictures."""
+"""Settings for fitting the small networks between content and weights of volumes."""
 
 
 def start_aligned(
     vae: Vae, dataset: Dataset, start: AlignmentStartConfig, *, seed: int, quiet: bool
 ) -> None:
-    """Align the volumes, and put what is found into the model.
+    """Align the volumes, and write the result into the model.
 
     Parameters
     ----------
     vae
-        With an octahedral encoder and a field of pictures that are added up.
+        A model with an octahedral encoder and a ``basis`` field.
     dataset
-        Its volumes; those held out are aligned, too, which takes no labels.
+        Its volumes; held-out ones are aligned too, since this needs no labels.
     start
-        How to align.
+        Settings of the alignment.
     seed
-        Of everything random.
+        Seed of all random numbers.
     quiet
         No progress bar.
 
     Raises
     ------
     InputError
-        Where there are too few volumes for the classes.
+        If there are too few volumes for the classes.
     """
     encoder, field = cast(OctahedralEncoder, vae.encoder), cast(BasisField, vae.field)
     check_alignable(
@@ -95,7 +95,7 @@ def start_aligned(
         field.set_pictures((pictures - pictures.mean((1, 2, 3), True))[:, None])
         assert vae.searched is not None
         vae.searched.set(here.rotation, here.shift, _widths(data, aligned))
-    generator = generator_of(seed, -1 - start.classes)  # motions took those before
+    generator = generator_of(seed, -1 - start.classes)  # the earlier axes are those of motions
     layout = ContentLayout.spread(start.classes, start.motions, vae.layout.z_dim, generator)
     z = layout.place(here.class_index, motion)
     centres, _ = centres_of(z, encoder.config.codebook)
@@ -110,12 +110,12 @@ def start_aligned(
 
 @dataclass(frozen=True)
 class ContentLayout:
-    """Where classes and motions lie in the space of content.
+    """Layout of classes and motions in content space.
 
     Attributes
     ----------
     anchors
-        (C, z_dim) one point a class, together of mean zero and unit variance.
+        (C, z_dim) one point per class, together of mean zero and unit variance.
     width
         S.d. of a class about its point.
     motions
@@ -130,7 +130,7 @@ class ContentLayout:
     def spread(
         cls, classes: int, motions: int, z_dim: int, generator: torch.Generator
     ) -> ContentLayout:
-        """Lay classes as far from one another as they go."""
+        """Place classes as far from each other as possible."""
         if classes == 1:
             return cls(torch.zeros(1, z_dim), 1.0, motions)
         points = torch.randn(classes, z_dim, generator=generator)
@@ -144,13 +144,13 @@ class ContentLayout:
         return cls(points, float(closest) / SEPARATION, motions)
 
     def place(self, class_index: Tensor, motion: Tensor) -> Tensor:
-        """Content (N, z_dim) of classes (N,) and places along motions (N, J)."""
+        """Content (N, z_dim) of classes (N,) and positions along motions (N, J)."""
         z = self.anchors[class_index].clone()
         z[:, : self.motions] += self.width * motion
         return z
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw contents (count, z_dim), and the amounts of the pictures (count, C (1 + J))."""
+        """Draw contents (count, z_dim), and the weights of the volumes (count, C (1 + J))."""
         classes, z_dim = self.anchors.shape
         class_index = torch.randint(classes, (count,), generator=generator)
         away = 1.3 * torch.randn(count, z_dim, generator=generator)
@@ -163,7 +163,7 @@ class ContentLayout:
 
 
 def _fit_amounts(field: BasisField, layout: ContentLayout, generator: torch.Generator) -> None:
-    """Teach the field which amounts of pictures content means."""
+    """Fit the field's network from content to weights of volumes."""
 
     def loss() -> Tensor:
         z, amounts = layout.draw(256, generator)
@@ -174,7 +174,7 @@ def _fit_amounts(field: BasisField, layout: ContentLayout, generator: torch.Gene
 
 
 def _fit_content(vae: Vae, dataset: Dataset, z: Tensor, generator: torch.Generator) -> None:
-    """Teach the encoder which content the amounts of pictures in the volumes mean."""
+    """Fit the encoder's network from weights of volumes to content."""
     encoder, field = cast(OctahedralEncoder, vae.encoder), cast(BasisField, vae.field)
     assert vae.searched is not None
     amounts = torch.cat(
@@ -208,7 +208,7 @@ def _minimise(network: nn.Module, loss: Callable[[], Tensor]) -> None:
 
 
 def _pictures_of(aligned: Alignment, count: int) -> tuple[Tensor, Tensor]:
-    """Averages each before its motions, (C (1 + J), D, D, D), and places (N, J) along these."""
+    """Averages, each before its motions, (C (1 + J), D, D, D); positions (N, J) along these."""
     means, class_index = aligned.maps.combined, aligned.assignment.class_index
     place = means.new_zeros(len(class_index), count)
     if not aligned.motions:
@@ -234,7 +234,7 @@ def _batches(dataset: Dataset) -> Iterator[Batch]:
 
 
 def _block(dataset: Dataset, rows: Rows) -> Block:
-    """Read prepared volumes, and what was measured of them."""
+    """Read prepared volumes with their measured frequencies."""
     batch, box = dataset.batch(rows), dataset.shape[0]
     measured = torch.ones(1, box, box, box // 2 + 1)
     if batch.wedge is not None:

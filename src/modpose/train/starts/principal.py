@@ -2,8 +2,8 @@
 
 Probabilistic principal components in volume space (Tipping & Bishop 1999; Tagare et al. 2015): an
 image is a projection of mean + z_1 W_1 + ... + z_J W_J through its pose and CTF, z ~ N(0, I).
-Motions are told apart by low frequencies, first very low ones; then every image, its z known, is
-put back once at all frequencies.
+Motions are found from low frequencies, first from very low ones.  Then one pass over all images,
+with z known, computes the maps at all frequencies.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from modpose.search.projections import (
 from modpose.search.solvent import molecule_mask
 
 MOST_POINTS = 1 << 23
-"""Coefficients that motions are told apart by; beyond it, images are left out at random."""
+"""Largest number of coefficients for finding motions; with more, a random subset is used."""
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
 ITERATIONS = 12
-"""Of either round; what is left to find by then are motions too weak to matter."""
+"""Iterations of each round; later ones would find only negligible motions."""
 
 
 def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> None:
-    """Give a model with a principal field its mean, its motions and the noise.
+    """Set the mean, the motions and the noise of a model with a principal field.
 
     Parameters
     ----------
     vae
-        A new one, on the processor; changed in place.
+        A new model, on the CPU; changed in place.
     dataset
-        Images with poses; its training half is used.
+        Images with poses; its training part is used.
     config
         The run's configuration.
     quiet
@@ -95,13 +95,13 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
 
 
 def _some(train: NDArray[np.int64], points: int, seed: int) -> NDArray[np.int64]:
-    """Choose as many images, of so many coefficients each, as can be kept in memory."""
+    """Choose as many images, with this many coefficients each, as fit into memory."""
     count = min(len(train), max(2, MOST_POINTS // points))
     return np.sort(np.random.default_rng(seed).choice(train, count, replace=False))
 
 
 def _motions(images: PosedImages, count: int, seed: int, progress: Progress) -> Motions:
-    """Find motions by the lower half of the frequencies, then by all of them."""
+    """Find motions from the lower half of the frequencies, then from all of them."""
     mask = _mask(images.data.box)
     z: Tensor | None = None
     for part in (images.within(0.5 * float(images.data.radius[-1])), images):
@@ -132,7 +132,7 @@ def _still(images: PosedImages) -> Motions:
 
 
 def _mean(images: PosedImages, mask: Tensor) -> Tensor:
-    """Average, each frequency with the weight that the agreement of two halves gives it."""
+    """Average, each frequency weighted according to the agreement of two halves."""
     blocks = PlacedBlocks(images.data, images.rotation, images.shift)
     count = len(images.data)
     halves = halved(blocks, torch.ones(count, 1), torch.ones(count, 1, 1))
@@ -145,7 +145,7 @@ def _average(halves: tuple[NormalEquations, NormalEquations], box: int, mask: Te
 
 
 def _left(images: PosedImages, motions: Motions, shell: Tensor, shells: int) -> Tensor:
-    """Power (shells,) that mean and motions leave of whitened images, which is noise."""
+    """Power (shells,) of whitened images without mean and motions, which is noise."""
     total = torch.zeros(shells)
     blocks = PlacedBlocks(images.data, images.rotation, images.shift)
     table = _table(motions, blocks.limit)
@@ -171,7 +171,7 @@ def _drawn(
     variance: Tensor,
     progress: Progress,
 ) -> Tensor:
-    """Mean and motions (J + 1, b, b, b), their details too, from one pass through the images."""
+    """Mean and motions (J + 1, b, b, b) with all details, from one pass over the images."""
     count, mask = len(motions.directions), _mask(drawn.box)
     table = _table(motions, low.limit)
     halves = NormalEquations(count + 1), NormalEquations(count + 1)

@@ -1,11 +1,11 @@
-"""Start from aligned subspaces: classes of turned pictures and their angles, found by exact search.
+"""Start from aligned subspaces: classes of rotated pictures and their angles, by exact search.
 
-Each class is a linear subspace of pictures read on rings about their centre of mass.  A picture's
-score for it is the squared length of its projection, at the best of all angles (an FFT along the
-rings).  Classes are drawn from the scores at a temperature that falls to zero, pictures are turned
-to their best angle, and subspaces are fitted again, with more dimensions later on.  Then the model
-is taught what was found: the field draws each class upright from one place in content space, and
-the encoder knows centre and place.  Related: Frey & Jojic 2003; Monnier et al. 2020.
+Each class is a linear subspace of pictures sampled on rings about their centre of mass.  The score
+of a picture for a class is the squared length of its projection, at the best of all angles (an FFT
+along the rings).  Classes are drawn from the scores at a temperature that falls to zero, pictures
+are rotated to their best angle, and subspaces are fitted again, later with more dimensions.  Then
+the model learns the result: the field draws each class upright from its position in content space,
+and the encoder learns centres and positions.  Related: Frey & Jojic 2003; Monnier et al. 2020.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from modpose.model.vae import Vae
 from modpose.progress import Progress
 
 ROUNDS, FIRST, EVERY = 44, 20, 4
-"""Rounds in all; after the first so many, subspaces grow by a dimension every few."""
+"""Total rounds; after the first ones, subspaces grow by one dimension every few rounds."""
 WARMEST = 0.02
-"""Temperature of the first round, of scores that are at most 1."""
+"""Temperature of the first round, for scores of at most 1."""
 CHUNK = 1000
 SETTLING = 100
-"""Steps over which the learning rate rises while the model is taught."""
+"""Steps over which the learning rate rises while the model learns the result."""
 WIDTH = 0.2
-"""S.d. of the content that a class is drawn from while the model is taught."""
+"""S.d. of the content of a class while the model learns the result."""
 
 
 def start_subspaces(
     vae: Vae, dataset: Dataset, config: Config, start: SubspacesStartConfig, quiet: bool = False
 ) -> None:
-    """Find classes and angles of some pictures, and teach them to the model.
+    """Find classes and angles of some pictures, and train the model on them.
 
     Parameters
     ----------
     vae
-        A new one with a polar encoder, on the processor; changed in place.
+        A new model with a polar encoder, on the CPU; changed in place.
     dataset
-        Its training half is used.
+        Its training part is used.
     config
         The run's configuration.
     start
-        How many classes, of how many pictures, taught for how long.
+        Settings of the start.
     quiet
         No progress bar.
     """
@@ -106,7 +106,7 @@ def _found(
         spectra.append(transformed(encoder.rings.read(image, centres[-1]), encoder.rings.area))
     subspaces = cluster(torch.cat(spectra), classes, seed, progress)
     angle = subspaces.step * (2 * math.pi / len(encoder.rings.angles))
-    if vae.layout.rotation.precision:  # classes stand as the prior's mean has it
+    if vae.layout.rotation.precision:  # classes are drawn at the prior's mean angle
         angle = angle - mean_angles(angle, subspaces.chosen, classes)[subspaces.chosen]
     places = spread(subspaces.mean, vae.layout.z_dim)
     return Found(places[subspaces.chosen], angle, torch.cat(centres))
@@ -115,7 +115,7 @@ def _found(
 def _taught(
     vae: Vae, batch: Batch, found: Found, config: Config, generator: torch.Generator
 ) -> Tensor:
-    """Loss of field, centre and content, which share no weights, against what was found."""
+    """Loss of field, centre and content (without shared weights) against the result."""
     encoder, count = cast(PolarEncoder, vae.encoder), len(batch)
     image, z_dim = encoder.seen(batch), vae.layout.z_dim
     z = found.content + WIDTH * torch.randn(count, z_dim, generator=generator)
@@ -128,7 +128,7 @@ def _taught(
 
 
 def spread(mean: Tensor, z_dim: int) -> Tensor:
-    """Place classes in content space by how unlike they are, (K, z_dim), mean zero, variance one.
+    """Place classes in content space by their distances, (K, z_dim), mean zero, variance one.
 
     Classical scaling of the distances between the classes' means, each pair at its best angle.
     Axes that these do not span stay zero.
@@ -138,7 +138,7 @@ def spread(mean: Tensor, z_dim: int) -> Tensor:
     mean
         (K, rings, F) transforms of the classes' means along the rings.
     z_dim
-        Axes wanted.
+        Number of axes.
     """
     mean = mean.to(torch.complex128)
     product = correlation(mean, mean[:, None])[:, :, 0].amax(-1)
@@ -161,7 +161,7 @@ def mean_angles(angle: Tensor, chosen: Tensor, classes: int) -> Tensor:
 
 
 class Subspaces(NamedTuple):
-    """Classes of N pictures, each turned to the frame of its class; frames of like classes agree.
+    """Classes of N pictures, each rotated to the frame of its class; similar classes share frames.
 
     Attributes
     ----------
@@ -177,13 +177,13 @@ class Subspaces(NamedTuple):
 
 
 def bright_centre(image: Tensor) -> Tensor:
-    """Centre (N, 2) pixels of what is brighter than the median of each image (N, C, H, W)."""
+    """Centre (N, 2) of mass of the pixels above the median of each image (N, C, H, W), pixels."""
     grey = image.sum(1)
     return centre_of_mass(grey, grey.flatten(1).median(1).values)
 
 
 def transformed(rings: Tensor, area: Tensor) -> Tensor:
-    """Transform rings (N, C, A, R) of areas (R,) a point along the angle: (N, C R, A / 2 + 1).
+    """Transform rings (N, C, A, R) with areas (R,) per point along the angle: (N, C R, A / 2 + 1).
 
     An image has length one in the plane.
     """
@@ -207,7 +207,7 @@ def scores(spectrum: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def turned(spectrum: Tensor, step: Tensor) -> Tensor:
-    """Images turned back by ``step`` (N,) angles of the rings."""
+    """Images rotated back by ``step`` (N,) angles of the rings."""
     wave = torch.arange(spectrum.shape[-1])
     phase = math.pi / (spectrum.shape[-1] - 1) * step[:, None] * wave
     return spectrum * torch.polar(torch.ones_like(phase), phase)[:, None]
@@ -267,10 +267,10 @@ def cluster(
 
 
 def agreeing(total: Tensor) -> Tensor:
-    """Angles (K,) to turn classes back by, in steps of the rings, for frames of like ones to agree.
+    """Angles (K,) by which to rotate classes back, in steps of the rings, to align similar ones.
 
-    The two that are most alike, each at its best angle, are added up again and again.  What is
-    round in the sums (K, rings, F) of the classes' pictures tells no angle and is left out.
+    The two most similar classes, each at its best angle, are merged repeatedly.  The rotationally
+    symmetric part of the sums (K, rings, F) has no angle and is left out.
     """
     total = total.to(torch.complex128, copy=True)
     total[..., 0] = 0
@@ -297,7 +297,7 @@ def _fitted(
     bases = []
     for k in range(classes):
         mine = torch.nonzero(chosen == k).squeeze(1)
-        if len(mine) <= dimensions:  # an empty class begins again with images at random
+        if len(mine) <= dimensions:  # an empty class starts again with random images
             mine = torch.randint(len(aligned), (2 * dimensions,), generator=generator)
         bases.append(subspace(aligned[mine], min(dimensions, len(mine))))
     least = min(len(basis) for basis in bases)
