@@ -127,6 +127,13 @@ def test_noise_has_as_many_maxima_as_expected() -> None:
     assert abs(found - expected) < 4 * np.sqrt(expected) + 0.1 * expected
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_nothing_is_found_in_noise(packed: bool) -> None:
+    for seed in range(4):
+        noise = np.random.default_rng(seed).standard_normal((300, 400))
+        assert len(find_objects(noise, radius=9.0, packed=packed)) <= 1
+
+
 def test_the_scores_are_what_decides(field: Field) -> None:
     every = find_objects(field.image, radius=RADIUS, threshold=2.5)
     best = find_objects(field.image, radius=RADIUS, threshold=5.0)
@@ -174,6 +181,13 @@ def test_known_coordinates_are_cut_out(field: Field, tmp_path: Path) -> None:
     )
     assert found.objects + found.left_out == len(field.truth)
     assert read_coordinates(tmp_path / "out.star").x[0] == pytest.approx(field.truth.x[0])
+
+
+@pytest.mark.parametrize("name", ["none.star", "none.csv"])
+def test_an_image_without_objects_gives_an_empty_table(name: str, tmp_path: Path) -> None:
+    write_mrcs(tmp_path / "i.mrc", np.random.default_rng(0).random((1, 64, 64)), None)
+    found = pick_images(tmp_path / "i.mrc", tmp_path / name, radius=5, threshold=50)
+    assert found.objects == len(read_coordinates(tmp_path / name)) == 0
 
 
 def test_coordinates_keep_their_meaning_in_both_formats(tmp_path: Path) -> None:
@@ -251,6 +265,22 @@ def test_bad_images_and_tables_are_refused_in_a_sentence(tmp_path: Path) -> None
         read_coordinates(tmp_path / "c.star")
     with pytest.raises(InputError, match="expected at most about"):
         simulate_field(HingeSettings(n=500, seed=1), 128)
+
+
+def test_files_of_one_name_are_told_apart_and_far_coordinates_left_out(tmp_path: Path) -> None:
+    images = []
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / folder).mkdir()
+        write_mrcs(tmp_path / folder / "i.mrc", np.full((1, 32, 32), value), None)
+        images.append(str(tmp_path / folder / "i.mrc"))
+    table, out = tmp_path / "c.csv", tmp_path / "o.star"
+    table.write_text(f"micrograph,x,y\n{images[1]},16,16\n{images[0]},16,16\n{images[0]},1e300,5\n")
+    found = pick_images(images, out, coordinates=table, extract=8)
+    assert (found.objects, found.left_out) == (2, 1)
+    assert open_source(out).stack.read(np.array([0, 1]))[:, 0, 0, 0].tolist() == [2.0, 1.0]
+    table.write_text("micrograph,x,y\ni.mrc,16,16\n")
+    with pytest.raises(InputError, match="expected one of the images given"):
+        pick_images(images, out, coordinates=table, extract=8, overwrite=True)
 
 
 def test_a_micrograph_that_is_not_given_is_named(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def read_coordinates(path: str | Path) -> pd.DataFrame:
 
 def _are_numbers(column: pd.Series[float]) -> bool:
     values = column.to_numpy()
+    if not len(values):
+        return True
     return values.dtype.kind in "fiu" and bool(np.isfinite(values).all())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -217,8 +218,10 @@ def _known(table: pd.DataFrame, opened: list[Large], where: str) -> pd.DataFrame
             raise InputError(f"{where}: no column says which image, expected a micrograph name")
         table.insert(0, "micrograph", opened[0].name)
         return table
-    known = {large.name: large.name for large in opened}
-    known |= {PurePosixPath(large.name).name: large.name for large in opened}
+    files = Counter(PurePosixPath(large.name).name for large in opened)
+    known = {PurePosixPath(large.name).name: large.name for large in opened}
+    known = {file: name for file, name in known.items() if files[file] == 1}
+    known |= {large.name: large.name for large in opened}
     names = table["micrograph"]
     found = [known.get(name) or known.get(PurePosixPath(name).name, "") for name in names]
     if "" in found:
@@ -227,10 +230,9 @@ def _known(table: pd.DataFrame, opened: list[Large], where: str) -> pd.DataFrame
     return table.assign(micrograph=found)
 
 
-def _corners(table: pd.DataFrame, box: int) -> NDArray[np.int64]:
+def _corners(table: pd.DataFrame, box: int) -> NDArray[np.float64]:
     """First row and column of the box about each object, whose middle is at box // 2, (N, 2)."""
-    middle = np.rint(table[["y", "x"]].to_numpy(np.float64)).astype(np.int64)
-    corner: NDArray[np.int64] = middle - box // 2
+    corner: NDArray[np.float64] = np.rint(table[["y", "x"]].to_numpy(np.float64)) - box // 2
     return corner
 
 
@@ -244,7 +246,7 @@ def _whole_boxes(table: pd.DataFrame, opened: list[Large], box: int) -> NDArray[
 
 def _boxes(table: pd.DataFrame, opened: list[Large], box: int) -> Iterator[NDArray[np.float32]]:
     """Cut the boxes out, those of one image at a time; rows of an image follow one another."""
-    corner = _corners(table, box)
+    corner = _corners(table, box).astype(np.int64)
     at = {large.name: large for large in opened}
     name = table["micrograph"].to_numpy()
     change = np.flatnonzero(name[1:] != name[:-1]) + 1 if len(name) else np.arange(0)
