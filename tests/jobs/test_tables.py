@@ -22,12 +22,11 @@ from modpose.data.posing import with_pose
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
-from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.jobs.duplicates import without_duplicates
 from modpose.jobs.hand import flip_hand, mirrored
 from modpose.jobs.positions import centres, open_table, recentred
-from modpose.jobs.symmetry import expanded, joined, mirrored_poses
+from modpose.jobs.symmetry import expanded, joined, mirrored_poses, point_group
 from modpose.jobs.unbin import unbinned
 from tests.small_data import cryosparc_table
 
@@ -225,14 +224,14 @@ def test_poses_of_binned_images_go_to_the_images_as_recorded(tmp_path: Path) -> 
 
 def points(symmetry: str) -> np.ndarray:
     """Points (M, 3) of an object with a symmetry."""
-    few = np.random.default_rng(2).normal(size=(4, 3))
-    return np.concatenate([few @ element.T for element in symmetry_group(symmetry).numpy()])
+    few = np.random.default_rng(2).normal(size=(2, 3))
+    return np.concatenate([few @ element.T for element in point_group(symmetry)])
 
 
-@pytest.mark.parametrize("symmetry", ["C4", "D3", "O"])
+@pytest.mark.parametrize("symmetry", ["C4", "D3", "O", "I2"])
 def test_copies_see_the_symmetric_object_alike(tmp_path: Path, symmetry: str) -> None:
     particles = open_table(star(tmp_path, 5))
-    order = len(symmetry_group(symmetry))
+    order = len(point_group(symmetry))
     many = expanded(particles, symmetry)
     assert many.n == 5 * order
     poses = many.poses()
@@ -250,6 +249,26 @@ def test_copies_see_the_symmetric_object_alike(tmp_path: Path, symmetry: str) ->
 def _sorted(seen: np.ndarray) -> np.ndarray:
     key = seen.round(2) @ np.array([1000.0, 1.0])
     return np.broadcast_to(np.argsort(key, axis=2)[..., None], seen.shape)
+
+
+def test_axes_are_those_of_other_programs() -> None:
+    def has_axis(name: str, axis: tuple[float, float, float], fold: int) -> bool:
+        unit = np.array(axis) / np.linalg.norm(axis)
+        about = [r for r in point_group(name) if np.allclose(r @ unit, unit, atol=1e-5)]
+        return len(about) == fold
+
+    golden = (1 + 5**0.5) / 2
+    assert has_axis("D4", (0, 0, 1), 4)
+    assert has_axis("D4", (1, 0, 0), 2)
+    assert has_axis("O", (0, 0, 1), 4)
+    assert has_axis("O", (1, 1, 1), 3)
+    assert has_axis("I1", (golden, 0, -1), 5)  # the generators of RELION's I1 and I2
+    assert has_axis("I2", (-golden, -1, 0), 5)
+    for name in ("I1", "I2"):
+        assert all(has_axis(name, axis, 2) for axis in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    for name in ("I", "T"):
+        with pytest.raises(InputError, match="whose axes differ between programs"):
+            point_group(name)
 
 
 @pytest.mark.parametrize("kind", ["star", "cs"])
@@ -271,7 +290,7 @@ def test_expanding_and_joining_gives_the_table_back(tmp_path: Path, kind: str) -
     assert found is not None
     assert known is not None
     np.testing.assert_allclose(found[0], known[0], atol=1e-5)
-    with pytest.raises(InputError, match="an image has several rows"):
+    with pytest.raises(InputError, match="rows 1 and 2 are one image"):
         expanded(many, "C2")
     with pytest.raises(InputError, match="no image has several rows"):
         joined(particles)

@@ -63,7 +63,8 @@ def _open(table: Path, out: Path, overwrite: bool, *others: Path) -> Particles:
 def _write(particles: Particles, source: Path, out: Path, done: str) -> None:
     with writing.all_or_nothing() as place:
         table_files.write_table(particles, out, place)
-    if out.absolute().parent != source.absolute().parent:
+    named = particles.has("rlnImageName") or particles.has("blob/path")
+    if named and out.absolute().parent != source.absolute().parent:
         typer.echo(f"image paths in {out} start in the same folder as those of {source}", err=True)
     typer.echo(f"{done}; wrote {out}")
 
@@ -275,7 +276,7 @@ def unbin_verb(
 def expand(
     table: Table,
     out: TableOut,
-    group: Annotated[str, typer.Option("--symmetry", help="Point group: C4, D7, T, O, I.")],
+    group: Annotated[str, typer.Option("--symmetry", help="Point group: C4, D7, O, I1, I2.")],
     seed: Annotated[int, typer.Option(help="Seed of the new uids of a .cs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:

@@ -30,7 +30,7 @@ def expanded(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles
     particles
         With poses in space, of images.
     symmetry
-        C4, D7, T, O, I, ...: see :func:`modpose.geometry.groups.symmetry_group`.
+        See :func:`point_group`.
     seed
         Of the uids that the rows of a cryoSPARC table get; ``sym_expand/src_uid`` keeps the old.
 
@@ -46,10 +46,14 @@ def expanded(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles
         There are no poses in space, there is no such group, or the set was expanded already.
     """
     check_seed("expand", seed)
-    group = symmetry_group(symmetry).numpy()
+    group = point_group(symmetry)
     rotation = _rotations(particles)
-    if len(np.unique(particles_of_rows(particles))) < particles.n:
-        raise InputError(f"{particles.name}: an image has several rows, expected one each")
+    unit = particles_of_rows(particles)
+    first = np.unique(unit, return_index=True)[1]
+    if len(first) < particles.n:
+        again = int(np.setdiff1d(np.arange(particles.n), first)[0])
+        rows = f"rows {int(first[unit[again]]) + 1} and {again + 1}"
+        raise InputError(f"{particles.name}: {rows} are one image, expected an image once")
     copies, n = len(group), particles.n
     many = particles.subset(np.repeat(np.arange(n), copies))
     turned = (rotation[:, None] @ group[None]).reshape(-1, 3, 3)
@@ -62,6 +66,33 @@ def expanded(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles
         table["uid"] = _fresh_uids(table["uid"].to_numpy(np.uint64), seed)
     table["sym_expand/idx"] = np.tile(np.arange(copies, dtype=np.uint32), n)
     return replace(posed, table=table)
+
+
+def point_group(name: str) -> NDArray[np.float64]:
+    """Return the rotations (n, 3, 3) of a point group whose axes all programs agree on.
+
+    Parameters
+    ----------
+    name
+        C4, D7, ... (main axis along z, two-fold axis of D along x); O (four-fold axes along x, y
+        and z); I1 (two-fold axes along x, y and z, five-fold axes in the xz plane near x), or I2,
+        which is I1 turned by 90 degrees about z and RELION's I.
+
+    Raises
+    ------
+    InputError
+        There is no such group, or programs lay its axes in different ways (T, I).
+    """
+    upper = name.strip().upper()
+    if upper in ("I", "T"):
+        other = "I1 or I2 (RELION's I)" if upper == "I" else "C, D, O, I1 or I2"
+        found = f"{upper}, whose axes differ between programs"
+        raise InputError.of("expand", "--symmetry", found, other)
+    if upper in ("I1", "I2"):
+        group = symmetry_group("I").numpy()
+        quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        return group if upper == "I1" else quarter @ group @ quarter.T
+    return np.asarray(symmetry_group(upper).numpy())
 
 
 def joined(particles: Particles, by: str | None = None) -> Particles:
