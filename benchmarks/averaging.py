@@ -21,7 +21,6 @@ from torch import Tensor
 from benchmarks import machine
 from modpose.evaluate.pose_bound import MEDIAN_OF_RMS, pose_bound
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
-from modpose.evaluate.volume_symmetry import volume_symmetry
 from modpose.fourier.coefficients import Coefficients, coefficients_of, joined, white_noise
 from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid
@@ -33,6 +32,7 @@ from modpose.simulate.species import built_in_species, species_of_files
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
 from modpose.train.memory import keep_freed_memory
+from studies.common.volume_symmetry import volume_symmetry
 
 BOUND_LIMIT = 0.45
 """Frequencies up to here enter the bound, cycles a voxel."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from modpose.evaluate.latent_map import mean_fractions
+from modpose.affinity.matrix import class_names
 from modpose.evaluate.metrics import knn_r2
 from modpose.plot import grids
 from modpose.simulate.species import Species, built_in_species, species_of_files
@@ -165,7 +165,7 @@ def _unseen(found: Found, page: Page) -> list[str]:
         return []
     count = min(100, len(found.known.z) // 4)
     shares = found.known.fractions(found.z[unseen], count)
-    names, means = mean_fractions(shares, found.names[unseen])
+    names, means = _mean_fractions(shares, found.names[unseen])
     rows: list[Row] = [
         {"unseen": name, **dict(zip(found.known.names, row.tolist(), strict=True))}
         for name, row in zip(names, means, strict=True)
@@ -265,3 +265,17 @@ def covariates(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64]
     axes = np.meshgrid(*[np.arange(side) - side // 2 for side in source.stack.shape], indexing="ij")
     centre = [(volumes * axis).sum((1, 2, 3)) / mass for axis in axes]
     return np.sqrt(np.sum(np.square(centre), axis=0)), volumes.mean((1, 2, 3))
+
+
+def _mean_fractions(
+    fractions: NDArray[np.float64], labels: ArrayLike
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Average soft assignments (M, K) over the samples of each label.
+
+    Returns
+    -------
+    names, shares
+        L labels in natural order; (L, K), rows add up to 1.
+    """
+    names, member = class_names(labels)
+    return names, np.stack([fractions[member == k].mean(0) for k in range(len(names))])

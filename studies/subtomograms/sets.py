@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.evaluate.volume_symmetry import volume_symmetry
 from modpose.simulate.species import Species, built_in_species, species_of_files
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
 from studies.common.samples import Sample, save_array, write_sample
+from studies.common.volume_symmetry import volume_symmetry
 
 SNRS = (0.01, 0.05, 0.1)
 CENTRAL = 0.1

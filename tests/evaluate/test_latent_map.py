@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from modpose.errors import InputError
-from modpose.evaluate.latent_map import Between, LatentMap, mean_fractions, novelty_auc
+from modpose.evaluate.latent_map import Between, LatentMap, novelty_auc
 from modpose.evaluate.metrics import knn_r2
 from studies.affinity.classification import Confusion
 from studies.affinity.pose_channel import linearity, linearity_by_class
@@ -114,10 +114,6 @@ def test_places_name_the_kin_and_how_sure(known: LatentMap) -> None:
     assert (table["share"] + table["second_share"] <= 1 + 1e-12).all()
     assert table["within_2_sigma"].tolist() == ["a", "b", "c"]
     assert (table["second"] != table["nearest"]).all()
-    fractions = known.fractions(CENTRES, 40)
-    names, shares = mean_fractions(fractions, ["x", "y", "y"])
-    assert names == ["x", "y"]
-    np.testing.assert_allclose(shares, [fractions[0], fractions[1:].mean(0)])
 
 
 def test_a_map_of_one_class_has_no_second(known: LatentMap) -> None:

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose, rotate_images, sample_images
-from modpose.geometry.rotations import angle_2d, rotation_2d, wrap
+from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.geometry.windows import disc
 
 angles = st.floats(-20, 20)
@@ -42,13 +42,6 @@ def test_rotation_matches_scipy(angle: float) -> None:
     ours = rotation_2d(torch.tensor(angle, dtype=torch.float64)).numpy()
     theirs = Rotation.from_euler("z", angle).as_matrix()[:2, :2]
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-
-
-@given(angles)
-def test_angle_of_the_matrix_is_the_wrapped_angle(angle: float) -> None:
-    found = angle_2d(rotation_2d(torch.tensor(angle, dtype=torch.float64)))
-    difference = wrap(found - angle).item()
-    assert abs(difference) < 1e-9 or abs(abs(difference) - 2 * math.pi) < 1e-9
 
 
 @given(st.floats(-1e3, 1e3))

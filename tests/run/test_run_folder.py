@@ -69,6 +69,18 @@ def run(first: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first, tmp_path / "run"))
 
 
+def test_a_fit_in_memory_ends_as_one_in_a_folder(first: Path, stack: Path, tmp_path: Path) -> None:
+    run, config = Run.open(first), tiny()
+    options = config.model_dump(exclude={"recipe", "seed"})
+    model = PoseModel(config.recipe, options=options, seed=config.seed, quiet=True).fit(stack)
+    ending = {"finished", "stopped", "device", "training_seconds", "best_epoch", "alarms"}
+    assert ending <= set(model.environment) <= set(run.environment)
+    for name in ending - {"finished", "training_seconds"}:
+        assert model.environment[name] == run.environment[name]
+    pd.testing.assert_frame_equal(model.latents(), run.latents())
+    assert Run.open(model.save(tmp_path / "saved").path).environment["best_epoch"] is not None
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Checksum of every file of a folder, leftovers and the beginnings of another run apart."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]

@@ -238,18 +238,6 @@ class LatentMap:
         return votes
 
 
-def mean_fractions(fractions: Floats, labels: ArrayLike) -> tuple[list[str], Floats]:
-    """Average soft assignments (M, K) over the samples of each label.
-
-    Returns
-    -------
-    names, shares
-        L labels in natural order; (L, K), rows add up to 1.
-    """
-    names, member = class_names(labels)
-    return names, np.stack([fractions[member == k].mean(0) for k in range(len(names))])
-
-
 def novelty_auc(known: ArrayLike, unseen: ArrayLike) -> float:
     """Return how often an unseen sample scores above a known one: the area under the ROC curve.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modpose.errors import InputError, shown
+from modpose.errors import InputError
 
 LARGEST = 1 << 33
 """Largest text file that is read, bytes."""
@@ -85,8 +85,3 @@ def number(text: str) -> float | None:
         return None
     value = float(text)
     return value if abs(value) < float("inf") else None
-
-
-def quoted_entry(path: Path, line: int, entry: str, expected: str) -> InputError:
-    """Build the error message about one entry of a text file."""
-    return InputError.of(path, f"line {line}", shown(entry), expected)

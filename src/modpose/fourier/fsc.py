@@ -135,19 +135,6 @@ def fsc(
     return FscCurve(correlation, shape[0], pixel_size)
 
 
-def fsc_of_files(
-    a: Path, b: Path, mask: Path | None = None, radius: float | None = None
-) -> FscCurve:
-    """Correlate two maps in MRC files, inside a mask (a file, or a soft ball) where one is given.
-
-    Raises
-    ------
-    InputError
-        Where a file is not one map, or pixel sizes or shapes differ.
-    """
-    return fsc(*read_pair(a, b, mask, radius))
-
-
 def read_pair(
     a: Path, b: Path, mask: Path | None = None, radius: float | None = None
 ) -> tuple[Volume, Volume, Volume | None, float | None]:

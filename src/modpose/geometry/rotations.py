@@ -46,11 +46,6 @@ def orthogonal_2d(angle: Tensor, mirrored: Tensor | None = None) -> Tensor:
     return torch.where(mirrored[..., None, None], turn * turn.new_tensor([1.0, -1.0]), turn)
 
 
-def angle_2d(rotation: Tensor) -> Tensor:
-    """Angle in (-pi, pi] of a plane rotation matrix (..., 2, 2)."""
-    return torch.atan2(rotation[..., 1, 0], rotation[..., 0, 0])
-
-
 def wrap(angle: Tensor) -> Tensor:
     """Wrap radians into (-pi, pi]."""
     return math.pi - torch.remainder(math.pi - angle, 2 * math.pi)

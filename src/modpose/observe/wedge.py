@@ -14,7 +14,6 @@ use ``rotation`` for this.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -130,9 +129,3 @@ def filter_volumes(volumes: Tensor, transfer: Tensor) -> Tensor:
     spectrum = torch.fft.rfftn(volumes, dim=(1, 2, 3)) * transfer
     filtered: Tensor = torch.fft.irfftn(spectrum, s=volumes.shape[1:], dim=(1, 2, 3))
     return filtered
-
-
-def measured_fraction(tilt_range: tuple[float, float]) -> float:
-    """Fraction of all directions of Fourier space that a tilt range measures."""
-    low, high = tilt_range
-    return math.radians(high - low) / math.pi

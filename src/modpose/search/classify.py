@@ -39,8 +39,6 @@ NEAR = 3.0
 """Later rounds search shifts within this distance of the last ones on each axis, voxels."""
 EVERYWHERE = 6
 """Number of first rounds that search all shifts."""
-ROTATION_STEP = 2.0
-"""Step of the rotations in resolution elements at the rim of the mask."""
 
 
 class Assignment(NamedTuple):

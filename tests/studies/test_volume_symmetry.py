@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from modpose.evaluate.volume_symmetry import volume_symmetry
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import geodesic, haar_rotations
+from studies.common.volume_symmetry import volume_symmetry
 
 BOX = 28
 
