@@ -18,7 +18,7 @@ from modpose.distributions.normal import LOG_2PI
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.infer.grid import decode_upright, log_prior
 from modpose.observe.ctf import apply_ctf
-from modpose.observe.noise import Bernoulli, Prediction
+from modpose.observe.noise import Prediction
 
 if TYPE_CHECKING:
     from modpose.data.batches import Batch
@@ -215,15 +215,9 @@ class PoseOptimizer:
         shift: Tensor,
     ) -> Slope:
         """Chain rule from the pixels' scores and Fisher information to the pose's, and prior."""
-        vae, (signal, log_std) = self.vae, prediction
+        vae = self.vae
         value = vae.likelihood.log_prob(prediction, target).sum((1, 2))
-        if isinstance(vae.likelihood, Bernoulli):
-            mean = signal.sigmoid()
-            score, weight = target - mean, mean * (1 - mean)
-        else:
-            assert log_std is not None
-            weight = (-2 * log_std).exp().expand_as(signal)
-            score = weight * (target - signal)
+        score, weight = vae.likelihood.score(prediction, target)
         flat = jacobian.flatten(2)
         gradient = (flat @ score.flatten(1).unsqueeze(-1)).squeeze(-1)
         information = (flat * weight.flatten(1)[:, None]) @ flat.transpose(1, 2)

@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from modpose.distributions.normal import LOG_2PI
 from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.observe.ctf import apply_ctf
-from modpose.observe.noise import Bernoulli, Prediction
+from modpose.observe.noise import Prediction
 
 if TYPE_CHECKING:
     from modpose.data.batches import Batch
@@ -174,20 +172,9 @@ def log_prior(vae: Vae, angle: Tensor, shift: Tensor) -> Tensor:
 
 def sufficient_statistics(vae: Vae, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return T(y), (B, Q, H, W), zero where pixels do not count, and a constant (B,) in nats."""
-    image = batch.image
-    counted = torch.zeros(math.prod(vae.shape), device=image.device)
+    counted = torch.zeros(math.prod(vae.shape), device=batch.image.device)
     counted[vae.pixels] = 1
-    counted = counted.reshape(vae.shape)
-    box = counted.expand(len(image), 1, *vae.shape)
-    masked = image * counted
-    if isinstance(vae.likelihood, Bernoulli):
-        return torch.cat([masked, box], dim=1), image.new_zeros(len(image))
-    if vae.likelihood.noise == "per-pixel":
-        return torch.cat([masked, box, image * masked], dim=1), image.new_zeros(len(image))
-    log_std = vae.likelihood.log_std.detach()
-    pixels = len(vae.pixels) * vae.channels
-    energy = (image * masked).sum((1, 2, 3)) / (2 * (2 * log_std).exp())
-    return torch.cat([masked, box], dim=1), -energy - pixels * (log_std + 0.5 * LOG_2PI)
+    return vae.likelihood.statistics(batch.image, counted.reshape(vae.shape))
 
 
 def _products(eta: list[Tensor], spectrum: Tensor, half: int) -> Tensor:
@@ -216,16 +203,7 @@ def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> list[T
         ctf[:, 0] *= upright.spacing
         signal = signal.expand(len(ctf), *signal.shape[1:])
         signal = apply_ctf(signal.flatten(1, 3), ctf).reshape(signal.shape)
-    if isinstance(vae.likelihood, Bernoulli):
-        return [*signal.unbind(-3), -functional.softplus(signal).sum(-3)]
-    assert prediction.log_std is not None
-    precision = (-2 * prediction.log_std).exp()
-    linear = precision * signal
-    energy = -0.5 * linear * signal
-    if vae.likelihood.noise != "per-pixel":
-        return [*linear.unbind(-3), energy.sum(-3)]
-    normaliser = (energy - prediction.log_std - 0.5 * LOG_2PI).sum(-3)
-    return [*linear.unbind(-3), normaliser, *(-0.5 * precision).expand_as(signal).unbind(-3)]
+    return vae.likelihood.eta(Prediction(signal, prediction.log_std))
 
 
 def _turned_copies(upright: Upright, angles: int) -> Tensor:

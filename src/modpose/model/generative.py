@@ -18,10 +18,6 @@ from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.windows import disc
 from modpose.model.fields import build_field
-from modpose.model.fields.basis import BasisField
-from modpose.model.fields.conv import ConvField
-from modpose.model.fields.dense import DenseField
-from modpose.model.fields.fronted import CoordConvField
 from modpose.model.image_rows import PoseCorrections
 from modpose.model.imaging import CentralSlices, Imaging
 from modpose.model.latents import Latents
@@ -87,7 +83,7 @@ class GenerativeModel(nn.Module):
     @property
     def whole_field(self) -> bool:
         """Whether the field can only be evaluated at every pixel of the box at once."""
-        return isinstance(self.field, CoordConvField)
+        return bool(getattr(self.field, "whole_box", False))
 
     @property
     def whole_batch(self) -> int:
@@ -186,8 +182,8 @@ class GenerativeModel(nn.Module):
         """Outputs of the field (B, K, P, n_outputs) at pixels of the posed image."""
         z = latents.decoded
         if self.upright:
-            gridded = cast(DenseField | ConvField | BasisField, self.field)
-            values = gridded.picture(z.flatten(0, 1)).flatten(2).transpose(1, 2)
+            picture: Tensor = self.field.picture(z.flatten(0, 1))  # type: ignore[operator]
+            values = picture.flatten(2).transpose(1, 2)
             values = values.reshape(*z.shape[:2], *values.shape[1:])
             return values if pixels is None else values[:, :, pixels]
         x = self.coordinates if pixels is None else self.coordinates[pixels]
@@ -199,12 +195,8 @@ class GenerativeModel(nn.Module):
     @property
     def upright(self) -> bool:
         """Whether the field's picture is the image's, pixel by pixel: no pose is inferred."""
-        posed = self.layout.infers_pose
-        gridded = (
-            isinstance(self.field, DenseField | ConvField | BasisField)
-            and self.field.shape == self.shape
-        )
-        return gridded and not posed
+        gridded = getattr(self.field, "gridded", False) and self.field.shape == self.shape
+        return gridded and not self.layout.infers_pose
 
     def _observe(self, signal: Tensor, observation: Observation) -> Tensor:
         """Filter each image's K signals (B, K, P, C) as the instrument did."""

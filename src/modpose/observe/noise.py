@@ -20,6 +20,13 @@ class Prediction(NamedTuple):
     log_std: Tensor | None
 
 
+class Score(NamedTuple):
+    """Slope of the log-likelihood in each pixel's signal, and its Fisher information."""
+
+    slope: Tensor
+    information: Tensor
+
+
 class Bernoulli(nn.Module):
     """Cross-entropy -H(y, p) per output, for y in [0, 1]; the signal is the logit.
 
@@ -42,6 +49,31 @@ class Bernoulli(nn.Module):
     def natural(self, prediction: Prediction) -> Tensor:
         """Natural parameter: log p(y) is y times this, plus terms that do not couple the two."""
         return prediction.signal
+
+    def score(self, prediction: Prediction, target: Tensor) -> Score:
+        """Slope and information in the signal, pixel by pixel."""
+        mean = prediction.signal.sigmoid()
+        return Score(target - mean, mean * (1 - mean))
+
+    def statistics(self, image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """T(y) of log p(y | s) = sum of T(y) . eta(s) + constant: y and 1 where pixels count.
+
+        Parameters
+        ----------
+        image, counted
+            (B, C, H, W), and (H, W) ones and zeros.
+
+        Returns
+        -------
+        tuple of Tensor
+            (B, Q, H, W), and the constant (B,), nats.
+        """
+        return _with_ones(image * counted, counted), image.new_zeros(len(image))
+
+    def eta(self, prediction: Prediction) -> list[Tensor]:
+        """Return what the Q statistics count for, given pictures (..., C, H, W)."""
+        signal = prediction.signal
+        return [*signal.unbind(-3), -functional.softplus(signal).sum(-3)]
 
     def mean(self, prediction: Prediction) -> Tensor:
         """Expected pixel values."""
@@ -82,9 +114,42 @@ class GaussianNoise(nn.Module):
         assert prediction.log_std is not None
         return prediction.signal * (-2 * prediction.log_std).exp()
 
+    def score(self, prediction: Prediction, target: Tensor) -> Score:
+        """Slope and information in the signal, pixel by pixel."""
+        signal, log_std = prediction
+        assert log_std is not None
+        precision = (-2 * log_std).exp().expand_as(signal)
+        return Score(precision * (target - signal), precision)
+
+    def statistics(self, image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """T(y) as for :class:`Bernoulli`; y² with it where noise varies between pixels."""
+        masked = image * counted
+        seen = _with_ones(masked, counted)
+        if self.noise == "per-pixel":
+            return torch.cat([seen, image * masked], dim=1), image.new_zeros(len(image))
+        log_std, pixels = self.log_std.detach(), float(counted.sum()) * image.shape[1]
+        energy = (image * masked).sum((1, 2, 3)) / (2 * (2 * log_std).exp())
+        return seen, -energy - pixels * (log_std + 0.5 * LOG_2PI)
+
+    def eta(self, prediction: Prediction) -> list[Tensor]:
+        """Return what the Q statistics count for, given pictures (..., C, H, W)."""
+        signal, log_std = prediction
+        assert log_std is not None
+        precision = (-2 * log_std).exp()
+        linear = precision * signal
+        energy = -0.5 * linear * signal
+        if self.noise != "per-pixel":
+            return [*linear.unbind(-3), energy.sum(-3)]
+        normaliser = (energy - log_std - 0.5 * LOG_2PI).sum(-3)
+        return [*linear.unbind(-3), normaliser, *(-0.5 * precision).expand_as(signal).unbind(-3)]
+
     def mean(self, prediction: Prediction) -> Tensor:
         """Expected pixel values."""
         return prediction.signal
+
+
+def _with_ones(masked: Tensor, counted: Tensor) -> Tensor:
+    return torch.cat([masked, counted.expand(len(masked), 1, *counted.shape)], dim=1)
 
 
 Likelihood = Bernoulli | GaussianNoise

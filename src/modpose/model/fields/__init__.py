@@ -4,9 +4,9 @@ Contract: ``field(u, z)`` with u (B, P, d) network coordinates (about [-1, 1]) a
 gives (B, P, n_outputs).  Coordinates are positions over half the box; for
 :class:`modpose.model.fields.slices.SliceField` and
 :class:`modpose.model.fields.principal.PrincipalField` they are frequencies over Nyquist's.
-A gridded field has
-``shape`` and ``picture(z)``, (B, n_outputs, *shape), too, which is read as it is where no pose is
-inferred.
+A field that says ``gridded = True`` has ``shape`` and ``picture(z)``, (B, n_outputs, *shape), too,
+which is read as it is where no pose is inferred.  One that says ``whole_box = True`` needs the
+coordinates of every pixel of the box at once.
 """
 
 from __future__ import annotations

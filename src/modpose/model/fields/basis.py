@@ -30,6 +30,8 @@ class BasisField(nn.Module):
         Of the pictures.
     """
 
+    gridded = True
+
     def __init__(
         self, config: BasisFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
     ) -> None:

@@ -36,6 +36,8 @@ class ConvField(nn.Module):
         Of the picture; a box that no doubling reaches is cut from a larger one.
     """
 
+    gridded = True
+
     def __init__(
         self, config: ConvFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
     ) -> None:

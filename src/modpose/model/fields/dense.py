@@ -17,6 +17,8 @@ from modpose.nn.perceptron import perceptron
 class DenseField(nn.Module):
     """A perceptron from content to every pixel at once."""
 
+    gridded = True
+
     def __init__(
         self, config: DenseFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
     ) -> None:

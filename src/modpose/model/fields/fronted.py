@@ -27,6 +27,8 @@ class CoordConvField(nn.Module):
 
     inside: Tensor
 
+    whole_box = True
+
     def __init__(
         self, config: FrontedFieldConfig, z_dim: int, n_outputs: int, shape: Sequence[int]
     ) -> None:
