@@ -130,6 +130,9 @@ def test_stacks_and_a_list_of_stacks_are_one(tmp_path: Path) -> None:
     (tmp_path / "gone.txt").write_text("a.mrcs\nc.mrcs\n")
     with pytest.raises(InputError, match=r"1 of 2 image files cannot be found .*: c.mrcs"):
         open_source(tmp_path / "gone.txt")
+    (tmp_path / "long.txt").write_text("x" * 5000)
+    with pytest.raises(InputError, match="1 of 1 image files cannot be found"):
+        open_source(tmp_path / "long.txt")
 
 
 # --- cryoSPARC -----------------------------------------------------------------------------------

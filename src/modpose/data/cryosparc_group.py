@@ -10,6 +10,7 @@ import numpy as np
 
 from modpose.config.yaml_text import parse_yaml
 from modpose.data.cryosparc import read_cs
+from modpose.data.locate import is_there
 from modpose.data.particles import Particles
 from modpose.errors import InputError, shown
 from modpose.files.text import read_text
@@ -94,7 +95,7 @@ def _results(path: Path) -> dict[str, Path]:
     for name, file in files.items():
         place = path.parent / file.removeprefix(">")
         beside = path.parent / Path(file.removeprefix(">")).name
-        found[name] = place if place.is_file() else beside
-        if not found[name].is_file():
+        found[name] = place if is_there(place) else beside
+        if not is_there(found[name]):
             raise InputError(f"{path}: its table {shown(file)} cannot be found beside it")
     return found

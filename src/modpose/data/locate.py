@@ -54,7 +54,7 @@ def find_files(
     guessed: dict[str, int] = {}
     missing: list[str] = []
     for name in dict.fromkeys(names):
-        hit = next((c for c in _candidates(name, table, datadir) if c[0].is_file()), None)
+        hit = next((c for c in _candidates(name, table, datadir) if is_there(c[0])), None)
         if hit is None:
             missing.append(name)
             continue
@@ -65,6 +65,14 @@ def find_files(
         _check_guesses(list(dict.fromkeys(names)), found, guessed, table)
         _say_guesses(found, guessed, table)
     return found, missing
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file exists; none has a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[Path, int]]:
@@ -103,7 +111,7 @@ def _folder_with(missing: list[str], table: Path) -> Path | None:
             looked_at += 1
             if looked_at > MOST_FOLDERS:
                 return None
-            if all(any(end.is_file() for end, _ in _ends(folder, names)) for names in parts):
+            if all(any(is_there(end) for end, _ in _ends(folder, names)) for names in parts):
                 return folder
     return None
 
@@ -122,7 +130,7 @@ def _folders_in(folder: Path, deep: int) -> Iterator[Path]:
 def as_written(name: str, table: Path) -> Path | None:
     """Find a file at the place that a table gives; None if it is missing."""
     places = (path for path, length in _candidates(name, table, None) if length == 0)
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in places if is_there(path)), None)
 
 
 def _ends(folder: Path, parts: list[str]) -> Iterator[tuple[Path, int]]:
