@@ -337,6 +337,10 @@ def test_mirrored_maps_and_poses_give_the_same_images(tmp_path: Path) -> None:
     assert twice is not None
     np.testing.assert_allclose(twice[0], before[0], atol=1e-5)
     np.testing.assert_array_equal(mirrored(mirrored(volume)), volume)
+    tomogram = star(tmp_path / "tomo", rlnTomoName="TS_01")
+    with pytest.raises(InputError, match="those of tomograms, whose hand"):
+        mirrored_poses(open_table(tomogram))
+    assert expanded(open_table(tomogram), "C2").n == 2 * N
     write_mrcs(tmp_path / "stack.mrcs", volume[:7], 2.0)
     with pytest.raises(InputError, match="is a stack of images, expected one map"):
         flip_hand([tmp_path / "stack.mrcs"], tmp_path / "again")

@@ -26,6 +26,7 @@ from modpose.data.tables import read_particles
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing
 from modpose.geometry.rotations import haar_rotations
+from modpose.jobs.positions import open_table
 from modpose.outputs.export import export_run, with_poses
 from modpose.outputs.selected import export_selection
 from modpose.run import Run
@@ -137,19 +138,28 @@ def test_a_star_comes_back_in_its_version(tmp_path: Path, version: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "relion30_particles",
-        "relion31_particles",
-        "relion5_particles",
-        "PfCRT_FinalRefinement",
-        "cylindra_relion5_Refine3D_data",
-        "helical_data_test2",
-        "portal_relion_3",
+        *("star/relion30_particles", "star/relion31_particles", "star/relion5_particles"),
+        *("star/PfCRT_FinalRefinement", "star/cylindra_relion5_Refine3D_data"),
+        *("star/helical_data_test2", "star/portal_relion_3", "star/M_particles_sub10"),
+        *("star/cryocat_relion_3.1_optics2", "star/relion_symmetry_D4"),
+        *("spa/apoferritin_empiar10146_64", "spa/empiar_10076_7", "spa_sim/rln_proj_65_shifted"),
+        "tomo/warptools_test_4-tomos_10-ptcls_box-32_angpix-12",
     ],
 )
 def test_files_of_others_come_back_field_by_field(tmp_path: Path, name: str) -> None:
-    star = Path("../shared/data/star") / f"{name}.star"
-    write(read_particles(star), tmp_path / "out.star")
+    star = Path("../shared/data") / f"{name}.star"
+    write(open_table(star), tmp_path / "out.star")
     same_blocks(star, tmp_path / "out.star")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["cs/cryosparc_P12_J24_001_particles", "spa/empiar_10076_7"])
+def test_cryosparc_tables_of_others_come_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+    path = Path("../shared/data") / f"{name}.cs"
+    before = np.load(path)
+    after = np.load(write(open_table(path), tmp_path / "out.cs"))
+    assert after.dtype == before.dtype
+    assert after.tobytes() == before.tobytes()
 
 
 def test_numbers_and_words_are_written_as_one_by_one(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def expanded(particles: Particles, symmetry: str, *, seed: int = 0) -> Particles
     Parameters
     ----------
     particles
-        With poses in space, of images.
+        With poses in space.
     symmetry
         See :func:`point_group`.
     seed
@@ -131,16 +131,24 @@ def mirrored_poses(particles: Particles) -> Particles:
     The images do not change.  With M = diag(1, 1, -1), the map f(M x) seen from M R M gives the
     projection that f gives seen from R.
     """
+    _refuse_volumes(particles)
     rotation = _rotations(particles)
     return with_pose(particles, rotation=MIRROR @ rotation @ MIRROR)
 
 
+def _refuse_volumes(particles: Particles) -> None:
+    """Refuse particles of tomograms: the hand of a volume is that of its tilt series."""
+    flat = "rlnImageDimensionality"
+    volumes = particles.has(flat) and (particles.numbers(flat) == 3).any()
+    if volumes or particles.has("rlnTomoName") or particles.has("rlnCtfImage"):
+        raise InputError(
+            f"{particles.name}: the particles are those of tomograms, whose hand is that of the "
+            "tilt series (rlnTomoHand), expected single images"
+        )
+
+
 def _rotations(particles: Particles) -> NDArray[np.float64]:
-    """Rotations in space (N, 3, 3), of images."""
-    if particles.has("rlnImageDimensionality"):
-        dims = particles.numbers("rlnImageDimensionality")
-        if (dims == 3).any():
-            raise InputError(f"{particles.name}: the particles are volumes, expected images")
+    """Rotations in space (N, 3, 3)."""
     found = particles.poses()
     if found is None:
         expected = "rlnAngleRot, ... or alignments3D/pose"
