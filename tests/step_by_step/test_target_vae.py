@@ -90,25 +90,27 @@ def with_their_weights(recorded: Recorded) -> Vae:
 
 
 def mixed_along_the_line(
-    self: Posterior, temperature: float, generator: torch.Generator | None
+    posterior: Posterior, temperature: float, generator: torch.Generator | None
 ) -> Latents:
     """Their mixture averages angles as numbers between -pi and pi, ours as directions."""
-    waiting = torch.empty_like(self.cell_log_q).exponential_(generator=generator)
-    weight = ((self.cell_log_q - waiting.log()) / temperature).softmax(-1).unsqueeze(1)
-    assert self.angle is not None and self.shift is not None and self.cells is not None
+    waiting = torch.empty_like(posterior.cell_log_q).exponential_(generator=generator)
+    weight = ((posterior.cell_log_q - waiting.log()) / temperature).softmax(-1).unsqueeze(1)
+    assert (
+        posterior.angle is not None and posterior.shift is not None and posterior.cells is not None
+    )
     turns = torch.arange(ROTATIONS).repeat_interleave(CELLS // ROTATIONS) * (math.pi / 2)
-    residual = self.angle.mean - turns.unsqueeze(-1)
+    residual = posterior.angle.mean - turns.unsqueeze(-1)
     angle = residual + wrap(turns - 1e-3).unsqueeze(-1) + 1e-3  # half a turn is +pi
 
     def mixed(mean: Tensor, log_std: Tensor) -> DiagonalNormal:
         return DiagonalNormal(weight @ mean, (weight @ log_std.exp()).log())
 
     blend = Posterior(
-        layout=self.layout,
+        layout=posterior.layout,
         cell_log_q=torch.zeros(len(weight), 1),
-        content=mixed(*self.content),
-        angle=mixed(angle, self.angle.log_std),
-        shift=DiagonalNormal(weight @ self.shift.mean, self.shift.log_std[:, :1]),
+        content=mixed(*posterior.content),
+        angle=mixed(angle, posterior.angle.log_std),
+        shift=DiagonalNormal(weight @ posterior.shift.mean, posterior.shift.log_std[:, :1]),
     )
     return blend.sample_in(torch.zeros(len(weight), 1, dtype=torch.int64), generator)
 
@@ -129,7 +131,7 @@ def test_two_hundred_steps_have_the_losses_of_the_authors_program(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded = Recorded("target_vae")
-    monkeypatch.setattr(Posterior, "soft_sample", mixed_along_the_line)
+    monkeypatch.setattr("modpose.model.draws.soft_sample", mixed_along_the_line)
     ours = losses(recorded)
     assert recorded.loss[-20:].mean() < 0.85 * recorded.loss[:20].mean()  # it has learned
     assert apart(ours, recorded.loss) < AGREE
