@@ -89,6 +89,24 @@ def test_a_map_that_is_worse_along_one_axis_shows_it() -> None:
     assert "by direction: best" in found.lines()[-1]
 
 
+def test_cones_are_corrected_for_the_mask_too() -> None:
+    a, b = halves()
+    mask = soft_window((BOX,) * 3, 0.4, 0.45)
+    plain = resolution(a, b, mask, 1.5, cones=30)
+    found = resolution(a, b, mask, 1.5, randomise=True, cones=30)
+    assert plain.cones is not None
+    assert found.cones is not None
+    assert found.beyond is not None
+    assert "not taken off" in plain.lines()[-1]
+    assert "not taken off" not in found.lines()[-1]
+    late = slice(found.beyond + 2, None)  # nothing is shared there but the mask
+    assert np.nanmedian(plain.cones.correlation[:, late]) > 0.3
+    assert abs(np.nanmedian(found.cones.correlation[:, late])) < 0.15
+    whole = resolution(a, b, mask, 1.5, randomise=True, cones=1, cone_deg=90)
+    assert whole.cones is not None
+    np.testing.assert_allclose(whole.cones.correlation[0], whole.curve.correlation, atol=1e-6)
+
+
 def test_cones_together_are_the_whole() -> None:
     a, b = halves()
     found = resolution(a, b, cones=1, cone_deg=90)

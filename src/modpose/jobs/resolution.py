@@ -119,7 +119,11 @@ class Resolution:
                 f"phases are random beyond {at:.3g} {unit} (shell {self.beyond}), where the FSC of "
                 f"the whole maps falls below {RANDOM_BELOW:g}; the FSC is corrected from there"
             )
-        return [*found, *([] if self.cones is None else [self.cones.sentence()])]
+        if self.cones is not None:
+            mask = self.masked is not None and self.randomised is None
+            note = "; what the mask adds is not taken off (--randomise)" if mask else ""
+            found.append(self.cones.sentence() + note)
+        return found
 
 
 def resolution(
@@ -165,19 +169,23 @@ def resolution(
     check_seed("fsc", seed)
     unmasked = fsc(a, b, None, pixel_size)
     masked = None if mask is None else fsc(a, b, mask, pixel_size)
-    curve, randomised, beyond = masked or unmasked, None, None
-    first, second = (np.asarray(x, np.float64) for x in (a, b))
-    if randomise and masked is not None and mask is not None:
-        beyond = _first_below(unmasked)
-        randomised = fsc(
-            with_random_phases(first, beyond, seed),
-            with_random_phases(second, beyond, seed + 1),
-            mask,
-            pixel_size,
-        )
-        curve = _corrected(masked, randomised, beyond)
+    curve, randomised, beyond, drawn = masked or unmasked, None, None, None
     weight = np.ones(1) if mask is None else np.asarray(mask, np.float64)
-    found = _cones(first * weight, second * weight, curve, cones, cone_deg) if cones else None
+    pair = [np.asarray(x, np.float64) for x in (a, b)]
+    if randomise and masked is not None:
+        beyond = _first_below(unmasked)
+        drawn = [with_random_phases(x, beyond, seed + k) * weight for k, x in enumerate(pair)]
+        randomised = fsc(drawn[0], drawn[1], None, pixel_size)
+        values = _corrected(masked.correlation, randomised.correlation, beyond)
+        curve = FscCurve(values, masked.box, pixel_size)
+    found = None
+    if cones:
+        directions = half_sphere(cones)
+        values = _in_cones(pair[0] * weight, pair[1] * weight, directions, cone_deg)
+        if drawn is not None and beyond is not None:
+            chance = _in_cones(drawn[0], drawn[1], directions, cone_deg)
+            values = _corrected(values, chance, beyond)
+        found = Cones(directions, values, curve)
     return Resolution(curve, unmasked, masked, randomised, beyond, found)
 
 
@@ -231,16 +239,17 @@ def _first_below(curve: FscCurve) -> int:
     return int(below[0]) + 1
 
 
-def _corrected(masked: FscCurve, randomised: FscCurve, beyond: int) -> FscCurve:
-    values, chance = masked.correlation.copy(), randomised.correlation
-    late = np.arange(1, len(values) + 1) >= beyond + SAFE_SHELLS
-    left = np.maximum(1 - chance, 1e-6)
-    values[late] = ((masked.correlation - chance) / left)[late]
-    return FscCurve(values, masked.box, masked.pixel_size)
+def _corrected(masked: Floats, chance: Floats, beyond: int) -> Floats:
+    """Take off what the mask adds to curves (..., K)."""
+    values = masked.copy()
+    late = slice(beyond + SAFE_SHELLS - 1, None)
+    left = np.maximum(1 - chance[..., late], 1e-6)
+    values[..., late] = (masked[..., late] - chance[..., late]) / left
+    return values
 
 
-def _cones(a: Floats, b: Floats, curve: FscCurve, count: int, cone_deg: float) -> Cones:
-    """Correlate inside double cones about ``count`` directions."""
+def _in_cones(a: Floats, b: Floats, directions: Floats, cone_deg: float) -> Floats:
+    """Correlate inside double cones about directions (C, 3); (C, K), NaN in empty shells."""
     shells = make_shells(a.shape)
     first, second = (
         torch.fft.rfftn(torch.from_numpy(x)).flatten()[shells.position] for x in (a, b)
@@ -249,8 +258,8 @@ def _cones(a: Floats, b: Floats, curve: FscCurve, count: int, cone_deg: float) -
     cross = (first.conj() * second).real * shells.weight
     powers = [part.abs().square() * shells.weight for part in (first, second)]
     k = _directions_of(tuple(a.shape), shells.position)
-    directions, limit = half_sphere(count), np.cos(np.deg2rad(cone_deg))
-    found = np.full((count, len(shells.size)), np.nan)
+    limit = np.cos(np.deg2rad(cone_deg))
+    found = np.full((len(directions), len(shells.size)), np.nan)
     for row, direction in enumerate(directions):
         inside = (k @ torch.from_numpy(direction)).abs() >= limit
         sums = [
@@ -259,7 +268,7 @@ def _cones(a: Floats, b: Floats, curve: FscCurve, count: int, cone_deg: float) -
         ]
         both = (sums[1] * sums[2]).sqrt()
         found[row] = torch.where(both > 0, sums[0] / both.clamp_min(1e-30), torch.nan).numpy()
-    return Cones(directions, found, curve)
+    return found
 
 
 def _directions_of(shape: tuple[int, ...], position: torch.Tensor) -> torch.Tensor:
