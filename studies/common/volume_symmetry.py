@@ -15,11 +15,11 @@ from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search
 
 GRID_LIMIT, LIMIT = 0.15, 0.45
-"""Frequencies up to here choose where to climb from, and are compared, cycles a voxel."""
+"""Frequencies up to here choose where to climb from, and are compared, cycles per voxel."""
 ROTATIONS, TRIED = 2000, 72
 """Of the grid, and of those that are climbed: more than the icosahedral group has."""
 APART_DEG, SAME_DEG = 15.0, 8.0
-"""Least angle between starts, and between rotations that are told apart."""
+"""Least angle between starts, and between rotations that are distinguished."""
 ALIKE = 0.99
 """Least correlation of a volume with its turned self, where that is a symmetry."""
 
@@ -32,7 +32,7 @@ def volume_symmetry(volume: Tensor, alike: float = ALIKE) -> Tensor:
     volume
         (D, D, D), free of noise; shifts are allowed for.
     alike
-        Least correlation, up to 0.45 cycles a voxel, of the volume with its turned self.
+        Least correlation, up to 0.45 cycles per voxel, of the volume with its turned self.
 
     Returns
     -------

@@ -183,7 +183,7 @@ def test_boxes_that_are_too_small_are_refused_with_the_right_one(tmp_path: Path)
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        (Preparation(), "nothing is asked for"),
+        (Preparation(), "nothing is requested"),
         (Preparation(crop=80), "data.crop: the size is 80"),
         (Preparation(box=80), "data.box: the size is 80"),
         (Preparation(box=-4), "--box is -4, expected a whole number"),

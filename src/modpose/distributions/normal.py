@@ -12,7 +12,7 @@ from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_STD_RANGE = (-8.0, 4.0)
-"""Of every posterior on a line or a circle."""
+"""Limits of the log s.d. of every posterior on a line or a circle."""
 
 
 class DiagonalNormal(NamedTuple):
@@ -47,8 +47,8 @@ _WRAPS = 4
 def wrapped_log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log density of the wrapped normal on the circle, nats; shapes broadcast.
 
-    The infinite sum over turns is cut where it no longer matters to float32: beyond a standard
-    deviation of two turns the density is the uniform one to 1e-30.
+    The infinite sum over turns is cut where further terms are below float32 precision.  For a
+    standard deviation over two turns the density is uniform to 1e-30.
     """
     std = log_std.exp().clamp(max=4 * math.pi)
     turns = 2 * math.pi * torch.arange(-_WRAPS, _WRAPS + 1, device=value.device)
@@ -100,7 +100,7 @@ def _entropy_table() -> Tensor:
 
 
 def tabulated_wrapped_entropy(log_std: Tensor) -> Tensor:
-    """Read :func:`wrapped_entropy` from a table, to 1e-5 nats; for thousands of cells an image.
+    """Read :func:`wrapped_entropy` from a table, to 1e-5 nats; for thousands of cells per image.
 
     Parameters
     ----------

@@ -1,11 +1,10 @@
-"""Priors of the pose, and what posteriors cost against them.
+"""Priors of the pose, and the KL of posteriors to them.
 
-A prior belongs to a space: numbers on a line, angles on the circle, rotations in SO(3).  It says
-how probable a value is, how much it adds to the precision of what is inferred, and how the numbers
-of an encoder are read as a posterior.  :func:`rotation_prior`, :func:`shift_prior` and
-:func:`scale_prior` make priors from the configuration; nothing else asks which one was configured.
-Values and Gaussians are (..., k), with k coordinates: one angle, or yaw, pitch and roll, or a
-shift, or the logarithm of a scale.
+A prior belongs to a space: numbers on a line, angles on the circle, rotations in SO(3).  It gives
+the probability of a value, the precision that it adds to a posterior, and the way in which the
+numbers of an encoder are read as a posterior.  :func:`rotation_prior`, :func:`shift_prior` and
+:func:`scale_prior` make priors from the configuration. Values and Gaussians are (..., k), with k
+coordinates: one angle, or yaw, pitch and roll, or a shift, or the logarithm of a scale.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ class Prior:
     Attributes
     ----------
     inferred
-        Whether the variable is latent.  Otherwise it is zero.
+        Whether the variable is latent; otherwise it is zero.
     precision
         Along each coordinate; zero where no value is preferred.
     numbers
-        How many an encoder gives for a posterior.
+        How many numbers an encoder gives for a posterior.
     """
 
     inferred: bool = True
@@ -50,16 +49,16 @@ class Prior:
 
     @property
     def numbers(self) -> int:
-        """How many an encoder gives for a posterior."""
+        """How many numbers an encoder gives for a posterior."""
         return 0
 
     def log_weight(self, value: Tensor) -> Tensor:
-        """Log density at values (..., k) less that at the most probable one, (...), nats."""
+        """Log density at values (..., k) minus that at the most probable one, (...), nats."""
         return torch.zeros_like(value[..., 0])
 
     @property
     def log_peak(self) -> float:
-        """Log density at the most probable value, nats a coordinate."""
+        """Log density at the most probable value, nats per coordinate."""
         return 0.0
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class Prior:
         return self.log_weight(value) + value.shape[-1] * self.log_peak
 
     def read(self, params: Tensor) -> DiagonalNormal | SO3Normal | None:
-        """Read an encoder's numbers (..., numbers) as a posterior; None where nothing is latent."""
+        """Read an encoder's numbers (..., numbers) as a posterior; None if nothing is latent."""
         return None
 
 
@@ -95,7 +94,7 @@ class Normal(Prior):
     centre
         (..., k), or None for zero.
     unit
-        Of the numbers that an encoder gives for means and s.d.
+        Unit of the numbers that an encoder gives for means and s.d.
     """
 
     std: float
@@ -119,7 +118,7 @@ class Normal(Prior):
         return -math.log(self.std) - 0.5 * LOG_2PI
 
     def log_weight(self, value: Tensor) -> Tensor:
-        """Square of the distance in s.d., halved."""
+        """Minus half the squared distance in s.d."""
         return -0.5 * (self._from_centre(value) / self.std).square().sum(-1)
 
     def read(self, params: Tensor) -> DiagonalNormal:
@@ -140,7 +139,7 @@ class Normal(Prior):
 
 
 class UniformCircle(Prior):
-    """Every angle of one circle alike; posteriors are wrapped normals."""
+    """All angles of one circle are equally probable; posteriors are wrapped normals."""
 
     @property
     def numbers(self) -> int:
@@ -179,7 +178,7 @@ class WideCircle(UniformCircle):
 
 
 class UniformSO3(Prior):
-    """Every rotation of space alike (Haar's measure, relative to which densities are given)."""
+    """All rotations in 3-D are equally probable (densities are relative to Haar measure)."""
 
     @property
     def numbers(self) -> int:
@@ -226,11 +225,11 @@ def kl(posterior: DiagonalNormal | SO3Normal, prior: Prior, *, exact: bool = Tru
     Parameters
     ----------
     posterior
-        Of the kind that ``prior`` reads.
+        A posterior of the type that ``prior`` reads.
     prior
         The prior.
     exact
-        Return the KL that makes the ELBO a bound; else what stands for it in training.
+        Return the KL that makes the ELBO a bound; otherwise its replacement in training.
     """
     match posterior, prior:
         case SO3Normal(), UniformSO3():
@@ -257,7 +256,7 @@ def log_density(posterior: DiagonalNormal | SO3Normal, value: Tensor, prior: Pri
 
 
 def circle_entropy(angle: DiagonalNormal) -> Tensor:
-    """Entropy of angles (B, C, k) on the circle, (B, C) nats; from a table where cells are many."""
+    """Entropy of angles (B, C, k) on the circle, (B, C) nats; for many cells, from a table."""
     many = angle.log_std.dim() == 3 and angle.log_std.shape[1] > 1
     entropy = tabulated_wrapped_entropy if many else wrapped_entropy
     return entropy(angle.log_std).sum(-1)

@@ -1,7 +1,7 @@
 r"""Posteriors over all rotations of space: a normal in the tangent space, wrapped round SO(3).
 
 R = centre exp(ω) with ω ~ N(0, s² I), a rotation vector.  Every (θ + 2πk) n leads to the same
-rotation as θ n, so with the prior uniform over SO(3) (Haar's measure, whose density in rotation
+rotation as θ n, so with the prior uniform over SO(3) (Haar measure, whose density in rotation
 vectors is 2 (1 − cos θ) / θ² over 8π²) the density relative to the prior is a function of the angle
 θ between R and the centre,
 
@@ -10,8 +10,7 @@ vectors is 2 (1 − cos θ) / θ² over 8π²) the density relative to the prior
 
 The KL to the prior is the expectation of its logarithm, one number for each s, computed by
 quadrature and read from a table: exact at every width.  It falls until s is about 1.5 (86
-degrees), where 0.017 nats are left; wider normals come to favour small angles again, so s stops
-there.
+degrees), where it is 0.017 nats; wider normals favour small angles again, so s is limited to this.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ LOG_STD_RANGE = (-8.0, math.log(1.5))
 LOG_VOLUME = math.log(8 * math.pi**2)
 """Volume of SO(3) in rotation vectors, radians³."""
 WIDEST = 1.9
-"""Mean variance, radians², of two cells that are told apart no more; found by integration."""
+"""Mean variance, radians², above which two cells cannot be distinguished; found by integration."""
 FLATTEST = 1e-3
-"""What keeps the first two columns of a rotation apart where an encoder says nothing."""
+"""Offset that keeps the first two columns of a rotation independent if an encoder gives zeros."""
 _WRAPS = 2
 _TABLE_SIZE, _NODES = 4096, 512
 
@@ -84,11 +83,11 @@ class SO3Normal(NamedTuple):
         return log_density(geodesic(self.centre, rotation), self.log_std.squeeze(-1))
 
     def bhattacharyya(self) -> Tensor:
-        """Distances between cells (B, C), (B, C, C) nats, rather too small than too large.
+        """Distances between cells (B, C), (B, C, C) nats, too small rather than too large.
 
-        Those of normals in flat space with the chord in place of the angle, less as normals grow
-        so wide that they meet at the back of SO(3): a mixture's KL then comes out too large, if
-        anything, and a bound stays one.
+        They are the distances of normals in flat space, with the chord instead of the angle, and
+        smaller if normals are so wide that they overlap at 180 degrees.  The KL of a mixture can
+        then only be too large, so the ELBO stays a bound.
         """
         products = torch.einsum("bcij,bkij->bck", self.centre, self.centre)  # 1 + 2 cos θ
         chord = (3 - products).clamp(min=0)  # (2 sin θ/2)²
@@ -100,7 +99,7 @@ class SO3Normal(NamedTuple):
         return flat * (1 - both / WIDEST).clamp(min=0)
 
     def mixed(self, weight: Tensor) -> SO3Normal:
-        """Mix cells (B, C) by weights (B, 1, C): columns are averaged."""
+        """Mix cells (B, C) with weights (B, 1, C): the columns of rotations are averaged."""
         columns = self.centre[..., :2].transpose(-1, -2).flatten(-2)
         centre = rotation_of_columns(weight @ columns)
         return SO3Normal(centre, (weight @ self.log_std.exp()).log())
@@ -132,5 +131,5 @@ def _kl_table() -> Tensor:
     farthest = (12 * log_std.exp()).clamp(max=math.pi)[:, None]
     angle = farthest * (nodes + 1) / 2
     log_q = log_density(angle, log_std[:, None])
-    prior = 2 * (angle / 2).sin().square() / math.pi  # density of the angle under Haar's measure
+    prior = 2 * (angle / 2).sin().square() / math.pi  # density of the angle under Haar measure
     return (weights * farthest / 2 * prior * log_q.exp() * log_q).sum(-1).float()

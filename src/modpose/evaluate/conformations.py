@@ -46,7 +46,7 @@ BALL = (0.85, 0.95)
 
 @dataclass(frozen=True)
 class ConformationScores:
-    """Figures against the truth; None where the truth lacks the quantity.
+    """Figures against the truth; None if the truth lacks the quantity.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class ConformationScores:
         one.
     reference
         The same of the map that the nearest tenth of the images make by back-projection, with
-        their true states known; or None where it was not made.
+        their true states known; or None if it was not made.
     motion
         |Spearman rank correlation| of the first principal component of content with the hinge
         angle; with several classes the mean over classes, each with components of its own.
@@ -65,7 +65,7 @@ class ConformationScores:
         Adjusted Rand index of the classes that a linear discriminant reads from content, fitted
         to other images: what content holds, whether or not it lies in clusters.
     known
-        What someone with the true maps makes of the images; None where it was not found out.
+        What someone with the true maps makes of the images; None if it was not found out.
     """
 
     areas: list[float]
@@ -261,7 +261,7 @@ def score_run(
     Raises
     ------
     InputError
-        Where the images carry no truth, or the maps have another box than the model.
+        If the images carry no truth, or the maps have another box than the model.
     """
     dataset = run.dataset()
     truth = dataset.source.particles.truth()

@@ -1,7 +1,7 @@
 """Whether inference turns and moves with the image, and content stays: numbers for any model.
 
 The pure functions take angles in degrees and shifts in pixels.  A *twin* is the same picture with
-pose zero in the same box: what a model infers of a transformed image, less what it infers of the
+pose zero in the same box: what a model infers of a transformed image, minus what it infers of the
 twin, is compared with the true pose, so that the upright frame that a model chooses for each
 object does not count.
 """
@@ -73,7 +73,7 @@ def twin_angle_errors(moved: ArrayLike, twin: ArrayLike, true: ArrayLike) -> Arr
     moved, twin
         (N,) angles inferred of the transformed images and of the untransformed ones.
     true
-        (N,) angles that the images were turned by.
+        (N,) angles that the images were rotated by.
     """
     return wrap_deg(np.asarray(moved, float) - np.asarray(twin, float) - np.asarray(true, float))
 
@@ -140,7 +140,7 @@ def infer_batch(vae: Vae, batch: Batch) -> Poses:
 
 
 def move(images: Floats, angle_deg: ArrayLike, shift_px: ArrayLike) -> Floats:
-    """Turn and shift images about the centre pixel: moved(x) = image(Rᵀ(x − t)).
+    """Rotate and shift images about the centre pixel: moved(x) = image(Rᵀ(x − t)).
 
     Cubic splines; beyond an image's edge is the median of its border, and values stay within
     those of the image.

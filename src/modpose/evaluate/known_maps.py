@@ -37,7 +37,7 @@ class KnownMapScores:
     ----------
     motion
         |Spearman rank correlation| of the expected hinge angle with the true one, class by class
-        as in :class:`modpose.evaluate.conformations.ConformationScores`; None where nothing moves.
+        as in :class:`modpose.evaluate.conformations.ConformationScores`; None if nothing moves.
     classes
         Adjusted Rand index of the most probable class; None with one class.
     """

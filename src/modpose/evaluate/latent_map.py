@@ -180,7 +180,7 @@ class LatentMap:
         Returns
         -------
         DataFrame
-            A row a sample: ``nearest`` (a class, by vote), ``share`` (its part of ``soft_k``
+            One row per sample: ``nearest`` (a class, by vote), ``share`` (its part of ``soft_k``
             neighbours), ``second`` and ``second_share`` (the next class), ``within_2_sigma`` (a
             class, or empty), ``novelty``, and ``new``: whether that is above what 99 % of the
             known samples have.

@@ -24,7 +24,7 @@ def align_angles(
 ) -> tuple[Array, float]:
     """Take the one global rotation out of the differences.
 
-    An upright frame that is turned by a changes the angle of an object by a, and of a mirrored one
+    An upright frame that is rotated by a changes the angle of an object by a, and of a mirrored one
     by -a.
 
     Parameters
@@ -188,7 +188,7 @@ def align_shifts(
 ) -> tuple[Array, Array]:
     """Take out the one offset of the model's content frame.
 
-    With signal(x) = f(Rᵀ(x − t)), content drawn off-centre by −c and turned by a global angle
+    With signal(x) = f(Rᵀ(x − t)), content drawn off-centre by −c and rotated by a global angle
     explains the same images with t' = t + R(θ) c, θ the true angle.  The constant c is found by
     least squares, c = mean of R(θ)ᵀ(t' − t); for mirrored objects R(θ) M stands for R(θ),
     and for objects of scale s, s R(θ).

@@ -61,7 +61,7 @@ def place_images(run: Run, source: Source, distance: Distance | None = None) -> 
     Returns
     -------
     DataFrame
-        A row an image: ``index``, the columns of :meth:`LatentMap.place`, and its content.
+        One row per image: ``index``, the columns of :meth:`LatentMap.place`, and its content.
     """
     known = map_of_run(run, distance)
     encoded = PoseModel.load(run.path).encode(source)

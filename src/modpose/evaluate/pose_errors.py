@@ -2,7 +2,7 @@
 
 A method chooses its own upright frame: with the object g(u) = f(Q u + d) in place of f, every
 rotation R becomes R Q and every shift t becomes t + R d.  One Q and one d a class are taken off.
-Where a part of the object moves, that frame may also turn and shift with it.
+Where a part of the object moves, that frame may also rotate and shift with it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def pose_errors(
     Raises
     ------
     InputError
-        Where there are no poses or their numbers differ.
+        If there are no poses or their numbers differ.
     """
     if len(rotation) != len(true_rotation) or len(rotation) == 0:
         raise InputError.of(

@@ -83,14 +83,14 @@ def recover_poses(
     rotation, shift, class_index
         (N, 3, 3), (N, 3) voxels, and (N,) classes from 0.
     truth
-        A row a volume: ``r00`` ... ``r22``, ``shift_x``, ``shift_y``, ``shift_z``, and, where there
-        are several, ``class`` and ``template``.
+        One row per volume: ``r00`` ... ``r22``, ``shift_x``, ``shift_y``, ``shift_z``; with several
+        classes also ``class`` and ``template``.
     symmetries
         Rotations that leave each true object unchanged.
     bounds
         Median error of rotation at the Cramer-Rao bound of each, degrees.
     motion
-        (N,) what the frame may turn and shift with (:func:`pose_errors`).
+        (N,) what the frame may rotate and shift with (:func:`pose_errors`).
     """
     entries = truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
     true_rotation = torch.tensor(entries).reshape(-1, 3, 3)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Figures against the truth; None where the truth or the model lacks the quantity."""
+    """Figures against the truth; None if the truth or the model lacks the quantity."""
 
     images: int
     """Number of images compared."""
@@ -58,9 +58,9 @@ class Recovery:
     rotation_median_raw_deg: float | None = None
     """In three dimensions: median angle to the true rotation, as it is."""
     rotation_median_deg: float | None = None
-    """The same after one global rotation a class, which no model can know."""
+    """The same after one global rotation per class, which no model can know."""
     shift_median_px: float | None = None
-    """Median length of the error of the shift, after one offset a class."""
+    """Median length of the error of the shift, after one offset per class."""
     cluster_accuracy: float | None = None
     """Fraction of images whose cluster, matched one to one, is their class."""
     cluster_ari: float | None = None
@@ -97,7 +97,7 @@ class Recovery:
         if self.rotation_median_deg is not None:
             out.append(
                 f"rotation in space: median error {self.rotation_median_deg:.1f}° after one global "
-                f"rotation a class ({self.rotation_median_raw_deg:.1f}° as it is; chance is 132°)"
+                f"rotation per class ({self.rotation_median_raw_deg:.1f}° as it is; chance is 132°)"
             )
         if self.shift_median_px is not None:
             out.append(f"shift: median error {self.shift_median_px:.2f} px")
@@ -128,7 +128,7 @@ def recover(latents: pd.DataFrame, truth: pd.DataFrame) -> Recovery:
     Parameters
     ----------
     latents
-        One row an image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``,
+        One row per image, columns ``z_0``…, ``angle_deg``, ``shift_x``, ``shift_y``, ``mirrored``,
         ``scale``, ``cluster``,
         as far as the model has them; ``index``, where present, says which row of ``truth`` each
         belongs to.
@@ -190,7 +190,7 @@ def space_errors(
     Returns
     -------
     aligned_deg, raw_deg, shift_px
-        (N,) after one global rotation and offset a class, modulo symmetry, and as they are.
+        (N,) after one global rotation and offset per class, modulo symmetry, and as they are.
     """
     import torch
 

@@ -39,7 +39,7 @@ def read_true_maps(folder: Path) -> list[TrueMap]:
     Raises
     ------
     InputError
-        Where the list or a map is missing, or the list lacks a column.
+        If the list or a map is missing, or the list lacks a column.
     """
     import pandas as pd
 

@@ -35,7 +35,7 @@ class Coefficients:
     Attributes
     ----------
     frequency
-        (K, 3) ordered (x, y, z), cycles a voxel, one of each pair k and -k, without the origin.
+        (K, 3) ordered (x, y, z), cycles per voxel, one of each pair k and -k, without the origin.
     value
         (N, K) complex, whitened: noise of unit variance.
     transfer
@@ -59,7 +59,7 @@ class Coefficients:
 
     @property
     def radius(self) -> Tensor:
-        """(K,) cycles a voxel, rising."""
+        """(K,) cycles per voxel, rising."""
         radius: Tensor = self.frequency.norm(dim=1)
         return radius
 
@@ -69,7 +69,7 @@ class Coefficients:
         return shell_of(self.frequency, self.box)
 
     def within(self, limit: float) -> Coefficients:
-        """Keep the frequencies up to ``limit`` cycles a voxel."""
+        """Keep the frequencies up to ``limit`` cycles per voxel."""
         count = int(torch.searchsorted(self.radius, limit + 1e-6))
         if count == len(self.frequency):
             return self
@@ -109,7 +109,7 @@ def half_sphere(box: int, limit: float) -> tuple[Tensor, Tensor]:
     Returns
     -------
     frequency, place
-        (K, 3) cycles a voxel, and (K,) where they are in a flattened ``rfftn``.
+        (K, 3) cycles per voxel, and (K,) where they are in a flattened ``rfftn``.
     """
     k = frequencies((box,) * 3)[..., : box // 2 + 1, :].reshape(-1, 3)
     x, y, z = k.unbind(-1)
@@ -178,7 +178,7 @@ def measure_noise(chunks: Iterable[tuple[Tensor, Tensor]], box: int) -> NoiseSpe
     Raises
     ------
     InputError
-        Where the corners hold one number only (a mask was applied to the volumes).
+        If the corners hold one number only (a mask was applied to the volumes).
     """
     frequency, place = half_sphere(box, 0.5)
     shell, window = shell_of(frequency, box), noise_window(box)

@@ -39,7 +39,7 @@ class FscCurve:
     box
         Side of the maps, pixels.
     pixel_size
-        Å; None where it is not known.
+        Å; None if it is not known.
     """
 
     correlation: Floats
@@ -48,11 +48,11 @@ class FscCurve:
 
     @property
     def frequency(self) -> Floats:
-        """(K,) cycles a pixel, up to 1/2."""
+        """(K,) cycles per pixel, up to 1/2."""
         return np.arange(1, len(self.correlation) + 1) / self.box
 
     def crossing(self, threshold: float) -> float:
-        """Return the frequency, cycles a pixel, where the curve first falls below ``threshold``.
+        """Return the frequency, cycles per pixel, where the curve first falls below ``threshold``.
 
         Straight lines join the shells; Nyquist where it never falls below, 0 where it starts
         below.
@@ -72,7 +72,7 @@ class FscCurve:
         return float("inf") if frequency == 0 else (self.pixel_size or 1.0) / frequency
 
     def area(self, limit: float = 0.5) -> float:
-        """Return the mean of the curve up to ``limit`` cycles a pixel: 1 for equal maps.
+        """Return the mean of the curve up to ``limit`` cycles per pixel: 1 for equal maps.
 
         The area under the curve over frequencies from 0 to 1/2, as CryoBench (Jeon et al. 2024)
         has it, is half of this.
@@ -80,7 +80,7 @@ class FscCurve:
         return float(self.correlation[self.frequency <= limit + 1e-9].mean())
 
     def columns(self) -> dict[str, Floats]:
-        """Return a table of shells: cycles a pixel, Å (where known), correlation."""
+        """Return a table of shells: cycles per pixel, Å (where known), correlation."""
         found = {"cycles_per_px": self.frequency}
         if self.pixel_size is not None:
             found["resolution_A"] = self.pixel_size / self.frequency
@@ -116,7 +116,7 @@ def fsc(
     Raises
     ------
     InputError
-        Where the shapes differ, are not cubes, or a value is not finite.
+        If the shapes differ, are not cubes, or a value is not finite.
     """
     first, second = (torch.as_tensor(np.asarray(x, np.float64)) for x in (a, b))
     shape = tuple(first.shape)
@@ -143,7 +143,7 @@ def read_pair(
     Raises
     ------
     InputError
-        Where a file is not one map, or pixel sizes differ.
+        If a file is not one map, or pixel sizes differ.
     """
     if mask is not None and radius is not None:
         raise InputError("fsc: --mask and --radius are given, expected one of the two")

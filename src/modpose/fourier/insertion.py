@@ -60,7 +60,7 @@ def insert(index: Tensor, share: Tensor, values: Tensor, points: int) -> Tensor:
 
 
 def lattice_side(limit: float, padded: int) -> int:
-    """Points along an axis of a lattice that holds frequencies to ``limit``, cycles a voxel."""
+    """Points along an axis of a lattice that holds frequencies to ``limit``, cycles per voxel."""
     return 2 * (math.ceil(limit * padded) + 1) + 1
 
 
@@ -74,7 +74,7 @@ class FourierSums(NamedTuple):
     weight
         Sums of squared transfers.
     padded
-        Points of the lattice in a step of one cycle a voxel.
+        Points of the lattice in a step of one cycle per voxel.
     """
 
     value: Tensor
@@ -107,7 +107,7 @@ class Inserter:
     box
         Side D of the maps.
     limit
-        Highest frequency, cycles a voxel.
+        Highest frequency, cycles per voxel.
     """
 
     def __init__(self, slots: int, box: int, limit: float) -> None:
@@ -124,7 +124,7 @@ class Inserter:
         Parameters
         ----------
         frequency
-            (B, K, 3) of the upright object, cycles a voxel.
+            (B, K, 3) of the upright object, cycles per voxel.
         value
             (B, K) complex: transfer times coefficient.
         weight
@@ -224,7 +224,7 @@ def solve_jointly(
     weights
         (m, m, m, Q) sums of squared transfers times both amounts, for each pair i <= j, by rows.
     padded
-        Points of the lattice of sums in a step of one cycle a voxel.
+        Points of the lattice of sums in a step of one cycle per voxel.
     mask
         (D, D, D) that the volumes are multiplied by.
     variance

@@ -1,7 +1,7 @@
 r"""Images as projections of a volume, compared in Fourier space.
 
 The transform of a projection along z is the central slice of the volume's transform F.  An image
-of n x n pixels, of pose (R, t), is therefore, at frequency k = (kx, ky) (cycles a pixel),
+of n x n pixels, of pose (R, t), is therefore, at frequency k = (kx, ky) (cycles per pixel),
 
 .. math:: Y(k) = CTF(k)\, e^{-2\pi i k \cdot t}\, F(R^\top (k_x, k_y, 0)) + noise.
 
@@ -47,7 +47,7 @@ class HalfPlane(NamedTuple):
     mirror
         (M,) where its conjugate stands in it, too; itself where it does not.
     k
-        (M, 2) cycles a box, (x, y).
+        (M, 2) cycles per box, (x, y).
     weight
         (M,) real numbers that each holds: 2, or 1 where k = -k.
     shell
@@ -62,7 +62,7 @@ class HalfPlane(NamedTuple):
 
 
 def half_plane(n: int, radius: float | None = None) -> HalfPlane:
-    """List the independent coefficients of an n x n picture with |k| < radius cycles a box.
+    """List the independent coefficients of an n x n picture with |k| < radius cycles per box.
 
     Without a radius, all of them: their weights add up to n².
     """

@@ -30,7 +30,7 @@ class References(NamedTuple):
     side
         m, points of the lattice along an axis, odd.
     padded
-        Side of the padded box: points of the lattice in a step of one cycle a voxel.
+        Side of the padded box: points of the lattice in a step of one cycle per voxel.
     slopes
         Whether the derivatives are there.
     """
@@ -54,7 +54,7 @@ def make_references(
     volumes
         (C, D, D, D) real; zero towards the edge of the box.
     limit
-        Highest frequency that will be asked for, cycles a voxel.
+        Highest frequency that will be asked for, cycles per voxel.
     oversampling
         Side of the padded box over that of the volumes.
     slopes
@@ -97,7 +97,7 @@ def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
     which
         (B,) int64 which one each row reads.
     frequency
-        (B, K, 3) cycles a voxel, within the limit.
+        (B, K, 3) cycles per voxel, within the limit.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def read(index: Tensor, share: Tensor, table: Tensor) -> Tensor:
 
 
 def read_side_by_side(references: References, frequency: Tensor, rotation: Tensor) -> Tensor:
-    """Read references that stand side by side at frequencies turned by (B, 3, 3), (B, K, C)."""
+    """Read references that stand side by side at frequencies rotated by (B, 3, 3), (B, K, C)."""
     first = torch.zeros(len(rotation), dtype=torch.int64)
     return sample(references, first, turned(frequency, rotation))
 

@@ -51,7 +51,7 @@ def make_shells(shape: Sequence[int], kmax: int | None = None) -> Shells:
     shape
         (H, W) or (D, H, W).
     kmax
-        Highest shell, cycles a box; None is Nyquist, half of the shortest side.  The zero
+        Highest shell, cycles per box; None is Nyquist, half of the shortest side.  The zero
         frequency, a volume's mean, is left out.
     """
     nyquist = min(shape) // 2

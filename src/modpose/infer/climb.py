@@ -1,8 +1,8 @@
-"""From the coarse grid to the top of a mode: Fisher scoring of the pose on the full image.
+"""Optimise poses from the coarse grid to the maximum of a mode: Fisher scoring on the full image.
 
 One upright prediction is decoded for each content hypothesis, at every pixel; the prediction of a
-pose and its derivatives are read from it (bicubic and bilinear interpolation).  A step is taken
-only where it raises the log posterior, else its damping grows (Levenberg and Marquardt).
+pose and its derivatives are read from it (bicubic and bilinear interpolation).  A step is accepted
+only if it raises the log posterior; otherwise its damping grows (Levenberg and Marquardt).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from modpose.model.vae import Vae
 
 LARGEST_STEP = (math.radians(6.0), 1.5)
-"""Radians and pixels of one step."""
+"""Largest step, radians and pixels."""
 NUMBERS_AT_ONCE = 1 << 22
-"""Numbers of the predictions and their slopes that are held at once."""
+"""Numbers of the predictions and their derivatives that are held in memory at once."""
 PRUNE_NATS = 20.0
-"""Nats below an image's best pose at which a climb is given up."""
+"""Poses that are this many nats below the image's best pose are dropped."""
 UNIFORM_PRECISION = 3 / math.pi**2
-"""Of the uniform distribution on the circle: no posterior of an angle is wider."""
+"""S.d. of the uniform distribution on the circle: no posterior of an angle is wider."""
 
 
 class LocalMaxima(NamedTuple):
-    """Where climbs ended, (B, K, ...).
+    """Poses after optimisation, (B, K, ...).
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class LocalMaxima(NamedTuple):
     value
         (B, K) log p(image | content, pose) + log p(pose), nats.
     log_volume
-        (B, K) log of the volume of the Gaussian with the curvature there.
+        (B, K) log of the volume of the Gaussian with the same curvature.
     angle_std, shift_std
         Conditional standard deviations, (B, K) and (B, K, 2).
     """
@@ -66,7 +66,7 @@ class Slope(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What P poses are judged by: their image's counted pixels and their content's prediction.
+    """Data to compare P poses: the counted pixels of the image and the prediction for the content.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Seen(NamedTuple):
     ctf: Tensor | None
 
     def at(self, rows: Tensor) -> Seen:
-        """Keep some poses."""
+        """Select some poses."""
         ctf = None if self.ctf is None else self.ctf[rows]
         return Seen(self.maps[rows], self.slopes[rows], self.target[rows], ctf)
 
@@ -103,7 +103,7 @@ class PoseOptimizer:
     z
         (B, H, z_dim), or (1, H, z_dim) shared content hypotheses.
     reach
-        Largest shift expected, pixels; the prediction is decoded so far beyond the box.
+        Largest expected shift, pixels; the prediction is decoded this far beyond the box.
     """
 
     def __init__(self, vae: Vae, batch: Batch, z: Tensor, *, reach: float) -> None:
@@ -122,7 +122,7 @@ class PoseOptimizer:
 
     @torch.no_grad()
     def climb(self, angle: Tensor, shift: Tensor, hypothesis: Tensor, steps: int) -> LocalMaxima:
-        """Climb from poses (B, K) with content ``hypothesis`` (B, K)."""
+        """Optimise poses (B, K) with content ``hypothesis`` (B, K)."""
         numbers = angle.shape[1] * self.slopes[0].numel() * 2
         parts = [
             self._climb(rows, angle[rows], shift[rows], hypothesis[rows], steps)
@@ -133,7 +133,7 @@ class PoseOptimizer:
         return LocalMaxima(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def seen(self, owner: Tensor, hypothesis: Tensor) -> Seen:
-        """Collect what poses (P,) of images ``owner`` with content ``hypothesis`` are judged by."""
+        """Collect the data for poses (P,) of images ``owner`` with content ``hypothesis``."""
         which = hypothesis if self.shared else hypothesis + owner * self.hypotheses
         image, ctf = self.batch.image.flatten(2)[:, :, self.vae.pixels], self.batch.ctf
         return Seen(

@@ -11,7 +11,7 @@ from modpose.errors import InputError
 
 Method = Literal["ward", "kmeans", "gmm"]
 WARD_MAX = 20_000
-"""Ward's method keeps all pairwise distances: 1.6 GB for so many rows."""
+"""Ward's method keeps all pairwise distances: 1.6 GB for this number of rows."""
 
 
 def cluster(z: ArrayLike, k: int, method: Method = "ward", seed: int = 0) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
-"""Copies of an image that are turned before they are read, and the pose that most of them tell.
+"""Rotated copies of an image, and the pose on which most of them agree.
 
-An encoder that follows a turn only nearly reads an object that looks much the same upside down now
-the one way up and now the other, as the pixels fall.  What the copies agree on depends on that far
-less, and how many do says how sure the pose is.  A second round of copies starts from what the
-first agrees on, so that an object gives the same copies wherever it lies and whichever way.
+An encoder is often only nearly equivariant.  If an object looks similar upside down, it then reads
+the object sometimes one way up and sometimes the other, depending on the pixels.  The consensus of
+the copies depends on this much less, and the share of copies that agree tells how certain the pose
+is.  A second round of copies starts from the consensus pose of the first, so that the copies of an
+object are the same for every position and orientation.
 """
 
 from __future__ import annotations
@@ -19,23 +20,24 @@ from modpose.errors import InputError
 from modpose.model.posterior import LatentLayout, Posterior
 
 ALIKE = math.radians(30)
-"""Angles that differ by less tell the same pose."""
+"""Angles that differ by less than this are the same pose."""
 
 
 Read = Callable[[Tensor | None, Tensor | None], Posterior]
-"""Angles (B,) and centres (B, 2) to the posterior of B images as read from copies that are turned
-by the one about the other; None for not at all, and for about the middle."""
+"""Function from angles (B,) and centres (B, 2) to the posterior of B images, encoded from copies
+that are rotated by the angle about the centre.  None: not rotated, or rotated about the middle.
+"""
 
 
 class Copies(NamedTuple):
-    """What the second round of copies tells of B images.
+    """Results of the second round of copies for B images.
 
     Attributes
     ----------
     posteriors
-        One a copy, turned and moved back.
+        One per copy, rotated and shifted back.
     which, agreement
-        As :func:`consensus` gives them.
+        As from :func:`consensus`.
     """
 
     posteriors: list[Posterior]
@@ -44,10 +46,10 @@ class Copies(NamedTuple):
 
 
 def read_copies(read: Read, count: int, layout: LatentLayout) -> Copies:
-    """Read ``count`` copies, turned evenly, and so many again from the pose that most tell.
+    """Encode ``count`` evenly rotated copies, then ``count`` more from the consensus pose.
 
-    Those are also moved to the middle, but for encoders whose cells tell the shift: the prior of
-    a cell is that of its place.
+    The second copies are also centred, except for encoders whose cells give the shift: there the
+    prior of a cell depends on its position.
     """
     posterior = read(None, None)
     like = posterior.cell_log_q[:, 0]
@@ -66,7 +68,7 @@ def read_copies(read: Read, count: int, layout: LatentLayout) -> Copies:
 
 
 def even_turns(copies: int) -> list[float]:
-    """Return so many angles, radians, evenly round the circle from 0 on."""
+    """Return ``count`` angles, radians, evenly spaced on the circle from 0."""
     return [2 * math.pi * k / copies for k in range(copies)]
 
 
@@ -76,13 +78,13 @@ def consensus(angle: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     angle
-        (M, B) radians that M copies tell of each image, turned back.
+        (M, B) radians, the angle of each image from M copies, rotated back.
 
     Returns
     -------
     which, agreement
-        (B,) int64, the copy with the largest sum of cosines to all, the first of equals; and (B,)
-        the share of copies, itself among them, within 30 degrees of it.
+        (B,) int64, the copy with the largest sum of cosines to all (the first one if several are
+        equal); and (B,) the share of copies, including itself, within 30 degrees of it.
     """
     cosine = (angle.unsqueeze(1) - angle).cos()  # (M, M, B)
     which = cosine.sum(1).argmax(0)
@@ -91,16 +93,16 @@ def consensus(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bool) -> None:
-    """Check that images of a model may be turned.
+    """Check that images of a model may be rotated.
 
-    Any angle must be as probable as any other; or else the encoder is the polar one, which weighs
-    the angles that it compares by their prior and is told by how much an image was turned.
+    All angles must be equally probable, or the encoder must be ``polar``: it weighs the angles by
+    their prior and receives the angle by which an image was rotated.
 
     Raises
     ------
     InputError
-        If there are less than one; or several, and the pose is ``given``, is ``searched`` for, or
-        is no such angle.
+        If there is less than one copy; or if there are several and the pose is ``given``, is
+        ``searched`` for, or is not such an angle.
     """
     if copies < 1:
         raise InputError.of("encode", "copies", copies, "1 or more")
@@ -121,6 +123,6 @@ def check_copies(copies: int, layout: LatentLayout, *, given: bool, searched: bo
 
 
 def picked(values: list[dict[str, Tensor]], which: Tensor) -> dict[str, Tensor]:
-    """Take, of M dictionaries of (B, ...), each row from the one that ``which`` (B,) says."""
+    """Take each row from one of M dictionaries of (B, ...), as given by ``which`` (B,)."""
     rows = torch.arange(len(which), device=which.device)
     return {name: torch.stack([one[name] for one in values])[which, rows] for name in values[0]}

@@ -1,4 +1,4 @@
-"""Content and pose of every image of a data set: by encoder, from turned copies, or by search."""
+"""Content and pose of every image of a data set: by encoder, from rotated copies, or by search."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def encode_dataset(
     quiet
         No progress bar.
     search
-        Search for poses and refine what is found (content alone, where poses are given); None
-        takes what the encoder says.
+        Search for poses and refine them (only content if poses are given); None uses the encoder's
+        result.
     hypotheses
-        (1, H, z_dim) content to search with in place of the encoder's: for a lookup table and
-        images that it has no row for.
+        (1, H, z_dim) content to search with instead of the encoder's: for a lookup table and
+        images without a row in it.
     rows
         Images to infer, in this order; None: all.
     copies
-        Read each image twice so many times, turned evenly round the circle, and keep what most
-        copies tell (:func:`modpose.infer.copies.read_copies`); not with ``search``.
+        Encode this number of evenly rotated copies of each image in each of two rounds, and keep
+        the consensus (:func:`modpose.infer.copies.read_copies`); not with ``search``.
     fitted
         Whether these are the images that the model was fitted to (``Batch.fitted``).
     """
@@ -111,10 +111,10 @@ def encode_dataset(
 def _put(
     columns: dict[str, torch.Tensor], values: dict[str, torch.Tensor], first: int, count: int
 ) -> None:
-    """Write the rows of a batch, from ``first`` on, into columns of so many rows.
+    """Write the rows of a batch, from ``first`` on, into columns of the given length.
 
-    They are made once: what stays from every batch would lie in the middle of large freed blocks,
-    which could not be used again, and memory would grow with the number of images.
+    The columns are allocated once.  Otherwise small results of every batch would lie between large
+    freed blocks, which could not be used again, and memory would grow with the number of images.
     """
     for name, part in values.items():
         if name not in columns:
@@ -130,7 +130,7 @@ def _encode_batch(
     samples: int = 1,
     posterior: Posterior | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Infer by the encoder, or from ``posterior``; the bound is the mean over so many samples."""
+    """Infer by the encoder, or from ``posterior``; the bound is the mean over the given samples."""
     if posterior is None:
         posterior = vae.posterior(batch, known=vae.known_poses(batch))
     best = posterior.best()
@@ -151,7 +151,7 @@ def _encode_batch(
 def _encode_copies(
     vae: Vae, batch: Batch, generator: torch.Generator, copies: int
 ) -> dict[str, torch.Tensor]:
-    """Infer from the copy of each image, turned, whose pose most of the others tell, too."""
+    """Infer from the rotated copy of each image whose pose agrees best with the others."""
     with torch.no_grad():
         read = read_copies(lambda *how: vae.posterior(batch, *how), copies, vae.layout)
     found = [_encode_batch(vae, batch, generator, posterior=one) for one in read.posteriors]
@@ -196,7 +196,7 @@ def importance_bound(
     batch
         B images.
     samples
-        K, importance samples an image.
+        K, importance samples per image.
     generator
         Source of all randomness.
     """
@@ -259,12 +259,12 @@ def _search_batch(
     generator: torch.Generator,
     seed: int,
 ) -> dict[str, torch.Tensor]:
-    """Search from what the encoder says, and keep its own posterior where that is the better one.
+    """Search from the encoder's result, and keep the encoder's posterior where that is better.
 
     One set of samples chooses, and the search has to win by a standard error of the difference;
-    another set is reported.  Where the reported gain comes out negative all the same, the
-    encoder's posterior is kept, too, so a gain near zero is told too high by a small part of its
-    standard error; the bounds are otherwise unbiased.
+    another set is reported.  The encoder's posterior is also kept if the reported gain is
+    negative.  So a gain near zero is reported too high by a small part of its standard error; the
+    bounds are otherwise unbiased.
     """
     with torch.no_grad():
         posterior = vae.posterior(batch)
@@ -332,10 +332,10 @@ def _mixture_values(vae: Vae, batch: Batch, mixture: Mixture) -> dict[str, torch
 
 @torch.no_grad()
 def table_hypotheses(vae: Vae, count: int = 16) -> DiagonalNormal:
-    """Pick content that stands for what a lookup table's rows hold, (1, H, z_dim).
+    """Pick contents that represent the rows of a lookup table, (1, H, z_dim).
 
-    Centres of ``count`` groups of the rows (Lloyd's algorithm from the farthest points), with the
-    spread of a group and of its rows as standard deviation.
+    They are the centres of ``count`` groups of rows (Lloyd's algorithm from the farthest points);
+    the standard deviation includes the spread of a group and that of its rows.
     """
     assert isinstance(vae.encoder, TableEncoder)
     weight = vae.encoder.rows.weight

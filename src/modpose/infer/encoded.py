@@ -1,4 +1,4 @@
-"""What inference gives for a stack: content and pose of every image, as arrays and as a table."""
+"""Results of inference for a stack: content and pose of every image, as arrays and as a table."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ class Encoded:
     z, z_std
         (N, k) content and its posterior s.d.
     rotation
-        (N, d, d) matrices that carry the upright object into the image; (N, 3, 3) for images
-        that are projections of volumes.
+        (N, d, d) matrices that rotate the upright object into the image; (N, 3, 3) for images that
+        are projections of volumes.
     shift
         (N, d) pixels of the box that the model sees.
     angle_deg, angle_std_deg
-        (N,) in-plane angle in (-180, 180], or None where rotation is not inferred.
+        (N,) in-plane angle in (-180, 180], or None if rotation is not inferred.
     rotation_std_deg
         (N,) s.d. about an axis (the root mean square of three) of a rotation in space, or None.
     shift_std
-        (N, d), or None where shift is not inferred.
+        (N, d), or None if shift is not inferred.
     pose_entropy
         (N,) nats.
     elbo, recon, kl_pose, kl_content
         (N,) nats; the ELBO is a single-sample estimate (the mean of several where poses were
         searched for), with the KL that makes it a bound.
     elbo_gain
-        (N,) nats that search gained over the encoder's own posterior, 0 where that was kept; None
-        without search, or where there is no encoder to compare with.
+        (N,) nats that search gained over the encoder's posterior, 0 where that was kept; None
+        without search, or if there is no encoder to compare with.
     pose_channel
-        (N, p) numbers beside content for the field alone, or None where the model has none.
+        (N, p) numbers besides content that only the field sees, or None if the model has none.
     mirrored, mirrored_prob
-        (N,) bool, whether the object is more probably mirrored before it is turned, and the
-        probability that it is; None where reflection is not inferred.
+        (N,) bool, whether the object is more probably mirrored than not (before rotation), and the
+        probability of this; None if reflection is not inferred.
     scale, scale_std
-        (N,) how many times larger than upright the object is, the posterior median, and its s.d.;
-        None where scale is not inferred.
+        (N,) scale of the object relative to its upright size, the posterior median, and its s.d.;
+        None if scale is not inferred.
     pose_agreement
-        (N,) share of the turned copies of each image that tell this pose; None without copies.
+        (N,) share of the rotated copies of each image with this pose; None without copies.
     """
 
     z: Floats
@@ -75,7 +75,7 @@ class Encoded:
     mirrored_prob: Floats | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an image: the columns of ``latents.parquet`` that inference gives."""
+        """One row per image: the columns of ``latents.parquet`` that come from inference."""
         import pandas as pd
 
         columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(self.z))}
@@ -111,15 +111,15 @@ class Encoded:
 
 
 def gain_summary(encoded: Encoded) -> str:
-    """Say what search gained over the encoder, in a sentence."""
+    """Describe the gain of search over the encoder in one sentence."""
     gain = encoded.elbo_gain
     if gain is None:
         return (
-            f"search: ELBO {encoded.elbo.mean():.2f} nats an image on average; the model's lookup "
-            "table says nothing of these images, so there is nothing to compare with"
+            f"search: ELBO {encoded.elbo.mean():.2f} nats per image on average; the model's lookup "
+            "table has no rows for these images, so there is nothing to compare with"
         )
     return (
-        f"search: ELBO {encoded.elbo.mean():.2f} nats an image on average, "
+        f"search: ELBO {encoded.elbo.mean():.2f} nats per image on average, "
         f"{gain.mean():.2f} over the encoder (the amortisation gap: median {np.median(gain):.2f}, "
         f"largest {gain.max():.2f}); {(gain > 0).mean():.0%} of the images improved"
     )

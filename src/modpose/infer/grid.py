@@ -1,18 +1,18 @@
-"""The exact log-likelihood on a grid of poses, by correlation with the model's own prediction.
+"""The exact log-likelihood on a grid of poses, by correlation with the model's prediction.
 
 Every likelihood here is an exponential family in each pixel, log p(y | s) = T(y) . eta(s) + const,
-with s the predicted signal: T = (y, 1), and (y², y, 1) where the field predicts the noise too.
-For a picture of pose (R, t) the signal at x is s(x - t), s being the turned prediction, so
+with s the predicted signal: T = (y, 1), or (y², y, 1) if the field also predicts the noise. For a
+picture with pose (R, t) the signal at x is s(x - t), with s the rotated prediction, so
 
     log p(image | R, t) = sum over x of T(y(x)) . eta(s(x - t)) + const,
 
 which for all t at once is a cross-correlation of T(y), zero where pixels do not count, with eta
 (Barnett et al. 2017, doi:10.1137/16M1097171, treat the Gaussian case).  The constant statistic 1
-is the indicator of the box: what leaves the box at a large shift costs and gains nothing.
+is the indicator of the box: parts that leave the box at a large shift have no effect.
 
-On a lattice coarser than the pixels the prediction is understood as linear between its nodes;
-T(y) is then spread over the nodes with the same weights, and the sum is still the log-likelihood
-of that prediction, at every shift that is a multiple of the spacing.
+On a lattice coarser than the pixels the prediction is linear between its nodes; T(y) is then
+spread over the nodes with the same weights, and the sum is still the log-likelihood of that
+prediction, at every shift that is a multiple of the spacing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Upright(NamedTuple):
     signal
         (Z, C, N, N) with N = 2 half + 1 nodes.
     log_std
-        (Z, C, N, N) where the field predicts the noise, else a number or None.
+        (Z, C, N, N) if the field predicts the noise, otherwise a number or None.
     spacing
         Pixels between nodes.
     """
@@ -130,9 +130,9 @@ def log_likelihood_grid(
         Largest shift along each axis, pixels; shifts are multiples of ``spacing``.
     spacing
         Pixels between nodes of the lattice.  With 1 the result is exact but for the interpolation
-        of the turned prediction; a CTF acts on the prediction in a box so much larger that every
-        shift can be cut from it, and with a spacing over 1 its oscillations beyond the coarser
-        Nyquist frequency are lost.
+        of the rotated prediction.  A CTF is applied to the prediction in a larger box, from which
+        every shift can be cut.  With a spacing over 1, the oscillations of the CTF beyond the
+        coarser Nyquist frequency are lost.
 
     Returns
     -------
@@ -180,8 +180,8 @@ def sufficient_statistics(vae: Vae, batch: Batch) -> tuple[Tensor, Tensor]:
 def _products(eta: list[Tensor], spectrum: Tensor, half: int) -> Tensor:
     """Multiply spectra: eta, Q times (B, H, A / 2, N, N), with that of the images (B, Q, F, F').
 
-    Where there are several angles, the other half of the circle follows: half a turn further, a
-    real picture's spectrum is its own conjugate about the centre.
+    With several angles, the second half of the circle follows from the first: after 180 degrees,
+    the spectrum of a real picture about the centre is the complex conjugate.
     """
     size = spectrum.shape[-2]
     about = _about(half, size).to(spectrum.device)
@@ -195,7 +195,7 @@ def _products(eta: list[Tensor], spectrum: Tensor, half: int) -> Tensor:
 
 
 def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> list[Tensor]:
-    """Return eta of turned predictions (B, H, A, C or 2C, N, N), one tensor a statistic."""
+    """Return eta of rotated predictions (B, H, A, C or 2C, N, N), one tensor per statistic."""
     prediction = upright.split(turned)
     signal = prediction.signal
     if batch.ctf is not None:
@@ -207,7 +207,7 @@ def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> list[T
 
 
 def _turned_copies(upright: Upright, angles: int) -> Tensor:
-    """Turn predictions by even steps through half of the circle: (Z, angles / 2, C or 2C, N, N).
+    """Rotate predictions in even steps over half of the circle: (Z, angles / 2, C or 2C, N, N).
 
     The first quadrant is interpolated; the second is its exact quarter turn (the lattice is odd
     and so symmetric about its centre).  One angle stays as it is.
@@ -228,7 +228,7 @@ def _turned_copies(upright: Upright, angles: int) -> Tensor:
 
 
 def _about(half: int, size: int) -> Tensor:
-    """Phases (size, size // 2 + 1) that a reflection about node ``half`` leaves on a spectrum."""
+    """Phases (size, size // 2 + 1) of a spectrum after reflection about node ``half``."""
     rows, columns = torch.fft.fftfreq(size), torch.fft.rfftfreq(size)
     return torch.polar(
         torch.ones(size, size // 2 + 1), -4 * math.pi * half * (rows[:, None] + columns)

@@ -30,7 +30,7 @@ def result_alarms(
     decode: Decode | None = None,
     stopped: str = "",
 ) -> tuple[Alarm, ...]:
-    """Look at the result of a fit for what it cannot be trusted for.
+    """Check the result of a fit for signs that it cannot be trusted.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def result_alarms(
     z
         (N, k) content of the images.
     decode
-        From content (n, k) to pictures or volumes; None where they cannot be drawn.
+        From content (n, k) to pictures or volumes; None if they cannot be drawn.
     stopped
         Why training ended.
     """
@@ -57,7 +57,7 @@ def find_alarms(
     metrics: Sequence[Mapping[str, float]] = (),
     latents: pd.DataFrame | None = None,
 ) -> tuple[Alarm, ...]:
-    """Find everything that looks wrong about images and, where it is given, about a fit to them.
+    """Find everything that looks wrong about images and, if it is given, about a fit to them.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ def find_alarms(
     metrics
         The metrics of the fit, one mapping an epoch (``run.epochs()``).
     latents
-        What inference says of these images, a row an image (``model.latents()``).
+        Results of inference for these images, one row per image (``model.latents()``).
 
     Returns
     -------
-    An alarm for each thing that looks wrong; none where nothing does.
+    An alarm for each thing that looks wrong; empty if nothing does.
     """
     z = np.empty((0, 0)) if latents is None else content_of_table(latents)
     return (*data_alarms(dataset), *result_alarms(dataset, metrics, z))
@@ -92,7 +92,7 @@ def judge_fit(
 
 
 def _pictures_of(vae: Vae) -> Decode:
-    """Return what draws the objects of a model."""
+    """Return the function that draws the objects of a model."""
 
     def decode(z: Floats) -> Floats:
         content = torch.as_tensor(z, dtype=torch.float32, device=vae.coordinates.device)

@@ -1,4 +1,4 @@
-"""``latents.parquet``: a row an image, what inference says of it and what the fit knows of it."""
+"""``latents.parquet``: one row per image, with the results of inference and of the fit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def savable_labels(labels: NDArray[Any]) -> list[Any]:
     Raises
     ------
     InputError
-        Where they cannot be written there or to ``latents.parquet``.
+        If they cannot be written there or to ``latents.parquet``.
     """
     import pandas as pd
 
@@ -73,8 +73,8 @@ def content_of_table(table: pd.DataFrame) -> NDArray[np.float64]:
 def rotations_of_table(table: pd.DataFrame) -> NDArray[np.float64]:
     """Return rotations in space (N, 3, 3); those in the plane are about z.
 
-    A mirrored picture is what its object shows from behind: R(angle) after half a turn about x.  So
-    the part in the plane is the reflection, and the determinant is 1.
+    A mirrored picture is the object seen from behind: R(angle) after a rotation by 180 degrees
+    about x.  So the in-plane part is the reflection, and the determinant is 1.
     """
     n = len(table)
     if "r00" in table:

@@ -1,4 +1,4 @@
-"""From modes to a posterior: z inferred anew in each mode, all refined by gradient, then a mixture.
+"""From modes to a posterior: infer z again in each mode, refine by gradient, form a mixture.
 
 The posterior of an image is a mixture over its modes with one Gaussian each over content, angle
 and shift.  With weights q_c and the parts of each component's own bound, the evidence lower bound
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from modpose.model.vae import Vae
 
 NEGLIGIBLE = 10.0
-"""Modes so many nats below the best are not refined."""
+"""Modes that are this many nats below the best are not refined."""
 STREAMS = {"choose": 1, "report": 2, "climb": 3}
 """Independent noise for choosing, for reporting, and for the gradient."""
 
 
 class Components(NamedTuple):
-    """One Gaussian a row over all latent variables: (P, D), D = z_dim + 1 + 2 with all inferred.
+    """One Gaussian per row over all latent variables: (P, D), D = z_dim + 1 + 2 with all inferred.
 
     Columns are content, then the angle (radians), then the shift (pixels), as far as the model
     has them; ``owner`` (P,) is the image of each row and ``slot`` (P,) its number within it.
@@ -122,10 +122,10 @@ def refine(
     settings
         Of the search.
     encode
-        Bring each image upright with each mode, encode it again, and start from the better of
-        that content and the hypothesis.
+        Rotate each image upright with each mode, encode it again, and start from this content or
+        from the hypothesis, whichever is better.
     seed
-        Noise is drawn for each image from this and its position in the stack, whatever the batch.
+        Noise for each image depends on this and on its position in the stack, not on the batch.
     """
     work = Refiner(vae, batch, settings, seed)
     start = work.start(modes, content)
@@ -154,7 +154,7 @@ class Refiner:
     # --- where to start -----------------------------------------------------------------------
 
     def start(self, modes: PoseModes, content: DiagonalNormal) -> Components:
-        """Lay out modes that are not negligible as components, content from their hypothesis."""
+        """Make components of the modes that count, with content from their hypothesis."""
         counted = modes.log_weight > modes.log_weight[:, :1] - NEGLIGIBLE
         owner, slot = torch.nonzero(counted, as_tuple=True)
         which = modes.hypothesis[owner, slot]
@@ -171,7 +171,7 @@ class Refiner:
 
     @torch.no_grad()
     def encoded_again(self, parts: Components) -> Components:
-        """Encode each image brought upright; keep that content where its bound is higher."""
+        """Encode each image rotated upright; keep that content if its bound is higher."""
         pose = self.latents(parts.mean[:, None]).pose()
         seen = self.batch.rows(parts.owner)
         x = pose.to_image(self.vae.coordinates)[:, 0]
@@ -193,9 +193,9 @@ class Refiner:
     # --- gradient -----------------------------------------------------------------------------
 
     def climb(self, start: Components) -> Components:
-        """Raise each component's bound by Adam, in units of the standard deviations it began with.
+        """Raise each component's bound with Adam, in units of its initial standard deviations.
 
-        Each step takes fresh noise, and fresh pixels where not all are taken.
+        Each step draws new noise, and new pixels if not all are used.
         """
         steps = self.settings.refine_steps
         if not steps:
@@ -232,7 +232,7 @@ class Refiner:
 
     @torch.no_grad()
     def bound(self, parts: Components, stream: str, samples: int | None = None) -> Bound:
-        """Bound of each component on its own, from the noise of ``stream``."""
+        """Bound of each component alone, from the noise of ``stream``."""
         samples = self.settings.samples if samples is None else samples
         drawn = self.draw(parts, stream, samples)
         seen = self.batch.rows(parts.owner)
@@ -254,7 +254,7 @@ class Refiner:
         return pose, kl(z, layout.content)
 
     def draw(self, parts: Components, stream: str, samples: int) -> Tensor:
-        """Draw antithetic samples of each component, (P, S, D), the same noise for all of one."""
+        """Draw antithetic samples of components, (P, S, D), with the same noise per image."""
         noise = self.noise(stream, (samples - samples // 2, parts.mean.shape[-1]))
         noise = torch.cat([noise, -noise], dim=1)[:, :samples]
         return parts.mean[:, None] + parts.log_std.exp()[:, None] * noise[parts.owner]
@@ -292,7 +292,7 @@ class Refiner:
 
     @torch.no_grad()
     def mixture(self, parts: Components, chosen: Tensor) -> Mixture:
-        """Weigh the components of each image by their bounds, and bound the mixture."""
+        """Weight the components of each image by their bounds; bound the mixture."""
         images, count = len(self.batch), int(parts.slot.max()) + 1
 
         def table(values: Tensor, missing: float = 0.0) -> Tensor:

@@ -1,8 +1,8 @@
 """Poses of images by search: the posterior over a pose grid, its modes, and their weights.
 
-The grid is coarse (:mod:`modpose.infer.grid`); its best local maxima are then climbed to the
-top on the full image by Fisher scoring, and weighted by Laplace's approximation: density at the
-top times the volume of the Gaussian that has the same curvature.
+The grid is coarse (:mod:`modpose.infer.grid`); its best local maxima are then optimised on the
+full image by Fisher scoring, and weighted by Laplace's approximation: density at the maximum times
+the volume of the Gaussian with the same curvature.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modpose.model.vae import Vae
 
 GRID_NUMBERS = 1 << 22
-"""Numbers of the turned predictions of a grid that are held at once."""
+"""Numbers of the rotated predictions of a grid that are held in memory at once."""
 
 
 class PoseModes(NamedTuple):
@@ -42,10 +42,10 @@ class PoseModes(NamedTuple):
     log_weight
         (B, K) log posterior probability of each mode; they sum to one over K.
     angle_std, shift_std
-        (B, K) radians and (B, K, 2) pixels: the width of each mode with the others held fixed,
-        so that a Gaussian of these widths fits inside it.
+        (B, K) radians and (B, K, 2) pixels: the width of each mode along one coordinate while the
+        others are fixed, so that a Gaussian of these widths fits inside it.
     hypothesis
-        (B, K) int64, which content hypothesis gave it.
+        (B, K) int64, the content hypothesis of each mode.
     """
 
     angle: Tensor
@@ -57,7 +57,7 @@ class PoseModes(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Poses to climb from: (B, K), (B, K, 2), and the log posterior and hypothesis of each."""
+    """Poses to optimise: (B, K), (B, K, 2), and the log posterior and hypothesis of each."""
 
     angle: Tensor
     shift: Tensor
@@ -85,8 +85,7 @@ def modes_of(
     settings
         Of the search.
     start
-        Angle (B,) and shift (B, 2) of a pose to consider besides those of the grid, with the
-        first hypothesis.
+        Angle (B,) and shift (B, 2) of one more pose to consider, with the first hypothesis.
 
     Raises
     ------
@@ -113,7 +112,7 @@ def modes_of(
 
 @torch.no_grad()
 def content_modes(vae: Vae, batch: Batch, z: Tensor, settings: SearchSettings) -> PoseModes:
-    """Weigh hypotheses of content alone, where poses are given; the best are the modes.
+    """Weight hypotheses of content alone, if poses are given; the best are the modes.
 
     Parameters
     ----------
@@ -153,12 +152,12 @@ def check_searchable(vae: Vae) -> None:
 
 
 def infers_angle(vae: Vae) -> bool:
-    """Tell whether rotation is a latent variable of the model."""
+    """Whether rotation is a latent variable of the model."""
     return vae.layout.rotation.inferred
 
 
 def infers_shift(vae: Vae) -> bool:
-    """Tell whether shift is a latent variable of the model."""
+    """Whether shift is a latent variable of the model."""
     return vae.layout.shift.inferred
 
 
@@ -193,7 +192,7 @@ def grid_candidates(vae: Vae, batch: Batch, z: Tensor, settings: SearchSettings)
 
 
 def _maxima(vae: Vae, grid: PoseGrid, count: int) -> Candidates:
-    """Pick the best local maxima over angle and shift, and the tops of parabolas through them."""
+    """Pick the best local maxima over angle and shift, and refine them by parabolas."""
     score, hypothesis = grid.log_likelihood.max(1)
     mesh = torch.meshgrid(grid.angle, grid.shift_y, grid.shift_x, indexing="ij")
     angle, shift = wrap(mesh[0]), torch.stack([mesh[2], mesh[1]], dim=-1)
@@ -221,7 +220,7 @@ def _maxima(vae: Vae, grid: PoseGrid, count: int) -> Candidates:
 
 
 def _is_top(score: Tensor) -> Tensor:
-    """Tell which nodes (B, A, Sy, Sx) are no lower than any neighbour along an axis."""
+    """Find the nodes (B, A, Sy, Sx) that are not lower than any neighbour along an axis."""
     is_top = score >= score.roll(1, 1)
     is_top &= score >= score.roll(-1, 1)
     for axis in (2, 3):
@@ -234,7 +233,7 @@ def _is_top(score: Tensor) -> Tensor:
 
 
 def _neighbour(score: Tensor, axis: int, step: int) -> Tensor:
-    """Score one node along an axis; angles (axis 1) close the circle, beyond shifts is -inf."""
+    """Score of the next node along an axis; angles (axis 1) are periodic; -inf outside."""
     moved = score.roll(-step, axis)
     if axis > 1:
         moved.select(axis, -1 if step == 1 else 0).fill_(-math.inf)
@@ -247,7 +246,7 @@ def _neighbour(score: Tensor, axis: int, step: int) -> Tensor:
 def _distinct(
     tops: LocalMaxima, found: Candidates, merge: tuple[float, float], count: int
 ) -> PoseModes:
-    """Drop modes that a better one has already, weigh the rest and sort them."""
+    """Drop modes that are equal to a better one, weight the rest and sort them."""
     weight = torch.where(torch.isfinite(tops.value), tops.value + tops.log_volume, -math.inf)
     order = weight.argsort(dim=1, descending=True)
     weight = weight.gather(1, order)

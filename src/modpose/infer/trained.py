@@ -1,4 +1,4 @@
-"""A trained model: what it knows, and what it infers and draws."""
+"""A trained model: its configuration, and its methods that infer and draw."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
 
 
 class TrainedModel:
-    """A model with what its fit left; :class:`modpose.PoseModel` fits, saves and loads it.
+    """A model with the results of its fit; :class:`modpose.PoseModel` fits, saves and loads it.
 
     Parameters
     ----------
@@ -74,16 +74,16 @@ class TrainedModel:
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
-        """What looked wrong about the images or the fit; empty where nothing did."""
+        """What looked wrong about the images or the fit; empty if nothing did."""
         return stored_alarms(self._environment)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return self.vae.coordinates.device
 
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch of the fit."""
+        """One row per epoch of the fit."""
         import pandas as pd
 
         return pd.DataFrame(self._metrics)
@@ -97,7 +97,7 @@ class TrainedModel:
     # --- inference ----------------------------------------------------------------------------
 
     def dataset(self, x: Images) -> Dataset:
-        """Images prepared as those that the model was fitted to were."""
+        """Images, prepared in the same way as those that the model was fitted to."""
         source = x if isinstance(x, Source) else open_source(x, kind=self.config.data.kind)
         value_range = self._environment.get("value_range")
         dataset = dataset_of(
@@ -127,25 +127,24 @@ class TrainedModel:
         x
             Images.
         search
-            Search for the pose on a grid, by correlation with the model's own prediction, and
-            refine content and pose by gradient (content alone, where poses are given); True for
-            the default settings.  A model with a lookup table has no other way to images that it
-            was not fitted to.
+            Search for the pose on a grid, by correlation with the model's prediction, and refine
+            content and pose by gradient (only content if poses are given); True for the default
+            settings.  A model with a lookup table needs this for images that it was not fitted to.
         rows
-            Which of the images to encode; None: all.  So a lookup table is asked about a part of
-            the images that it was fitted to, for it knows an image by its place in the stack.
+            Which of the images to encode; None: all.  Use this for a part of the images of a
+            lookup table, which identifies an image by its position in the stack.
         copies
-            Read each image so many times, turned evenly round the circle, and so many times again
-            from the pose that most tell, and keep what most of these tell: twice so many times
-            slower, and objects that look much the same upside down are read the same way up more
-            often.  An odd number is best, 5 or 15.  Where an angle in the plane is inferred, with a
-            uniform prior unless the encoder is polar, and nothing is searched.
+            Encode this number of evenly rotated copies of each image, then as many again from
+            their consensus pose, and keep the consensus.  With 5 copies this is 10 times slower,
+            but objects that look similar upside down are read the same way up more often.  Use an
+            odd number, 5 or 15.  The model must infer an in-plane angle, with a uniform prior
+            unless the encoder is ``polar``; not with ``search``.
 
         Raises
         ------
         InputError
-            Without search, if the model has a lookup table in place of an encoder; with search,
-            if the model infers no pose in two dimensions; with copies, if these may not be turned.
+            Without search, if the model has a lookup table instead of an encoder; with search, if
+            the model infers no pose in two dimensions; with copies, if they may not be rotated.
         """
         check_whole("--copies", "the number", copies, 1, MOST_COPIES)
         table = self.config.model.encoder.kind == "table"
@@ -173,7 +172,7 @@ class TrainedModel:
         x
             Images.
         samples
-            Importance samples an image; with 1 it is the single-sample ELBO.
+            Importance samples per image; with 1 it is the single-sample ELBO.
         seed
             Seed of the samples.
 
@@ -203,14 +202,14 @@ class TrainedModel:
         z
             (N, z_dim) content.
         pose_channel
-            (N, p) or (p,) what the field sees beside it, where the model has a pose channel; None
-            takes the mean over the images that it was fitted to.
+            (N, p) or (p,) the pose channel, if the model has one; None uses the mean over the
+            images that it was fitted to.
 
         Returns
         -------
         NDArray
             (N, H, W), (N, H, W, 3) or (N, D, H, W), in the units of the prepared images; from a
-            model of projections, volumes whose sums along z are such images.
+            model of projections, volumes whose sums along z are the images.
         """
         content = torch.as_tensor(np.array(z, dtype=np.float32), device=self.device)
         if content.dim() != 2 or content.shape[1] != self.config.model.z_dim:
@@ -227,7 +226,7 @@ class TrainedModel:
             return self._pictures(parts)
 
     def _channel(self, given: ArrayLike | None, count: int) -> torch.Tensor | None:
-        """(N, p) pose channel to decode with; None where the model has none."""
+        """(N, p) pose channel to decode with; None if the model has none."""
         width = self.config.model.pose_channel
         if given is None and width:
             table = self.latents()
@@ -241,7 +240,7 @@ class TrainedModel:
         return torch.as_tensor(values, device=self.device).expand(count, width)
 
     def reconstruct(self, x: Images) -> Floats:
-        """Draw what the model believes is under the noise, in each image's own pose."""
+        """Draw the model's noise-free reconstruction of each image, in the pose of the image."""
         dataset = self.dataset(x)
         batches = dataset.batches(np.arange(dataset.n), self.vae.whole_batch)
         fitted = self._fitted_to(dataset)

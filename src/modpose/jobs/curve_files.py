@@ -23,7 +23,7 @@ def check_curve_file(out: Path) -> None:
 
 
 def write_resolution(found: Resolution, out: Path, overwrite: bool = False) -> None:
-    """Write curves: ``.csv``, a row a shell; ``.xml`` as EMDB takes it; ``.star`` as RELION has it.
+    """Write curves: ``.csv`` (one row per shell), ``.xml`` (EMDB) or ``.star`` (RELION).
 
     Raises
     ------

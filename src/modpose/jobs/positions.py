@@ -79,7 +79,7 @@ def centres(particles: Particles, micrograph_pixel_size: float | None = None) ->
     particles
         With coordinates; shifts are 0 where the table has none.
     micrograph_pixel_size
-        Å a pixel that coordinates are in, where the table does not say.
+        Å per pixel that coordinates are in, where the table does not say.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _stacked(particles: Particles, names: tuple[str, ...]) -> Floats:
 
 
 def pixel_sizes(particles: Particles, given: float | None) -> Floats:
-    """Return the Å a pixel that coordinates are in, (N,)."""
+    """Return the Å per pixel that coordinates are in, (N,)."""
     if given is not None:
         if not given > 0:
             expected = "a positive number"
@@ -171,7 +171,7 @@ def recentred(particles: Particles, micrograph_pixel_size: float | None = None) 
     particles
         With coordinates and shifts.
     micrograph_pixel_size
-        Å a pixel that coordinates are in, where the table does not say.
+        Å per pixel that coordinates are in, where the table does not say.
     """
     centre = centres(particles, micrograph_pixel_size)
     table = particles.table.copy()

@@ -1,4 +1,4 @@
-"""Prepare a stack once: correct phases, crop, bin, normalise; table and images are written anew.
+"""Prepare a stack once: correct phases, crop, bin, normalise; writes a new table and new images.
 
 A microscope moves the signal of frequency 1/d by λ Δf / d.  So phases are flipped, or images
 multiplied by their CTF, in the box as it was recorded, and only then is the box cropped.  A box
@@ -39,7 +39,7 @@ STATES = {"flip": CtfState.FLIPPED, "multiply": CtfState.PREMULTIPLIED}
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to each image, in this order; nothing that is not asked for.
+    """What is done to each image, in this order; nothing that was not requested.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class _Job:
             raise InputError(f"{name}: the images have no names, expected a STAR, a .cs or a stack")
         _check(preparation)
         if not any(asdict(preparation)[k] for k in ("ctf", "crop", "box", "invert", "normalise")):
-            raise InputError("preprocess: nothing is asked for, expected --crop or --box, say")
+            raise InputError("preprocess: nothing is requested, expected --crop or --box, say")
         self.config = DataConfig(
             crop=preparation.crop, box=preparation.box, invert=preparation.invert
         )
@@ -228,7 +228,7 @@ def _check(preparation: Preparation) -> None:
 
 
 def _ctf(source: Source, wanted: str | None) -> NDArray[np.float32] | None:
-    """Return the CTF (N, 9) to correct by; None where nothing is to be corrected."""
+    """Return the CTF (N, 9) to correct by; None if nothing is to be corrected."""
     if wanted is None:
         return None
     particles = source.particles

@@ -83,11 +83,11 @@ class Resolution:
     masked
         Inside the mask; None without one.
     randomised
-        The same of maps with random phases; None where these were not asked for.
+        The same of maps with random phases; None if they were not requested.
     beyond
-        First shell of random phases, cycles a box; None likewise.
+        First shell of random phases, cycles per box; None as above.
     cones
-        By direction; None where these were not asked for.
+        By direction; None if they were not requested.
     """
 
     curve: FscCurve
@@ -224,7 +224,7 @@ def with_random_phases(volume: Floats, first: int, seed: int) -> Floats:
 
 
 def _radius(shape: tuple[int, ...]) -> torch.Tensor:
-    """Length of each frequency of ``rfftn``, cycles a box."""
+    """Length of each frequency of ``rfftn``, cycles per box."""
     axes = [torch.fft.fftfreq(side, dtype=torch.float64) * shape[0] for side in shape[:-1]]
     axes.append(torch.fft.rfftfreq(shape[-1], dtype=torch.float64) * shape[0])
     radius: torch.Tensor = torch.stack(torch.meshgrid(*axes, indexing="ij")).norm(dim=0)

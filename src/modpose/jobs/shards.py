@@ -157,7 +157,7 @@ def fill(
     box
         Side of the new images, pixels.
     pixel_size
-        Å; None where it is not known.
+        Å; None if it is not known.
     make
         Gives the new images (B, box, box) of rows (B,).
     label

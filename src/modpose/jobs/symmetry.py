@@ -101,7 +101,7 @@ def joined(particles: Particles, by: str | None = None) -> Particles:
     Parameters
     ----------
     particles
-        With several rows an image.
+        With several rows per image.
     by
         Column that says which row is better, as in
         :func:`modpose.jobs.duplicates.without_duplicates`; None keeps the first row.

@@ -38,9 +38,9 @@ def build_vae(
     shape, channels
         Of the preprocessed images.
     n_images
-        Size of the stack (rows of tables with a row an image).
+        Size of the stack (rows of tables with one row per image).
     affinity
-        How alike the images that it is trained on are, where that is known and trained on.
+        Known affinities of the training images, where the model is trained on them.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def _terms(config: Config, encoder: Encoder, affinity: AffinityTerm | None) -> l
 
 
 def _numbers_shown(config: Config, shape: Sequence[int]) -> int | None:
-    """How many numbers of an image the encoder sees, where not its pixels."""
+    """How many numbers per image the encoder sees, if it does not see pixels."""
     encoder, likelihood = config.model.encoder, config.model.likelihood
     if not isinstance(encoder, MlpEncoderConfig) or encoder.sees == "image":
         return None

@@ -1,7 +1,7 @@
 """Cells: the discrete hypotheses of the pose that an encoder proposes, and their prior.
 
 TARGET-VAE (Nasiri & Bepler 2022) infers q(t, r | image) over every translation cell t and discrete
-rotation r; each cell tells where the object is and how it is turned, up to small residuals.
+rotation r; each cell gives a position and a rotation of the object, up to small residuals.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from modpose.geometry.rotations import rotation_2d
 
 
 class Cells(NamedTuple):
-    """What C hypotheses say of the pose, the same for a batch or each image's own.
+    """The poses of C hypotheses: the same for the whole batch, or different for each image.
 
     Attributes
     ----------
     angle
-        (C,) or (B, C) radians, or None where cells say nothing of it.
+        (C,) or (B, C) radians, or None if cells do not include it.
     shift
-        (C, d) or (B, C, d) pixels, or None where cells say nothing of it.
+        (C, d) or (B, C, d) pixels, or None if cells do not include it.
     log_prior
-        (C,) or (B, C) log p(what the cell tells).
+        (C,) or (B, C) log prior probability of each cell.
     angle_std
         S.d. of the angle's residual under the prior, radians: the angle is
         N(cell's angle, angle_std²).
     shift_std
         S.d. of the shift's residual under the prior, pixels; None: the shift is the cell's.
     mirrored
-        (C,) bool, whether the object is mirrored in a cell, or None where cells say nothing of it.
+        (C,) bool, whether the object is mirrored in a cell, or None if cells do not include it.
     """
 
     angle: Tensor | None
@@ -45,15 +45,15 @@ class Cells(NamedTuple):
 
     @property
     def tell_place(self) -> bool:
-        """Whether they tell an angle or a shift; otherwise they are the parts of a mixture."""
+        """Whether cells give an angle or a shift; otherwise they are components of a mixture."""
         return self.angle is not None or self.shift is not None
 
     def mirrored_at(self, cell: Tensor) -> Tensor | None:
-        """Whether cells (B, K) are mirrored, (B, K), or None where they say nothing of it."""
+        """Whether cells (B, K) are mirrored, (B, K), or None if cells do not include it."""
         return None if self.mirrored is None else self.mirrored[cell]
 
     def at(self, cell: Tensor) -> Cells:
-        """Take cells (B, K): each image then has K of its own."""
+        """Take cells (B, K): each image then has its own K cells."""
         return self._replace(
             angle=None if self.angle is None else _pick(self.angle, cell, 0),
             shift=None if self.shift is None else _pick(self.shift, cell, 1),
@@ -62,9 +62,9 @@ class Cells(NamedTuple):
         )
 
     def turned_back(self, angle: Tensor) -> Cells:
-        """Return the cells of images whose copies, turned by ``angle`` (B,), have these.
+        """Return the cells of images from those of their copies, rotated by ``angle`` (B,).
 
-        Each image then has cells of its own.  Their prior is kept, as it must be for a uniform
+        Each image then has its own cells.  Their prior is kept, which is correct for a uniform
         prior of the angle and an isotropic one of the shift.
         """
         turned, shift = self.angle, self.shift
@@ -75,16 +75,16 @@ class Cells(NamedTuple):
         return self._replace(angle=turned, shift=shift)
 
     def mirrored_back(self) -> Cells:
-        """Return the cells of images whose mirror images have these (which tell no reflection).
+        """Return the cells of images from those of their mirror images (without reflection).
 
-        Their prior is kept, as it must be for priors that are symmetric about zero.
+        Their prior is kept, which is correct for priors that are symmetric about zero.
         """
         angle = None if self.angle is None else -self.angle
         shift = None if self.shift is None else mirror(self.shift)
         return self._replace(angle=angle, shift=shift)
 
     def or_mirrored(self, others: Cells) -> Cells:
-        """Join these, not mirrored, with ``others``, mirrored; either is as probable."""
+        """Join these cells (not mirrored) and ``others`` (mirrored); both are equally probable."""
 
         def both(one: Tensor | None, other: Tensor | None, axis: int) -> Tensor | None:
             return None if one is None or other is None else torch.cat([one, other], axis)
@@ -101,7 +101,7 @@ class Cells(NamedTuple):
 
 
 def _pick(values: Tensor, cell: Tensor, trailing: int) -> Tensor:
-    """Read (C, ...) or (B, C, ...), with so many trailing dimensions, at cells (B, K)."""
+    """Read (C, ...) or (B, C, ...), with ``trailing`` more dimensions, at cells (B, K)."""
     if values.dim() == 1 + trailing:
         return values[cell]
     index = cell.reshape(*cell.shape, *([1] * trailing))

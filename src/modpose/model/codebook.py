@@ -1,4 +1,4 @@
-"""A few contents that stand for many, and poses of volumes by comparison with what they show."""
+"""A codebook: a few contents that represent many, and poses of volumes by comparison with it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from modpose.search.so3_search import pose_score, search, shift_grid
 
 ROUNDS = 20
 TURNS = 1
-"""Turns after which a volume looks alike that are tried on the best pose."""
+"""Rotations that leave a volume nearly unchanged; they are tried on the best pose."""
 SHIFT_STEP, GRID_LIMIT = 0.33, 0.15
-"""Of a search: step of the shifts in periods of its highest frequency, cycles a voxel."""
+"""Step of the searched shifts, in periods of the highest frequency (cycles per voxel)."""
 
 
 def centres_of(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ def centres_of(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     points
         (N, k).
     count
-        Groups, at most; never more than points.
+        Largest number of groups; never more than points.
 
     Returns
     -------
@@ -72,18 +72,18 @@ class RankedPoses(NamedTuple):
 
 
 class Codebook(NamedTuple):
-    """What the model predicts for H contents.
+    """The volumes that the model predicts for H contents.
 
     Attributes
     ----------
     volumes
         (H, D, D, D).
     references
-        Theirs, with slopes.
+        Their Fourier coefficients, with derivatives.
     low
-        Theirs at low frequencies, side by side.
+        Their low-frequency coefficients, side by side.
     turns
-        After which they look alike.
+        Rotations that leave the volumes nearly unchanged.
     """
 
     volumes: Tensor
@@ -93,7 +93,7 @@ class Codebook(NamedTuple):
 
     @classmethod
     def of(cls, volumes: Tensor, low: float, limit: float) -> Codebook:
-        """Transform volumes up to two limits of frequency, cycles a voxel."""
+        """Transform volumes up to two frequency limits, cycles per voxel."""
         return cls(
             volumes,
             make_references(volumes, limit, slopes=True),
@@ -139,7 +139,7 @@ class Codebook(NamedTuple):
     def climbed(
         self, seen: Coefficients, shown: RankedPoses, steps: int, reach: float
     ) -> PosedVolumes:
-        """Climb from poses, and from what looks like the best; (B (K + TURNS)), by volume."""
+        """Optimise poses, and poses that look like the best one; (B (K + TURNS)), by volume."""
         return self._climbed_from(seen, self._with_look_alikes(shown), steps, reach)
 
     def climbed_twice(
@@ -150,7 +150,7 @@ class Codebook(NamedTuple):
         steps: tuple[int, int],
         reach: float,
     ) -> PosedVolumes:
-        """Climb as :meth:`climbed` up to a limit of frequency, then with the best K on all."""
+        """Optimise as :meth:`climbed`, first up to a frequency limit, then the best K on all."""
         tried = self._with_look_alikes(shown)
         first = self._climbed_from(seen.within(limit), tried, steps[0], reach)
         shape, count = tried.which.shape, shown.which.shape[1]
@@ -171,7 +171,7 @@ class Codebook(NamedTuple):
         return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
 
     def _with_look_alikes(self, shown: RankedPoses) -> RankedPoses:
-        """Add what looks like the most promising pose, (B, K + TURNS)."""
+        """Add poses that look like the best one, (B, K + TURNS)."""
         first = shown.which[:, 0]
         turns = self.turns.of(first, shown.rotation[:, 0], shown.shift[:, 0])
         return RankedPoses(

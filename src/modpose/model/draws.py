@@ -1,4 +1,4 @@
-"""Which latents are decoded: one sample or, in training, what stands for many cells."""
+"""Which latents are decoded: one sample or, in training, a summary of many cells."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def one_sample(posterior: Posterior, generator: torch.Generator | None) -> Drawn
 
 
 def training_draw(config: CellsConfig) -> Draw:
-    """Return what is decoded in training: many cells are mixed or enumerated, as configured."""
+    """Return the latents to decode in training: cells are mixed or enumerated, as configured."""
 
     def draw(posterior: Posterior, generator: torch.Generator | None) -> Drawn:
         if posterior.cell_log_q.shape[-1] == 1:
@@ -45,7 +45,7 @@ def training_draw(config: CellsConfig) -> Draw:
 
 
 def top_cells(posterior: Posterior, count: int, generator: torch.Generator | None) -> Drawn:
-    """Draw from each of the ``count`` most probable cells (all, where there are fewer), best first.
+    """Draw from each of the ``count`` most probable cells (or all of them), best first.
 
     Their weights, renormalised to sum to one, carry the gradient of q(cell).
     """
@@ -57,7 +57,7 @@ def top_cells(posterior: Posterior, count: int, generator: torch.Generator | Non
 def mixed_cells(
     posterior: Posterior, temperature: float, generator: torch.Generator | None
 ) -> Drawn:
-    """Draw a soft sample; of each reflection, with its probability, where cells tell it."""
+    """Draw a soft sample; if cells include reflection, one for each, with its probability."""
     reflection = posterior.log_reflection()
     if reflection is None:
         latents = soft_sample(posterior, temperature, generator)
@@ -75,10 +75,10 @@ def soft_sample(
     """Draw one sample whose parameters are mixed across cells, K = 1, as published.
 
     Weights are a Gumbel-softmax sample (Jang et al. 2017); they mix the cells' shifts, and the
-    means and s.d. of their Gaussians (Nasiri & Bepler 2022, section 3.3.1).  Angles are mixed
-    as directions on the circle, where a mean of numbers would put 179 and -179 degrees at 0.
-    No bound follows from such a sample.  With ``mirrored``, only the cells that tell this are
-    mixed: the poses of an object and of its mirror image have no mean.
+    means and s.d. of their Gaussians (Nasiri & Bepler 2022, section 3.3.1).  Angles are mixed as
+    directions on the circle, where a mean of numbers would put 179 and -179 degrees at 0. Such a
+    sample gives no bound.  With ``mirrored``, only the cells of this reflection are mixed: the
+    poses of an object and of its mirror image have no mean.
     """
     cells = posterior.cells
     waiting = torch.empty_like(posterior.cell_log_q).exponential_(generator=generator)

@@ -1,6 +1,6 @@
-"""The generative half: content and pose go in, what the instrument records comes out.
+"""The generative half: from content and pose to the recorded image.
 
-field at posed coordinates -> observation -> likelihood; or, of projections, slices of the field.
+field at posed coordinates -> observation -> likelihood; for projections, slices of the field.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GenerativeModel(nn.Module):
     shape, channels
         Of the preprocessed images.
     n_images
-        Size of the stack, whose given poses may be corrected.
+        Size of the stack (its given poses may be refined).
     layout
         Which latent variables there are.
     imaging
@@ -108,7 +108,7 @@ class GenerativeModel(nn.Module):
         return cast(Pose, self.corrections(batch.index, batch.pose))
 
     def pose_penalty(self, batch: Batch) -> Tensor | float:
-        """Minus the log prior of what corrects the given poses, (B,) nats."""
+        """Minus the log prior of the corrections to the given poses, (B,) nats."""
         if self.corrections is None or not batch.fitted:
             return 0.0
         return self.corrections.penalty(batch.index)
@@ -119,7 +119,7 @@ class GenerativeModel(nn.Module):
         return self.likelihood.natural(self.likelihood.read(outputs))
 
     def show(self, batch: Batch, sees: str) -> Tensor:
-        """Prepare images of given pose for an encoder, (B, numbers)."""
+        """Prepare images with given poses for an encoder, (B, numbers)."""
         return cast(CentralSlices, self.imaging).show(self, batch, sees)
 
     def amplitude_likelihood(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ class GenerativeModel(nn.Module):
 
     @torch.no_grad()
     def draw(self, batch: Batch, latents: Latents) -> Tensor:
-        """Draw what is under the noise, (B, *shape, C), for the first latents of each image."""
+        """Draw the noise-free image, (B, *shape, C), for the first latents of each image."""
         return self.imaging.draw(self, batch, latents)
 
     @torch.no_grad()
@@ -208,7 +208,7 @@ class GenerativeModel(nn.Module):
         )
 
     def some_pixels(self, count: int | None, generator: torch.Generator | None) -> Tensor:
-        """Draw so many of the counted pixels, the same for the whole batch."""
+        """Draw the given number of counted pixels, the same for the whole batch."""
         if count is None or count >= len(self.pixels):
             return self.pixels
         order = torch.rand(len(self.pixels), generator=generator, device=self.pixels.device)

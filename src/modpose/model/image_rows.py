@@ -1,6 +1,6 @@
-"""What a model holds of each image that it is fitted to: a row an image.
+"""Parameters that a model has for each image that it is fitted to: one row per image.
 
-Rows are those of the images that were fitted to and of no others: ``Batch.fitted`` says which.
+Only the fitted images have rows: ``Batch.fitted`` says which images these are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modpose.geometry.rotations import rotation_of_vector
 
 
 class ImageRows(nn.Embedding):
-    """A row of numbers an image, zero at first, trained by an optimiser of its own (sparse Adam).
+    """One row of numbers per image, zero at first, trained by a separate optimiser (sparse Adam).
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class PoseCorrections(nn.Module):
     """Corrections of given poses: a rotation vector and a shift, in units of their prior's s.d.
 
     The rotation acts last, about the axes of the microscope.  Rows are point estimates (maximum a
-    posteriori), so what they add to the objective is the prior's penalty and no KL divergence.
+    posteriori), so they add the prior's penalty to the objective, and no KL divergence.
     """
 
     scale: Tensor
@@ -63,7 +63,7 @@ class PoseCorrections(nn.Module):
         return Pose(turn @ pose.rotation, pose.shift + change[:, 3:])
 
     def penalty(self, index: Tensor) -> Tensor:
-        """Minus the log prior of the corrections, but for its constant, (B,) nats."""
+        """Minus the log prior of the corrections, up to a constant, (B,) nats."""
         rows: Tensor = self.rows(index)
         return 0.5 * rows.square().sum(-1)
 
@@ -84,7 +84,7 @@ class KnownPoses(NamedTuple):
 
 
 class SearchedPoses(nn.Module):
-    """Poses that a search found before training, of each of N volumes: what an encoder learns from.
+    """Poses of N volumes that a search found before training; an encoder learns from them.
 
     Parameters
     ----------

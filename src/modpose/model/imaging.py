@@ -1,7 +1,7 @@
 """How images show the object: in real space, or as projections of a volume.
 
-An imaging model compares latents with images, draws what is under the noise, and draws objects
-upright.  Nothing else in the program asks which one a model has.
+An imaging model compares latents with images, draws noise-free images, and draws objects upright.
+The rest of the program does not depend on which one a model has.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Imaging(Protocol):
         """Poses (B,) of the images, those of the first latents or those that came with them."""
 
     def draw(self, model: GenerativeModel, batch: Batch, latents: Latents) -> Tensor:
-        """Draw what is under the noise, (B, *shape, C), for the first latents of each image."""
+        """Draw the noise-free image, (B, *shape, C), for the first latents of each image."""
 
     def decode(self, model: GenerativeModel, z: Tensor, channel: Tensor | None) -> Tensor:
         """Draw objects of content z (N, z_dim) upright and centred, (N, ..., C)."""
@@ -139,7 +139,7 @@ class CentralSlices:
         generator: torch.Generator | None,
         pixels: int | None,
     ) -> Tensor:
-        """Sum over the coefficients of the image; in training the noise follows what is left."""
+        """Sum over the coefficients of the image; in training the noise follows the residual."""
         pose, learn = model.given_pose(batch), model.training
         return self.projection.log_likelihood(model.field, batch, latents.z, pose, learn=learn)
 
@@ -158,7 +158,7 @@ class CentralSlices:
         return torch.stack([self.projection.volume(model.field, one) for one in z])[..., None]
 
     def show(self, model: GenerativeModel, batch: Batch, sees: str) -> Tensor:
-        """Prepare images of given pose for an encoder, (B, numbers)."""
+        """Prepare images with given poses for an encoder, (B, numbers)."""
         posed = replace(batch, pose=model.given_pose(batch))
         return self.projection.show(posed, sees, model.coordinates)
 

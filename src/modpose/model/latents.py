@@ -1,4 +1,4 @@
-"""Samples of the latent variables, and the KL of what they were drawn from."""
+"""Samples of the latent variables, and the KL of their posterior."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Latents(NamedTuple):
     cell
         (B, K) int64, the cell that each sample came from.
     centre
-        (B, K, 3, 3) rotation that ``angle`` departs from, R = centre exp(angle); None where angles
-        say everything.
+        (B, K, 3, 3) rotation from which ``angle`` is measured, R = centre exp(angle); None if
+        ``angle`` is the whole rotation.
     channel
-        (B, K, p) pose channel, or None where the model has none.
+        (B, K, p) pose channel, or None if the model has none.
     log_scale
         (B, K) logarithm of how many times larger than upright the object is; None: not at all.
     mirrored
-        (B, K) bool, whether the object is mirrored before it is turned; None: never.
+        (B, K) bool, whether the object is mirrored before it is rotated; None: never.
     """
 
     z: Tensor
@@ -52,7 +52,7 @@ class Latents(NamedTuple):
 
     @property
     def decoded(self) -> Tensor:
-        """(B, K, z_dim + p) what the field sees: content, and the pose channel after it."""
+        """(B, K, z_dim + p), input of the field: content, then the pose channel."""
         return self.z if self.channel is None else torch.cat([self.z, self.channel], -1)
 
     @property
@@ -88,7 +88,7 @@ def joined(parts: Sequence[Latents]) -> Latents:
 
 
 class Kl(NamedTuple):
-    """KL of the posterior to the prior, nats an image: (B,) each."""
+    """KL of the posterior to the prior, nats per image: (B,) each."""
 
     pose: Tensor
     content: Tensor

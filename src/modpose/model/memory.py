@@ -1,4 +1,4 @@
-"""Models that no machine can hold are refused while they are made, before memory is filled."""
+"""Refuse models that are too large for memory while they are made, before memory is full."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run one operation of torch, and count what it makes from nothing."""
+        """Run one operation of torch, and count the new tensors that it makes."""
         made_anew = not any(isinstance(arg, torch.Tensor) for arg in args)
         try:
             out = func(*args, **(kwargs or {}))

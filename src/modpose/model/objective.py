@@ -1,4 +1,4 @@
-"""The evidence lower bound, and what a training step climbs."""
+"""The evidence lower bound, and the training objective."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Estimate:
     pixels
         Number of pixels that estimate the reconstruction term without bias; None: all.
     decoded_images
-        Number of images that do, the first ones; of the others it is zero.
+        Number of images, the first ones, that estimate it; for the others it is zero.
     augment
-        Turn the encoder's input by a random angle and take it off the inferred one.
+        Rotate the encoder's input by a random angle and subtract it from the inferred angle.
     angle_prior
-        How many times the prior of the angle counts where an encoder searches for it.
+        Weight of the prior of the angle if an encoder searches for the angle.
     hold_content
         Decode with z = 0 and leave its KL out.
     """
@@ -35,11 +35,11 @@ class Estimate:
 
 
 WHOLE = Estimate()
-"""Every pixel of every image, and nothing else done to it."""
+"""Use every pixel of every image, without augmentation."""
 
 
 class Elbo(NamedTuple):
-    """The evidence lower bound is ``recon`` less the others; nats an image, (B,) each."""
+    """The evidence lower bound is ``recon`` minus the others; nats per image, (B,) each."""
 
     recon: Tensor
     kl_pose: Tensor
@@ -51,15 +51,15 @@ class Elbo(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """What a step climbs: the bound, and what is trained beside it.
+    """The training objective: the bound and the additional terms.
 
     Attributes
     ----------
     elbo
         The bound.
     first_pass
-        The bound that the encoder's first pass gives, times its weight; it trains the encoder
-        alone.  None where there is no first pass.
+        The bound of the encoder's first pass, times its weight; it trains only the encoder.  None
+        if there is no first pass.
     terms
         Losses by name, (B,) each (:class:`modpose.model.terms.Term`).  ``pose_supervision`` is the
         negative log density of known poses under the encoder.

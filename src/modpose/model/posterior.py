@@ -1,9 +1,9 @@
 """q(content, pose | image): a mixture over cells, Gaussian in each, and its prior.
 
-A cell is one discrete hypothesis of the pose; an encoder that proposes only one has one cell.
-Where cells tell an angle or a shift (:class:`modpose.model.cells.Cells`), the Gaussians here
-are of the whole angle and shift: the cell's own plus a residual.
-All tensors carry the image first and the cell second, (B, C, ...).
+A cell is one discrete hypothesis of the pose; an encoder that proposes only one has one cell. If
+cells give an angle or a shift (:class:`modpose.model.cells.Cells`), the Gaussians here describe
+the whole angle and shift: that of the cell plus a residual. All tensors have the image first and
+the cell second, (B, C, ...).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from modpose.model.latents import Kl, Latents
 
 
 class LatentLayout:
-    """Which latent variables a model has, and where an encoder's numbers for them stand."""
+    """The latent variables of a model, and where an encoder's output holds their numbers."""
 
     def __init__(self, config: ModelConfig, dim: int, side: int = 1) -> None:
         self.z_dim = config.z_dim
@@ -56,7 +56,7 @@ class LatentLayout:
 
     @property
     def infers_pose(self) -> bool:
-        """Whether anything of the pose is a latent variable."""
+        """Whether any part of the pose is a latent variable."""
         variables = (self.rotation, self.shift, self.scale)
         return self.reflects or any(variable.inferred for variable in variables)
 
@@ -74,12 +74,12 @@ class LatentLayout:
         ----------
         params
             (B, C, n_params), as the priors of content, rotation, shift and scale read them
-            (:meth:`modpose.distributions.priors.Prior.read`); then the pose channel.  Where cells
-            tell the angle or the shift, mean and s.d. are of the residual, in units of its prior.
+            (:meth:`modpose.distributions.priors.Prior.read`); then the pose channel.  If cells
+            give the angle or the shift, mean and s.d. are of the residual, in units of its prior.
         cell_logits
             (B, C) unnormalised log q(cell).
         cells
-            What the cells tell of the pose.
+            The poses of the cells.
         """
         told = self.role.angle or self.role.shift
         assert told == (cells is not None), "the encoder's cells are not those of its configuration"
@@ -155,11 +155,11 @@ class Posterior(NamedTuple):
     """q(cell) and, in each cell, independent content, rotation, shift and scale; (B, C, ...).
 
     The rotation is an ``angle`` (three in space), or a ``turn``: a posterior over all of SO(3).  A
-    shift that a cell fixes has a log s.d. of minus infinity.  The Gaussian of the ``scale`` is that
-    of its logarithm.  The pose channel (B, C, p), where
-    there is one, is a number without a distribution.  ``first`` is what was believed before a
-    second look, where that is trained as well.  ``known_pose_log_prob`` (B,) is the log density, in
-    nats, that the encoder gives to poses which a search found, where it learns from them.
+    shift that a cell fixes has a log s.d. of minus infinity.  The Gaussian of the ``scale`` is
+    that of its logarithm.  The pose channel (B, C, p), where there is one, is a number without a
+    distribution.  ``first`` is the posterior of the encoder's first pass, if that is trained as
+    well.  ``known_pose_log_prob`` (B,) is the log density, in nats, that the encoder gives to
+    poses which a search found, if it learns from them.
     """
 
     layout: LatentLayout
@@ -176,7 +176,7 @@ class Posterior(NamedTuple):
 
     @property
     def rotation(self) -> DiagonalNormal | SO3Normal | None:
-        """The posterior of the rotation, whichever it is."""
+        """The posterior of the rotation: ``angle`` or ``turn``."""
         return self.angle if self.turn is None else self.turn
 
     @property
@@ -187,9 +187,9 @@ class Posterior(NamedTuple):
         )
 
     def turned_back(self, angle: Tensor, centre: Tensor | None = None) -> Posterior:
-        """Return the posterior of an image whose turned copy, by ``angle`` (B,), had this one.
+        """Return the posterior of an image from that of its copy, rotated by ``angle`` (B,).
 
-        With ``centre`` (B, 2), the copy was turned about it, and it became the middle.
+        With ``centre`` (B, 2), the copy was rotated about this point, which became its middle.
         """
         spin, shift = self.angle, self.shift
         told = self.cells is not None and self.cells.shift is not None
@@ -208,7 +208,7 @@ class Posterior(NamedTuple):
         return self._replace(angle=spin, shift=shift, cells=cells, first=first)
 
     def log_reflection(self) -> Tensor | None:
-        """Log q(not mirrored) and log q(mirrored), (B, 2); None where cells tell no reflection."""
+        """Log q(not mirrored) and log q(mirrored), (B, 2); None without reflection."""
         if self.cells is None or self.cells.mirrored is None:
             return None
         of_each = [~self.cells.mirrored, self.cells.mirrored]
@@ -216,7 +216,7 @@ class Posterior(NamedTuple):
         return torch.stack(parts, -1)
 
     def sample(self, count: int, generator: torch.Generator | None) -> Latents:
-        """Draw ``count`` independent samples an image, reparametrised within each cell."""
+        """Draw ``count`` independent samples per image, reparametrised within each cell."""
         cell = torch.multinomial(self.cell_log_q.exp(), count, True, generator=generator)
         return self.sample_in(cell, generator)
 
@@ -271,10 +271,10 @@ class Posterior(NamedTuple):
     def kl(self, *, exact: bool) -> Kl:
         """KL to the prior: over cells, N(0, I) on content, the configured priors of the pose.
 
-        For cells that tell the pose, equation 5 of Nasiri & Bepler 2022: KL_{t,r} over all cells,
+        For cells that give the pose, equation 5 of Nasiri & Bepler 2022: KL_{t,r} over all cells,
         plus KL_theta to N(offset_r, (pi/n)²) and KL_z weighted by q(t, r).  Otherwise cells are
-        the parts of a mixture and nothing to the prior; see :meth:`log_overlap`.  A reflection
-        that cells tell has the prior 1/2.
+        the components of a mixture and do not appear in the prior; see :meth:`log_overlap`.  If
+        cells include reflection, its prior is 1/2.
 
         Parameters
         ----------
@@ -296,17 +296,17 @@ class Posterior(NamedTuple):
         return Kl(pose=(weight * pose).sum(-1), content=(weight * content).sum(-1))
 
     def log_weight(self) -> Tensor:
-        """Log of the weight that q has where cell k is, (B, C), for its entropy."""
+        """Log of the weight of q at cell k, (B, C), for its entropy."""
         told = self.cells is not None and self.cells.tell_place
         return self.cell_log_q if told else self.log_overlap()
 
     def log_overlap(self) -> Tensor:
-        """Log of the weight that a mixture has where cell k is, (B, C), for its entropy.
+        """Log of the weight of a mixture at cell k, (B, C), for its entropy.
 
         log sum_j q(j) exp(-D_kj) with the Bhattacharyya distances D of the cells' poses, which is
         log q(k) where cells lie apart: minus its mean plus the mean entropy of the cells is a
-        lower bound on the entropy of the mixture (Kolchinsky & Tracey 2017, equation 10), so what
-        is made of it stays a bound.
+        lower bound on the entropy of the mixture (Kolchinsky & Tracey 2017, equation 10), so the
+        ELBO stays a bound.
         """
         if self.cell_log_q.shape[-1] == 1:
             return self.cell_log_q
@@ -338,7 +338,7 @@ class Posterior(NamedTuple):
         return self._log_ratio(latents)
 
     def _log_ratio(self, latents: Latents) -> Tensor:
-        """Log p(latents) - log q(latents, their cell | image), with p(cell) if cells tell it."""
+        """Log p(latents) - log q(latents, cell | image), with p(cell) if cells give the pose."""
         cell, prior = latents.cell, self.layout.content
         cells = None if self.cells is None else self.cells.at(cell)
         priors = self.layout.priors_in(cells)

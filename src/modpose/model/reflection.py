@@ -1,8 +1,8 @@
 """Reflection as a latent variable: an image and its mirror image, read by the same network.
 
 If an image shows an object at pose (theta, m, t), its mirror image shows it at (-theta, 1 - m,
-mirror(t)).  So what a network that knows no reflection says of the two, the second mirrored back,
-is what it says of the object if it is not mirrored and if it is.
+mirror(t)).  So a network without reflection reads both images.  Its answer for the image holds if
+the object is not mirrored; its answer for the mirror image, mirrored back, holds if it is.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from modpose.model.posterior import Posterior
 def either_way_round(
     read: Callable[[Tensor], tuple[Posterior, Tensor]], image: Tensor
 ) -> Posterior:
-    """Read images and their mirror images alike; the posterior tells the reflection.
+    """Read images and their mirror images in the same way; the posterior includes the reflection.
 
     The posterior of a mirrored image is the mirrored posterior, exactly.
 
     Parameters
     ----------
     read
-        Images (B, C, H, W) to their posterior, which tells no reflection, and to a number (B,) that
-        says how well it explains them: the probability of a reflection is the softmax of the two.
+        Function from images (B, C, H, W) to their posterior (without reflection) and a score (B,)
+        of its fit: the probability of a reflection is the softmax of the two scores.
     image
         (B, C, H, W).
     """
@@ -40,7 +40,7 @@ def either_way_round(
 
 
 def mirrored_back(posterior: Posterior) -> Posterior:
-    """Return the posterior of an image whose mirror image had this one, but for the reflection."""
+    """Return the posterior of an image from that of its mirror image, without the reflection."""
     angle, shift, cells = posterior.angle, posterior.shift, posterior.cells
     if angle is not None:
         angle = DiagonalNormal(-angle.mean, angle.log_std)
@@ -56,7 +56,7 @@ def or_mirrored(posterior: Posterior, other: Posterior, log_odds: Tensor) -> Pos
     Parameters
     ----------
     posterior, other
-        Of the same latent variables; neither tells a reflection.
+        Of the same latent variables; neither includes reflection.
     log_odds
         (B,) log q(not mirrored) - log q(mirrored).
     """

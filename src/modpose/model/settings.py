@@ -17,7 +17,7 @@ class SpaceSearch:
     rotations
         Of the grid.
     hypotheses
-        Poses that are climbed.
+        Poses that are optimised.
     climb_steps
         Steps of Gauss-Newton.
     """
@@ -47,16 +47,16 @@ class SearchSettings:
     modes
         Distinct modes that are kept.
     climb_steps
-        Steps of Fisher scoring on the full image; 0 leaves the modes on the grid, between whose
-        nodes a parabola then gives the top.
+        Steps of Fisher scoring on the full image.  With 0, the modes stay on the grid and a
+        parabola gives the maximum between its nodes.
     refine_steps
         Steps of gradient on the variational parameters.
     refine_pixels
         Pixels drawn afresh for each of these steps; None takes all.
     samples
-        Samples of the latent variables that estimate a bound; as many more choose.
+        Samples of the latent variables that estimate a bound; the same number of others choose.
     in_space
-        Of volumes, in place of all the above.
+        Settings for volumes, instead of all the above.
     """
 
     angles: int = 64

@@ -1,4 +1,4 @@
-"""The composition: a batch goes in, its evidence lower bound comes out.
+"""The whole model: from a batch of images to its evidence lower bound.
 
 encoder -> posterior -> pose on coordinates -> field -> observation -> likelihood -> Elbo
 """
@@ -33,7 +33,7 @@ FIRST_PASSED = 0.5
 
 
 class Vae(GenerativeModel):
-    """One generative story and one proposer of its posterior.
+    """A generative model and an encoder.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class Vae(GenerativeModel):
     shape, channels
         Of the preprocessed images.
     n_images
-        Size of the stack (rows of tables with a row an image).
+        Size of the stack (rows of tables with one row per image).
     terms
-        What is trained beside the bound.
+        Terms that are trained in addition to the bound.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Vae(GenerativeModel):
 
     @property
     def terms(self) -> list[Term]:
-        """What is trained beside the bound."""
+        """Terms that are trained in addition to the bound."""
         return [cast(Term, term) for term in self.beside]
 
     @property
@@ -99,7 +99,7 @@ class Vae(GenerativeModel):
         generator
             Source of all randomness.
         how
-            What a training step leaves out, and does to the images.
+            How a training step estimates the bound and augments the images.
         """
         turn, known = None, self.known_poses(batch) if self.training else None
         if how.augment:
@@ -156,10 +156,10 @@ class Vae(GenerativeModel):
         search: SpaceSearch | None = None,
         generator: torch.Generator | None = None,
     ) -> Posterior:
-        """q(content, pose | image); with ``turn`` (B,) radians, as read from copies so turned.
+        """q(content, pose | image); with ``turn`` (B,) radians, encoded from copies rotated by it.
 
-        They are turned about the middle, or about ``centre`` (B, 2) pixels; what is inferred of
-        them is turned back.  Other parameters: :class:`modpose.model.encoders.encoder.Context`.
+        Copies are rotated about the middle, or about ``centre`` (B, 2) pixels; the inferred poses
+        are rotated back.  Other parameters: :class:`modpose.model.encoders.encoder.Context`.
         """
         context = Context(self, turn, angle_prior, known, search, generator)
         if turn is not None:
@@ -179,5 +179,5 @@ class Vae(GenerativeModel):
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
-        """Draw what the model believes is under the noise of each image, (B, *shape, C)."""
+        """Draw the model's noise-free reconstruction of each image, (B, *shape, C)."""
         return self.draw(batch, self.posterior(batch, known=self.known_poses(batch)).best())

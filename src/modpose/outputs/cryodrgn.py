@@ -58,7 +58,7 @@ def write_cryodrgn(
     source
         The images of the run.
     latents
-        Their poses, a row an image.
+        Their poses, one row per image.
     folder
         Where the files go.
     place

@@ -51,7 +51,8 @@ def export_run(
         A finished run.
     out
         A file ending in .star, .cs (with its .csg beside), .csv or .mrcs (the noise-free images
-        then go beside the upright ones, in ``NAME_denoised.mrcs``), or a folder, made when missing.
+        then go beside the upright ones, in ``NAME_denoised.mrcs``), or a folder, created if
+        missing.
     formats
         With a folder: any of ``star``, ``cs``, ``csv``, ``mrcs``, ``pkl`` (poses, CTF and index
         for cryoDRGN); when None all that apply, ``pkl`` apart.
@@ -112,7 +113,7 @@ def _sizes(run: Run, dataset: Dataset) -> preprocess.Geometry:
 
 
 def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
-    """Open the images where a format needs them; None where the run has none any more."""
+    """Open the images where a format needs them; None if the run has none any more."""
     if set(targets) == {"csv"} or not run.has_images:
         return None
     dataset = run.dataset()
@@ -156,7 +157,7 @@ def _targets(
 
 
 def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
-    """Say why a format cannot hold these data; None where it can."""
+    """Say why a format cannot hold these data; None if it can."""
     if name == "csv":
         return None
     no = f"no {name.upper()} is written"
@@ -221,11 +222,11 @@ def with_poses(
     particles
         From a STAR file or a cryoSPARC table; every other column stays, in its place.
     latents
-        One row an image, in the same order.
+        One row per image, in the same order.
     pixels_per_model_pixel
         Side of a pixel that the model saw, in pixels of the images that the table names.
     pixel_size
-        Å a pixel of those images, where the table does not say.
+        Å per pixel of those images, where the table does not say.
 
     Returns
     -------

@@ -62,7 +62,7 @@ def choose(
 
 
 def _with_columns(run: Run, latents: pd.DataFrame, names: set[str]) -> pd.DataFrame:
-    """Add columns of the particles table, and of its optics groups, where they are asked for.
+    """Add columns of the particles table, and of its optics groups, where they are requested.
 
     Where all names are columns of the latents the images need not be opened.
     """
@@ -89,7 +89,7 @@ def in_clusters(table: pd.DataFrame, text: str) -> Mask:
     Parameters
     ----------
     table
-        One row an image, with a column ``cluster``.
+        One row per image, with a column ``cluster``.
     text
         Cluster numbers as they stand in that column.
 
@@ -129,7 +129,7 @@ def in_region(table: pd.DataFrame, text: str) -> Mask:
     Parameters
     ----------
     table
-        One row an image, with the columns of the region's two axes.
+        One row per image, with the columns of the region's two axes.
     text
         ``x0,y0,x1,y1`` in the axes ``z_0``, ``z_1``; or a CSV file with one corner a line, whose
         header, where it has one, names the two axes.

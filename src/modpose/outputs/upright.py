@@ -1,4 +1,4 @@
-"""Images turned upright by what a run inferred, and its denoised versions, as MRCS."""
+"""Images rotated upright by what a run inferred, and its denoised versions, as MRCS."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def turn_upright(
 def write_pictures(
     model: PoseModel, dataset: Dataset, latents: pd.DataFrame, paths: list[Path]
 ) -> None:
-    """Write the images turned upright, and the model's noise-free version of each."""
+    """Write the images rotated upright, and the model's noise-free version of each."""
     n = dataset.n
     angle = np.broadcast_to(latents.get("angle_deg", 0.0), n).astype(np.float64)
     shift = np.stack([np.broadcast_to(latents.get(f"shift_{a}", 0.0), n) for a in "xy"], axis=1)

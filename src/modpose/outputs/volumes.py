@@ -55,7 +55,7 @@ class Stops:
 
 
 def at_file(path: Path, z_dim: int) -> Stops:
-    """Read content from a text file: a row a volume, numbers by commas or blanks."""
+    """Read content from a text file: one row per volume, numbers by commas or blanks."""
     rows: list[list[float]] = []
     first = True
     for number_of_line, line in enumerate(read_text(path, "content").split("\n"), 1):

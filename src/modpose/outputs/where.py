@@ -48,7 +48,7 @@ def evaluate_where(expression: str, table: pd.DataFrame) -> Mask:
         ``abs(z_0)`` and ``z_0 between 0 and 1`` (both ends count) are understood.  A name that
         is no word stands in backticks.
     table
-        One row an image.
+        One row per image.
 
     Returns
     -------
@@ -114,7 +114,7 @@ LONGEST = 10_000
 """Characters of an expression."""
 
 Value = float | str | NDArray[Any]
-"""A number or a text; numbers (N,), or texts (N,) as objects, NaN or None where missing."""
+"""A number or a text; numbers (N,), or texts (N,) as objects, NaN or None if missing."""
 
 
 class _Evaluation:

@@ -40,7 +40,7 @@ logger = logging.getLogger("modpose")
 class Run:
     """A folder with ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/``.
 
-    Once training is over also ``latents.parquet``, and ``report/`` once it is asked for.
+    Once training is over also ``latents.parquet``, and ``report/`` once it is requested.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class Run:
         overwrite: bool = False,
         inputs: Iterable[Path] = (),
     ) -> Iterator[Run]:
-        """Make a run for the time of this context; no other process can write to it meanwhile.
+        """Make a run within this context; no other process can write to it until the end.
 
         Where a run is to be replaced, the new one is made in a folder inside it and moved into
         place at the end of the context.  After an error before its first epoch nothing of the new
@@ -170,7 +170,7 @@ class Run:
     @classmethod
     @contextmanager
     def going_on(cls, path: str | Path) -> Iterator[Run]:
-        """Go on with a run for the time of this context; no other process can write meanwhile.
+        """Continue a run within this context; no other process can write to it until the end.
 
         An interrupted run is gone on with where it is, as is the interrupted beginning of one that
         was to replace this one.  A finished run stays as it is until the end of the context, where
@@ -251,7 +251,7 @@ class Run:
         return sealed and (self.path / "latents.parquet").is_file()
 
     def metrics(self) -> pd.DataFrame:
-        """One row an epoch."""
+        """One row per epoch."""
         import pandas as pd
 
         return pd.DataFrame(self.epochs())
@@ -269,7 +269,7 @@ class Run:
         self._write("metrics.jsonl", text)
 
     def latents(self) -> pd.DataFrame:
-        """One row an image, in input order."""
+        """One row per image, in input order."""
         path = self.path / "latents.parquet"
         if not self.finished:
             raise InputError(
@@ -287,7 +287,7 @@ class Run:
         Raises
         ------
         InputError
-            Where one of them is damaged or of another run.
+            If one of them is damaged or of another run.
         """
         if not self.__dict__.get("_checked"):
             run_folder.check_sums(self.path)
@@ -338,12 +338,12 @@ class Run:
             Where they are now: what :func:`modpose.data.source.open_source` takes; None for where
             the run was opened with them, else where they were.
         datadir
-            Folder that image paths inside a table start from; None likewise.
+            Folder that image paths inside a table start from; None also.
 
         Raises
         ------
         InputError
-            Where they are gone, or are not those of the fit: the sentence says what changed.
+            If they are gone, or are not those of the fit: the sentence says what changed.
         """
         from modpose.run.reopen import reopened
 
@@ -357,7 +357,7 @@ class Run:
         return self.input is not None or self.environment.get("input") is not None
 
     def known_affinity(self) -> KnownAffinity | None:
-        """Affinities of the images that the run is trained on; None where there are none."""
+        """Affinities of the images that the run is trained on; None if there are none."""
         from modpose.affinity.known import load_known
 
         if not self.config.train.gamma.used:

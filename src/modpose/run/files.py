@@ -46,7 +46,7 @@ def read_environment(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        Where it cannot be read, or holds a value that is not as a fit writes it.
+        If it cannot be read, or holds a value that is not as a fit writes it.
     """
     values = read_json(path)
     for name, (check, expected) in ENVIRONMENT.items():
@@ -61,7 +61,7 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read ``metrics.jsonl``: one mapping of numbers an epoch."""
+    """Read ``metrics.jsonl``: one mapping of numbers per epoch."""
     rows = []
     for number, line in enumerate(read_text(path, "JSON", LARGEST).splitlines(), 1):
         row = _parsed(line, path)

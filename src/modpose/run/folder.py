@@ -58,12 +58,12 @@ LONGEST_WAIT = 10.0
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
-    """Read the marker file; None where there is none.
+    """Read the marker file; None if there is none.
 
     Raises
     ------
     InputError
-        Where it cannot be read, or is of a newer format than this version knows.
+        If it cannot be read, or is of a newer format than this version knows.
     """
     path = folder / MARKER
     if not path.is_file():
@@ -100,7 +100,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     Raises
     ------
     InputError
-        Where it is a file, holds something that is no run, or a run that may not be replaced.
+        If it is a file, holds something that is no run, or a run that may not be replaced.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the run folder should go")
@@ -127,7 +127,7 @@ def check_not_an_input(out: Path, inputs: Iterable[Path]) -> None:
     Raises
     ------
     InputError
-        Where an input is the folder or lies in it, or the folder lies in an input folder.
+        If an input is the folder or lies in it, or the folder lies in an input folder.
     """
     target = out.resolve()
     resolved: dict[Path, Path] = {}  # many images lie in few folders
@@ -248,7 +248,7 @@ def finish_replacing(folder: Path) -> None:
     Raises
     ------
     InputError
-        Where another process is doing so and does not come to an end.
+        If another process is doing so and does not come to an end.
     """
     ready = folder / NEW / READY
     deadline = time.monotonic() + LONGEST_WAIT
@@ -323,7 +323,7 @@ def check_sums(folder: Path) -> None:
     Raises
     ------
     InputError
-        Where a file is missing or another than the one that the fit wrote.
+        If a file is missing or another than the one that the fit wrote.
     """
     sums = (read_marker(folder) or {}).get("sha256", {})
     for name, expected in sums.items() if isinstance(sums, dict) else ():

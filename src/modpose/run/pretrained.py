@@ -32,7 +32,7 @@ def first_fingerprint(source: Source) -> str:
 
 
 def is_fitted_to(environment: dict[str, Any], record: Record | None, dataset: Dataset) -> bool:
-    """Tell whether a set holds the images of a fit in the same order, used in the same way."""
+    """Return whether a set holds the images of a fit in the same order, used in the same way."""
     if record is None:
         return first_fingerprint(dataset.source) == environment.get("fingerprint")
     if image_fingerprint(dataset.source.stack) != environment.get("images"):

@@ -16,7 +16,7 @@ def files_of_report(folder: Path) -> list[Path] | None:
 
     Returns
     -------
-    None where the folder holds no report of modpose.  A report without a list is of an older
+    None if the folder holds no report of modpose.  A report without a list is of an older
     version: its page, and the pictures that the page shows.
     """
     listed = folder / MANIFEST

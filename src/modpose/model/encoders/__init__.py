@@ -1,4 +1,4 @@
-"""Encoders propose q: ``encoder(batch, context)`` gives the posterior of content and pose.
+"""Encoders: ``encoder(batch, context)`` gives the posterior of content and pose.
 
 See :class:`modpose.model.encoders.encoder.Encoder`.
 """
@@ -45,7 +45,7 @@ class Place:
     Attributes
     ----------
     model
-        The options of the model; its encoder is the section that is built.
+        The options of the model; its section ``encoder`` is built.
     layout
         Which latent variables there are, and how a posterior is made of numbers.
     channels, shape
@@ -53,7 +53,7 @@ class Place:
     n_images
         Size of the stack.
     n_shown
-        Numbers that it sees of an image, where not the pixels.
+        Numbers per image that it sees, if it does not see pixels.
     """
 
     model: ModelConfig
@@ -115,7 +115,8 @@ BUILDERS: dict[type[EncoderSection], Callable[[Any, Place], Encoder]] = {
     HarmonicEncoderConfig: _harmonic,
     TableEncoderConfig: _table,
 }
-"""Section to what makes its encoder; sections of other packages are looked up in their systems."""
+"""Section to the function that makes its encoder; other packages register theirs in their systems.
+"""
 
 
 def build_encoder(place: Place) -> Encoder:

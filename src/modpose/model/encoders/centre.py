@@ -1,9 +1,9 @@
-"""Where the object is: attention that turns with the image.
+"""The centre of the object: attention that rotates with the image.
 
-Every filter depends on distance alone, and the image is smoothed before it is sampled coarsely, so
-that a picture that is turned or moved by a part of a pixel has its centre turned and moved with it.
-A centre that followed only roughly would have objects that look alike upside down read now the one
-way up and now the other.
+Every filter depends on distance alone, and the image is smoothed before it is sampled coarsely.
+So the centre rotates and moves exactly with the image, also by fractions of a pixel.  If it
+followed only roughly, objects that look similar upside down would be read sometimes one way up and
+sometimes the other.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ RADII = (0.0, 0.9, 1.8)
 """Of the rings that kernels are made of, in spacings of the map."""
 RING_WIDTH = 0.55
 NEGLIGIBLE = 1e-5
-"""Smaller weights, relative to a Gaussian's sum, are none (and no denormal numbers)."""
+"""Smaller weights, relative to a Gaussian's sum, are set to zero (this avoids denormal numbers)."""
 
 
 class Centre(nn.Module):
-    """The centre of an image to a part of a pixel: the mean of a map of attention.
+    """The centre of an image, with subpixel accuracy: the mean of a map of attention.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Centre(nn.Module):
         return torch.stack([x, y], dim=-1)
 
     def again(self, image: Tensor, centre: Tensor, angle: Tensor) -> Tensor:
-        """Find it again in the image turned back by ``angle`` (B,) about ``centre`` (B, 2).
+        """Find it again in the image rotated back by ``angle`` (B,) about ``centre`` (B, 2).
 
         This is sampled evenly to both sides of the centre, so half a turn more turns the result
         exactly.
@@ -90,7 +90,7 @@ class Centre(nn.Module):
 
 
 class SmoothedSampling(nn.Module):
-    """Gaussians of several widths on a coarse grid: what is finer is left out, not folded back."""
+    """Gaussians of several widths on a coarse grid: finer detail is removed, without aliasing."""
 
     rows: Tensor
     columns: Tensor

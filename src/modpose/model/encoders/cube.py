@@ -1,4 +1,4 @@
-"""The 24 turns of the cube: how they permute Fourier coefficients, and cells about them."""
+"""The 24 rotations of the cube: how they permute Fourier coefficients, and cells around them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from modpose.geometry.groups import nearest, octahedral, so3_grid
 from modpose.geometry.rotations import geodesic
 
 GRID = 200
-"""Rotations for each cell that the cells are chosen from."""
+"""Candidate rotations per cell, from which the cells are chosen."""
 
 
 def permutations(frequency: Tensor, box: int) -> tuple[Tensor, Tensor]:
-    """Where the coefficients of a volume turned back by each of the 24 turns come from.
+    """Find where the coefficients of a volume come from after each inverse cube rotation.
 
-    With y(k) the coefficients of a volume, those of the volume turned by the inverse of g are
-    y(g k); where only -g k is listed, their conjugates.
+    If a volume has the coefficients y(k), the volume rotated by the inverse of g has y(g k); if
+    only -g k is listed, the conjugates.
 
     Parameters
     ----------
     frequency
-        (K, 3) cycles a voxel, one of each pair k and -k, all of each length.
+        (K, 3) cycles per voxel, one of each pair k and -k, all of each length.
     box
         Side of the volume.
 
@@ -44,12 +44,12 @@ def permutations(frequency: Tensor, box: int) -> tuple[Tensor, Tensor]:
 
 
 def cell_rotations(count: int) -> Tensor:
-    """Spread rotations over those that are nearer to none of the 24 turns than to the identity.
+    """Spread rotations evenly over those whose nearest cube rotation is the identity.
 
     Returns
     -------
     Tensor
-        (count, 3, 3), each as far as can be from those before.
+        (count, 3, 3), each as far as possible from the previous ones.
     """
     turns = octahedral().float()
     identity = int(nearest(torch.eye(3), turns))

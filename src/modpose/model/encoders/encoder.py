@@ -16,17 +16,17 @@ from modpose.model.settings import SpaceSearch
 
 
 class Render(Protocol):
-    """What an encoder may ask of the model: pictures of content, and not the whole model."""
+    """The part of the model that an encoder may use: the pictures of content."""
 
     @property
     def field(self) -> nn.Module:
-        """What the object is, as a function of place and content."""
+        """The object, as a function of position and content."""
 
     def upright_natural(self, u: Tensor, z: Tensor) -> Tensor:
         """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""
 
     def show(self, batch: Batch, sees: str) -> Tensor:
-        """Prepare images of given pose for an encoder, (B, numbers)."""
+        """Prepare images with given poses for an encoder, (B, numbers)."""
 
     def amplitude_likelihood(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Precision (B, J, J) and linear term (B, J) of the log-likelihood of J amplitudes."""
@@ -34,22 +34,22 @@ class Render(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What an encoder is told beside the pixels of a batch.
+    """What an encoder receives besides the pixels of a batch.
 
     Attributes
     ----------
     render
-        What it may ask of the model.
+        The part of the model that it may use.
     turn
-        (B,) radians, by how much the images were turned, and so the mean of a prior by which some
-        angles are more probable than others; None: not at all.
+        (B,) radians, by which the images were rotated.  This is the mean of the angle's prior, if
+        that is not uniform.  None: not rotated.
     angle_prior
-        How many times such a prior counts.
+        Weight of such a prior.
     known
         Poses that a search found for these images before training; None: unknown.  In training an
-        encoder takes these and learns to propose them; otherwise it considers them.
+        encoder uses them and learns to propose them; otherwise they are among its candidates.
     search
-        Search all poses in place of the few that the encoder proposes.
+        Search all poses instead of the few that the encoder proposes.
     generator
         Source of all randomness.
     """
@@ -63,18 +63,18 @@ class Context:
 
 
 class Encoder(nn.Module, ABC):
-    """Base of encoders.  A subclass gives :meth:`forward`, and changes what else differs.
+    """Base of encoders.  A subclass defines :meth:`forward` and overrides some attributes.
 
     Attributes
     ----------
     sees_pixels
-        Whether it can say anything of an image that it was not fitted to.
+        Whether it can encode an image that it was not fitted to.
     poses_in_space
         Whether it finds poses of volumes by comparing them with the model's own.
     first_pass_weight
-        Weight of the bound that a first pass gives (``Posterior.first``) in its training.
+        Weight of the first pass's bound (``Posterior.first``) in its training.
     least_batch
-        Images that are encoded at once without loss of speed.
+        Smallest number of images per batch that is encoded at full speed.
     """
 
     sees_pixels: bool = True

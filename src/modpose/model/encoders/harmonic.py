@@ -1,10 +1,10 @@
-"""An encoder whose content cannot turn with the object: power of learned radial profiles.
+"""An encoder with rotation-invariant content: power of learned radial profiles.
 
 About the centre of the box an image is a sum of harmonics on shells, and a rotation mixes those of
-one degree among themselves, the same way on every shell.  So profiles over the shells may be
-learned, degree by degree, and the power that an image has in each is free of rotation (Kazhdan,
-Funkhouser & Rusinkiewicz 2003 take one shell at a time).  Content sees these powers alone; pose
-sees the harmonics themselves.
+one degree among themselves, in the same way on every shell.  So the encoder learns profiles over
+the shells for each degree, and the power of an image in each profile is invariant to rotation
+(Kazhdan, Funkhouser & Rusinkiewicz 2003 take one shell at a time).  Content is computed from these
+powers alone; the pose is computed from the harmonics themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from modpose.model.posterior import LatentLayout, Posterior
 from modpose.nn.perceptron import perceptron, start_small
 
 FLOOR = 1e-4
-"""Power that makes the square root smooth at nothing."""
+"""Power that makes the square root smooth at zero."""
 
 
 class HarmonicEncoder(Encoder):
@@ -72,7 +72,7 @@ class HarmonicEncoder(Encoder):
             start_small(cast(nn.Linear, self.pose[-1]))
 
     def forward(self, batch: Batch, context: Context) -> Posterior:
-        """Propose one cell; content sees powers alone, the pose the harmonics themselves."""
+        """Propose one cell: content from the powers, the pose from the harmonics."""
         return self.layout.one_cell(self.numbers(batch.image))
 
     def numbers(self, image: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class HarmonicEncoder(Encoder):
         return torch.cat(heads, dim=-1)
 
     def invariants(self, on_shells: Tensor) -> Tensor:
-        """Amplitude in each profile and degree, and the means themselves, which have a sign.
+        """Return the amplitude in each profile and degree, and the means, which have a sign.
 
         Parameters
         ----------

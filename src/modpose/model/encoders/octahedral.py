@@ -1,12 +1,12 @@
-"""Poses of volumes in two steps: a network proposes a few, the model's own volumes choose.
+"""Poses of volumes in two steps: a network proposes a few, then they are compared with the model.
 
-The 24 turns of the cube permute the Fourier coefficients of a volume exactly, phases and missing
-wedge with them.  One perceptron sees the low frequencies of all 24 turned copies and tells, of a
-few rotations about each, how probable they are and what is left to turn and to shift; a volume
-that is turned by a quarter so gives the same numbers, elsewhere.  The best proposals are compared
-with volumes that the model predicts, and the best of these climb to the top by Gauss-Newton
-(:mod:`modpose.search.so3_climb`).  At a pose, content is read from the amounts of the field's
-own pictures that explain the volume best, by least squares.
+The 24 rotations of the cube permute the Fourier coefficients of a volume exactly, including phases
+and missing wedge.  One perceptron sees the low frequencies of all 24 rotated copies.  For a few
+rotations near each, it gives the probability, the remaining rotation and the shift.  So a volume
+that is rotated by 90 degrees gives the same numbers in other cells.  The best proposals are
+compared with volumes that the model predicts, and the best of these are optimised by Gauss-Newton
+steps (:mod:`modpose.search.so3_climb`).  At a pose, content follows from the amounts of the
+field's pictures that explain the volume best, by least squares.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from modpose.search.so3_climb import PosedVolumes
 STALE = 20
 """Training steps after which the model's volumes are transformed again."""
 CLIMB_STEPS = (2, 1)
-"""At the frequencies that the network sees, and at all that are compared."""
+"""Limits of the frequencies that the network sees, and of those that are compared."""
 POSED_AT_ONCE = 32
 """Volumes whose poses are compared with the model's in one product of matrices."""
 PER_CELL = 7
@@ -63,16 +63,16 @@ PER_CELL = 7
 
 
 class PoseProposal(NamedTuple):
-    """What the network says of B volumes, for each of C cells, (B, C, ...).
+    """The network's output for B volumes and C cells, (B, C, ...).
 
     Attributes
     ----------
     logits
         Unnormalised log q(cell).
     turn
-        Rotation vector that is left after the cell's rotation, radians.
+        Remaining rotation vector after the cell's rotation, radians.
     shift
-        Of the object, in the frame of the cell's turn, voxels.
+        Of the object, in the frame of the cell's rotation, voxels.
     """
 
     logits: Tensor
@@ -81,7 +81,7 @@ class PoseProposal(NamedTuple):
 
 
 class OctahedralEncoder(Encoder):
-    """Volume to the parameters of q at a few poses, each a cell of the posterior.
+    """Map a volume to the parameters of q at a few poses, each a cell of the posterior.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class OctahedralEncoder(Encoder):
     layout
         Which latent variables there are.
     pictures
-        How many the field adds up.
+        Number of pictures that the field adds up.
     channels, shape
         Of the volumes, cubes of one channel.
     """
@@ -148,14 +148,14 @@ class OctahedralEncoder(Encoder):
         self._age = 0
 
     def train(self, mode: bool = True) -> OctahedralEncoder:
-        """Set the mode; after training, the model's volumes are transformed anew when needed."""
+        """Set the mode; after training, the model's volumes are transformed again when needed."""
         if mode or self.training:
             self._pictures = self._book = None
         super().train(mode)
         return self
 
     def forward(self, batch: Batch, context: Context) -> Posterior:
-        """Propose a cell for each of the best poses, known ones among them."""
+        """Propose a cell for each of the best poses, including known ones."""
         field, known = cast(BasisField, context.render.field), context.known
         seen = self.coefficients(batch)
         if self.training and known is not None:
@@ -176,7 +176,7 @@ class OctahedralEncoder(Encoder):
     def _at_known(
         self, seen: Coefficients, known: KnownPoses, field: BasisField, context: Context
     ) -> Posterior:
-        """Take the poses that a search found, and tell how well the network knows them."""
+        """Take the poses that a search found, and the log density that the network gives them."""
         params = self.lay_out(self.contents(seen, known.pose, field), known.pose, known.width)
         posterior = self.layout.one_cell(params)
         with torch.no_grad():
@@ -198,7 +198,7 @@ class OctahedralEncoder(Encoder):
     # --- what is seen -------------------------------------------------------------------------
 
     def coefficients(self, batch: Batch) -> Coefficients:
-        """Fourier coefficients of volumes, whitened, as far as they are compared."""
+        """Return the whitened Fourier coefficients of volumes, up to the compared frequencies."""
         box = self.box
         volumes = batch.image[:, 0].float()
         mask = batch.wedge
@@ -218,7 +218,7 @@ class OctahedralEncoder(Encoder):
 
     @torch.no_grad()
     def book(self, field: BasisField) -> Codebook:
-        """Draw the contents of the codebook; kept until the model is trained on."""
+        """Draw the contents of the codebook; it is kept until training continues."""
         if self._book is None or self.training:
             volumes = field.picture(self.codebook)[:, 0]
             self._book = Codebook.of(volumes, self.config.limit, self.limit)
@@ -227,7 +227,7 @@ class OctahedralEncoder(Encoder):
     # --- the network --------------------------------------------------------------------------
 
     def guess(self, value: Tensor) -> PoseProposal:
-        """Ask the network about low coefficients (B, K)."""
+        """Apply the network to low-frequency coefficients (B, K)."""
         copies = torch.cat([value.real[:, self.index], value.imag[:, self.index] * self.sign], -1)
         numbers = self.network(copies)
         numbers = numbers.reshape(len(value), len(self.rotations), PER_CELL)
@@ -235,7 +235,7 @@ class OctahedralEncoder(Encoder):
         return PoseProposal(numbers[..., 0], numbers[..., 1:4], reach * numbers[..., 4:])
 
     def log_prob(self, guess: PoseProposal, pose: Pose) -> Tensor:
-        """Log density of poses (B,) under what the network says, (B,) nats, but for a constant."""
+        """Return the network's log density of poses (B,), (B,) nats, up to a constant."""
         rows = torch.arange(len(guess.logits), device=guess.logits.device)
         cell = nearest(pose.rotation, self.rotations)
         turn = vector_of_rotation(self.rotations[cell].transpose(-1, -2) @ pose.rotation)
@@ -288,11 +288,11 @@ class OctahedralEncoder(Encoder):
         seen
             B volumes.
         pose
-            Theirs.
+            Their poses.
         z
-            (B, z_dim) contents that are drawn.
+            (B, z_dim) contents of the drawn volumes.
         field
-            That draws them.
+            The field that draws them.
         generator
             Source of all randomness.
         """
@@ -335,9 +335,9 @@ class OctahedralEncoder(Encoder):
         return book.climbed_twice(compared, shown, self.config.limit, CLIMB_STEPS, reach)
 
     def amounts(self, seen: Coefficients, pose: Pose, field: BasisField) -> Tensor:
-        """How much of each of the field's pictures B volumes show, (B, J), at poses (B,).
+        """Return the amount of each field picture in B volumes, (B, J), at poses (B,).
 
-        Least squares with a prior of unit variance, as content has it.
+        Least squares with a prior of unit variance, as for content.
         """
         with torch.no_grad():
             known = measured(seen)

@@ -1,12 +1,12 @@
 """TARGET-VAE's encoder (Nasiri & Bepler 2022, section 3.3.1): a group convolution over P_n.
 
-Kernels that hold the whole object are turned to n angles and slid over the zero-padded image;
-layers one pixel wide then act on every (rotation, position) alike.  So an image that is turned by
-2 pi / n and shifted by whole strides gives the same numbers, in other cells.
+Kernels as large as the whole object are rotated to n angles and slid over the zero-padded image;
+layers one pixel wide then act in the same way on every (rotation, position).  So an image that is
+rotated by 2 pi / n and shifted by whole strides gives the same numbers, in other cells.
 
-Kernels are sums of circular harmonics, ring by ring, which turn without interpolation: a turned
-copy of a kernel of pixels, read by bilinear interpolation, would keep about 0.6 of its norm, and
-the logits would favour the angles of the lattice.
+Kernels are sums of circular harmonics on rings, which rotate without interpolation.  With bilinear
+interpolation, a rotated copy of a pixel kernel would keep only about 0.6 of its norm, and the
+logits would favour the angles of the lattice.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ ones would be cut by the lattice, differently at every angle."""
 
 
 class OrbitEncoder(Encoder):
-    """Image to the parameters of q in every cell: rotations x rows x columns, in this order.
+    """Map an image to the parameters of q in every cell: rotations x rows x columns, in this order.
 
     Parameters
     ----------
     model
-        Its encoder is ``config``; priors of rotation and shift give the cells theirs.
+        Its encoder is ``config``; its priors of rotation and shift give the priors of the cells.
     config
         Of the encoder.
     layout
@@ -84,7 +84,7 @@ class OrbitEncoder(Encoder):
         self.network = nn.Sequential(*layers, last)
 
     def forward(self, batch: Batch, context: Context) -> Posterior:
-        """Propose a cell for each rotation and place, and each reflection where it is inferred.
+        """Propose a cell for each rotation, position and (if it is inferred) reflection.
 
         Images may be larger than those that the encoder was made for; they have more cells.
         """
@@ -97,7 +97,7 @@ class OrbitEncoder(Encoder):
         return self.layout.posterior(params, logits, cells), logits.float().logsumexp(-1)
 
     def numbers(self, image: Tensor) -> tuple[Tensor, Tensor, Cells | None]:
-        """Parameters (B, C, n_params) and logits (B, C) of the cells, and what cells tell."""
+        """Return parameters (B, C, n_params) and logits (B, C) of the cells, and the cells."""
         window = self.window
         padded = window.pad(image)
         maps = self.lift(padded, window.stride)
@@ -135,7 +135,7 @@ class OrbitEncoder(Encoder):
 
 
 def _in_place(activation: Activation) -> nn.Module:
-    """Make an activation that overwrites its input where its gradient allows: half the memory."""
+    """Make an activation that overwrites its input if its gradient allows it: half the memory."""
     module = ACTIVATIONS[activation]()
     if isinstance(module, nn.LeakyReLU | nn.ReLU):
         module.inplace = True
@@ -143,14 +143,14 @@ def _in_place(activation: Activation) -> nn.Module:
 
 
 class Window(NamedTuple):
-    """Where kernels are laid on an image.
+    """Where kernels are placed on an image.
 
     Attributes
     ----------
     kernel, padding, stride
         Pixels.
     centred
-        Lay them once only, on the box centre (where the shift is not inferred).
+        Place them only once, on the box centre (if the shift is not inferred).
     """
 
     kernel: int
@@ -181,7 +181,7 @@ class Window(NamedTuple):
 
 
 def fit_window(config: OrbitEncoderConfig, shape: Sequence[int], *, centred: bool) -> Window:
-    """Lay the kernels of an encoder on a box."""
+    """Place the kernels of an encoder on a box."""
     kernel, padding = config.sizes(min(shape), centred)
     return Window(kernel, padding, config.stride, centred)
 
@@ -231,7 +231,7 @@ class LiftingConvolution(nn.Module):
 
 
 def harmonic_basis(kernel: int, angles: Tensor) -> Tensor:
-    """Circular harmonics on rings, turned about the middle of a square of pixels.
+    """Return circular harmonics on rings, rotated about the middle of a square of pixels.
 
     Parameters
     ----------

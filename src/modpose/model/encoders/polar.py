@@ -1,12 +1,13 @@
-"""The recipe ``modpose``: find the centre, look round it in rings, turn to what the model predicts.
+"""The recipe ``modpose``: find the centre, sample rings around it, match the model's prediction.
 
 On rings about the object's centre, a rotation is a shift along the angle.  Circular convolutions
-pooled over the angle give a first content that does not change when the object turns; the model's
-own picture of it, correlated with the rings at every angle at once (a fast Fourier transform),
-gives the angle; the image turned upright by it gives the content; and the picture of that gives
-the few angles that are proposed, each with its weight and width.  So the pose is found by search
-and only the centre and the content are regressed.  The first content and centre are trained on
-a bound of their own as well: where they have an image upside down, the second look cannot mend it.
+pooled over the angle give a first content that does not change when the object rotates.  The
+model's picture of this content is correlated with the rings at every angle at once (a fast Fourier
+transform); this gives the angle.  The image rotated upright by it gives the content.  The picture
+of that content gives the few angles that are proposed, each with its weight and width.  So the
+angle is found by search, and only the centre and the content are regressed.  The first content and
+centre have their own bound in training: if the first pass finds an object upside down, the second
+pass cannot correct it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class PolarEncoder(Encoder):
         Numbers that follow a turn only nearly make content depend a little on how an object lies.
         Where the picture of the content is about to turn over, half a turn follows.  So the image
         is brought to the axis along which the object is spread, and read again: the numbers are
-        then the same however the object was turned, but for interpolation and for half turns,
+        then the same however the object was rotated, but for interpolation and for half turns,
         which permute them.
         """
         centre, start = image.new_zeros(len(image), 2), image.new_zeros(len(image))
@@ -144,7 +145,7 @@ class PolarEncoder(Encoder):
         return batch.image if batch.ctf is None else apply_ctf(batch.image, batch.ctf)
 
     def contents(self, image: Tensor, centre: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """Content, (B, 2 z_dim) each, of a first look and of one more where the pose is known."""
+        """Return the content, (B, 2 z_dim) each, of the first and second pass (pose known)."""
         content = self.look(self.rings.read(image, centre))[:, :-1]
         upright = self.rings.read(image, centre, angle)
         return content, content + self.look_again(upright.flatten(1))
@@ -184,7 +185,7 @@ class Around(NamedTuple):
 
 
 class InvariantPerceptron(nn.Module):
-    """Circular convolutions along the angle, pooled over it: rings to numbers that do not turn.
+    """Circular convolutions along the angle, pooled over it: rotation-invariant numbers.
 
     Convolutions keep every fourth angle, so numbers change as rings turn by one, two or three.
     After training they are pooled over all four ways to begin, and do not.
@@ -264,7 +265,7 @@ class Rings(nn.Module):
 
 
 class Angles(NamedTuple):
-    """K angles an image, radians, best first: their width and log weight, (B, K) each."""
+    """K angles per image, radians, best first: their width and log weight, (B, K) each."""
 
     angle: Tensor
     std: Tensor

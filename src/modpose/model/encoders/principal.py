@@ -1,4 +1,4 @@
-"""Content from what an image says of its motions: the exact linear posterior, bent by a network."""
+"""Content from the amplitudes of motions: the exact linear posterior, then a network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from modpose.nn.perceptron import perceptron
 
 
 class PrincipalEncoder(Encoder):
-    """Posterior of the motions' amplitudes to posterior of content.
+    """Map the posterior of the motions' amplitudes to the posterior of content.
 
-    Given the pose, an image says of J amplitudes a all that it can by two numbers sets, the
-    precision P and slope s of log p(image | a) = s.a - a.P a / 2 + constant.  With a ~ N(0, I) the
-    posterior is N((P + I)^-1 s, (P + I)^-1); content starts as its first ``z_dim`` amplitudes.
-    Shift, turn, CTF and noise of the image are all in P and s.
+    Given the pose, all information of an image about J amplitudes a is the precision P and the
+    slope s of log p(image | a) = s.a - a.P a / 2 + constant.  With a ~ N(0, I) the posterior is
+    N((P + I)^-1 s, (P + I)^-1); content starts as its first ``z_dim`` amplitudes.  P and s include
+    shift, rotation, CTF and noise of the image.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A variational lookup table (Edelberg & Lederman 2023): one row of parameters an image."""
+"""A variational lookup table (Edelberg & Lederman 2023): one row of parameters per image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ZERO_START = -4.0
 
 
 class TableEncoder(Encoder):
-    """Rows are looked up by the image's index; no pixel is seen.
+    """Rows are looked up by the index of the image; pixels are not used.
 
-    A row begins with the mean and the log s.d. of content; numbers of a pose, where there are any,
+    A row begins with the mean and the log s.d. of content.  The numbers of the pose, if any,
     follow and start at zero.
     """
 

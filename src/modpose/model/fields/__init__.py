@@ -1,4 +1,4 @@
-"""Fields decode: what the object looks like at coordinates of its own upright frame.
+"""Fields decode: they give the object's values at coordinates of its upright frame.
 
 Contract: ``field(u, z)`` with u (B, P, d) network coordinates (about [-1, 1]) and z (B, z_dim)
 gives (B, P, n_outputs).  Coordinates are positions over half the box; for
@@ -45,7 +45,7 @@ BUILDERS: dict[type[FieldSection], Callable[[Any, int, int, Sequence[int]], nn.M
     ConvFieldConfig: ConvField,
     DenseFieldConfig: DenseField,
 }
-"""Section to what makes its field, from z_dim, n_outputs and shape."""
+"""Section to the function that makes its field, from z_dim, n_outputs and shape."""
 
 
 def build_field(

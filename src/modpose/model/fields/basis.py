@@ -14,7 +14,9 @@ from modpose.geometry.pose import sample_images
 from modpose.nn.perceptron import perceptron
 
 PACE = 0.05
-"""How fast pictures learn, relative to the perceptron: they have a number a voxel to fit noise."""
+"""Learning rate of the pictures relative to the perceptron: each voxel is a parameter, so they
+overfit noise easily.
+"""
 
 
 class BasisField(nn.Module):
@@ -44,7 +46,7 @@ class BasisField(nn.Module):
 
     @property
     def pictures(self) -> Tensor:
-        """(J, n_outputs, *shape) what is added up."""
+        """(J, n_outputs, *shape), the pictures that are added up."""
         return PACE * self.slow
 
     @torch.no_grad()

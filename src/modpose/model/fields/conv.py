@@ -1,4 +1,4 @@
-"""The convolutional decoder of affinity-VAE: one upright picture a z, for any box."""
+"""The convolutional decoder of affinity-VAE: one upright picture per z, for any box."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ConvField(nn.Module):
 class Patches(nn.Module):
     """Each point of a coarse picture becomes a patch, by one linear map for all.
 
-    What a transposed convolution computes whose kernel is its stride, several times faster.
+    The same as a transposed convolution whose kernel equals its stride, several times faster.
     """
 
     def __init__(self, channels: int, n_outputs: int, side: int, dim: int) -> None:

@@ -1,4 +1,4 @@
-"""The usual VAE decoder: one upright picture a z, read at posed coordinates by interpolation."""
+"""The usual VAE decoder: one upright picture per z, read at posed coordinates by interpolation."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """3D-SpVAE++ (Yi et al. 2021, Table 5): a linear layer of coordinates, then convolutions.
 
-As printed, coordinates and content make a picture of ``hidden`` channels at full resolution, which
-transposed convolutions narrow.  No activation stands between that layer and the first convolution,
-so the two are one linear map, and are computed as one: coordinates are convolved with the product
-of their weights, and content, which is the same at every voxel, is multiplied with the sum of the
-kernel that falls inside the box.  The numbers are the same; the picture of 1250 channels, 110 MB
-for a volume of 28³, and 190 of its 200 GFLOP are never needed.
+As published, coordinates and content make a picture of ``hidden`` channels at full resolution, and
+transposed convolutions reduce the channels.  No activation stands between that layer and the first
+convolution, so the two are one linear map, and are computed as one: coordinates are convolved with
+the product of their weights, and content, which is the same at every voxel, is multiplied with the
+sum of the kernel that falls inside the box.  The numbers are the same; the picture of 1250
+channels, 110 MB for a volume of 28³, and 190 of its 200 GFLOP are never needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from modpose.config import FrontedFieldConfig
 
 
 class CoordConvField(nn.Module):
-    """Posed coordinates of the whole box go in, in the order of the box; its values come out."""
+    """Map posed coordinates of the whole box, in the order of the box, to its values."""
 
     inside: Tensor
 

@@ -18,7 +18,7 @@ from modpose.nn.perceptron import ACTIVATIONS, hidden_layers
 
 
 class ImplicitField(nn.Module):
-    """An MLP of (coordinates, content), evaluated at every coordinate that is asked for."""
+    """An MLP of (coordinates, content), evaluated at every given coordinate."""
 
     def __init__(self, config: ImplicitFieldConfig, z_dim: int, n_outputs: int, dim: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ImplicitField(nn.Module):
         return cast(Tensor, self.output(self.hidden(self.activation(h))))
 
     def encode_coordinates(self, u: Tensor) -> Tensor:
-        """What the first layer sees of the coordinates; phases are always float32."""
+        """Return the input of the first layer; phases are always float32."""
         with torch.autocast(u.device.type, enabled=False):
             u = u.float()
             if self.squared:

@@ -3,8 +3,8 @@
     F(k; z) = F_0(k) + a_1(z) F_1(k) + ... + a_J(z) F_J(k)
 
 The maps come from probabilistic principal components of the images
-(:mod:`modpose.train.starts.principal`) and stay as they are; what is trained is a(z), which bends
-the linear space: a hinge needs several directions, and one number says where it stands.
+(:mod:`modpose.train.starts.principal`) and do not change; only a(z) is trained, which bends the
+linear space.  A hinge motion needs several linear directions, but one number gives its position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modpose.fourier.reference import corners, make_references
 from modpose.nn.perceptron import perceptron
 
 OVERSAMPLING = 2
-"""Side of the lattice of coefficients over that of the box."""
+"""Side of the lattice of coefficients relative to the box."""
 
 
 class PrincipalField(nn.Module):
@@ -63,7 +63,7 @@ class PrincipalField(nn.Module):
         self.volumes.copy_(volumes)
 
     def amplitudes(self, z: Tensor) -> Tensor:
-        """How much of every motion (B, J) content z (B, z_dim) holds."""
+        """Return the amplitude of every motion (B, J) for content z (B, z_dim)."""
         return cast(Tensor, self.linear(z) + self.bend(z))
 
     def forward(self, u: Tensor, z: Tensor) -> Tensor:

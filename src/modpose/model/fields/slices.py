@@ -1,9 +1,8 @@
 """Volumes as coordinate networks of their Fourier transform (Zhong et al. 2021, cryoDRGN).
 
-The transform of a real volume is Hermitian, F(-k) = conj F(k), so the network is asked about one
-half of Fourier space only and the other half is its mirror image.  Phases of the encoding are
-float32 whatever the precision of the rest: at high frequency they are large, and two digits lost
-are the particle lost.
+The transform of a real volume is Hermitian, F(-k) = conj F(k), so the network is evaluated on one
+half of Fourier space only; the other half is the complex conjugate.  Phases of the encoding are
+always float32: at high frequency they are large, and lower precision would lose the particle.
 """
 
 from __future__ import annotations

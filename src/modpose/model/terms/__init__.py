@@ -1,4 +1,4 @@
-"""What is trained beside the bound: terms with a name and a weight."""
+"""Terms that are trained in addition to the bound, each with a name and a weight."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from modpose.data.batches import Batch
 from modpose.model.posterior import Posterior
 
 Read = Callable[[Batch], Posterior]
-"""From images to what the encoder believes of them."""
+"""Function from images to the encoder's posterior."""
 
 
 class Term(nn.Module, ABC):
-    """Base of terms: a loss by image, which is no part of the bound.
+    """Base of terms: a loss per image that is not part of the bound.
 
     Attributes
     ----------
     name
-        Under which its mean stands in the metrics.
+        Name of its mean in the metrics.
     """
 
     name: str
 
     @abstractmethod
     def weight(self, step: int) -> float:
-        """Nats of the bound that a unit of the term is worth at a training step."""
+        """Weight of the term relative to the bound at a training step, nats per unit."""
 
     @abstractmethod
     def loss(
         self, batch: Batch, posterior: Posterior, read: Read, generator: torch.Generator | None
     ) -> Tensor:
-        """Return the loss of B images, (B,), given what the encoder believes of them."""
+        """Return the loss of B images, (B,), given the encoder's posterior."""

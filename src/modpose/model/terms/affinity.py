@@ -25,12 +25,12 @@ class Gaps(NamedTuple):
 
 
 class AffinityTerm(Term):
-    """S(z), by image: its mean over a batch is the term.
+    """S(z), per image: its mean over a batch is the term.
 
     With c_ij the cosine between the posterior means of the contents of images i and j, and A_ij
     their affinity, ``ordered-pairs`` is ``sum_ij |A_ij - c_ij| / N`` over all ordered pairs
     (Mirecka et al., equation 3), and ``pair-mean`` the mean of ``|A_ij - c_ij|`` over pairs.
-    Images of which no affinity is known take no part; N counts the others.
+    Images without known affinities are left out; N counts the others.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class AffinityTerm(Term):
     form
         See above.
     schedule
-        Its weight as training goes on.
+        Its weight during training.
     """
 
     name = "affinity"
@@ -67,7 +67,7 @@ class AffinityTerm(Term):
     def loss(
         self, batch: Batch, posterior: Posterior, read: Read, generator: torch.Generator | None
     ) -> Tensor:
-        """Compare the means of contents with what is known of the images, (B,)."""
+        """Compare the means of contents with the known affinities, (B,)."""
         gaps: Tensor = self(posterior.content_mean(), batch)
         return gaps
 
@@ -89,7 +89,7 @@ class AffinityTerm(Term):
         content
             (B, z_dim).
         batch
-            The images; their pixels are not looked at.
+            The images; their pixels are not used.
         batch_size
             Images in a batch.
         """
@@ -108,7 +108,7 @@ class AffinityTerm(Term):
         )
 
     def gaps(self, content: Tensor, batch: Batch) -> Gaps:
-        """Compare contents (B, z_dim) two at a time with what is known of the images."""
+        """Compare all pairs of contents (B, z_dim) with the known affinities."""
         unit = functional.normalize(content.float(), dim=-1)
         target, known = self._targets(batch)
         return Gaps((target - unit @ unit.T).abs() * known, known)

@@ -1,8 +1,9 @@
-"""The contrastive term: content that small deformations do not change, and so tells classes apart.
+"""The contrastive term: small deformations do not change content, so content separates classes.
 
-Content of an image is compared with that of deformed copies of all images of the batch: its own
-copy is to be told from the others by how alike the contents are (InfoNCE: van den Oord et al. 2018;
-between two views of each image, Chen et al. 2020; by distances in a plane, Böhm et al. 2023).
+The content of an image is compared with those of deformed copies of all images of the batch.  Its
+own copy must be recognised among the others by the similarity of contents (InfoNCE: van den Oord
+et al. 2018; between two views of each image, Chen et al. 2020; by distances in a plane, Böhm et
+al. 2023).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ KNOTS = 7
 
 
 class ContrastTerm(Term):
-    """How far contents are from telling images by deformed copies of them.
+    """Loss that is small if contents recognise the deformed copies of their images.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class ContrastTerm(Term):
 
 
 def contrastive_loss(content: Tensor, deformed: Tensor, similarity: SimilarityConfig) -> Tensor:
-    """Return how far each content is from telling its own deformed copy from others, in nats.
+    """Return the loss of recognising each content's own deformed copy among all, in nats.
 
     With s_ij the log similarity of content i and that of the deformed image j, the mean of
     ``-log softmax_j(s_ij)`` and ``-log softmax_j(s_ji)`` at j = i.
@@ -64,7 +65,7 @@ def contrastive_loss(content: Tensor, deformed: Tensor, similarity: SimilarityCo
     Returns
     -------
     Tensor
-        (B,); log B where all contents are alike.
+        (B,); log B if all contents are equal.
     """
     # not as products of matrices, which mixed precision would round
     if isinstance(similarity, CauchyConfig):
@@ -93,7 +94,7 @@ def deformed(images: Tensor, config: ContrastConfig, generator: torch.Generator 
     Returns
     -------
     Tensor
-        (B, C, H, W); zero where a picture would have to be known outside its box.
+        (B, C, H, W); zero where the pixel comes from outside the box.
     """
     count, device = len(images), images.device
     entries = torch.rand(count, 2, 2, generator=generator, device=device)
@@ -111,8 +112,7 @@ def deformed(images: Tensor, config: ContrastConfig, generator: torch.Generator 
 def raised(images: Tensor, power: Tensor) -> Tensor:
     """Raise grey values, from 0 at each picture's darkest to 1 at its brightest, to a power (B,).
 
-    What is half dark at the edge of a stroke becomes dark or bright: strokes grow thinner or
-    thicker.
+    Grey pixels at the edge of a stroke become dark or bright: strokes become thinner or thicker.
     """
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     span = (high - low).clamp(min=1e-6)

@@ -22,6 +22,6 @@ class PoseSupervisionTerm(Term):
     def loss(
         self, batch: Batch, posterior: Posterior, read: Read, generator: torch.Generator | None
     ) -> Tensor:
-        """Read what the encoder says of the known poses, (B,) nats."""
+        """Return minus the encoder's log density of the known poses, (B,) nats."""
         assert posterior.known_pose_log_prob is not None, "the encoder was told no poses"
         return -posterior.known_pose_log_prob
