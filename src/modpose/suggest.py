@@ -34,7 +34,9 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         meaning = "projections with the poses of a consensus refinement"
         return DEFAULT_FOR_POSED, {}, meaning
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
-    hint = "; --set model.ctf=auto also models their CTF" if ctf else ""
+    hint = ""
+    if ctf:
+        hint = "; --set model.ctf=auto also models their CTF; modpose abinitio finds poses in 3-D"
     if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
         return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
     by_data = recipe is None or "likelihood" not in recipe.get("model", {})
