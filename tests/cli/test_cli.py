@@ -263,7 +263,7 @@ def empty_folder(folder: Path, images: np.ndarray) -> str:
         (mixed_boxes, ["a.star", "16x16", "12x12"]),
         (no_pixel_size, ["a.star", "rlnImagePixelSize", "0", "positive"]),
         (pickled, ["a.npy"]),
-        (a_text, ["a.txt", "'.txt'"]),
+        (a_text, ["a.txt", "cannot be found", "hello"]),
         (empty_folder, ["pictures", "without images"]),
     ],
 )
