@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import logging
 import sys
@@ -61,7 +62,8 @@ def run_and_exit(
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with signals_interrupt(), _notes_on_stderr():
-            code = command(arguments or ["--help"], prog_name=prog_name, standalone_mode=False)
+            verb = _only(command, arguments)
+            code = verb(arguments or ["--help"], prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
     except (Exception, Interrupted) as caught:
         # typer makes an Abort of an EOFError, which is a mistake of ours and no interruption
@@ -72,6 +74,23 @@ def run_and_exit(
         with suppress(OSError):  # the terminal may be gone
             print(f"modpose: {sentence}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _only(command: typer.Typer, arguments: list[str]) -> typer.Typer:
+    """Keep the verb that is asked for: making the options of all verbs takes time."""
+    asked = arguments[0] if arguments else None
+    verbs = [
+        one
+        for one in command.registered_commands
+        if asked is not None and asked == (one.name or getattr(one.callback, "__name__", None))
+    ]
+    if len(verbs) != 1 or len(command.registered_commands) == 1:
+        return command
+    alone = copy.copy(command)
+    alone.registered_commands, alone.registered_groups = verbs, []
+    if alone.registered_callback is None:
+        alone.callback()(lambda: None)  # so that the verb is still named
+    return alone
 
 
 class _Once(logging.Filter):
