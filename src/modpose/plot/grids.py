@@ -116,7 +116,8 @@ def principal_axes(z: Floats) -> tuple[Floats, Floats, Floats]:
     each.  The sign is fixed: the largest entry of an axis is positive.
     """
     mean = z.mean(0)
-    _, singular, axes = np.linalg.svd(z - mean, full_matrices=True)
+    few = len(z) < z.shape[1]  # only then are axes missing; the full left matrix is (N, N)
+    _, singular, axes = np.linalg.svd(z - mean, full_matrices=few)
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
     spread = np.zeros(z.shape[1])
     spread[: len(singular)] = singular / np.sqrt(max(len(z) - 1, 1))
