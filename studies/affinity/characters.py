@@ -26,6 +26,8 @@ from studies.affinity.common import (
 )
 from studies.affinity.pose_channel import linearity_by_class
 from studies.common.conduct import Study
+from studies.common.null import LABEL, null_row
+from studies.common.null import NOTE as NULL_NOTE
 from studies.common.page import Page, Row
 from studies.common.samples import Made, Sample, sample_once
 from studies.common.study import Fit, Options, Result
@@ -306,8 +308,10 @@ def prepare_similarity(setting: Setting) -> Study:
             }
             for model, found in by.items()
         ]
+        rows.append(null_row(next(iter(results.values())), rows[0], {"affinity": LABEL}))
         return [
             page.table("figure-12", "Characters, by what the affinities are", rows, DIGITS),
+            NULL_NOTE,
             page.figure(
                 "figure-12",
                 figures.embeddings(panels, setting.seed, setting.plan.small, across=2),

@@ -30,7 +30,7 @@ TABLES = {
     "characters": 2,
     "figure-10": 2,
     "figure-11": 2,
-    "figure-12": 2,
+    "figure-12": 3,
     "pose": 2,
     "tetrominoes": 4,
     "gamma-3d": 4,
