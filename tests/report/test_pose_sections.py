@@ -18,7 +18,6 @@ from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
 from modpose.evaluate.equivariance import Followed, Move, follow, infer_batch
 from modpose.model.build import build_vae
-from modpose.model.encoders.encoder import Encoder
 from modpose.model.latents import Latents
 from modpose.model.vae import Vae
 from modpose.plot import figures
@@ -182,7 +181,7 @@ class Moments(nn.Module):
 
     def __init__(self, lag: float = 1.0, rotation: str = "uniform", std: float | None = 2.0):
         super().__init__()
-        self.lag, self.encoder = lag, Encoder()
+        self.lag, self.encoder = lag, SimpleNamespace(sees_pixels=True)
         turns, moves = (SimpleNamespace(inferred=on) for on in (rotation != "none", bool(std)))
         self.layout = SimpleNamespace(rotation=turns, shift=moves, z_dim=2)
 
