@@ -1,4 +1,4 @@
-"""Rotations that leave a volume as it is: its symmetry, as far as its voxels tell."""
+"""Rotations that leave a volume (nearly) unchanged: the symmetry of its voxels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROTATIONS, TRIED = 2000, 72
 APART_DEG, SAME_DEG = 15.0, 8.0
 """Least angle between starts, and between rotations that are distinguished."""
 ALIKE = 0.99
-"""Least correlation of a volume with its turned self, where that is a symmetry."""
+"""Lowest correlation between a volume and its rotated copy that counts as a symmetry."""
 
 
 def volume_symmetry(volume: Tensor, alike: float = ALIKE) -> Tensor:
@@ -32,12 +32,12 @@ def volume_symmetry(volume: Tensor, alike: float = ALIKE) -> Tensor:
     volume
         (D, D, D), free of noise; shifts are allowed for.
     alike
-        Least correlation, up to 0.45 cycles per voxel, of the volume with its turned self.
+        Lowest correlation, up to 0.45 cycles per voxel, between the volume and its rotated copy.
 
     Returns
     -------
-    (G, 3, 3), the identity first, the more alike the earlier.  Where the volume is round, so that
-    more than a few dozen turns leave it as it is, some of them.
+    (G, 3, 3), the identity first, then by decreasing correlation.  If the volume is round, so that
+    more than a few dozen rotations leave it unchanged, some of them.
     """
     one = volume[None].float()
     seen = map_coefficients(one, LIMIT)

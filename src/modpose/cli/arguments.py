@@ -50,7 +50,7 @@ Input = Annotated[
 ]
 KINDS_OF_INPUT = (
     "particles.star, .mrcs, .mrc, .cs, .csg, .npy, stack.npz:name, TIFF, a folder of images, or "
-    "a .txt with a file a line; several are joined."
+    "a .txt with one file per line; several are joined."
 )
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", show_default=False, help=KINDS_OF_INPUT)

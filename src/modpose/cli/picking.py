@@ -59,7 +59,7 @@ def pick(
         typer.Option(help="Pixels of the image that a pixel of RUN is.  [from pixel sizes]"),
     ] = None,
     pixel_size: Annotated[
-        float | None, typer.Option(help="Angstrom a pixel.  [from the images]")
+        float | None, typer.Option(help="Angstrom per pixel.  [from the images]")
     ] = None,
     extract: Annotated[
         int | None,

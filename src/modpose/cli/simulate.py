@@ -97,7 +97,9 @@ def field(
     box: Annotated[
         int, typer.Option(help="Side of the box of each, in which --snr is measured, pixels.")
     ] = HingeSettings.box,
-    pixel_size: Annotated[float, typer.Option(help="Angstrom a pixel.")] = HingeSettings.pixel_size,
+    pixel_size: Annotated[
+        float, typer.Option(help="Angstrom per pixel.")
+    ] = HingeSettings.pixel_size,
     snr: Annotated[float, typer.Option(help="var(signal) / var(noise) inside the box.")] = 0.1,
     hinge: Annotated[
         tuple[float, float], typer.Option(help="Smallest and largest hinge angle, degrees.")

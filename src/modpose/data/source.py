@@ -110,8 +110,8 @@ def open_source(
     ----------
     input
         A path (STAR, .cs, .csg, CSV, MRC, NPY, ``stack.npz:name``, TIFF, Zarr, HDF5, a folder of
-        pictures or of MRC files, a .txt with a file a line), a list of paths that are joined, an
-        array, a tensor, or a stack.
+        pictures or of MRC files, a .txt with one file per line), a list of paths that are joined,
+        an array, a tensor, or a stack.
     kind
         Meaning of an array's axes.
     datadir

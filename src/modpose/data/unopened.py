@@ -39,7 +39,7 @@ class Unopened:
     Attributes
     ----------
     particles
-        The table, a row an image.
+        The table, one row per image.
     path
         Path of the input, of several the first; None for an array.
     inputs, others

@@ -37,7 +37,7 @@ Floats = NDArray[np.floating]
 Volume = NDArray[np.float32]
 
 SHARE = 0.1
-"""Of the images of a class: those nearest a hinge angle stand for it."""
+"""Fraction of the images of a class, nearest to a hinge angle, that represent this angle."""
 FOLDS = 5
 """Parts of the images, each read by a discriminant that was fitted to the others."""
 BALL = (0.85, 0.95)
@@ -62,8 +62,8 @@ class ConformationScores:
     classes
         Adjusted Rand index of k-means of content, with as many clusters as there are classes.
     discriminant
-        Adjusted Rand index of the classes that a linear discriminant reads from content, fitted
-        to other images: what content holds, whether or not it lies in clusters.
+        Adjusted Rand index of the classes that a linear discriminant reads from content, fitted to
+        other images.  It measures the information in content, clustered or not.
     known
         What someone with the true maps makes of the images; None if it was not found out.
     """
@@ -76,7 +76,7 @@ class ConformationScores:
     known: KnownMapScores | None = None
 
     def lines(self) -> list[str]:
-        """Say everything, a line each."""
+        """Return all figures, one line each."""
         said = [f"mean FSC with {len(self.areas)} true maps: {np.mean(self.areas):.4f}"]
         if self.reference is not None:
             reference = float(np.mean(self.reference))
@@ -98,7 +98,7 @@ class ConformationScores:
 
 
 def images_of(truth: pd.DataFrame, of: TrueMap) -> NDArray[np.int64]:
-    """Return the images that a true map stands for: of its class, the tenth nearest its angle."""
+    """Return the images that a true map represents: of its class, the tenth nearest its angle."""
     rows = np.arange(len(truth))
     if "class" in truth:
         rows = rows[truth["class"].to_numpy() == of.label]
@@ -228,7 +228,7 @@ def score_conformations(
     dataset
         Images with given poses, for the references; None leaves these out.
     seed
-        Of k-means.
+        Seed of k-means.
     quiet
         No progress bars.
     """
@@ -254,7 +254,7 @@ def score_run(
     maps
         Folder of the true maps.
     reference
-        Also back-project the images of each true state, and tell states by the true maps.
+        Also back-project the images of each true state, and classify states by the true maps.
     quiet
         No progress bars.
 

@@ -1,4 +1,4 @@
-"""What kind of thing a model draws."""
+"""Whether a model draws pictures or volumes."""
 
 from __future__ import annotations
 

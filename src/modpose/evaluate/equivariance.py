@@ -1,9 +1,9 @@
-"""Whether inference turns and moves with the image, and content stays: numbers for any model.
+"""Equivariance of inference: the pose follows the image and content does not change.
 
 The pure functions take angles in degrees and shifts in pixels.  A *twin* is the same picture with
-pose zero in the same box: what a model infers of a transformed image, minus what it infers of the
-twin, is compared with the true pose, so that the upright frame that a model chooses for each
-object does not count.
+pose zero in the same box.  The inferred pose of a transformed image minus that of its twin is
+compared with the true pose.  So the upright frame that a model chooses for each object has no
+effect.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class RotationErrors:
     median_deg
         Median of their sizes; 90 by chance.
     resultant
-        Length of their mean unit vector, no offset taken out of it; 0 by chance.
+        Length of their mean unit vector, without removing an offset; 0 by chance.
     rmse_deg
         Root mean square; 104 by chance.
     """
@@ -182,14 +182,14 @@ def _move_plane(plane: Floats, angle_deg: float, shift_px: Array) -> Floats:
 
 @dataclass(frozen=True)
 class Followed:
-    """How far inference misses n images after each of T moves.
+    """Errors of inference for n images after each of T moves.
 
     Attributes
     ----------
     angle_deg, shift_px
         Errors (T, n) and (T, n, 2).
     content
-        (T, n) distances that content moved, over the mean distance between images.
+        (T, n) distances by which content moved, divided by the mean distance between images.
     """
 
     angle_deg: Array
@@ -204,7 +204,7 @@ class Followed:
 
 
 def follow(still: Poses, ways: Iterable[Move], infer: Callable[[Move], Poses]) -> Followed:
-    """Compare what is inferred of moved images with what should be.
+    """Compare the inferred poses and contents of moved images with the expected ones.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How well states can be told from images at all: by the exact posterior over the true maps."""
+"""The best possible classification of states: by the exact posterior over the true maps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownMapScores:
-    """What someone who has the true maps makes of the images; no model is expected to do better.
+    """Scores of classification with the true maps; no model is expected to do better.
 
     Attributes
     ----------

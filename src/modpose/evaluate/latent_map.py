@@ -1,4 +1,4 @@
-"""The latent map: known objects in their places, and where others land among them.
+"""The latent map: contents of known objects, and the positions of new objects among them.
 
 Section 2.3 of affinity-VAE's paper; the three ways to classify are those of its section 2.4.
 """
@@ -28,7 +28,7 @@ HARD_K = 5
 SOFT_K = 100
 """Neighbours whose classes are counted (section 2.4)."""
 NEW_QUANTILE = 0.99
-"""Known samples that are not taken for a new class by :meth:`LatentMap.place`."""
+"""Fraction of known samples that :meth:`LatentMap.place` does not call new."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LatentMap:
         Raises
         ------
         InputError
-            If there is nothing to place, the numbers differ, or a content is not finite.
+            If there are no samples, the numbers differ, or a content is not finite.
         """
         rows = _rows(z)
         given = np.asarray(labels)
@@ -84,7 +84,8 @@ class LatentMap:
         Returns
         -------
         array
-            (M,) classes; of classes with as many neighbours, the one whose are nearer on average.
+            (M,) classes; if two have equally many neighbours, the one with nearer neighbours on
+            average.
         """
         away, rows = self._neighbours(z, k)
         votes = self._votes(rows)
@@ -143,10 +144,10 @@ class LatentMap:
     # --- new samples --------------------------------------------------------------------------
 
     def novelty(self, z: ArrayLike | None = None, k: int = HARD_K) -> Floats:
-        """Say how far samples are from all that is known: a score for a new class.
+        """Return how far samples are from all known samples: a score for a new class.
 
-        The mean distance to the k nearest samples, over what is usual for samples of the class of
-        the nearest one (the median of the same, each sample left out of its own neighbours).
+        The mean distance to the k nearest samples, divided by its usual value in the class of the
+        nearest one (the median over samples, each left out of its own neighbours).
 
         Parameters
         ----------
@@ -158,7 +159,7 @@ class LatentMap:
         Returns
         -------
         array
-            (M,) about 1 for what is known, larger for what is not.
+            (M,) about 1 for known classes, larger for new ones.
         """
         own_away, own_rows = self._neighbours(None, k)
         own = own_away.mean(1)
@@ -168,7 +169,7 @@ class LatentMap:
         return np.asarray(away.mean(1) / usual[self.member[rows[:, 0]]], np.float64)
 
     def place(self, z: ArrayLike, soft_k: int = SOFT_K, hard_k: int = HARD_K) -> pd.DataFrame:
-        """Say which known kin each sample is nearest to, how surely, and whether it is new.
+        """Find the known class nearest to each sample, the share of votes, and whether it is new.
 
         Parameters
         ----------

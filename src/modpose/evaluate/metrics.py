@@ -1,8 +1,8 @@
-"""How far an inferred pose or content is from the truth: pure functions on NumPy arrays.
+"""Errors of inferred poses and contents against the truth: pure functions on NumPy arrays.
 
-Angles are in degrees, shifts in pixels.  A model without labels chooses its own upright frame,
-so angles are compared after the one rotation, and shifts after the one offset of that frame,
-that the model cannot know.
+Angles are in degrees, shifts in pixels.  A model without labels chooses its own upright frame.  So
+angles are compared after one global rotation, and shifts after one offset of that frame, which the
+model cannot know.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 def align_angles(
     predicted: ArrayLike, true: ArrayLike, mirrored: ArrayLike | None = None
 ) -> tuple[Array, float]:
-    """Take the one global rotation out of the differences.
+    """Remove one global rotation from the differences.
 
     An upright frame that is rotated by a changes the angle of an object by a, and of a mirrored one
     by -a.
@@ -49,7 +49,7 @@ def align_angles(
 
 
 def right_reflection(predicted: ArrayLike, true: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which reflections are right, after the one global reflection of the model's frame.
+    """Find which reflections are right, after one global reflection of the model's frame.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def circular_mean_deg(angles: ArrayLike) -> float:
 def resultant_length(errors: ArrayLike) -> float:
     """Return the length of the mean unit vector: 1 when all agree, near 0 when uniform.
 
-    The same whatever global rotation is in the errors.  For N(0, σ²) errors it is exp(−σ²/2)
-    (σ in radians); for N uniform angles it is about 0.89 / √N.  Mardia & Jupp 2000, section 2.3.
+    It does not depend on a global rotation of the errors.  For N(0, σ²) errors it is exp(−σ²/2) (σ
+    in radians); for N uniform angles it is about 0.89 / √N.  Mardia & Jupp 2000, section 2.3.
     """
     return float(np.abs(_resultant(errors)))
 
@@ -186,7 +186,7 @@ def align_shifts(
     mirrored: ArrayLike | None = None,
     scale: Array | float = 1.0,
 ) -> tuple[Array, Array]:
-    """Take out the one offset of the model's content frame.
+    """Remove one offset of the model's content frame.
 
     With signal(x) = f(Rᵀ(x − t)), content drawn off-centre by −c and rotated by a global angle
     explains the same images with t' = t + R(θ) c, θ the true angle.  The constant c is found by
@@ -303,10 +303,10 @@ def knn_accuracy(z: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
 
 
 def knn_r2(z: ArrayLike, values: ArrayLike, k: int = 10) -> float:
-    """Return the part of the variance of ``values`` that the nearest other rows of ``z`` tell.
+    """Return the part of the variance of ``values`` that the nearest other rows of ``z`` explain.
 
     Each value is predicted by the mean of its k nearest *other* rows; 1 − the residual variance
-    over the variance.  At most 1, and below 0 (−1/k) where z says nothing.
+    over the variance.  At most 1, and below 0 (−1/k) if z has no information.
     """
     from sklearn.neighbors import NearestNeighbors
 

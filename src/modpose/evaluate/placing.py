@@ -27,8 +27,8 @@ def map_of_run(run: Run, distance: Distance | None = None) -> LatentMap:
     run
         A finished run that knows the classes of its images (``fit --labels``).
     distance
-        ``euclidean`` or ``cosine``; None takes the cosine where the run was trained on an
-        affinity, which is a cosine, and the Euclidean distance elsewhere.
+        ``euclidean`` or ``cosine``; None uses the cosine if the run was trained on an affinity,
+        which is a cosine, and otherwise the Euclidean distance.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def map_of_run(run: Run, distance: Distance | None = None) -> LatentMap:
 
 
 def place_images(run: Run, source: Source, distance: Distance | None = None) -> pd.DataFrame:
-    """Say where images land in the map of a run.
+    """Place images in the latent map of a run.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def place_images(run: Run, source: Source, distance: Distance | None = None) -> 
 
 
 def summary(table: pd.DataFrame) -> list[str]:
-    """Say in a few lines what :func:`place_images` found."""
+    """Summarise the result of :func:`place_images` in a few lines."""
     lines = []
     for name, group in table.groupby("nearest"):
         share = group["share"].mean()

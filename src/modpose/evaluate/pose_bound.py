@@ -1,8 +1,8 @@
-"""The Cramer-Rao bound of a pose: how well rotation and shift can be known at all.
+"""The Cramer-Rao bound of a pose: the best possible accuracy of rotation and shift.
 
 With the template known, the noise white and of known variance, the error of any unbiased estimate
-of the six numbers has at least the inverse of their Fisher information as covariance.  What else
-must be found in the same volume, such as the angle of a hinge, can only add to it.
+of the six numbers has at least the inverse of their Fisher information as covariance.  Further
+unknowns, such as the angle of a hinge, can only increase it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class PoseBound(NamedTuple):
 
     @property
     def angle_median_deg(self) -> float:
-        """Median error of rotation over the poses, were each at its bound, degrees."""
+        """Median rotation error if every pose reached its bound, degrees."""
         return MEDIAN_OF_RMS * float(self.angle_rms_deg.median())
 
     @property
     def shift_median_px(self) -> float:
-        """Median error of shift over the poses, were each at its bound, voxels."""
+        """Median shift error if every pose reached its bound, voxels."""
         return MEDIAN_OF_RMS * float(self.shift_rms_px.median())
 
 
@@ -59,7 +59,7 @@ def pose_bound(
     ----------
     volumes
         B, whitened, whose transfers say what was measured and how noisy it was; with all the
-        frequencies that hold signal.  Their values do not matter.
+        frequencies that hold signal.  Their values are not used.
     template
         (D, D, D) the upright object, before the observation, in the unit of the volumes.
     rotation, shift

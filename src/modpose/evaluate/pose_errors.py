@@ -1,4 +1,4 @@
-"""How far poses in three dimensions are from the truth, after what no method can know is removed.
+"""Errors of poses in three dimensions, after one rotation and offset that no method can know.
 
 A method chooses its own upright frame: with the object g(u) = f(Q u + d) in place of f, every
 rotation R becomes R Q and every shift t becomes t + R d.  One Q and one d a class are taken off.
@@ -62,7 +62,7 @@ def pose_errors(
     shift, true_shift
         (N, 3) voxels.
     symmetry
-        (G, 3, 3) rotations that leave the true object unchanged, the identity among them
+        (G, 3, 3) rotations that leave the true object unchanged, including the identity
         (:func:`modpose.geometry.groups.symmetry_group`); None for none.
     motion
         (N,) how far a part of each object has moved, such as the angle of a hinge: a turn and an

@@ -1,4 +1,4 @@
-"""How well classes and poses in three dimensions were found, where the truth is known."""
+"""Recovery of classes and poses in three dimensions, compared with a known truth."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class ClassRecovery:
 
     name: str
     volumes: int
-    """How many truly belong to it."""
+    """Number of volumes of the true class."""
     found: int
-    """How many of them were put into the matched class."""
+    """Number of these in the matched class."""
     angle_median_deg: float
     """Median geodesic error after one global rotation, modulo symmetry."""
     shift_median_px: float
     lost: float
     """Fraction of poses more than 20 degrees off."""
     bound_median_deg: float | None = None
-    """Median error were each pose at its Cramer-Rao bound."""
+    """Median error if every pose reached its Cramer-Rao bound."""
 
     @property
     def times_bound(self) -> float:

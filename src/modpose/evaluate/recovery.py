@@ -1,4 +1,4 @@
-"""How well a fit recovered a truth that is known."""
+"""Recovery of a known truth by a fit."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Recovery:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def lines(self) -> list[str]:
-        """Say the figures in words, a line each."""
+        """Describe the figures in words, one line each."""
         out = [f"recovery of the truth on {self.images} images"]
         if self.hinge_pearson is not None:
             line = (

@@ -1,7 +1,8 @@
-"""Which rotational symmetry an image or a class has, from the angles that a model infers of it.
+"""Rotational symmetry of an image or a class, from the angles that a model infers.
 
-Of one image, the modes of its posterior tell (:func:`image_order`), and of a class what turns cost
-its images (:func:`class_symmetry`).  :func:`symmetry` needs no posterior, but errors of the angle.
+:func:`image_order` finds the symmetry of one image from the modes of its posterior.
+:func:`class_symmetry` finds that of a class from the likelihood that its images lose by rotations.
+:func:`symmetry` needs only errors of the angle, and no posterior.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MAX_ORDER = 8
-"""Largest order of symmetry that is looked for."""
+"""Largest order of symmetry that is tested."""
 COMPARABLE = 0.1
 """Modes are comparable where one has at least this part of the other's weight."""
 TOLERANCE_DEG = 10.0
 """How far from a multiple of 360° / order a mode may stand."""
 SAME = 0.15
-"""A turn is a symmetry of a class where it costs less than this part of the average turn."""
+"""A rotation is a symmetry of a class if it costs less than this part of the average rotation."""
 ROUND_NATS = 0.5
 """An image is round where its posterior of the angle is so near the uniform one (or nearer)."""
 
@@ -33,13 +34,13 @@ ROUND_NATS = 0.5
 
 @dataclass(frozen=True)
 class Symmetry:
-    """What the distribution of angular errors says of a class.
+    """The symmetry of a class, from the distribution of angular errors.
 
     Attributes
     ----------
     order
-        The errors gather at multiples of 360° / order; 1 where they gather in one place, None
-        where they gather nowhere (a disc, or a model that does not find the angle).
+        The errors cluster at multiples of 360° / order; 1 if they cluster in one place, None if
+        they do not cluster (a disc, or a model that does not find the angle).
     weights
         Share of the errors at each of those places, from the first (near the reference) on; their
         sum and ``background`` make 1.
@@ -56,7 +57,7 @@ class Symmetry:
 
 
 def symmetry(errors: ArrayLike, max_order: int = MAX_ORDER, least: float = 0.05) -> Symmetry:
-    """Find the rotational symmetry of a class from the errors of the angles inferred of it.
+    """Find the rotational symmetry of a class from the errors of its inferred angles.
 
     For each order n a mixture of n von Mises distributions at 360°/n from each other, of one width
     and free weights, and of a uniform background is fitted (EM); the order with the smallest BIC
@@ -132,7 +133,7 @@ def _concentration(mean_length: float) -> float:
 
 
 def fold_deg(errors: ArrayLike, order: int) -> Array:
-    """Take errors modulo a symmetry: into (−180/order, 180/order]."""
+    """Reduce errors modulo a symmetry, to (−180/order, 180/order]."""
     return wrap_deg(order * np.asarray(errors, float)) / order
 
 
@@ -206,7 +207,7 @@ def place_weights(relative: ArrayLike, weight: ArrayLike, order: int) -> Array:
 def image_order(
     relative: ArrayLike, weight: ArrayLike, std_deg: ArrayLike, max_order: int = MAX_ORDER
 ) -> Integers:
-    """Find the order of the rotational symmetry that each image has to a model.
+    """Find the order of the rotational symmetry of each image, according to a model.
 
     Parameters
     ----------
@@ -233,7 +234,7 @@ def image_order(
 
 
 def turn_costs(relative: ArrayLike, weight: ArrayLike, order: int, average: ArrayLike) -> Array:
-    """Return how many nats each image loses by the worst of the turns of a cyclic group.
+    """Return how many nats each image loses by the worst rotation of a cyclic group.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""Volumes as the Fourier coefficients that a search compares: few, whitened, wedge and CTF kept.
+"""Volumes as the Fourier coefficients that a search compares: whitened, with wedge and CTF.
 
 With the transform unitary and the noise's spectrum divided out, a coefficient is
 
     y(k) = h(k) exp(-2 pi i k.t) F(R^T k) + noise of unit variance,
 
-where F is the transform of the upright object and h what the instrument lets through, over the
-noise's amplitude.  Half of all frequencies hold everything about a real volume; each counts twice.
+where F is the transform of the upright object and h the transfer of the instrument divided by the
+noise's amplitude.  Half of all frequencies describe a real volume completely; each counts twice.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Coefficients:
         )
 
     def rows(self, index: Tensor | slice) -> Coefficients:
-        """Keep some volumes."""
+        """Select some volumes."""
         transfer = self.transfer if self.shared else self.transfer[index]
         return replace(self, value=self.value[index], transfer=transfer)
 
@@ -129,7 +129,7 @@ def transform(volumes: Tensor, place: Tensor) -> Tensor:
 
 
 def noise_window(box: int) -> Tensor:
-    """(D, D, D) window over the corners of a box, where no molecule is; mean square one."""
+    """(D, D, D) window over the corners of a box, which contain no molecule; mean square one."""
     radius = lattice((box,) * 3).norm(dim=-1).reshape(box, box, box)
     outside = ((radius - (box / 2 - 1)) / CORNER_SOFTNESS).clamp(0, 1)
     window = 0.5 - 0.5 * torch.cos(math.pi * outside)

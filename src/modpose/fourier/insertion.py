@@ -65,7 +65,7 @@ def lattice_side(limit: float, padded: int) -> int:
 
 
 class FourierSums(NamedTuple):
-    """What has been put back into the upright frames of C slots, (C, m, m, m) each.
+    """Sums of coefficients in the upright frames of C slots, (C, m, m, m) each.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Inserter:
         self._total += insert(index, share, values, points)
 
     def sums(self) -> FourierSums:
-        """Return what was added: what is at k is, conjugate, at -k too."""
+        """Return the sums; the value at -k is the complex conjugate of that at k."""
         total = self._total.reshape(self._slots, *(self.side,) * 3, 3)
         value, weight = torch.complex(total[..., 0], total[..., 1]), total[..., 2]
         axes = (1, 2, 3)
@@ -169,7 +169,7 @@ def insert_slices(
     rotation, shift
         (N, 3, 3) and (N, 3) voxels.
     weight
-        (N,) how much each counts; all alike by default.
+        (N,) weights; all equal by default.
     """
     made = Inserter(slots, volumes.box, float(volumes.radius[-1]))
     step = max(1, POINTS_AT_ONCE // len(volumes.frequency))
@@ -184,7 +184,7 @@ def insert_slices(
 
 
 def averages(sums: FourierSums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> Tensor:
-    """Turn sums into volumes.
+    """Convert sums to volumes.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def _volumes_of(spectrum: Tensor, radius: Tensor, padded: int, box: int) -> Tens
 def half_averages(
     first: FourierSums, second: FourierSums, box: int, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Average two halves and both together, the prior's weight from how far the halves agree.
+    """Average two halves and both together; the prior's weight follows from their agreement.
 
     Returns
     -------
@@ -298,7 +298,7 @@ def _by_shell(values: Tensor, shell: Tensor) -> Tensor:
 
 
 def _fit(ssnr: Tensor, shells: int) -> Tensor:
-    """Bring a table by shell to a number of shells; beyond it there is no signal."""
+    """Extend or cut a table by shell to a number of shells; missing shells have no signal."""
     if ssnr.shape[1] >= shells:
         return ssnr[:, :shells]
     return torch.cat([ssnr, ssnr.new_full((len(ssnr), shells - ssnr.shape[1]), 1e-3)], 1)

@@ -34,7 +34,7 @@ from modpose.geometry.rotations import rotation_2d
 from modpose.observe.ctf import ctf_2d
 
 SETTLED = 200
-"""Steps over which the noise spectrum is averaged, once it has seen so many."""
+"""Number of latest steps over which the noise spectrum is averaged."""
 
 
 class HalfPlane(NamedTuple):
@@ -183,7 +183,7 @@ class Projection(nn.Module):
     ) -> Tensor:
         """Return log p(image | z, pose) in nats, (B, K), constants included.
 
-        With ``learn`` the noise spectrum first follows what the prediction leaves.
+        With ``learn`` the noise spectrum is first updated from the residual.
         """
         predicted = self.predict(field, z, pose, batch.ctf)
         error = self.transform(batch.image).unsqueeze(1) - predicted
@@ -234,7 +234,7 @@ class Projection(nn.Module):
 
     @torch.no_grad()
     def _follow(self, power: Tensor) -> None:
-        """Move each shell's variance to the mean of the ``power`` (B, K, M) that is left in it.
+        """Move each shell's variance to the mean residual ``power`` (B, K, M) in it.
 
         For a sample from the posterior this is the spectrum of greatest likelihood; it is averaged
         over the last few hundred steps.
@@ -251,11 +251,11 @@ class Projection(nn.Module):
     # --- what an encoder is shown -------------------------------------------------------------
 
     def n_shown(self, sees: str) -> int:
-        """How many numbers of an image :meth:`show` gives."""
+        """How many numbers per image :meth:`show` gives."""
         return 2 * len(self.place) if sees == "transform" else self.box**2 + 9
 
     def show(self, batch: Batch, sees: str, coordinates: Tensor) -> Tensor:
-        """Prepare images of given pose for an encoder, (B, n_shown)."""
+        """Prepare images with given poses for an encoder, (B, n_shown)."""
         assert batch.pose is not None
         centred = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
         transfer = None if batch.ctf is None else self.transfer(batch.ctf)
@@ -267,10 +267,10 @@ class Projection(nn.Module):
         return self._aligned(weighted, batch.pose.rotation, coordinates)
 
     def _aligned(self, coefficients: Tensor, rotation: Tensor, coordinates: Tensor) -> Tensor:
-        """Turn pictures until the object's z axis lies along x; append the rotation left.
+        """Rotate pictures until the object's z axis lies along x; append the remaining rotation.
 
-        That rotation depends on the direction of view alone; its nine numbers tell the encoder
-        what it is looking at.
+        That rotation depends only on the viewing direction; its nine numbers give the encoder this
+        direction.
         """
         angle = torch.atan2(rotation[:, 1, 2], rotation[:, 0, 2])
         x = coordinates @ rotation_2d(angle).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Upright objects whose Fourier transforms are read at turned frequencies.
+"""Upright objects whose Fourier transforms are read at rotated frequencies.
 
 A reference is padded and transformed once; a value at any frequency is trilinear interpolation on
 that finer lattice, whose blur is divided out of the object beforehand.
@@ -54,7 +54,7 @@ def make_references(
     volumes
         (C, D, D, D) real; zero towards the edge of the box.
     limit
-        Highest frequency that will be asked for, cycles per voxel.
+        Highest frequency that will be read, cycles per voxel.
     oversampling
         Side of the padded box over that of the volumes.
     slopes

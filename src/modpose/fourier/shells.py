@@ -17,7 +17,7 @@ from torch import Tensor
 from modpose.errors import InputError
 
 EMPTY = 1e-12
-"""Mean power in a shell, relative to the strongest shell, which is rounding of float32."""
+"""Mean power in a shell, relative to the strongest shell, that is only float32 rounding."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def whitened_spectra(images: Tensor, shells: Shells) -> Tensor:
 
 
 def whiten(spectrum: Tensor, shells: Shells) -> Tensor:
-    """Give every shell the power N_k / sum N, so that the whole has unit length.
+    """Scale every shell to the power N_k / sum N, so that the vector has unit length.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""What leaves for other programs: tables, stacks, volumes."""
+"""Output for other programs: tables, stacks, volumes."""

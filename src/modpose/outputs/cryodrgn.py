@@ -31,7 +31,7 @@ CTF_COLUMNS = (
     CtfColumn.AMPLITUDE_CONTRAST,
     CtfColumn.PHASE_SHIFT,
 )
-"""What follows the box in a row of cryoDRGN's table."""
+"""Columns after the box in cryoDRGN's table."""
 
 
 def names_for(source: Source) -> tuple[str, ...]:
@@ -49,9 +49,9 @@ def write_cryodrgn(
 ) -> list[str]:
     """Write ``poses.pkl``, ``ctf.pkl`` and ``index.pkl``.
 
-    The first two have one row for each image of the whole input, in its order; the third holds
-    the positions of the images of the run.  Images that are not of the run have no rotation and no
-    shift there.
+    The first two have one row for each image of the whole input, in its order; the third holds the
+    positions of the images of the run.  Images that are not in the run have zero rotation and
+    shift.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def write_cryodrgn(
     folder
         Where the files go.
     place
-        Says where they are written first.
+        Returns the temporary path of a file.
     pixels_per_model_pixel
         Side of a pixel that the model saw, in pixels of the images.
 

@@ -1,7 +1,7 @@
-"""Hand a run to other programs: tables with poses, latents as CSV, upright images as MRCS.
+"""Export a run to other programs: tables with poses, latents as CSV, upright images as MRCS.
 
-Shifts in the latents are in pixels of the box that the model saw; tables speak of the images as
-they were before cropping.
+Shifts in the latents are in pixels of the box that the model saw; tables describe the images
+before cropping.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def export_run(
         With a folder: any of ``star``, ``cs``, ``csv``, ``mrcs``, ``pkl`` (poses, CTF and index
         for cryoDRGN); when None all that apply, ``pkl`` apart.
     overwrite
-        Replace files that are there.
+        Replace existing files.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def _sizes(run: Run, dataset: Dataset) -> preprocess.Geometry:
 
 
 def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
-    """Open the images where a format needs them; None if the run has none any more."""
+    """Open the images if a format needs them; None if the run no longer has them."""
     if set(targets) == {"csv"} or not run.has_images:
         return None
     dataset = run.dataset()
@@ -130,7 +130,7 @@ def _is_folder(out: Path) -> bool:
 def _targets(
     out: Path, formats: Sequence[str] | None, with_cs: bool = False
 ) -> dict[str, list[Path]]:
-    """Say which files each format fills; without ``formats`` also a .cs where that came in."""
+    """Return the files of each format; without ``formats`` also a .cs if the input was one."""
     if not _is_folder(out):
         name = out.suffix.lower().removeprefix(".")
         if (
@@ -157,7 +157,7 @@ def _targets(
 
 
 def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
-    """Say why a format cannot hold these data; None if it can."""
+    """Return why a format cannot hold these data; None if it can."""
     if name == "csv":
         return None
     no = f"no {name.upper()} is written"
@@ -187,7 +187,7 @@ def write_latents(table: pd.DataFrame, out: Path, *, overwrite: bool = False) ->
     Raises
     ------
     InputError
-        Another extension, or the file is there and ``overwrite`` is false.
+        Another extension, or the file exists and ``overwrite`` is false.
     """
     check_table(out, overwrite)
     with all_or_nothing() as place:
@@ -280,7 +280,7 @@ OWN = {
     "modposeScale": "scale",
     "modposeScaleStd": "scale_std",
 }
-"""STAR columns of what RELION has no name for, and the columns of the latents."""
+"""STAR columns for values without a RELION name, and the columns of the latents."""
 CONTENT = r"modposeZ\d+|components_mode_\d+/(component|value)"
 """Columns of content, of this run or an earlier one."""
 
@@ -288,7 +288,7 @@ CONTENT = r"modposeZ\d+|components_mode_\d+/(component|value)"
 def _write_poses(
     run: Run, dataset: Dataset, latents: pd.DataFrame, out: Path, place: Staging
 ) -> list[str]:
-    """Write the table of the input with the poses of the run; a STAR file where it is another."""
+    """Write the table of the input with the poses of the run; for other inputs, a STAR file."""
     source = dataset.source
     particles = source.particles
     if out.suffix.lower() == ".star" and particles.format != "star":
@@ -305,7 +305,7 @@ def _write_poses(
 
 
 def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
-    """Tell of angles out of the plane, and of mirrored images, which few programs know."""
+    """Return notes about out-of-plane angles and mirrored images, which few programs support."""
     if "mirrored" in latents:
         return [
             f"{int(latents['mirrored'].sum())} of {len(latents)} images are mirrored and written "
@@ -320,12 +320,12 @@ def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
 
 
 def _scale_notes(latents: pd.DataFrame) -> list[str]:
-    """Tell of what a table of cryoSPARC cannot hold."""
+    """Return notes about values that a cryoSPARC table cannot hold."""
     return ["a .cs has no field for the scale: see latents.csv"] if "scale" in latents else []
 
 
 def _mark_notes(source: Source) -> list[str]:
-    """Tell of what a table of cryoSPARC says of its images and a STAR file cannot."""
+    """Return notes about values of a cryoSPARC table that a STAR file cannot hold."""
     if source.particles.format == "cs" and image_sign(source.particles) is not None:
         return [f"a STAR file has no {SIGN}: these images are of dark particles, invert them"]
     return []

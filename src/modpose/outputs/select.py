@@ -45,7 +45,7 @@ def choose(
     Raises
     ------
     InputError
-        No condition is given, or one is not as it should be.
+        No condition is given, or one is not valid.
     """
     if cluster is None and where is None and region is None:
         raise InputError("select: no condition is given, expected --cluster, --where or --region")
@@ -77,7 +77,7 @@ def _with_columns(run: Run, latents: pd.DataFrame, names: set[str]) -> pd.DataFr
 
 
 SUGGESTED = 60
-"""Columns that are looked through for a name near to one that is not there."""
+"""Number of columns that are searched for a name similar to a missing one."""
 
 
 # --- by cluster -------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def in_clusters(table: pd.DataFrame, text: str) -> Mask:
     table
         One row per image, with a column ``cluster``.
     text
-        Cluster numbers as they stand in that column.
+        Cluster numbers as in that column.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Images rotated upright by what a run inferred, and its denoised versions, as MRCS."""
+"""Images rotated upright by the inferred poses, and the denoised images, as MRCS."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def turn_upright(
     mirrored
         (N,) whether m is 1 and M is diag(1, -1); None: nowhere.
     scale
-        (N,) how many times larger than upright, s; None: 1.
+        (N,) scale relative to the upright object, s; None: 1.
 
     Returns
     -------
-    (N, H, W) float32; what lies outside an image takes the mean of its border.
+    (N, H, W) float32; pixels from outside an image have the mean of its border.
     """
     from scipy.ndimage import affine_transform
 
@@ -96,7 +96,7 @@ def write_pictures(
 def _gathered(
     chunks: Iterable[NDArray[np.float32]], shape: tuple[int, ...], scratch: Any
 ) -> NDArray[np.float32]:
-    """Lay chunks one after another in a scratch file, so that memory does not grow with them."""
+    """Write chunks one after another into a temporary file, so that memory use stays constant."""
     if hasattr(os, "posix_fallocate"):  # a full disk is an error now rather than a crash later
         os.posix_fallocate(scratch.fileno(), 0, 4 * int(np.prod(shape)))
     stack = np.memmap(scratch, np.float32, "w+", shape=shape)

@@ -1,4 +1,4 @@
-"""Volumes along content: maps for viewers, and strips of pictures to look at first."""
+"""Volumes along content: maps for viewers, and strips of pictures for a quick look."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RANGE = (5.0, 95.0)
 
 @dataclass(frozen=True)
 class Stops:
-    """Content to draw, and what to say of it.
+    """Contents to draw, and their descriptions.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def at_clusters(z: Floats, count: int, seed: int) -> Stops:
 
 
 def along_component(z: Floats, component: int, steps: int) -> Stops:
-    """Walk along a principal component of content, from 1, through its mean."""
+    """Take steps along a principal component of content (from 1) through its mean."""
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
 
     if not 1 <= component <= z.shape[1]:
@@ -102,7 +102,7 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
 
 
 def along_path(z: Floats, path: str, steps: int) -> Stops:
-    """Walk straight from one image's content to another's, ``path`` being ``a..b`` from 0."""
+    """Take steps on a line between the contents of two images; ``path`` is ``a..b``, from 0."""
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     match = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", path.strip())
     if match is None:
@@ -141,7 +141,7 @@ def write_volumes(
     flip_hand
         Mirror the volumes (along z, about the centre n // 2).
     overwrite
-        Replace what is there; volumes of an earlier call are removed.
+        Replace existing files; volumes of an earlier call are removed.
     quiet
         No progress bar.
 

@@ -1,7 +1,7 @@
 """Expressions over the columns of a table: ``--where``.
 
-The syntax tree is walked, and only comparisons, ``and``/``or``/``not``, ``between``, ``in``,
-``abs()``, numbers, quoted text and names of columns are understood; nothing else is ever evaluated.
+Only comparisons, ``and``/``or``/``not``, ``between``, ``in``, ``abs()``, numbers, quoted text and
+names of columns are evaluated.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def evaluate_where(expression: str, table: pd.DataFrame) -> Mask:
     expression
         Comparisons of column names with numbers, quoted text or other columns, joined with
         ``and``, ``or`` and ``not``; chains (``0 < z_0 < 1``), lists (``cluster in (1, 3)``),
-        ``abs(z_0)`` and ``z_0 between 0 and 1`` (both ends count) are understood.  A name that
-        is no word stands in backticks.
+        ``abs(z_0)`` and ``z_0 between 0 and 1`` (both ends included).  Put a name that is not a
+        word in backticks.
     table
         One row per image.
 
     Returns
     -------
-    (N,) bool; a comparison with a missing value is false, ``!=`` apart.
+    (N,) bool; a comparison with a missing value is false, except ``!=``.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class Where:
             raise InputError.of(self.where, "the expression", "not readable", _FORM) from None
 
     def names(self) -> set[str]:
-        """Name what may be columns."""
+        """Names in the expression that may be columns."""
         found = set()
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Name):
@@ -220,7 +220,7 @@ def _slashed(node: ast.AST) -> str | None:
 
 
 def _without_backticks(text: str) -> tuple[str, dict[str, str]]:
-    """Put a word in place of each name in backticks; return also what the words stand for."""
+    """Replace each name in backticks by a word; also return the meaning of the words."""
     quoted: dict[str, str] = {}
 
     def word(match: re.Match[str]) -> str:
@@ -279,7 +279,7 @@ def _written(node: ast.expr) -> str:
 
 
 def no_column(name: str, columns: Iterable[str]) -> str:
-    """Say that a column does not exist, and which ones are near or there are."""
+    """Return a message that a column does not exist, with similar or existing names."""
     names = [str(column) for column in columns]
     near = difflib.get_close_matches(name[:SHOWN], names, n=3) or names
     return f"there is no column {shown(name)}, expected one such as {listed(near)}"

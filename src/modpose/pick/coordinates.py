@@ -31,7 +31,7 @@ SUFFIXES = (".star", ".csv")
 
 
 def table_of(picks: Picks, micrograph: str) -> pd.DataFrame:
-    """Return one row an object, with the columns of :data:`STAR_COLUMNS` that are known."""
+    """Return one row per object, with the columns of :data:`STAR_COLUMNS` that are known."""
     import pandas as pd
 
     table = pd.DataFrame({"micrograph": micrograph, "x": picks.x, "y": picks.y})

@@ -54,7 +54,7 @@ class Spectrum:
     transform
         (H', W' // 2 + 1) complex64.
     frequency
-        (H', W' // 2 + 1) cycles a pixel.
+        (H', W' // 2 + 1) cycles per pixel.
     power
         (H', W' // 2 + 1) mean power in the ring of each frequency; of white noise of variance 1
         it is 1.

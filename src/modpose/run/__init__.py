@@ -40,7 +40,7 @@ logger = logging.getLogger("modpose")
 class Run:
     """A folder with ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/``.
 
-    Once training is over also ``latents.parquet``, and ``report/`` once it is requested.
+    After training also ``latents.parquet``, and after ``modpose report`` also ``report/``.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Run:
         Raises
         ------
         InputError
-            If it is not one, or one of a newer version of modpose.
+            If it is not a run folder, or is one of a newer version of modpose.
         """
         run = cls(Path(path), input, None if datadir is None else Path(datadir))
         if not run.path.is_dir():
@@ -88,12 +88,12 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, config: Config, environment: dict[str, Any]) -> Run:
-        """Make the folder of a new run; one that holds anything is refused.
+        """Make the folder of a new run; a folder that is not empty is refused.
 
         Raises
         ------
         InputError
-            If there is a run already, or something that is no run.
+            If there is already a run, or something that is not a run.
         """
         with cls.begin(path, config, environment) as run:
             return run
@@ -124,7 +124,7 @@ class Run:
         config, environment
             What ``config.yaml`` and ``environment.json`` hold.
         record
-            What is to be remembered of the images.
+            Record of the images.
         overwrite
             Replace a run that already exists; files that are not of the run stay.
         inputs
@@ -133,8 +133,8 @@ class Run:
         Raises
         ------
         InputError
-            If there is a run already and ``overwrite`` is not set, something that is no run, or an
-            input; or if another process writes to it.
+            If there is already a run and ``overwrite`` is not set, something that is not a run, or
+            an input; or if another process writes to it.
         """
         folder = Path(path)
         run_folder.check_target(folder, overwrite)
@@ -172,9 +172,9 @@ class Run:
     def going_on(cls, path: str | Path) -> Iterator[Run]:
         """Continue a run within this context; no other process can write to it until the end.
 
-        An interrupted run is gone on with where it is, as is the interrupted beginning of one that
-        was to replace this one.  A finished run stays as it is until the end of the context, where
-        the longer one replaces it.
+        An interrupted run is continued in place.  If a fit that should replace this run was
+        interrupted, that fit is continued.  A finished run does not change until the end of the
+        context; then the longer run replaces it.
         """
         opened = cls.open(path)
         folder = opened.path
@@ -182,7 +182,7 @@ class Run:
             run_folder.remove_leftovers(folder)
             place, copied = run_folder.staged(folder), False
             if place is not None:
-                logger.info("%s: going on with the interrupted fit that is to replace it", folder)
+                logger.info("%s: continuing the interrupted fit that will replace it", folder)
             elif opened.finished:
                 place, copied = run_folder.stage_copy(folder), True
             run = cls(place or folder)
@@ -199,7 +199,7 @@ class Run:
                 run_folder.put_in_place(folder)
 
     def _write_first(self, config: Config, environment: str, record: Record | None) -> None:
-        """Write what a run begins with; the marker first, so that the folder is known as ours."""
+        """Write the first files of a run; the marker first, so that the folder is recognised."""
         run_folder.write_marker(self.path, {})
         (self.path / "checkpoints").mkdir(exist_ok=True)
         if record is not None:
@@ -228,13 +228,13 @@ class Run:
         self._write("environment.json", json.dumps(self.environment | values, indent=2) + "\n")
 
     def discard(self) -> None:
-        """Remove what a run that never came to be has written, and the folder if it is empty."""
+        """Remove the files of a run that failed to start, and the folder if it is empty."""
         run_folder.clear(self.path)
         with suppress(OSError):
             self.path.rmdir()
 
     def reconfigured(self, config: Config) -> Run:
-        """Write another configuration in place of the present one."""
+        """Replace the configuration."""
         self._write("config.yaml", dump_config(config))
         return replace(self)
 
@@ -287,7 +287,7 @@ class Run:
         Raises
         ------
         InputError
-            If one of them is damaged or of another run.
+            If one of them is damaged or belongs to another run.
         """
         if not self.__dict__.get("_checked"):
             run_folder.check_sums(self.path)
@@ -303,13 +303,13 @@ class Run:
         return latents[names].to_numpy(float)
 
     def write_latents(self, table: pd.DataFrame) -> None:
-        """Write ``latents.parquet`` in one step, and say that the run is finished."""
+        """Write ``latents.parquet`` in one step, and mark the run as finished."""
         replace_atomically(self.path / "latents.parquet", table.to_parquet, overwrite=True)
         run_folder.seal(self.path)
         self.__dict__.pop("_checked", None)
 
     def record(self) -> Record | None:
-        """What the run remembers of its images; None in a run of version 0.1."""
+        """The run's record of its images; None in a run of version 0.1."""
         path, about = self.path / "rows.parquet", self.environment.get("data")
         if not isinstance(about, dict):
             return None
@@ -319,7 +319,7 @@ class Run:
         return Record.of(run_folder.read_table(path), about, path)
 
     def remember(self, dataset: Dataset) -> None:
-        """Write down what version 0.1 did not of the images of the run."""
+        """Record what version 0.1 did not record of the images of the run."""
         record = record_of(dataset)
         replace_atomically(self.path / "rows.parquet", record.rows.to_parquet, overwrite=True)
         self.update_environment(**described(record, dataset.source))
@@ -353,7 +353,7 @@ class Run:
 
     @property
     def has_images(self) -> bool:
-        """Whether the images can be opened again: those of an array in memory cannot."""
+        """Whether the images can be opened again; an array in memory cannot."""
         return self.input is not None or self.environment.get("input") is not None
 
     def known_affinity(self) -> KnownAffinity | None:

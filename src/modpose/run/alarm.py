@@ -1,4 +1,4 @@
-"""An alarm: something about data or a result that looks wrong, said in one or two sentences."""
+"""An alarm: one or two sentences about data or a result that looks wrong."""
 
 from __future__ import annotations
 

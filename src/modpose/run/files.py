@@ -1,4 +1,4 @@
-"""The small files of a run, read and checked: values that are not what they must be are named."""
+"""Read and check the small files of a run; errors name the wrong value."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ LARGEST = 1 << 30
 
 
 class Values(dict[str, Any]):
-    """The values of a JSON file; one that is missing is named."""
+    """The values of a JSON file; an error names a missing value."""
 
     def __init__(self, values: dict[str, Any], path: Path) -> None:
         super().__init__(values)
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        """Say that a value is not there."""
+        """Raise an error that names the missing value."""
         raise InputError(f"{self.path}: there is no {shown(key)[1:-1]}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or say in a sentence what is wrong."""
+    """Read a JSON object, or raise an error that says what is wrong."""
     values = _parsed(read_text(path, "JSON", LARGEST), path)
     if not isinstance(values, dict):
         raise InputError.of(path, "the file", "a list or one value", "a JSON object")
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """Read ``environment.json``: what must be a number, a text or a list is one.
+    """Read ``environment.json`` and check the types of its values.
 
     Raises
     ------
@@ -183,7 +183,7 @@ ENVIRONMENT: dict[str, Check] = {
     "data": (_or_none(lambda value: isinstance(value, dict)), "an object"),
     "copied": (_or_none(_is_object), "an object of texts"),
 }
-"""What the values of ``environment.json`` are, where they are there."""
+"""The types of the values of ``environment.json``, if they exist."""
 DATA: dict[str, Check] = {
     "kind": TEXT_OR_NULL,
     "bare": (lambda value: isinstance(value, bool), "true or false"),

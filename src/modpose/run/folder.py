@@ -1,8 +1,8 @@
-"""The folder of a run: how it is known, what may be deleted in it, how it is replaced in one step.
+"""The folder of a run: its marker, the files that may be deleted, and its replacement in one step.
 
-A finished run is never changed in place.  What is to replace it is written into ``RUN/.new``, a
-run folder of its own, and moved into place once it is finished.  A process that is killed on the
-way leaves the old run as it was, and in ``.new`` what ``resume`` goes on with.
+A finished run is never changed in place.  Its replacement is written into ``RUN/.new``, a separate
+run folder, and moved into place when it is finished.  If the process is killed before that, the
+old run is unchanged, and ``resume`` continues the run in ``.new``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the folder's format; a larger one in a marker is of a newer modpose."""
 NEW = ".new"
-"""Folder inside a run for what is to replace it."""
+"""Folder inside a run for its replacement."""
 READY = "ready.json"
 """In ``.new``: lists the files that are to be moved into place."""
 REPORT = "report"
@@ -95,7 +95,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that no run can be written to; nothing is touched.
+    """Refuse a folder that no run can be written to; nothing is changed.
 
     Raises
     ------
@@ -111,8 +111,8 @@ def check_target(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: the folder is not empty and is no modpose run")
     if not overwrite and (folder / "config.yaml").is_file():
         raise InputError(
-            f"{folder}: there is a run here already; give another -o, or --overwrite to "
-            "replace it, or --resume to go on with it"
+            f"{folder}: a run already exists here; give another -o, or --overwrite to "
+            "replace it, or --resume to continue it"
         )
 
 
@@ -165,7 +165,7 @@ def own_files(folder: Path) -> Iterator[str]:
 
 
 def clear(folder: Path, keep: Iterable[str] = ()) -> None:
-    """Delete the files of a run, and its report; what others put there stays."""
+    """Delete the files of a run, and its report; other files stay."""
     kept = set(keep)
     for name in list(own_files(folder)):
         if name not in kept:
@@ -204,7 +204,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def stage_copy(folder: Path) -> Path:
-    """Copy a finished run into ``.new`` to go on with it there; results stay behind."""
+    """Copy a finished run, without its results, into ``.new`` to continue it there."""
     place = fresh_stage(folder)
     (place / "checkpoints").mkdir()
     for name in own_files(folder):
@@ -227,7 +227,7 @@ def fresh_stage(folder: Path) -> Path:
 
 
 def staged(folder: Path) -> Path | None:
-    """Return the folder of what is to replace a run, where one was begun."""
+    """Return the folder of the replacement of a run, if one was begun."""
     place = folder / NEW
     whole = all((place / name).is_file() for name in (MARKER, "config.yaml", "environment.json"))
     return place if whole else None
@@ -243,7 +243,7 @@ def put_in_place(folder: Path) -> None:
 
 
 def finish_replacing(folder: Path) -> None:
-    """Carry on where a process was killed while it replaced a run.
+    """Finish the replacement of a run if a process was killed during it.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def finish_replacing(folder: Path) -> None:
 
 
 def _move(folder: Path) -> None:
-    """Move the listed files; done again after a kill it comes to the same end."""
+    """Move the listed files; after a kill it can be repeated with the same result."""
     place = folder / NEW
     try:
         names = [name for name in _listed(place / READY) if _is_own(name)]
@@ -306,7 +306,7 @@ def write_marker(folder: Path, checksums: dict[str, str]) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Say in the marker that weights and latents belong together: the run is finished."""
+    """Record in the marker that weights and latents belong together: the run is finished."""
     present = [name for name in CHECKED if (folder / name).is_file()]
     write_marker(folder, {name: sha256(folder / name) for name in present})
 

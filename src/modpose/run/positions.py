@@ -1,4 +1,4 @@
-"""Where the images of a run are in their input, told without opening them where that is safe."""
+"""Positions of the images of a run in their input, if possible without opening the images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def positions(run: Run) -> NDArray[np.int64]:
-    """Say where in the whole input the images of a run are, (N,) rows from 0.
+    """Return the rows of the whole input that hold the images of a run, (N,) from 0.
 
-    The images are opened unless nobody has touched the file that they came from since the fit.
+    The images are opened only if their file may have changed since the fit.
     """
     if _untouched(run):
         return read_table(run.path / "rows.parquet", ["row"])["row"].to_numpy(np.int64)

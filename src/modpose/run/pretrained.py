@@ -1,4 +1,4 @@
-"""What one run hands to another that is fitted to the same images."""
+"""Results of one run that another run uses, fitted to the same images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def content_of(
 
 
 def _rows_of(run: Run, source: Source, refusal: str) -> NDArray[np.int64]:
-    """Find the row of a run that is each image of a source, in whatever order these are."""
+    """Find the row of a run for each image of a source, in any order."""
     record = run.record()
     if record is None:
         if run.environment.get("fingerprint") != first_fingerprint(source):

@@ -1,4 +1,4 @@
-"""The images of a run, opened again: found in any order, refused where they are others."""
+"""Open the images of a run again: found in any order, refused if they are not the same images."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _found_again(
 
 
 def _files(environment: dict[str, Any], where: Any) -> dict[str, Path]:
-    """Name the files that were given with the input; beside it where they are not as recorded."""
+    """Name the files that were given with the input; if they have moved, look beside the input."""
     files = {}
     for name in ("index", "poses", "ctf"):
         path = _path(environment.get(name))
@@ -110,7 +110,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _note_changed_files(environment: dict[str, Any]) -> None:
-    """Say that a list of rows or labels has changed, of which the run keeps its own copy."""
+    """Log that a list of rows or labels has changed; the run keeps its own copy."""
     for path, known in (environment.get("copied") or {}).items():
         if Path(path).is_file() and sha256(Path(path)) != known:
             logger.info("%s: has changed since the fit; the run keeps what it was then", path)

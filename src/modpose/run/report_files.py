@@ -1,4 +1,4 @@
-"""Which files in ``RUN/report`` are of modpose's making: only these are ever deleted."""
+"""The files in ``RUN/report`` that modpose wrote: only these are ever deleted."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Field:
     image
         (side, side) float32; the noise is white and has unit variance.
     truth
-        One row an object: ``x`` and ``y`` (pixels, from 0 at the middle of the first),
+        One row per object: ``x`` and ``y`` (pixels, from 0 at the middle of the first),
         ``angle_deg``, ``hinge_deg``.
     pixel_size
         Å per pixel.

@@ -29,7 +29,7 @@ class SearchImages:
     Attributes
     ----------
     k
-        (K, 2) cycles a box, one of each pair k and -k, sorted by radius.
+        (K, 2) cycles per box, one of each pair k and -k, sorted by radius.
     value
         (N, K) complex coefficients, unitary.
     transfer
@@ -51,7 +51,7 @@ class SearchImages:
 
     @property
     def radius(self) -> Tensor:
-        """(K,) cycles a box, rising."""
+        """(K,) cycles per box, rising."""
         radius: Tensor = self.k.norm(dim=1)
         return radius
 

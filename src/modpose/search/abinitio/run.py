@@ -66,7 +66,7 @@ class FoundMaps:
     resolutions
         One per map.
     start_scores
-        Log-likelihood of each random start, nats an image.
+        Log-likelihood of each random start, nats per image.
     binning
         Pixels of the input in one of the maps.
     pixel_size
@@ -89,7 +89,7 @@ class FoundMaps:
         found = []
         if self.start_scores:
             scores = ", ".join(f"{score:.1f}" for score in self.start_scores)
-            found.append(f"random starts: {scores} nats an image; the highest is kept")
+            found.append(f"random starts: {scores} nats per image; the highest is kept")
         counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
         for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
             found.append(f"class {number}: {count:,} images; {self._resolution(one)}")
