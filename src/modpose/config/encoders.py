@@ -220,6 +220,9 @@ class PolarEncoderConfig(EncoderSection):
     """Width of the circular convolutions; doubled in the last two."""
     hidden: int = Field(512, ge=2, le=65_536)
     activation: Activation = "leaky-relu"
+    read_again: int = Field(2, ge=0, le=8)
+    """Times that a trained model reads an image again, along the axis of the object.  Results then
+    follow rotations of the image more exactly.  0: read once (runs of version 0.1)."""
 
 
 class ConvEncoderConfig(EncoderSection):

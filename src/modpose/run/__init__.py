@@ -211,7 +211,7 @@ class Run:
     def config(self) -> Config:
         """The complete configuration."""
         path = self.path / "config.yaml"
-        return parse_config(read_yaml(path), str(path))
+        return parse_config(run_files.with_former_defaults(read_yaml(path)), str(path))
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -77,6 +77,16 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
+def with_former_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Complete the options of an older run: a newer option gets the value that acts as before."""
+    model = values.get("model")
+    encoder = model.get("encoder") if isinstance(model, dict) else None
+    if not isinstance(encoder, dict) or encoder.get("kind") != "polar":
+        return values
+    completed = {**values["model"], "encoder": {"read_again": 0, **encoder}}
+    return {**values, "model": completed}
+
+
 def _renamed(name: str, value: float) -> tuple[str, float]:
     """Give a metric of version 0.1 its present name and sign."""
     if name == "taught":

@@ -33,8 +33,6 @@ from modpose.observe.ctf import apply_ctf
 MAX_RINGS = 32
 THINNED = 4
 """The convolutions of the invariant head keep one angle of so many."""
-READ_AGAIN = 2
-"""Times that centre and rings are read again along the axis of the object, after training."""
 ANGLE_STD_RANGE = (0.01, 0.6)
 
 
@@ -66,6 +64,7 @@ class PolarEncoder(Encoder):
         self.layout = layout
         self.z_dim, turns = layout.z_dim, layout.rotation.inferred
         self.hypotheses = config.hypotheses if turns else 1
+        self.read_again = config.read_again
         self.first_pass_weight = config.first_look if turns else 0.0
         radius = config.radius * min(shape) / 2
         self.rings = Rings(config.angles, radius)
@@ -112,7 +111,7 @@ class PolarEncoder(Encoder):
         if self.layout.shift.inferred:
             centre = self.centre(image)
         rings = self.rings.read(image, centre)
-        for _ in range(0 if self.training else READ_AGAIN):
+        for _ in range(0 if self.training else self.read_again):
             start = start + self.rings.axis(rings)
             if self.layout.shift.inferred:
                 centre = self.centre.again(image, centre, start)
@@ -208,6 +207,7 @@ class InvariantPerceptron(nn.Module):
             layer(2 * width, 2 * width, 1),
             act(),
         )
+        self.phases = THINNED if config.read_again else 1
         self.perceptron = perceptron(
             4 * width, n_out, config.hidden // 2, 1, config.activation, False
         )
@@ -216,7 +216,7 @@ class InvariantPerceptron(nn.Module):
     def forward(self, rings: Tensor) -> Tensor:
         """(B, C, A, R) to (B, n_out)."""
         sequence = rings.transpose(2, 3).flatten(1, 2)
-        phases = range(1 if self.training else THINNED)
+        phases = range(1 if self.training else self.phases)
         features = torch.cat([self.convolutions(sequence.roll(k, -1)) for k in phases], dim=-1)
         pooled = torch.cat([features.mean(-1), features.amax(-1)], dim=-1)
         return cast(Tensor, self.perceptron(pooled))
