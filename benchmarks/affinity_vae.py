@@ -1,4 +1,4 @@
-"""Training steps of affinity-VAE on volumes: how many volumes a second of one core.
+"""Training steps of affinity-VAE on volumes: how many volumes per second of one core.
 
     python -m benchmarks.affinity_vae
 
@@ -46,7 +46,7 @@ def make_learner(box: int, batch: Batch) -> Learner:
 
 
 def seconds_per_volume(box: int, size: int, how: AugmentConfig, steps: int) -> list[float]:
-    """Processor seconds a volume of each of so many steps, after one that warms up."""
+    """Processor seconds per volume of each of so many steps, after one that warms up."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(size, 1, box, box, box, generator=generator)
     batch = Batch(torch.arange(size), images, label=torch.arange(size) % CLASSES)

@@ -1,7 +1,7 @@
 """Alarms: planted faults that are found, and clean sets that raise none.
 
-Every set is simulated, small, and made anew from a seed.  The thresholds were chosen on seeds up to
-300; this benchmark uses 1000 to 1019.
+Every set is simulated, small, and made again from a seed.  The thresholds were chosen on seeds up
+to 300; this benchmark uses 1000 to 1019.
 
     python -m benchmarks.alarms
     python -m benchmarks.alarms --fits

@@ -5,7 +5,7 @@
 
 The first runs what ``modpose align`` runs on simulated volumes (28 voxels a side, tilts to 60
 degrees, shifts to 2 voxels), from a random start.  The second measures the search alone, in
-volumes times rotations a second.
+volumes times rotations per second.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from modpose.train.memory import keep_freed_memory
 from studies.common.volume_symmetry import volume_symmetry
 
 BOUND_LIMIT = 0.45
-"""Frequencies up to here enter the bound, cycles a voxel."""
+"""Frequencies up to here enter the bound, cycles per voxel."""
 HINGE_STOPS = 9
 """Angles of a hinge whose templates stand for all."""
 
@@ -94,7 +94,7 @@ def measure(made: Subtomograms, settings: AlignSettings) -> tuple[PoseRecovery, 
 
 
 def search_rate(box: int, limit: float, rotations: int, shifts: int) -> float:
-    """Return volumes times rotations a second of the search on a grid."""
+    """Return volumes times rotations per second of the search on a grid."""
     made = simulate_subtomograms(SubtomogramSettings(n=32, box=box), built_in_species(1))
     mask = wedge_mask(torch.tensor([made.settings.tilt_range_deg]), (box,) * 3)
     volumes = torch.from_numpy(made.volumes())
@@ -107,9 +107,9 @@ def search_rate(box: int, limit: float, rotations: int, shifts: int) -> float:
         search(data, references, grid, moves)
         seconds.append(time.perf_counter() - start)
     print(
-        f"{box}³, {len(data.frequency)} coefficients to {limit} cycles a voxel, "
+        f"{box}³, {len(data.frequency)} coefficients to {limit} cycles per voxel, "
         f"{rotations} rotations, {len(moves)} shifts: {32 * rotations / min(seconds):,.0f} "
-        "volumes x rotations a second",
+        "volumes x rotations per second",
         flush=True,
     )
     return 32 * rotations / min(seconds)

@@ -13,7 +13,7 @@ GREY, ACCENT = "#777777", "#b3541e"
 
 
 class Point(NamedTuple):
-    """A learning curve's: seconds of training, images seen, validation ELBO in nats an image.
+    """A learning curve's: seconds of training, images seen, validation ELBO in nats per image.
 
     ``holds_content`` says that the bound is that of the model with z = 0, as a recipe may start.
     """
@@ -93,7 +93,7 @@ def summary(curves: Curves) -> Summary:
 def sentences(found: Summary) -> str:
     """Say the summary."""
     lines = [
-        f"The textbook reached a validation ELBO of {found.elbo:.1f} nats an image in "
+        f"The textbook reached a validation ELBO of {found.elbo:.1f} nats per image in "
         f"{found.seconds:.0f} s."
     ]
     for name, arrival in found.arrivals.items():
@@ -140,7 +140,7 @@ def draw(curves: Curves, found: Summary, title: str, path: Path) -> None:
     _mark_soonest(axes, found)
     axes.set_xscale("log")
     axes.set_xlabel("training time, s, one thread")
-    axes.set_ylabel("validation ELBO, nats an image")
+    axes.set_ylabel("validation ELBO, nats per image")
     axes.set_title(title, fontsize=10)
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)

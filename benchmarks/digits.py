@@ -1,4 +1,4 @@
-"""Turned and shifted digits, the data of the benchmarks."""
+"""Rotated and shifted digits, the data of the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Images = NDArray[np.float32]
 
 
 class Posing(NamedTuple):
-    """How digits are turned and shifted.
+    """How digits are rotated and shifted.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ PICTURE = 28
 def posed_digits(
     data: Path | None, n_train: int, n_val: int, seed: int = 0, posing: Posing = SLIGHT
 ) -> tuple[Images, Images]:
-    """Turn and shift digits at random, as in the papers.
+    """Rotate and shift digits at random, as in the papers.
 
     Parameters
     ----------

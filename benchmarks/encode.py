@@ -1,4 +1,4 @@
-"""How many images a second are encoded to content and pose: no search, no decoding for a bound.
+"""How many images per second are encoded to content and pose: no search, no decoding for a bound.
 
     python -m benchmarks.encode
 

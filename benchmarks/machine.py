@@ -37,7 +37,7 @@ def fresh_processes() -> ForkServerContext | SpawnContext:
 
 
 def has_bf16_unit() -> bool:
-    """Tell whether the processor multiplies bfloat16 matrices itself."""
+    """Return whether the processor multiplies bfloat16 matrices itself."""
     return any(flag in _processor()[1] for flag in BF16_FLAGS)
 
 

@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     verdict = "below" if peak < limit * 1e9 else "NOT below"
     print(
         f"fit: {training:.0f} s of training and validation, {rest:.0f} s for the inference of all "
-        f"images ({1000 * rest / n:.1f} ms an image)\n"
+        f"images ({1000 * rest / n:.1f} ms per image)\n"
         f"peak resident memory: {peak / 1e9:.2f} GB, {verdict} {limit:g} GB"
     )
     if peak >= limit * 1e9:

@@ -7,8 +7,8 @@
 Draws other volumes of the same molecules and compares what is found with the truth, each class
 after one rotation and one offset, and with the Cramer-Rao bound.  For a hinged molecule the bound
 is that of a hinge to be found in the same volume, and errors are told again where the frame may
-turn and shift in proportion to the hinge, beside the bound of a known one.  Seconds are the
-processor's; what a model prepares once for all volumes is told apart.
+rotate and shift in proportion to the hinge, beside the bound of a known one.  Seconds are the
+processor's; what a model prepares once for all volumes is distinguished.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name, search in ways.items():
         found, seconds = measure(model, made, search=search)
         alone = "" if search else f" ({1000 * seconds_alone(model, made):.1f} without its bound)"
-        print(f"{name}: {1000 * seconds:.1f} ms a volume{alone}, ELBO {found.elbo.mean():.2f} nats")
+        print(
+            f"{name}: {1000 * seconds:.1f} ms per volume{alone}, ELBO {found.elbo.mean():.2f} nats"
+        )
         report(made, found)
 
 

@@ -34,13 +34,13 @@ LARGEST_GAP = 0.5
 
 
 class Gap(NamedTuple):
-    """How far modpose's ELBO is from the textbook's, nats an image."""
+    """How far modpose's ELBO is from the textbook's, nats per image."""
 
     of_means: float
     largest: float
 
     def holds(self) -> bool:
-        """Tell whether the mean ELBO is the same within the limit."""
+        """Return whether the mean ELBO is the same within the limit."""
         return math.isfinite(self.largest) and self.of_means <= LARGEST_GAP
 
 
@@ -188,7 +188,7 @@ def _means_first(z_dim: int) -> list[int]:
 
 
 class GivenKernels(TargetVae):
-    """The textbook's TARGET-VAE with the weights of modpose's, turned kernels included.
+    """The textbook's TARGET-VAE with the weights of modpose's, rotated kernels included.
 
     modpose turns kernels without interpolation, so no kernels of the textbook's turn into the same
     ones at every angle.

@@ -49,7 +49,7 @@ def precision_and_recall(picks: Picks, truth: Floats, within: float) -> tuple[fl
 
 
 def lattice(side: int, apart: float, snr: float, seed: int) -> tuple[NDArray[np.float32], Floats]:
-    """Simulate a honeycomb, turned any way, of blurred atoms in white noise; image and places."""
+    """Simulate a randomly rotated honeycomb of blurred atoms in white noise; image and places."""
     rng = np.random.default_rng(seed)
     count = int(2 * side / apart)
     steps = np.arange(-count, count + 1) * apart * np.sqrt(3)

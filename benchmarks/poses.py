@@ -5,9 +5,9 @@
 
 One fit of ``--minutes``, then content and pose of test images and of their twins (the same digit
 upright and centred): angle of the one minus angle of the other, minus the true angle, is the error.
-Every test image (``--turned``) is turned, too: how many readings follow but for half a turn.
+Every test image (``--turned``) is rotated, too: how many readings follow but for half a turn.
 ``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 5``
-the first two thousand (``--copied``) with the pose that most of so many turned copies tell.
+the first two thousand (``--copied``) with the pose that most of so many rotated copies tell.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pictures(data: Path, part: str, most: int) -> tuple[Images, np.ndarray]:
 
 
 def fit(options: argparse.Namespace, train: Images) -> PoseModel:
-    """Fit the recipe to turned and shifted digits, with the priors that they were drawn from."""
+    """Fit the recipe to rotated and shifted digits, with the priors that they were drawn from."""
     images, _ = transform(
         train, box=FAR.box, angle_std_deg=options.angle_std, shift_std_px=FAR.shift_std_px, seed=1
     )
@@ -95,7 +95,7 @@ def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse
 
 
 def report_consistency(model: PoseModel, images: Images, copies: int = 1) -> None:
-    """Print how far the poses of turned images are from those of the same images as they are."""
+    """Print how far the poses of rotated images are from those of the same images as they are."""
     turned = turned_consistency(model, images[:CONSISTENCY_IMAGES], copies=copies)
     print(
         f"self-consistency over 160 rotations of {CONSISTENCY_IMAGES} images: RMSE "
@@ -104,7 +104,7 @@ def report_consistency(model: PoseModel, images: Images, copies: int = 1) -> Non
 
 
 def report_half_turns(model: PoseModel, images: Images, labels: np.ndarray) -> None:
-    """Print how many readings of turned images are over 90 degrees off, digit by digit."""
+    """Print how many readings of rotated images are over 90 degrees off, digit by digit."""
     if not len(images):
         return
     errors = wrap_deg(turned_consistency(model, images, ROTATIONS))
@@ -142,7 +142,7 @@ def report_poses(
     moved = twin_shift_errors(found.shift, twin.shift, shift, angle)
     every, firm = RotationErrors.of(errors), errors[np.isin(labels, ASYMMETRIC)]
     digits = " ".join(f"{e.resultant:.2f}" for e in by_label(errors, labels).values())
-    print(f"ELBO (one sample): {found.elbo.mean():.1f} nats an image")
+    print(f"ELBO (one sample): {found.elbo.mean():.1f} nats per image")
     print(
         f"rotation against the twin: median {np.median(np.abs(errors)):.2f} degrees, resultant "
         f"{metrics.resultant_length(firm):.3f} (2-7, 9), {every.resultant:.3f} (all); by digit "

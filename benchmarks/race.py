@@ -36,7 +36,7 @@ def race(
     warm_up: int,
     threads: int,
 ) -> dict[str, list[float]]:
-    """Let every contestant take its turns; milliseconds an image for each repetition.
+    """Let every contestant take its turns; milliseconds per image for each repetition.
 
     Each has a process of its own, in which it is made, so that none profits from another's memory.
     """
@@ -64,7 +64,7 @@ def race(
 
 
 def _take_turns(connection: Connection, make: Callable[[], SO3Normal], threads: int) -> None:
-    """Take a turn and say how many seconds an image it took, as often as asked."""
+    """Take a turn and say how many seconds per image it took, as often as asked."""
     torch.set_num_threads(threads)
     turn, now = make(), clock(threads)
     connection.send("ready")
@@ -81,7 +81,7 @@ def _take_turns(connection: Connection, make: Callable[[], SO3Normal], threads: 
 def table(taken: Mapping[str, list[float]], base: str, what: str) -> str:
     """Lay out medians, ranges, and how much faster each is than ``base``."""
     first = statistics.median(taken[base])
-    lines = [f"{what:34} {'ms an image':>11} {'(range)':>18} {f'{base} / this':>16}"]
+    lines = [f"{what:34} {'ms per image':>11} {'(range)':>18} {f'{base} / this':>16}"]
     for name, values in taken.items():
         middle = statistics.median(values)
         spread = f"({min(values):.2f} - {max(values):.2f})"

@@ -1,4 +1,4 @@
-"""How many images a second the search for poses takes, before refinement and with it.
+"""How many images per second the search for poses takes, before refinement and with it.
 
     python -m benchmarks.search
 
@@ -58,7 +58,7 @@ def make_vae(recipe: str, box: int) -> Vae:
 
 
 def make_batch(n: int, box: int) -> Batch:
-    """Return turned and shifted digits."""
+    """Return rotated and shifted digits."""
     upright, _ = digits.posed_digits(None, n, 1)
     images, _ = transform(upright, box=box, shift_std_px=SHIFT_STD_PX)
     return Batch(torch.arange(n), torch.from_numpy(images).unsqueeze(1))

@@ -3,7 +3,7 @@
     python -m benchmarks.select
     python -m benchmarks.select --rows 100000
 
-A STAR file of 24 columns with its stacks (8×8 pixels an image) and the folder of a run are made,
+A STAR file of 24 columns with its stacks (8×8 pixels per image) and the folder of a run are made,
 without any fit.  ``modpose select`` then runs on them in processes of its own, once to a STAR file
 and once to a list of positions; a stack of 1 GB is written and read.  Times of the processor and of
 the clock, and the peak of resident memory, are printed.

@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="images in a step of the textbook and of exact mode; the papers' 100 take 8.5 GB "
         "for TARGET-VAE, whose default is smaller",
     )
-    parser.add_argument("--hidden", type=int, help="units a layer, for all contestants")
+    parser.add_argument("--hidden", type=int, help="units per layer, for all contestants")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parity-steps", type=int, default=40, help="training before the check")
     parser.add_argument(

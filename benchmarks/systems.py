@@ -45,7 +45,7 @@ class System:
     name
         Of the system.
     posing
-        How its digits are turned and shifted.
+        How its digits are rotated and shifted.
     make_textbook
         Units a layer (None: the published number) to the textbook's model.
     batch_size, lr

@@ -2,7 +2,7 @@
 
     python -m benchmarks.time_to_elbo --system target-vae --data mnist.npz -o time_to_elbo
 
-Turned and shifted digits, two dimensions of content, one thread each.  While they train, all only
+Rotated and shifted digits, two dimensions of content, one thread each.  While they train, all only
 put copies of their weights aside; these are judged afterwards, off the clock, on the same
 validation images: one sample of each, every pixel, hard cells, the KL that makes it a bound.  The
 clock counts processor time, so that what else the machine does hardly matters.
@@ -306,7 +306,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     (options.out / "time_to_elbo.json").write_text(json.dumps(record, indent=1) + "\n")
     box = system.posing.box
-    title = f"Turned and shifted digits, {box}x{box}, two dimensions of content"
+    title = f"Rotated and shifted digits, {box}x{box}, two dimensions of content"
     draw(curves, found, title, options.out / "time_to_elbo.png")
     print(f"{sentences(found)}\ncurves: {options.out}/time_to_elbo.json and .png")
 
@@ -323,7 +323,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--validation", type=int, default=500, help="images to judge on")
     parser.add_argument("--lr", type=float, help="the textbook's; default: as published")
     parser.add_argument("--batch-size", type=int, help="the textbook's; default: as published")
-    parser.add_argument("--hidden", type=int, help="units a layer, of all")
+    parser.add_argument("--hidden", type=int, help="units per layer, of all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, default=Path("time_to_elbo"), help="a folder")
     return parser.parse_args(arguments)

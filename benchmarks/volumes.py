@@ -126,7 +126,7 @@ def modpose_step(learner: Learner, volumes: Tensor, pixels: int | None) -> Step:
 
 
 def seconds_a_volume(steps: dict[str, Step], repetitions: int) -> dict[str, float]:
-    """Let the contestants take turns; medians of processor seconds a volume, after one step."""
+    """Let the contestants take turns; medians of processor seconds per volume, after one step."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repetitions + 1):
         for name, step in steps.items():
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     found = seconds_a_volume(steps, options.repetitions)
     for name, seconds in found.items():
         ratio = found["textbook"] / seconds
-        print(f"{name:24} {1000 * seconds:9.1f} ms a volume   textbook / this {ratio:6.1f}")
+        print(f"{name:24} {1000 * seconds:9.1f} ms per volume   textbook / this {ratio:6.1f}")
 
 
 if __name__ == "__main__":

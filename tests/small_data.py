@@ -49,12 +49,12 @@ def _maps(folder: Path) -> None:
     header[208:212] = bytes(4)  # no word MAP
     (folder / "malformed_header_only.mrc").write_bytes(header)
     other = bytearray(written)
-    other[12:16] = bytes(4)  # mode 0, one byte a pixel, before four bytes a pixel
+    other[12:16] = bytes(4)  # mode 0, one byte per pixel, before four bytes per pixel
     (folder / "malformed_mode_mismatch.mrc").write_bytes(other)
 
 
 def cryosparc_table(n: int, path: str, box: int) -> np.ndarray:
-    """Make records with the fields of a cryoSPARC refinement, at 1.31 Å a pixel."""
+    """Make records with the fields of a cryoSPARC refinement, at 1.31 Å per pixel."""
     rng = np.random.default_rng(3)
     fields: dict[str, object] = {
         "uid": rng.permutation(n).astype("u8") + 7,
@@ -126,7 +126,7 @@ def _seven_particles(folder: Path) -> None:
 
 
 def _shells(folder: Path) -> None:
-    """Dark shells of 45 Å about the centre, noisy, 16-bit, at 3 Å a pixel."""
+    """Dark shells of 45 Å about the centre, noisy, 16-bit, at 3 Å per pixel."""
     n, side = 1367, 64
     radius = 3.0 * np.hypot(*(np.mgrid[:side, :side] - side // 2))
     shell = np.exp(-(((radius - 45.0) / 8.0) ** 2))

@@ -17,7 +17,7 @@ class Textbook(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def objective(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what training climbs, nats an image: (B,)."""
+        """Return what training climbs, nats per image: (B,)."""
 
 
 def adam(model: Textbook, lr: float) -> torch.optim.Adam:
@@ -28,7 +28,7 @@ def adam(model: Textbook, lr: float) -> torch.optim.Adam:
 def train_step(
     model: Textbook, optimizer: torch.optim.Optimizer, images: Tensor, generator: torch.Generator
 ) -> float:
-    """Take one step on a minibatch; return the mean objective before it, nats an image."""
+    """Take one step on a minibatch; return the mean objective before it, nats per image."""
     objective = model.objective(images, generator).mean()
     optimizer.zero_grad()
     torch.autograd.backward(-objective)

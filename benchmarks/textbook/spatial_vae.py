@@ -22,7 +22,7 @@ LEARNING_RATE = 1e-4
 
 
 class Terms(NamedTuple):
-    """What the bound is made of, nats an image: (B,) each."""
+    """What the bound is made of, nats per image: (B,) each."""
 
     recon: Tensor
     kl_content: Tensor

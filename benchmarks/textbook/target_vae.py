@@ -47,7 +47,7 @@ class Cells(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the bound is made of, nats an image: (B,) each."""
+    """What the bound is made of, nats per image: (B,) each."""
 
     recon: Tensor
     kl_cell: Tensor
@@ -75,7 +75,7 @@ class TargetVae(Textbook):
     sizes
         Of the networks.
     sigma
-        Standard deviation of the frequencies of the Fourier features, cycles a unit.
+        Standard deviation of the frequencies of the Fourier features, cycles per unit.
     """
 
     coordinates: Tensor

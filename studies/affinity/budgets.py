@@ -84,7 +84,7 @@ class Sizes:
     box
         Side, pixels.
     epochs, minutes
-        What ends a fit; None where time does not.
+        What ends a fit; None if time does not.
     importance
         Held-out images, and samples of each, for the importance-weighted bound.
     """
@@ -111,7 +111,7 @@ class Plan:
     characters, tetrominoes, proteins
         Sizes of the three data sets.
     seeds
-        Fits of each model whose mean is asked for.
+        Fits of each model whose mean is requested.
     betas, gammas, gammas_3d, widths
         What the sweeps go through.
     conditions

@@ -340,7 +340,7 @@ def prepare_pose(setting: Setting) -> Study:
         f"{_computed()} The same affinities on the recipe `modpose`, whose pose is an angle and a "
         "shift, so that content is free of them. Of the pose channel the angle is read by its "
         "best linear fit within each class, made on these very images; of `modpose` it is "
-        "inferred, and one offset a class is taken off.",
+        "inferred, and one offset per class is taken off.",
         [shaped(), with_geometry()],
         show,
     )

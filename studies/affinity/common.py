@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Setting = study.Setting[Plan]
-"""What an experiment was asked for."""
+"""What an experiment was requested."""
 Floats = NDArray[np.float64]
 NAME, SEEN = "name", "seen"
 """Columns of the truth: the class, and 1 where fits know it."""
@@ -97,9 +97,9 @@ class Found:
     z
         (M, d) contents of the held-out samples.
     truth
-        What is true of them, a row a sample: ``name``, ``seen`` and more.
+        The truth, one row per sample: ``name``, ``seen`` and more.
     channel
-        (M, p) their pose channel; None where there is none.
+        (M, p) their pose channel; None if there is none.
     """
 
     known: LatentMap

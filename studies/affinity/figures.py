@@ -58,7 +58,7 @@ def embedded(found: Found, seed: int, quick: bool) -> tuple[Floats, NDArray[np.s
 
 
 def embeddings(panels: Mapping[str, Found], seed: int, quick: bool, across: int = 3) -> Figure:
-    """Contents in the plane, a panel a model; classes in colour, unseen ones as crosses."""
+    """Contents in the plane, a panel per model; classes in colour, unseen ones as crosses."""
     rows = -(-len(panels) // across)
     columns = min(across, len(panels))
     fig = new_figure(3.1 * rows + 0.5, min(WIDTH, 3.2 * columns + 0.6))
@@ -158,7 +158,7 @@ def confusions(panels: Mapping[str, Confusion]) -> Figure:
 def pose_lines(
     angle_deg: Floats, channel: Floats, names: NDArray[np.str_], shown: Sequence[str]
 ) -> Figure:
-    """A component of the pose channel against the true angle, a panel a class."""
+    """A component of the pose channel against the true angle, a panel per class."""
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     fig = new_figure(2.1 * rows + 0.3, min(WIDTH, 2.4 * columns))

@@ -51,7 +51,7 @@ GAMMA_SEARCHED = 10.0
 MOVED: Options = {"train": {"augment": {"rotate": "quarter-turns", "shift_px": 2}}}
 AFFINITY = affinity_vae_3d()
 MOVING = Model("affinity-fsc-moved", "affinity-VAE, moved images", None, None, options=MOVED)
-"""The recipe's own weights, and training images that are turned and shifted afresh each epoch."""
+"""The recipe's own weights, and training images that are rotated and shifted afresh each epoch."""
 HARMONIC = Model("affinity-harmonic", "affinity-harmonic", None, None, recipe="affinity-harmonic")
 """Content that cannot turn with the object."""
 HALVED = Model(
@@ -182,7 +182,7 @@ def prepare(setting: Setting) -> Study:
         "standard deviations over them. "
         + NOTE
         + " Moved images: the recipe's own γ and β, and training "
-        "images that are turned and shifted afresh each epoch; so for `affinity-harmonic`, which "
+        "images that are rotated and shifted afresh each epoch; so for `affinity-harmonic`, which "
         "sees volumes of half as many voxels a side.",
         MODELS,
         lambda by, results, page: _show(setting, by, page),

@@ -21,7 +21,7 @@ class StudyBudget:
     images, held_out
         Numbers of images to fit and to score on.
     epochs, minutes
-        What ends a fit; None where time does not.
+        What ends a fit; None if time does not.
     importance
         Held-out images, and samples of each, for the importance-weighted bound.
     measured

@@ -27,7 +27,7 @@ LABELLED = 10
 
 
 Setting = study.Setting[Plan]
-"""What the experiment was asked for."""
+"""What the experiment was requested."""
 
 
 def fit_options(recipe: str, budget: StudyBudget, z_dim: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def projection_settings(setting: Setting) -> ProjectionSettings:
 
 
 def has_table(result: Result) -> bool:
-    """Tell whether a fit has a lookup table in place of an encoder."""
+    """Return whether a fit has a lookup table in place of an encoder."""
     return result.run.config.model.encoder.kind == "table"
 
 
@@ -108,7 +108,7 @@ def gap_row(result: Result, name: str, budget: StudyBudget) -> Row:
         "epochs": score.epochs,
         "minutes": score.seconds / 60,
         "processor minutes": processor_minutes(result),
-        "ms an image to encode": None if has_table(result) else 1e3 * encoding / some.n,
+        "ms per image to encode": None if has_table(result) else 1e3 * encoding / some.n,
     }
     return row | _gaps(result, budget)
 

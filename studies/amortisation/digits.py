@@ -56,7 +56,7 @@ def prepare(setting: Setting) -> Study:
             "table's rows at 0.01 as theirs, batches of 128. Digits are shifted to the right by 1 "
             "and by 5 pixels, what leaves on one side coming back on the other. The paper's KL "
             "figures (about 660 for the VAE, 950 "
-            "for the table) are sums over batches: about 5.2 and 7.4 nats an image.",
+            "for the table) are sums over batches: about 5.2 and 7.4 nats per image.",
         ],
         list(fits.values()),
         lambda results, page: _show(setting, results, page),
@@ -122,6 +122,6 @@ def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequen
             arrows(panels),
             "Figures 14 and 16: from ten digits to their shifted copies, in content",
         ),
-        page.table("digits", "Bounds and gaps", rows, {"ms an image to encode": 2}),
+        page.table("digits", "Bounds and gaps", rows, {"ms per image to encode": 2}),
         NOTE,
     ]

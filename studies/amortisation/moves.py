@@ -31,7 +31,7 @@ PAIRS = 20_000
 
 @dataclass(frozen=True)
 class Move:
-    """What is done to an image: turned by a right angle, or shifted, or neither.
+    """What is done to an image: rotated by a right angle, or shifted, or neither.
 
     Attributes
     ----------

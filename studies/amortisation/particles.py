@@ -74,7 +74,7 @@ CONTROLS: dict[str, Control] = {
         "table, random, frozen", "vlt", {"model": {"encoder": {"frozen": True}}}
     ),
     "table-pretrained-frozen": Control(
-        "table from the encoder, frozen, decoder anew",
+        "table from the encoder, frozen, decoder again",
         "vlt",
         {"model": {"encoder": {"init": "pretrained", "frozen": True}}},
         pretrained=True,
@@ -100,7 +100,8 @@ def prepare_moves(setting: Setting) -> Study:
         "Images that are moved: section 3.4, Figures 10 and 11",
         [
             sample.description,
-            "Each image is shifted by one pixel to the right, or turned by 90°, and encoded again. "
+            "Each image is shifted by one pixel to the right, or rotated by 90°, and encoded "
+            "again. "
             "*as-published*: pose and CTF stay what they were; *consistent*: they follow the "
             "image. An encoder that amortises would leave content where it was.",
         ],
@@ -117,7 +118,7 @@ def prepare_controls(setting: Setting) -> Study:
         "Encoder, table, evil twin: sections 3.1 to 3.3 and Appendix C",
         [
             sample.description,
-            "ELBO and KL in nats an image. *Gap*: what refining each image's own posterior by "
+            "ELBO and KL in nats per image. *Gap*: what refining each image's own posterior by "
             "gradient gains, the amortisation gap, on images fitted to and on others; a table says "
             "nothing of others, which are fitted by refining alone. *Null*: a table whose rows all "
             "stay at the prior, so that the network can draw one volume alone; a model whose bound "
@@ -207,7 +208,7 @@ def _show_controls(setting: Setting, results: Mapping[str, Result], page: Page) 
         }
         for name, control in CONTROLS.items()
     ]
-    digits = {"ms an image to encode": 2, "ARI": 3}
+    digits = {"ms per image to encode": 2, "ARI": 3}
     return [
         page.table("controls", "Encoder, table, evil twin, controls", rows, digits),
         "*ARI*: adjusted Rand index of two clusters of content (k-means) with the two states.",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 8
 REFINING = SearchSettings(refine_steps=10, samples=2)
-"""A few steps an image."""
+"""A few steps per image."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ RECIPES = {
     "evil-twin": "evil twin, another image",
     "modpose-posed": "modpose-posed",
 }
-REFINED = "encoder, then ten steps an image"
+REFINED = "encoder, then ten steps per image"
 
 
 def prepare(setting: Setting) -> Study:

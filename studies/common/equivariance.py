@@ -52,14 +52,14 @@ def by_label(errors: ArrayLike, labels: ArrayLike) -> dict[Hashable, RotationErr
 def consistency_errors(turned: ArrayLike, unturned: ArrayLike, angles_deg: ArrayLike) -> Array:
     """Return what each of K rotations of an image is off by, (N, K) degrees in (−180, 180].
 
-    Nasiri & Bepler 2022, Table 3: each image is turned by K angles, and what is inferred of the
+    Nasiri & Bepler 2022, Table 3: each image is rotated by K angles, and what is inferred of the
     image as it is is subtracted.
 
     Parameters
     ----------
     turned
         (N, K) angles inferred of each image after each rotation.
-    unturned
+    unrotated
         (N,) angles inferred of the images as they are.
     angles_deg
         (K,) the rotations.
@@ -128,17 +128,17 @@ def turned_consistency(
 
 @dataclass(frozen=True)
 class Equivariance:
-    """How far inference follows an image that is turned and shifted.
+    """How far inference follows an image that is rotated and shifted.
 
     Attributes
     ----------
     images
         Number of images.
     turned_median_deg, turned_resultant, turned_rmse_deg
-        Errors of the angle when images are turned by every ``step`` degrees about their centre;
-        None where the model infers no angle.
+        Errors of the angle when images are rotated by every ``step`` degrees about their centre;
+        None if the model infers no angle.
     turned_shift_rmse_px
-        RMS length of the error of the shift then (it should turn with the image); None where the
+        RMS length of the error of the shift then (it should turn with the image); None if the
         model infers no shift.
     turned_content
         Mean distance that content moves then, over the mean distance between images.

@@ -38,7 +38,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def against_z(panels: Mapping[str, Mapping[str, Curve]], x: str = "content dimensions") -> Figure:
-    """Held-out ELBO against the number of latents: a panel a sample, a line a model.
+    """Held-out ELBO against the number of latents: a panel per sample, one line per model.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def curves_in_images(
     printed: float | None = None,
     y: str = "validation ELBO (nats per image)",
 ) -> Figure:
-    """Curves against the number of images seen: a colour a model, a line a seed.
+    """Curves against the number of images seen: a colour per model, one line per seed.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ class Sample:
     description
         A sentence: what the images are, how many, how large.
     truth
-        CSV with a row an image of the source, where the truth is known.
+        CSV with one row per image of the source, where the truth is known.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Sample:
 
 
 Made = tuple[NDArray[Any], int, "pd.DataFrame | None"]
-"""Images, how many of them, at the end, are held out, and what is true of them."""
+"""Images, how many of them, at the end, are held out, and the truth."""
 
 
 def sample_once(folder: Path, name: str, description: str, make: Callable[[], Made]) -> Sample:
@@ -104,7 +104,7 @@ def write_sample(
     n_test
         Number held out.
     truth
-        A row an image.
+        One row per image.
     """
     stack = folder / name / "images.npy"
     save_array(stack, images)

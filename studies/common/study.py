@@ -50,7 +50,7 @@ HELD_OUT = "held_out.parquet"
 
 @dataclass(frozen=True)
 class Setting(Generic[P]):
-    """What an experiment was asked for.
+    """What an experiment was requested.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Setting(Generic[P]):
         return self.samples.parent / "runs"
 
     def find(self, name: str) -> Path | None:
-        """Return the path of a real data set, None where it is not there."""
+        """Return the path of a real data set, None if it is not there."""
         path = None if self.data is None else self.data / name
         return path if path is not None and path.is_file() else None
 
@@ -98,9 +98,9 @@ class Fit:
     max_minutes
         Training stops there; None trains for the configured epochs.
     importance
-        Number of held-out images and of samples an image for the importance-weighted bound.
+        Number of held-out images and of samples per image for the importance-weighted bound.
     labels
-        Column of the sample's truth that the fit is told; None where it is told nothing.
+        Column of the sample's truth that the fit is told; None if it is told nothing.
     affinity
         CSV that says how alike these classes are.
     table_images
@@ -127,7 +127,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Score:
-    """How well a fit explains images that it never saw, nats an image.
+    """How well a fit explains images that it never saw, nats per image.
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ class Result:
         return PoseModel.load(self.run.path)
 
     def held_out(self) -> pd.DataFrame:
-        """Read content and pose of the held-out images, a row an image."""
+        """Read content and pose of the held-out images, one row per image."""
         import pandas as pd
 
         return pd.read_parquet(self.run.path / HELD_OUT)
@@ -196,7 +196,7 @@ def learning_curve(result: Result) -> tuple[list[float], list[float]]:
 
 
 def processor_minutes(result: Result) -> float | None:
-    """Return the processor time of a fit, for a table; None where it is not known."""
+    """Return the processor time of a fit, for a table; None if it is not known."""
     seconds = result.score.processor_seconds
     return None if math.isnan(seconds) else seconds / 60
 

@@ -25,14 +25,14 @@ class StudyBudget:
     z_dims
         Dimensions of content.
     epochs, minutes
-        What ends a fit; None where time does not.
+        What ends a fit; None if time does not.
     importance
         Held-out images, and samples of each, for the importance-weighted bound.
     hidden, encoder_hidden
         Units in each of the two hidden layers of the decoder and of the encoder; None leaves
         those of the recipe.
     seeds
-        Number of fits of each model, where a mean is asked for.
+        Number of fits of each model, where a mean is requested.
     options
         Laid on the recipe of models that decode coordinates: how much of the printed training is
         done where all of it would take days.

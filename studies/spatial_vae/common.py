@@ -17,7 +17,7 @@ from studies.common.study import Fit, Options, Result, processor_minutes
 from studies.spatial_vae.budgets import Plan
 
 Setting = study.Setting[Plan]
-"""What an experiment was asked for."""
+"""What an experiment was requested."""
 
 
 def noise_of(plan: Plan) -> Options:

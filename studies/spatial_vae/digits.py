@@ -144,7 +144,7 @@ def _sample(setting: Setting, name: str, pictures: Floats, n_test: int, words: s
         pictures, truth = _move(pictures, variant, variant.shift_px, setting.seed)
         kept = _ink_kept(few, variant, variant.shift_px, setting.seed)
         description += (
-            f", turned by N(0, {variant.angle_deg:g}²) degrees and shifted by "
+            f", rotated by N(0, {variant.angle_deg:g}²) degrees and shifted by "
             f"N(0, {variant.shift_px:g}²) px on each axis: {kept:.0%} of the ink stays in the frame"
         )
         if variant.shift_px == SHIFT:

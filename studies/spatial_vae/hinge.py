@@ -74,7 +74,7 @@ def prepare(setting: Setting) -> Study:
             else "learns one noise level"
         )
         + ". As in the paper, spatial-VAE infers the rotation only, with a uniform prior, its "
-        "encoder input is turned at random, and content is held at zero at first, here for "
+        "encoder input is rotated at random, and content is held at zero at first, here for "
         f"{train.delay_z_steps:,} steps of {train.batch_size} images (the paper: two epochs, 320 "
         f"steps of 100). {networks(every)} Seeds: {', '.join(map(str, seeds))}."
     )
@@ -142,7 +142,7 @@ def _show(setting: Setting, by: By, page: Page) -> Sequence[str]:
         "### Figure 4: conformations",
         _figure_4(setting, best, page),
         "### Appendix Figure 4: ELBO during training",
-        page.figure("appendix-4", _curves(by, null), "Appendix Figure 4: a line a seed"),
+        page.figure("appendix-4", _curves(by, null), "Appendix Figure 4: one line per seed"),
         page.table("appendix-4", "Appendix Figure 4: scores", [*scores, null]),
         score_note([r for results in by.values() for r in results]),
         NOTE,
@@ -271,7 +271,7 @@ def _conformations(setting: Setting, result: Result) -> Floats:
 def conformations(made: HingeSettings, hinge_deg: Floats, offset_deg: float) -> Floats:
     """Project the built-in molecule in the upright frame of a model, without noise.
 
-    A model that finds every angle too large by an offset draws its upright object turned by
+    A model that finds every angle too large by an offset draws its upright object rotated by
     minus that offset.
 
     Parameters
@@ -281,7 +281,7 @@ def conformations(made: HingeSettings, hinge_deg: Floats, offset_deg: float) -> 
     hinge_deg
         (n,) hinge angles.
     offset_deg
-        Inferred angle less the true one.
+        Inferred angle minus the true one.
 
     Returns
     -------

@@ -3,5 +3,5 @@
 from studies.common.command import run_command
 from studies.subtomograms import EXPERIMENT
 
-if __name__ == "__main__":  # also guards the workers, which import this module anew
+if __name__ == "__main__":  # also guards the workers, which import this module again
     run_command(EXPERIMENT)

@@ -56,7 +56,7 @@ class Plan:
     epochs, minutes
         Training ends with whichever is first.
     importance
-        Number of held-out volumes and of samples a volume for the importance-weighted bound.
+        Number of held-out volumes and of samples per volume for the importance-weighted bound.
     options
         Laid on every recipe, and by name on one.
     """
@@ -142,7 +142,7 @@ PLANS: dict[Budget, Plan] = {
 
 
 Setting = study.Setting[Plan]
-"""What the experiment was asked for."""
+"""What the experiment was requested."""
 
 
 def make_volumes(setting: Setting, name: str, snr: float | None = None) -> VolumeSet:
@@ -209,9 +209,9 @@ def prepare_noise(setting: Setting) -> Study:
             "ELBO and KL: nats a held-out volume, constants of the Gaussian density included, so "
             "not comparable with the numbers printed in the paper, whose scale it does not say; "
             "the exact KL of pose and content. IW: importance-weighted bound. Rotation and shift: "
-            "median errors after one global rotation and offset a class, modulo its symmetry; "
+            "median errors after one global rotation and offset per class, modulo its symmetry; "
             "chance: what turning at random gives so. kNN: 5 nearest neighbours in content, chance "
-            "12.5 % of eight classes. *Over null*: the ELBO less that of the null model; where it "
+            "12.5 % of eight classes. *Over null*: the ELBO minus that of the null model; where it "
             f"is not above zero, a model has learned nothing yet. {NOTE} A fit is scored by what "
             f"its encoder says; *by search*: the same fit of `{OURS}`, held-out volumes searched "
             "as by `modpose encode --search`.",

@@ -106,7 +106,7 @@ class Sizes:
     images, held_out
         Largest numbers of images to fit and to score on.
     epochs, minutes
-        What ends a fit; None where time does not.
+        What ends a fit; None if time does not.
     contenders
         The models compared.
     importance
@@ -138,7 +138,7 @@ class Plan:
     small
         Tiny networks, to try everything in seconds.
     turned, rotations
-        Held-out images that are turned, and by how many angles, for Table 3.
+        Held-out images that are rotated, and by how many angles, for Table 3.
     uniform, normal
         Digits turned uniformly, MNIST(U), and by N(0, 45²) degrees, MNIST(N).
     ablation
@@ -192,7 +192,7 @@ class Plan:
 P8 = target_vae(8, 2)
 _SMOKE = Sizes(60, 24, 2, None, (target_vae(4, 2),), (8, 5))
 _DIGITS = Sizes(8_000, 2_000, BY_TIME, 6.5, (), (20, 20))
-"""A textbook decoder takes 25 ms an image and thread: with more images, going through them once
+"""A textbook decoder takes 25 ms per image and thread: with more images, going through them once
 after a fit would take longer than the fit."""
 _COMPARED = (P8, modpose(16), CLASSES, STARTED)
 _SCALED = replace(_DIGITS, images=5_000, held_out=1_000, minutes=5.0, contenders=_COMPARED)

@@ -32,7 +32,7 @@ MOST_CLUSTERED = 10_000
 
 
 Setting = study.Setting[Plan]
-"""What an experiment was asked for."""
+"""What an experiment was requested."""
 
 
 # --- images -----------------------------------------------------------------------------------

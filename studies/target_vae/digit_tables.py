@@ -127,7 +127,7 @@ _NOTE_2 = (
 )
 _NOTE_3 = (
     "RMSE, degrees, of the rotation inferred after each of {rotations} even turns of each of the "
-    "first {images} held-out images, less that inferred of the image as it is. The paper reports "
+    "first {images} held-out images, minus that inferred of the image as it is. The paper reports "
     "an average of 97.97 for spatial-VAE, 20.75 (P4), 16.85 (P8) and 10.47 (P16); 104 is chance."
 )
 
@@ -290,7 +290,7 @@ def _equivariance(found: Sequence[Found], page: Page) -> str:
     digits = {"z moved by turning": 3, "z moved by shifting": 3, "resultant": 3}
     return page.table(
         "equivariance",
-        "Equivariance and invariance on MNIST(U): upright digits turned by every 10°, shifted by "
+        "Equivariance and invariance on MNIST(U): upright digits rotated by every 10°, shifted by "
         "±8 px; content as a fraction of the mean distance between images",
         rows,
         digits,

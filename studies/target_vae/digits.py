@@ -1,4 +1,4 @@
-"""Digits turned and shifted: MNIST(N) and MNIST(U), the fits of Tables 1 to 4, and their twins."""
+"""Digits rotated and shifted: MNIST(N) and MNIST(U), the fits of Tables 1 to 4, and their twins."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Digits:
 
     @property
     def said(self) -> str:
-        """Say how the digits are turned."""
+        """Say how the digits are rotated."""
         return "uniformly" if self.angle_deg is None else f"by N(0, {self.angle_deg:g}²) degrees"
 
 
@@ -158,7 +158,7 @@ def prepare_null(setting: Setting) -> Study:
 SAID = (
     "Bernoulli likelihood on grey values; the priors are the distributions that the images were "
     "made with. A *twin* is the same digit with pose zero in the same box: the inferred pose of "
-    "the transformed image, less that of its twin, is compared with the truth. Labels are used "
+    "the transformed image, minus that of its twin, is compared with the truth. Labels are used "
     "for scores only."
 )
 
@@ -167,7 +167,7 @@ SAID = (
 
 
 def sample_of(setting: Setting, digits: Digits) -> Sample:
-    """Turned and shifted digits, the last of them held out."""
+    """Rotated and shifted digits, the last of them held out."""
     words = "MNIST" if setting.find("mnist.npz") else "Digits of a built-in font, each tilted a bit"
     sizes = setting.plan.uniform
     description = (

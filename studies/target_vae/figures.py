@@ -25,7 +25,7 @@ FEW = 10
 def learning(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], levels: Mapping[str, float]
 ) -> Figure:
-    """Validation ELBO against images seen, a line a model; the first climb is cut off.
+    """Validation ELBO against images seen, one line per model; the first climb is cut off.
 
     ``levels`` are lines across, by name: bounds to compare with.
     """
@@ -55,7 +55,7 @@ def learning(
 def angle_scatters(
     panels: Mapping[str, tuple[ArrayLike, ArrayLike]], columns: int, height: float = 1.9
 ) -> Figure:
-    """Inferred angle (across) against the true one (up), degrees, a panel a class."""
+    """Inferred angle (across) against the true one (up), degrees, a panel per class."""
     rows = -(-len(panels) // columns)
     fig = new_figure(rows * height + 0.4, min(WIDTH, columns * height + 0.4))
     axes = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)

@@ -103,9 +103,9 @@ def _show(by: By, page: Page) -> Sequence[str]:
         "and shift zero"
     )
     note = (
-        "Nothing is known of the true poses: held-out pictures are turned by every 10° and "
+        "Nothing is known of the true poses: held-out pictures are rotated by every 10° and "
         "shifted by ±4 px, and what is inferred is compared with that of the picture as it is. "
-        "Ward, 5-NN: per cent of spirals and others told apart in content."
+        "Ward, 5-NN: per cent of spirals and others distinguished in content."
     )
     return [
         page.figure("figure-10", figures.picture_rows(pictures), caption),

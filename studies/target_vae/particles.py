@@ -106,7 +106,7 @@ def plant(
     windows
         (N, H, W) with dark particles.
     kind
-        (N,) ``particle`` (left as it is), ``gold`` or ``empty``.
+        (N,) ``particle`` (not changed), ``gold`` or ``empty``.
     rng
         Of phases, places and sizes.
     """
@@ -157,7 +157,7 @@ def _show(by: By, page: Page) -> Sequence[str]:
     return [
         page.figure("figure-4-z", figures.content_maps(maps), "Figure 4: content by kind"),
         *blocks,
-        page.table("figure-4", "Particles and contaminants told apart", rows, {"ARI": 3}),
+        page.table("figure-4", "Particles and contaminants distinguished", rows, {"ARI": 3}),
         note,
         *scores(page, "particles", "Particles", named(by)),
     ]

@@ -264,7 +264,7 @@ def _scores(
 
 
 def _twin_angles(twin: Found) -> NDArray[np.float64]:
-    """Return the angle inferred of each twin: that of the image less its error and the truth."""
+    """Return the angle inferred of each twin: that of the image minus its error and the truth."""
     assert twin.angle_errors is not None
     inferred = twin.result.held_out()["angle_deg"].to_numpy(float)
     return wrap_deg(inferred - twin.angle - twin.angle_errors)

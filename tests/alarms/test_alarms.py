@@ -227,5 +227,5 @@ def test_a_short_fit_is_judged_before_its_learning_rate_falls() -> None:
     done = [-2276.0, -2266.5, -2266.2, -2266.1, -2266.0, -2266.0]
     rows = [[{"val_elbo": e, "lr": r} for e, r in zip(c, rates, strict=True)] for c in (cut, done)]
     found = convergence_alarm(rows[0])
-    assert found is not None and "3.0 nats an epoch" in found.sentence
+    assert found is not None and "3.0 nats per epoch" in found.sentence
     assert convergence_alarm(rows[1]) is None

@@ -284,7 +284,7 @@ def test_the_textbook_of_cryodrgn_is_the_field_with_the_same_weights() -> None:
     first, *hidden = (book.decoder[i] for i in (0, 2, 3, 4))
     waves = len(book.waves)
     with torch.no_grad():
-        field.positions.copy_(book.waves.T / 2)  # per Nyquist, not per cycle a pixel
+        field.positions.copy_(book.waves.T / 2)  # per Nyquist, not per cycle per pixel
         field.first.weight.copy_(first.weight[:, : 2 * waves])
         field.first.bias.copy_(first.bias)
         field.content.weight.copy_(first.weight[:, 2 * waves :])

@@ -240,7 +240,7 @@ def test_arrays_are_paired_in_order_and_it_is_said(
 def test_the_file_that_holds_a_shift_says_its_pixels(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Aligned at 4 Å a pixel, the images have 2: shifts are twice as many pixels."""
+    """Aligned at 4 Å per pixel, the images have 2: shifts are twice as many pixels."""
     table = passthrough(place / "pass.cs", size=2 * SIZE)
     check(open_source(main_cs(place / "main.cs"), poses=table), scale=2.0)
     assert "its pixels have 4 Å and those of the images 2 Å" in caplog.text

@@ -250,7 +250,7 @@ print(status.split("VmHWM:")[1].split()[0])  # peak resident memory, mapped page
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 700 * 1024  # KiB; 26 MB of pixels a batch and the libraries
+    assert int(done.stdout) < 700 * 1024  # KiB; 26 MB of pixels per batch and the libraries
 
 
 # --- order, runs, layout ----------------------------------------------------------------------

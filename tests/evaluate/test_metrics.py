@@ -237,7 +237,7 @@ def test_an_off_centre_model_explains_the_same_image() -> None:
     for t, a in zip(true, np.deg2rad(angle), strict=True):
         r = np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
         predicted.append(t + r @ c)
-        model = turn.T @ (u - c)  # its frame is turned by delta and off-centre by c
+        model = turn.T @ (u - c)  # its frame is rotated by delta and off-centre by c
         np.testing.assert_allclose(
             picture(model, math.degrees(a) + delta, predicted[-1]),
             picture(u, math.degrees(a), t),

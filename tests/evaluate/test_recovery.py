@@ -39,7 +39,7 @@ def truth() -> pd.DataFrame:
 
 @pytest.fixture
 def latents(truth: pd.DataFrame) -> pd.DataFrame:
-    """A good model whose frame is turned by 100°, follows the hinge by 0.25 and is off-centre."""
+    """A good model whose frame is rotated by 100°, follows the hinge by 0.25 and is off-centre."""
     rng = np.random.default_rng(1)
     hinge = truth.hinge_deg.to_numpy() / 11.547
     shift = truth[["shift_x", "shift_y"]] + rotated(truth.angle_deg.to_numpy(), (2.0, -1.0))
@@ -158,7 +158,7 @@ def test_refuses_tables_that_do_not_belong_together(
 
 
 def test_reflections_are_compared_after_one_of_the_frame(truth: pd.DataFrame) -> None:
-    """A frame that is turned, off-centre and mirrored explains the same images."""
+    """A frame that is rotated, off-centre and mirrored explains the same images."""
     rng = np.random.default_rng(5)
     mirrored = rng.random(N) < 0.4
     known = truth.assign(mirrored=mirrored.astype(int))

@@ -30,7 +30,7 @@ class Blobs(nn.Module):
         self.centres, self.sigma, self.n = centres, sigma, n
 
     def forward(self, u: Tensor, z: Tensor) -> Tensor:
-        k = u * 0.5  # cycles a pixel
+        k = u * 0.5  # cycles per pixel
         phase = -2 * math.pi * (k @ self.centres.T)
         envelope = (-2 * (math.pi * self.sigma) ** 2 * k.square().sum(-1, keepdim=True)).exp()
         value = (torch.polar(torch.ones_like(phase), phase) * envelope).sum(-1) / self.n

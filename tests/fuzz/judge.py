@@ -52,7 +52,7 @@ class Format:
     ours
         Reads the file as a user does, pixels and all; what it returns is compared.
     independent
-        Reads the same with another program's reader; None where there is none.
+        Reads the same with another program's reader; None if there is none.
     tokens
         Words of the format.
     prepare
@@ -94,7 +94,7 @@ def _limits(seconds: int = SECONDS) -> Iterator[None]:
 
 
 def bad_sentence(sentence: str, path: Path) -> str | None:
-    """Say what is wrong with the sentence of an InputError; None where it is good."""
+    """Say what is wrong with the sentence of an InputError; None if it is good."""
     text = sentence.replace(str(path), path.name).replace(f"{path.parent}/", "")
     if len(text) > LONGEST:
         return f"{len(text)} characters"
@@ -109,7 +109,7 @@ def bad_sentence(sentence: str, path: Path) -> str | None:
 
 
 def judge(form: Format, path: Path) -> str | None:
-    """Return what is wrong with the answer to one file; None where nothing is."""
+    """Return what is wrong with the answer to one file; None if nothing is."""
     try:
         with _limits(), warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -133,7 +133,7 @@ def judge(form: Format, path: Path) -> str | None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Tell whether two results are equal, element by element; NaN equals NaN."""
+    """Return whether two results are equal, element by element; NaN equals NaN."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):

@@ -45,7 +45,7 @@ def _labels(path: Path) -> Any:
 
 
 def _theirs_labels(path: Path) -> Any:
-    """Read one label a line, or a line of labels; whole numbers without decimals."""
+    """Read one label per line, or a line of labels; whole numbers without decimals."""
     text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if all(line[0] == line[-1] == '"' and len(line) > 1 for line in lines):

@@ -170,11 +170,11 @@ def test_copies_that_may_not_be_turned_are_refused(model: PoseModel) -> None:
 
 
 def test_copies_are_read_where_some_angles_are_more_probable() -> None:
-    """The polar encoder is told by how much a copy was turned."""
+    """The polar encoder is told by how much a copy was rotated."""
     narrow = merge(SMALL, {"model": {"rotation": {"prior": "gaussian", "std_deg": 20.0}}})
     upright = PoseModel("modpose", z_dim=2, options=narrow, quiet=True).fit(pictures(100))
     images = pictures(30)
     once, copies = upright.encode(images), upright.encode(images, copies=3)
     assert once.angle_deg is not None and copies.angle_deg is not None
-    assert np.abs(copies.angle_deg).max() < 120  # by the prior: not what the copies were turned by
+    assert np.abs(copies.angle_deg).max() < 120  # by the prior: not what the copies were rotated by
     assert np.median(np.abs(wrap_deg(copies.angle_deg - once.angle_deg))) < 15

@@ -32,7 +32,7 @@ def frequency(box: int = BOX) -> np.ndarray:
 
 
 def halves(level: float = 0.3, limit: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Two maps that share everything below ``limit`` cycles a pixel, and noise in each."""
+    """Two maps that share everything below ``limit`` cycles per pixel, and noise in each."""
     rng = np.random.default_rng(0)
     shared = filtered(rng.normal(size=(BOX,) * 3), frequency() < limit)
     shared /= shared.std()

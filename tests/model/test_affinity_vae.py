@@ -1,4 +1,4 @@
-"""affinity-VAE: the affinity term, convolutional networks, pose channel, turned images, recipes."""
+"""affinity-VAE: affinity term, convolutional networks, pose channel, rotated images, recipes."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_pose_channel_is_decoded_and_free() -> None:
         built((8, 8), model={"rotation": {"prior": "uniform"}})
 
 
-# --- turned images ----------------------------------------------------------------------------
+# --- rotated images ----------------------------------------------------------------------------
 
 
 def test_quarter_turns_are_the_rotations_of_the_group() -> None:

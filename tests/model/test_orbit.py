@@ -370,7 +370,7 @@ def test_gradients_reach_every_weight() -> None:
 
 
 def test_augmentation_turns_the_cells_back() -> None:
-    """With exact quarter turns, the posterior of the turned image, turned back, is the same."""
+    """With exact quarter turns, the posterior of the rotated image, rotated back, is the same."""
     encoder, layout = make_encoder(21)
     image = torch.rand(1, 1, 21, 21)
     upright = layout.posterior(*propose(encoder, image))

@@ -174,7 +174,7 @@ def strong_vae() -> Vae:
 
 
 def test_a_prior_of_angles_turns_with_a_copy() -> None:
-    """Else a copy that is turned far would be read as what lies near the prior's mean."""
+    """Else a copy that is rotated far would be read as what lies near the prior's mean."""
     vae = narrow_vae(15.0)
     image, angle = smooth_images(6), torch.tensor([2.5, -2.0, 1.5, -1.2, 3.0, -2.8])
     upright, copy = vae.posterior(batch_of(image)), vae.posterior(batch_of(image), angle)
@@ -255,7 +255,7 @@ def test_the_first_look_is_trained_on_a_bound_of_its_own() -> None:
 
 
 def recorded(read: Callable[..., torch.Tensor], angles: list[object]) -> Callable[..., object]:
-    """Read rings as ever, and keep the angles that they are read from."""
+    """Read rings as usual, and keep the angles that they are read from."""
 
     def reading(image: torch.Tensor, centre: torch.Tensor, angle: object = None) -> torch.Tensor:
         angles.append(angle)

@@ -59,7 +59,7 @@ def test_the_field_is_the_transform_of_its_volumes() -> None:
     axis = torch.arange(BOX).float() - BOX // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     place = torch.stack([x, y, z], -1).reshape(-1, 3)
-    wave = torch.exp(-1j * math.pi * (u[0] @ place.T))  # u is in units of half a cycle a pixel
+    wave = torch.exp(-1j * math.pi * (u[0] @ place.T))  # u is in units of half a cycle per pixel
     asked = (wave @ volumes.flatten(1).T.to(wave.dtype)) / BOX  # as an orthonormal slice has it
     found = torch.view_as_complex(field.components(u)[0].contiguous())
     torch.testing.assert_close(found, asked, rtol=0.05, atol=0.03 * float(asked.abs().max()))
@@ -266,7 +266,7 @@ def test_too_few_images_and_too_much_content_are_refused(hinged: Path) -> None:
 
 
 def test_rotations_of_scipy_are_those_of_the_field() -> None:
-    """A volume turned by SciPy's matrix projects to what the field says at that pose."""
+    """A volume rotated by SciPy's matrix projects to what the field says at that pose."""
     volumes = some_volumes(2)
     field, projection = field_of(volumes), Projection(SpectralConfig(), BOX)
     matrix = Rotation.from_euler("z", 90, degrees=True).as_matrix()

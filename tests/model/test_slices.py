@@ -129,7 +129,7 @@ def test_the_encoding_has_the_phases_that_are_published(encoding: str) -> None:
     torch.manual_seed(0)
     options: dict[str, Any] = {"encoding": encoding, "hidden": 4, "features": 300}
     field = SliceField(FourierFieldConfig(**options), 0, 64)
-    if encoding == "gaussian":  # cryoDRGN: N(0, 0.5²) x 32 x k, k in cycles a pixel = u / 2
+    if encoding == "gaussian":  # cryoDRGN: N(0, 0.5²) x 32 x k, k in cycles per pixel = u / 2
         assert field.positions.std() == pytest.approx(0.5 * 32 / 2, rel=0.1)
     else:
         pixels = field.positions.max(0).values / math.pi

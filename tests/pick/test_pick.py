@@ -31,7 +31,7 @@ def places(field: Field) -> np.ndarray:
 
 
 def upright_pictures() -> np.ndarray:
-    """Pictures at three hinge angles; turned copies are averaged back by the truth."""
+    """Pictures at three hinge angles; rotated copies are averaged back by the truth."""
     from modpose.outputs.upright import turn_upright
 
     found = []

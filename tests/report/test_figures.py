@@ -102,7 +102,7 @@ def test_angles_turn_the_way_pictures_do(origin) -> None:
 
 
 def test_a_small_positive_angle_is_drawn_counter_clockwise_for_em() -> None:
-    """An object on the +x axis, turned by +30 degrees, is drawn above the axis."""
+    """An object on the +x axis, rotated by +30 degrees, is drawn above the axis."""
     axis = np.arange(41) - 20
     x, y = np.meshgrid(axis, axis)
     theta = np.deg2rad(30)

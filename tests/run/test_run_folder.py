@@ -306,7 +306,7 @@ def test_a_finished_run_stays_whole_while_it_is_trained_for_longer(
     np.testing.assert_allclose(
         model.encode(stack).z[:, 0], model.latents()["z_0"], rtol=1e-5, atol=1e-6
     )
-    resumed = resume_run(run, quiet=True)  # to the epochs that were asked for
+    resumed = resume_run(run, quiet=True)  # to the epochs that were requested
     again = Path(shutil.copytree(tmp_path / "run", tmp_path / "again"))
     assert resumed.metrics()["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     once = resume_run(again, epochs=6 + 1, quiet=True)

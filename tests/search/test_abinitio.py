@@ -97,7 +97,7 @@ def angles_to_truth(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def test_noise_is_measured_in_the_corners(images):
-    # the noise of the simulation has unit variance; 500 images, some 20 numbers a shell
+    # the noise of the simulation has unit variance; 500 images, some 20 numbers per shell
     assert images.noise[4:14].numpy() == pytest.approx(1.0, abs=0.1)
 
 

@@ -120,7 +120,7 @@ def test_wedge_and_ctf_stay_what_they_are_in_a_smaller_box(tmp_path: Path) -> No
     for part in ("transfer", "value"):
         one, other = (getattr(d, part)[:, c] for d, c in zip((whole, small), columns, strict=True))
         ratio = (one.abs().sum() / other.abs().sum()).item()
-        assert (one - ratio * other).norm() < 0.15 * one.norm()  # noise is measured anew
+        assert (one - ratio * other).norm() < 0.15 * one.norm()  # noise is measured again
 
 
 def test_a_larger_box_is_refused(star: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -318,7 +318,7 @@ def test_a_moving_part_is_found_and_its_angle_followed() -> None:
     change = ((true[1] - true[0]) * MASK).flatten()
     drawn = (ends[1] - ends[0]).flatten()
     likeness = (change @ drawn) / (change.norm() * drawn.norm())
-    assert likeness.abs() > 0.8  # a straight line instead of an arc, to 0.3 cycles a voxel
+    assert likeness.abs() > 0.8  # a straight line instead of an arc, to 0.3 cycles per voxel
 
 
 def test_recovery_says_what_was_found() -> None:

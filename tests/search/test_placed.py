@@ -101,7 +101,7 @@ def test_a_set_is_placed_the_same_way_in_blocks(monkeypatch: pytest.MonkeyPatch)
     data, rotation, shift = drawn(9)
     table = table_of(blobs(2), float(data.radius[-1]))
     whole = SliceOperator(data, rotation, shift).predictions(table)
-    for kept in (0, 1 << 30):  # made anew each time, and held
+    for kept in (0, 1 << 30):  # made again each time, and held
         monkeypatch.setattr("modpose.search.placed.KEPT_POINTS", kept)
         blocks = PlacedBlocks(data, rotation, shift)
         for _ in range(2):

@@ -108,7 +108,7 @@ def test_the_molecule_is_centred_and_of_protein_size() -> None:
 
 
 def test_no_rotation_maps_the_projection_near_itself() -> None:
-    """Normalised correlation with its own turned copies, at the best shift."""
+    """Normalised correlation with its own rotated copies, at the best shift."""
     m = hinged_molecule()
     angles = np.arange(0.0, 360.0, 4.0)
     centers = np.repeat(m.conformations(np.zeros(1)), len(angles), axis=0)

@@ -162,7 +162,7 @@ HELIX = 24
 
 
 def chain_of_atoms(turn_deg: float = 0.0, chain: str = "A") -> AtomTable:
-    """Two crooked rods of residues; the second is turned about where they meet."""
+    """Two crooked rods of residues; the second is rotated about where they meet."""
     rng = np.random.default_rng(3)
     rod = np.arange(HELIX)[:, None] * np.array([2.5, 0.6, 0.3]) + rng.normal(0, 1.5, (HELIX, 3))
     turned = rod @ Rotation.from_euler("z", turn_deg, degrees=True).as_matrix().T

@@ -73,7 +73,7 @@ def test_voxels_hold_the_part_of_them_inside(name: str, seed: int, longer: float
     shift = rng.uniform(-1, 1, 3)
     blocks = tetromino(name, 7.0).stretched(longer)
     found = blocks.place(rotation, shift, 20, 2.0)
-    fine = (np.arange(80) - 40 + 1.5) / 4 - 0.75  # four points a voxel, voxel 10 in the middle
+    fine = (np.arange(80) - 40 + 1.5) / 4 - 0.75  # four points per voxel, voxel 10 in the middle
     z, y, x = np.meshgrid(fine, fine, fine, indexing="ij")
     own = 2.0 * (np.stack([x, y, z], -1) - shift + 0.0) @ rotation
     inside = np.zeros(z.shape, bool)

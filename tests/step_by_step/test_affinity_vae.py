@@ -22,7 +22,7 @@ SIDE, Z_DIM, POSE = 8, 3, 2
 PIXELS = SIDE**2
 BETA, GAMMA = 0.1, 0.5
 BETA_NATS, GAMMA_NATS = BETA * PIXELS / Z_DIM, GAMMA * PIXELS
-"""Ours is in nats an image: their means over pixels, and over dimensions, times the pixels."""
+"""Ours is in nats per image: their means over pixels, and over dimensions, times the pixels."""
 
 
 def small_recipe() -> Config:

@@ -89,7 +89,7 @@ def losses(recorded: Recorded, steps: int = STEPS) -> np.ndarray:
 
 
 def shift_after_the_turn(pose: Pose, x: torch.Tensor) -> torch.Tensor:
-    """Their shift (equation 2 of the paper) is added to coordinates that have been turned."""
+    """Their shift (equation 2 of the paper) is added to coordinates that have been rotated."""
     return x @ pose.rotation - pose.shift.unsqueeze(-2)
 
 

@@ -16,7 +16,7 @@ BOX = 28
 
 
 def blobs(group: str, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Copies of a crooked chain by a group, turned any way: (D, D, D), and the group there."""
+    """Copies of a crooked chain by a group, rotated at random: (D, D, D), and the group there."""
     rng = np.random.default_rng(seed)
     turn = haar_rotations(1, torch.Generator().manual_seed(seed)).double()[0]
     elements = turn @ symmetry_group(group).double() @ turn.T

@@ -43,7 +43,7 @@ FEW: dict[str, Any] = {"classes": 4, "images": 160, "steps": 120, "kind": "subsp
 
 
 def letters(angle_std_deg: float | None = None) -> tuple[NDArray[np.float32], Any, NDArray[Any]]:
-    """Letters that are turned and shifted, the truth, and which is which."""
+    """Letters that are rotated and shifted, the truth, and which is which."""
     upright = np.repeat(glyphs(LETTERS, 20), EACH, axis=0)
     images, truth = transform(
         upright, box=32, angle_std_deg=angle_std_deg, shift_std_px=2.0, seed=0

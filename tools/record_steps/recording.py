@@ -24,7 +24,7 @@ class GivenNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Parameters
     ----------
     noise
-        Arrays, one a draw, of the shapes that are asked for or others of as many numbers.
+        Arrays, one a draw, of the shapes that are requested or others of as many numbers.
     """
 
     def __init__(self, noise: Iterator[Floats]) -> None:

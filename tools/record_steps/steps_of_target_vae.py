@@ -1,7 +1,7 @@
 """Record TARGET-VAE (github.com/SMLC-NYSBC/TARGET-VAE).
 
 Its MNIST program with attention over translations and four rotations, offsets added to the angles
-(P4, variant 4), and random Fourier features, of which it has 1024 whatever is asked for.
+(P4, variant 4), and random Fourier features, of which it has 1024 whatever is requested.
 """
 
 from __future__ import annotations

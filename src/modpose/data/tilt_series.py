@@ -1,4 +1,4 @@
-"""Particles of which each is seen in many images: the tilt series of RELION 5, WarpTools and M.
+"""Particles that are each seen in many images: the tilt series of RELION 5, WarpTools and M.
 
 Each image becomes a row of a table of its own, with its pose, its CTF (with the dose that came
 before it, and a defocus that follows the particle's depth) and the half set of its particle.  The
@@ -239,7 +239,7 @@ def _different(stacks: list[Stack]) -> tuple[list[Stack], Ints]:
 
 
 def _visible(particles: Particles, row: int, tomogram: Tomogram, stack: Stack) -> tuple[Ints, Ints]:
-    """Return the tilts that a particle is seen in, and where each lies in its stack.
+    """Return the tilts in which a particle is visible, and the position of each in its stack.
 
     WarpTools writes all tilts, RELION only the visible ones.
     """

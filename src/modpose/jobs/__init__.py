@@ -1,1 +1,1 @@
-"""Small jobs of every day on maps, stacks and tables: no model is fitted."""
+"""Everyday jobs on maps, stacks and tables; no model is fitted."""

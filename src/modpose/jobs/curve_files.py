@@ -1,4 +1,4 @@
-"""Files of an FSC: a table, and what EMDB and RELION read."""
+"""Files of an FSC: a table, and the formats of EMDB and RELION."""
 
 from __future__ import annotations
 

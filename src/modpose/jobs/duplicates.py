@@ -1,4 +1,4 @@
-"""Particles that were picked twice: of those closer than a distance the better one is kept."""
+"""Remove particles that were picked twice: of two close particles, keep the better one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUALITIES = (
     "alignments2D/class_posterior",
     "pick_stats/ncc_score",
 )
-"""Columns that say which particle is better, the surest first; larger is better."""
+"""Columns that rank particles, the most reliable first; larger is better."""
 
 
 def without_duplicates(

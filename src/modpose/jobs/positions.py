@@ -38,7 +38,7 @@ PIXELS = (
     "rlnMicrographPixelSize",
     "rlnMicrographOriginalPixelSize",
 )
-"""Columns of the pixel size that coordinates are in, the surest first."""
+"""Columns of the pixel size of coordinates, the most reliable first."""
 TURNED = tuple(f"rlnTomoSubtomogram{name}" for name in ("Rot", "Tilt", "Psi"))
 EXTRACTED = ("rlnImageName", "rlnImageOriginalName", "rlnCtfImage")
 """Columns of the images, which another extraction replaces."""
@@ -160,7 +160,7 @@ def _shifts_of_cryosparc(particles: Particles) -> Floats:
 
 
 def recentred(particles: Particles, micrograph_pixel_size: float | None = None) -> Particles:
-    """Put the shift of each particle into its coordinate: a table for another extraction.
+    """Add the shift of each particle to its coordinate: a table for another extraction.
 
     Coordinates in micrographs become whole pixels, as programs extract at these, and the rest of
     the shift stays a shift; coordinates in tomograms take the whole shift.  The names of the images

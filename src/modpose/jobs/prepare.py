@@ -39,7 +39,7 @@ STATES = {"flip": CtfState.FLIPPED, "multiply": CtfState.PREMULTIPLIED}
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to each image, in this order; nothing that was not requested.
+    """Requested steps for each image, in this order.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ def prepare(
 
 
 class _Job:
-    """Checks a preparation against the images, then does it for some of them at a time."""
+    """Checks a preparation against the images, then prepares them in batches."""
 
     def __init__(self, source: Source, preparation: Preparation) -> None:
         self.source, self.preparation = source, preparation
@@ -160,7 +160,7 @@ class _Job:
         self.outside = self._outside() if preparation.normalise else None
 
     def _check_box(self, stored: int) -> None:
-        """Refuse a box that the microscope moves signal out of."""
+        """Refuse a box that is too small for the signal spread by the defocus."""
         known = self.source.particles
         params = self.params
         state = ctf_state(known)
@@ -218,7 +218,7 @@ class _Job:
 
 
 def _check(preparation: Preparation) -> None:
-    """Refuse numbers that no image can be prepared with."""
+    """Refuse impossible numbers."""
     for name in ("crop", "box"):
         if (size := getattr(preparation, name)) is not None:
             check_whole("preprocess", f"--{name}", size, 2, LARGEST_BOX)

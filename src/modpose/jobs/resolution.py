@@ -1,4 +1,4 @@
-"""The resolution of half maps: inside a mask, without what the mask adds, and by direction.
+"""The resolution of half maps: inside a mask, corrected for the mask, and by direction.
 
 A mask that is shared by two maps correlates them.  How much is measured with maps whose phases are
 replaced by random ones beyond a frequency: FSC = (FSC_masked - FSC_random) / (1 - FSC_random) there
@@ -57,7 +57,7 @@ class Cones:
         return np.array(found)
 
     def sentence(self, threshold: float = HALF_MAPS) -> str:
-        """Say how much the resolution differs with direction."""
+        """Describe how much the resolution depends on direction."""
         found = self.resolutions(threshold)
         best, worst = int(found.argmin()), int(found.argmax())
         unit = "px" if self.curve.pixel_size is None else "Å"
@@ -240,7 +240,7 @@ def _first_below(curve: FscCurve) -> int:
 
 
 def _corrected(masked: Floats, chance: Floats, beyond: int) -> Floats:
-    """Take off what the mask adds to curves (..., K)."""
+    """Correct curves (..., K) for the effect of the mask."""
     values = masked.copy()
     late = slice(beyond + SAFE_SHELLS - 1, None)
     left = np.maximum(1 - chance[..., late], 1e-6)

@@ -1,4 +1,4 @@
-"""New images of a set, written in shards, so that an interrupted job goes on where it was."""
+"""Write new images of a set in shards, so that an interrupted job can continue."""
 
 from __future__ import annotations
 

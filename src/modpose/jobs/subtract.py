@@ -1,4 +1,4 @@
-"""Take from each image what a map explains outside a mask."""
+"""Subtract from each image the projection of a map outside a mask."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def subtract(
 
 
 class Predictor:
-    """Draws what a map looks like in each image of a set, as the images were recorded.
+    """Draws the projection of a map for each image of a set, filtered as the images were recorded.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A set expanded by symmetry, put together again, and mirrored.
+"""Expand a set by symmetry, collapse it again, or mirror it.
 
 A map with the symmetry S looks the same from the poses R and R S.  An expanded set has a row for
 each element of the group; half sets stay with the particle.
@@ -126,7 +126,7 @@ def joined(particles: Particles, by: str | None = None) -> Particles:
 
 
 def mirrored_poses(particles: Particles) -> Particles:
-    """Give the poses that belong to the mirrored map: the other hand.
+    """Return the poses for the mirrored map (the other hand).
 
     The images do not change.  With M = diag(1, 1, -1), the map f(M x) seen from M R M gives the
     projection that f gives seen from R.

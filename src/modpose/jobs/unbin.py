@@ -1,4 +1,4 @@
-"""Poses that were found on binned images, put into the table of the images as recorded."""
+"""Copy poses that were found on binned images into the table of the original images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 
 CARRIED = ("rlnRandomSubset", "rlnClassNumber", "rlnMaxValueProbDistribution", "modposeZ")
-"""Columns, or how they begin, that go along with poses."""
+"""Columns (or their prefixes) that are copied with poses."""
 
 
 def unbinned(found: Particles, onto: Particles, *, partial: bool = False) -> Particles:

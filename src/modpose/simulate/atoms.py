@@ -1,4 +1,4 @@
-"""Molecules as Gaussians, one an atom, read from files of coordinates."""
+"""Molecules as Gaussians, one per atom, read from files of coordinates."""
 
 from __future__ import annotations
 

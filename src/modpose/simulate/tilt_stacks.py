@@ -30,7 +30,7 @@ Images = NDArray[np.float32]
 
 SEEDS = {"truth": 1, "tomograms": 2, "noise": 3, "visible": 4}
 EXTENT = (4000.0, 4000.0, 1600.0)
-"""Å that particles are spread over in a tomogram."""
+"""Size of the region of particles in a tomogram, Å."""
 WIDER = 2
 """Images are filtered by the CTF in a box that is larger by this factor."""
 
