@@ -266,7 +266,7 @@ def inputs(folder: Path, images: np.ndarray) -> dict[str, tuple[str, set[str]]]:
         "npy": ("array.npy", both), "npz": ("arrays.npz:x", both), "tiff": ("pages.tif", both),
         "pictures": ("pictures", both), "csv": ("list.csv", both), "maps": ("maps", both),
         "colour": ("colour.npy", {"csv"}), "mrcs": ("stack.mrcs", both | {"star"}),
-        "cs": ("job.cs", both | {"star"}), "star-3.0": ("old.star", both | {"star"}),
+        "cs": ("job.cs", both | {"star", "cs", "csg"}), "star-3.0": ("old.star", both | {"star"}),
     }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_given_poses_are_used():
         ({"pixel_size": 2.0}, "does not fit into a box of 24 pixels"),
         ({"snr": 0.0}, "snr is 0.0, expected more than 0"),
         ({"abundances": (1.0, 2.0)}, "abundances is 2 numbers, expected 1"),
-        ({"hinge_range_deg": (5.0, -5.0)}, "expected two numbers, the smaller first"),
+        ({"hinge_range_deg": (5.0, -5.0)}, "expected two finite numbers, the smaller first"),
         ({"rotation_error_deg": -1.0}, "expected 0 to 180"),
         ({"n": 10**12}, "the number of images is 1000000000000"),
         ({"n": 10**8, "box": 4096}, "the size of all images is"),

@@ -429,7 +429,7 @@ def test_wedges_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected volumes, which have wedges"):
         open_wedges(open_source(np.ones((3, 8, 8))), (-60.0, 60.0))
     for columns, said in (
-        ({"modposeTiltMin": [-60.0] * 3}, "modposeTiltMin alone, expected both"),
+        ({"modposeTiltMin": [-60.0] * 3}, "only modposeTiltMin, expected both"),
         (
             {"modposeTiltMin": [0.0] * 3, "modposeTiltMax": [0.0] * 3},
             r"tilt range in row 1 is 0 to 0 degrees",
