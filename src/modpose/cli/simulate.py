@@ -322,7 +322,7 @@ def tetrominoes(
 ) -> None:
     """Draw tetrominoes in 3-D, each turned at random: MRC files and a STAR.
 
-    The truth is kept in STAR columns of its own (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class,
+    The truth is kept in separate STAR columns (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class,
     ...Template, ...Elongation).
 
     \b
@@ -371,7 +371,7 @@ def alphanumeric(
 ) -> None:
     """Draw letters and digits rotated by less than 45 degrees: particles.mrcs and particles.star.
 
-    The truth is kept in STAR columns of its own (modposeTruthTemplate is the character, ...Class
+    The truth is kept in separate STAR columns (modposeTruthTemplate is the character, ...Class
     its number, ...Angle, ...ShiftX/Y).
 
     \b

@@ -1,6 +1,6 @@
 """Particles that are each seen in many images: the tilt series of RELION 5, WarpTools and M.
 
-Each image becomes a row of a table of its own, with its pose, its CTF (with the dose that came
+Each image becomes a row of a new table, with its pose, its CTF (with the dose that came
 before it, and a defocus that follows the particle's depth) and the half set of its particle.  The
 pose in image f of a particle at pose (R, t) is (A_f R, (A_f t)_xy); A_f is the tilt
 (:mod:`modpose.data.tomograms`), and R = R_subtomogram R_particle where the table has both sets of

@@ -58,7 +58,7 @@ class ConformationScores:
         their true states known; or None if it was not made.
     motion
         |Spearman rank correlation| of the first principal component of content with the hinge
-        angle; with several classes the mean over classes, each with components of its own.
+        angle; with several classes the mean over classes, each with its own components.
     classes
         Adjusted Rand index of k-means of content, with as many clusters as there are classes.
     discriminant
