@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +92,25 @@ def test_a_full_disk_behind_stdout_is_one_sentence() -> None:
     assert done.stderr == "modpose: the disk is full, free some space and repeat\n"
 
 
+def test_the_version_is_one_line(cli: Callable[..., Result]) -> None:
+    assert cli("--version") == (0, f"modpose {version('modpose')}\n", "")
+
+
+@pytest.mark.parametrize("verb", [[], ["fit"], ["simulate"], ["simulate", "particles"]])
+def test_h_is_help(cli: Callable[..., Result], verb: list[str]) -> None:
+    assert cli(*verb, "-h") == cli(*verb, "--help")
+
+
+def test_the_shell_completes_verbs_and_options(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words, expected in (("modpose reci", "recipes"), ("modpose fit --z", "--z-dim")):
+        monkeypatch.setenv("_MODPOSE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        assert cli().out.split() == [expected]
+
+
 def test_without_arguments_the_help_is_shown(cli: Callable[..., Result]) -> None:
     result = cli()
     assert result.code == 0
@@ -120,7 +140,7 @@ def test_every_verb_teaches_with_an_example(cli: Callable[..., Result], verb: st
     ("arguments", "words"),
     [
         (["ft"], ["No such command 'ft'", "fit"]),
-        (["fit", "x.star", "-o", "r", "--z-dm", "3"], ["--z-dm", "--z-dim"]),
+        (["fit", "x.star", "-o", "r", "--z-dm", "3"], ["--z-dm", "Did you mean --z-dim"]),
         (["fit", "x.star", "-o", "r", "--epochs", "many"], ["--epochs", "integer"]),
         (["fit"], ["INPUT is missing"]),
         (["fit", "x.star"], ["-o RUN is missing"]),
@@ -299,7 +319,8 @@ def test_a_bad_index_is_refused(
 def test_labels_that_are_not_there(
     cli: Callable[..., Result], tmp_path: Path, particles: Path
 ) -> None:
-    refused(cli("fit", particles, "-o", tmp_path / "run", "--labels", "rlnClass"), "rlnClass")
+    near = ["no such file", "no column 'modposeTruthHnge', did you mean modposeTruthHinge"]
+    refused(cli("fit", particles, "-o", tmp_path / "run", "--labels", "modposeTruthHnge"), *near)
     (tmp_path / "few.txt").write_text("1\n2\n")
     labels = tmp_path / "few.txt"
     refused(cli("fit", particles, "-o", tmp_path / "run", "--labels", labels), "48", "(2,)")

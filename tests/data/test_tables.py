@@ -198,7 +198,7 @@ def test_columns_come_from_the_table_or_the_optics_groups():
     less = p.subset(np.array([2, 0]))
     assert less.column("rlnVoltage").tolist() == [300.0, 200.0]
     assert less.column("rlnImageName").tolist() == ["c", "a"]
-    with pytest.raises(InputError, match="no column 'rlnVoltag'; similar names are rlnVoltage"):
+    with pytest.raises(InputError, match="no column 'rlnVoltag', did you mean rlnVoltage"):
         p.column("rlnVoltag")
     lost = particles({"rlnOpticsGroup": [1], "rlnVoltage": [300.0]}, rlnOpticsGroup=[1, 2])
     with pytest.raises(InputError, match=r"rlnOpticsGroup is 2, expected one of data_optics \(1\)"):

@@ -106,7 +106,7 @@ def test_where_refuses_anything_else_in_one_sentence(table: pd.DataFrame, expres
 
 
 def test_where_names_the_nearest_columns(table: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match=r"no column 'elbw', expected one such as elbo"):
+    with pytest.raises(InputError, match=r"no column 'elbw', did you mean elbo"):
         evaluate_where("elbw > 1", table)
 
 
@@ -120,7 +120,9 @@ def test_where_knows_the_columns_of_the_input(tmp_path: Path) -> None:
         choose(run, where="rlnOpticsGroupName == 'second'"), number % 2 == 1
     )
     np.testing.assert_array_equal(choose(run, where="`rlnOpticsGroup` in (2,)"), number % 2 == 1)
-    with pytest.raises(InputError, match=r"no column 'rlnCoordinateZ', expected .*rlnCoordinateX"):
+    with pytest.raises(
+        InputError, match=r"no column 'rlnCoordinateZ', did you mean .*rlnCoordinateX"
+    ):
         choose(run, where="rlnCoordinateZ > 1")
 
 

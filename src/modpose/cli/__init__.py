@@ -125,7 +125,9 @@ def _notes_on_stderr() -> Iterator[None]:
 def _explain(error: BaseException) -> tuple[int, str | None]:
     """Return the exit code and the message for the user; None for a bug in modpose."""
     if isinstance(error, typer.TyperException):
-        return 2, error.format_message()
+        near = getattr(error, "possibilities", None) or []  # of an unknown option
+        hint = f". Did you mean {' or '.join(near)}?"
+        return 2, f"{error.message}{hint}" if near else error.format_message()
     if isinstance(error, InputError):
         return 2, str(error)
     if isinstance(error, TrainingError):

@@ -33,12 +33,34 @@ app = typer.Typer(
     cls=Groups,
     help="Images modulo pose: learn what an object is, apart from its rotation and shift.",
     epilog="A first run:  modpose fit particles.star -o run && modpose report run",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 simulate_app = typer.Typer(help="Make data with known truth.")
 app.add_typer(simulate_app, name="simulate")
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the version and exit."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"modpose {version('modpose')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _general(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 Input = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from modpose.data.index import names_images
 from modpose.data.joining import join_rows, matched, say_order
 from modpose.data.label_lines import read_label_lines
 from modpose.data.npy import read_npy
-from modpose.data.particles import Particles, listed
+from modpose.data.particles import Particles, listed, no_column
 from modpose.data.source import Source
 from modpose.data.tables import TABLES, read_particles
 from modpose.errors import InputError
@@ -58,7 +59,13 @@ def read_labels(
     a_table = column is not None or suffix in (".star", ".cs")
     if path.is_file() and (a_table or (suffix == ".csv" and names_images(path))):
         return _of_table(read_particles(path), column, source, partial)
-    path, array = split_array_name(Path(labels))
+    try:
+        path, array = split_array_name(Path(labels))
+    except InputError:
+        if os.path.lexists(labels):
+            raise
+        unknown = no_column(str(labels), source.particles.columns())
+        raise InputError(f"{LABELS}: there is no such file, and {unknown}") from None
     if not path.is_file():
         raise InputError(
             f"{LABELS}: '{labels}' is neither a column of the particles table nor a file"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from modpose.data.optics import ctf_parameters
 from modpose.data.ranges import check_column
 from modpose.data.table_form import TableForm
-from modpose.errors import InputError, shorter
+from modpose.errors import SHOWN, InputError, shorter, shown
 from modpose.geometry.degrees import rotation_of_relion
 
 if TYPE_CHECKING:
@@ -115,10 +116,11 @@ class Particles:
         groups = self._optics_rows if self._in_optics(name) else None
         if groups is not None and self.optics is not None:
             return np.asarray(self.optics[name])[groups]
-        known = [*map(str, self.table.columns), *self._optics_columns()]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        listing = f"similar names are {listed(near)}" if near else f"there are {listed(known)}"
-        raise InputError(f"{self.name}: there is no column '{name}'; {listing}")
+        raise InputError(f"{self.name}: {no_column(name, self.columns())}")
+
+    def columns(self) -> list[str]:
+        """Return the names that :meth:`column` knows."""
+        return [*map(str, self.table.columns), *self._optics_columns()]
 
     def has(self, name: str) -> bool:
         """Return whether :meth:`column` would find ``name``."""
@@ -386,6 +388,14 @@ def _is_number(value: object) -> bool:
     except ValueError:
         return False
     return True
+
+
+def no_column(name: str, columns: Iterable[str]) -> str:
+    """Return a message that a column does not exist, with similar or existing names."""
+    names = [str(column) for column in columns]
+    near = difflib.get_close_matches(name[:SHOWN], names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one such as {listed(names)}"
+    return f"there is no column {shown(name)}, {hint}"
 
 
 def listed(names: Any) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.csv_reader import csv_rows
-from modpose.data.particles import listed
+from modpose.data.particles import listed, no_column
 from modpose.errors import InputError, shown
 from modpose.files.text import number, read_utf8, whole_number
-from modpose.outputs.where import Mask, Where, evaluate_where, no_column
+from modpose.outputs.where import Mask, Where, evaluate_where
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,20 +7,19 @@ names of columns are evaluated.
 from __future__ import annotations
 
 import ast
-import difflib
 import io
 import operator
 import re
 import tokenize
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.particles import listed
-from modpose.errors import SHOWN, InputError, shown
+from modpose.data.particles import no_column
+from modpose.errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -276,10 +275,3 @@ def _missing(value: Value) -> Mask:
 
 def _written(node: ast.expr) -> str:
     return shown(ast.unparse(node))
-
-
-def no_column(name: str, columns: Iterable[str]) -> str:
-    """Return a message that a column does not exist, with similar or existing names."""
-    names = [str(column) for column in columns]
-    near = difflib.get_close_matches(name[:SHOWN], names, n=3) or names
-    return f"there is no column {shown(name)}, expected one such as {listed(near)}"
