@@ -18,7 +18,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "modpose"
 
 LAYERS = (
-    ("errors", "progress", "limits"),
+    ("errors", "progress", "limits", "version"),
     ("files", "geometry"),
     ("config",),
     ("recipes", "nn", "plot", "distributions"),

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from modpose.run import Run
     from modpose.search.alignment import AlignSettings
     from modpose.search.run import align_subtomograms
+    from modpose.version import __version__
 
 _HOME = {
+    "__version__": "modpose.version",
     "Alarm": "modpose.alarms",
     "AlignSettings": "modpose.search.run",
     "Config": "modpose.config",
@@ -52,6 +54,7 @@ __all__ = [
     "PoseModel",
     "Run",
     "TrainingError",
+    "__version__",
     "align_subtomograms",
     "find_alarms",
     "find_objects",

@@ -17,6 +17,7 @@ import pytest
 import starfile
 import yaml
 
+import modpose
 import modpose.fit
 from modpose.cli import main
 from modpose.config import Config
@@ -93,6 +94,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence() -> None:
 
 
 def test_the_version_is_one_line(cli: Callable[..., Result]) -> None:
+    assert modpose.__version__ == version("modpose")
     assert cli("--version") == (0, f"modpose {version('modpose')}\n", "")
 
 

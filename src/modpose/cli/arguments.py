@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import modpose
+
 JOBS = "modpose.cli.jobs"
 """Commands of this module form a separate group in the help."""
 
@@ -44,9 +46,7 @@ app.add_typer(simulate_app, name="simulate")
 def _print_version(wanted: bool) -> None:
     """Print the version and exit."""
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"modpose {version('modpose')}")
+        typer.echo(f"modpose {modpose.__version__}")
         raise typer.Exit
 
 
