@@ -490,7 +490,7 @@ def test_from_images_to_selection(
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert (saved["train"]["epochs"], saved["model"]["field"]["hidden"]) == (2, 16)
 
-    refused(cli("fit", particles, "-o", run, *small), "a run here already", "--overwrite")
+    refused(cli("fit", particles, "-o", run, *small), "a run already exists here", "--overwrite")
     refused(cli("fit", particles, "-o", particles.parent), "no modpose run")
     refused(cli("resume", run), "finished")
     longer = cli("fit", "--resume", run, "--epochs", 3)
