@@ -26,7 +26,8 @@ from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.run import Run
 from modpose.suggest import given_options, suggest
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
-from modpose.train.session import describe_fit, finish, start, train_model
+from modpose.train.placement import usable_device
+from modpose.train.session import announce, describe_fit, finish, start, train_model
 from modpose.train.training_set import open_dataset
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ class PoseModel(TrainedModel):
         check_clusters(clusters, source.n)
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source, partial=partial)
+        minutes = self.max_minutes if max_minutes is None else max_minutes
+        announce(config, max_minutes=minutes)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
         alarms = warn_before(dataset)
-        minutes = self.max_minutes if max_minutes is None else max_minutes
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
             learner, dataset, config, run=None, rows=rows, max_minutes=minutes, quiet=self.quiet
@@ -224,10 +226,15 @@ class PoseModel(TrainedModel):
 
         The default is a GPU if there is one, unless the model was trained with
         ``train.accelerator=cpu``.
+
+        Raises
+        ------
+        InputError
+            If this machine lacks the device, or the folder is no run that can be loaded.
         """
         run = Run.open(path)
         on_gpu = torch.cuda.is_available() and run.config.train.accelerator != "cpu"
-        device = device or ("cuda" if on_gpu else "cpu")
+        place = usable_device("device", device or ("cuda" if on_gpu else "cpu"))
         config, environment = run.config, run.environment
         model = cls(config.recipe, z_dim=config.model.z_dim, seed=config.seed)
         vae = build_vae(
@@ -239,7 +246,7 @@ class PoseModel(TrainedModel):
         run.check()
         best = run.path / "checkpoints" / "best.safetensors"
         put_weights(vae, read_weights(best), best)
-        model._vae, model._config, model._environment = vae.to(device), config, environment
+        model._vae, model._config, model._environment = vae.to(place), config, environment
         model._metrics = run.epochs()
         model._affinity = run.known_affinity()
         model._record = run.record()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.affinity.known import KnownAffinity
 from modpose.alarms.images import warn_before
-from modpose.config import Config, TableEncoderConfig
+from modpose.config import Config, TableEncoderConfig, merge, parse_config
 from modpose.data.dataset import Dataset
 from modpose.data.inputs import files_of_source
 from modpose.data.labels import read_labels
@@ -25,7 +25,7 @@ from modpose.train.checkpoint import (
     put_weights,
 )
 from modpose.train.loop import Learner, set_up
-from modpose.train.session import build, describe_fit, finish, start, train_model
+from modpose.train.session import announce, build, describe_fit, finish, start, train_model
 from modpose.train.training_set import check_images, open_dataset
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def fit_run(
     inputs = _files_read(source, config, *given)
     check_target(Path(out), overwrite)  # check before the work, not after
     check_not_an_input(Path(out), inputs)
+    announce(config, max_minutes=max_minutes)
     known = None if labels is None else read_labels(labels, source, partial=partial)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
@@ -142,6 +143,7 @@ def resume_run(
     max_minutes: float | None = None,
     input: Input | NDArray[Any] | Stack | None = None,
     datadir: str | Path | None = None,
+    device: str | None = None,
     quiet: bool = False,
 ) -> Run:
     """Continue a run from its last completed epoch; the result is as without interruption.
@@ -156,6 +158,8 @@ def resume_run(
         Largest total training time, including the earlier part.
     input, datadir
         New place of the images, if they were moved (:meth:`modpose.run.Run.dataset`).
+    device
+        New device: ``auto``, ``cpu``, ``cuda`` or ``mps`` (the option ``train.accelerator``).
     quiet
         No progress bar.
     """
@@ -169,9 +173,15 @@ def resume_run(
         if epochs <= done:
             raise InputError.of(path, "--epochs", epochs, f"more than the {done} that it has")
     with Run.going_on(path) as run:
-        if epochs is not None:
-            train = run.config.train.model_copy(update={"epochs": epochs})
-            run = run.reconfigured(run.config.model_copy(update={"train": train}))
+        given = {"epochs": epochs, "accelerator": device}
+        changed = {name: value for name, value in given.items() if value is not None}
+        config = run.config
+        if changed:
+            values = merge(config.model_dump(mode="json"), {"train": changed})
+            config = parse_config(values, "--device")
+        announce(config, max_minutes=max_minutes, rows=run.epochs() if run.begun else ())
+        if changed:
+            run = run.reconfigured(config)
         dataset = run.dataset(input, datadir=datadir)
         if input is not None and dataset.source.places is not None:
             run.update_environment(input=dataset.source.places)

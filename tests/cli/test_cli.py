@@ -23,8 +23,10 @@ from modpose.cli import main
 from modpose.config import Config
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError, TrainingError
+from modpose.estimator import PoseModel
 from modpose.options import option_names, resolve
 from modpose.recipes import recipe_config
+from modpose.run import Run
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 
 SMALL = ["--set", "model.encoder.hidden=16", "--set", "model.field.hidden=16"]
@@ -525,6 +527,39 @@ def test_from_images_to_selection(
     box = cli("select", run, "--region", "-9,-9,9,9", "-o", tmp_path / "box.txt")
     assert box.out.startswith("kept 48 of 48")
     assert not (tmp_path / "c.star").exists()
+
+
+def test_a_fit_says_its_device_precision_and_time(
+    cli: Callable[..., Result], tmp_path: Path, particles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, flags = tmp_path / "run", ["--device", "cpu", "--precision", "bf16-mixed", "--quiet"]
+    fit = cli("fit", particles, "-o", run, "--epochs", 2, "--max-minutes", 5, *flags, *SMALL)
+    assert fit.code == 0
+    said = "device cpu, precision bf16-mixed; 2 epochs, at most 5 minutes of training"
+    assert fit.err.splitlines()[1:] == [said]  # the first is about the recipe; no progress bars
+    train = Run.open(run).config.train
+    assert (train.accelerator, train.precision) == ("cpu", "bf16-mixed")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for device in ("cuda", "gpu"):
+        refused(cli("resume", run, "--epochs", 3, "--device", device), "--device", f"'{device}'")
+        with pytest.raises(InputError, match="device"):
+            PoseModel.load(run, device=device)
+    assert Run.open(run).config.train == train
+    resumed = cli("fit", "--resume", run, "--epochs", 3, "--device", "auto", "--quiet")
+    assert resumed.code == 0
+    assert " precision bf16-mixed; 1 more epoch, less than a minute" in resumed.err
+    assert "img/s" not in resumed.err
+    assert Run.open(run).config.train.accelerator == "auto"
+
+
+def test_a_gpu_that_is_absent_is_one_sentence(
+    cli: Callable[..., Result], tmp_path: Path, particles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused(cli("fit", particles, "-o", tmp_path / "run", "--device", "cuda"), "no device 'cuda'")
+    refused(cli("fit", particles, "-o", tmp_path / "run", "--precision", "16"), "'bf16-mixed'")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inspect_tells_what_a_file_is(cli: Callable[..., Result], particles: Path) -> None:

@@ -130,6 +130,11 @@ CtfFile = Annotated[
         "--ctf", metavar="FILE", help="CTF parameters: a .star, a .cs, or cryoDRGN's .pkl."
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train; auto: a GPU if there is one."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 

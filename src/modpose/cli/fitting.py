@@ -14,6 +14,7 @@ from modpose.cli.arguments import (
     Axes,
     CtfFile,
     DataDir,
+    Device,
     Index,
     InputAgain,
     InputsOrNone,
@@ -21,6 +22,7 @@ from modpose.cli.arguments import (
     Overwrite,
     Partial,
     PosesFile,
+    Quiet,
     RunFolder,
     app,
 )
@@ -61,6 +63,14 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    device: Device = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="32-true|bf16-mixed",
+            help="Numbers of the training: float32, or bfloat16 for products of matrices.",
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +126,7 @@ def fit(
         typer.Option("--set", metavar="OPTION=VALUE", help="Set any option; may be repeated."),
     ] = None,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run instead.")
     ] = None,
@@ -142,6 +153,8 @@ def fit(
         "--seed": ("seed", seed),
         "--batch-size": ("train.batch_size", batch_size),
         "--lr": ("train.lr", lr),
+        "--device": ("train.accelerator", device),
+        "--precision": ("train.precision", precision),
         "--wedge": ("model.wedge", _absolute(wedge)),
         "--gamma": ("train.gamma.end", gamma),
         "--invert": ("data.invert", invert),
@@ -150,7 +163,8 @@ def fit(
         "--axes": ("data.kind", axes),
     }
     if resume is not None:
-        given = {flag: value for flag, (_, value) in flags.items() if flag != "--epochs"}
+        kept = ("--epochs", "--device")
+        given = {flag: value for flag, (_, value) in flags.items() if flag not in kept}
         given |= {"INPUT": source or None, "--out": out, "--recipe": recipe, "--labels": labels}
         given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
         given |= {"--clusters": clusters, "--index": index}
@@ -158,9 +172,16 @@ def fit(
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
-                expected = "only --epochs, --max-minutes or --datadir with it"
+                expected = "only --epochs, --max-minutes, --device, --datadir or --quiet with it"
                 raise InputError.of("--resume", flag, "given too", expected)
-        resume_verb(resume, epochs=epochs, max_minutes=max_minutes, datadir=datadir)
+        resume_verb(
+            resume,
+            epochs=epochs,
+            max_minutes=max_minutes,
+            datadir=datadir,
+            device=device,
+            quiet=quiet,
+        )
         return
     check_minutes(max_minutes)
     if not source or out is None:
@@ -196,6 +217,7 @@ def fit(
             clusters=clusters,
             max_minutes=max_minutes,
             overwrite=overwrite,
+            quiet=quiet,
         )
     _end(run)
 
@@ -209,6 +231,8 @@ def resume_verb(
     max_minutes: MaxMinutes = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> None:
     """Continue a run from its last completed epoch; the result is as without interruption.
 
@@ -221,7 +245,13 @@ def resume_verb(
     """
     with _resumable(run):
         resumed = fits.resume_run(
-            run, epochs=epochs, max_minutes=max_minutes, input=moved, datadir=datadir
+            run,
+            epochs=epochs,
+            max_minutes=max_minutes,
+            input=moved,
+            datadir=datadir,
+            device=device,
+            quiet=quiet,
         )
     _end(resumed)
 

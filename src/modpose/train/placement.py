@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from modpose.config import TrainConfig
-from modpose.errors import InputError
+from modpose.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,13 @@ class Placement:
         InputError
             If this machine has no such device.
         """
-        return cls(torch.device(_device(train.accelerator)), train.precision)
+        where = "--device (train.accelerator)"
+        return cls(usable_device(where, train.accelerator), train.precision)
+
+    def __str__(self) -> str:
+        """Name both, for the user."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+        return f"device {self.device}{name and f' ({name})'}, precision {self.precision}"
 
     def autocast(self) -> torch.autocast:
         """Return a context in which the model computes with this precision."""
@@ -43,17 +49,35 @@ class Placement:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
 
 
-def _device(accelerator: str) -> str:
+def usable_device(where: str, name: str | torch.device) -> torch.device:
+    """Return a device of this machine.
+
+    Parameters
+    ----------
+    where
+        The option, for the message.
+    name
+        As torch names it, such as ``cuda:1``; ``auto``: a GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such device.
+    """
     there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
     }
-    if accelerator == "auto":
-        return next(name for name, here in there.items() if here)
-    if not there[accelerator]:
+    if name == "auto":
+        return torch.device(next(kind for kind, count in there.items() if count))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError.of(where, "the device", shown(str(name)), "cpu, cuda or mps") from None
+    if (device.index or 0) >= there.get(device.type, 1):
         raise InputError(
-            f"train.accelerator: this machine has no device '{accelerator}' that can be used, "
+            f"{where}: this machine has no device '{device}' that can be used, "
             "expected 'cpu', or 'auto' for what is there"
         )
-    return accelerator
+    return device

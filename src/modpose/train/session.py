@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import platform
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +31,7 @@ from modpose.run import Run
 from modpose.run.pretrained import content_of
 from modpose.train.checkpoint import read_weights, save_checkpoint
 from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
+from modpose.train.placement import Placement
 from modpose.train.starts import prepare
 
 if TYPE_CHECKING:
@@ -36,8 +39,40 @@ if TYPE_CHECKING:
 
     from modpose.affinity.known import KnownAffinity
 
+logger = logging.getLogger("modpose")
+
 RESTART_STRIDE = 7919
 """Difference of the seeds of restarts, so that seeds 0, 1, 2... share none."""
+
+
+def announce(
+    config: Config, *, max_minutes: float | None, rows: Sequence[dict[str, float]] = ()
+) -> None:
+    """Log the device, the precision and, if it is known, the time of a fit.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    max_minutes
+        Largest training time.
+    rows
+        Metrics of the finished epochs, which tell the time of an epoch.
+
+    Raises
+    ------
+    InputError
+        If this machine lacks the device.
+    """
+    placement, epochs, time_left = Placement.of(config.train), config.train.epochs, ""
+    left = max(0, epochs - int(rows[-1]["epoch"])) if rows else epochs
+    if max_minutes is not None:
+        time_left = f", at most {max_minutes:g} minutes of training"
+    elif rows and "seconds" in rows[-1]:
+        minutes = left * rows[-1]["seconds"] / rows[-1]["epoch"] / 60
+        time_left = f", about {minutes:,.0f} minutes" if minutes > 1 else ", less than a minute"
+    epochs_left = f"{left}{' more' if rows else ''} epoch{'' if left == 1 else 's'}"
+    logger.info("%s; %s%s", placement, epochs_left, time_left)
 
 
 def start(
