@@ -417,7 +417,7 @@ def test_no_verb_replaces_its_input(
 
 def test_a_run_is_no_input(small: tuple[Path, Path], cli: Cli, tmp_path: Path) -> None:
     run, _ = small
-    for arguments in (["fit", run, "-o", tmp_path / "x"], ["inspect", run],
+    for arguments in (["fit", run, "-o", tmp_path / "x"],
                       ["encode", run, run, "-o", tmp_path / "x.csv"]):  # fmt: skip
         answer = cli(*arguments, within=tmp_path)
         assert answer.code == 2

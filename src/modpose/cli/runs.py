@@ -34,12 +34,13 @@ with lazily():
     from modpose.data import inspect as inspection
     from modpose.data import source as sources
     from modpose.evaluate import placing, recovery
-    from modpose.files import writing
+    from modpose.files import marker, writing
     from modpose.infer import encoded as encoded_images
     from modpose.outputs import export as exports
     from modpose.outputs import select as selection
     from modpose.outputs import selected
     from modpose.report import build as pages
+    from modpose.run import describe
     from modpose.run import inputs as run_inputs
 
 if TYPE_CHECKING:
@@ -50,15 +51,21 @@ if TYPE_CHECKING:
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Any input of fit.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Any input of fit, or a run.")],
     datadir: DataDir = None,
     axes: Axes = None,
 ) -> None:
     """Describe a file: particles, optics groups, pixel size, poses, CTF, what is missing.
 
+    Of the folder of a run: recipe, images, epochs, whether it is finished, and its alarms.
+
     \b
     modpose inspect particles.star
+    modpose inspect run
     """
+    if marker.is_run(Path(file)):
+        typer.echo(str(describe.describe_run(file)))
+        return
     typer.echo(str(inspection.describe(file, datadir, axes or "auto")))
 
 

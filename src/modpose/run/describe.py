@@ -1,0 +1,76 @@
+"""Describe a run folder in a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modpose.data.inspect import Description
+from modpose.run import Run
+from modpose.run.folder import staged
+
+ENDINGS = {
+    "epochs": "after all epochs",
+    "max-minutes": "at the limit of time (--max-minutes)",
+    "validation": "because the validation ELBO no longer rose",
+}
+"""Why a training ended, by the word in ``environment.json``."""
+
+
+def describe_run(path: str | Path) -> Description:
+    """Describe a run: recipe, images, epochs, whether it is finished, alarms.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+
+    Raises
+    ------
+    InputError
+        If it is not one, or a file of it is damaged.
+    """
+    run = Run.open(path)
+    environment, config = run.environment, run.config
+    facts = {
+        "recipe": config.recipe,
+        "made by": f"modpose {environment['modpose']}",
+        "input": _input(environment),
+        "images": f"{environment['n']:,}",
+        "box": " x ".join(str(side) for side in environment["shape"]) + " px",
+        "latents": str(config.model.z_dim),
+        "epochs": _epochs(run),
+        "state": _state(run),
+    }
+    size = environment.get("pixel_size")
+    if size is not None:
+        facts["box"] += f" of {size:.4g} A"
+    if (run.path / "report" / "index.html").is_file():
+        facts["report"] = str(run.path / "report" / "index.html")
+    return Description(str(path), "a run", facts, [alarm.sentence for alarm in run.alarms])
+
+
+def _input(environment: dict[str, Any]) -> str:
+    source = environment.get("input")
+    files = source if isinstance(source, list) else [source or "an array in memory"]
+    return files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+
+
+def _epochs(run: Run) -> str:
+    rows = run.epochs() if run.begun else []
+    done = int(rows[-1]["epoch"]) if rows else 0
+    best = run.environment.get("best_epoch")
+    text = f"{done:,} of {run.config.train.epochs:,}"
+    return f"{text}, the best is {best:,}" if best else text
+
+
+def _state(run: Run) -> str:
+    """Say whether the run is finished, and how to go on if it is not."""
+    how = f"continue with: modpose resume {run.path}"
+    if not run.finished:
+        return f"not finished; {how}"
+    if staged(run.path) is not None:
+        return f"finished; an interrupted fit should replace it, {how}"
+    environment = run.environment
+    on = f" on {environment['device']}" if environment.get("device") else ""
+    return f"finished{on} {ENDINGS.get(environment.get('stopped', ''), '')}".rstrip()
