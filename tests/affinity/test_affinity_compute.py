@@ -230,7 +230,7 @@ def test_a_matrix_is_projected_on_request_and_that_is_said(
     only = cli("--matrix", tmp_path / "a.csv")
     assert only.code == 0 and "not positive semi-definite" in only.out
     done = cli("--matrix", tmp_path / "a.csv", "--project", "-o", tmp_path / "b.csv")
-    assert done.code == 0 and "up to 0.239 an entry" in done.out
+    assert done.code == 0 and "entries change by up to 0.239" in done.out
     assert read_affinity(tmp_path / "b.csv").is_positive()
     again = cli("--matrix", tmp_path / "b.csv", "--project")
     assert "not projected" in again.out

@@ -189,7 +189,7 @@ def test_exported_poses_average_to_a_sharp_map(tmp_path: Path) -> None:
     )
     source = made.source()
     table = with_poses(source.particles, made.truth.rename(columns={"class": "cluster"}))
-    write_star(tmp_path / "posed.star", table, source.particles.optics, False)
+    write_star(tmp_path / "posed.star", table.table, source.particles.optics, False)
     read = starfile.read(tmp_path / "posed.star")["particles"]
     angles = read[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
     origins = read[[f"rlnOrigin{a}Angst" for a in "XYZ"]].to_numpy() / 10.0
