@@ -1,7 +1,7 @@
 """Objects found in large images: how many of them, how many right, and how fast.
 
     python -m benchmarks.pick
-    python -m benchmarks.pick --stem ../shared/data/stem/graphene_4nm_Si_2nm.npz
+    python -m benchmarks.pick --stem graphene_4nm_Si_2nm.npz
 
 Molecules are planted at SNR 0.1 and found by their radius, and by a model that is trained for
 ``--minutes`` on 1,500 other images at SNR 0.5; atoms of simulated lattices are found by half the
