@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -459,11 +460,15 @@ def test_sigterm_and_sighup_are_answered_like_ctrl_c(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     def signalled(*rest: Any, **named: Any) -> None:
         save_checkpoint(*rest, **named)
         os.kill(os.getpid(), number)
 
+    # a suite that runs in the background of a shell ignores Ctrl-C
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, usual)))
     before, out = signal.getsignal(number), tmp_path / "run"
     monkeypatch.setattr(modpose.train.session, "save_checkpoint", signalled)
     with pytest.raises(SystemExit) as end:
