@@ -146,16 +146,20 @@ def test_a_star_comes_back_in_its_version(tmp_path: Path, version: str) -> None:
         "tomo/warptools_test_4-tomos_10-ptcls_box-32_angpix-12",
     ],
 )
-def test_files_of_others_come_back_field_by_field(tmp_path: Path, name: str) -> None:
-    star = Path("../shared/data") / f"{name}.star"
+def test_files_of_others_come_back_field_by_field(
+    tmp_path: Path, shared_data: Path, name: str
+) -> None:
+    star = shared_data / f"{name}.star"
     write(open_table(star), tmp_path / "out.star")
     same_blocks(star, tmp_path / "out.star")
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["cs/cryosparc_P12_J24_001_particles", "spa/empiar_10076_7"])
-def test_cryosparc_tables_of_others_come_back_bit_for_bit(tmp_path: Path, name: str) -> None:
-    path = Path("../shared/data") / f"{name}.cs"
+def test_cryosparc_tables_of_others_come_back_bit_for_bit(
+    tmp_path: Path, shared_data: Path, name: str
+) -> None:
+    path = shared_data / f"{name}.cs"
     before = np.load(path)
     after = np.load(write(open_table(path), tmp_path / "out.cs"))
     assert after.dtype == before.dtype
