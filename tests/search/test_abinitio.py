@@ -11,6 +11,7 @@ import starfile
 import torch
 from typer.testing import CliRunner
 
+from modpose.backprojection.halves import half_of
 from modpose.cli import app
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -254,6 +255,37 @@ def test_what_cannot_be_done_is_said(source, tmp_path, settings, sentence):
     with pytest.raises(InputError, match=sentence):
         find_maps(source, tmp_path, AbInitioSettings(**settings), quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_map_to_start_from_cannot_separate_structures(source, tmp_path):
+    with pytest.raises(InputError, match="cannot separate structures"):
+        find_maps(source, tmp_path, AbInitioSettings(classes=2), start_map="a.mrc", quiet=True)
+
+
+def test_half_sets_of_cryosparc_are_kept(source):
+    split = np.random.default_rng(0).integers(0, 2, source.n)
+    without = source.particles.table.drop(columns="rlnRandomSubset", errors="ignore")
+    table = without.assign(**{"alignments3D/split": split})
+    told = replace(source, particles=replace(source.particles, table=table))
+    dataset = Dataset(told, DataConfig(val_fraction=0), seed=0)
+    np.testing.assert_array_equal(half_of(dataset, np.arange(source.n)), split)
+
+
+def test_shifts_of_images_that_are_not_square_are_in_their_pixels(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.StartPlan",
+        lambda: replace(StartPlan(), rounds=1, images=100, rotations=(288, 288)),
+    )
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.RefinePlan",
+        lambda last_radius: RefinePlan(
+            last_radius=last_radius, rounds=1, searches=(0,), rotations=288
+        ),
+    )
+    images = source.stack.read(np.arange(200))[:, 0]
+    tall = open_source(np.pad(images, ((0, 0), (4, 4), (0, 0)), mode="wrap"))
+    found = find_maps(tall, tmp_path, AbInitioSettings(starts=1, box=24), quiet=True)
+    assert found.binning == 1.0
 
 
 def test_volumes_and_masked_images_are_refused(tmp_path, source):

@@ -147,30 +147,33 @@ def find_maps(
         none, or the folder cannot be written to.
     """
     settings, out = settings or AbInitioSettings(), Path(out)
-    _check(source, settings)
+    has_ctf = _check(source, settings, start_map)
     table = out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
     outputs = _outputs(out, settings.classes, table)
     check_outputs(outputs, overwrite, files_of_source(source))
     group = symmetry_group(settings.symmetry).float()
-    dataset = _dataset(source, settings, invert)
+    dataset = _dataset(source, settings, invert, has_ctf)
     side = dataset.shape[0]
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
+    maps = None if start_map is None else _given(Path(start_map), dataset)
     images = read_images(dataset, min(plan.last_radius, side / 2 - 1), quiet)
     half = half_of(dataset, np.arange(dataset.n))
     scores: list[float] = []
-    if start_map is not None:
-        maps = _given(Path(start_map), settings, dataset)
-    else:
+    if maps is None:
         start, scores = best_start(images, settings, group, StartPlan(), quiet)
         maps = start.maps
     refined = refine(images, maps, torch.from_numpy(half), settings, group, plan, quiet)
-    found = _measured(refined, half, scores, settings, side / source.stack.shape[0], dataset)
+    found = _measured(refined, half, scores, settings, side / min(source.stack.shape), dataset)
     _write(found, source, settings, out, table, outputs)
     return found
 
 
-def _check(source: Source, settings: AbInitioSettings) -> None:
+def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | None) -> bool:
+    """Refuse what cannot be searched; return whether the images have a CTF."""
+    if start_map is not None and settings.classes > 1:
+        expected = "1 with a map to start from, which cannot separate structures"
+        raise InputError.of("abinitio", "classes", settings.classes, expected)
     needed = LEAST * settings.classes
     if source.n < needed:
         expected = f"at least {needed} for {settings.classes} structure(s)"
@@ -178,18 +181,19 @@ def _check(source: Source, settings: AbInitioSettings) -> None:
     if len(source.stack.shape) != 2:
         found = " x ".join(map(str, source.stack.shape))
         raise InputError.of(source.stack.name, "the box", found, "images; for volumes, use align")
-    if source.particles.ctf(source.stack.pixel_size) is None:
+    has_ctf = source.particles.ctf(source.stack.pixel_size) is not None
+    if not has_ctf:
         logger.warning(
             "%s: it gives no CTF, so maps are made without; those of real images will be blurred",
             source.particles.name,
         )
+    return has_ctf
 
 
-def _dataset(source: Source, settings: AbInitioSettings, invert: bool) -> Dataset:
+def _dataset(source: Source, settings: AbInitioSettings, invert: bool, has_ctf: bool) -> Dataset:
     whole = min(source.stack.shape)
     side = min(whole - whole % 2, max(SIDE, settings.box + 8))
     square = len(set(source.stack.shape)) == 1
-    has_ctf = source.particles.ctf(source.stack.pixel_size) is not None
     config = DataConfig(
         crop=None if square else whole,
         box=side,
@@ -200,7 +204,7 @@ def _dataset(source: Source, settings: AbInitioSettings, invert: bool) -> Datase
     return Dataset(source, config, seed=settings.seed, ctf=has_ctf)
 
 
-def _given(path: Path, settings: AbInitioSettings, dataset: Dataset) -> Tensor:
+def _given(path: Path, dataset: Dataset) -> Tensor:
     """Read a map, brought to the pixel size of the images and low-passed."""
     stack = open_mrc(path, "volumes")
     if stack.n != 1 or len(set(stack.shape)) != 1:
@@ -222,7 +226,7 @@ def _given(path: Path, settings: AbInitioSettings, dataset: Dataset) -> Tensor:
         cut = min(cut, dataset.shape[0] * size / STARTED_FROM)
     spectrum = torch.fft.fftn(small, dim=(1, 2, 3)) * (shell <= cut)
     low: Tensor = torch.fft.ifftn(spectrum, dim=(1, 2, 3)).real
-    return low.expand(settings.classes, -1, -1, -1)
+    return low
 
 
 def _measured(
