@@ -34,7 +34,7 @@ from modpose.cli.arguments import (
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import MOST_MAPS, check_resolution, check_whole
-from modpose.simulate.settings import ProjectionSettings
+from modpose.simulate.settings import JunkKind, ProjectionSettings
 
 with lazily():
     from modpose import backprojection
@@ -100,6 +100,29 @@ def projections(
     ] = ProjectionSettings.shift_error_px,
     ctf: AddCtf = False,
     defocus: Defocus = ProjectionSettings.defocus_range,
+    views: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="SHARE DEGREES",
+            help="This share of the images is seen within so many degrees of the z axis.",
+        ),
+    ] = None,
+    junk: Annotated[
+        float, typer.Option(help="Share of the images that do not show the molecule.")
+    ] = ProjectionSettings.junk,
+    junk_kind: Annotated[
+        JunkKind, typer.Option(help="Such images show only noise, a wrong object, or half each.")
+    ] = ProjectionSettings.junk_kind,
+    contrast: Annotated[
+        float, typer.Option(help="Standard deviation of the contrast of images, such as 0.2.")
+    ] = ProjectionSettings.contrast,
+    noise_spectrum: Annotated[
+        float,
+        typer.Option(
+            metavar="RATIO",
+            help="Noise power at low frequency over that at half the sampling rate; 1: white.",
+        ),
+    ] = ProjectionSettings.noise_spectrum,
     maps: Annotated[
         int, typer.Option(help="Write the true map of each class at this many hinge angles.")
     ] = 0,
@@ -109,7 +132,7 @@ def projections(
     """Simulate projections of molecules that move: particles.mrcs and particles.star.
 
     RELION's columns hold the consensus poses; the truth is in separate columns
-    (modposeTruthR00...R22, ...ShiftX/Y, ...Class, ...Hinge).
+    (modposeTruthR00...R22, ...ShiftX/Y, ...Class, ...Hinge, ...Junk, ...Contrast).
 
     \b
     modpose simulate projections -o hinge --images 5000 --ctf --maps 10
@@ -117,6 +140,7 @@ def projections(
     modpose simulate projections -o both --states 3 --hinge -30 30
     modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
     modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
+    modpose simulate projections -o flawed --ctf --views 0.8 30 --junk 0.1 --contrast 0.2
     """
     check_resolution("--resolution", resolution)
     check_whole("--maps", "the number", maps, 0, MOST_MAPS)
@@ -132,6 +156,11 @@ def projections(
         defocus_range=defocus,
         rotation_error_deg=rotation_error,
         shift_error_px=shift_error,
+        views=views,
+        junk=junk,
+        junk_kind=junk_kind,
+        contrast=contrast,
+        noise_spectrum=noise_spectrum,
         seed=seed,
     )
     written = [out / name for name in projection_files.WRITTEN]

@@ -47,6 +47,8 @@ TRUTH = {
     "modposeTruthHinge": "hinge_deg",
     "modposeTruthElongation": "elongation",
     "modposeTruthTemplate": "template",
+    "modposeTruthJunk": "junk",
+    "modposeTruthContrast": "contrast",
 }
 """STAR column of a simulated truth to its short name."""
 MANY = 30
@@ -311,7 +313,8 @@ class Particles:
         """Return the truth of a simulation, one row per image; None without truth.
 
         Columns (if present): angle_deg, r00 ... r22, shift_x, shift_y, shift_z
-        (pixels), mirrored (0 or 1), scale, class, hinge_deg, template.
+        (pixels), mirrored (0 or 1), scale, class, hinge_deg, template,
+        junk (no, noise or object), contrast.
         """
         present = {tag: short for tag, short in TRUTH.items() if tag in self.table.columns}
         if not present:

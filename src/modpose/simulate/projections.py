@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from modpose.errors import InputError
-from modpose.simulate import microscope
+from modpose.simulate import imperfections, microscope
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.molecules import density, project
 from modpose.simulate.settings import ProjectionSettings as ProjectionSettings
@@ -48,7 +48,9 @@ class Projections:
         Factor on the densities that gives the signal-to-noise ratio.
     truth
         One row per image: ``r00`` ... ``r22``, ``shift_x``, ``shift_y`` (pixels), ``class`` and
-        ``template`` (the name) where there are several, ``hinge_deg`` where something moves.
+        ``template`` (the name) where there are several, ``hinge_deg`` where something moves,
+        ``junk`` (``no``, ``noise`` or ``object``; pose and class of junk mean nothing) and
+        ``contrast`` where asked for.
     rotation, shift
         (N, 3, 3) and (N, 2) consensus poses: the true ones plus the requested errors.
     ctf
@@ -125,18 +127,25 @@ def simulate_projections(
     shares = np.array(settings.abundances or (1.0,) * len(conformers))
     classes = rng.choice(len(conformers), size=n, p=shares / shares.sum())
     hinge = np.zeros(n) if limits is None else rng.uniform(*limits, size=n)
+    flaws = imperfections.generator(settings)
     if poses is None:
         turns = Rotation.random(n, rng).as_matrix()
         poses = turns, settings.shift_std_px * rng.standard_normal((n, 2))
+        if settings.views is not None:
+            poses = imperfections.near_axis(turns, settings.views, flaws), poses[1]
     rotation, shift = poses
     ctf = None
     if settings.ctf:
         ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
+    kind = imperfections.draw_junk(settings, flaws)
+    contrast = imperfections.draw_contrast(settings, flaws)
     clean = _project(settings, conformers, classes, hinge, rotation, shift)
+    _put_junk(clean, kind, settings, conformers, flaws)
     if ctf is not None:
         clean = microscope.filter_by_ctf(clean, ctf)
-    scale = microscope.scale_for_snr(float(clean.var(dtype=np.float64)), settings.snr)
-    images = microscope.add_unit_noise(clean * np.float32(scale), rng)
+    variance = float(clean[kind == 0].var(dtype=np.float64))
+    scale = microscope.scale_for_snr(variance, settings.snr)
+    images = _noisy(clean, scale * contrast, settings, rng)
     columns: dict[str, NDArray[Any]] = {
         f"r{i}{j}": rotation[:, i, j] for i in range(3) for j in range(3)
     }
@@ -145,6 +154,7 @@ def simulate_projections(
         columns |= {"class": classes, "template": np.array([c.name for c in conformers])[classes]}
     if limits is not None:
         columns["hinge_deg"] = hinge
+    columns |= imperfections.columns(settings, kind, contrast)
     given = _consensus(settings, rotation, shift, rng)
     return Projections(settings, conformers, images, scale, pd.DataFrame(columns), *given, ctf)
 
@@ -173,6 +183,33 @@ def _project(
     return clean
 
 
+def _put_junk(
+    clean: Images,
+    kind: NDArray[np.int64],
+    settings: ProjectionSettings,
+    conformers: Sequence[Conformer],
+    rng: np.random.Generator,
+) -> None:
+    """Replace the signal of junk, in place."""
+    clean[kind == 1] = 0.0
+    wrong = np.flatnonzero(kind == 2)
+    if len(wrong):
+        one = conformers[0].molecule
+        size = one.radius(np.zeros(1)), float(one.masses.sum())
+        clean[wrong] = imperfections.wrong_objects(len(wrong), settings, *size, rng)
+
+
+def _noisy(
+    clean: Images, factor: Floats, settings: ProjectionSettings, rng: np.random.Generator
+) -> Images:
+    """Scale each signal, and add noise of unit variance."""
+    signal = clean * factor.astype(np.float32)[:, None, None]
+    if settings.noise_spectrum == 1:
+        return microscope.add_unit_noise(signal, rng)
+    noise = microscope.add_unit_noise(np.zeros_like(signal), rng)
+    return signal + imperfections.coloured(noise, settings.noise_spectrum)
+
+
 def _consensus(
     settings: ProjectionSettings, rotation: Floats, shift: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
@@ -198,6 +235,8 @@ def _check(
         expected = f"{len(conformers)}, one for each molecule"
         found = f"{len(settings.abundances)} numbers"
         raise InputError.of("projections", "abundances", found, expected)
+    if poses is not None and settings.views is not None:
+        raise InputError("projections: views and poses are given, expected one of the two")
     if poses is not None and (len(poses[0]) != settings.n or len(poses[1]) != settings.n):
         raise InputError.of("projections", "the number of poses", len(poses[0]), f"{settings.n}")
     hinge = np.linspace(*(limits or (0.0, 0.0)), 11)

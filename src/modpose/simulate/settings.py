@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from modpose.errors import InputError
 from modpose.limits import check_data_set
 
 CHARACTERS = "aebdpijz2kxu"
 """The classes that affinity-VAE's paper draws."""
+JunkKind = Literal["noise", "object", "both"]
+"""Junk shows nothing, a wrong object, or one half each."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,18 @@ class ProjectionSettings:
     """RMS error of the consensus rotations, degrees."""
     shift_error_px: float = 0.0
     """Standard deviation of the error of the consensus shifts on each axis, pixels."""
+    views: tuple[float, float] | None = None
+    """Share of the images seen within so many degrees of the molecule's z axis; the others, or all
+    with None, are seen from everywhere alike."""
+    junk: float = 0.0
+    """Share of the images that do not show the molecule."""
+    junk_kind: JunkKind = "both"
+    """What they show."""
+    contrast: float = 0.0
+    """Standard deviation of a factor on the signal of each image, whose mean is one."""
+    noise_spectrum: float = 1.0
+    """How many times stronger noise is at the lowest frequency than at half the sampling rate;
+    1 is white."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -111,6 +126,11 @@ class ProjectionSettings:
             ("defocus_range", *ordered(self.defocus_range)),
             ("rotation_error_deg", 0 <= self.rotation_error_deg <= 180, "0 to 180"),
             ("shift_error_px", 0 <= self.shift_error_px < math.inf, least),
+            ("views", *_cone(self.views or (0.0, 180.0))),
+            ("junk", 0 <= self.junk < 1, "0 to less than 1"),
+            ("junk_kind", self.junk_kind in get_args(JunkKind), "noise, object or both"),
+            ("contrast", 0 <= self.contrast <= 1, "0 to 1"),
+            ("noise_spectrum", 1e-4 <= self.noise_spectrum <= 1e4, "0.0001 to 10000"),
             ("seed", self.seed >= 0, least),
         ):
             if not good:
@@ -175,3 +195,9 @@ def ordered(limits: tuple[float, float]) -> tuple[bool, str]:
     """Tell whether two limits are in order, and say what is expected."""
     good = all(map(math.isfinite, limits)) and limits[0] <= limits[1]
     return good, "two finite numbers, the smaller first"
+
+
+def _cone(views: tuple[float, float]) -> tuple[bool, str]:
+    """Tell whether a share and an angle can be, and say what is expected."""
+    good = 0 <= views[0] <= 1 and 0 <= views[1] <= 180
+    return good, "a share from 0 to 1 and degrees from 0 to 180"
