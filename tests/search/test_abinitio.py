@@ -25,6 +25,7 @@ from modpose.geometry.rotations import haar_rotations
 from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.refine import refine
 from modpose.search.abinitio.run import covered_directions, find_maps
+from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.start import best_start, symmetrised
@@ -92,6 +93,19 @@ def angles_to_truth(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
     both = [of(truth), of(MIRROR @ truth @ MIRROR)]
     return min(both, key=lambda angle: float((angle > 20).float().mean()))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make searches short: two rounds of a start, two of the refinement."""
+    start = replace(StartPlan(), rounds=2, images=100, rotations=(288, 288))
+    monkeypatch.setattr("modpose.search.abinitio.run.StartPlan", lambda: start)
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.RefinePlan",
+        lambda last_radius: RefinePlan(
+            last_radius=last_radius, rounds=2, searches=(0,), rotations=288
+        ),
+    )
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -295,3 +309,66 @@ def test_volumes_and_masked_images_are_refused(tmp_path, source):
     flat = open_source(np.ones((200, 32, 32), np.float32))
     with pytest.raises(InputError):
         find_maps(flat, tmp_path, quiet=True)
+
+
+# --- interruption -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saving_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modpose.search.abinitio.saved.EVERY", 0.0)
+    monkeypatch.setattr("modpose.search.abinitio.refine.AT_ONCE", 150)
+
+
+@pytest.mark.usefixtures("quick", "saving_each_round")
+def test_a_search_that_was_interrupted_anywhere_goes_on_with_the_same_numbers(
+    source, tmp_path, monkeypatch
+):
+    settings = AbInitioSettings(starts=2, box=24, classes=2)
+    whole = find_maps(source, tmp_path / "whole", settings, quiet=True)
+    out, written, write = tmp_path / "parts", [0], Saved.write
+
+    def interrupted(saved: Saved, values: dict[str, torch.Tensor]) -> None:
+        write(saved, values)
+        written[0] += 1
+        if written[0] % stops_after == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saved, "write", interrupted)
+    stops_after, found, interruptions = 3, None, 0
+    while found is None:
+        try:
+            found = find_maps(source, out, settings, quiet=True, resume=interruptions > 0)
+        except KeyboardInterrupt:
+            interruptions += 1
+            assert {path.name for path in out.iterdir()} == {"unfinished"}
+    # two starts of two rounds, and two rounds of four parts: 14 states
+    assert interruptions == 4
+    assert torch.equal(found.refined.maps, whole.refined.maps)
+    assert torch.equal(found.refined.halves, whole.refined.halves)
+    assert torch.equal(found.refined.rotation, whole.refined.rotation)
+    assert found.start_scores == whole.start_scores
+    files = [{path.name for path in part.iterdir()} for part in (out, tmp_path / "whole")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.usefixtures("quick", "saving_each_round")
+def test_an_interrupted_search_goes_on_only_with_its_settings_and_images(
+    source, tmp_path, monkeypatch
+):
+    settings = AbInitioSettings(starts=1, box=24)
+    with pytest.raises(InputError, match="no interrupted search"):
+        find_maps(source, tmp_path, settings, quiet=True, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("modpose.search.abinitio.run.refine", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            find_maps(source, tmp_path, settings, quiet=True)
+    with pytest.raises(InputError, match="--resume goes on"):
+        find_maps(source, tmp_path, settings, quiet=True)
+    with pytest.raises(InputError, match=r"seed to continue is 1, expected 0 as at the start"):
+        find_maps(source, tmp_path, replace(settings, seed=1), quiet=True, resume=True)
+    some = source.subset(np.arange(400))
+    with pytest.raises(InputError, match="not those of the start"):
+        find_maps(some, tmp_path, settings, quiet=True, resume=True)
+    find_maps(source, tmp_path, settings, quiet=True, resume=True)
+    assert not (tmp_path / "unfinished").exists()

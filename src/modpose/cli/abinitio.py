@@ -10,11 +10,13 @@ import typer
 
 from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
+from modpose.cli.signals import resumable
 from modpose.search.abinitio.settings import AbInitioSettings
 
 with lazily():
     from modpose.data import source as sources
     from modpose.search.abinitio import run as maps
+    from modpose.search.abinitio import saved
 
 
 @app.command()
@@ -50,6 +52,9 @@ def abinitio(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of everything random.")
     ] = AbInitioSettings.seed,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted search in DIR.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Find maps and poses of particles whose poses are not known.
@@ -72,9 +77,23 @@ def abinitio(
         seed=seed,
     )
     opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
-    found = maps.find_maps(
-        opened, out, settings, start_map=start_map, invert=invert, overwrite=overwrite
-    )
+    with resumable(lambda: _how(out)):
+        found = maps.find_maps(
+            opened,
+            out,
+            settings,
+            start_map=start_map,
+            invert=invert,
+            overwrite=overwrite,
+            resume=resume,
+        )
     for line in found.lines():
         typer.echo(line)
     typer.echo(f"wrote {out / 'class001.mrc'}")
+
+
+def _how(out: Path) -> str:
+    """Say how a search can continue."""
+    if saved.is_unfinished(out):
+        return "continue with the same command and --resume"
+    return "nothing was found yet"

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +25,7 @@ from modpose.cli.arguments import (
     app,
 )
 from modpose.cli.lazily import lazily
-from modpose.cli.signals import Interrupted, exit_code
+from modpose.cli.signals import resumable
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -201,7 +199,7 @@ def fit(
         partial=partial,
     )
     typer.echo(sentence, err=True)
-    with _resumable(out):
+    with resumable(lambda: _how(out)):
         run = fits.fit_run(
             opened,
             config,
@@ -243,7 +241,7 @@ def resume_verb(
     modpose resume run
     modpose resume run --epochs 200
     """
-    with _resumable(run):
+    with resumable(lambda: _how(run)):
         resumed = fits.resume_run(
             run,
             epochs=epochs,
@@ -268,17 +266,11 @@ def _absolute(wedge: str | None) -> str | None:
     return str(Path(wedge).absolute()) if wedge is not None and Path(wedge).exists() else wedge
 
 
-@contextmanager
-def _resumable(run: Path) -> Iterator[None]:
-    """Print how to continue after Ctrl-C, SIGTERM or SIGHUP."""
-    try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as interruption:
-        how = f"continue with: modpose fit --resume {run}"
-        with suppress(OSError):  # the terminal may be gone
-            text = how if _was_begun(run) else "nothing of a new run was written yet"
-            typer.echo(f"interrupted; {text}", err=True)
-        raise typer.Exit(exit_code(interruption)) from None
+def _how(run: Path) -> str:
+    """Say how a fit can continue."""
+    if _was_begun(run):
+        return f"continue with: modpose fit --resume {run}"
+    return "nothing of a new run was written yet"
 
 
 def _was_begun(folder: Path) -> bool:

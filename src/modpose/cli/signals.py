@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+import typer
 
 
 class Interrupted(BaseException):
@@ -34,6 +36,17 @@ def signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def resumable(how: Callable[[], str]) -> Iterator[None]:
+    """Print how to continue after Ctrl-C, SIGTERM or SIGHUP, and exit with their codes."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(f"interrupted; {how()}", err=True)
+        raise typer.Exit(exit_code(interruption)) from None
 
 
 def exit_code(interruption: BaseException) -> int:

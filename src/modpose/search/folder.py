@@ -54,7 +54,8 @@ def check_folder(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the folder should go")
     if resume:
-        _check_settings(folder, wanted)
+        work = folder / UNFINISHED
+        check_settings(work if (work / SETTINGS).is_file() else folder, wanted, DATA)
     elif folder.is_dir() and holds_files(folder):
         if not _is_alignment(folder):
             raise InputError(f"{folder}: the folder is not empty and holds no alignment")
@@ -118,15 +119,25 @@ def remove_work(work: Path, folder: Path) -> None:
 # --- what was requested -----------------------------------------------------------------------
 
 
-def _check_settings(folder: Path, wanted: dict[str, object]) -> None:
-    """Refuse to continue with other settings or other volumes."""
-    work = folder / UNFINISHED
-    earlier = _settings_of(work if (work / SETTINGS).is_file() else folder)
+def check_settings(work: Path, wanted: dict[str, object], data: dict[str, str]) -> None:
+    """Refuse to continue with other settings or other data.
+
+    Parameters
+    ----------
+    work
+        Folder of what was begun.
+    wanted
+        The settings now.
+    data
+        A sentence for each entry that identifies the data; an older version may lack these.
+    """
+    earlier = _settings_of(work)
+    folder = work.parent if work.name == UNFINISHED else work
     for name, value in wanted.items():
-        if earlier.get(name) == value or (name in DATA and name not in earlier):
+        if earlier.get(name) == value or (name in data and name not in earlier):
             continue
-        if name in DATA:
-            raise InputError(f"{folder}: {DATA[name]}; --overwrite starts again")
+        if name in data:
+            raise InputError(f"{folder}: {data[name]}; --overwrite starts again")
         expected = f"{earlier.get(name)} as at the start"
         raise InputError.of(folder, f"{name} to continue", value, expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc, residual_noise
+from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import best_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
 from modpose.search.abinitio.start import FINENESS, symmetrised
@@ -23,6 +25,8 @@ from modpose.search.so3_climb import climb
 
 MARGIN = 1.5
 """Cycles that a box must hold beyond the highest frequency of its maps."""
+AT_ONCE = 2000
+"""Images of one half whose poses are found together."""
 JUDGED = 2000
 """Images from whose residuals the noise is measured."""
 
@@ -67,6 +71,7 @@ def refine(
     group: Tensor,
     plan: RefinePlan,
     quiet: bool = False,
+    saved: Saved | None = None,
 ) -> Refined:
     """Refine maps and poses.
 
@@ -86,25 +91,27 @@ def refine(
         Rounds.
     quiet
         No progress bar.
+    saved
+        Where to save each round, and to go on from.
     """
     generator = torch.Generator().manual_seed(7919 + settings.seed)
     radii = [min(high, images.side / 2 - 1) for _, high in plan.radii]
     box = min(settings.box, smallest_box(max(radii), images.side))
     work = _Work(images, half, settings, group, plan, box, generator)
     start_radius = min(plan.radii[0][0], maps.shape[-1] / 2 - MARGIN)
-    state = [maps, maps]  # by half
-    radius, found = start_radius, None
+    now = _Now(0, start_radius, [maps, maps], None, _Found.empty(len(images)), 0)
+    now = work.go_on(now, saved or Saved())
     with Progress("refine in halves", len(plan.radii) * len(images), quiet=quiet) as progress:
-        for number, (search_radius, _) in enumerate(plan.radii):
-            search = number in plan.searches
-            found = work.round(state, found, min(search_radius, radius), radius, search, progress)
+        progress.advance(now.round * len(images), 0.0)
+        for number in range(now.round, len(plan.radii)):
+            found = work.round(now, plan.radii[number][0], number in plan.searches, progress)
             limit = min(radii[number], box / 2 - MARGIN)
             halves, both, fsc, state = work.maps(found, limit)
             agreed = float(resolution_shell(fsc).float().amax())
             after = radii[min(number + 1, len(radii) - 1)]
             radius = min(max(agreed + 1, start_radius), after, box / 2 - MARGIN)
-            images = work.measure_noise(found, state, radius)
-    assert found is not None
+            work.measure_noise(found, state, radius)
+            now = _Now(number + 1, radius, state, found, _Found.empty(len(images)), 0)
     return Refined(
         found.rotation,
         found.shift,
@@ -117,12 +124,45 @@ def refine(
     )
 
 
-@dataclass
-class _Found:
+class _Found(NamedTuple):
     rotation: Tensor
     shift: Tensor
     class_index: Tensor
     score: Tensor
+
+    @classmethod
+    def empty(cls, count: int) -> _Found:
+        """Make room for the poses of so many images."""
+        which = torch.zeros(count, dtype=torch.int64)
+        return cls(torch.zeros(count, 3, 3), torch.zeros(count, 2), which, torch.zeros(count))
+
+
+@dataclass
+class _Now:
+    """How far a refinement has come.
+
+    Attributes
+    ----------
+    round
+        Number of the round.
+    radius
+        Highest frequency of its climb.
+    state
+        For each half the maps that its images are compared with.
+    before
+        Poses of the round before.
+    made
+        Poses of this round.
+    parts
+        How many parts of the images have these.
+    """
+
+    round: int
+    radius: float
+    state: list[Tensor]
+    before: _Found | None
+    made: _Found
+    parts: int
 
 
 class _Work:
@@ -141,36 +181,62 @@ class _Work:
         self.images, self.half, self.settings, self.group = images, half, settings, group
         self.plan, self.box, self.generator = plan, box, generator
         self.mask = soft_sphere(box, settings.diameter * box)
+        self.saved = Saved()
 
-    def round(
-        self,
-        state: list[Tensor],
-        before: _Found | None,
-        search_radius: float,
-        climb_radius: float,
-        search: bool,
-        progress: Progress,
-    ) -> _Found:
-        """Find poses anew where asked, and climb from them and from those before."""
-        count = len(self.images)
-        made = _Found(
-            torch.empty(count, 3, 3),
-            torch.empty(count, 2),
-            torch.empty(count, dtype=torch.int64),
-            torch.empty(count),
+    def go_on(self, first: _Now, saved: Saved) -> _Now:
+        """Return what was saved, or the beginning of the first round; save there from now on."""
+        self.saved, values = saved, saved.read()
+        if not values:
+            return first
+        self.images = self.images.with_noise(values["noise"])
+        self.generator.set_state(values["generator"])
+        number, radius = int(values["round"]), float(values["radius"])
+        made, before = (
+            _Found(*(values[f"{kind}.{name}"] for name in _Found._fields))
+            if f"{kind}.score" in values
+            else None
+            for kind in ("made", "before")
         )
-        for number, maps in enumerate(state):
-            own = (self.half == number).nonzero().squeeze(1)
-            for rows in torch.split(own, 2000):
-                starts: list[tuple[Tensor, Tensor, Tensor]] = []
-                if search or before is None:
-                    starts.append(self._searched(maps, rows, search_radius))
-                if before is not None:
-                    pose = before.rotation[rows], before.shift[rows], before.class_index[rows]
-                    starts.append((pose[0][:, None], pose[1][:, None], pose[2][:, None]))
-                joined = [torch.cat(parts, 1) for parts in zip(*starts, strict=True)]
-                self._climbed(made, maps, rows, joined, climb_radius)
-                progress.advance(len(rows), 0.0)
+        assert made is not None
+        state = [values["maps1"], values["maps2"]]
+        return _Now(number, radius, state, before, made, int(values["parts"]))
+
+    def save(self, now: _Now) -> None:
+        """Save how far the round has come."""
+        values = {
+            "round": torch.tensor(now.round),
+            "radius": torch.tensor(now.radius, dtype=torch.float64),
+            "parts": torch.tensor(now.parts),
+            "noise": self.images.noise,
+            "generator": self.generator.get_state(),
+            "maps1": now.state[0],
+            "maps2": now.state[1],
+        }
+        for kind, poses in (("made", now.made), ("before", now.before)):
+            if poses is not None:
+                values |= {f"{kind}.{name}": part for name, part in poses._asdict().items()}
+        self.saved.write(values)
+
+    def round(self, now: _Now, search_radius: float, search: bool, progress: Progress) -> _Found:
+        """Find poses anew where asked, and climb from them and from those before."""
+        before, made = now.before, now.made
+        owns = [(self.half == number).nonzero().squeeze(1) for number in range(2)]
+        parts = [(n, rows) for n, own in enumerate(owns) for rows in torch.split(own, AT_ONCE)]
+        progress.advance(sum(len(rows) for _, rows in parts[: now.parts]), 0.0)
+        for number, rows in parts[now.parts :]:
+            maps = now.state[number]
+            starts: list[tuple[Tensor, Tensor, Tensor]] = []
+            if search or before is None:
+                starts.append(self._searched(maps, rows, min(search_radius, now.radius)))
+            if before is not None:
+                pose = before.rotation[rows], before.shift[rows], before.class_index[rows]
+                starts.append((pose[0][:, None], pose[1][:, None], pose[2][:, None]))
+            joined = [torch.cat(pieces, 1) for pieces in zip(*starts, strict=True)]
+            self._climbed(made, maps, rows, joined, now.radius)
+            progress.advance(len(rows), 0.0)
+            now.parts += 1
+            if self.saved.due or now.parts == len(parts):
+                self.save(now)
         return made
 
     def _searched(self, maps: Tensor, rows: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,7 +310,7 @@ class _Work:
             both = symmetrised(both, self.group)
         return plain, both, fsc, state
 
-    def measure_noise(self, found: _Found, state: list[Tensor], radius: float) -> SearchImages:
+    def measure_noise(self, found: _Found, state: list[Tensor], radius: float) -> None:
         """Measure the noise by shell again, from what the maps leave of some images."""
         images, box = self.images, self.box
         rows = torch.randperm(len(images), generator=self.generator)[:JUDGED]
@@ -267,4 +333,3 @@ class _Work:
         count = residuals[0].shape[1]
         noise = residual_noise(images, torch.cat(residuals), images.radius[:count], images.noise)
         self.images = images.with_noise(noise)
-        return self.images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,16 +23,20 @@ from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 from modpose.data.preprocess import fourier_crop
+from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
 from modpose.data.table_files import files_of_table, write_table
 from modpose.errors import InputError
+from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import HALF_MAPS
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import symmetry_group
 from modpose.jobs.resolution import Resolution, resolution
+from modpose.run.folder import sha256
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.refine import Refined, refine
+from modpose.search.abinitio.saved import Unfinished, check_unfinished
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.start import best_start
 from modpose.search.files import image_names
@@ -118,6 +123,7 @@ def find_maps(
     start_map: str | Path | None = None,
     invert: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = False,
 ) -> FoundMaps:
     """Find maps and poses of projections of unknown pose, and write them to a folder.
@@ -137,6 +143,8 @@ def find_maps(
         Whether particles are dark.
     overwrite
         Replace files of these names.
+    resume
+        Go on with an interrupted search in the folder; the result is as without interruption.
     quiet
         No progress bars.
 
@@ -144,28 +152,50 @@ def find_maps(
     ------
     InputError
         Where there are too few images, they hold no noise around the particles, the symmetry is
-        none, or the folder cannot be written to.
+        none, or the folder cannot be written to; where settings or images are not those of the
+        search to go on with.
     """
     settings, out = settings or AbInitioSettings(), Path(out)
     has_ctf = _check(source, settings, start_map)
     table = out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
     outputs = _outputs(out, settings.classes, table)
-    check_outputs(outputs, overwrite, files_of_source(source))
+    check_outputs(outputs, overwrite or resume, files_of_source(source))
     group = symmetry_group(settings.symmetry).float()
     dataset = _dataset(source, settings, invert, has_ctf)
+    half = half_of(dataset, np.arange(dataset.n))
+    maps = None if start_map is None else _given(Path(start_map), dataset)
+    wanted = asdict(settings) | {
+        "invert": invert,
+        "start_map": None if start_map is None else sha256(Path(start_map)),
+        "fingerprint": source_fingerprint(source),
+        "halves": zlib.crc32(half.tobytes()),
+    }
+    check_unfinished(out, wanted, overwrite, resume)
     side = dataset.shape[0]
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
-    maps = None if start_map is None else _given(Path(start_map), dataset)
     images = read_images(dataset, min(plan.last_radius, side / 2 - 1), quiet)
-    half = half_of(dataset, np.arange(dataset.n))
     scores: list[float] = []
-    if maps is None:
-        start, scores = best_start(images, settings, group, StartPlan(), quiet)
-        maps = start.maps
-    refined = refine(images, maps, torch.from_numpy(half), settings, group, plan, quiet)
-    found = _measured(refined, half, scores, settings, side / min(source.stack.shape), dataset)
-    _write(found, source, settings, out, table, outputs)
+    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        unfinished = Unfinished(out, wanted, resume)
+        if maps is None:
+            start, scores = best_start(images, settings, group, StartPlan(), quiet, unfinished)
+            maps = start.maps
+        refined = refine(
+            images,
+            maps,
+            torch.from_numpy(half),
+            settings,
+            group,
+            plan,
+            quiet,
+            unfinished.step("refinement"),
+        )
+        binning = min(source.stack.shape) / side
+        found = _measured(refined, half, scores, settings, binning, dataset)
+        _write(found, source, settings, out, table, outputs)
+        unfinished.remove()
     return found
 
 
@@ -234,7 +264,7 @@ def _measured(
     half: NDArray[np.int64],
     scores: list[float],
     settings: AbInitioSettings,
-    scale: float,
+    binning: float,
     dataset: Dataset,
 ) -> FoundMaps:
     box = settings.box
@@ -254,9 +284,7 @@ def _measured(
             "views cover %.0f %% of the directions: the maps are smeared along the others",
             100 * covered,
         )
-    return FoundMaps(
-        refined, half, torch.stack(masks), resolutions, scores, 1 / scale, size, covered
-    )
+    return FoundMaps(refined, half, torch.stack(masks), resolutions, scores, binning, size, covered)
 
 
 def covered_directions(rotation: Tensor) -> float:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients
-from modpose.fourier.insertion import FourierSums, half_averages, insert_slices
+from modpose.fourier.insertion import OVERSAMPLING, FourierSums, half_averages, insert_slices
 from modpose.geometry.grids import centre_of_mass, soft_sphere
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
+from modpose.search.abinitio.saved import Saved, Unfinished
 from modpose.search.abinitio.scores import Poses, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
 
@@ -43,9 +44,29 @@ class Start:
 
 
 def best_start(
-    images: SearchImages, settings: AbInitioSettings, group: Tensor, plan: StartPlan, quiet: bool
+    images: SearchImages,
+    settings: AbInitioSettings,
+    group: Tensor,
+    plan: StartPlan,
+    quiet: bool,
+    unfinished: Unfinished | None = None,
 ) -> tuple[Start, list[float]]:
     """Try random starts; keep the one with the highest likelihood.
+
+    Parameters
+    ----------
+    images
+        N images.
+    settings
+        What is asked for.
+    group
+        (G, 3, 3) rotations of the symmetry.
+    plan
+        Rounds.
+    quiet
+        No progress bar.
+    unfinished
+        Where to save each start, and to go on from.
 
     Returns
     -------
@@ -57,7 +78,8 @@ def best_start(
     with Progress("random starts", total, quiet=quiet, unit="round") as progress:
         for number in range(settings.starts):
             generator = torch.Generator().manual_seed(1000 * settings.seed + number)
-            found.append(_start(images, settings, group, plan, generator, progress))
+            saved = Saved() if unfinished is None else unfinished.step(f"start{number + 1}")
+            found.append(_start(images, settings, group, plan, generator, progress, saved))
     scores = [start.score for start in found]
     return found[max(range(len(found)), key=scores.__getitem__)], scores
 
@@ -69,17 +91,25 @@ def _start(
     plan: StartPlan,
     generator: torch.Generator,
     progress: Progress,
+    saved: Saved,
 ) -> Start:
+    before = saved.read()
+    if "score" in before:
+        progress.advance(plan.rounds, 0.0)
+        return Start(before["maps"], float(before["score"]), before["share"])
     box, count = plan.box, settings.classes
     mask = soft_sphere(box, settings.diameter * box)
     reach = settings.max_shift * images.side
-    first = _batch(images, plan, generator)
-    data = images.coefficients(first, plan.radii[0], box)
-    slot = torch.randint(0, 2 * count, (len(first),), generator=generator)
-    turns = haar_rotations(len(first), generator)
-    sums = insert_slices(data, slot, 2 * count, turns, torch.zeros(len(first), 3))
-    maps = _maps(sums, box, mask, group)
-    for number in range(plan.rounds):
+    if before:
+        value = torch.view_as_complex(before["value"])
+        sums, maps = FourierSums(value, before["weight"], OVERSAMPLING * box), before["maps"]
+        generator.set_state(before["generator"])
+    else:
+        sums = _random_sums(images, plan, count, generator)
+        maps = _maps(sums, box, mask, group)
+    begun = int(before.get("rounds", 0))
+    progress.advance(begun, 0.0)
+    for number in range(begun, plan.rounds):
         part = number / max(1, plan.rounds - 1)
         radius = plan.radii[0] + (plan.radii[1] - plan.radii[0]) * part
         rotations = plan.rotations[0] + (plan.rotations[1] - plan.rotations[0]) * part
@@ -96,7 +126,31 @@ def _start(
         if len(group) == 1:
             sums, maps = _centred(sums, maps, box, mask)
         progress.advance(1, 0.0)
-    return _judged(images, maps, plan, reach, generator)
+        if saved.due:
+            saved.write(
+                {
+                    "rounds": torch.tensor(number + 1),
+                    "value": torch.view_as_real(sums.value),
+                    "weight": sums.weight,
+                    "maps": maps,
+                    "generator": generator.get_state(),
+                }
+            )
+    start = _judged(images, maps, plan, reach, generator)
+    score = torch.tensor(start.score, dtype=torch.float64)
+    saved.write({"maps": start.maps, "score": score, "share": start.share})
+    return start
+
+
+def _random_sums(
+    images: SearchImages, plan: StartPlan, count: int, generator: torch.Generator
+) -> FourierSums:
+    """Insert some images at random poses."""
+    rows = _batch(images, plan, generator)
+    data = images.coefficients(rows, plan.radii[0], plan.box)
+    slot = torch.randint(0, 2 * count, (len(rows),), generator=generator)
+    turns = haar_rotations(len(rows), generator)
+    return insert_slices(data, slot, 2 * count, turns, torch.zeros(len(rows), 3))
 
 
 def _batch(images: SearchImages, plan: StartPlan, generator: torch.Generator) -> Tensor:
