@@ -23,10 +23,10 @@ import torch
 from benchmarks import machine
 from benchmarks.averaging import bounds_of, hinge_bounds_of
 from modpose import PoseModel, open_source
+from modpose.content.clustering import cluster
 from modpose.data.source import Source
 from modpose.evaluate.metrics import spearman
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
-from modpose.infer.clustering import cluster
 from modpose.infer.encoded import Encoded
 from modpose.simulate.species import built_in_species, hinged_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings

@@ -22,10 +22,10 @@ from benchmarks import machine
 from benchmarks.digits import FAR, Images
 from modpose import PoseModel
 from modpose.config import merge, set_option
+from modpose.content.clustering import Method, cluster
 from modpose.evaluate import metrics
 from modpose.evaluate.equivariance import RotationErrors, twin_angle_errors, twin_shift_errors
 from modpose.geometry.degrees import wrap_deg
-from modpose.infer.clustering import Method, cluster
 from modpose.infer.encoded import Encoded
 from modpose.simulate.digits import transform
 from studies.common.equivariance import by_label, turned_consistency

@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "modpose"
 
 LAYERS = (
     ("errors", "progress", "limits", "version"),
-    ("files", "geometry"),
+    ("files", "geometry", "content"),
     ("config",),
     ("recipes", "nn", "plot", "distributions"),
     ("observe",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content.embedding import principal_axes, tsne
 from modpose.evaluate.latent_map import LatentMap
 from modpose.plot.figures import (
     BLUE,
@@ -20,8 +21,7 @@ from modpose.plot.figures import (
     new_figure,
     style,
 )
-from modpose.plot.grids import principal_axes
-from modpose.plot.scatter import CATEGORY_COLOURS, tsne
+from modpose.plot.scatter import CATEGORY_COLOURS
 from studies.affinity.classification import Confusion
 from studies.affinity.common import Found
 

@@ -138,8 +138,8 @@ def arrows(panels: Mapping[str, Displacement]) -> Figure:
     All images are dots; of the first ten, an arrow leads from where an image is to where its moved
     copy is.
     """
+    from modpose.content.embedding import principal_axes
     from modpose.plot.figures import BLUE, INK, MUTED, ORANGE, SMALL, new_figure, style
-    from modpose.plot.grids import principal_axes
 
     fig = new_figure(3.1 * -(-len(panels) // 2), 6.6)
     axes = np.atleast_1d(fig.subplots(-(-len(panels) // 2), min(2, len(panels)))).ravel()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content.clustering import cluster
 from modpose.files.writing import replace_atomically
-from modpose.infer.clustering import cluster
 from studies.common import samples, study
 from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page

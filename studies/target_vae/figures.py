@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modpose.content.embedding import tsne
 from modpose.plot.figures import INK, MUTED, RULE, SMALL, TEXT, WIDTH, new_figure, style
 from modpose.plot.grids import Floats, mosaic
-from modpose.plot.scatter import CATEGORY_COLOURS, tsne
+from modpose.plot.scatter import CATEGORY_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from modpose import PoseModel
 from modpose.config import PrincipalFieldConfig, SpectralConfig, merge, parse_config
+from modpose.content.clustering import cluster
 from modpose.data.batches import Batch
 from modpose.data.source import open_source
 from modpose.errors import InputError
@@ -21,7 +22,6 @@ from modpose.fourier.fsc import read_map
 from modpose.fourier.projection import Projection
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
-from modpose.infer.clustering import cluster
 from modpose.model.build import build_vae
 from modpose.model.fields.principal import PrincipalField
 from modpose.options import configure

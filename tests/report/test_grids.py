@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -152,15 +150,6 @@ def test_manifold_of_many_latents_lies_in_the_plane_of_widest_spread() -> None:
     assert np.allclose(codes.mean((0, 1)), 7, atol=0.2)
 
 
-@pytest.mark.parametrize("n", [2, 3, 50])
-def test_principal_axes_are_those_of_the_covariance(n: int) -> None:
-    z = np.random.default_rng(n).standard_normal((n, 4)) @ np.diag([3, 2, 1, 0.5])
-    _, axes, spread = grids.principal_axes(z)
-    assert np.allclose(axes @ axes.T, np.eye(4), atol=1e-10)
-    assert np.allclose(np.diag(axes @ np.cov(z.T) @ axes.T), spread**2, atol=1e-8)
-    assert np.all(np.diff(spread) <= 1e-12)
-
-
 def test_traversal_moves_one_latent_only() -> None:
     z = np.random.default_rng(0).standard_normal((500, 3))
     codes = grids.traversal_codes(z, 1, 9)
@@ -235,27 +224,3 @@ def test_grey_range_ignores_outliers_and_what_is_not_finite() -> None:
     assert -3 < low < -2
     assert 2 < high < 3
     assert np.isfinite(grids.to_unit(pictures, (low, high))).all()
-
-
-def test_principal_axes_of_many_images_take_no_square_of_their_number() -> None:
-    """The report of 60,000 images stopped at a matrix of 60,000 x 60,000 (26.8 GiB)."""
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((60_000, 4)) * [1, 4, 2, 3] + 5
-    tracemalloc.start()
-    try:
-        mean, axes, spread = grids.principal_axes(z)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 10 * z.nbytes
-    values, vectors = np.linalg.eigh(np.cov(z.T))
-    assert np.allclose(mean, z.mean(0))
-    assert np.allclose(spread**2, values[::-1])
-    assert np.allclose(np.abs(axes @ vectors), np.eye(4)[::-1], atol=1e-6)
-
-
-def test_principal_axes_of_fewer_images_than_latents_are_complete() -> None:
-    _, axes, spread = grids.principal_axes(np.random.default_rng(0).standard_normal((3, 5)))
-    assert np.allclose(axes @ axes.T, np.eye(5))
-    assert spread.shape == (5,)
-    assert np.allclose(spread[2:], 0)

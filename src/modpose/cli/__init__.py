@@ -17,6 +17,7 @@ import typer
 from modpose.cli import (
     abinitio,
     affinity,
+    analysis,
     averaging,
     experiment,
     fitting,
@@ -33,6 +34,7 @@ from modpose.errors import InputError, TrainingError
 __all__ = [
     "abinitio",
     "affinity",
+    "analysis",
     "app",
     "averaging",
     "experiment",

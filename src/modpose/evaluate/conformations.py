@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from modpose.backprojection import reconstruct_halves
 from modpose.backprojection.halves import open_posed
+from modpose.content.clustering import cluster
+from modpose.content.embedding import principal_axes
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.evaluate.drawing import check_draws_volumes
@@ -24,8 +26,6 @@ from modpose.evaluate.metrics import ari, spearman
 from modpose.evaluate.true_maps import TrueMap, read_true_maps
 from modpose.fourier.fsc import fsc
 from modpose.geometry.windows import soft_window
-from modpose.infer.clustering import cluster
-from modpose.plot.grids import principal_axes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content.clustering import cluster, usual_method
 from modpose.errors import InputError
-from modpose.infer.clustering import cluster
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,7 @@ def latents_table(
     split[dataset.val] = "val"
     table["split"] = split
     if clusters is not None:
-        table["cluster"] = cluster(
-            encoded.z, clusters, "ward" if dataset.n <= 10_000 else "kmeans", seed
-        )
+        table["cluster"] = cluster(encoded.z, clusters, usual_method(dataset.n), seed)
     if labels is not None:
         table["label"] = labels
     return table

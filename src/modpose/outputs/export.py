@@ -27,6 +27,7 @@ from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse
 from modpose.infer.latents import content_columns, rotations_of_table
 from modpose.outputs import cryodrgn
 from modpose.outputs.upright import write_pictures
+from modpose.run.added import how_added
 from modpose.run.inputs import files_of_run
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def with_poses(
     *,
     pixels_per_model_pixel: float = 1.0,
     pixel_size: float | None = None,
+    added: Iterable[str] = (),
 ) -> Particles:
     """Put poses, classes and content into the table of the particles.
 
@@ -227,6 +229,8 @@ def with_poses(
         Side of a pixel that the model saw, in pixels of the images that the table names.
     pixel_size
         Å per pixel of those images, where the table does not say.
+    added
+        Names of the columns that were added to the run since the fit.
 
     Returns
     -------
@@ -234,7 +238,8 @@ def with_poses(
     infers any, in space where it infers reflection
     (:func:`modpose.infer.latents.rotations_of_table`); with ``rlnClassNumber`` (from 1) or
     ``alignments2D/class`` or ``alignments3D/class`` (from 0); in STAR files with
-    ``modposeMirrored``, ``modposeScale`` and their certainty; and with content: ``modposeZ0``... or
+    ``modposeMirrored``, ``modposeScale`` and their certainty, and the added columns of numbers,
+    ``pca_0`` as ``modposePca0``; and with content: ``modposeZ0``... or
     ``components_mode_0/value``....
     """
     n = len(latents)
@@ -264,6 +269,9 @@ def with_poses(
     for name, latent in OWN.items():
         if relion and latent in latents:
             table[name] = latents[latent].to_numpy().round(6)
+    for name in added if relion else ():
+        if latents[name].dtype.kind in "iuf" and name != "cluster":
+            table[own_name(name)] = latents[name].to_numpy()
     for name in content_columns(latents):
         values = latents[name].to_numpy()
         if relion:
@@ -281,6 +289,13 @@ OWN = {
     "modposeScaleStd": "scale_std",
 }
 """STAR columns for values without a RELION name, and the columns of the latents."""
+
+
+def own_name(name: str) -> str:
+    """Name an added column in a STAR file: ``pca_0`` is ``modposePca0``."""
+    return "modpose" + "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
 CONTENT = r"modposeZ\d+|components_mode_\d+/(component|value)"
 """Columns of content, of this run or an earlier one."""
 
@@ -298,6 +313,7 @@ def _write_poses(
         latents,
         pixels_per_model_pixel=_sizes(run, dataset).pixel_size_factor,
         pixel_size=source.pixel_size,
+        added=how_added(run.path),
     )
     write_table(posed, out, place)
     notes = _mark_notes(source) if out.suffix.lower() == ".star" else _scale_notes(latents)

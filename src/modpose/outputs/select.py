@@ -103,7 +103,9 @@ def in_clusters(table: pd.DataFrame, text: str) -> Mask:
         There are no clusters, a number is not one, or a cluster does not exist.
     """
     if "cluster" not in table or table["cluster"].isna().all():
-        raise InputError("--cluster: the run has no clusters, fit it with --clusters K")
+        raise InputError(
+            "--cluster: the run has no clusters, make them with: modpose cluster RUN --k K"
+        )
     labels = table["cluster"].to_numpy()
     if labels.dtype.kind not in "iuf":
         raise InputError("--cluster: the column cluster of the run does not hold numbers")

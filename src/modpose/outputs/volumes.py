@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content.embedding import principal_axes
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError, shown
 from modpose.estimator import PoseModel
@@ -21,7 +22,6 @@ from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.jobs.hand import mirrored
 from modpose.limits import MOST_STEPS, check_whole
 from modpose.plot.figures import volume_strip
-from modpose.plot.grids import principal_axes
 from modpose.progress import Progress
 from modpose.run.inputs import files_of_run
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose.content.embedding import principal_axes
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import orthogonal_2d
@@ -100,28 +101,6 @@ def normal_quantiles(n: int) -> Floats:
     from scipy.special import ndtri
 
     return np.asarray(ndtri((np.arange(n) + 0.5) / n))
-
-
-def principal_axes(z: Floats) -> tuple[Floats, Floats, Floats]:
-    """Principal components of content.
-
-    Parameters
-    ----------
-    z
-        (N, k) posterior means.
-
-    Returns
-    -------
-    mean (k,), unit axes (k, k) as rows by falling spread, and the standard deviation (k,) along
-    each.  The sign is fixed: the largest entry of an axis is positive.
-    """
-    mean = z.mean(0)
-    few = len(z) < z.shape[1]  # only then are axes missing; the full left matrix is (N, N)
-    _, singular, axes = np.linalg.svd(z - mean, full_matrices=few)
-    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-    spread = np.zeros(z.shape[1])
-    spread[: len(singular)] = singular / np.sqrt(max(len(z) - 1, 1))
-    return mean, axes, spread
 
 
 def manifold_codes(z: Floats, n: int) -> Floats:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content.embedding import principal_axes, tsne
 from modpose.plot.figures import INK, MUTED, SMALL, TEXT, new_figure, style
-from modpose.plot.grids import Floats, grey_range, mosaic, principal_axes
+from modpose.plot.grids import Floats, grey_range, mosaic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,16 +103,6 @@ def content_views(z: Floats, seed: int, angle_deg: Floats | None, score: Floats)
     if k >= 4:
         views.append(View("PCA, components 3 and 4", part[:, 2], part[:, 3], names[2], names[3]))
     return views
-
-
-def tsne(z: Floats, seed: int) -> Floats:
-    """(N, 2) t-SNE embedding of content (van der Maaten & Hinton 2008), seeded."""
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30.0, (len(z) - 1) / 3)
-    embedding = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    spread = z.std(0).max()
-    return np.asarray(embedding.fit_transform(z / (spread if spread > 0 else 1.0)), float)
 
 
 # --- still ------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
 from modpose.report.volumes import look_at_volumes, space
 from modpose.run import Run
+from modpose.run.added import how_added
 from modpose.run.report_files import MANIFEST, PAGE, files_of_report, manifest
 
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     dataset = run.dataset() if run.has_images else None
     rows, images, posed, known = _images(dataset, model, len(latents), config.seed)
     columns: dict[str, NDArray[Any]] = {
-        str(k): latents[k].to_numpy() for k in ("label", "cluster") if k in names
+        str(k): latents[k].to_numpy()
+        for k in dict.fromkeys(("label", "cluster", *how_added(run.path)))
+        if k in names
     }
     if projected:
         predicted = posed

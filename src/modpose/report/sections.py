@@ -264,7 +264,9 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
     """Return every column to colour by, the most informative first."""
     found: list[scatter.Colouring | None] = []
     for name, column in (m.columns or {}).items():
-        found.append(scatter.categories(name, column[points]))
+        own = column[points]
+        numbers = scatter.Colouring(name, "number", own) if own.dtype.kind in "iuf" else None
+        found.append(scatter.categories(name, own) or numbers)
     if m.truth is not None and "hinge_deg" in m.truth:
         hinge = m.truth["hinge_deg"][points]
         found.append(scatter.Colouring("true hinge (degrees)", "number", hinge))

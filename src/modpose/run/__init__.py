@@ -22,6 +22,7 @@ from modpose.files.locks import writing
 from modpose.files.writing import replace_atomically
 from modpose.run import files as run_files
 from modpose.run import folder as run_folder
+from modpose.run.added import read_added
 from modpose.run.alarm import stored_alarms
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ class Run:
         self._write("metrics.jsonl", text)
 
     def latents(self) -> pd.DataFrame:
-        """One row per image, in input order."""
+        """One row per image, in input order, with the columns added since (``added.parquet``)."""
         path = self.path / "latents.parquet"
         if not self.finished:
             raise InputError(
@@ -279,7 +280,8 @@ class Run:
         self.check()
         table = run_folder.read_table(path)
         run_files.check_latents(path, table, self.config.model.z_dim, self.environment.get("n"))
-        return table
+        added = read_added(self.path)
+        return table if added is None else table.assign(**added)
 
     def check(self) -> None:
         """Check weights and latents against the checksums of the fit, once.

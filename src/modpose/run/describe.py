@@ -7,6 +7,7 @@ from typing import Any
 
 from modpose.data.inspect import Description
 from modpose.run import Run
+from modpose.run.added import how_added
 from modpose.run.folder import staged
 
 ENDINGS = {
@@ -45,6 +46,8 @@ def describe_run(path: str | Path) -> Description:
     size = environment.get("pixel_size")
     if size is not None:
         facts["box"] += f" of {size:.4g} A"
+    for name, how in how_added(run.path).items():
+        facts[name] = f"an added column: {how}" if how else "an added column"
     if (run.path / "report" / "index.html").is_file():
         facts["report"] = str(run.path / "report" / "index.html")
     return Description(str(path), "a run", facts, [alarm.sentence for alarm in run.alarms])

@@ -36,6 +36,8 @@ NEW = ".new"
 READY = "ready.json"
 """In ``.new``: lists the files that are to be moved into place."""
 REPORT = "report"
+ADDED = "added.parquet"
+"""Columns added after the fit (:mod:`modpose.run.added`)."""
 CHECKED = ("checkpoints/best.safetensors", "latents.parquet", "rows.parquet")
 """Files whose checksums the marker holds: they belong together."""
 FILES = (
@@ -47,6 +49,7 @@ FILES = (
     "affinity.csv",
     "sample_affinity.npy",
     "latents.parquet",
+    ADDED,
 )
 CHECKPOINT = re.compile(r"best\.safetensors|epoch-\d+\.(safetensors|state)")
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+(@[^/]*)?\.part")
@@ -208,7 +211,7 @@ def stage_copy(folder: Path) -> Path:
     place = fresh_stage(folder)
     (place / "checkpoints").mkdir()
     for name in own_files(folder):
-        if name in (MARKER, "latents.parquet"):
+        if name in (MARKER, "latents.parquet", ADDED):
             continue
         try:  # files are replaced, never changed, so that both folders can share them
             os.link(folder / name, place / name)

@@ -42,7 +42,7 @@ def cluster(z: ArrayLike, k: int, method: Method = "ward", seed: int = 0) -> NDA
         long for the method.
     """
     rows = np.asarray(z, float)
-    rows = rows.reshape(len(rows), -1)
+    rows = rows[:, None] if rows.ndim == 1 else rows
     if not np.isfinite(rows).all():
         raise InputError("clusters: content has values that are not finite, expected numbers")
     different = len(np.unique(rows, axis=0))
@@ -55,6 +55,11 @@ def cluster(z: ArrayLike, k: int, method: Method = "ward", seed: int = 0) -> NDA
             "clusters", "the number of rows", len(rows), f"at most {WARD_MAX} for ward (or kmeans)"
         )
     return _largest_first(_fit(rows, k, method, seed))
+
+
+def usual_method(n: int) -> Method:
+    """Return the method for n rows where none is asked for: Ward's while it is fast."""
+    return "ward" if n <= WARD_MAX // 2 else "kmeans"
 
 
 def _fit(rows: NDArray[np.float64], k: int, method: Method, seed: int) -> NDArray[np.int64]:

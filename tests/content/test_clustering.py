@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from modpose.content.clustering import WARD_MAX, cluster
 from modpose.errors import InputError
 from modpose.evaluate.metrics import ari
-from modpose.infer.clustering import WARD_MAX, cluster
 
 
 def three_clouds() -> tuple[np.ndarray, np.ndarray]:

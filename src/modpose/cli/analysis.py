@@ -1,0 +1,79 @@
+"""Analysing the content of a run: cluster, embed."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from modpose.cli.arguments import RunFolder, app
+from modpose.cli.lazily import lazily
+
+with lazily():
+    from modpose import run as runs
+    from modpose.outputs import columns
+
+Name = Annotated[str | None, typer.Option(help="Name of the column (of several, its beginning).")]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a column of this name.")]
+AnySeed = Annotated[
+    int | None, typer.Option(help="Seed of all random numbers; default: that of the fit.")
+]
+
+
+@app.command()
+def cluster(
+    run: RunFolder,
+    k: Annotated[int, typer.Option("--k", help="Number of clusters.")],
+    method: Annotated[
+        Literal["ward", "kmeans", "gmm"] | None,
+        typer.Option(help="Default: ward, above 10,000 images kmeans; gmm is a Gaussian mixture."),
+    ] = None,
+    name: Name = None,
+    seed: AnySeed = None,
+    overwrite: Replace = False,
+) -> None:
+    """Cluster the content of RUN after the fit, with any number of clusters.
+
+    Adds the column 'cluster' (or --name) to the run, from 0, the largest cluster first; select,
+    export and report use it.
+
+    \b
+    modpose cluster run --k 8
+    modpose cluster run --k 3 --method gmm --name three
+    modpose select run --cluster 0,2 -o good.star
+    modpose select run --where 'three == 1' -o good.star
+    """
+    opened = runs.Run.open(run)
+    column = columns.CLUSTER if name is None else name
+    sizes = columns.cluster_run(
+        opened, k, method=method, name=column, seed=seed, overwrite=overwrite
+    )
+    typer.echo(f"added the column {column}: {', '.join(map(str, sizes))} images")
+
+
+@app.command()
+def embed(
+    run: RunFolder,
+    method: Annotated[
+        Literal["pca", "umap", "tsne"],
+        typer.Option(help="umap needs the package umap-learn."),
+    ] = "pca",
+    dims: Annotated[int, typer.Option(help="Number of dimensions.")] = 2,
+    name: Name = None,
+    seed: AnySeed = None,
+    overwrite: Replace = False,
+) -> None:
+    """Embed the content of RUN in fewer dimensions: principal components, UMAP or t-SNE.
+
+    Adds the columns 'pca_0', 'pca_1' ... (or --name) to the run; select, export and report use
+    them.
+
+    \b
+    modpose embed run
+    modpose embed run --method tsne
+    modpose select run --where 'pca_0 > 1' -o right.star
+    """
+    opened = runs.Run.open(run)
+    added = columns.embed_run(opened, method, dims=dims, name=name, seed=seed, overwrite=overwrite)
+    typer.echo(f"added the columns {', '.join(added)}")
