@@ -1,0 +1,263 @@
+"""Paths of content that stay where images are.
+
+Images are joined to those of their nearest neighbours that have them among their own nearest
+neighbours, too.  An edge costs its length over the density at its ends.  The cheapest path is the
+one of largest flux of a diffusion in the free energy -ln(density) (Huo & Straub 1997, J. Chem.
+Phys. 107, 5000).  Regions without images between them are not joined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modpose.content.density import NEIGHBOURS, Floats, log_density, rows_of, some
+from modpose.errors import InputError
+from modpose.limits import MOST_STEPS, check_whole
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Rows = NDArray[np.int64]
+
+MOST_NODES = 20_000
+"""Images that are joined; of more, a random part."""
+FAR = 3.0
+"""Distance of an end from the nearest node, in distances of that node's neighbours, above which it
+lies in an empty region."""
+
+
+@dataclass(frozen=True)
+class DensePath:
+    """A path of content through images.
+
+    Attributes
+    ----------
+    z
+        (S, d) contents at equal distances along it.
+    rows
+        Positions of the images that it passes, in order.
+    radius
+        Distance from it within which images count as near.
+    """
+
+    z: Floats
+    rows: Rows
+    radius: float
+
+    @property
+    def length(self) -> float:
+        """Length in units of content."""
+        return float(np.linalg.norm(np.diff(self.z, axis=0), axis=1).sum())
+
+    def places(self, z: ArrayLike) -> tuple[Floats, Floats]:
+        """Place images along the path.
+
+        Parameters
+        ----------
+        z
+            (N, d) content.
+
+        Returns
+        -------
+        position, distance
+            (N,) from 0 at the first stop to 1 at the last, NaN beyond :attr:`radius`; and (N,) the
+            distance from the path.
+        """
+        points = np.asarray(z, np.float64).reshape(-1, self.z.shape[1])
+        best = np.full(len(points), np.inf)
+        position = np.zeros(len(points))
+        for step, (a, b) in enumerate(zip(self.z[:-1], self.z[1:], strict=True)):
+            line = b - a
+            share = np.clip((points - a) @ line / max(float(line @ line), 1e-300), 0, 1)
+            distance = np.linalg.norm(points - a - share[:, None] * line, axis=1)
+            nearer = distance < best
+            best[nearer] = distance[nearer]
+            position[nearer] = (step + share[nearer]) / (len(self.z) - 1)
+        position[best > self.radius] = np.nan
+        return position, best
+
+
+class Landscape:
+    """Images joined to near ones, with the density at each.
+
+    Parameters
+    ----------
+    z
+        (N, d) content.
+    neighbours
+        Nearest neighbours that an image may be joined to.
+    seed
+        Of the choice of images, of more than 20,000.
+
+    Raises
+    ------
+    InputError
+        If content is constant or not finite.
+    """
+
+    def __init__(self, z: ArrayLike, neighbours: int = NEIGHBOURS, seed: int = 0) -> None:
+        self.z = rows_of(z, "path")
+        self.nodes: Rows = some(len(self.z), MOST_NODES, seed)
+        self.neighbours = min(neighbours, len(self.nodes) - 1)
+        self._find()
+
+    def _find(self) -> None:
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import connected_components
+        from sklearn.neighbors import NearestNeighbors
+
+        points, k = self.z[self.nodes], self.neighbours
+        distance, index = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()
+        self.reach: Floats = distance[:, -1]
+        self._index = index
+        weight = -log_density(points, k)
+        self.energy: Floats = weight[index].mean(1) - weight[index].mean(1).min()
+        n = len(points)
+        ends = np.repeat(np.arange(n), k)
+        length = np.maximum(distance.ravel(), 1e-300)  # a zero would be no edge
+        one_way = csr_matrix((length, (ends, index.ravel())), shape=(n, n))
+        self._edges: csr_matrix = one_way.minimum(one_way.T)  # zero unless both have it
+        self._edges.eliminate_zeros()
+        self.component: Rows = connected_components(self._edges, directed=False)[1]
+
+    @cached_property
+    def _costs(self) -> csr_matrix:
+        edges = self._edges.tocoo()
+        energy = (self.energy[edges.row] + self.energy[edges.col]) / 2
+        edges.data = edges.data * np.exp(np.minimum(energy, 200.0))
+        return edges.tocsr()
+
+    def node_at(self, point: Floats, name: str) -> int:
+        """Return the nearest node of a region of many images, or refuse an empty place."""
+        large = np.bincount(self.component)[self.component] > self.neighbours
+        allowed = np.flatnonzero(large) if large.any() else np.arange(len(self.nodes))
+        away = np.linalg.norm(self.z[self.nodes[allowed]] - point, axis=1)
+        nearest = int(allowed[away.argmin()])
+        if away.min() > FAR * self.reach[nearest]:
+            raise InputError(f"path: {name} lies in an empty region, expected a place among images")
+        return nearest
+
+    def path(
+        self, ends: ArrayLike, steps: int = 10, names: tuple[str, ...] | None = None
+    ) -> DensePath:
+        """Find the path through dense regions that passes two or more contents in order.
+
+        Parameters
+        ----------
+        ends
+            (E, d) contents, E at least 2.
+        steps
+            Number of stops, S.
+        names
+            Of the ends, for messages.
+
+        Raises
+        ------
+        InputError
+            If an end lies in an empty region, or no images join two of them.
+        """
+        from scipy.sparse.csgraph import dijkstra
+
+        check_whole("path", "the number of steps", steps, 2, MOST_STEPS)
+        points = np.asarray(ends, np.float64).reshape(-1, self.z.shape[1])
+        named = names or tuple(f"end {i + 1}" for i in range(len(points)))
+        nodes = [self.node_at(p, name) for p, name in zip(points, named, strict=True)]
+        passed: list[int] = nodes[:1]
+        for i, (a, b) in enumerate(pairwise(nodes)):
+            if self.component[a] != self.component[b]:
+                raise InputError(
+                    f"path: {named[i]} and {named[i + 1]} are in separate regions of content with "
+                    "no images between them, expected two places that images join"
+                )
+            _, before = dijkstra(self._costs, directed=False, indices=[a], return_predecessors=True)
+            leg = [b]
+            while leg[-1] != a:
+                leg.append(int(before[0, leg[-1]]))
+            passed += leg[-2::-1]
+        return self._smooth(np.array(passed), steps)
+
+    def farthest(self, places: ArrayLike) -> tuple[int, int] | None:
+        """Choose the two of several contents (E, d) with the longest path; None if none are joined.
+
+        A content in an empty region is left out.
+        """
+        from scipy.sparse.csgraph import dijkstra
+
+        nodes: list[tuple[int, int]] = []
+        for i, point in enumerate(np.asarray(places, np.float64)):
+            try:
+                nodes.append((i, self.node_at(point, "")))
+            except InputError:
+                continue
+        if len(nodes) < 2:
+            return None
+        own = [node for _, node in nodes]
+        length = dijkstra(self._edges, directed=False, indices=own)[:, own]
+        length[~np.isfinite(length)] = 0
+        a, b = np.unravel_index(int(length.argmax()), length.shape)
+        return (nodes[a][0], nodes[b][0]) if length.max() > 0 else None
+
+    def _smooth(self, passed: Rows, steps: int) -> DensePath:
+        """Take the mean of the neighbours of each node, then stops at equal distances."""
+        points = self.z[self.nodes]
+        centre = (points[self._index[passed]].sum(1) + points[passed]) / (self.neighbours + 1)
+        centre = centre[np.concatenate([[True], np.abs(np.diff(centre, axis=0)).sum(1) > 0])]
+        along = np.concatenate([[0], np.linalg.norm(np.diff(centre, axis=0), axis=1).cumsum()])
+        if along[-1] == 0:
+            raise InputError("path: its two ends are the same place, expected two places")
+        stops = np.linspace(0, along[-1], steps)
+        z = np.stack([np.interp(stops, along, part) for part in centre.T], axis=1)
+        radius = 2 * float(np.median(self.reach[passed]))
+        return DensePath(z, self.nodes[passed], radius)
+
+
+def dense_path(
+    z: ArrayLike,
+    ends: ArrayLike,
+    steps: int = 10,
+    *,
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+    names: tuple[str, ...] | None = None,
+) -> DensePath:
+    """Find the path of content through dense regions from one content to another.
+
+    Parameters
+    ----------
+    z
+        (N, d) content of images.
+    ends
+        (E, d) contents to pass in order, E at least 2.
+    steps
+        Number of stops, at equal distances along the path.
+    neighbours
+        Nearest neighbours that an image may be joined to.
+    seed
+        Of the choice of images, of more than 20,000.
+    names
+        Of the ends, for messages.
+
+    Returns
+    -------
+    DensePath
+
+    Raises
+    ------
+    InputError
+        If an end lies in an empty region, or no images join two of them.
+
+    Examples
+    --------
+    >>> angle = np.random.default_rng(0).uniform(0, 3, 2000)
+    >>> arc = np.stack([np.cos(angle), np.sin(angle)], 1)
+    >>> path = dense_path(arc, [arc[angle.argmin()], arc[angle.argmax()]], steps=7)
+    >>> bool(np.abs(np.linalg.norm(path.z, axis=1) - 1).max() < 0.01)  # along the arc
+    True
+    """
+    return Landscape(z, neighbours, seed).path(ends, steps, names)
