@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,9 +232,12 @@ def test_the_command_writes_maps_and_a_table_with_poses_and_halves(folder, tmp_p
     assert set(after["rlnClassNumber"]) <= {1, 2}
     assert set(after["rlnRandomSubset"]) == {1, 2}
     assert {"rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst"} <= set(after.columns)
-    stack = open_mrc(tmp_path / "maps" / "class002_half1.mrc", "volumes")
-    assert stack.shape == (28, 28, 28)
-    assert stack.pixel_size == pytest.approx(5.0 * 32 / 28, rel=1e-5)
+    for kind in ("", "_sharpened", "_half1", "_half2", "_mask"):
+        stack = open_mrc(tmp_path / "maps" / f"class002{kind}.mrc", "volumes")
+        assert stack.shape == (28, 28, 28)
+        assert stack.pixel_size == pytest.approx(5.0 * 32 / 28, rel=1e-5)
+    told = json.loads((tmp_path / "maps" / "settings.json").read_text())
+    assert f"B-factor of {told['b_factors'][1]:.0f} Å²" in done.output
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
 

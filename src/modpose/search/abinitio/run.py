@@ -33,6 +33,7 @@ from modpose.fourier.fsc import HALF_MAPS
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import symmetry_group
 from modpose.jobs.resolution import Resolution, resolution
+from modpose.jobs.sharpen import Sharpened, sharpened
 from modpose.run.folder import sha256
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.refine import Refined, refine
@@ -52,6 +53,8 @@ STARTED_FROM = 40.0
 """Å to which a given map is low-passed, at least."""
 DIRECTIONS = 100
 """Cells of the half sphere of views."""
+KINDS = ("", "_sharpened", "_half1", "_half2", "_mask")
+"""Files of a map."""
 UNEVEN = 0.5
 """Below this share of the cells with images, a warning is printed."""
 
@@ -70,6 +73,8 @@ class FoundMaps:
         (C, D, D, D) soft.
     resolutions
         One per map.
+    sharpened
+        One per map.
     start_scores
         Log-likelihood of each random start, nats per image.
     binning
@@ -84,6 +89,7 @@ class FoundMaps:
     half: NDArray[np.int64]
     masks: Tensor
     resolutions: list[Resolution]
+    sharpened: list[Sharpened]
     start_scores: list[float]
     binning: float
     pixel_size: float | None
@@ -98,6 +104,7 @@ class FoundMaps:
         counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
         for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
             found.append(f"class {number}: {count:,} images; {self._resolution(one)}")
+            found.append(f"class {number}: {self.sharpened[number - 1].sentence()}")
         found.append(f"views cover {100 * self.covered:.0f} % of the directions")
         found.append("the hand of the maps is not determined by images that were not tilted")
         return found
@@ -269,22 +276,26 @@ def _measured(
 ) -> FoundMaps:
     box = settings.box
     size = None if dataset.pixel_size is None else dataset.pixel_size * dataset.shape[0] / box
-    masks, resolutions = [], []
+    masks, resolutions, sharp = [], [], []
     for number in range(settings.classes):
         mask = molecule_mask(refined.maps[number : number + 1], settings.diameter * box)
         first, second = (part[number].numpy() for part in refined.halves)
         randomise = bool(first.any() and second.any())
-        masks.append(mask)
-        resolutions.append(
-            resolution(first, second, mask.numpy(), size, randomise=randomise, seed=settings.seed)
+        found = resolution(
+            first, second, mask.numpy(), size, randomise=randomise, seed=settings.seed
         )
+        masks.append(mask)
+        resolutions.append(found)
+        sharp.append(sharpened(first, second, mask, found.curve))
     covered = covered_directions(refined.rotation)
     if covered < UNEVEN:
         logger.warning(
             "views cover %.0f %% of the directions: the maps are smeared along the others",
             100 * covered,
         )
-    return FoundMaps(refined, half, torch.stack(masks), resolutions, scores, binning, size, covered)
+    return FoundMaps(
+        refined, half, torch.stack(masks), resolutions, sharp, scores, binning, size, covered
+    )
 
 
 def covered_directions(rotation: Tensor) -> float:
@@ -305,8 +316,7 @@ def covered_directions(rotation: Tensor) -> float:
 
 
 def _outputs(out: Path, classes: int, table: Path) -> list[Path]:
-    kinds = ("", "_half1", "_half2", "_mask")
-    maps = [out / f"class{k:03d}{kind}.mrc" for k in range(1, classes + 1) for kind in kinds]
+    maps = [out / f"class{k:03d}{kind}.mrc" for k in range(1, classes + 1) for kind in KINDS]
     files = [out / name for name in ("fsc.csv", "fsc.png", "settings.json")]
     return [*maps, *files, *files_of_table(table)]
 
@@ -351,16 +361,25 @@ def _write(
         for number, one in enumerate(found.resolutions):
             parts = (
                 found.refined.maps[number],
+                torch.from_numpy(found.sharpened[number].volume),
                 *found.refined.halves[:, number],
                 found.masks[number],
             )
-            for path, volume in zip(outputs[4 * number : 4 * number + 4], parts, strict=True):
+            own = outputs[len(KINDS) * number :][: len(KINDS)]
+            for path, volume in zip(own, parts, strict=True):
                 write_mrcs(place(path), volume.numpy()[None], found.pixel_size)
             curves[f"class {number + 1}"] = one.curve
             frames.append(pd.DataFrame(one.curve.columns()).assign(class_number=number + 1))
         text = pd.concat(frames).to_csv(index=False)
         place(out / "fsc.csv").write_text(text)
         draw_curve(curves, place(out / "fsc.png"), HALF_MAPS)
-        told = asdict(settings) | {"start_scores": found.start_scores}
+        told = asdict(settings) | {
+            "start_scores": found.start_scores,
+            "pixel_size": found.pixel_size,
+            "b_factors": [one.b_factor for one in found.sharpened],
+            "b_factors_from": [
+                [one.coarsest, one.finest] if one.b_factor else None for one in found.sharpened
+            ],
+        }
         place(out / "settings.json").write_text(json.dumps(told, indent=2) + "\n")
         write_table(posed_table(source, found, out), table, place)
