@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -197,6 +198,8 @@ def test_a_report_of_an_older_version_is_replaced_and_a_figure_of_the_user_is_no
     monkeypatch.setattr(build, "make_sections", lambda *_: [section])
     page = build_report(bare, quiet=True)
     (page.parent / ".files.json").unlink()
+    older = f"modpose {base64.b64encode(picture.png).decode()}"  # that page held the PNG itself
+    page.write_text(older, encoding="utf-8")
     figure = next(page.parent.glob("*.png"))
     (page.parent / "mine.png").write_bytes(b"mine")
     build_report(bare, quiet=True)

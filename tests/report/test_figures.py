@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -199,9 +200,7 @@ def test_thumbnails_lie_where_the_page_looks_for_them() -> None:
     columns = scatter.columns_of(7)
     uri = scatter.thumbnail_sheet(tiles, columns, side=16)
     head, data = uri.split(",")
-    assert head == "data:image/jpeg;base64"
-    import base64
-
+    assert head == "data:image/webp;base64"
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) / 255
     for k, level in enumerate(levels):
         tile = sheet[16 * (k // columns) :][:16, 16 * (k % columns) :][:, :16]
@@ -210,8 +209,26 @@ def test_thumbnails_lie_where_the_page_looks_for_them() -> None:
 
 def test_wide_pictures_keep_their_proportions_in_thumbnails() -> None:
     uri = scatter.thumbnail_sheet(np.zeros((1, 10, 40, 3)), 1, side=16)
-    import base64
-
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))) / 255
     assert sheet[8, 8].max() < 0.1
     assert sheet[1, 8].min() > 0.9
+
+
+@pytest.mark.parametrize("values", [[1.5, -2.25, np.nan, 3.0], [0.0, 2.0, 1.0], [7.0, 7.0]])
+def test_numbers_of_the_page_are_those_of_the_column(values: list[float]) -> None:
+    column = np.array(values)
+    colouring = scatter.Colouring("column", "number", column)
+    view = scatter.View("v", column, column, "x", "y")
+    data = scatter.interactive([view], [colouring], np.arange(len(column)), [])
+    packed = data["colourings"][0]["values"]
+    codes = np.frombuffer(base64.b64decode(packed["codes"]), "<u2")
+    read = np.where(codes == scatter.MISSING, np.nan, packed["low"] + packed["step"] * codes)
+    spread = np.nanmax(column) - np.nanmin(column)
+    assert np.array_equal(np.isnan(read), np.isnan(column))
+    assert np.nanmax(np.abs(read - column)) <= spread / 65534 / 2 * (1 + 1e-9)
+
+
+def test_a_sheet_of_two_thousand_noisy_thumbnails_is_small() -> None:
+    tiles = np.random.default_rng(0).random((2000, 8, 8))
+    uri = scatter.thumbnail_sheet(tiles, scatter.columns_of(2000))
+    assert len(uri) < 1.4 * scatter.SHEET_BYTES

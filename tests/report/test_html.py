@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from modpose import report
 from modpose.config import Config
 from modpose.plot import figures, scatter
 from modpose.plot.html import Picture, Section, render, script_json
@@ -92,12 +95,24 @@ def test_page_forbids_the_browser_to_load_anything(reader: Reader) -> None:
     assert "connect-src" not in policy
 
 
-def test_plot_offers_no_upload(reader: Reader) -> None:
-    assert "showSendToCloud: false" in reader.scripts[-1][1]
+SCRIPTS = {
+    "chart.js": "c17f2ce49fb9c71ef7fb39c03f868804ac5ab34730149976eebe6b7f807bef0c",
+    "hammer.js": "48a49126467354ca90ce115e82149652c0ad5289f8d8651ce200d693dd78943c",
+    "zoom.js": "e4a088e5bab93be6ee47c939eeb9ebaa80e0b39156d4bdfd1af9c844be81b6c4",
+}
+
+
+def test_scripts_of_other_projects_are_those_that_were_published() -> None:
+    folder = Path(report.__file__).parent / "vendor"
+    found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.js")}
+    assert found == SCRIPTS
+    licences = (folder / "LICENSES.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in licences for name in SCRIPTS)
+    assert licences.count("Permission is hereby granted") == len(SCRIPTS)
 
 
 def test_texts_cannot_break_out(page: str, reader: Reader) -> None:
-    assert len(reader.scripts) == 3  # the data, the plotting library, ours
+    assert len(reader.scripts) == 5  # the data, the plotting library in three files, ours
     assert not any("evil" in (values.get("src") or "") for _, values in reader.attributes)
     values, text = reader.scripts[0]
     assert values["type"] == "application/json"

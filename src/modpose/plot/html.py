@@ -12,6 +12,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+SCRIPTS = ("vendor/hammer.js", "vendor/chart.js", "vendor/zoom.js", "scatter.js")
+"""Scripts of an interactive page, in the order in which they are needed.
+
+vendor/LICENSES.md names the plotting library."""
+PAGE_QUALITY = 80
+"""Quality of the WebP pictures in the page; the PNG beside it is exact."""
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Write a picture as the address that a page uses instead of a file."""
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure of a section: its file name in the report folder, what it shows, its PNG."""
@@ -31,8 +44,13 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The PNG as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        """The picture as a data URI, compressed for the page."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(self.png)) as picture:
+            picture.convert("RGB").save(buffer, "WEBP", quality=PAGE_QUALITY)
+        return data_uri("webp", buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,9 @@ def render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     interactive = any(section.scatter for section in sections)
+    loader = PackageLoader("modpose.report", ".")
     environment = Environment(
-        loader=PackageLoader("modpose.report", "."),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -80,7 +99,7 @@ def render(
         facts=facts,
         notes=notes,
         sections=sections,
-        plotly=plotly_script() if interactive else "",
+        scripts=[loader.get_source(environment, name)[0] for name in SCRIPTS if interactive],
     )
 
 
@@ -90,10 +109,3 @@ def script_json(value: Any) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def plotly_script() -> str:
-    """Return the text of plotly.js as the plotly package ships it."""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())

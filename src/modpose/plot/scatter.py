@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from modpose.content.embedding import principal_axes, tsne
 from modpose.plot.figures import INK, MUTED, SMALL, TEXT, new_figure, style
 from modpose.plot.grids import Floats, grey_range, mosaic
+from modpose.plot.html import data_uri
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MISSING = 65535
+"""Code of a value that is not a number, in the page."""
 CATEGORY_COLOURS = (
     "#24609f", "#e08214", "#2e8b57", "#c0392b", "#7d5ba6",
     "#8c6d46", "#d4699e", "#6b7785", "#a8a622", "#2aa3b8",
@@ -148,8 +151,13 @@ def _map_name(colouring: Colouring) -> str:
 # --- interactive ------------------------------------------------------------------------------
 
 
+SHEET_BYTES = 350_000
+"""A sheet of thumbnails larger than this is compressed more strongly."""
+QUALITIES = (80, 60, 40, 25, 15)
+
+
 def thumbnail_sheet(tiles: Floats, columns: int, side: int = 48) -> str:
-    """One JPEG of all thumbnails as a data URI.
+    """One WebP picture of all thumbnails as a data URI.
 
     Parameters
     ----------
@@ -158,17 +166,25 @@ def thumbnail_sheet(tiles: Floats, columns: int, side: int = 48) -> str:
     columns
         Thumbnails per row, in reading order.
     side
-        Pixels of a thumbnail.  It is a multiple of 8, the block of JPEG, so that neighbours do not
-        mix.
+        Pixels of a thumbnail.  It is a multiple of 16, the block of WebP, so that neighbours do
+        not mix.
     """
     from PIL import Image
 
     bytes_ = np.round(np.clip(tiles, 0, 1) * 255).astype(np.uint8)
     small = [np.asarray(_fitted(Image.fromarray(tile), side)) for tile in bytes_]
     sheet = Image.fromarray(mosaic(np.stack(small), columns, gap=0, fill=255))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=80, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri("webp", _compressed(sheet))
+
+
+def _compressed(sheet: Any) -> bytes:
+    """Compress with the best quality that keeps the sheet small."""
+    for quality in QUALITIES:
+        buffer = io.BytesIO()
+        sheet.save(buffer, "WEBP", quality=quality)
+        if buffer.tell() <= SHEET_BYTES:
+            break
+    return buffer.getvalue()
 
 
 def _fitted(picture: Any, side: int) -> Any:
@@ -206,8 +222,8 @@ def interactive(
         "views": [
             {
                 "name": view.name,
-                "x": _short(view.x),
-                "y": _short(view.y),
+                "x": _packed(view.x),
+                "y": _packed(view.y),
                 "xName": view.x_name,
                 "yName": view.y_name,
             }
@@ -217,7 +233,7 @@ def interactive(
             {
                 "name": colouring.name,
                 "kind": colouring.kind,
-                "values": _short(colouring.values),
+                "values": _packed(colouring.values),
                 "categories": list(colouring.categories),
                 "limits": list(_limits(colouring)),
                 "scale": _colour_scale(_map_name(colouring)),
@@ -243,14 +259,21 @@ def columns_of(count: int) -> int:
     return max(1, math.ceil(math.sqrt(count)))
 
 
-def _short(values: Floats) -> list[float | None]:
-    """Round to five significant digits; NaN and infinity become null."""
-    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in np.asarray(values, float)]
+def _packed(values: Floats) -> dict[str, Any]:
+    """Pack numbers into two bytes each: ``low`` + ``step`` × code; code 65535 is not a number."""
+    numbers = np.asarray(values, float)
+    finite = np.isfinite(numbers)
+    low, high = (numbers[finite].min(), numbers[finite].max()) if finite.any() else (0.0, 0.0)
+    whole = high - low <= MISSING - 1 and np.array_equal(numbers[finite], numbers[finite].round())
+    step = 1.0 if whole else (high - low) / (MISSING - 1)
+    codes = np.where(finite, np.round((np.where(finite, numbers, low) - low) / step), MISSING)
+    packed = base64.b64encode(codes.astype("<u2").tobytes()).decode()
+    return {"low": float(low), "step": float(step), "codes": packed}
 
 
-def _colour_scale(name: str) -> list[list[Any]]:
+def _colour_scale(name: str) -> list[str]:
+    """Colours at equal steps from the lowest to the highest value."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    stops = np.linspace(0, 1, 17)
-    return [[float(stop), to_hex(colormaps[name](stop))] for stop in stops]
+    return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, 65))]

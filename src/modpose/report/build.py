@@ -189,6 +189,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
         mirrored=latents["mirrored"].to_numpy() == 1 if "mirrored" in names else None,
         scale=latents["scale"].to_numpy(float) if "scale" in names else None,
         columns=columns,
+        further=_further(latents),
         truth=None if known is None else {str(k): column.to_numpy() for k, column in known.items()},
         recovery=() if known is None else _recovery(latents, known),
         shift_prior_px=config.model.shift.std(max(environment["shape"])) if shifted else None,
@@ -202,6 +203,13 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
         kin=_kin(run, model, latents),
         seed=config.seed,
     )
+
+
+def _further(latents: pd.DataFrame) -> dict[str, NDArray[np.floating]]:
+    """Return the columns of numbers that no other colour of the scatter shows."""
+    shown = {"index", "label", "cluster", "mirrored", "scale", "angle_deg", "elbo"}
+    numbers = latents.select_dtypes("number")
+    return {str(k): numbers[k].to_numpy(float) for k in numbers if str(k) not in shown}
 
 
 def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> KnownClasses | None:

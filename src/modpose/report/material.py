@@ -72,7 +72,9 @@ class ReportData:
     scale
         (N,) how many times larger than upright; None if the model does not infer it.
     columns
-        Further columns (N,) to colour by: label, cluster.
+        Columns (N,) of classes: label, cluster.
+    further
+        Columns (N,) of numbers to colour by.
     rows
         (M,) positions in these arrays, in random order, of the images that were read.
     images
@@ -116,6 +118,7 @@ class ReportData:
     mirrored: NDArray[np.bool_] | None = None
     scale: Floats | None = None
     columns: Mapping[str, NDArray[Any]] | None = None
+    further: Mapping[str, Floats] | None = None
     truth: Mapping[str, Floats] | None = None
     recovery: tuple[tuple[str, str], ...] = ()
     shift_prior_px: float | None = None

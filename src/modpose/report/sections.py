@@ -281,6 +281,8 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
         length = np.linalg.norm(m.shift_px[points], axis=1)
         found.append(scatter.Colouring("length of the shift (px)", "number", length))
     found.append(scatter.Colouring("ELBO (nats)", "number", m.elbo[points]))
+    for name, column in (m.further or {}).items():
+        found.append(scatter.Colouring(name, "number", column[points]))
     return [colouring for colouring in found if colouring is not None]
 
 

@@ -85,8 +85,10 @@ def symmetry(m: ReportData) -> Section | None:
         found[name] = class_symmetry(
             orders[own], modes.relative[own], modes.weight[own], average[own]
         )
-    pictures = [_histograms(probe, modes, found)]
     ambiguous = most_ambiguous(modes)
+    if not len(ambiguous) and all(one.order == 1 for one in found.values()):
+        return _nothing_symmetric(probe, found)
+    pictures = [_histograms(probe, modes, found)]
     if len(ambiguous):
         pictures.append(_pairs(m, probe, modes, ambiguous))
     header, table = _table(probe.kind or "class", found)
@@ -165,6 +167,22 @@ def most_ambiguous(modes: Modes, count: int = SHOWN) -> Integers:
 
 
 # --- what is shown ----------------------------------------------------------------------------
+
+
+def _nothing_symmetric(probe: Probe, found: dict[str, ClassSymmetry]) -> Section:
+    """Say in three lines that every angle is certain."""
+    name, (order, cost) = min(
+        ((name, one.nearest) for name, one in found.items()), key=lambda pair: pair[1][1]
+    )
+    which = f" of {probe.kind} {name}" if len(found) > 1 else ""
+    return Section(
+        "symmetry",
+        "Symmetry",
+        f"None: each of {len(probe.rows)} images, evenly spread, has one angle that explains it "
+        f"best. The rotation nearest to a symmetry is 1/{order} turn{which}. It loses "
+        f"{_percent(cost)} of the log-likelihood that a rotation by an average angle loses; a "
+        f"symmetry loses less than {_percent(SAME)}.",
+    )
 
 
 def _table(
