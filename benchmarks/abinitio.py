@@ -3,10 +3,13 @@
     python -m benchmarks.abinitio --images 5000 --snr 0.1 --seed 0
     python -m benchmarks.abinitio --states 3 --images 6000 --snr 0.1
     python -m benchmarks.abinitio 1igt.pdb 4v4r_30S.pdb.gz --images 6000
+    python -m benchmarks.abinitio --images 3000 --views 0.8 30 --junk 0.1 --contrast 0.2
+    python -m benchmarks.abinitio 1oel.pdb --images 3000 --symmetry D7 --pixel-size 4
 
 Runs what ``modpose abinitio`` runs, on simulated projections (64 pixels a side, CTF, shifts of 1.75
-pixels).  Errors are after one global rotation, of the hand that fits better; a pose more than 20
-degrees off is lost.  The bound is that of Cramer and Rao at the true map and pose.
+pixels).  Errors are after one global rotation, of the hand that fits better, modulo the symmetry of
+the map; a pose more than 20 degrees off is lost.  Junk is left out of them.  The bound is that of
+Cramer and Rao at the true map and pose.
 """
 
 from __future__ import annotations
@@ -29,12 +32,15 @@ from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.evaluate.pose_bound import MEDIAN_OF_RMS
+from modpose.fourier.projection import half_plane
 from modpose.fourier.reference import make_references
+from modpose.geometry.groups import symmetry_group
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.so3_climb import climb
 from modpose.simulate.conformations import Conformer, built_in_conformers, conformers_of_files
+from modpose.simulate.imperfections import noise_power
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import Projections, simulate_projections
 from modpose.simulate.settings import ProjectionSettings
@@ -63,22 +69,32 @@ class Figures:
         )
 
 
-def errors_deg(found: Tensor, truth: Tensor) -> Tensor:
-    """Angles (N,) between poses after one global rotation, of the hand with fewer lost poses."""
-    both = [_errors(found, truth), _errors(found, MIRROR @ truth @ MIRROR)]
+def errors_deg(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
+    """Angles (N,) between poses after one global rotation, of the hand with fewer lost poses.
+
+    Parameters
+    ----------
+    found, truth
+        (N, 3, 3).
+    group
+        (G, 3, 3) symmetry of the map that was found; it has the mirror planes z = 0.
+    """
+    both = [_errors(found, truth, group), _errors(found, MIRROR @ truth @ MIRROR, group)]
     return min(both, key=lambda angle: float((angle > LOST_DEG).float().mean()))
 
 
-def _errors(found: Tensor, truth: Tensor) -> Tensor:
-    change = truth.transpose(1, 2) @ found
+def _errors(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
+    change = (truth.transpose(1, 2) @ found)[:, None] @ group  # (N, G, 3, 3), all of them alike
     near = 1 + 2 * math.cos(math.radians(LOST_DEG))
-    some = change[:300]
-    mean = some[(torch.einsum("nij,mij->nm", some, change[:1500]) > near).sum(1).argmax()]
+    some = change[:300, 0]
+    alike = torch.einsum("nij,mgij->nmg", some, change[:1000]).amax(2)
+    mean = some[(alike > near).sum(1).argmax()]
     for _ in range(10):
-        inside = torch.einsum("ij,mij->m", mean, change) > near
-        u, _, v = torch.linalg.svd(change[inside].mean(0))
+        trace, which = torch.einsum("ij,mgij->mg", mean, change).max(1)
+        own = change[torch.arange(len(change)), which]
+        u, _, v = torch.linalg.svd(own[trace > near].mean(0))
         mean = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ v))])) @ v
-    trace = torch.einsum("ij,mij->m", mean, change)
+    trace = torch.einsum("ij,mgij->mg", mean, change).amax(1)
     return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
 
 
@@ -86,7 +102,7 @@ def bound_deg(made: Projections, number: int, folder: Path, rows: np.ndarray) ->
     """Median error of rotation at the bound, degrees, of some images of one molecule."""
     source = open_source(folder / "particles.star").subset(rows[:400])
     images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), LIMIT, True)
-    images = images.with_noise(torch.ones_like(images.noise))  # as simulated
+    images = images.with_noise(_noise(made.settings, len(images.noise)))
     data = images.coefficients(slice(None), LIMIT, images.side)
     volume = torch.from_numpy(made.volume(number)).float()[None] * math.sqrt(images.side)
     references = make_references(volume, float(data.radius[-1]), slopes=True)
@@ -99,6 +115,15 @@ def bound_deg(made: Projections, number: int, folder: Path, rows: np.ndarray) ->
     covariance = torch.linalg.inv(at.information[:, :5, :5].double())
     variance = covariance.diagonal(dim1=1, dim2=2)[:, :3].sum(1)
     return float(torch.rad2deg(variance.sqrt()).median()) * MEDIAN_OF_RMS
+
+
+def _noise(settings: ProjectionSettings, shells: int) -> Tensor:
+    """Power of the simulated noise by shell."""
+    power = torch.from_numpy(noise_power(settings.box, settings.noise_spectrum)).flatten().float()
+    plane = half_plane(settings.box)
+    shell = plane.shell.clamp(max=shells - 1)
+    total = torch.zeros(shells).index_add_(0, shell, power[plane.place])
+    return total / torch.bincount(shell, minlength=shells)
 
 
 def _truth(made: Projections) -> tuple[Tensor, Tensor]:
@@ -114,38 +139,31 @@ def molecules(files: Sequence[Path], states: int) -> list[Conformer]:
 
 
 def measure(
-    kinds: list[Conformer], images: int, snr: float, seed: int, pixel_size: float, starts: int
+    kinds: list[Conformer], settings: ProjectionSettings, asked: AbInitioSettings
 ) -> list[str]:
     """Simulate, find, compare; return lines of text."""
-    settings = ProjectionSettings(
-        n=images,
-        box=64,
-        pixel_size=pixel_size,
-        snr=snr,
-        hinge_range_deg=None,
-        ctf=True,
-        shift_std_px=1.75,
-        seed=seed,
-    )
     made = simulate_projections(settings, kinds)
-    classes = made.truth["class"].to_numpy() if "class" in made.truth else np.zeros(images, int)
+    classes = made.truth["class"].to_numpy() if "class" in made.truth else np.zeros(settings.n, int)
+    real = np.ones(settings.n, bool)
+    if "junk" in made.truth:
+        real = made.truth["junk"].to_numpy() == "no"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_projections(made, folder)
-        asked = AbInitioSettings(classes=len(kinds), seed=seed, starts=starts)
         begun, used = time.perf_counter(), time.process_time()
         found = find_maps(open_source(folder / "particles.star"), folder / "maps", asked)
         took, used = time.perf_counter() - begun, time.process_time() - used
         lines = [*found.lines(), f"{used:.0f} processor seconds, {took:.0f} seconds"]
         index = found.refined.class_index.numpy()
-        accuracy, matched = hungarian_accuracy(classes, index)
+        accuracy, matched = hungarian_accuracy(classes[real], index[real])
         if len(kinds) > 1:
             lines.append(f"{100 * accuracy:.1f} % in the right class")
         rotation, _ = _truth(made)
+        group = symmetry_group(asked.symmetry).float()
         for cluster, true in sorted(matched.items()):
-            own = np.flatnonzero((classes == true) & (index == cluster))
-            every = np.flatnonzero(classes == true)
-            angle = errors_deg(found.refined.rotation[own], rotation[own])
+            own = np.flatnonzero((classes == true) & (index == cluster) & real)
+            every = np.flatnonzero((classes == true) & real)
+            angle = errors_deg(found.refined.rotation[own], rotation[own], group)
             figures = Figures(
                 kinds[int(true)].name,
                 len(own),
@@ -167,12 +185,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--snr", type=float, default=0.1)
     parser.add_argument("--pixel-size", type=float, default=2.5)
+    parser.add_argument("--views", type=float, nargs=2, metavar=("SHARE", "DEGREES"))
+    parser.add_argument("--junk", type=float, default=0.0)
+    parser.add_argument("--contrast", type=float, default=0.0)
+    parser.add_argument("--noise-spectrum", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--starts", type=int, default=AbInitioSettings.starts)
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--symmetry", default="C1")
+    told = parser.parse_args(arguments)
     print(machine.sentence())
-    kinds = molecules(asked.molecules, asked.states)
-    for line in measure(kinds, asked.images, asked.snr, asked.seed, asked.pixel_size, asked.starts):
+    kinds = molecules(told.molecules, told.states)
+    settings = ProjectionSettings(
+        n=told.images,
+        box=64,
+        pixel_size=told.pixel_size,
+        snr=told.snr,
+        ctf=True,
+        shift_std_px=1.75,
+        views=None if told.views is None else tuple(told.views),
+        junk=told.junk,
+        contrast=told.contrast,
+        noise_spectrum=told.noise_spectrum,
+        seed=told.seed,
+    )
+    asked = AbInitioSettings(
+        classes=len(kinds), starts=told.starts, symmetry=told.symmetry, seed=told.seed
+    )
+    for line in measure(kinds, settings, asked):
         print(line)
 
 
