@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import phases, smallest_box
-from modpose.fourier.fsc import resolution_shell, ssnr_of
+from modpose.fourier.fsc import fsc_of_classes, resolution_shell, ssnr_of
 from modpose.fourier.insertion import FourierSums, averages, half_averages, insert_slices
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.grids import soft_sphere
@@ -20,7 +20,8 @@ from modpose.search.abinitio.images import SearchImages, disc, residual_noise
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import best_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
-from modpose.search.abinitio.start import FINENESS, symmetrised
+from modpose.search.abinitio.start import FINENESS
+from modpose.search.abinitio.symmetry import symmetrised
 from modpose.search.so3_climb import climb
 
 MARGIN = 1.5
@@ -300,14 +301,15 @@ class _Work:
         first, second = sums.slots(torch.arange(count)), sums.slots(torch.arange(count, 2 * count))
         both, fsc = half_averages(first, second, box, self.mask)
         plain = torch.stack([averages(part, box, self.mask) for part in (first, second)])
-        ratio = ssnr_of(fsc, halved=False)
-        state = [
-            symmetrised(averages(part, box, self.mask, ratio), self.group)
-            for part in (first, second)
-        ]
         if len(self.group) > 1:
-            plain = torch.stack([symmetrised(part, self.group) for part in plain])
-            both = symmetrised(both, self.group)
+            plain = symmetrised(plain.flatten(0, 1), self.group).view(plain.shape)
+            fsc = fsc_of_classes(*plain)
+            fsc[:, first.highest_shell + 1 :] = 0.0
+            both = averages(first + second, box, self.mask, ssnr_of(fsc, halved=True))
+        ratio = ssnr_of(fsc, halved=False)
+        filtered = [averages(part, box, self.mask, ratio) for part in (first, second)]
+        alike = symmetrised(torch.cat([both, *filtered]), self.group)
+        both, *state = torch.split(alike, count)
         return plain, both, fsc, state
 
     def measure_noise(self, found: _Found, state: list[Tensor], radius: float) -> None:

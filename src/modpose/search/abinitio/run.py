@@ -274,7 +274,7 @@ def _measured(
     binning: float,
     dataset: Dataset,
 ) -> FoundMaps:
-    box = settings.box
+    box, group = settings.box, symmetry_group(settings.symmetry).float()
     size = None if dataset.pixel_size is None else dataset.pixel_size * dataset.shape[0] / box
     masks, resolutions, sharp = [], [], []
     for number in range(settings.classes):
@@ -287,7 +287,7 @@ def _measured(
         masks.append(mask)
         resolutions.append(found)
         sharp.append(sharpened(first, second, mask, found.curve))
-    covered = covered_directions(refined.rotation)
+    covered = covered_directions(refined.rotation, group)
     if covered < UNEVEN:
         logger.warning(
             "views cover %.0f %% of the directions: the maps are smeared along the others",
@@ -298,14 +298,22 @@ def _measured(
     )
 
 
-def covered_directions(rotation: Tensor) -> float:
-    """Return the share of a hundred directions that get at least a tenth of the mean share."""
+def covered_directions(rotation: Tensor, group: Tensor) -> float:
+    """Return the share of a hundred directions that get at least a tenth of the mean share.
+
+    Parameters
+    ----------
+    rotation
+        (N, 3, 3).
+    group
+        (G, 3, 3) symmetry of the map: each image shows it from so many directions.
+    """
     number = torch.arange(2 * DIRECTIONS) + 0.5
     height = 1 - number / DIRECTIONS
     angle = number * torch.pi * (1 + 5**0.5)
     around = (1 - height.square()).clamp(min=0).sqrt()
     sphere = torch.stack([around * angle.cos(), around * angle.sin(), height], 1)
-    view = rotation[:, 2]
+    view = (rotation[:, None, 2:] @ group).flatten(0, 2)
     cell = (view @ sphere.T).argmax(1)
     opposite = (-view @ sphere.T).argmax(1)
     count = torch.bincount(torch.cat([cell, opposite]), minlength=len(sphere))

@@ -17,6 +17,7 @@ from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.saved import Saved, Unfinished
 from modpose.search.abinitio.scores import Poses, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
+from modpose.search.abinitio.symmetry import symmetrised
 
 FINENESS = 0.33
 """Step of the shifts over the resolution of a round."""
@@ -217,19 +218,3 @@ def _judged(
     found = best_poses(data, maps, grid, shifts, 1)
     taken = torch.bincount(found.class_index[:, 0], minlength=len(maps)) / len(data)
     return Start(maps, float(found.score.mean()), taken)
-
-
-def symmetrised(maps: Tensor, group: Tensor) -> Tensor:
-    """Average maps (C, D, D, D) over the rotations of a group (G, 3, 3) about the centre n // 2."""
-    if len(group) == 1:
-        return maps
-    box = maps.shape[-1]
-    axis = torch.arange(box) - box // 2
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    place = torch.stack([x, y, z], -1).float().reshape(-1, 3)
-    total = torch.zeros_like(maps)
-    for turn in group.float():
-        where = (place @ turn.T + box // 2) / (box - 1) * 2 - 1
-        grid = where.reshape(1, box, box, box, 3).expand(len(maps), -1, -1, -1, -1)
-        total += torch.nn.functional.grid_sample(maps[:, None], grid, align_corners=True)[:, 0]
-    return total / len(group)
