@@ -87,6 +87,17 @@ class Source:
             whole=self.all_particles,
         )
 
+    def with_poses(self, rotation: NDArray[Any], shift: NDArray[Any]) -> Source:
+        """Return the same images with these poses in place of those of their table.
+
+        Parameters
+        ----------
+        rotation, shift
+            (N, 3, 3), and (N, 2) pixels of the images as stored.
+        """
+        poses = np.asarray(rotation, np.float64), np.asarray(shift, np.float64)
+        return replace(self, particles=replace(self.particles, given_poses=poses))
+
     @property
     def all_particles(self) -> Particles:
         """The table of the whole input."""

@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.backprojection.files import draw_curve
 from modpose.backprojection.halves import half_of
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.inputs import files_of_source
-from modpose.data.mrc import open_mrc, write_mrcs
-from modpose.data.particles import Particles
-from modpose.data.posing import with_pose
+from modpose.data.mrc import open_mrc
 from modpose.data.preprocess import fourier_crop
 from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
-from modpose.data.table_files import files_of_table, write_table
 from modpose.errors import InputError
-from modpose.files.locks import writing
-from modpose.files.writing import all_or_nothing, check_outputs
-from modpose.fourier.fsc import HALF_MAPS
+from modpose.files.writing import check_outputs
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import symmetry_group
-from modpose.jobs.resolution import Resolution, resolution
-from modpose.jobs.sharpen import Sharpened, sharpened
+from modpose.jobs.resolution import resolution
+from modpose.jobs.sharpen import sharpened
 from modpose.run.folder import sha256
+from modpose.search.abinitio.found import FoundMaps, output_files, write_found
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.refine import Refined, refine
-from modpose.search.abinitio.saved import Unfinished, check_unfinished
+from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.start import best_start
-from modpose.search.files import image_names
 from modpose.search.solvent import molecule_mask
 
 logger = logging.getLogger("modpose")
@@ -53,78 +45,13 @@ STARTED_FROM = 40.0
 """Å to which a given map is low-passed, at least."""
 DIRECTIONS = 100
 """Cells of the half sphere of views."""
-KINDS = ("", "_sharpened", "_half1", "_half2", "_mask")
-"""Files of a map."""
 UNEVEN = 0.5
 """Below this share of the cells with images, a warning is printed."""
 
 
-@dataclass(frozen=True)
-class FoundMaps:
-    """Maps and poses that were found.
-
-    Attributes
-    ----------
-    refined
-        Poses, half maps and maps.
-    half
-        (N,) 0 or 1.
-    masks
-        (C, D, D, D) soft.
-    resolutions
-        One per map.
-    sharpened
-        One per map.
-    start_scores
-        Log-likelihood of each random start, nats per image.
-    binning
-        Pixels of the input in one of the maps.
-    pixel_size
-        Å of the maps; None where it is not known.
-    covered
-        Share of the directions from which there are views.
-    """
-
-    refined: Refined
-    half: NDArray[np.int64]
-    masks: Tensor
-    resolutions: list[Resolution]
-    sharpened: list[Sharpened]
-    start_scores: list[float]
-    binning: float
-    pixel_size: float | None
-    covered: float
-
-    def lines(self) -> list[str]:
-        """Say what was found, and what cannot be known."""
-        found = []
-        if self.start_scores:
-            scores = ", ".join(f"{score:.1f}" for score in self.start_scores)
-            found.append(f"random starts: {scores} nats per image; the highest is kept")
-        counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
-        for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
-            found.append(f"class {number}: {count:,} images; {self._resolution(one)}")
-            found.append(f"class {number}: {self.sharpened[number - 1].sentence()}")
-        found.append(f"views cover {100 * self.covered:.0f} % of the directions")
-        found.append("the hand of the maps is not determined by images that were not tilted")
-        return found
-
-    def _resolution(self, one: Resolution) -> str:
-        box, start = one.curve.box, self.refined.start_radius
-        shell = box / one.curve.resolution(HALF_MAPS) * (self.pixel_size or 1.0)
-        unit = "px" if self.pixel_size is None else "Å"
-        began = box * (self.pixel_size or 1.0) / start
-        if shell <= start:
-            return (
-                f"the halves began alike up to {began:.3g} {unit} and agree no further, so no "
-                "resolution can be quoted"
-            )
-        return f"{one.curve.sentence(HALF_MAPS)} (halves began alike up to {began:.3g} {unit})"
-
-
 def find_maps(
     source: Source,
-    out: str | Path,
+    out: str | Path | None,
     settings: AbInitioSettings | None = None,
     *,
     start_map: str | Path | None = None,
@@ -142,6 +69,7 @@ def find_maps(
     out
         Folder: ``class001.mrc``, its half maps and mask, ``fsc.csv`` and ``.png``,
         ``particles.star`` (or ``.cs``) with poses, classes and half sets, ``settings.json``.
+        None writes nothing.
     settings
         What is asked for.
     start_map
@@ -162,11 +90,12 @@ def find_maps(
         none, or the folder cannot be written to; where settings or images are not those of the
         search to go on with.
     """
-    settings, out = settings or AbInitioSettings(), Path(out)
+    settings = settings or AbInitioSettings()
     has_ctf = _check(source, settings, start_map)
-    table = out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
-    outputs = _outputs(out, settings.classes, table)
-    check_outputs(outputs, overwrite or resume, files_of_source(source))
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        outputs = output_files(folder, settings.classes, source)
+        check_outputs(outputs, overwrite or resume, files_of_source(source))
     group = symmetry_group(settings.symmetry).float()
     dataset = _dataset(source, settings, invert, has_ctf)
     half = half_of(dataset, np.arange(dataset.n))
@@ -177,15 +106,14 @@ def find_maps(
         "fingerprint": source_fingerprint(source),
         "halves": zlib.crc32(half.tobytes()),
     }
-    check_unfinished(out, wanted, overwrite, resume)
+    if folder is not None:
+        check_unfinished(folder, wanted, overwrite, resume)
     side = dataset.shape[0]
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
     images = read_images(dataset, min(plan.last_radius, side / 2 - 1), quiet)
     scores: list[float] = []
-    out.mkdir(parents=True, exist_ok=True)
-    with writing(out):
-        unfinished = Unfinished(out, wanted, resume)
+    with unfinished_in(folder, wanted, resume) as unfinished:
         if maps is None:
             start, scores = best_start(images, settings, group, StartPlan(), quiet, unfinished)
             maps = start.maps
@@ -201,8 +129,8 @@ def find_maps(
         )
         binning = min(source.stack.shape) / side
         found = _measured(refined, half, scores, settings, binning, dataset)
-        _write(found, source, settings, out, table, outputs)
-        unfinished.remove()
+        if folder is not None:
+            write_found(found, source, settings, folder)
     return found
 
 
@@ -318,76 +246,3 @@ def covered_directions(rotation: Tensor, group: Tensor) -> float:
     opposite = (-view @ sphere.T).argmax(1)
     count = torch.bincount(torch.cat([cell, opposite]), minlength=len(sphere))
     return float((count >= 0.1 * count.float().mean()).float().mean())
-
-
-# --- files --------------------------------------------------------------------------------------
-
-
-def _outputs(out: Path, classes: int, table: Path) -> list[Path]:
-    maps = [out / f"class{k:03d}{kind}.mrc" for k in range(1, classes + 1) for kind in KINDS]
-    files = [out / name for name in ("fsc.csv", "fsc.png", "settings.json")]
-    return [*maps, *files, *files_of_table(table)]
-
-
-def posed_table(source: Source, found: FoundMaps, folder: Path) -> Particles:
-    """Put poses, classes and half sets into the table of the images.
-
-    Images that came without a RELION or cryoSPARC table get one of RELION's.
-    """
-    particles, here = source.particles, found.refined
-    if particles.format not in ("star", "cs"):
-        names = image_names(source, folder)
-        particles = Particles(pd.DataFrame({"rlnImageName": names}), None, "star", str(folder))
-    posed = with_pose(
-        particles,
-        rotation=here.rotation.double().numpy(),
-        shift=found.binning * here.shift.double().numpy(),
-        pixel_size=source.pixel_size,
-    )
-    if particles.format == "star":
-        columns = {
-            "rlnClassNumber": here.class_index.numpy() + 1,
-            "rlnRandomSubset": found.half + 1,
-        }
-    else:
-        split = found.half.astype(np.uint32)
-        columns = {"alignments3D/class": here.class_index.numpy(), "alignments3D/split": split}
-    return replace(posed, table=posed.table.assign(**columns))
-
-
-def _write(
-    found: FoundMaps,
-    source: Source,
-    settings: AbInitioSettings,
-    out: Path,
-    table: Path,
-    outputs: list[Path],
-) -> None:
-    curves = {}
-    frames = []
-    with all_or_nothing() as place:
-        for number, one in enumerate(found.resolutions):
-            parts = (
-                found.refined.maps[number],
-                torch.from_numpy(found.sharpened[number].volume),
-                *found.refined.halves[:, number],
-                found.masks[number],
-            )
-            own = outputs[len(KINDS) * number :][: len(KINDS)]
-            for path, volume in zip(own, parts, strict=True):
-                write_mrcs(place(path), volume.numpy()[None], found.pixel_size)
-            curves[f"class {number + 1}"] = one.curve
-            frames.append(pd.DataFrame(one.curve.columns()).assign(class_number=number + 1))
-        text = pd.concat(frames).to_csv(index=False)
-        place(out / "fsc.csv").write_text(text)
-        draw_curve(curves, place(out / "fsc.png"), HALF_MAPS)
-        told = asdict(settings) | {
-            "start_scores": found.start_scores,
-            "pixel_size": found.pixel_size,
-            "b_factors": [one.b_factor for one in found.sharpened],
-            "b_factors_from": [
-                [one.coarsest, one.finest] if one.b_factor else None for one in found.sharpened
-            ],
-        }
-        place(out / "settings.json").write_text(json.dumps(told, indent=2) + "\n")
-        write_table(posed_table(source, found, out), table, place)

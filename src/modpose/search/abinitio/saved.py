@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from modpose.errors import InputError
+from modpose.files.locks import writing
 from modpose.files.writing import remove_dead_leftovers, replace_atomically
 from modpose.search.folder import SETTINGS, UNFINISHED, check_settings
 
@@ -100,38 +102,58 @@ def check_unfinished(
 
 
 class Unfinished:
-    """The folder of a search that is going on.
+    """The steps of a search that is going on.
 
     Parameters
     ----------
     folder
-        Of the results.
-    wanted
-        Settings, and what identifies the images.
-    resume
-        Whether to go on with what is there; else it is removed.
+        Of their states; None to save nothing.
     """
 
-    def __init__(self, folder: Path, wanted: dict[str, object], resume: bool) -> None:
-        self._folder = folder / UNFINISHED
-        self._folder.mkdir(parents=True, exist_ok=True)
-        remove_dead_leftovers(self._folder)
-        if not resume:
-            self._clear()
-            text = (json.dumps(wanted, indent=2) + "\n").encode()
-            path = self._folder / SETTINGS
-            replace_atomically(path, lambda file: file.write(text), overwrite=True)
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
 
     def step(self, name: str) -> Saved:
         """Return where a step is saved."""
-        return Saved(self._folder / f"{name}.safetensors")
+        return Saved(None if self._folder is None else self._folder / f"{name}.safetensors")
 
-    def remove(self) -> None:
-        """Remove the folder of a finished search; files of others in it stay."""
-        self._clear()
-        if not any(self._folder.iterdir()):
-            self._folder.rmdir()
 
-    def _clear(self) -> None:
-        for path in (self._folder / SETTINGS, *self._folder.glob("*.safetensors")):
-            path.unlink(missing_ok=True)
+NOT_SAVED = Unfinished()
+
+
+@contextmanager
+def unfinished_in(
+    folder: Path | None, wanted: dict[str, object], resume: bool
+) -> Iterator[Unfinished]:
+    """Save the steps of a search within this context; at its end, remove what was saved.
+
+    Parameters
+    ----------
+    folder
+        Of the results; None to save nothing.
+    wanted
+        Settings, and what identifies the images.
+    resume
+        Whether to go on with what is there; else it is removed first.
+    """
+    if folder is None:
+        yield NOT_SAVED
+        return
+    work = folder / UNFINISHED
+    work.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        remove_dead_leftovers(work)
+        if not resume:
+            _clear(work)
+            text = (json.dumps(wanted, indent=2) + "\n").encode()
+            replace_atomically(work / SETTINGS, lambda file: file.write(text), overwrite=True)
+        yield Unfinished(work)
+        _clear(work)
+        if not any(work.iterdir()):
+            work.rmdir()
+
+
+def _clear(work: Path) -> None:
+    """Remove the states of a search; files of others stay."""
+    for path in (work / SETTINGS, *work.glob("*.safetensors")):
+        path.unlink(missing_ok=True)

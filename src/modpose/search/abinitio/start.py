@@ -14,7 +14,7 @@ from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
-from modpose.search.abinitio.saved import Saved, Unfinished
+from modpose.search.abinitio.saved import NOT_SAVED, Saved, Unfinished
 from modpose.search.abinitio.scores import Poses, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
 from modpose.search.abinitio.symmetry import symmetrised
@@ -50,7 +50,7 @@ def best_start(
     group: Tensor,
     plan: StartPlan,
     quiet: bool,
-    unfinished: Unfinished | None = None,
+    unfinished: Unfinished = NOT_SAVED,
 ) -> tuple[Start, list[float]]:
     """Try random starts; keep the one with the highest likelihood.
 
@@ -79,7 +79,7 @@ def best_start(
     with Progress("random starts", total, quiet=quiet, unit="round") as progress:
         for number in range(settings.starts):
             generator = torch.Generator().manual_seed(1000 * settings.seed + number)
-            saved = Saved() if unfinished is None else unfinished.step(f"start{number + 1}")
+            saved = unfinished.step(f"start{number + 1}")
             found.append(_start(images, settings, group, plan, generator, progress, saved))
     scores = [start.score for start in found]
     return found[max(range(len(found)), key=scores.__getitem__)], scores

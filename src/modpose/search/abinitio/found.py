@@ -1,0 +1,165 @@
+"""Maps and poses that were found, and the files of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.backprojection.files import draw_curve
+from modpose.data.mrc import write_mrcs
+from modpose.data.particles import Particles
+from modpose.data.posing import with_pose
+from modpose.data.source import Source
+from modpose.data.table_files import files_of_table, write_table
+from modpose.files.writing import all_or_nothing
+from modpose.fourier.fsc import HALF_MAPS
+from modpose.jobs.resolution import Resolution
+from modpose.jobs.sharpen import Sharpened
+from modpose.search.abinitio.refine import Refined
+from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.files import image_names
+
+KINDS = ("", "_sharpened", "_half1", "_half2", "_mask")
+"""Files of a map."""
+
+
+@dataclass(frozen=True)
+class FoundMaps:
+    """Maps and poses that were found.
+
+    Attributes
+    ----------
+    refined
+        Poses, half maps and maps.
+    half
+        (N,) 0 or 1.
+    masks
+        (C, D, D, D) soft.
+    resolutions
+        One per map.
+    sharpened
+        One per map.
+    start_scores
+        Log-likelihood of each random start, nats per image.
+    binning
+        Pixels of the input in one of the maps.
+    pixel_size
+        Å of the maps; None where it is not known.
+    covered
+        Share of the directions from which there are views.
+    """
+
+    refined: Refined
+    half: NDArray[np.int64]
+    masks: Tensor
+    resolutions: list[Resolution]
+    sharpened: list[Sharpened]
+    start_scores: list[float]
+    binning: float
+    pixel_size: float | None
+    covered: float
+
+    def lines(self) -> list[str]:
+        """Say what was found, and what cannot be known."""
+        found = []
+        if self.start_scores:
+            scores = ", ".join(f"{score:.1f}" for score in self.start_scores)
+            found.append(f"random starts: {scores} nats per image; the highest is kept")
+        counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
+        for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
+            found.append(f"class {number}: {count:,} images; {self._resolution(one)}")
+            found.append(f"class {number}: {self.sharpened[number - 1].sentence()}")
+        found.append(f"views cover {100 * self.covered:.0f} % of the directions")
+        found.append("the hand of the maps is not determined by images that were not tilted")
+        return found
+
+    @property
+    def poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N, 3, 3) rotations, and (N, 2) shifts in pixels of the input."""
+        rotation, shift = self.refined.rotation.double(), self.refined.shift.double()
+        return rotation.numpy(), self.binning * shift.numpy()
+
+    def _resolution(self, one: Resolution) -> str:
+        box, start = one.curve.box, self.refined.start_radius
+        shell = box / one.curve.resolution(HALF_MAPS) * (self.pixel_size or 1.0)
+        unit = "px" if self.pixel_size is None else "Å"
+        began = box * (self.pixel_size or 1.0) / start
+        if shell <= start:
+            return (
+                f"the halves began alike up to {began:.3g} {unit} and agree no further, so no "
+                "resolution can be quoted"
+            )
+        return f"{one.curve.sentence(HALF_MAPS)} (halves began alike up to {began:.3g} {unit})"
+
+
+def output_files(out: Path, classes: int, source: Source) -> list[Path]:
+    """Name the files of so many maps; those of the first map come first."""
+    maps = [out / f"class{k:03d}{kind}.mrc" for k in range(1, classes + 1) for kind in KINDS]
+    files = [out / name for name in ("fsc.csv", "fsc.png", "settings.json")]
+    return [*maps, *files, *files_of_table(_table(out, source))]
+
+
+def _table(out: Path, source: Source) -> Path:
+    return out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
+
+
+def posed_table(source: Source, found: FoundMaps, folder: Path) -> Particles:
+    """Put poses, classes and half sets into the table of the images.
+
+    Images that came without a RELION or cryoSPARC table get one of RELION's.
+    """
+    particles, here = source.particles, found.refined
+    if particles.format not in ("star", "cs"):
+        names = image_names(source, folder)
+        particles = Particles(pd.DataFrame({"rlnImageName": names}), None, "star", str(folder))
+    rotation, shift = found.poses
+    posed = with_pose(particles, rotation=rotation, shift=shift, pixel_size=source.pixel_size)
+    if particles.format == "star":
+        columns = {
+            "rlnClassNumber": here.class_index.numpy() + 1,
+            "rlnRandomSubset": found.half + 1,
+        }
+    else:
+        split = found.half.astype(np.uint32)
+        columns = {"alignments3D/class": here.class_index.numpy(), "alignments3D/split": split}
+    return replace(posed, table=posed.table.assign(**columns))
+
+
+def write_found(found: FoundMaps, source: Source, settings: AbInitioSettings, out: Path) -> None:
+    """Write maps, curves, poses and settings into a folder, all or none."""
+    outputs = output_files(out, len(found.masks), source)
+    curves = {}
+    frames = []
+    with all_or_nothing() as place:
+        for number, one in enumerate(found.resolutions):
+            parts = (
+                found.refined.maps[number],
+                torch.from_numpy(found.sharpened[number].volume),
+                *found.refined.halves[:, number],
+                found.masks[number],
+            )
+            own = outputs[len(KINDS) * number :][: len(KINDS)]
+            for path, volume in zip(own, parts, strict=True):
+                write_mrcs(place(path), volume.numpy()[None], found.pixel_size)
+            curves[f"class {number + 1}"] = one.curve
+            frames.append(pd.DataFrame(one.curve.columns()).assign(class_number=number + 1))
+        text = pd.concat(frames).to_csv(index=False)
+        place(out / "fsc.csv").write_text(text)
+        draw_curve(curves, place(out / "fsc.png"), HALF_MAPS)
+        told = asdict(settings) | {
+            "start_scores": found.start_scores,
+            "pixel_size": found.pixel_size,
+            "b_factors": [one.b_factor for one in found.sharpened],
+            "b_factors_from": [
+                [one.coarsest, one.finest] if one.b_factor else None for one in found.sharpened
+            ],
+        }
+        place(out / "settings.json").write_text(json.dumps(told, indent=2) + "\n")
+        write_table(posed_table(source, found, out), _table(out, source), place)
