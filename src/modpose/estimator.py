@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from modpose.alarms.images import warn_before
 from modpose.config import Config, merge, parse_config
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
 
 
-class PoseModel(TrainedModel):
+class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[misc]
     """A model of images modulo pose, with the interface of a scikit-learn estimator.
 
     Parameters
@@ -71,13 +72,12 @@ class PoseModel(TrainedModel):
         seed: int = 0,
         quiet: bool = False,
     ) -> None:
-        check_minutes(max_minutes)
         self.recipe = recipe
         self.z_dim = z_dim
         self.options = options
         self.max_minutes = max_minutes
         self.seed = seed
-        super().__init__(quiet=quiet)
+        self.quiet = quiet
 
     @classmethod
     def from_recipe(
@@ -125,7 +125,8 @@ class PoseModel(TrainedModel):
         datadir, index, poses, ctf, wedge, partial
             Options for opening ``x``; see :func:`modpose.open_source`.  Not for an opened source.
         """
-        check_minutes(max_minutes)
+        minutes = self.max_minutes if max_minutes is None else max_minutes
+        check_minutes(minutes)
         about = (datadir, index, poses, ctf, wedge)
         if not isinstance(x, Source):
             options = merge(recipe_config(self.recipe), dict(self.options or {}))
@@ -148,7 +149,6 @@ class PoseModel(TrainedModel):
         check_clusters(clusters, source.n)
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source, partial=partial)
-        minutes = self.max_minutes if max_minutes is None else max_minutes
         announce(config, max_minutes=minutes)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
         alarms = warn_before(dataset)
@@ -160,11 +160,9 @@ class PoseModel(TrainedModel):
         self._affinity = cast("KnownAffinity | None", dataset.affinity)
         self._record = record_of(dataset)
         described = describe_fit(dataset, config, known, clusters, self._record)
-        self._environment = described | {"alarms": alarms}
-        self._latents, ending = finish(
-            learner, dataset, config, self._environment, rows, quiet=self.quiet
-        )
-        self._environment |= ending
+        described |= {"alarms": alarms}
+        self._latents, ending = finish(learner, dataset, config, described, rows, quiet=self.quiet)
+        self._environment = described | ending
         return self
 
     def _resolve(self, source: Source, seed: int) -> Config:
@@ -190,20 +188,31 @@ class PoseModel(TrainedModel):
         """Draw the objects upright and centred: :meth:`decode`."""
         return self.decode(z)
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's parameters."""
-        names = ("recipe", "z_dim", "options", "max_minutes", "seed", "quiet")
-        return {name: getattr(self, name) for name in names}
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
+        """Name the columns of :meth:`transform`: z_0, z_1, ….
+
+        ``input_features`` is part of scikit-learn's protocol and has no effect.
+        """
+        return np.array([f"z_{k}" for k in range(self.config.model.z_dim)], dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._vae is not None
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
 
     def set_params(self, **params: Any) -> Self:  # scikit-learn's protocol fixes this signature
         """Set constructor parameters."""
-        for name, value in params.items():
+        for name in params:
             if name not in self.get_params():
                 raise InputError(
                     f"set_params: there is no parameter '{name}', expected one of "
                     f"{', '.join(self.get_params())}"
                 )
-            setattr(self, name, value)
+        super().set_params(**params)
         return self
 
     # --- files --------------------------------------------------------------------------------
@@ -211,13 +220,13 @@ class PoseModel(TrainedModel):
     def save(self, path: str | Path, *, overwrite: bool = False) -> Run:
         """Write the model as a run folder (plain files without pickles)."""
         with Run.begin(
-            path, self.config, self._environment, record=self._record, overwrite=overwrite
+            path, self.config, self.environment, record=self._record, overwrite=overwrite
         ) as run:
             if self._affinity is not None:
                 self._affinity.save(run.path)
             save_weights(run.path / "checkpoints" / "best.safetensors", self.vae.state_dict())
             run.write_latents(self.latents())
-            run.write_metrics(self._metrics)
+            run.write_metrics([dict(row) for row in self._metrics])
         return Run.open(path)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 
 class Progress:

@@ -10,7 +10,7 @@ import pytest
 
 from modpose.cli import main
 from modpose.errors import InputError
-from modpose.run.describe import describe_run
+from modpose.run import Run
 
 STORED = Path(__file__).parents[1] / "stored_runs"
 
@@ -43,7 +43,7 @@ def test_an_interrupted_run(run: Path, begun: bool) -> None:
     (run / "environment.json").write_text(json.dumps(environment))
     if not begun:
         (run / "metrics.jsonl").unlink()
-    facts = describe_run(run).facts
+    facts = Run.open(run).describe().facts
     assert facts["epochs"] == ("2 of 2" if begun else "0 of 2")
     assert facts["state"] == f"not finished; continue with: modpose resume {run}"
 
@@ -52,7 +52,7 @@ def test_alarms_are_problems(run: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     environment["alarms"] = [{"name": "ctf", "sentence": "Look at the CTF."}]
     (run / "environment.json").write_text(json.dumps(environment))
-    assert describe_run(run).problems == ["Look at the CTF."]
+    assert Run.open(run).describe().problems == ["Look at the CTF."]
 
 
 @pytest.mark.parametrize("name", ["n", "shape", "modpose"])
@@ -61,9 +61,9 @@ def test_a_damaged_run_is_refused(run: Path, name: str) -> None:
     del environment[name]
     (run / "environment.json").write_text(json.dumps(environment))
     with pytest.raises(InputError, match=name):
-        describe_run(run)
+        Run.open(run).describe()
 
 
 def test_a_run_without_metrics_lines(run: Path) -> None:
     (run / "metrics.jsonl").write_text("")
-    assert describe_run(run).facts["epochs"].startswith("0 of 2")
+    assert Run.open(run).describe().facts["epochs"].startswith("0 of 2")

@@ -40,7 +40,6 @@ with lazily():
     from modpose.outputs import select as selection
     from modpose.outputs import selected
     from modpose.report import build as pages
-    from modpose.run import describe
     from modpose.run import inputs as run_inputs
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def inspect(
     modpose inspect run
     """
     if marker.is_run(Path(file)):
-        typer.echo(str(describe.describe_run(file)))
+        typer.echo(str(runs.Run.open(file).describe()))
         return
     typer.echo(str(inspection.describe(file, datadir, axes or "auto")))
 

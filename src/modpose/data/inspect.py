@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from modpose.data import formats
 from modpose.data.cistem import POSITION as CISTEM
+from modpose.data.display import html_facts, stack_facts
 from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.image_files import image_references, open_stack, split_array_name
 from modpose.data.locate import find_files, not_found
@@ -66,6 +67,9 @@ class Description:
         lines += [f"  problem: {problem}" for problem in self.problems]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        return html_facts(f"{self.path}: {self.kind}", self.facts, self.problems)
+
 
 def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto") -> Description:
     """Describe a file: kind, particles, optics groups, box, pixel size, poses, CTF.
@@ -97,7 +101,7 @@ def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto")
     if suffix == ".npz" and array is None:
         return _archive(file)
     stack = open_stack(file, array, kind)
-    facts = _stack_facts(stack)
+    facts = stack_facts(stack)
     if is_mrc(file):
         header = read_header(file)
         facts["space group"] = str(header.space_group)
@@ -115,19 +119,6 @@ def _stack_kind(stack: Stack) -> str:
     return single if stack.n == 1 else f"a stack of {what}s"
 
 
-def _stack_facts(stack: Stack) -> dict[str, str]:
-    size = stack.pixel_size
-    facts = {
-        "images" if len(stack.shape) == 2 else "volumes": f"{stack.n:,}",
-        "box": " x ".join(str(side) for side in stack.shape) + " px",
-        "pixel size": "unknown" if size is None else f"{size:.4g} A",
-        "type": stack.dtype.name,
-    }
-    if stack.channels > 1:
-        facts["channels"] = str(stack.channels)
-    return facts
-
-
 def _stack_problems(stack: Stack) -> list[str]:
     if len(stack.shape) == 3 and len(set(stack.shape)) != 1:
         return ["the volumes are not cubes; crop them to fit (data.crop)"]
@@ -136,7 +127,7 @@ def _stack_problems(stack: Stack) -> list[str]:
 
 def _folder(path: Path, kind: Kind) -> Description:
     source = open_source(path, kind=kind)
-    facts = _stack_facts(source.stack)
+    facts = stack_facts(source.stack)
     if source.particles.has("folder"):
         folders = np.unique(source.particles.column("folder").astype(str))
         facts["sub-folders"] = ", ".join(folders[:8].tolist())
@@ -248,7 +239,7 @@ def _image_facts(
     except InputError as error:
         problems.append(str(error))
         return None
-    facts |= {k: v for k, v in _stack_facts(stack).items() if k in ("box", "type")}
+    facts |= {k: v for k, v in stack_facts(stack).items() if k in ("box", "type")}
     problems += _stack_problems(stack)
     return stack
 

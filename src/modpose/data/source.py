@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.display import html_facts, stack_facts
 from modpose.data.given import with_given
 from modpose.data.index import select_rows
 from modpose.data.particles import Particles
@@ -74,6 +75,13 @@ class Source:
         """Angstrom per pixel, from the table, else from the stack; None if unknown."""
         of_table = self.particles.pixel_size()
         return self.stack.pixel_size if of_table is None else of_table
+
+    def _repr_html_(self) -> str:
+        columns = f"{self.particles.n:,} rows of {self.particles.table.shape[1]} columns"
+        facts = {**stack_facts(self.stack), "pixel size": "unknown", "table": columns}
+        if self.pixel_size is not None:
+            facts["pixel size"] = f"{self.pixel_size:.4g} A"
+        return html_facts(str(self.path or "an array in memory"), facts)
 
     def subset(self, index: NDArray[np.int64]) -> Source:
         """Keep the images at ``index``, in that order, and record their rows."""

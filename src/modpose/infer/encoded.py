@@ -109,6 +109,9 @@ class Encoded:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
 
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(max_rows=8))
+
 
 def gain_summary(encoded: Encoded) -> str:
     """Describe the gain of search over the encoder in one sentence."""

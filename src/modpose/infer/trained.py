@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
 
 from modpose.config import Config
 from modpose.data.dataset import Dataset, dataset_of
@@ -34,43 +37,44 @@ Floats = NDArray[np.float32]
 Images = str | Path | NDArray[Any] | torch.Tensor | Stack | Source
 
 
+class NotFittedInputError(InputError, NotFittedError):  # type: ignore[misc]
+    """The model is used before it was fitted."""
+
+    def __init__(self) -> None:
+        super().__init__("the model is not fitted yet: call fit, or load one")
+
+
 class TrainedModel:
-    """A model with the results of its fit; :class:`modpose.PoseModel` fits, saves and loads it.
+    """A model with the results of its fit; :class:`modpose.PoseModel` fits, saves and loads it."""
 
-    Parameters
-    ----------
-    quiet
-        No progress bars.
-    """
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self._vae: Vae | None = None
-        self._config: Config | None = None
-        self._environment: dict[str, Any] = {}
-        self._metrics: list[dict[str, float]] = []
-        self._latents: pd.DataFrame | None = None
-        self._affinity: KnownAffinity | None = None
-        self._record: Record | None = None
+    quiet: bool = False
+    """No progress bars."""
+    _vae: Vae | None = None
+    _config: Config | None = None
+    _environment: Mapping[str, Any] = MappingProxyType({})
+    _metrics: Sequence[Mapping[str, float]] = ()
+    _latents: pd.DataFrame | None = None
+    _affinity: KnownAffinity | None = None
+    _record: Record | None = None
 
     @property
     def vae(self) -> Vae:
         """The network, in evaluation mode."""
         if self._vae is None:
-            raise InputError("the model is not fitted yet: call fit, or load one")
+            raise NotFittedInputError
         return self._vae.eval()
 
     @property
     def config(self) -> Config:
         """The complete configuration that the model was fitted with."""
         if self._config is None:
-            raise InputError("the model is not fitted yet: call fit, or load one")
+            raise NotFittedInputError
         return self._config
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, seed, data, and how the fit ended."""
-        return self._environment
+        """Versions, seed, data, and how the fit ended; empty before a fit."""
+        return dict(self._environment)
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
@@ -86,12 +90,12 @@ class TrainedModel:
         """One row per epoch of the fit."""
         import pandas as pd
 
-        return pd.DataFrame(self._metrics)
+        return pd.DataFrame(list(self._metrics))
 
     def latents(self) -> pd.DataFrame:
         """Content and pose of the images that the model was fitted to."""
         if self._latents is None:
-            raise InputError("the model is not fitted yet: call fit, or load one")
+            raise NotFittedInputError
         return self._latents
 
     # --- inference ----------------------------------------------------------------------------
@@ -162,7 +166,7 @@ class TrainedModel:
         return self._encode(dataset, thorough, anew, rows, copies)
 
     def _fitted_to(self, dataset: Dataset) -> bool:
-        return is_fitted_to(self._environment, self._record, dataset)
+        return is_fitted_to(self.environment, self._record, dataset)
 
     def importance_bound(self, x: Images, samples: int = 100, seed: int = 0) -> Floats:
         """Estimate the importance-weighted bound (Burda et al. 2016) of each image.

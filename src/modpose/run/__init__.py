@@ -24,12 +24,14 @@ from modpose.run import files as run_files
 from modpose.run import folder as run_folder
 from modpose.run.added import read_added
 from modpose.run.alarm import stored_alarms
+from modpose.run.describe import describe
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.affinity.known import KnownAffinity
     from modpose.data.dataset import Dataset
+    from modpose.data.inspect import Description
     from modpose.data.record import Record
     from modpose.run.alarm import Alarm
     from modpose.run.reopen import Given
@@ -54,6 +56,13 @@ class Run:
     path: Path
     input: Given = field(default=None, repr=False, compare=False)
     datadir: Path | None = field(default=None, repr=False, compare=False)
+
+    def describe(self) -> Description:
+        """Describe the run: recipe, images, epochs, whether it is finished, alarms."""
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        return self.describe()._repr_html_()
 
     @classmethod
     def open(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modpose.data.inspect import Description
-from modpose.run import Run
 from modpose.run.added import how_added
 from modpose.run.folder import staged
+
+if TYPE_CHECKING:
+    from modpose.run import Run
 
 ENDINGS = {
     "epochs": "after all epochs",
@@ -18,20 +19,14 @@ ENDINGS = {
 """Why a training ended, by the word in ``environment.json``."""
 
 
-def describe_run(path: str | Path) -> Description:
+def describe(run: Run) -> Description:
     """Describe a run: recipe, images, epochs, whether it is finished, alarms.
-
-    Parameters
-    ----------
-    path
-        The run folder.
 
     Raises
     ------
     InputError
-        If it is not one, or a file of it is damaged.
+        If a file of the run is damaged.
     """
-    run = Run.open(path)
     environment, config = run.environment, run.config
     facts = {
         "recipe": config.recipe,
@@ -50,7 +45,7 @@ def describe_run(path: str | Path) -> Description:
         facts[name] = f"an added column: {how}" if how else "an added column"
     if (run.path / "report" / "index.html").is_file():
         facts["report"] = str(run.path / "report" / "index.html")
-    return Description(str(path), "a run", facts, [alarm.sentence for alarm in run.alarms])
+    return Description(str(run.path), "a run", facts, [alarm.sentence for alarm in run.alarms])
 
 
 def _input(environment: dict[str, Any]) -> str:

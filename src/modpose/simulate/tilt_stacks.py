@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from modpose.errors import InputError
 from modpose.observe.ctf import apply_ctf
