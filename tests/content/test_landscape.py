@@ -102,6 +102,15 @@ def test_two_islands_are_not_joined_also_by_stray_images_between() -> None:
     assert Landscape(z).farthest([[0, 0, 0], [6, 0, 0]]) is None
 
 
+@pytest.mark.parametrize("few", [10, 25, 40])
+def test_a_small_island_is_not_joined_either(few: int) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((400, 2))
+    z[:few, 0] += 30
+    with pytest.raises(InputError, match=r"separate regions|empty region"):
+        dense_path(z, [[0.0, 0.0], [30.0, 0.0]])
+
+
 def test_the_farthest_of_several_places_are_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     z, angle = ring(4000)
     places = [z[np.abs(angle - a).argmin()] for a in (180, 60, 120, 300, 240)]

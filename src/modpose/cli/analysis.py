@@ -1,4 +1,4 @@
-"""Analysing the content of a run: cluster, embed."""
+"""Analysing the content of a run: cluster, embed, analyze."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from modpose.cli.arguments import RunFolder, app
+from modpose.cli.arguments import Folder, Overwrite, RunFolder, app
 from modpose.cli.lazily import lazily
 
 with lazily():
     from modpose import run as runs
+    from modpose.outputs import analyze as analyses
     from modpose.outputs import columns
 
 Name = Annotated[str | None, typer.Option(help="Name of the column (of several, its beginning).")]
@@ -77,3 +78,53 @@ def embed(
     opened = runs.Run.open(run)
     added = columns.embed_run(opened, method, dims=dims, name=name, seed=seed, overwrite=overwrite)
     typer.echo(f"added the columns {', '.join(added)}")
+
+
+@app.command()
+def analyze(
+    run: RunFolder,
+    out: Folder,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", help="Number of clusters; default: those that RUN has, or 6."),
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A..B",
+            help="Path from image A to image B (positions from 0); default: between two clusters.",
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Number of maps along the path.")] = 10,
+    seed: AnySeed = None,
+    flip_hand: Annotated[
+        bool, typer.Option("--flip-hand", help="Mirror the maps: the other handedness.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Analyse the content of RUN: free energy, clusters, and a path where images are.
+
+    Writes tables and pictures; for a model of volumes also maps along the path (series.cxc opens
+    them as a movie in ChimeraX), a map of each cluster, and a map of the variance.  Adds columns
+    to RUN: free_energy, path_position (0 to 1, near the path), path_distance, and cluster.
+
+    \b
+    modpose analyze run -o analysis
+    modpose analyze run -o analysis --k 4 --path 3..120 --steps 20
+    modpose select run --where 'path_position between 0.4 and 0.6' -o middle.star
+    modpose select run --where 'free_energy < 6' -o dense.star
+    """
+    opened = runs.Run.open(run)
+    found = analyses.analyze_run(
+        opened,
+        out,
+        k=k,
+        path=path,
+        steps=steps,
+        seed=seed,
+        flip_hand=flip_hand,
+        overwrite=overwrite,
+    )
+    for line in found.lines:
+        typer.echo(line)
+    typer.echo(f"wrote {out}")

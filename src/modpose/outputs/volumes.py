@@ -104,16 +104,22 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
 def along_path(z: Floats, path: str, steps: int) -> Stops:
     """Take steps on a line between the contents of two images; ``path`` is ``a..b``, from 0."""
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
+    first, last = ends_of_path(path, len(z))
+    share = np.linspace(0, 1, steps)[:, None]
+    names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
+    return Stops((1 - share) * z[first] + share * z[last], names)
+
+
+def ends_of_path(path: str, n: int) -> tuple[int, int]:
+    """Read ``a..b``, two of n images counted from 0."""
     match = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", path.strip())
     if match is None:
         raise InputError.of("--path", "the path", shown(path), "two images, as in 3..120")
     first, last = (int(part) for part in match.groups())
     for image in (first, last):
-        if image >= len(z):
-            raise InputError.of("--path", "the image", image, f"0 to {len(z) - 1}")
-    share = np.linspace(0, 1, steps)[:, None]
-    names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
-    return Stops((1 - share) * z[first] + share * z[last], names)
+        if image >= n:
+            raise InputError.of("--path", "the image", image, f"0 to {n - 1}")
+    return first, last
 
 
 # --- drawing and writing ----------------------------------------------------------------------
