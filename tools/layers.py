@@ -36,6 +36,7 @@ LAYERS = (
     ("evaluate",),
     ("outputs", "pick"),
     ("report",),
+    ("explore",),
     ("cli",),
 )
 """Parts of the package, ground first.  A part may import parts of its own row and below."""
@@ -55,8 +56,10 @@ SLOW = (
     "safetensors",
     "scipy",
     "sklearn",
+    "starlette",
     "tifffile",
     "torch",
+    "uvicorn",
     "zarr",
 )
 """Libraries that take time to import, or that a user may not have."""

@@ -266,7 +266,9 @@ def select(
     run: RunFolder,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="selected.star or .cs, like INPUT; or .txt, .npy, .pkl."),
+        typer.Option(
+            "-o", "--out", help="selected.star or .cs, like INPUT; .txt, .npy, .pkl; or .mrcs."
+        ),
     ],
     cluster: Annotated[
         str | None, typer.Option(metavar="1,3", help="Keep the images of these clusters.")
@@ -288,7 +290,7 @@ def select(
     """Select images of a run: write a STAR or .cs with their rows, order and metadata.
 
     A .txt, .npy or .pkl gets their positions in the input, for --index (the .pkl also for
-    cryoDRGN's --ind).
+    cryoDRGN's --ind).  A .mrcs gets the images themselves.
 
     If several conditions are given, all must hold.  Expressions compare columns of latents.parquet
     and of the input with numbers, joined by and, or, not; between, in and abs() are allowed.  Put

@@ -1,4 +1,4 @@
-"""Write the chosen images of a run: rows of its STAR or .cs file, or a list of positions."""
+"""Write the chosen images of a run: rows of its table, a list of positions, or a stack."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.mrc import write_mrcs_parts
 from modpose.data.plain_pickle import write_plain_pickle
 from modpose.data.table_files import FORMATS, files_of_table, path_notes, write_table
 from modpose.errors import InputError
@@ -17,16 +18,21 @@ from modpose.run.inputs import files_of_run
 from modpose.run.positions import positions
 
 if TYPE_CHECKING:
+    from modpose.data.source import Source
     from modpose.run import Run
 
 LISTS = (".txt", ".npy", ".pkl")
 """Extensions of a selection that is a list of positions."""
+STACK = ".mrcs"
+"""Extension of a selection that is a stack of images."""
+AT_ONCE = 1 << 26
+"""Bytes of images that are read at once."""
 
 
 def export_selection(
     run: Run, mask: NDArray[np.bool_], out: Path, *, overwrite: bool = False
 ) -> list[str]:
-    """Write the chosen images: a table with their rows, or a list of positions.
+    """Write the chosen images: a table with their rows, a list of positions, or a stack.
 
     Parameters
     ----------
@@ -38,7 +44,7 @@ def export_selection(
         ``.star`` or ``.cs``, as the input: its own rows, in its order, with every column (and
         optics group, a ``.cs`` with its ``.csg``); or positions in the input from 0, as
         ``--index`` takes them: ``.txt``, one a line; ``.npy``; or ``.pkl``, as cryoDRGN's
-        ``--ind`` takes them.
+        ``--ind`` takes them; or ``.mrcs``, the images themselves as they are stored.
     overwrite
         Replace a file that is there.
 
@@ -52,8 +58,9 @@ def export_selection(
         Nothing is left, the input had no such table, or ``out`` is an input or already exists.
     """
     suffix = out.suffix.lower()
-    if suffix not in (*FORMATS, *LISTS):
-        raise InputError.of(out, "the extension", repr(suffix), ".star, .cs, .txt, .npy or .pkl")
+    if suffix not in (*FORMATS, *LISTS, STACK):
+        expected = ".star, .cs, .txt, .npy, .pkl or .mrcs"
+        raise InputError.of(out, "the extension", repr(suffix), expected)
     written = files_of_table(out)
     refuse_to_replace(written, overwrite)
     if not mask.any():
@@ -70,6 +77,9 @@ def export_selection(
     source = run.dataset().source
     check_outputs(written, overwrite, files_of_run(run, source))
     _check_count(run, source.n, mask)
+    if suffix == STACK:
+        _write_stack(source, rows, out)
+        return []
     if source.particles.format != FORMATS[suffix]:
         what = "STAR" if suffix == ".star" else ".cs"
         raise InputError(
@@ -84,6 +94,16 @@ def export_selection(
 def _check_count(run: Run, n: int, mask: NDArray[np.bool_]) -> None:
     if n != len(mask):
         raise InputError.of(run.path, "the number of images", n, f"{len(mask)}, one a condition")
+
+
+def _write_stack(source: Source, rows: NDArray[np.int64], out: Path) -> None:
+    stack = source.stack
+    if stack.channels != 1:
+        raise InputError.of(out, "the images", "coloured", "grey ones, for a stack .mrcs")
+    step = max(1, AT_ONCE // (4 * int(np.prod(stack.shape))))
+    parts = (stack.read(rows[i : i + step])[:, 0] for i in range(0, len(rows), step))
+    with all_or_nothing() as place:
+        write_mrcs_parts(place(out), parts, (len(rows), *stack.shape), source.pixel_size)
 
 
 def _write_positions(positions: NDArray[np.int64], out: Path) -> None:

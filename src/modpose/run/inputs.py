@@ -14,18 +14,23 @@ from modpose.errors import InputError
 if TYPE_CHECKING:
     from modpose.run import Run
 
+SELECTIONS = "selections"
+"""Folder of a run that holds selections of its images, and what was written of them."""
 RECORDED = ("input", "index", "poses", "ctf")
 """Entries of ``environment.json`` that name files."""
 
 
 def files_of_run(run: Run, source: Source | None = None, *, images: bool = True) -> Iterator[Path]:
-    """Yield the files of the run folder (its report apart), and those that it was fitted to.
+    """Yield the files of the run folder, and those that it was fitted to.
+
+    Reports and selections, which were made from the run, are left out.
 
     ``source`` is what it was fitted to, where that is open already.  Without ``images`` the files
     that a table names are left out.
     """
     for path in run.path.rglob("*"):
-        if "report" not in path.relative_to(run.path).parts and path.is_file():
+        made = {"report", SELECTIONS} & set(path.relative_to(run.path).parts)
+        if not made and path.is_file():
             yield path
     environment, config = run.environment, run.config
     named = [environment.get(name) for name in RECORDED]

@@ -32,11 +32,15 @@ def positions(run: Run) -> NDArray[np.int64]:
 
 
 def _untouched(run: Run) -> bool:
-    """Whether the input is a file that was last changed, moved or copied before the fit."""
+    """Whether the input is an array, or a file last changed, moved or copied before the fit."""
     environment = run.environment
     where, started = environment.get("input"), environment.get("started")
     known = isinstance(environment.get("data"), dict) and (run.path / "rows.parquet").is_file()
-    if run.input is not None or not known or not isinstance(where, str) or started is None:
+    if run.input is not None or not known:
+        return False
+    if where is None:  # an array in memory
+        return True
+    if not isinstance(where, str) or started is None:
         return False
     try:
         path = split_array_name(Path(where))[0]

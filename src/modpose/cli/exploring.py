@@ -1,0 +1,49 @@
+"""The local page of runs: explore."""
+# ruff: noqa: D301  (the backspace before examples keeps their line breaks)
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modpose.cli.arguments import DataDir, InputAgain, app
+from modpose.cli.lazily import lazily
+from modpose.cli.signals import Interrupted
+from modpose.limits import check_whole
+
+with lazily():
+    from modpose import run as runs
+    from modpose.explore import server
+
+
+@app.command()
+def explore(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
+) -> None:
+    """Show runs in a local page: look at images, select, filter, decode, write selections.
+
+    The page is served to this machine alone, at an address that holds a secret.  Selections are
+    kept in RUN/selections.  Ctrl-C ends it.
+
+    \b
+    modpose explore run
+    modpose explore run --port 8800 --no-browser
+    """
+    check_whole("explore", "--port", port, 0, 65_535)
+    opened = [runs.Run.open(folder, input=moved, datadir=datadir) for folder in folders]
+    try:
+        server.explore(opened, port=port, browser=browser, ready=_say)
+    except Interrupted as interruption:
+        if interruption.number != signal.SIGINT:
+            raise
+
+
+def _say(address: str) -> None:
+    typer.echo(f"{address}\nCtrl-C ends it.")

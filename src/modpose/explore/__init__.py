@@ -1,0 +1,1 @@
+"""The local page that shows a run: its scatter, pictures, filters and selections."""

@@ -1,0 +1,84 @@
+"""Columns of a run as numbers for the page: latents, the table of the input, and a projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.infer.latents import content_of_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.particles import Particles
+
+MOST_NAMES = 1000
+"""Different texts of a column; a column with more of them (names of images) is left out."""
+Group = Literal["latents", "content", "input"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, (N,) float32.
+
+    Attributes
+    ----------
+    name
+        As in the table.
+    group
+        ``latents``, ``content`` (computed from it) or ``input`` (the user's table).
+    values
+        Numbers, NaN if missing; of a column of text the position in ``names``.
+    names
+        The different texts, sorted; None of a column of numbers.
+    """
+
+    name: str
+    group: Group
+    values: NDArray[np.float32]
+    names: list[str] | None = None
+
+    def about(self) -> dict[str, Any]:
+        """Describe the column for the page."""
+        return {"name": self.name, "group": self.group, "names": self.names}
+
+
+def latent_columns(latents: pd.DataFrame) -> list[Column]:
+    """Columns of ``latents.parquet``, and the principal components of content of 3 or more."""
+    found = [_column(str(name), "latents", latents[name].to_numpy()) for name in latents]
+    z = content_of_table(latents)
+    if z.shape[1] > 2:
+        _, vectors = np.linalg.eigh(np.cov(z.T))
+        scores = (z - z.mean(axis=0)) @ vectors[:, : -1 - COMPONENTS : -1]
+        found += [_column(f"pca_{k}", "content", scores[:, k]) for k in range(COMPONENTS)]
+    return [column for column in found if column is not None]
+
+
+COMPONENTS = 2
+"""Principal components of content that are shown."""
+
+
+def input_columns(particles: Particles, taken: set[str]) -> list[Column]:
+    """Columns of the input's table and of its optics groups, except names that are taken."""
+    names = [name for name in dict.fromkeys(particles.columns()) if name not in taken]
+    found = [_column(name, "input", particles.column(name)) for name in names]
+    return [column for column in found if column is not None]
+
+
+def _column(name: str, group: Group, values: NDArray[Any]) -> Column | None:
+    """Make a column of numbers or of a few different texts; None for any other."""
+    if values.dtype.kind in "biuf" and values.ndim == 1:
+        with np.errstate(over="ignore"):
+            return Column(name, group, values.astype(np.float32))
+    import pandas as pd
+
+    if values.ndim != 1 or not all(isinstance(v, str) for v in values[:1]):
+        return None
+    codes, texts = pd.factorize(values, sort=True)
+    if len(texts) > MOST_NAMES:
+        return None
+    numbers = np.where(codes < 0, np.nan, codes).astype(np.float32)
+    return Column(name, group, numbers, [str(text) for text in texts])

@@ -1,0 +1,118 @@
+"""A run that is shown: what the page asks about it."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.config.model import SpectralConfig
+from modpose.errors import InputError, shown
+from modpose.explore.columns import Column, input_columns, latent_columns
+from modpose.explore.pictures import Pictures
+from modpose.explore.selections import Selections
+from modpose.infer.latents import content_columns
+from modpose.outputs.select import choose
+from modpose.run import Run
+
+WRITABLE = (".npy", ".txt", ".pkl", ".star", ".cs", ".mrcs")
+"""Extensions of files that a selection is written to."""
+
+
+class OpenRun:
+    """A finished run with its columns, pictures and selections.
+
+    Parameters
+    ----------
+    run
+        The run.
+
+    Raises
+    ------
+    InputError
+        If the run is not finished, or its selections are of other images.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.latents = run.latents()
+        self.pictures = Pictures(run, self.latents)
+        self.selections = Selections(run)
+        self._columns = {column.name: column for column in latent_columns(self.latents)}
+        self._lock = threading.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """Describe the run for the page, without opening its images."""
+        environment, config = self.run.environment, self.run.config
+        projected = isinstance(config.model.likelihood, SpectralConfig)
+        return {
+            "name": self.run.path.resolve().name,
+            "recipe": config.recipe,
+            "n": len(self.latents),
+            "content": content_columns(self.latents),
+            "columns": [column.about() for column in self._columns.values()],
+            "images": self.run.has_images,
+            "volumes": projected or len(environment["shape"]) == 3,
+            "pixel_size": environment.get("pixel_size"),
+            "same": environment.get("images") or environment.get("fingerprint"),
+            "alarms": [alarm.sentence for alarm in self.run.alarms],
+        }
+
+    @cached_property
+    def _of_input(self) -> dict[str, Column]:
+        if not self.run.has_images:
+            return {}
+        particles = self.pictures.dataset.source.particles
+        return {column.name: column for column in input_columns(particles, set(self._columns))}
+
+    def input_columns(self) -> list[dict[str, Any]]:
+        """Describe the columns of the input's table, which is opened now."""
+        with self._lock:
+            return [column.about() for column in self._of_input.values()]
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Return the numbers of a column, (N,)."""
+        found = self._columns.get(name)
+        if found is None:
+            with self._lock:
+                found = self._of_input.get(name)
+        if found is None:
+            raise InputError.of("column", "the name", shown(name), "a column of the run")
+        return found.values
+
+    def where(self, expression: str) -> NDArray[np.bool_]:
+        """Mark the images for which an expression holds, as ``modpose select --where`` does."""
+        return choose(self.run, where=expression)
+
+    def formats(self) -> list[str]:
+        """Extensions that a selection of this run can be written to."""
+        if not self.run.has_images:
+            return [".npy", ".txt", ".pkl"]
+        source = self.pictures.dataset.source
+        tables = {"star": [".star"], "cs": [".cs"]}.get(source.particles.format, [])
+        stack = [".mrcs"] if source.stack.channels == 1 else []
+        return [*tables, ".npy", ".txt", ".pkl", *stack]
+
+    def write(self, name: str, suffix: str) -> tuple[Path, list[str]]:
+        """Write a selection to a file in the folder of selections."""
+        if suffix not in WRITABLE:
+            raise InputError.of("write", "the extension", shown(suffix), " ".join(WRITABLE))
+        return self.selections.write(name, suffix)
+
+    def written(self, name: str) -> Path:
+        """Return a file that a selection was written to.
+
+        Raises
+        ------
+        InputError
+            If it is not one.
+        """
+        path = self.selections.folder / name
+        known = {one.name + suffix for one in self.selections.all() for suffix in WRITABLE}
+        if name not in known or not path.is_file() or path.is_symlink():
+            raise InputError.of("explore", "the file", shown(name), "a selection that was written")
+        return path

@@ -1,0 +1,41 @@
+"""The files of the page: HTML, style, modules of JavaScript, and a vendored component."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
+VENDORED = "vendor/regl-scatterplot.js"
+
+
+@cache
+def files() -> dict[str, Path]:
+    """Files that the page may ask for, by name."""
+    names = [path.name for path in HERE.iterdir() if path.suffix[1:] in CONTENT_TYPES]
+    return {name: HERE / name for name in (*sorted(names), VENDORED)}
+
+
+def served_file(name: str) -> bytes | None:
+    """Return the content of a file of the page; None if it has no such file."""
+    path = files().get(name)
+    return None if path is None else path.read_bytes()
+
+
+def modules() -> dict[str, str]:
+    """Name the modules as they import each other: ``explore/NAME`` to the name of the file."""
+    scripts = [name for name in files() if name.endswith(".js")]
+    return {f"explore/{Path(name).stem}": name for name in scripts}
+
+
+def html(nonce: str) -> str:
+    """Return the page as the server gives it; the nonce allows its one inline script."""
+    addresses = {name: f"./page/{file}" for name, file in modules().items()}
+    head = (
+        '<link rel="stylesheet" href="page/style.css">\n'
+        f'<script type="importmap" nonce="{nonce}">{json.dumps({"imports": addresses})}</script>\n'
+        '<script type="module" src="page/start.js"></script>'
+    )
+    return (HERE / "index.html").read_text(encoding="utf-8").replace("<!-- head -->", head)

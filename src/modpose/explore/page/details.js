@@ -1,0 +1,138 @@
+// The pictures beside the scatter: an image, and what the model draws at a place of content.
+
+import { extent } from "explore/colours";
+
+const $ = (id) => document.getElementById(id);
+const KINDS = { particle: "as recorded", upright: "upright", reconstruction: "drawn by the model" };
+const FRAMES = 24;
+const short = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
+
+export class Details {
+  // column(name): a promise of the numbers of a column
+  constructor(source, run, about, column, say) {
+    Object.assign(this, { source, run, about, column, say });
+    this.kept = -1;
+    this.pictures = Object.entries(about.volumes ? { particle: KINDS.particle, reconstruction: KINDS.reconstruction } : KINDS)
+      .filter(([kind]) => about.images || kind === "reconstruction")
+      .map(([kind, words]) => this.#figure(kind, words));
+    $("pictures").replaceChildren(...this.pictures.map((one) => one.figure));
+    $("place").className = about.volumes ? "wide" : "";
+    $("place").hidden = true;
+    this.from = null;
+    $("path-play").disabled = true;
+  }
+
+  #figure(kind, words) {
+    const figure = document.createElement("figure"), image = document.createElement("img");
+    const caption = document.createElement("figcaption");
+    caption.textContent = words;
+    figure.append(image, caption);
+    figure.hidden = true;
+    return { kind, words, figure, image };
+  }
+
+  async open() {
+    this.z = await Promise.all(this.about.content.map((name) => this.column(name)));
+    this.now = this.z.map((values) => values.reduce((a, b) => a + b, 0) / values.length);
+    $("sliders").replaceChildren(...this.about.content.map((name, k) => this.#slider(name, k)));
+    await this.place(this.now);
+  }
+
+  #slider(name, k) {
+    const label = document.createElement("label"), box = document.createElement("input"), value = document.createElement("output");
+    const [low, high] = extent(this.z[k], 0.002);
+    Object.assign(box, { type: "range", min: low, max: high, step: (high - low) / 200 });
+    box.addEventListener("input", () => {
+      this.now = this.now.map((v, i) => (i === k ? +box.value : v));
+      this.place(this.now);
+    });
+    label.append(name, box, value);
+    return label;
+  }
+
+  // Show an image: kept stays when the pointer goes away.
+  async show(row, keep = false) {
+    if (keep) this.kept = row;
+    const shown = row >= 0 ? row : this.kept;
+    if (shown < 0 || shown === this.shown) return;
+    this.shown = shown;
+    this.asked?.abort();
+    this.asked = new AbortController();
+    const signal = this.asked.signal;
+    $("image-about").textContent = `Image ${shown + 1} of ${this.about.n.toLocaleString("en")}`;
+    this.#values(shown);
+    await Promise.all(this.pictures.map((one) => this.#draw(one, shown, signal)));
+  }
+
+  async #draw(one, row, signal) {
+    try {
+      const address = await this.source.image(this.run, row, one.kind, signal);
+      if (signal.aborted) return;
+      URL.revokeObjectURL(one.image.src);
+      one.image.src = address;
+      one.image.alt = `Image ${row + 1}, ${one.words}`;
+      one.figure.hidden = false;
+    } catch (error) {
+      if (!signal.aborted) this.say(error.message);
+    }
+  }
+
+  #values(row) {
+    const parts = this.known().flatMap(({ name, values, names }) => {
+      const term = document.createElement("dt"), text = document.createElement("dd"), v = values[row];
+      term.textContent = name;
+      text.textContent = Number.isNaN(v) ? "missing" : names ? names[v] : short(v);
+      return [term, text];
+    });
+    $("values").replaceChildren(...parts);
+  }
+
+  // Draw a place of content; only the newest of many quick requests is answered.
+  async place(z) {
+    this.now = [...z];
+    [...$("sliders").children].forEach((label, k) => {
+      label.children[0].value = z[k];
+      label.children[1].textContent = z[k].toFixed(2);
+    });
+    this.wanted = this.now;
+    if (this.placing) return;
+    this.placing = true;
+    while (this.wanted) {
+      const asked = this.wanted;
+      this.wanted = null;
+      try {
+        const started = performance.now(), address = await this.source.place(this.run, asked);
+        this.#placed(address, asked);
+        $("place").dataset.milliseconds = String(performance.now() - started);
+      } catch (error) {
+        this.say(error.message);
+      }
+    }
+    this.placing = false;
+  }
+
+  #placed(address, z) {
+    URL.revokeObjectURL($("place").src);
+    $("place").src = address;
+    $("place").hidden = false;
+    const where = this.about.content.map((name, k) => `${name} = ${z[k].toFixed(2)}`).join(", ");
+    $("place").alt = `What the model draws at ${where}`;
+    $("place-about").textContent = (this.about.volumes ? "Central slices across z, y and x. " : "") + where;
+  }
+
+  pathFrom() {
+    this.from = [...this.now];
+    $("path-play").disabled = false;
+    this.say("The path starts here. Choose another place, then play.");
+  }
+
+  async play() {
+    const [a, b] = [this.from, [...this.now]];
+    for (let k = 0; k <= 2 * FRAMES; k++) {
+      const t = k <= FRAMES ? k / FRAMES : 2 - k / FRAMES;
+      await this.place(a.map((v, i) => v + t * (b[i] - v)));
+      await new Promise((done) => setTimeout(done, 40));
+    }
+    await this.place(b);
+  }
+}

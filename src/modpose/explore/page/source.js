@@ -1,0 +1,41 @@
+// Where the page gets its data: the server that gave the page.
+
+async function ask(path, options = {}) {
+  const answer = await fetch(new URL(path, document.baseURI), options);
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return answer;
+}
+
+const json = async (path, options) => (await ask(path, options)).json();
+const bytes = async (path, options) => new Uint8Array(await (await ask(path, options)).arrayBuffer());
+const selection = (run, name) => `runs/${run}/selections/${encodeURIComponent(name)}`;
+
+export const live = true;
+export const runs = () => json("runs");
+export const inputColumns = (run) => json(`runs/${run}/input`);
+export const formats = (run) => json(`runs/${run}/formats`);
+export const where = (run, expression) =>
+  bytes(`runs/${run}/where?expression=${encodeURIComponent(expression)}`);
+
+export async function column(run, name) {
+  const raw = await bytes(`runs/${run}/column?name=${encodeURIComponent(name)}`);
+  return new Float32Array(raw.buffer);
+}
+
+async function picture(path, signal) {
+  return URL.createObjectURL(await (await ask(path, { signal })).blob());
+}
+export const image = (run, row, kind, signal) =>
+  picture(`runs/${run}/picture?row=${row}&kind=${kind}`, signal);
+export const place = (run, z, signal) =>
+  picture(`runs/${run}/place?z=${[...z].map((v) => v.toPrecision(7)).join()}`, signal);
+
+export const selections = (run) => json(`runs/${run}/selections`);
+export const load = (run, name) => bytes(selection(run, name));
+export const save = (run, name, bits, how) =>
+  json(`${selection(run, name)}?how=${encodeURIComponent(how)}`, { method: "PUT", body: bits });
+export const remove = (run, name) => json(selection(run, name), { method: "DELETE" });
+export const write = (run, name, suffix) =>
+  json(`${selection(run, name)}/write?suffix=${suffix}`, { method: "POST" });
+export const written = (run, file) =>
+  new URL(`runs/${run}/written/${encodeURIComponent(file)}`, document.baseURI).href;

@@ -1,0 +1,155 @@
+"""Pictures of a run as PNG: a particle, the particle upright, and what the model draws."""
+
+from __future__ import annotations
+
+import io
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError
+from modpose.estimator import PoseModel
+from modpose.infer.latents import content_of_table
+from modpose.outputs.upright import turn_upright
+from modpose.plot import grids
+from modpose.plot.grids import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from modpose.data.dataset import Dataset
+    from modpose.run import Run
+
+Kind = Literal["particle", "upright", "reconstruction"]
+KINDS: tuple[str, ...] = get_args(Kind)
+"""The image as the model sees it, turned upright, and drawn by the model from its content."""
+
+
+class Pictures:
+    """Draws particles and places of content of a run; one drawing at a time.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    latents
+        Its latents.
+    """
+
+    def __init__(self, run: Run, latents: pd.DataFrame) -> None:
+        self.run, self.latents = run, latents
+        self._lock = threading.RLock()
+        self._z = content_of_table(latents).astype(np.float32)
+
+    @cached_property
+    def model(self) -> PoseModel:
+        """The model of the run."""
+        return PoseModel.load(self.run.path)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images of the run, opened again."""
+        return self.run.dataset()
+
+    def prepare(self) -> None:
+        """Load the model and draw once, so that the first click does not wait."""
+        with self._lock:
+            self._drawn(self._z[:1])
+
+    def image(self, row: int, kind: str) -> bytes:
+        """Draw an image of the run.
+
+        Parameters
+        ----------
+        row
+            Row of the latents.
+        kind
+            One of :data:`KINDS`.
+
+        Returns
+        -------
+        A PNG file.
+
+        Raises
+        ------
+        InputError
+            If there is no such row or kind, or the image cannot be read.
+        """
+        if not 0 <= row < len(self.latents):
+            raise InputError.of("picture", "the row", row, f"0 to {len(self.latents) - 1}")
+        if kind not in KINDS:
+            raise InputError.of("picture", "the kind", kind, ", ".join(KINDS))
+        with self._lock:
+            if kind == "reconstruction":
+                return self.place(self._z[row])
+            image = self.dataset.batch(np.array([row])).image.numpy()
+            if kind == "upright" and image.ndim == 4:
+                image = self._upright(image, row)
+            return _png(grids.as_pictures(image)[0], self._natural)
+
+    def _upright(self, image: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        """Turn an image (1, C, H, W) upright by its inferred pose."""
+        pose = self.latents.iloc[row]
+        channels = image[0]
+        many = np.ones(len(channels))
+        shift = np.array([float(pose.get(f"shift_{axis}", 0.0)) for axis in "xy"])
+        return turn_upright(
+            channels,
+            float(pose.get("angle_deg", 0.0)) * many,
+            shift * many[:, None],
+            (many * pose.get("mirrored", 0)) == 1,
+            float(pose.get("scale", 1.0)) * many,
+        )[None]
+
+    def place(self, z: Floats) -> bytes:
+        """Draw a place of content (z_dim,) as a PNG: a picture, or three slices of a volume.
+
+        Raises
+        ------
+        InputError
+            If it is not a place of this run's content.
+        """
+        z = np.asarray(z, dtype=np.float32)
+        if z.shape != self._z.shape[1:] or not np.isfinite(z).all():
+            found = f"{z.size} values" if np.isfinite(z).all() else "not finite"
+            raise InputError.of("decode", "the place", found, f"{self._z.shape[1]} numbers")
+        with self._lock:
+            drawn = self._drawn(z[None])[0]
+        return _png(_slices(drawn) if self.volumes else drawn, self._natural)
+
+    def _drawn(self, z: NDArray[np.float32]) -> Floats:
+        return np.asarray(self.model.decode(z))
+
+    @cached_property
+    def volumes(self) -> bool:
+        """Whether the model draws volumes."""
+        return self.model.vae.imaging.shown_in == 3
+
+    @property
+    def _natural(self) -> bool:
+        """Whether row 0 is drawn at the top, as in photographs."""
+        environment, data = self.run.environment, self.run.config.data
+        return data.normalize == "range" or environment["channels"] == 3
+
+
+def _slices(volume: Floats) -> Floats:
+    """Central slices of (D, H, W) across z, y and x, side by side."""
+    middle = [side // 2 for side in volume.shape]
+    parts = [volume[middle[0]], volume[:, middle[1]], volume[:, :, middle[2]]]
+    height = max(len(part) for part in parts)
+    return np.concatenate([np.pad(p, ((0, height - len(p)), (0, 0))) for p in parts], axis=1)
+
+
+def _png(picture: Floats, natural: bool) -> bytes:
+    """Write a picture (H, W) or (H, W, 3) as a PNG, grey levels from its own extremes."""
+    from PIL import Image
+
+    unit = grids.to_unit(picture, grids.grey_range(picture))
+    upright = grids.drawn(unit[None], "upper" if natural else "lower")[0]
+    file = io.BytesIO()
+    pixels = np.ascontiguousarray(np.round(255 * upright)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,162 @@
+"""Named selections of a run, kept as lists of positions in the input, as --index takes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.errors import InputError, shown
+from modpose.files.writing import replace_atomically
+from modpose.outputs.selected import export_selection
+from modpose.run import Run
+from modpose.run.files import read_json
+from modpose.run.inputs import SELECTIONS
+from modpose.run.positions import positions
+
+Mask = NDArray[np.bool_]
+ABOUT = "selections.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A named choice of images.
+
+    Attributes
+    ----------
+    name
+        Its name, also that of its file.
+    how
+        How it was made, in words.
+    count
+        Number of images.
+    """
+
+    name: str
+    how: str
+    count: int
+
+
+class Selections:
+    """The selections of a run, kept in its folder ``selections``.
+
+    ``NAME.npy`` holds the positions of the images in the input, from 0.  ``selections.json`` holds
+    how each was made, and the fingerprint of the images that they belong to.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+
+    Raises
+    ------
+    InputError
+        If the selections were made of other images than those of the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.folder = run, run.path / SELECTIONS
+        self._fingerprint = run.environment.get("fingerprint")
+        self._positions: NDArray[np.int64] | None = None
+        self._about()
+
+    def all(self) -> list[Selection]:
+        """Return the selections, in the order in which they were made."""
+        return [Selection(name, *values) for name, values in self._about().items()]
+
+    def mask(self, name: str) -> Mask:
+        """Mark the images of a selection, (N,).
+
+        Raises
+        ------
+        InputError
+            If there is no such selection, or its file is not what was written.
+        """
+        if name not in self._about():
+            known = ", ".join(self._about()) or "none"
+            raise InputError.of(self.folder, "the selection", shown(name), f"one of: {known}")
+        path = self.folder / f"{name}.npy"
+        try:
+            chosen = np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            raise InputError(f"{path}: not readable, expected the positions of images") from None
+        rows = np.isin(self.positions, chosen)
+        if rows.sum() != len(chosen):
+            raise InputError(f"{path}: lists images that the run {self.run.path} does not have")
+        return rows
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(N,) positions of the images of the run in their input."""
+        if self._positions is None:
+            self._positions = positions(self.run)
+        return self._positions
+
+    def save(self, name: str, mask: Mask, how: str) -> Selection:
+        """Keep a selection; one of the same name is replaced.
+
+        Raises
+        ------
+        InputError
+            If the name is no name of a file, or no image is selected.
+        """
+        path = self._file(name, ".npy")
+        export_selection(self.run, mask, path, overwrite=True)
+        saved = Selection(name, how, int(mask.sum()))
+        self._keep({**self._about(), name: (how, saved.count)})
+        return saved
+
+    def remove(self, name: str) -> None:
+        """Forget a selection, and remove its list of positions; other files stay."""
+        about = self._about()
+        if about.pop(name, None) is not None:
+            self._keep(about)
+            self._file(name, ".npy").unlink(missing_ok=True)
+
+    def write(self, name: str, suffix: str) -> tuple[Path, list[str]]:
+        """Write a selection as ``modpose select -o NAME.SUFFIX`` does, beside its positions.
+
+        Returns
+        -------
+        The file, and sentences about what should be known.
+        """
+        path = self._file(name, suffix)
+        notes = export_selection(self.run, self.mask(name), path, overwrite=True)
+        return path, notes
+
+    def _file(self, name: str, suffix: str) -> Path:
+        if not NAME.fullmatch(name):
+            expected = "letters, digits, spaces, - and _, at most 60"
+            raise InputError.of("selections", "the name", shown(name), expected)
+        return self.folder / f"{name}{suffix}"
+
+    def _about(self) -> dict[str, tuple[str, int]]:
+        """Read how each selection was made, and its count."""
+        path = self.folder / ABOUT
+        if not path.is_file():
+            return {}
+        values = read_json(path)
+        if values["fingerprint"] != self._fingerprint:
+            raise InputError(
+                f"{path}: these selections are of other images than the run; move the folder"
+            )
+        try:
+            found = {str(k): (str(how), int(n)) for k, (how, n) in values["selections"].items()}
+        except (AttributeError, TypeError, ValueError):
+            raise InputError(f"{path}: not readable, expected what modpose explore wrote") from None
+        return {name: about for name, about in found.items() if NAME.fullmatch(name)}
+
+    def _keep(self, about: dict[str, tuple[str, int]]) -> None:
+        values: dict[str, Any] = {"fingerprint": self._fingerprint, "selections": about}
+        text = json.dumps(values, indent=1).encode()
+        self.folder.mkdir(exist_ok=True)
+        replace_atomically(self.folder / ABOUT, lambda file: file.write(text), overwrite=True)
+
+
+NAME = re.compile(r"[\w-](?:[\w -]{0,58}[\w-])?")
+"""Names that are names of files on every system."""
