@@ -11,12 +11,14 @@ import typer
 from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import resumable
+from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
 from modpose.search.abinitio.settings import AbInitioSettings
 
 with lazily():
     from modpose.data import source as sources
     from modpose.search.abinitio import run as maps
     from modpose.search.abinitio import saved
+    from modpose.search.tilts import run as tilted
 
 
 @app.command()
@@ -45,6 +47,8 @@ def abinitio(
     invert: Annotated[
         bool, typer.Option("--invert", help="Make dark particles bright first.")
     ] = False,
+    tomograms: Tomograms = None,
+    grouped: Grouped = False,
     ctf: CtfFile = None,
     datadir: DataDir = None,
     index: Index = None,
@@ -60,13 +64,16 @@ def abinitio(
     """Find maps and poses of particles whose poses are not known.
 
     Random starts, of which the best is kept, then refinement in two halves.  Poses in the input
-    are ignored; its half sets (rlnRandomSubset) are kept.  Writes class001.mrc ... with half maps
-    and masks, fsc.csv, and particles.star (or .cs) with poses, classes and half sets.
+    are ignored; its half sets (rlnRandomSubset) are kept.  In tilt series (RELION 5, WarpTools),
+    one pose of a particle explains all its images, and the hand is determined.  Writes
+    class001.mrc ... with half maps and masks, fsc.csv, and particles.star (or .cs) with poses,
+    classes and half sets.
 
     \b
     modpose abinitio particles.star -o maps
     modpose abinitio particles.star -o maps --classes 3
     modpose abinitio particles.star -o maps --symmetry D7 --map start.mrc
+    modpose abinitio optimisation_set.star -o maps --classes 4
     """
     settings = AbInitioSettings(
         classes=classes,
@@ -76,17 +83,30 @@ def abinitio(
         box=box,
         seed=seed,
     )
-    opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
+    series = opened_tilts("abinitio", [source], tomograms, grouped, datadir, ctf, index)
+    if series is None:
+        opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
     with resumable(lambda: _how(out)):
-        found = maps.find_maps(
-            opened,
-            out,
-            settings,
-            start_map=start_map,
-            invert=invert,
-            overwrite=overwrite,
-            resume=resume,
-        )
+        if series is None:
+            found = maps.find_maps(
+                opened,
+                out,
+                settings,
+                start_map=start_map,
+                invert=invert,
+                overwrite=overwrite,
+                resume=resume,
+            )
+        else:
+            found = tilted.find_tilt_maps(
+                series,
+                out,
+                settings,
+                start_map=start_map,
+                invert=invert,
+                overwrite=overwrite,
+                resume=resume,
+            )
     for line in found.lines():
         typer.echo(line)
     typer.echo(f"wrote {out / 'class001.mrc'}")

@@ -32,6 +32,7 @@ from modpose.cli.arguments import (
     simulate_app,
 )
 from modpose.cli.lazily import lazily
+from modpose.cli.tilts import Tomograms, opened_tilts
 from modpose.errors import InputError
 from modpose.limits import MOST_MAPS, check_resolution, check_whole
 from modpose.simulate.settings import JunkKind, ProjectionSettings
@@ -42,7 +43,7 @@ with lazily():
     from modpose.backprojection import files as map_files
     from modpose.backprojection import halves
     from modpose.data import given as given_files
-    from modpose.data import inputs, tilt_series
+    from modpose.data import inputs
     from modpose.data import source as sources
     from modpose.evaluate import conformations as scores
     from modpose.files import writing
@@ -261,10 +262,7 @@ def backproject(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Check whether poses and contrast fit.")
     ] = True,
-    tomograms: Annotated[
-        Path | None,
-        typer.Option(metavar="STAR", help="List of tomograms, for a table of tilt series."),
-    ] = None,
+    tomograms: Tomograms = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Check images and their given poses before any training: half maps and their FSC.
@@ -281,13 +279,9 @@ def backproject(
     modpose backproject optimisation_set.star -o check
     """
     writing.refuse_to_replace(map_files.outputs_in(out), overwrite)
-    if tomograms is not None or any(tilt_series.is_tilt_series(Path(one)) for one in source):
-        if len(source) > 1:
-            raise InputError.of("backproject", "the number of inputs", len(source), "1 tilt series")
-        if any(given is not None for given in (poses, ctf, index)):
-            given = "--poses, --ctf or --index"
-            raise InputError.of("backproject", given, "given", "none of them for tilt series")
-        opened = tilt_series.open_tilt_series(source[0], tomograms, datadir).images
+    series = opened_tilts("backproject", source, tomograms, False, datadir, poses, ctf, index)
+    if series is not None:
+        opened = series.images
     else:
         opened = sources.open_source(
             source, datadir=datadir, index=index, poses=poses, ctf=ctf, partial=partial

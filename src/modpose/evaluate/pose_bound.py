@@ -69,7 +69,7 @@ def pose_bound(
     """
     known = template[None] if motions is None else torch.cat([template[None], motions])
     references = make_references(known, float(volumes.radius[-1]), slopes=True)
-    count = max(1, NUMBERS_AT_ONCE // (14 * len(known) * len(volumes.frequency)))
+    count = max(1, NUMBERS_AT_ONCE // (14 * len(known) * volumes.width))
     information = []
     for first in range(0, len(rotation), count):
         part = slice(first, first + count)

@@ -30,12 +30,13 @@ UNSEEN = 1e-4
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Fourier coefficients of N volumes at K frequencies, sorted by radius.
+    """Fourier coefficients of N volumes or tilt series at K frequencies, sorted by radius.
 
     Attributes
     ----------
     frequency
-        (K, 3) ordered (x, y, z), cycles per voxel, one of each pair k and -k, without the origin.
+        (K, 3) ordered (x, y, z), cycles per voxel, one of each pair k and -k, without the origin;
+        (N, K, 3) for tilt series, each measured on planes of its own, of the same radii.
     value
         (N, K) complex, whitened: noise of unit variance.
     transfer
@@ -60,8 +61,14 @@ class Coefficients:
     @property
     def radius(self) -> Tensor:
         """(K,) cycles per voxel, rising."""
-        radius: Tensor = self.frequency.norm(dim=1)
+        first = self.frequency if self.frequency.ndim == 2 else self.frequency[0]
+        radius: Tensor = first.norm(dim=1)
         return radius
+
+    @property
+    def width(self) -> int:
+        """K."""
+        return self.frequency.shape[-2]
 
     @property
     def shell(self) -> Tensor:
@@ -71,11 +78,11 @@ class Coefficients:
     def within(self, limit: float) -> Coefficients:
         """Keep the frequencies up to ``limit`` cycles per voxel."""
         count = int(torch.searchsorted(self.radius, limit + 1e-6))
-        if count == len(self.frequency):
+        if count == self.width:
             return self
         return replace(
             self,
-            frequency=self.frequency[:count],
+            frequency=self.frequency[..., :count, :],
             value=self.value[:, :count],
             transfer=self.transfer[:, :count],
         )
@@ -83,7 +90,8 @@ class Coefficients:
     def rows(self, index: Tensor | slice) -> Coefficients:
         """Select some volumes."""
         transfer = self.transfer if self.shared else self.transfer[index]
-        return replace(self, value=self.value[index], transfer=transfer)
+        frequency = self.frequency if self.frequency.ndim == 2 else self.frequency[index]
+        return replace(self, frequency=frequency, value=self.value[index], transfer=transfer)
 
 
 def shell_of(frequency: Tensor, box: int) -> Tensor:
@@ -98,8 +106,12 @@ def smallest_box(cycles: float, box: int) -> int:
 
 
 def phases(frequency: Tensor, shift: Tensor) -> Tensor:
-    """Return exp(-2 pi i k.t), (B, K), of frequencies (K, 3) and shifts (B, 3) in voxels."""
-    angle = -2 * math.pi * (shift @ frequency.T)
+    """Return exp(-2 pi i k.t), (B, K), of frequencies ([B,] K, 3) and shifts (B, 3) in voxels."""
+    if frequency.ndim == 2:
+        dot = shift @ frequency.T
+    else:
+        dot = torch.einsum("bkj,bj->bk", frequency, shift)
+    angle = -2 * math.pi * dot
     return torch.polar(torch.ones_like(angle), angle)
 
 

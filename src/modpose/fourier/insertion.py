@@ -172,7 +172,7 @@ def insert_slices(
         (N,) weights; all equal by default.
     """
     made = Inserter(slots, volumes.box, float(volumes.radius[-1]))
-    step = max(1, POINTS_AT_ONCE // len(volumes.frequency))
+    step = max(1, POINTS_AT_ONCE // volumes.width)
     for rows in torch.split((slot >= 0).nonzero().squeeze(1), step):
         part = volumes.rows(rows)
         back = part.value * part.transfer * phases(part.frequency, -shift[rows])

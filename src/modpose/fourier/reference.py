@@ -163,7 +163,9 @@ def blur(box: int, padded: int) -> Tensor:
 
 
 def turned(frequency: Tensor, rotation: Tensor) -> Tensor:
-    """Return R^T k, (B, K, 3), of frequencies (K, 3) and rotations (B, 3, 3)."""
+    """Return R^T k, (B, K, 3), of frequencies ([B,] K, 3) and rotations (B, 3, 3)."""
+    if frequency.ndim == 3:
+        return frequency @ rotation.to(frequency)
     return torch.einsum("kj,bji->bki", frequency, rotation.to(frequency))
 
 

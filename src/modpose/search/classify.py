@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, phases
+from modpose.fourier.gridded import gridded
 from modpose.fourier.insertion import FourierSums, half_averages, insert_slices
 from modpose.fourier.reference import make_references
 from modpose.geometry.grids import centre_of_mass
@@ -173,7 +174,7 @@ def grid_poses(
     about: Tensor | None = None,
 ) -> PoseHypotheses:
     """Search a randomly rotated grid at low frequencies, at all shifts or near some, (N, 3)."""
-    coarse = seen.within(GRID_LIMIT)
+    coarse = gridded(seen.within(GRID_LIMIT))
     limit = float(coarse.radius[-1])
     grid = haar_rotations(1, generator) @ so3_grid(schedule.rotations).float()
     near = about is not None and reach > NEAR

@@ -114,6 +114,7 @@ def refine(
     reach: float,
     schedule: Schedule | None = None,
     seed: int = 0,
+    half: Tensor | None = None,
     report: Callable[[State], None] | None = None,
 ) -> tuple[State, HalfMaps, Tensor]:
     """Refine poses and classes in two independent halves.
@@ -126,6 +127,9 @@ def refine(
         The state at the end of the search.
     mask, reach, schedule, seed
         As in :func:`modpose.search.classify.classify`.
+    half
+        (N,) int64 0 or 1, the half of each volume; drawn at random, evenly in each class, by
+        default.
     report
         Called after every round.
 
@@ -138,7 +142,8 @@ def refine(
     schedule = schedule or Schedule()
     generator = generator_of(seed, schedule.rounds + 1)
     assignment, classes = state.assignment, len(state.volumes)
-    half = split_in_halves(assignment.class_index, generator)
+    if half is None:
+        half = split_in_halves(assignment.class_index, generator)
     limit = schedule.limits[1]
     maps = half_maps(data.within(limit), assignment, half, classes, mask)
     settled = False

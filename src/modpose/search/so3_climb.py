@@ -89,7 +89,7 @@ def climb(
     reach
         Largest shift along an axis, voxels.
     """
-    count = max(1, NUMBERS_AT_ONCE // (14 * len(volumes.frequency)))
+    count = max(1, NUMBERS_AT_ONCE // (14 * volumes.width))
     parts = []
     for first in range(0, len(owner), count):
         part = slice(first, first + count)

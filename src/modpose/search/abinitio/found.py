@@ -54,6 +54,8 @@ class FoundMaps:
         Å of the maps; None where it is not known.
     covered
         Share of the directions from which there are views.
+    tilted
+        Whether rows are particles that are each seen in several tilts.
     """
 
     refined: Refined
@@ -65,24 +67,26 @@ class FoundMaps:
     binning: float
     pixel_size: float | None
     covered: float
+    tilted: bool = False
 
     def lines(self) -> list[str]:
         """Say what was found, and what cannot be known."""
-        found = []
+        found, what = [], "particle" if self.tilted else "image"
         if self.start_scores:
             scores = ", ".join(f"{score:.1f}" for score in self.start_scores)
-            found.append(f"random starts: {scores} nats per image; the highest is kept")
+            found.append(f"random starts: {scores} nats per {what}; the highest is kept")
         counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
         for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
-            found.append(f"class {number}: {count:,} images; {self._resolution(one)}")
+            found.append(f"class {number}: {count:,} {what}s; {self._resolution(one)}")
             found.append(f"class {number}: {self.sharpened[number - 1].sentence()}")
         found.append(f"views cover {100 * self.covered:.0f} % of the directions")
-        found.append("the hand of the maps is not determined by images that were not tilted")
+        if not self.tilted:
+            found.append("the hand of the maps is not determined by images that were not tilted")
         return found
 
     @property
     def poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(N, 3, 3) rotations, and (N, 2) shifts in pixels of the input."""
+        """(N, 3, 3) rotations, and (N, 2) or (N, 3) shifts in pixels of the input."""
         rotation, shift = self.refined.rotation.double(), self.refined.shift.double()
         return rotation.numpy(), self.binning * shift.numpy()
 
@@ -132,8 +136,17 @@ def posed_table(source: Source, found: FoundMaps, folder: Path) -> Particles:
     return replace(posed, table=posed.table.assign(**columns))
 
 
-def write_found(found: FoundMaps, source: Source, settings: AbInitioSettings, out: Path) -> None:
-    """Write maps, curves, poses and settings into a folder, all or none."""
+def write_found(
+    found: FoundMaps,
+    source: Source,
+    settings: AbInitioSettings,
+    out: Path,
+    posed: Particles | None = None,
+) -> None:
+    """Write maps, curves, poses and settings into a folder, all or none.
+
+    The table of poses is ``posed``, or that of the images.
+    """
     outputs = output_files(out, len(found.masks), source)
     curves = {}
     frames = []
@@ -162,4 +175,5 @@ def write_found(found: FoundMaps, source: Source, settings: AbInitioSettings, ou
             ],
         }
         place(out / "settings.json").write_text(json.dumps(told, indent=2) + "\n")
-        write_table(posed_table(source, found, out), _table(out, source), place)
+        table = posed_table(source, found, out) if posed is None else posed
+        write_table(table, _table(out, source), place)

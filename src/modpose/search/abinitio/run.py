@@ -128,7 +128,8 @@ def find_maps(
             unfinished.step("refinement"),
         )
         binning = min(source.stack.shape) / side
-        found = _measured(refined, half, scores, settings, binning, dataset)
+        size = None if dataset.pixel_size is None else dataset.pixel_size * side / settings.box
+        found = measured(refined, half, scores, settings, binning, size, refined.rotation)
         if folder is not None:
             write_found(found, source, settings, folder)
     return found
@@ -194,16 +195,17 @@ def _given(path: Path, dataset: Dataset) -> Tensor:
     return low
 
 
-def _measured(
+def measured(
     refined: Refined,
     half: NDArray[np.int64],
     scores: list[float],
     settings: AbInitioSettings,
     binning: float,
-    dataset: Dataset,
+    size: float | None,
+    views: Tensor,
 ) -> FoundMaps:
+    """Measure maps of a pixel size in Å, and how images at rotations (M, 3, 3) cover directions."""
     box, group = settings.box, symmetry_group(settings.symmetry).float()
-    size = None if dataset.pixel_size is None else dataset.pixel_size * dataset.shape[0] / box
     masks, resolutions, sharp = [], [], []
     for number in range(settings.classes):
         mask = molecule_mask(refined.maps[number : number + 1], settings.diameter * box)
@@ -215,7 +217,7 @@ def _measured(
         masks.append(mask)
         resolutions.append(found)
         sharp.append(sharpened(first, second, mask, found.curve))
-    covered = covered_directions(refined.rotation, group)
+    covered = covered_directions(views, group)
     if covered < UNEVEN:
         logger.warning(
             "views cover %.0f %% of the directions: the maps are smeared along the others",

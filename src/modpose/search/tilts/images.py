@@ -1,0 +1,144 @@
+"""Tilt series as Fourier coefficients of a particle: planes of one transform.
+
+Image f of a particle at pose (R, t) shows its central slice along A_f R, moved by (A_f t)_xy.  At
+k in its plane this is F(R^T q) exp(-2 pi i q.t) with q = A_f^T (k, 0).  So all images of a particle
+together are coefficients of one posed object at the frequencies q: one rotation and one shift
+explain them all, and the likelihood is that of the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
+from modpose.data.tilt_posing import poses_of_images, tilts_of_images
+from modpose.data.tilt_series import TOMOGRAM, TiltSeries
+from modpose.errors import InputError
+from modpose.files.reading import check_memory
+from modpose.fourier.coefficients import Coefficients
+from modpose.search.abinitio.images import SearchImages, read_images
+
+LEVEL_FROM = 0.5
+"""The level of the noise of an image is measured beyond this fraction of the highest frequency."""
+
+
+@dataclass(frozen=True)
+class TiltImages:
+    """P particles, each in up to T images.
+
+    Attributes
+    ----------
+    images
+        All images, one row each.
+    row
+        (P, T) row of each image of a particle; -1 where it has fewer.
+    tilt
+        (P, T, 3, 3) from the frame of the particle's pose to that of the image.
+    level
+        (P, T) variance of the noise of an image, relative to that of all; 1 where it has fewer.
+    """
+
+    images: SearchImages
+    row: Tensor
+    tilt: Tensor
+    level: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def coefficients(self, radius: float, box: int) -> Coefficients:
+        """Whitened coefficients of all particles up to a radius, in a smaller box.
+
+        Parameters
+        ----------
+        radius
+            Cycles a box of the images.
+        box
+            Side that images are thought to be Fourier-cropped to; shifts are in its pixels.
+        """
+        flat = self.images.coefficients(slice(None), radius, box)
+        count, (particles, tilts) = flat.width, self.row.shape
+        check_memory("tilt series", 24 * particles * tilts * count)
+        seen = (self.row >= 0) / self.level.sqrt()
+        row = self.row.clamp(min=0).flatten()
+
+        def of_particles(values: Tensor) -> Tensor:
+            sorted_ = values[row].view(particles, tilts, count) * seen[..., None]
+            return sorted_.transpose(1, 2).reshape(particles, count * tilts)
+
+        frequency = torch.einsum("kj,ptji->pkti", flat.frequency, self.tilt)
+        return Coefficients(
+            frequency.reshape(particles, count * tilts, 3),
+            of_particles(flat.value),
+            of_particles(flat.transfer),
+            box,
+        )
+
+
+def read_tilts(
+    series: TiltSeries, radius: float, *, invert: bool = False, quiet: bool = False
+) -> TiltImages:
+    """Read the images of tilt series up to a frequency.
+
+    Parameters
+    ----------
+    series
+        The particles.
+    radius
+        Cycles a box.
+    invert
+        Whether particles are dark.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        Where images are not square, hold no noise around the particle, or have no CTF while others
+        have.
+    """
+    source = series.images
+    has_ctf = source.particles.ctf(source.stack.pixel_size) is not None
+    config = DataConfig(invert=invert, normalize="none", val_fraction=0)
+    images = read_images(Dataset(source, config, seed=0, ctf=has_ctf), radius, quiet)
+    place = np.full((series.n, int(series.frame.max()) + 1), -1, np.int64)
+    if len({*zip(series.particle.tolist(), series.frame.tolist(), strict=True)}) < source.n:
+        raise InputError(f"{source.particles.name}: an image of a particle is listed twice")
+    place[series.particle, series.frame] = np.arange(source.n)
+    tilt = torch.from_numpy(tilts_of_images(series)).float()
+    row = torch.from_numpy(place)
+    images, level = _unshifted(images, series), _levels(images, series)
+    return TiltImages(
+        images,
+        row,
+        tilt[row.clamp(min=0)],
+        torch.where(row >= 0, level[row.clamp(min=0)], torch.ones(())),
+    )
+
+
+def _unshifted(images: SearchImages, series: TiltSeries) -> SearchImages:
+    """Take off the shifts that a table of M gives for single images."""
+    if series.tilt is not None:
+        return images
+    shift = torch.from_numpy(poses_of_images(series)[1]).float()
+    angle = 2 * torch.pi * (shift @ (images.k / images.side).T)
+    return replace(images, value=images.value * torch.polar(torch.ones_like(angle), angle))
+
+
+def _levels(images: SearchImages, series: TiltSeries) -> Tensor:
+    """Measure the noise of the images (M,) of each tilt of each tomogram, relative to all."""
+    names = np.zeros(series.n, np.int64)
+    if series.particles.has(TOMOGRAM):
+        names = np.unique(series.particles.column(TOMOGRAM), return_inverse=True)[1].reshape(-1)
+    number = names[series.particle] * (int(series.frame.max()) + 1) + series.frame
+    group = torch.from_numpy(np.unique(number, return_inverse=True)[1].reshape(-1))
+    high = images.radius > LEVEL_FROM * images.radius[-1]
+    power = (images.value[:, high].abs().square() / images.noise[images.shell[high]]).mean(1)
+    level = torch.zeros(int(group.max()) + 1).index_add_(0, group, power)
+    level = (level / torch.bincount(group)).clamp(min=1e-6)
+    return level[group]
