@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from studies.amortisation import digits, particles, ranking
+from studies.amortisation import digits, generalisation, particles, ranking
 from studies.amortisation.budgets import PLANS, Plan
 from studies.amortisation.common import Setting
 from studies.common.conduct import Experiment, Study, machine
@@ -19,6 +19,7 @@ STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "controls": particles.prepare_controls,
     "digits": digits.prepare,
     "ranking": ranking.prepare,
+    "generalisation": generalisation.prepare,
 }
 """Name for ``only``, and what prepares the study."""
 

@@ -12,6 +12,11 @@ BY_TIME = 1_000_000
 """So many epochs that the time ends the fit."""
 
 
+_THOROUGH = SearchSettings(refine_steps=100, samples=8, modes=1)
+_SHORT = SearchSettings(refine_steps=30, samples=8)
+_BRIEF = SearchSettings(angles=8, nodes=8, modes=1, climb_steps=0, refine_steps=2, samples=2)
+
+
 @dataclass(frozen=True)
 class StudyBudget:
     """Sizes of one study.
@@ -56,29 +61,73 @@ class StudyBudget:
 
 
 @dataclass(frozen=True)
+class GridBudget:
+    """Sizes of the study of generalisation.
+
+    Attributes
+    ----------
+    snrs, images
+        Signal-to-noise ratios, and numbers of images to fit, rising: the sides of the grid.
+    held_out
+        Number of images that no fit sees.
+    seen
+        Images that every fit sees, which sets its epochs.
+    pixels
+        Random coefficients of an image that are decoded in a step; None decodes all.
+    refined
+        Images of each kind whose posteriors are refined.
+    search
+        How long they are.
+    box, z_dim
+        Side of the images, pixels, and dimensions of content.
+    minutes
+        What ends a fit before its epochs; None if nothing does.
+    options
+        Laid on every recipe.
+    """
+
+    snrs: tuple[float, ...] = (1.0, 0.1)
+    images: tuple[int, ...] = (1000, 3000, 10_000)
+    held_out: int = 300
+    seen: int = 60_000
+    pixels: int | None = 128
+    refined: int = 100
+    search: SearchSettings = _THOROUGH
+    box: int = 32
+    z_dim: int = 2
+    minutes: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A budget in full: particles (the moves and the controls) and digits.
+    """A budget in full: particles (the moves and the controls), digits, and the grid.
 
     Fits run one after the other: a table that starts from an encoder's content needs it finished.
     """
 
     particles: StudyBudget
     digits: StudyBudget
+    grid: GridBudget = GridBudget()
     jobs: int = 1
 
     def lasting(self, minutes: float) -> Plan:
         """Return the plan with another time for every fit."""
-        return Plan(replace(self.particles, minutes=minutes), replace(self.digits, minutes=minutes))
+        return replace(
+            self,
+            particles=replace(self.particles, minutes=minutes),
+            digits=replace(self.digits, minutes=minutes),
+            grid=replace(self.grid, minutes=minutes),
+        )
 
 
 _TINY = {"encoder": {"hidden": 8}, "field": {"hidden": 8, "depth": 1}}
-_SHORT = SearchSettings(refine_steps=30, samples=8)
-_BRIEF = SearchSettings(angles=8, nodes=8, modes=1, climb_steps=0, refine_steps=2, samples=2)
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
         particles=StudyBudget(24, 4, 1, None, (2, 2), 6, 3, 16, 2, {"model": _TINY}, _BRIEF),
         digits=StudyBudget(40, 4, 1, None, (2, 2), 6, 3, 28, 2, {}, _BRIEF),
+        grid=GridBudget((1.0,), (24,), 6, 48, 20, 3, _BRIEF, 16, options={"model": _TINY}),
     ),
     "scaled": Plan(
         particles=StudyBudget(
@@ -102,13 +151,15 @@ PLANS: dict[Budget, Plan] = {
             2,
             {"train": {"lr": 1e-3}},
             _SHORT,
-            models=("vae", "table"),
+            models=("vae", "table", "table-longer"),
         ),
+        grid=GridBudget(seen=1_000_000, pixels=None),
     ),
     "full": Plan(
         particles=StudyBudget(130_000, 2000, 50, None, (500, 100), 2000, 500, 128, 8, {}),
         digits=StudyBudget(
             60_000, 10_000, 50, None, (500, 100), 2000, 500, 28, 2, {"train": {"lr": 1e-2}}
         ),
+        grid=GridBudget(images=(1000, 10_000, 100_000), seen=5_000_000, pixels=None),
     ),
 }

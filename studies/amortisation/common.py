@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modpose.config import merge
-from studies.amortisation.budgets import Plan, StudyBudget
+from studies.amortisation.budgets import GridBudget, Plan, StudyBudget
 from studies.amortisation.moves import Displacement, Mode, Move, displace
 from studies.common import study
 from studies.common.page import Row
@@ -30,11 +30,11 @@ Setting = study.Setting[Plan]
 """What the experiment was requested."""
 
 
-def fit_options(recipe: str, budget: StudyBudget, z_dim: int) -> dict[str, Any]:
+def fit_options(
+    recipe: str, budget: StudyBudget | GridBudget, z_dim: int, epochs: int
+) -> dict[str, Any]:
     """Return what a budget lays on a recipe for posed images, so that all see the same images."""
-    options = merge(
-        {"model": {"z_dim": z_dim}, "train": {"epochs": budget.epochs}}, dict(budget.options)
-    )
+    options = merge({"model": {"z_dim": z_dim}, "train": {"epochs": epochs}}, dict(budget.options))
     if recipe == "vlt":  # a table has no width
         options["model"].pop("encoder", None)
         return options

@@ -154,7 +154,9 @@ def _sample(setting: Setting) -> Sample:
 
 def _fit(setting: Setting, sample: Sample, name: str) -> Fit:
     budget, control = setting.plan.particles, CONTROLS[name]
-    options = merge(fit_options(control.recipe, budget, budget.z_dim), control.options)
+    options = merge(
+        fit_options(control.recipe, budget, budget.z_dim, budget.epochs), control.options
+    )
     if control.pretrained:
         run = setting.runs / _run_name("encoder")
         options = merge(options, {"model": {"encoder": {"run": str(run)}}})

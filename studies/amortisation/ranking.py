@@ -123,7 +123,7 @@ def _sample(setting: Setting, name: str) -> Sample:
 
 def _fit(setting: Setting, sample: Sample, name: str, recipe: str) -> Fit:
     budget, z_dim = setting.plan.particles, SETS[name].z_dim
-    options = fit_options(recipe, budget, z_dim)
+    options = fit_options(recipe, budget, z_dim, budget.epochs)
     if recipe != "modpose-posed":
         # batches of 8 at 1e-4 are for days of a GPU
         learning = {"lr": 1e-3, "batch_size": 32}

@@ -72,7 +72,7 @@ def curves_in_images(
     Parameters
     ----------
     lines
-        Model → (images seen, value) of each seed.
+        Model → (images seen, value) of each seed; five models at most.
     levels
         Horizontal lines by name: the null model, or what the paper prints.
     printed
@@ -82,7 +82,7 @@ def curves_in_images(
     """
     fig = new_figure(3.6, 6.4)
     ax = style(fig.subplots(), "images seen", y)
-    for (name, seeds), colour in zip(lines.items(), COLOURS, strict=False):
+    for (name, seeds), colour in zip(lines.items(), (*COLOURS, INK), strict=False):
         for k, (seen, values) in enumerate(seeds):
             label = name if k == 0 else None
             ax.plot(seen, values, color=colour, lw=1.3, alpha=0.85, label=label)

@@ -189,10 +189,26 @@ class Result:
 
 def learning_curve(result: Result) -> tuple[list[float], list[float]]:
     """Return, after each epoch, the images that training has seen, and the validation ELBO."""
+    seen, _ = training_curve(result)
+    bounds = [e.get("val_elbo") for e in result.run.epochs() if "start" not in e]
+    known = [(n, bound) for n, bound in zip(seen, bounds, strict=True) if bound is not None]
+    return [n for n, _ in known], [bound for _, bound in known]
+
+
+def training_curve(result: Result, column: str = "elbo") -> tuple[list[float], list[float]]:
+    """Return, after each epoch, the images that training has seen, and a column of its metrics.
+
+    Parameters
+    ----------
+    result
+        A fit.
+    column
+        Mean over the fitted images of one epoch.
+    """
     config = result.run.config
     train, _ = split(int(result.run.environment["n"]), config.data.val_fraction, config.seed)
-    epochs = [e for e in result.run.epochs() if "start" not in e and "val_elbo" in e]
-    return [len(train) * e["epoch"] for e in epochs], [e["val_elbo"] for e in epochs]
+    epochs = [e for e in result.run.epochs() if "start" not in e]
+    return [len(train) * e["epoch"] for e in epochs], [e[column] for e in epochs]
 
 
 def processor_minutes(result: Result) -> float | None:

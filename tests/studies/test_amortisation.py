@@ -9,15 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from modpose import PoseModel
 from modpose.data.particles import Particles
-from modpose.data.source import Source
+from modpose.data.source import Source, open_source
 from modpose.data.stack import ArrayStack
 from modpose.errors import InputError
+from modpose.model.settings import SearchSettings
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projections import ProjectionSettings, simulate_projections
 from studies import amortisation
+from studies.amortisation import generalisation
+from studies.amortisation.budgets import GridBudget
 from studies.amortisation.moves import SHIFT, SHIFT_5, TURN, Displacement, Move
 from studies.common.null import LABEL
 
@@ -89,7 +94,8 @@ def test_the_whole_experiment_runs_under_the_smoke_budget(smoke):
     assert rows(smoke, "digits")[-1]["model"] == LABEL
     assert len(rows(smoke, "digits-moves")) == 8
     assert len(rows(smoke, "ranking")) == 18
-    for name in ("figure-10", "figure-14"):
+    assert len(rows(smoke, "generalisation")) == 12
+    for name in ("figure-10", "figure-14", "generalisation", "learning-grid-snr1-n24-seed1"):
         assert (smoke / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     page = (smoke / "index.md").read_text()
     assert "sections 3.1 to 3.3 and Appendix C" in page
@@ -120,10 +126,67 @@ def test_the_ranking_scores_what_each_set_has(smoke):
     assert [row["minutes"] for row in found if row["model"] == "truth known"] == [""] * 3
 
 
+def test_fitted_and_held_out_images_of_the_grid(smoke):
+    for seed in (1, 2):
+        parts = [
+            np.load(smoke / "data" / f"grid-snr1-n24-seed{seed}" / f"{part}.npy")
+            for part in ("train", "test")
+        ]
+        assert [len(part) for part in parts] == [24, 6]
+        assert not np.intersect1d(*parts).size
+    for row in rows(smoke, "generalisation"):
+        assert row["images seen"] == "48"
+        assert np.isfinite(float(row["ELBO, fitted"]))
+        null, table = (row["model"].startswith(name) for name in ("null", "table"))
+        assert (row["ELBO, held out"] == "") == null
+        assert (row["motion, held out"] == "") == (row["gap, held out"] == "") == (null or table)
+        assert null or table or float(row["gap, held out"]) >= 0
+
+
+def test_the_hinge_is_read_from_other_images(monkeypatch):
+    """An image never counts for itself; a new one may lie exactly on a fitted one."""
+    monkeypatch.setattr(generalisation, "NEIGHBOURS", 1)
+    z, hinge = np.array([[0.0, 0.0], [0.1, 0.0], [5.0, 0.0]]), np.array([1.0, 2.0, 3.0])
+    near = cKDTree(z)
+    of_fitted = generalisation.read_hinge(near, hinge, z, own=True)
+    np.testing.assert_array_equal(of_fitted, [2.0, 1.0, 2.0])
+    of_new = generalisation.read_hinge(near, hinge, z, own=False)
+    np.testing.assert_array_equal(of_new, hinge)
+
+
+def test_the_corners_of_the_grid_get_a_second_seed():
+    found = generalisation.cells(GridBudget(), seed=3)
+    assert len(set(found)) == len(found) == 10
+    assert {(c.snr, c.images) for c in found if c.seed == 4} == {
+        (1.0, 1000),
+        (1.0, 10_000),
+        (0.1, 1000),
+        (0.1, 10_000),
+    }
+
+
+def test_rows_of_held_out_images_are_fitted_with_the_decoder_frozen(smoke):
+    """Nothing of the model changes, and a held-out image's bound does not depend on others."""
+    model = PoseModel.load(smoke / "runs" / "grid-snr1-n24-seed1-table")
+    model.quiet = True
+    before = {name: value.clone() for name, value in model.vae.state_dict().items()}
+    held_out = open_source(
+        str(smoke / "data" / "grid-snr1-seed1" / "images" / "particles.star"),
+        index=smoke / "data" / "grid-snr1-n24-seed1" / "test.npy",
+    )
+    search = SearchSettings(modes=1, refine_steps=20, samples=4)
+    few, one = (model.encode(held_out, search=search, rows=np.arange(n)) for n in (3, 1))
+    after = model.vae.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    np.testing.assert_allclose(few.z[0], one.z[0], rtol=1e-3, atol=1e-4)
+    assert few.elbo_gain is None
+
+
 def test_started_again_it_fits_nothing_and_other_arguments_are_refused(smoke):
     runs = smoke / "runs"
     before = {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
-    assert len(before) == 31
+    assert len(before) == 43
     amortisation.run("smoke", smoke, seed=1, only="digits")
     assert before == {p: p.stat().st_mtime_ns for p in runs.glob("*/latents.parquet")}
     with pytest.raises(InputError, match="seed"):
