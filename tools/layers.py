@@ -29,7 +29,7 @@ LAYERS = (
     ("run", "jobs"),
     ("alarms", "suggest"),
     ("search", "model"),
-    ("infer",),
+    ("infer", "content_maps"),
     ("options", "train"),
     ("fit",),
     ("estimator",),

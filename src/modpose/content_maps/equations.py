@@ -1,0 +1,271 @@
+"""Least squares for J maps at once, in the box about a mask, by conjugate gradients.
+
+The maps are V_j = M_j w_j with a mask or an amplitude M_j, and w_j is a stationary random field
+with spectrum S_j.  Sums over images enter as convolutions, which is exact for any distribution of
+views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.content_maps.lattice import HalfLattice
+from modpose.fourier.coefficients import shell_of
+
+TOLERANCE = 1e-3
+"""Residual, relative to the first, at which iterations end."""
+LEFT_OUT = 1e-3
+"""Fraction of the sum of squares of the products of functions that may be left out."""
+CHUNK = 1 << 12
+"""Frequencies at which the J x J blocks are made at a time."""
+
+
+class MaskBox:
+    """The box about a mask, and a grid of twice its side for convolutions.
+
+    Parameters
+    ----------
+    mask
+        (D, D, D), from 0 to 1.
+    limit
+        Highest frequency with data, cycles per voxel.
+    """
+
+    def __init__(self, mask: Tensor, limit: float) -> None:
+        self.box = box = mask.shape[-1]
+        inside = (mask > 1e-3).nonzero() - box // 2
+        self.reach = reach = _quick(min(int(inside.abs().max()) + 1, box // 2), box // 2)
+        self._cut = (slice(box // 2 - reach, box // 2 + reach),) * 3
+        self.mask = mask[self._cut].contiguous()
+        self.side = 4 * reach
+        axes = [torch.fft.fftfreq(self.side)] * 2 + [torch.fft.rfftfreq(self.side)]
+        frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        self.seen = (frequency.norm(dim=-1) <= limit).flatten().nonzero().squeeze(1)
+        self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
+        twice = torch.full((self.side // 2 + 1,), 2.0)
+        twice[0] = twice[-1] = 1.0
+        self.weight = twice.expand(self.side, self.side, -1).flatten()
+        self.count = torch.bincount(self.shell, self.weight)
+
+    def cut(self, volumes: Tensor) -> Tensor:
+        """Cut the box out of volumes (..., D, D, D)."""
+        return volumes[(..., *self._cut)]
+
+    def whole(self, maps: Tensor) -> Tensor:
+        """Put maps (J, b, b, b) into volumes (J, D, D, D)."""
+        volumes = maps.new_zeros(len(maps), *(self.box,) * 3)
+        volumes[(slice(None), *self._cut)] = maps
+        return volumes
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Transform maps (J, b, b, b) on the finer grid; (J, F)."""
+        found: Tensor = torch.fft.rfftn(maps, s=(self.side,) * 3, dim=(-3, -2, -1)).flatten(1)
+        return found
+
+    def backward(self, spectrum: Tensor) -> Tensor:
+        """Transform back and keep the box, (J, b, b, b)."""
+        spectrum = spectrum.reshape(-1, self.side, self.side, self.side // 2 + 1)
+        wide: Tensor = torch.fft.irfftn(spectrum, s=(self.side,) * 3, dim=(-3, -2, -1))
+        b = 2 * self.reach
+        return wide[:, :b, :b, :b]
+
+    def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
+        """Mean (cross) power (J, shells) of maps (J, b, b, b), a shell a step of 1 / D."""
+        first = self.forward(maps)
+        second = first if others is None else self.forward(others)
+        product = (first * second.conj()).real * self.weight
+        total = torch.zeros(len(maps), len(self.count)).index_add_(1, self.shell, product)
+        return total / self.count
+
+
+@dataclass(frozen=True)
+class Products:
+    """Products of two functions of content, as sums of a few of them.
+
+    The J (J + 1) / 2 products of smooth functions are nearly dependent: on a curve, of J harmonics
+    only about 2 J remain.
+
+    Attributes
+    ----------
+    vectors
+        (Q, R) orthonormal columns: coefficients of the products, pairs i <= j by rows.
+    """
+
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, gram: Tensor) -> Products:
+        """Choose R from the sums (Q, Q) over images of products of products."""
+        values, vectors = torch.linalg.eigh(gram.double())
+        kept = values.cumsum(0) > LEFT_OUT * values.sum()
+        return cls(vectors[:, kept].flip(1).float())
+
+    def __len__(self) -> int:
+        return self.vectors.shape[1]
+
+    def within(self, matrices: Tensor) -> Tensor:
+        """Coefficients (N, R) of expected products (N, Q)."""
+        return matrices @ self.vectors
+
+
+def pairs(count: int) -> Tensor:
+    """Return the pairs i <= j of J functions, (2, Q)."""
+    return torch.triu_indices(count, count)
+
+
+def pair_numbers(count: int) -> Tensor:
+    """Return the number (J, J) of each pair, in either order."""
+    found = torch.zeros(count, count, dtype=torch.int64)
+    i, j = pairs(count)
+    found[i, j] = found[j, i] = torch.arange(len(i))
+    return found
+
+
+class Equations:
+    """The normal equations of J maps for some images.
+
+    Attributes
+    ----------
+    right
+        (J, b, b, b) right sides.
+    kernels
+        (R, seen) transforms of convolutions.
+    products
+        How the J x J blocks are made of these.
+    """
+
+    def __init__(self, box: MaskBox, right: Tensor, kernels: Tensor, products: Products) -> None:
+        self.box, self.right, self.kernels, self.products = box, right, kernels, products
+
+    @classmethod
+    def of(
+        cls, sums: list[Tensor], lattice: HalfLattice, box: MaskBox, maps: int, products: Products
+    ) -> Equations:
+        """Convert sums on the lattice; ``sums`` is emptied on the way."""
+        columns = (column for _ in range(len(sums)) for column in sums.pop(0).unbind(1))
+        right = torch.stack(
+            [
+                box.cut(lattice.backward(torch.complex(next(columns), next(columns))))
+                for _ in range(maps)
+            ]
+        )
+        kernels = torch.stack(
+            [
+                torch.fft.rfftn(lattice.kernel(column, 2 * box.reach)).real.flatten()[box.seen]
+                for column in columns
+            ]
+        )
+        return cls(box, right, kernels, products)
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    @staticmethod
+    def join(parts: Sequence[Equations]) -> Equations:
+        """Return the equations of all images of several."""
+        first = parts[0]
+        right = torch.stack([part.right for part in parts]).sum(0)
+        kernels = torch.stack([part.kernels for part in parts]).sum(0)
+        return Equations(first.box, right, kernels, first.products)
+
+    def first(self, count: int) -> Equations:
+        """Keep the first maps."""
+        i, j = pairs(len(self))
+        kept = ((i < count) & (j < count)).nonzero().squeeze(1)
+        products = Products(self.products.vectors[kept])
+        return Equations(self.box, self.right[:count], self.kernels, products)
+
+    def precision(self) -> Tensor:
+        """Mean precision (J, shells) that the images give to a coefficient of each map."""
+        i, j = pairs(len(self))
+        own = self.products.vectors[i == j] @ self.kernels
+        shell, weight = self.box.shell[self.box.seen], self.box.weight[self.box.seen]
+        total = torch.zeros(len(own), len(self.box.count)).index_add_(1, shell, own * weight)
+        return (total / self.box.count).clamp(min=1e-9)
+
+    def solve(
+        self, spectrum: Tensor, amplitude: Tensor, iterations: int, start: Tensor | None = None
+    ) -> Tensor:
+        """Return the maps (J, b, b, b) of largest posterior probability.
+
+        Parameters
+        ----------
+        spectrum
+            (J, shells) variance of unitary coefficients of the stationary fields.
+        amplitude
+            (J, b, b, b) or (1, b, b, b), what the fields are multiplied by.
+        iterations
+            Largest number of steps.
+        start
+            (J, b, b, b) stationary fields to start from.
+        """
+        box = self.box
+        penalty = (1 / spectrum.clamp(min=1e-12))[:, box.shell]
+        outside = torch.ones(len(box.shell), dtype=torch.bool)
+        outside[box.seen] = False
+        penalty[:, outside] = penalty.amax()
+        inverse = 1 / (self.precision()[:, box.shell] + penalty)
+        blocks = self.products.vectors[pair_numbers(len(self))]
+
+        def apply(fields: Tensor) -> Tensor:
+            seen = self._convolve(box.forward(amplitude * fields), blocks)
+            return amplitude * box.backward(seen) + box.backward(box.forward(fields) * penalty)
+
+        x = torch.zeros_like(self.right) if start is None else start.clone()
+        residual = amplitude * self.right
+        if start is not None:
+            residual = residual - apply(x)
+        direction = guess = box.backward(box.forward(residual) * inverse)
+        now = first = (residual * guess).sum()
+        for _ in range(iterations):
+            if not now > TOLERANCE**2 * first:
+                break
+            applied = apply(direction)
+            step = now / (direction * applied).sum()
+            x = x + step * direction
+            residual = residual - step * applied
+            guess = box.backward(box.forward(residual) * inverse)
+            last, now = now, (residual * guess).sum()
+            direction = guess + now / last * direction
+        return amplitude * x
+
+    def _convolve(self, spectrum: Tensor, blocks: Tensor) -> Tensor:
+        """Apply the data's part of the equations to transforms (J, F)."""
+        out = torch.zeros_like(spectrum)
+        count = len(self)
+        for first in range(0, len(self.box.seen), CHUNK):
+            places = self.box.seen[first : first + CHUNK]
+            kernels = self.kernels[:, first : first + CHUNK]
+            held = torch.view_as_real(spectrum[:, places])
+            matrix = (blocks.flatten(0, 1) @ kernels).reshape(count, count, -1, 1)
+            out[:, places] = torch.view_as_complex((matrix * held).sum(1))
+        return out
+
+
+def _quick(least: int, most: int) -> int:
+    """Return a number from ``least`` to ``most``, of small factors if there is one, for the FFT."""
+    for number in range(least, most + 1):
+        rest = number
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return number
+    return least
+
+
+def gram_of(values: NDArray[np.float64], weight: NDArray[np.float64] | None = None) -> Tensor:
+    """Sums (Q, Q) of products of products of functions with values (N, J)."""
+    i, j = pairs(values.shape[1]).numpy()
+    gram = np.zeros((len(i), len(i)))
+    for rows in np.split(np.arange(len(values)), range(4096, len(values), 4096)):
+        product = values[rows][:, i] * values[rows][:, j]
+        scaled = product if weight is None else product * weight[rows, None]
+        gram += scaled.T @ product
+    return torch.from_numpy(gram)

@@ -1,0 +1,172 @@
+"""Half of a Fourier lattice: images are summed on it, and maps are read from it.
+
+A real volume has F(-k) = conj F(k), so a coefficient with negative x is taken at -k.  Only points
+within the frequency limit are kept: a quarter of the whole lattice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modpose.fourier.coefficients import phases
+from modpose.fourier.insertion import OVERSAMPLING, insert, lattice_side
+from modpose.fourier.reference import blur, corners, read, turned
+from modpose.search.projections import PosedImages
+
+COLUMNS_AT_ONCE = 32
+"""Sums on the lattice that are added up together."""
+
+
+@dataclass(frozen=True)
+class PlacedImages:
+    """Some images on the lattice: B of them with K coefficients each.
+
+    Attributes
+    ----------
+    index, share
+        (B, K, 8) lattice points about each coefficient, and their shares.
+    value
+        (B, K) complex, whitened, the shift undone; conjugate where -k was taken.
+    transfer
+        (B, K) what the object's coefficient was multiplied by.
+    """
+
+    index: Tensor
+    share: Tensor
+    value: Tensor
+    transfer: Tensor
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+class HalfLattice:
+    """The points with x >= 0 of a lattice twice as fine as the box, to a frequency limit.
+
+    Parameters
+    ----------
+    box
+        Side D of the maps, even.
+    limit
+        Highest frequency, cycles per voxel.
+    """
+
+    def __init__(self, box: int, limit: float) -> None:
+        self.box, self.padded = box, OVERSAMPLING * box
+        self._side = side = lattice_side(limit, self.padded)
+        reach = side // 2
+        axis = torch.arange(-reach, reach + 1)
+        z, y, x = axis[:, None, None], axis[:, None], axis[None, None]
+        inside = (x >= 0) & (x**2 + y**2 + z**2 <= (limit * self.padded + math.sqrt(3)) ** 2)
+        place = inside.flatten().nonzero().squeeze(1)
+        self._number = torch.full((side**3,), -1, dtype=torch.int32)
+        self._number[place] = torch.arange(len(place), dtype=torch.int32)
+        z, y, x = (part.expand(side, side, side).flatten()[place] for part in (z, y, x))
+        half = self.padded // 2 + 1
+        self._wide = ((z % self.padded) * self.padded + y % self.padded) * half + x
+        self._plane = (x == 0).nonzero().squeeze(1)
+        opposite = ((reach - z) * side + reach - y) * side + reach
+        self._opposite = self._number[opposite[self._plane]].long()
+        self._blur = blur(box, self.padded)
+
+    def __len__(self) -> int:
+        return len(self._wide)
+
+    # --- images -------------------------------------------------------------------------------
+
+    def place(self, images: PosedImages) -> PlacedImages:
+        """Find the lattice points of every coefficient of some images."""
+        data = images.data
+        frequency = turned(data.frequency, images.rotation)
+        value = data.value * phases(data.frequency, -images.shift)
+        opposite = frequency[..., 0] < 0
+        frequency = torch.where(opposite[..., None], -frequency, frequency)
+        index, share = corners(frequency, self._side, self.padded)
+        value = torch.where(opposite, value.conj(), value)
+        return PlacedImages(self._number[index], share, value, data.transfer)
+
+    def add(self, sums: list[Tensor], placed: PlacedImages, amount: Tensor, second: Tensor) -> None:
+        """Add images to sums.
+
+        Parameters
+        ----------
+        sums
+            Of :meth:`zeros`; changed in place.
+        placed
+            B images.
+        amount
+            (B, J) expected value of each function of content.
+        second
+            (B, R) coefficients of the expected products of two functions.
+        """
+        seen = torch.view_as_real(placed.value * placed.transfer)
+        held = (seen[:, :, None] * amount[:, None, :, None]).flatten(2)
+        squared = placed.transfer.square()[..., None] * second[:, None]
+        columns = torch.cat([held, squared], 2).flatten(0, 1)
+        for total, part in zip(sums, torch.split(columns, COLUMNS_AT_ONCE, 1), strict=True):
+            total += insert(placed.index, placed.share, part.contiguous(), len(self))
+
+    def zeros(self, maps: int, products: int) -> list[Tensor]:
+        """Return empty sums for J functions and R products, in blocks of columns."""
+        columns = 2 * maps + products
+        widths = [
+            min(COLUMNS_AT_ONCE, columns - first) for first in range(0, columns, COLUMNS_AT_ONCE)
+        ]
+        return [torch.zeros(len(self), width) for width in widths]
+
+    def read(self, placed: PlacedImages, table: Tensor) -> Tensor:
+        """Return what J maps (:meth:`table`) would give in images, (B, J, K) complex."""
+        pairs = read(placed.index, placed.share, table).reshape(*placed.value.shape, -1, 2)
+        found: Tensor = torch.view_as_complex(pairs).transpose(1, 2) * placed.transfer[:, None]
+        return found
+
+    # --- volumes ------------------------------------------------------------------------------
+
+    def table(self, maps: Tensor) -> Tensor:
+        """Return the coefficients (L, 2 J) of maps (J, D, D, D), to be read."""
+        columns = []
+        for volume in maps / self._blur:
+            wide = torch.zeros((self.padded,) * 3)
+            wide[self._middle()] = volume
+            spectrum = torch.fft.rfftn(torch.fft.ifftshift(wide)).flatten()[self._wide]
+            columns.append(torch.view_as_real(spectrum / self.box**1.5))
+        return torch.stack(columns, 1).flatten(1)
+
+    def backward(self, total: Tensor) -> Tensor:
+        """Right side of the least squares, (D, D, D), of a column (L,) of complex sums."""
+        total = total.index_add(0, self._plane, total[self._opposite].conj())
+        volume = torch.fft.fftshift(self._volume(total))[self._middle()]
+        found: Tensor = volume / self._blur / self.box**1.5
+        return found
+
+    def kernel(self, total: Tensor, reach: int) -> Tensor:
+        """Convolution (2 reach)^3 that a column (L,) of summed weights stands for.
+
+        Entry 0 is the middle, as in an FFT.  Distances of ``reach`` voxels and more are left out.
+        """
+        total = total.index_add(0, self._plane, total[self._opposite])
+        volume = self._volume(total.to(torch.complex64))
+        place = (torch.fft.fftfreq(2 * reach) * 2 * reach).round().long()
+        envelope = torch.special.sinc(place / self.padded).square() * self.box
+        kept = (place.abs() < reach) / envelope
+        place = place % self.padded
+        volume = volume[place][:, place][:, :, place]
+        found: Tensor = volume * (kept[:, None, None] * kept[:, None] * kept)
+        return found
+
+    def _volume(self, total: Tensor) -> Tensor:
+        """Sums as a volume (P, P, P), and their conjugates; entry 0 is the origin."""
+        padded = self.padded
+        wide = torch.zeros(padded * padded * (padded // 2 + 1), dtype=torch.complex64)
+        wide[self._wide] = total
+        wide = wide.reshape(padded, padded, -1)
+        volume: Tensor = torch.fft.irfftn(wide, s=(padded,) * 3, norm="forward")
+        return volume
+
+    def _middle(self) -> tuple[slice, slice, slice]:
+        first = self.padded // 2 - self.box // 2
+        return (slice(first, first + self.box),) * 3

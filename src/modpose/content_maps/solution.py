@@ -1,0 +1,121 @@
+"""Content maps as they are kept: functions of content, their maps, halves; maps drawn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.content_maps.basis import ContentBasis
+from modpose.content_maps.equations import MaskBox
+from modpose.content_maps.wiener import error_spectrum, local_wiener
+from modpose.fourier.fsc import FscCurve, fsc
+
+Floats = NDArray[np.float64]
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """The map of one content.
+
+    Attributes
+    ----------
+    volume
+        (D, D, D) from all images, filtered by what is known of its error, voxel by voxel.
+    first, second
+        (D, D, D) from the two halves, not filtered.
+    curve
+        Their Fourier shell correlation inside the mask.
+    images
+        How many images the map is the mean of, in effect.
+    """
+
+    volume: Volume
+    first: Volume
+    second: Volume
+    curve: FscCurve
+    images: float
+
+
+@dataclass(frozen=True)
+class ContentMaps:
+    """Sharp maps of every content.
+
+    Attributes
+    ----------
+    basis
+        J functions of content.
+    mask
+        (D, D, D).
+    maps
+        (J, b, b, b) their maps from all images, in the box about the mask.
+    halves
+        The same from each half.
+    noise
+        (shells,) variance of unitary coefficients of the mean without a prior.
+    moment
+        (J, J) sums over images of expected products of functions.
+    limit
+        Highest frequency, cycles per voxel.
+    z, std
+        (N, k) content of the images as these maps tell it, and its standard deviation.
+    half
+        (N,) the half, 0 or 1, of each image.
+    pixel_size
+        Å; None if it is not known.
+    """
+
+    basis: ContentBasis
+    mask: Volume
+    maps: Volume
+    halves: tuple[Volume, Volume]
+    noise: NDArray[np.float32]
+    moment: Floats
+    limit: float
+    z: Floats
+    std: Floats
+    half: NDArray[np.int64]
+    pixel_size: float | None
+
+    def draw(self, z: Floats) -> DrawnMap:
+        """Draw the map of a content (k,), with what belongs to it."""
+        amount = self.basis(np.asarray(z, float)[None])[0]
+        mixed = [np.tensordot(amount, maps, 1) for maps in (self.maps, *self.halves)]
+        _, first, second = self._box.whole(torch.from_numpy(np.stack(mixed)).float())
+        curve = fsc(first, second, self.mask, self.pixel_size)
+        return DrawnMap(
+            self._filtered(mixed[0], amount), first.numpy(), second.numpy(), curve, self.images(z)
+        )
+
+    def volume(self, z: Floats) -> Volume:
+        """Draw the filtered map (D, D, D) of a content (k,) alone."""
+        amount = self.basis(np.asarray(z, float)[None])[0]
+        return self._filtered(np.tensordot(amount, self.maps, 1), amount)
+
+    def images(self, z: Floats) -> float:
+        """Return how many images the map of a content (k,) is the mean of, in effect.
+
+        A weighted mean of independent images has the error of so many.
+        """
+        amount = self.basis(np.asarray(z, float)[None])[0]
+        return float(1 / (amount @ np.linalg.solve(self.moment, amount)))
+
+    def _filtered(self, volume: Volume, amount: Floats) -> Volume:
+        error = torch.from_numpy(amount**2).float() @ self._errors
+        made = local_wiener(torch.from_numpy(np.asarray(volume, np.float32)), error, self._box)
+        return np.asarray(self._box.whole(made[None])[0].numpy(), np.float32)
+
+    @cached_property
+    def _box(self) -> MaskBox:
+        return MaskBox(torch.from_numpy(self.mask), self.limit)
+
+    @cached_property
+    def _errors(self) -> Tensor:
+        """Error (J, shells) of each map's coefficients."""
+        power = self._box.power(torch.from_numpy(self.maps)) / self._box.mask.square().sum()
+        return error_spectrum(power, torch.from_numpy(self.noise).expand_as(power))

@@ -1,0 +1,134 @@
+"""The prior of the maps: their spectra, from the agreement of halves, and their amplitude."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from modpose.content_maps.equations import Equations, MaskBox
+
+LOOSE, SHARE = 3.0, 0.05
+"""Spectrum of the mean and of each other map, over the consensus's, before any is known."""
+CONSENSUS_ROUNDS = 3
+SMOOTH_MEAN, SMOOTH = 1.0, 2.0
+"""Width of the smoothing over shells: of the mean's spectrum, and of ratios to it."""
+LEAST, MOST = 1e-3, 3.0
+"""Smallest and largest ratio of a spectrum to the mean's."""
+ITERATIONS = 10
+LARGEST_VOXELS = 0.01
+"""Fraction of the voxels, the strongest, whose amplitude is taken to be one."""
+FAINTEST, BRIGHTEST = 0.02, 1.5
+"""Bounds of the amplitude's square."""
+
+
+class Prior(NamedTuple):
+    """What is expected of the maps before the images are seen.
+
+    Attributes
+    ----------
+    spectrum
+        (J, shells) variance of unitary coefficients of the stationary fields.
+    amplitude
+        (J or 1, b, b, b) what these are multiplied by.
+    """
+
+    spectrum: Tensor
+    amplitude: Tensor
+
+
+def consensus_spectrum(halves: tuple[Equations, Equations]) -> Tensor:
+    """Return the spectrum (shells,) of the first map, from the agreement of two halves.
+
+    The two are solved with the spectrum so far, and the shrinkage that it causes is divided out.
+    """
+    first = [half.first(1) for half in halves]
+    box = first[0].box
+    energy = box.mask.square().sum()
+    noise = 1 / (first[0].precision() + first[1].precision())
+    spectrum = LOOSE * LOOSE * noise
+    for _ in range(CONSENSUS_ROUNDS):
+        maps = [half.solve(spectrum, box.mask[None], 2 * ITERATIONS) for half in first]
+        gain = [spectrum / (spectrum + 1 / half.precision()) for half in first]
+        shared = box.power(*maps) / energy / (gain[0] * gain[1])
+        ratio = (shared / noise).clamp(min=LEAST).log()
+        spectrum = _ends(_smoothed(ratio, torch.ones_like(ratio), SMOOTH_MEAN).exp() * noise)
+    return spectrum[0]
+
+
+def spectra(halves: tuple[Equations, Equations], consensus: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the spectra (J, shells) of all maps, and a first solution (J, b, b, b).
+
+    Parameters
+    ----------
+    halves
+        Equations of two halves of the images.
+    consensus
+        (shells,) spectrum of the mean.
+
+    Notes
+    -----
+    The spectra are estimated once.  Estimated again from maps that were solved with them, they
+    would feed on themselves: weak ones vanish and strong ones grow.
+    """
+    count, box = len(halves[0]), halves[0].box
+    loose = torch.cat([LOOSE * consensus[None], SHARE * consensus.expand(count - 1, -1)])
+    maps = [half.solve(loose, box.mask[None], ITERATIONS) for half in halves]
+    energy = box.mask.square().sum()
+    precision = [half.precision() for half in halves]
+    gain = [loose / (loose + 1 / one) for one in precision]
+    shared = box.power(*maps) / energy / (gain[0] * gain[1])
+    noise = 1 / (precision[0] + precision[1])
+    independent = (box.count * energy / box.side**3).clamp(min=1)
+    variance = (2 * noise + shared.clamp(min=0)).square() / independent
+    certainty = consensus.square() / variance
+    ratio = _smoothed(shared / consensus, certainty, SMOOTH).clamp(LEAST, MOST)
+    return _ends(ratio * consensus), 0.5 * (maps[0] + maps[1])
+
+
+def amplitude_prior(maps: Tensor, spectrum: Tensor, box: MaskBox) -> Prior:
+    """Let the fields be strong where the maps are: one amplitude for the mean, one for the rest.
+
+    Parameters
+    ----------
+    maps
+        (J, b, b, b) a first solution.
+    spectrum
+        (J, shells) found with the mask as the amplitude; the power of the maps is kept.
+    box
+        Where they are.
+    """
+    parts = [_amplitude(maps[:1], box)]
+    if len(maps) > 1:
+        parts += [_amplitude(maps[1:], box)] * (len(maps) - 1)
+    amplitude = torch.stack(parts)
+    scale = box.mask.square().sum() / amplitude.square().sum((1, 2, 3))
+    return Prior(spectrum * scale[:, None], amplitude)
+
+
+def _amplitude(maps: Tensor, box: MaskBox) -> Tensor:
+    """Square root of the local root mean square of maps, within the mask."""
+    power = torch.from_numpy(gaussian_filter(maps.square().sum(0).numpy(), 1.0))
+    local = power.clamp(min=0).sqrt()
+    rank = max(1, round(LARGEST_VOXELS * box.box**3))
+    strong = local.flatten().sort(descending=True).values[min(rank, local.numel()) - 1]
+    return (local / strong.clamp(min=1e-30)).clamp(FAINTEST, BRIGHTEST).sqrt() * box.mask
+
+
+def _smoothed(values: Tensor, weight: Tensor, width: float) -> Tensor:
+    """Weighted Gaussian mean of tables (J, shells) over shells; the first and last count nothing.
+
+    The first is the mean of the volume, and the last is cut by the limit of the images.
+    """
+    shell = torch.arange(values.shape[1])
+    window = torch.exp(-0.5 * ((shell[:, None] - shell) / width).square())
+    window[:, 0] = window[:, -1] = 0
+    return (weight * values) @ window.T / (weight @ window.T).clamp(min=1e-30)
+
+
+def _ends(spectrum: Tensor) -> Tensor:
+    """Continue a spectrum to its first and last shell."""
+    spectrum[:, 0], spectrum[:, -1] = spectrum[:, 1], spectrum[:, -2]
+    return spectrum

@@ -1,0 +1,273 @@
+"""Sharp maps of content: the functions, the sums, the solution; against direct computations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from modpose.backprojection.halves import open_posed
+from modpose.config import SpectralConfig
+from modpose.content_maps import ContentBasis, ContentMapSettings, fit_content_maps
+from modpose.content_maps.equations import (
+    LEFT_OUT,
+    Equations,
+    MaskBox,
+    Products,
+    gram_of,
+    pairs,
+)
+from modpose.content_maps.fit import quarters_of
+from modpose.content_maps.lattice import HalfLattice
+from modpose.content_maps.posterior import Landmarks, likelihood, posterior
+from modpose.data.particles import Particles
+from modpose.data.source import Source
+from modpose.data.stack import ArrayStack
+from modpose.errors import InputError
+from modpose.fourier.fsc import fsc
+from modpose.fourier.projection import Projection
+from modpose.geometry.windows import soft_window
+from modpose.search.projections import ImageReader
+from modpose.simulate.conformations import Conformer, built_in_conformers
+from modpose.simulate.projection_files import star_tables
+from modpose.simulate.projections import Projections, ProjectionSettings, simulate_projections
+
+BOX = 20
+
+
+def simulated(n: int, snr: float, moves: bool = True, seed: int = 0) -> Projections:
+    settings = ProjectionSettings(n=n, box=BOX, pixel_size=8.0, snr=snr, ctf=True, seed=seed)
+    still = [Conformer("still", built_in_conformers(1)[0].molecule)]
+    return simulate_projections(settings, None if moves else still)
+
+
+def opened(made: Projections):
+    table, optics = star_tables(made)
+    stack = ArrayStack(made.images, pixel_size=8.0)
+    poses = made.rotation, made.shift
+    return open_posed(Source(stack, Particles(table, optics, "star", "p.star", given_poses=poses)))
+
+
+def ball() -> torch.Tensor:
+    return torch.from_numpy(soft_window((BOX,) * 3, 0.75, 0.95))
+
+
+# --- functions of content ---------------------------------------------------------------------
+
+
+def circle(n: int) -> np.ndarray:
+    angle = np.random.default_rng(1).uniform(0, 2 * np.pi, n)
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def test_functions_are_orthonormal_and_the_first_is_one():
+    z = circle(800)
+    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 7)
+    values = basis(z)
+    np.testing.assert_allclose(values.T @ values / len(z), np.eye(7), atol=1e-8)
+    np.testing.assert_allclose(values[:, 0], 1, atol=1e-12)
+
+
+def test_functions_of_a_circle_are_its_harmonics():
+    z = circle(1500)
+    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 5)
+    angle = np.arctan2(z[:, 1], z[:, 0])
+    harmonics = np.stack([f(k * angle) for k in (1, 2) for f in (np.cos, np.sin)], 1)
+    values = basis(z)[:, 1:]
+    explained = values @ np.linalg.lstsq(values, harmonics, rcond=None)[0]
+    # the sample is random: its density mixes neighbouring harmonics
+    assert 1 - ((harmonics - explained) ** 2).mean() / (harmonics**2).mean() > 0.9
+
+
+def test_functions_do_not_depend_on_the_unit_of_content():
+    z = circle(300)
+    one = ContentBasis.fit(z, np.full_like(z, 0.1), 5)(z)
+    other = ContentBasis.fit(100 * z, np.full_like(z, 10.0), 5)(100 * z)
+    np.testing.assert_allclose(np.abs(one.T @ other / len(z)).sum(0), 1, atol=1e-5)
+
+
+def test_content_far_away_gets_the_functions_of_the_nearest_landmark():
+    z = circle(300)
+    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 5)
+    assert np.isfinite(basis(np.array([[1e3, 0.0]]))).all()
+
+
+def test_content_that_does_not_vary_is_refused():
+    with pytest.raises(InputError, match="same content"):
+        ContentBasis.fit(np.ones((50, 2)), np.ones((50, 2)), 5)
+    with pytest.raises(InputError, match="number of images is 9, expected at least 10"):
+        ContentBasis.fit(np.random.default_rng(0).normal(size=(9, 2)), np.ones((9, 2)), 5)
+
+
+def test_products_keep_what_smooth_functions_need():
+    z = circle(500)
+    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 9)
+    values = basis(z)
+    i, j = pairs(9)
+    every = torch.from_numpy(values[:, i] * values[:, j]).float()
+    products = Products.of(gram_of(values))
+    assert len(products) < every.shape[1]
+    back = products.within(every) @ products.vectors.T
+    assert (back - every).square().sum() < LEFT_OUT * every.square().sum()
+
+
+# --- sums on the lattice ----------------------------------------------------------------------
+
+
+def placed_images(n: int = 12):
+    dataset = opened(simulated(n, 1.0))
+    reader = ImageReader(Projection(SpectralConfig(), BOX), BOX / 2 - 0.5)
+    images = reader.images(dataset.batch(np.arange(n)), torch.ones(BOX))
+    lattice = HalfLattice(BOX, reader.limit)
+    return lattice, lattice.place(images), reader
+
+
+def blob(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(BOX, BOX, BOX, generator=generator) * ball()
+
+
+def test_adding_images_is_the_transpose_of_reading_maps():
+    lattice, placed, _ = placed_images()
+    volume = blob(0)
+    read = lattice.read(placed, lattice.table(volume[None]))[:, 0]
+    sums = lattice.zeros(1, 1)
+    one = torch.ones(len(placed), 1)
+    lattice.add(sums, placed, one, one)
+    back = lattice.backward(torch.complex(sums[0][:, 0], sums[0][:, 1]))
+    # a coefficient and its conjugate: twice the real part
+    expected = 2 * (read.conj() * placed.value).real.sum()
+    assert float((back * volume).sum()) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_kernel_gives_the_energy_of_a_map_in_the_images():
+    lattice, placed, reader = placed_images()
+    volume = blob(1)
+    box = MaskBox(ball(), reader.limit)
+    sums = lattice.zeros(1, 1)
+    one = torch.ones(len(placed), 1)
+    lattice.add(sums, placed, one, one)
+    equations = Equations.of(sums, lattice, box, 1, Products(torch.ones(1, 1)))
+    inside = box.cut(volume)[None]
+    spectrum = box.forward(inside)
+    applied = box.backward(equations._convolve(spectrum, torch.ones(1, 1, 1)))
+    found = float((inside * applied).sum())
+    energy = 2 * float(lattice.read(placed, lattice.table(volume[None])).abs().square().sum())
+    # trilinear interpolation on a lattice twice as fine: a few per cent of noise at Nyquist
+    assert found == pytest.approx(energy, rel=0.03)
+
+
+def test_maps_solve_the_equations_of_their_images():
+    """Images of two known maps, mixed in known amounts."""
+    made = simulated(240, 1.0, moves=False)
+    dataset = opened(made)
+    reader = ImageReader(Projection(SpectralConfig(), BOX), BOX / 2 - 0.5)
+    lattice, box = HalfLattice(BOX, reader.limit), MaskBox(ball(), reader.limit)
+    # smooth, so that it has no details beyond the last shell
+    kernel = torch.from_numpy(soft_window((BOX,) * 3, 0.2, 0.7))
+    maps = torch.stack(
+        [
+            torch.fft.ifftn(torch.fft.fftn(blob(k)) * torch.fft.ifftshift(kernel)).real * ball()
+            for k in (2, 3)
+        ]
+    )
+    amount = torch.stack([torch.ones(240), torch.linspace(-1, 1, 240)], 1)
+    i, j = pairs(2)
+    second = amount[:, i] * amount[:, j]
+    placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
+    models = lattice.read(placed, lattice.table(maps))
+    value = (amount[:, None].to(models) @ models)[:, 0]
+    placed = type(placed)(placed.index, placed.share, value, placed.transfer)
+    sums = lattice.zeros(2, 3)
+    lattice.add(sums, placed, amount, second)
+    equations = Equations.of(sums, lattice, box, 2, Products(torch.eye(3)))
+    inside = box.cut(maps)
+    blocks = torch.eye(3)[torch.tensor([[0, 1], [1, 2]])]
+    applied = box.backward(equations._convolve(box.forward(inside), blocks))
+    wrong = (applied - equations.right).square().sum() / equations.right.square().sum()
+    assert wrong < 0.01  # the same interpolation as above, squared
+    landmarks = Landmarks.of(torch.tensor([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]]))
+    told = posterior(likelihood(lattice, placed, lattice.table(maps)), landmarks)
+    assert told[0, 0] > 0.99
+    assert told[-1, 2] > 0.99
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+def test_quarters_keep_the_halves_of_the_table_and_the_rows_of_a_particle():
+    made = simulated(40, 1.0)
+    table, optics = star_tables(made)
+    table["rlnRandomSubset"] = np.where(np.arange(40) < 20, 1, 2)
+    stack = ArrayStack(made.images, pixel_size=8.0)
+    poses = made.rotation, made.shift
+    source = Source(stack, Particles(table, optics, "star", "p.star", given_poses=poses))
+    quarter = quarters_of(open_posed(source))
+    assert set(quarter[:20]) == {0, 1}
+    assert set(quarter[20:]) == {2, 3}
+
+
+SMALL = ContentMapSettings(functions=5, landmarks=30)
+
+
+@pytest.fixture(scope="module")
+def moving():
+    made = simulated(400, 1.0)
+    dataset = opened(made)
+    hinge = made.truth["hinge_deg"].to_numpy()
+    rng = np.random.default_rng(0)
+    z = np.stack([hinge / 15 + 0.6 * rng.standard_normal(400), rng.standard_normal(400)], 1)
+    std = np.tile([0.6, 1.0], (400, 1))
+    return made, dataset, z, std, fit_content_maps(dataset, z, std, ball(), SMALL, quiet=True)
+
+
+def test_maps_are_sharper_than_the_consensus_and_say_so(moving):
+    made, dataset, z, std, found = moving
+    one = ContentMapSettings(functions=1, refine=False)
+    consensus = fit_content_maps(dataset, z, std, ball(), one, quiet=True)
+    hinge = made.truth["hinge_deg"].to_numpy()
+    gains = []
+    for angle in (-25.0, 25.0):
+        row = int(np.abs(hinge - angle).argmin())
+        true, mask = made.volume(0, float(hinge[row])), ball().numpy()
+        drawn = found.draw(found.z[row])
+        ours = fsc(drawn.volume, true, mask).area()
+        gains.append(ours - fsc(consensus.volume(z[row]), true, mask).area())
+        assert drawn.curve.area() > 0.5
+        assert 20 < drawn.images < 400
+    assert min(gains) > 0.01
+
+
+def test_content_is_better_than_it_was(moving):
+    made, _, z, _, found = moving
+    hinge = made.truth["hinge_deg"].to_numpy()
+    before, after = (abs(np.corrcoef(one[:, 0], hinge)[0, 1]) for one in (z, found.z))
+    assert after > before
+    assert (found.std > 0).all()
+
+
+def test_a_set_without_motion_gives_the_consensus():
+    made = simulated(300, 0.3, moves=False)
+    rng = np.random.default_rng(0)
+    z = 0.3 * rng.standard_normal((300, 2))
+    std, mask = np.ones_like(z), ball().numpy()
+    few = ContentMapSettings(landmarks=30)
+    found = fit_content_maps(opened(made), z, std, ball(), few, quiet=True)
+    one = ContentMapSettings(functions=1, refine=False)
+    alone = fit_content_maps(opened(made), z, std, ball(), one, quiet=True)
+    true = made.volume()
+    ours, mean = (fsc(each.volume(z[0]), true, mask).area() for each in (found, alone))
+    assert ours > mean - 0.01
+
+
+def test_masks_that_do_not_fit_are_refused():
+    dataset = opened(simulated(20, 1.0))
+    z = np.random.default_rng(0).normal(size=(20, 1))
+    for mask, said in (
+        (torch.zeros(BOX, BOX, BOX), "it is empty"),
+        (torch.ones(BOX, BOX, BOX), "it is full"),
+        (torch.ones(8, 8, 8), "the box is 8 x 8 x 8, expected 20 x 20 x 20"),
+        (2 * ball(), "outside 0 to 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fit_content_maps(dataset, z, np.ones_like(z), mask, quiet=True)
