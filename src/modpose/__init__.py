@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modpose.recipes import RECIPES
     from modpose.run import Run
     from modpose.search.alignment import AlignSettings
+    from modpose.search.classes2d.run import classify_images
+    from modpose.search.classes2d.settings import Classes2dSettings
     from modpose.search.run import align_subtomograms
     from modpose.version import __version__
 
@@ -28,6 +30,7 @@ _HOME = {
     "__version__": "modpose.version",
     "Alarm": "modpose.alarms",
     "AlignSettings": "modpose.search.run",
+    "Classes2dSettings": "modpose.search.classes2d.settings",
     "Config": "modpose.config",
     "Encoded": "modpose.infer.encoded",
     "InputError": "modpose.errors",
@@ -36,6 +39,7 @@ _HOME = {
     "Run": "modpose.run",
     "TrainingError": "modpose.errors",
     "align_subtomograms": "modpose.search.run",
+    "classify_images": "modpose.search.classes2d.run",
     "find_alarms": "modpose.infer.judge",
     "find_objects": "modpose.pick.find",
     "fit_run": "modpose.fit",
@@ -48,6 +52,7 @@ __all__ = [
     "RECIPES",
     "Alarm",
     "AlignSettings",
+    "Classes2dSettings",
     "Config",
     "Encoded",
     "InputError",
@@ -56,6 +61,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "align_subtomograms",
+    "classify_images",
     "find_alarms",
     "find_objects",
     "fit_run",

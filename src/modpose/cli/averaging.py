@@ -1,4 +1,4 @@
-"""Subtomogram averaging: align."""
+"""Classes and poses without templates: align."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, Index, Inputs, Overwrite, Partial, app
+from modpose.cli.arguments import CtfFile, DataDir, Index, Inputs, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
+from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.settings import AlignSettings
 
 with lazily():
     from modpose.data import source as sources
+    from modpose.data import table_files
     from modpose.evaluate import pose_recovery
     from modpose.search import run as subtomograms
+    from modpose.search.classes2d import run as pictures
 
 if TYPE_CHECKING:
+    from modpose.data.source import Source
     from modpose.data.wedges import Wedge
 
 
@@ -26,17 +30,34 @@ if TYPE_CHECKING:
 def align(
     source: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
-    classes: Annotated[int, typer.Option(help="Number of structures.")] = AlignSettings.classes,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Number of structures ({AlignSettings.classes}); "
+            f"of images, 2-D classes ({Classes2dSettings.classes})."
+        ),
+    ] = None,
     box: Annotated[
-        int | None, typer.Option(help="First Fourier-crop volumes to this many voxels per side.")
+        int | None,
+        typer.Option(
+            help="First Fourier-crop to this many voxels per side; "
+            f"images: {Classes2dSettings.box} if they are larger."
+        ),
     ] = None,
     mask_diameter: Annotated[
         float | None,
-        typer.Option(help="Diameter of the averages, angstrom.  Default: the box minus 4 voxels."),
+        typer.Option(
+            help="Diameter of the averages, angstrom.  Default: the box minus 4 voxels; "
+            "images: 0.9 of the box."
+        ),
     ] = None,
     max_shift: Annotated[
-        float, typer.Option(help="Largest shift along an axis, voxels of the box.")
-    ] = AlignSettings.max_shift_px,
+        float | None,
+        typer.Option(
+            help=f"Largest shift, voxels of the box ({AlignSettings.max_shift_px:g}; "
+            "images: 0.08 of the box)."
+        ),
+    ] = None,
     wedge: Annotated[
         str | None,
         typer.Option(
@@ -52,54 +73,104 @@ def align(
         int, typer.Option(help="Rounds of the search from a random start.")
     ] = AlignSettings.rounds,
     refine_rounds: Annotated[
-        int, typer.Option(help="Rounds of refinement in two independent halves.")
-    ] = AlignSettings.refine_rounds,
+        int | None,
+        typer.Option(
+            help=f"Rounds of refinement in two independent halves ({AlignSettings.refine_rounds}); "
+            f"images: rounds with all images ({Classes2dSettings.refine_rounds})."
+        ),
+    ] = None,
     rotations: Annotated[
-        int, typer.Option(help="Number of rotations in the grid of the search.")
-    ] = AlignSettings.rotations,
+        int | None,
+        typer.Option(
+            help="Volumes: number of rotations in the grid of the search "
+            f"({AlignSettings.rotations})."
+        ),
+    ] = None,
     motions: Annotated[
-        int, typer.Option(help="Number of principal motions to find within each class.")
-    ] = AlignSettings.motions,
+        int | None,
+        typer.Option(help="Volumes: number of principal motions to find within each class."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
+    ctf: CtfFile = None,
     datadir: DataDir = None,
     index: Index = None,
     partial: Partial = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted alignment in DIR.")
+        bool,
+        typer.Option("--resume", help="Volumes: continue an interrupted alignment in DIR."),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find classes and poses of subtomograms without templates, and average them.
+    """Find classes and poses of subtomograms or of particle images without templates.
 
-    Writes class001.mrc ... and their half maps, particles.star (RELION angles, origins, classes),
-    fsc.csv and index.html.  With --motions it also writes volumes of each class along its principal
-    motions, class001_motion1.mrc ..., and the columns modposeZ0 ... in particles.star.
+    Volumes: writes class001.mrc ... and their half maps, particles.star (RELION angles, origins,
+    classes), fsc.csv and index.html.  With --motions it also writes volumes of each class along its
+    principal motions, class001_motion1.mrc ..., and the columns modposeZ0 ... in particles.star.
+
+    Images: makes 2-D classes, corrected for the CTF.  Writes classes.mrcs, classes.star,
+    classes.png, frc.csv, and particles.star (or .cs) with classes, in-plane angles and shifts.
 
     \b
-    modpose align particles.star -o aligned --classes 4
+    modpose align volumes.star -o aligned --classes 4
     modpose align volumes.npy -o aligned --wedge -60,60
+    modpose align particles.star -o classes --classes 50
     """
-    opened = sources.open_source(
-        source, kind="volumes", datadir=datadir, index=index, partial=partial
-    )
+    opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
+    if len(opened.stack.shape) != 2:
+        opened = sources.open_source(
+            source, kind="volumes", datadir=datadir, index=index, ctf=ctf, partial=partial
+        )
     diameter = mask_diameter
+    of_images = len(opened.stack.shape) == 2
     if diameter is not None:
         if opened.pixel_size is None:
             raise InputError(
                 f"{opened.stack.name}: its pixel size is not known, so --mask-diameter in angstrom "
                 "says nothing, expected a STAR or MRC file with a pixel size"
             )
-        diameter *= (box or opened.stack.shape[0]) / opened.stack.shape[0] / opened.pixel_size
+        side = min(opened.stack.shape)
+        wanted = box or (min(side, Classes2dSettings.box) if of_images else side)
+        diameter *= min(wanted, side) / side / opened.pixel_size
+    if of_images:
+        for name, value in (
+            ("--wedge", wedge),
+            ("--rotations", rotations),
+            ("--motions", motions),
+            ("--resume", resume or None),
+        ):
+            if value is not None:
+                raise InputError(
+                    f"align: {name} is for volumes, but {opened.stack.name} holds images"
+                )
+        _classify(
+            opened,
+            out,
+            Classes2dSettings(
+                classes=Classes2dSettings.classes if classes is None else classes,
+                box=Classes2dSettings.box if box is None else box,
+                mask_diameter_px=diameter,
+                max_shift_px=max_shift,
+                invert=invert,
+                rounds=rounds,
+                refine_rounds=(
+                    Classes2dSettings.refine_rounds if refine_rounds is None else refine_rounds
+                ),
+                seed=seed,
+            ),
+            overwrite,
+        )
+        return
+    default = AlignSettings()
     settings = AlignSettings(
-        classes=classes,
+        classes=default.classes if classes is None else classes,
         box=box,
         mask_diameter_px=diameter,
-        max_shift_px=max_shift,
+        max_shift_px=default.max_shift_px if max_shift is None else max_shift,
         invert=invert,
         rounds=rounds,
-        refine_rounds=refine_rounds,
-        rotations=rotations,
-        motions=motions,
+        refine_rounds=default.refine_rounds if refine_rounds is None else refine_rounds,
+        rotations=default.rotations if rotations is None else rotations,
+        motions=default.motions if motions is None else motions,
         seed=seed,
     )
     found = subtomograms.align_subtomograms(
@@ -121,6 +192,16 @@ def align(
         ).lines():
             typer.echo(f"truth: {line}")
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
+
+
+def _classify(opened: Source, out: Path, settings: Classes2dSettings, overwrite: bool) -> None:
+    """Find 2-D classes, and print what was found."""
+    found = pictures.classify_images(opened, out, settings, overwrite=overwrite)
+    for line in found.lines():
+        typer.echo(line)
+    for note in table_files.path_notes(opened, out / "particles.star"):
+        typer.echo(note, err=True)
+    typer.echo(f"wrote {out / 'particles.star'} and {out / 'classes.png'}")
 
 
 def _wedge(text: str) -> Wedge:

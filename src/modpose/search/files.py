@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from modpose.data.mrc import write_mrcs
+from modpose.data.particles import Particles
 from modpose.data.star import write_star
 from modpose.files.writing import Staging
 from modpose.fourier.coefficients import Coefficients
@@ -150,6 +151,16 @@ def pose_table(
     for motion, column in enumerate(content(found).T if found.motions else []):
         table[f"modposeZ{motion}"] = _rounded(column.double().numpy())
     return table
+
+
+def table_of_images(source: Source, folder: Path) -> Particles:
+    """Return the table of the images; those without RELION's or cryoSPARC's get one of RELION's."""
+    import pandas as pd
+
+    if source.particles.format in ("star", "cs"):
+        return source.particles
+    names = image_names(source, folder)
+    return Particles(pd.DataFrame({"rlnImageName": names}), None, "star", str(folder))
 
 
 def image_names(source: Source, folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ from modpose.jobs.resolution import Resolution
 from modpose.jobs.sharpen import Sharpened
 from modpose.search.abinitio.refine import Refined
 from modpose.search.abinitio.settings import AbInitioSettings
-from modpose.search.files import image_names
+from modpose.search.files import table_of_images
 
 KINDS = ("", "_sharpened", "_half1", "_half2", "_mask")
 """Files of a map."""
@@ -115,14 +115,8 @@ def _table(out: Path, source: Source) -> Path:
 
 
 def posed_table(source: Source, found: FoundMaps, folder: Path) -> Particles:
-    """Put poses, classes and half sets into the table of the images.
-
-    Images that came without a RELION or cryoSPARC table get one of RELION's.
-    """
-    particles, here = source.particles, found.refined
-    if particles.format not in ("star", "cs"):
-        names = image_names(source, folder)
-        particles = Particles(pd.DataFrame({"rlnImageName": names}), None, "star", str(folder))
+    """Put poses, classes and half sets into the table of the images."""
+    particles, here = table_of_images(source, folder), found.refined
     rotation, shift = found.poses
     posed = with_pose(particles, rotation=rotation, shift=shift, pixel_size=source.pixel_size)
     if particles.format == "star":

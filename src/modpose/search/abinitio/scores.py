@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,27 @@ class Poses(NamedTuple):
         return Poses(*(part[index] for part in self))
 
 
+class Cells(NamedTuple):
+    """M cells of the grid for each of B images.
+
+    Attributes
+    ----------
+    row
+        (B, M) int64 reference.
+    half_turn
+        (B, M) whether it is turned by 180 degrees in the plane.
+    shift
+        (B, M, 2) pixels of the box.
+    score
+        (B, M) nats.
+    """
+
+    row: Tensor
+    half_turn: Tensor
+    shift: Tensor
+    score: Tensor
+
+
 def draw_poses(
     images: Coefficients,
     maps: Tensor,
@@ -55,12 +77,14 @@ def draw_poses(
     generator: torch.Generator,
 ) -> Poses:
     """Draw poses from the posterior over a grid, each at its best shift."""
-
-    def take(score: Tensor) -> Tensor:
-        weight = (score - score.amax(0)).exp()
-        return torch.multinomial(weight.T, draws, replacement=True, generator=generator)
-
+    take = partial(draw_from_scores, draws=draws, generator=generator)
     return _search(images, maps, rotations, shifts, take, normalised=False)
+
+
+def draw_from_scores(score: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """Draw places (B, draws) in proportion to the exponential of scores (R, B)."""
+    weight = (score - score.amax(0)).exp()
+    return torch.multinomial(weight.T, draws, replacement=True, generator=generator)
 
 
 def best_poses(
@@ -105,11 +129,40 @@ def _search(
     take: Callable[[Tensor], Tensor],
     normalised: bool,
 ) -> Poses:
-    """Score all images, a part at a time, and take poses from each table of scores."""
+    """Score all images at a grid of poses, and take poses from each table of scores."""
     count, grid = len(maps), len(rotations)
     references = make_references(maps, float(images.radius[-1]))
     which = torch.arange(count).repeat_interleave(grid)
     slices = sample(references, which, turned(images.frequency, rotations).repeat(count, 1, 1))
+    found = search_slices(images, slices, shifts, take, normalised)
+    rotation = rotations[found.row % grid]
+    turned_over = HALF_TURN.to(rotation) @ rotation
+    rotation = torch.where(found.half_turn[..., None, None], turned_over, rotation)
+    return Poses(rotation, found.shift, found.row // grid, found.score)
+
+
+def search_slices(
+    images: Coefficients,
+    slices: Tensor,
+    shifts: Tensor,
+    take: Callable[[Tensor], Tensor],
+    normalised: bool,
+) -> Cells:
+    """Score all images against references, and take cells from each table of scores.
+
+    Parameters
+    ----------
+    images
+        B images, a part at a time.
+    slices
+        (R, K) references; each also turned by 180 degrees in the plane.
+    shifts
+        (S, 2) pixels of the box; each score is that of the best of these.
+    take
+        From scores (2 R, b) to the indices (b, M) of those to return.
+    normalised
+        Whether scores are those of the best amplitude.
+    """
     energy = 2 * (slices.real.square() + slices.imag.square())
     flat = torch.cat([shifts, torch.zeros(len(shifts), 1)], 1)
     moving = phases(images.frequency, -flat)
@@ -123,18 +176,14 @@ def _search(
         same = (real + imaginary).view(shape).amax(1)
         mate = (real - imaginary).view(shape).amax(1)
         norm = (energy @ part.transfer.square().T).repeat(2, 1)
-        score = pose_score(torch.cat([same, mate]), norm, normalised)  # (2 C R, B)
+        score = pose_score(torch.cat([same, mate]), norm, normalised)  # (2 R, B)
         index = take(score)
         row, mated = index % len(slices), index >= len(slices)
         chosen = slices[row]
         chosen = torch.where(mated[..., None], chosen.conj(), chosen)
         at = torch.einsum("bmk,sbk->bms", chosen.conj(), data.view(*shape[1:], -1))
-        rotation = rotations[row % grid]
-        turned_over = HALF_TURN.to(rotation) @ rotation
-        rotation = torch.where(mated[..., None, None], turned_over, rotation)
-        shift = shifts[at.real.argmax(-1)]
-        parts.append(Poses(rotation, shift, row // grid, score.T.gather(1, index)))
-    return Poses(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        parts.append(Cells(row, mated, shifts[at.real.argmax(-1)], score.T.gather(1, index)))
+    return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _apart(poses: Poses, count: int, angle_deg: float) -> Poses:

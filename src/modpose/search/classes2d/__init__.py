@@ -1,0 +1,1 @@
+"""2-D classes of particle images."""

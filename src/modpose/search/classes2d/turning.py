@@ -1,0 +1,79 @@
+"""Pictures read at rotated frequencies, and rotated images added up, by exact Fourier sums.
+
+A picture f of pose (theta, 0) has the coefficients F(R(theta)^T k).  For a grid of angles these are
+one matrix product, without interpolation, and so is the sum of images turned back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from modpose.geometry.rotations import rotation_2d
+
+NUMBERS_AT_ONCE = 1 << 23
+
+
+class Turning:
+    """Pictures of D x D pixels at A angles of half a turn, as K coefficients each.
+
+    Parameters
+    ----------
+    frequency
+        (K, 2) cycles per pixel, one of each pair k and -k.
+    angles
+        A; they are ``number * pi / A``.
+    box
+        Side D of the pictures.
+    """
+
+    def __init__(self, frequency: Tensor, angles: int, box: int) -> None:
+        self.angles, self.box, self._frequency = angles, box, frequency
+        self._shell = (frequency.norm(dim=1) * box).round().long()
+
+    def read(self, pictures: Tensor) -> Tensor:
+        """Coefficients (C, A, K), unitary, of pictures (C, D, D) at all angles."""
+        flat = pictures.flatten(1)
+        parts = []
+        for _, real, imag in self._waves():
+            part = torch.complex(flat @ real.T, -(flat @ imag.T))
+            parts.append(part.reshape(len(flat), -1, len(self._frequency)))
+        return torch.cat(parts, 1)
+
+    def turned_back(self, sums: Tensor, weight: Tensor) -> Tensor:
+        """Turn images back by their angles and add them up.
+
+        Parameters
+        ----------
+        sums
+            (C, A, K) sums of images of each angle.
+        weight
+            (C, shells) that the coefficients are divided by.
+
+        Returns
+        -------
+        Tensor
+            (C, D, D).
+        """
+        total = sums.real.new_zeros(len(sums), self.box**2)
+        inverse = 2 / weight[:, None, self._shell]
+        for few, real, imag in self._waves():
+            part = (sums[:, few] * inverse).flatten(1)
+            total += part.real @ real - part.imag @ imag
+        return total.reshape(-1, self.box, self.box)
+
+    def _waves(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Some angles at a time, real and imaginary part of exp(2 pi i q.x) / D, (a K, D D)."""
+        few = max(1, NUMBERS_AT_ONCE // (len(self._frequency) * self.box**2))
+        place = torch.arange(self.box).to(self._frequency) - self.box // 2
+        for first in range(0, self.angles, few):
+            part = slice(first, min(first + few, self.angles))
+            angle = torch.arange(part.start, part.stop).to(place) * (math.pi / self.angles)
+            turned = torch.einsum("kj,aji->aki", self._frequency, rotation_2d(angle))
+            phase = 2 * math.pi * turned.flatten(0, 1)[..., None] * place
+            x, y = torch.polar(torch.ones_like(phase), phase).unbind(1)
+            wave = (y[:, :, None] * x[:, None]).flatten(1) / self.box
+            yield part, wave.real.contiguous(), wave.imag.contiguous()

@@ -1,0 +1,228 @@
+"""2-D classes of particle images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+import torch
+from scipy import ndimage
+from typer.testing import CliRunner
+
+from modpose.cli import app
+from modpose.data.mrc import open_mrc, write_mrcs
+from modpose.data.source import Source, open_source
+from modpose.errors import InputError
+from modpose.fourier.projection import half_plane
+from modpose.geometry.grids import lattice
+from modpose.search.abinitio.images import _transform
+from modpose.search.classes2d.run import Classes2d, classify_images
+from modpose.search.classes2d.settings import Classes2dSettings
+from modpose.search.classes2d.turning import Turning
+from modpose.simulate import microscope
+from modpose.simulate.star_tables import tables
+
+SIDE, COUNT, PIXEL = 32, 600, 4.0
+SHAPES = (
+    ((6, 2, 2.0, 1.0), (-4, -3, 2.2, 0.8), (-3, 6, 1.8, 0.7)),
+    ((8, 0, 2.0, 0.9), (0, 0, 2.2, 1.0), (-8, 1, 2.0, 0.9)),
+)
+"""Blobs (x, y, width, height) of two pictures without symmetry, neither the other's mirror."""
+
+
+def picture(number: int, angle: float = 0.0, shift: tuple[float, float] = (0, 0)) -> np.ndarray:
+    """Draw blobs at rotated places: no image is interpolated."""
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    out = np.zeros((SIDE, SIDE))
+    for px, py, width, height in SHAPES[number]:
+        qx = math.cos(angle) * px - math.sin(angle) * py + shift[0]
+        qy = math.sin(angle) * px + math.cos(angle) * py + shift[1]
+        out += height * np.exp(-((x - qx) ** 2 + (y - qy) ** 2) / (2 * width**2))
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write images of two pictures at random angles and shifts, with CTF and noise."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(2, size=COUNT)
+    angle = rng.uniform(-180, 180, COUNT)
+    shift = rng.normal(0, 0.8, (COUNT, 2))
+    clean = np.stack(
+        [picture(k, math.radians(a), tuple(s)) for k, a, s in zip(kind, angle, shift, strict=True)]
+    )
+    ctf = microscope.draw_ctf_parameters(COUNT, PIXEL, (8000.0, 22000.0), rng)
+    filtered = microscope.filter_by_ctf(clean.astype(np.float32), ctf)
+    noisy = microscope.add_unit_noise(microscope.scale_to_snr(filtered, 0.3), rng)
+    import pandas as pd
+
+    truth = pd.DataFrame(
+        {"class": kind, "angle_deg": angle, "shift_x": shift[:, 0], "shift_y": shift[:, 1]}
+    )
+    out = tmp_path_factory.mktemp("pictures")
+    write_mrcs(out / "particles.mrcs", noisy, PIXEL)
+    names = [f"{k + 1:06d}@particles.mrcs" for k in range(COUNT)]
+    table, optics = tables(
+        {"rlnImageName": names}, truth, ctf, pixel_size=PIXEL, box=SIDE, dimensions=2
+    )
+    starfile.write({"optics": optics, "particles": table}, out / "particles.star")
+    return out
+
+
+@pytest.fixture(scope="module")
+def source(folder: Path) -> Source:
+    return open_source(folder / "particles.star")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, source: Source) -> Classes2d:
+    settings = Classes2dSettings(classes=4, rounds=20, refine_rounds=2)
+    return classify_images(source, folder / "classes", settings, quiet=True)
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def test_pictures_are_read_at_the_angle_of_an_independent_rotation() -> None:
+    plane = half_plane(SIDE, 10.0)
+    kept = plane.weight == 2
+    k, place = plane.k[kept], plane.place[kept]
+    turning = Turning(k / SIDE, 12, SIDE)
+    upright = torch.from_numpy(picture(0)).float()
+    turned = torch.from_numpy(picture(0, math.radians(45))).float()
+    both = _transform(torch.stack([upright, turned]))[:, place]
+    read = turning.read(upright[None])[0]
+    # the pictures fade to 1e-3 at the edge of the box; their peak coefficient is about 3
+    assert (read[0] - both[0]).abs().max() < 1e-5
+    assert (read[3] - both[1]).abs().max() < 2e-2
+
+
+def test_images_are_turned_back() -> None:
+    plane = half_plane(SIDE)
+    kept = plane.weight == 2
+    k, place = plane.k[kept], plane.place[kept]
+    turning = Turning(k / SIDE, 12, SIDE)
+    turned = torch.from_numpy(picture(0, math.radians(45))).float()
+    sums = torch.zeros(1, 12, len(k), dtype=torch.complex64)
+    sums[0, 3] = _transform(turned[None])[0, place]
+    back = turning.turned_back(sums, torch.ones(1, SIDE))[0].numpy()
+    inside = lattice((SIDE, SIDE)).norm(dim=1).reshape(SIDE, SIDE).numpy() < 12
+    difference = back - picture(0)
+    difference -= difference[inside].mean()  # the mean of an image is not among its coefficients
+    assert np.abs(difference[inside]).max() < 0.03
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+def test_classes_are_pure(source: Source, found: Classes2d) -> None:
+    true = source.particles.truth()["class"].to_numpy()
+    right = sum(np.bincount(true[found.class_index == k]).max(initial=0) for k in range(4))
+    assert right >= 0.98 * COUNT
+
+
+def test_angles_and_shifts_are_those_of_the_truth(source: Source, found: Classes2d) -> None:
+    truth = source.particles.truth()
+    largest = np.bincount(found.class_index).argmax()
+    own = found.class_index == largest
+    turn = np.deg2rad(found.angle_deg - truth["angle_deg"].to_numpy())[own]
+    mean = np.exp(1j * turn).mean()
+    off = np.rad2deg(np.abs(np.angle(np.exp(1j * turn) / mean)))
+    assert np.median(off) < 5
+    # what is left of the shift is the offset of the average, turned with the image
+    angle = np.deg2rad(found.angle_deg[own])
+    left = (found.shift_px - truth[["shift_x", "shift_y"]].to_numpy())[own]
+    x = np.cos(angle) * left[:, 0] + np.sin(angle) * left[:, 1]
+    y = -np.sin(angle) * left[:, 0] + np.cos(angle) * left[:, 1]
+    assert np.median(np.hypot(x - np.median(x), y - np.median(y))) < 0.5
+
+
+def test_a_class_average_is_corrected_for_the_ctf(source: Source, found: Classes2d) -> None:
+    truth = source.particles.truth()
+    own = found.class_index == 0
+    kind = int(np.bincount(truth["class"].to_numpy()[own]).argmax())
+    turn = np.deg2rad(truth["angle_deg"].to_numpy() - found.angle_deg)[own]
+    turned = picture(kind, float(np.angle(np.exp(1j * turn).mean())))
+    offset = ndimage.center_of_mass(turned), ndimage.center_of_mass(found.averages[0].clip(min=0))
+    moved = ndimage.shift(turned, np.subtract(offset[1], offset[0]), order=3)
+    assert np.corrcoef(moved.ravel(), found.averages[0].ravel())[0, 1] > 0.9
+
+
+def test_the_table_rotates_images_as_relion_means_it(
+    folder: Path, source: Source, found: Classes2d
+) -> None:
+    """Move and rotate images by the written columns with scipy: their mean is the average.
+
+    RELION's transformation of an image onto its reference: shift by the origin, then rotate by psi.
+    """
+    table = starfile.read(folder / "classes" / "particles.star")["particles"]
+    assert (table["rlnClassNumber"].to_numpy() == found.class_index + 1).all()
+    own = np.flatnonzero(found.class_index == 0)
+    images = source.stack.read(own)[:, 0]
+    psi = table["rlnAnglePsi"].to_numpy()[own]
+    origin = table[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy()[own] / PIXEL
+    total = np.zeros((SIDE, SIDE))
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE // 2
+    for image, degrees, move in zip(images, psi, origin, strict=True):
+        a = math.radians(degrees)
+        # the value of the average at u is that of the image at R(-psi) u - origin
+        at_x = math.cos(a) * x + math.sin(a) * y - move[0] + SIDE // 2
+        at_y = -math.sin(a) * x + math.cos(a) * y - move[1] + SIDE // 2
+        total += ndimage.map_coordinates(image, [at_y, at_x], order=3, mode="reflect")
+    inside = np.hypot(x, y) < 12
+    smooth = ndimage.gaussian_filter(total, 1.5), ndimage.gaussian_filter(found.averages[0], 1.5)
+    assert np.corrcoef(smooth[0][inside], smooth[1][inside])[0, 1] > 0.85
+
+
+def test_what_is_written_is_read_again(folder: Path, source: Source, found: Classes2d) -> None:
+    out = folder / "classes"
+    again = open_source(out / "particles.star", datadir=folder)
+    rotation, shift = again.particles.poses(PIXEL)
+    assert np.allclose(shift, found.shift_px, atol=1e-5)
+    angle = np.rad2deg(np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0]))
+    assert np.allclose(np.cos(np.deg2rad(angle - found.angle_deg)), 1, atol=1e-6)
+    averages = open_mrc(out / "classes.mrcs")
+    assert averages.n == 4 and averages.pixel_size == pytest.approx(PIXEL)
+    assert np.array_equal(averages.read(np.arange(4))[:, 0], found.averages)
+    classes = starfile.read(out / "classes.star")
+    assert classes["modposeClassImages"].sum() == COUNT
+    assert (np.diff(found.table["quality"][found.table["kind"] == "good"]) <= 0).all()
+    for name in ("classes.png", "frc.csv", "settings.json"):
+        assert (out / name).stat().st_size > 0
+
+
+def test_the_command_makes_classes_of_images_and_says_so(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).normal(size=(60, 32, 32)))
+    asked = ["align", str(tmp_path / "few.npy"), "-o", str(tmp_path / "out")]
+    ran = CliRunner().invoke(app, [*asked, "--classes", "2", "--rounds", "2"])
+    assert ran.exit_code == 0, ran.output
+    assert "halves not independent" in ran.output or "junk" in ran.output
+    table = starfile.read(tmp_path / "out" / "particles.star")
+    assert set(table["rlnClassNumber"]) <= {1, 2} and "rlnOriginX" in table
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--classes", "50"], "the number of images is 60, expected at least 500, ten for each"),
+        (["--classes", "2", "--wedge", "-60,60"], "--wedge is for volumes"),
+        (["--classes", "2", "--motions", "1"], "--motions is for volumes"),
+        (["--classes", "2", "--box", "8"], "box"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(tmp_path: Path, extra: list[str], said: str) -> None:
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).normal(size=(60, 32, 32)))
+    asked = ["align", str(tmp_path / "few.npy"), "-o", str(tmp_path / "out")]
+    ran = CliRunner().invoke(app, [*asked, *extra])
+    assert isinstance(ran.exception, InputError)
+    assert said in str(ran.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_volumes_have_no_2d_classes(tmp_path: Path) -> None:
+    volumes = open_source(np.zeros((20, 24, 24, 24), np.float32))
+    with pytest.raises(InputError, match="expected images"):
+        classify_images(volumes, tmp_path / "out", Classes2dSettings(classes=1))
