@@ -128,10 +128,9 @@ def _show(setting: Setting, results: Mapping[str, Result], page: Page) -> Sequen
         for move in (SHIFT, SHIFT_5)
     }
     kl = {}
-    for name in budget.models:
-        if name in ("vae", "table", "table-longer"):
-            seen, nats = training_curve(results[f"digits-{name}"], "kl_content")
-            kl[MODELS[name][0]] = [(seen, [128 * value for value in nats])]
+    for name in ("vae", [name for name in budget.models if name.startswith("table")][-1]):
+        seen, nats = training_curve(results[f"digits-{name}"], "kl_content")
+        kl[MODELS[name][0]] = [(seen, [128 * value for value in nats])]
     digits = {"displacement / pair distance": 3, "displacement / posterior s.d.": 2}
     return [
         page.table("digits-moves", "How far content moves when the digit does", moved, digits),
