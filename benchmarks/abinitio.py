@@ -159,7 +159,7 @@ def measure(
         if len(kinds) > 1:
             lines.append(f"{100 * accuracy:.1f} % in the right class")
         rotation, _ = _truth(made)
-        group = symmetry_group(asked.symmetry).float()
+        group = symmetry_group(found.symmetry).float()
         for cluster, true in sorted(matched.items()):
             own = np.flatnonzero((classes == true) & (index == cluster) & real)
             every = np.flatnonzero((classes == true) & real)

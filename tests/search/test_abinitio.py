@@ -23,9 +23,10 @@ from modpose.fourier.coefficients import phases
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
+from modpose.search.abinitio.checks import covered_directions
 from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.refine import refine
-from modpose.search.abinitio.run import covered_directions, find_maps
+from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan

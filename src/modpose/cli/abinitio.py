@@ -29,7 +29,10 @@ def abinitio(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     classes: Annotated[int, typer.Option(help="How many structures.")] = AbInitioSettings.classes,
     symmetry: Annotated[
-        str, typer.Option(help="Point group that is imposed: C1, C4, D7, T, O, I.")
+        str,
+        typer.Option(
+            help="Point group that is imposed: C1, C4, D7, T, O, I; auto finds and tests it."
+        ),
     ] = AbInitioSettings.symmetry,
     start_map: Annotated[
         Path | None,
@@ -74,6 +77,7 @@ def abinitio(
     modpose abinitio particles.star -o maps --classes 3
     modpose abinitio particles.star -o maps --symmetry D7 --map start.mrc
     modpose abinitio optimisation_set.star -o maps --classes 4
+    modpose abinitio particles.star -o maps --symmetry auto
     """
     settings = AbInitioSettings(
         classes=classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from modpose.files.writing import all_or_nothing
 from modpose.fourier.fsc import HALF_MAPS
 from modpose.jobs.resolution import Resolution
 from modpose.jobs.sharpen import Sharpened
+from modpose.search.abinitio.held_out import Verdict
 from modpose.search.abinitio.refine import Refined
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.files import table_of_images
@@ -56,6 +58,10 @@ class FoundMaps:
         Share of the directions from which there are views.
     tilted
         Whether rows are particles that are each seen in several tilts.
+    symmetry
+        Point group of the maps.
+    verdicts
+        What held-out images say of the groups that were tested.
     """
 
     refined: Refined
@@ -68,6 +74,8 @@ class FoundMaps:
     pixel_size: float | None
     covered: float
     tilted: bool = False
+    symmetry: str = "C1"
+    verdicts: Sequence[Verdict] = ()
 
     def lines(self) -> list[str]:
         """Say what was found, and what cannot be known."""
@@ -75,6 +83,7 @@ class FoundMaps:
         if self.start_scores:
             scores = ", ".join(f"{score:.1f}" for score in self.start_scores)
             found.append(f"random starts: {scores} nats per {what}; the highest is kept")
+        found += [one.sentence() for one in self.verdicts]
         counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
         for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
             found.append(f"class {number}: {count:,} {what}s; {self._resolution(one)}")
@@ -162,6 +171,7 @@ def write_found(
         draw_curve(curves, place(out / "fsc.png"), HALF_MAPS)
         told = asdict(settings) | {
             "start_scores": found.start_scores,
+            "symmetry_tests": [one.sentence() for one in found.verdicts],
             "pixel_size": found.pixel_size,
             "b_factors": [one.b_factor for one in found.sharpened],
             "b_factors_from": [

@@ -27,12 +27,21 @@ from modpose.geometry.groups import symmetry_group
 from modpose.jobs.resolution import resolution
 from modpose.jobs.sharpen import sharpened
 from modpose.run.folder import sha256
+from modpose.search.abinitio.checks import (
+    check_symmetry_of_map,
+    covered_directions,
+    warn_of_dark_particles,
+    warn_of_few_views,
+    warn_of_wrong_symmetry,
+)
 from modpose.search.abinitio.found import FoundMaps, output_files, write_found
+from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
-from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
+from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.start import best_start
+from modpose.search.abinitio.symmetry import in_frame
 from modpose.search.solvent import molecule_mask
 
 logger = logging.getLogger("modpose")
@@ -43,10 +52,6 @@ SIDE = 64
 """Images are Fourier-cropped to this side, or to one that holds the maps."""
 STARTED_FROM = 40.0
 """Å to which a given map is low-passed, at least."""
-DIRECTIONS = 100
-"""Cells of the half sphere of views."""
-UNEVEN = 0.5
-"""Below this share of the cells with images, a warning is printed."""
 
 
 def find_maps(
@@ -96,10 +101,12 @@ def find_maps(
     if folder is not None:
         outputs = output_files(folder, settings.classes, source)
         check_outputs(outputs, overwrite or resume, files_of_source(source))
-    group = symmetry_group(settings.symmetry).float()
+    group = symmetry_group("C1" if settings.symmetry == AUTO else settings.symmetry).float()
     dataset = _dataset(source, settings, invert, has_ctf)
     half = half_of(dataset, np.arange(dataset.n))
     maps = None if start_map is None else _given(Path(start_map), dataset)
+    if maps is not None:
+        check_symmetry_of_map(maps, group, settings.symmetry, str(start_map))
     wanted = asdict(settings) | {
         "invert": invert,
         "start_map": None if start_map is None else sha256(Path(start_map)),
@@ -112,11 +119,15 @@ def find_maps(
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
     images = read_images(dataset, min(plan.last_radius, side / 2 - 1), quiet)
+    warn_of_dark_particles(images, source.stack.name)
     scores: list[float] = []
+    verdicts: list[Verdict] = []
     with unfinished_in(folder, wanted, resume) as unfinished:
         if maps is None:
             start, scores = best_start(images, settings, group, StartPlan(), quiet, unfinished)
             maps = start.maps
+            if len(group) > 1:
+                warn_of_wrong_symmetry(images, settings, start.score, quiet)
         refined = refine(
             images,
             maps,
@@ -127,9 +138,25 @@ def find_maps(
             quiet,
             unfinished.step("refinement"),
         )
+        if settings.symmetry == AUTO:
+            verdicts = judge_symmetry(images, refined, torch.from_numpy(half))
+            settings = replace(settings, symmetry=accepted(verdicts))
+            if verdicts and verdicts[-1].accepted:
+                frame = verdicts[-1].candidate.frame
+                refined = refine(
+                    images,
+                    _low_passed(in_frame(refined.maps, frame), plan.radii[0][0]),
+                    torch.from_numpy(half),
+                    settings,
+                    symmetry_group(settings.symmetry).float(),
+                    plan,
+                    quiet,
+                    unfinished.step("refinement_alike"),
+                )
         binning = min(source.stack.shape) / side
         size = None if dataset.pixel_size is None else dataset.pixel_size * side / settings.box
         found = measured(refined, half, scores, settings, binning, size, refined.rotation)
+        found = replace(found, symmetry=settings.symmetry, verdicts=verdicts)
         if folder is not None:
             write_found(found, source, settings, folder)
     return found
@@ -137,6 +164,9 @@ def find_maps(
 
 def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | None) -> bool:
     """Refuse what cannot be searched; return whether the images have a CTF."""
+    if settings.symmetry == AUTO and settings.classes > 1:
+        expected = "1 with --symmetry auto"
+        raise InputError.of("abinitio", "classes", settings.classes, expected)
     if start_map is not None and settings.classes > 1:
         expected = "1 with a map to start from, which cannot separate structures"
         raise InputError.of("abinitio", "classes", settings.classes, expected)
@@ -185,12 +215,17 @@ def _given(path: Path, dataset: Dataset) -> Tensor:
     plan = StartPlan()
     box = min(plan.box, stack.shape[0])
     small = torch.from_numpy(fourier_crop(stack.read(np.array([0])), box)[:, 0])
-    radius = lattice((box,) * 3).norm(dim=1).reshape(box, box, box)
-    shell = torch.fft.ifftshift(radius)
     cut = min(plan.radii[1], box / 2 - 1)
     if size is not None:
         cut = min(cut, dataset.shape[0] * size / STARTED_FROM)
-    spectrum = torch.fft.fftn(small, dim=(1, 2, 3)) * (shell <= cut)
+    return _low_passed(small, cut)
+
+
+def _low_passed(maps: Tensor, cut: float) -> Tensor:
+    """Keep the frequencies of maps (C, D, D, D) up to so many cycles a box."""
+    box = maps.shape[-1]
+    shell = torch.fft.ifftshift(lattice((box,) * 3).norm(dim=1).reshape(box, box, box))
+    spectrum = torch.fft.fftn(maps, dim=(1, 2, 3)) * (shell <= cut)
     low: Tensor = torch.fft.ifftn(spectrum, dim=(1, 2, 3)).real
     return low
 
@@ -218,33 +253,7 @@ def measured(
         resolutions.append(found)
         sharp.append(sharpened(first, second, mask, found.curve))
     covered = covered_directions(views, group)
-    if covered < UNEVEN:
-        logger.warning(
-            "views cover %.0f %% of the directions: the maps are smeared along the others",
-            100 * covered,
-        )
+    warn_of_few_views(covered)
     return FoundMaps(
         refined, half, torch.stack(masks), resolutions, sharp, scores, binning, size, covered
     )
-
-
-def covered_directions(rotation: Tensor, group: Tensor) -> float:
-    """Return the share of a hundred directions that get at least a tenth of the mean share.
-
-    Parameters
-    ----------
-    rotation
-        (N, 3, 3).
-    group
-        (G, 3, 3) symmetry of the map: each image shows it from so many directions.
-    """
-    number = torch.arange(2 * DIRECTIONS) + 0.5
-    height = 1 - number / DIRECTIONS
-    angle = number * torch.pi * (1 + 5**0.5)
-    around = (1 - height.square()).clamp(min=0).sqrt()
-    sphere = torch.stack([around * angle.cos(), around * angle.sin(), height], 1)
-    view = (rotation[:, None, 2:] @ group).flatten(0, 2)
-    cell = (view @ sphere.T).argmax(1)
-    opposite = (-view @ sphere.T).argmax(1)
-    count = torch.bincount(torch.cat([cell, opposite]), minlength=len(sphere))
-    return float((count >= 0.1 * count.float().mean()).float().mean())

@@ -9,6 +9,8 @@ from modpose.errors import InputError
 from modpose.limits import check_seed, check_whole
 
 MOST_CLASSES = 32
+AUTO = "auto"
+"""In place of a point group: one that held-out images prefer to none."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class AbInitioSettings:
     starts: int = 3
     """Random starts; the best is kept."""
     symmetry: str = "C1"
-    """Point group that is imposed, its main axis along z: C1, C2, ..., D2, ..., T, O or I."""
+    """Point group that is imposed, its main axis along z: C1, C2, ..., D2, ..., T, O or I; or
+    auto: a group that the map has and held-out images confirm."""
     max_shift: float = 0.08
     """Largest shift of a particle, as a fraction of the box."""
     box: int = 48

@@ -41,7 +41,7 @@ def in_frame(maps: Tensor, frame: Frame) -> Tensor:
     box = maps.shape[-1]
     frequency, place = half_sphere(box, 0.5 - 1e-3)
     moved = transform(maps, place) * phases(frequency, -frame.centre[None].float())
-    return _turned(_back(moved, place, maps), frame.rotation.T[None])
+    return _turned(back(moved, place, maps), frame.rotation.T[None])
 
 
 def _turned(maps: Tensor, turns: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ def _turned(maps: Tensor, turns: Tensor) -> Tensor:
     for turn in turns.float():
         read = sample(references, first, (frequency @ turn)[None])
         total += read.reshape(total.shape)
-    return _back(total[0].T / len(turns), place, maps)
+    return back(total[0].T / len(turns), place, maps)
 
 
-def _back(coefficients: Tensor, place: Tensor, maps: Tensor) -> Tensor:
+def back(coefficients: Tensor, place: Tensor, maps: Tensor) -> Tensor:
     """Transform coefficients (C, K) back; the mean of each map stays, the rest is zero."""
     box = maps.shape[-1]
     spectrum = torch.zeros(len(maps), box * box * (box // 2 + 1), dtype=torch.complex64)

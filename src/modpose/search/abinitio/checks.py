@@ -1,0 +1,130 @@
+"""What is wrong with the images, or with what is asked of them, said before minutes are spent."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor
+
+from modpose.errors import InputError
+from modpose.fourier.fsc import fsc_of_classes
+from modpose.search.abinitio.images import SearchImages
+from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
+from modpose.search.abinitio.start import best_start
+from modpose.search.abinitio.symmetry import symmetrised
+
+logger = logging.getLogger("modpose")
+
+BLOB = 0.15
+"""Standard deviation of a Gaussian that stands for any particle, as a fraction of the box."""
+LARGEST_RADIUS = 4.0
+DARK = -5.0
+"""Standard errors below which particles are called dark."""
+DIRECTIONS = 100
+"""Cells of the half sphere of views."""
+UNEVEN = 0.5
+"""Below this share of the cells with images, a warning is printed."""
+HAS_NOT = 0.8
+"""Mean correlation over low shells below which a map does not have a symmetry."""
+BETTER = 0.03
+"""Share of the score by which a map without symmetry must be better for a warning."""
+
+
+def warn_of_dark_particles(images: SearchImages, name: str) -> None:
+    """Warn where particles are darker than their surroundings."""
+    if brightness(images) < DARK:
+        logger.warning(
+            "%s: the particles are darker than their surroundings (inverted contrast), so the map "
+            "will be negative; --invert makes them bright",
+            name,
+        )
+
+
+def brightness(images: SearchImages) -> float:
+    """Return how bright the middle of the images is, in standard errors over the images.
+
+    Each image is compared with a Gaussian blob in the middle after its CTF.
+    """
+    count = int(torch.searchsorted(images.radius, LARGEST_RADIUS + 1e-6))
+    radius = images.radius[:count]
+    blob = torch.exp(-2 * (math.pi * BLOB * radius) ** 2) / images.noise[images.shell[:count]]
+    score = ((images.value[:, :count].real * images.transfer[:, :count]) * blob).sum(1)
+    return float(score.mean() / (score.std() / math.sqrt(len(score))).clamp(min=1e-12))
+
+
+def check_symmetry_of_map(volume: Tensor, group: Tensor, symmetry: str, name: str) -> None:
+    """Refuse a map (1, D, D, D) that does not have a symmetry with its main axis along z."""
+    if len(group) == 1:
+        return
+    alike = fsc_of_classes(volume, symmetrised(volume, group))[0]
+    value = float(alike[1 : int(StartPlan().radii[1])].mean())
+    if value < HAS_NOT:
+        found = f"{value:.2f} like its average over {symmetry} about z"
+        raise InputError.of(name, "the map", found, f"at least {HAS_NOT}, a map with this symmetry")
+
+
+def warn_of_wrong_symmetry(
+    images: SearchImages, settings: AbInitioSettings, score: float, quiet: bool
+) -> None:
+    """Warn where images fit the map of one start without symmetry better than that with it.
+
+    Parameters
+    ----------
+    images
+        N images.
+    settings
+        What is asked for, with the symmetry.
+    score
+        Of the best start with it, nats per image.
+    quiet
+        No progress bar.
+    """
+    free = AbInitioSettings(
+        classes=settings.classes,
+        starts=1,
+        max_shift=settings.max_shift,
+        diameter=settings.diameter,
+        seed=settings.seed,
+    )
+    start, _ = best_start(images, free, torch.eye(3)[None], StartPlan(), quiet)
+    if start.score > (1 + BETTER) * score:
+        logger.warning(
+            "images fit a map without symmetry better than one with %s (%.1f and %.1f nats per "
+            "image): the particles may not have this symmetry; --symmetry auto tests it",
+            settings.symmetry,
+            start.score,
+            score,
+        )
+
+
+def warn_of_few_views(covered: float) -> None:
+    """Warn where views come from few directions."""
+    if covered < UNEVEN:
+        logger.warning(
+            "views cover %.0f %% of the directions: the maps are smeared along the others",
+            100 * covered,
+        )
+
+
+def covered_directions(rotation: Tensor, group: Tensor) -> float:
+    """Return the share of a hundred directions that get at least a tenth of the mean share.
+
+    Parameters
+    ----------
+    rotation
+        (N, 3, 3).
+    group
+        (G, 3, 3) symmetry of the map: each image shows it from so many directions.
+    """
+    number = torch.arange(2 * DIRECTIONS) + 0.5
+    height = 1 - number / DIRECTIONS
+    angle = number * torch.pi * (1 + 5**0.5)
+    around = (1 - height.square()).clamp(min=0).sqrt()
+    sphere = torch.stack([around * angle.cos(), around * angle.sin(), height], 1)
+    view = (rotation[:, None, 2:] @ group).flatten(0, 2)
+    cell = (view @ sphere.T).argmax(1)
+    opposite = (-view @ sphere.T).argmax(1)
+    count = torch.bincount(torch.cat([cell, opposite]), minlength=len(sphere))
+    return float((count >= 0.1 * count.float().mean()).float().mean())
