@@ -30,6 +30,7 @@ from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.train.placement import usable_device
 from modpose.train.session import announce, describe_fit, finish, start, train_model
 from modpose.train.training_set import open_dataset
+from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 
 if TYPE_CHECKING:
     from modpose.affinity.known import KnownAffinity
@@ -150,7 +151,12 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         config = self._resolve(source, self.seed if seed is None else seed)
         known = None if labels is None else read_labels(labels, source, partial=partial)
         announce(config, max_minutes=minutes)
+        unposed = lacks_poses(source, config)
+        if unposed:
+            source = with_unknown_poses(source)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
+        if unposed:
+            dataset = find_poses(dataset, config, None, self.quiet)
         alarms = warn_before(dataset)
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
@@ -160,7 +166,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         self._affinity = cast("KnownAffinity | None", dataset.affinity)
         self._record = record_of(dataset)
         described = describe_fit(dataset, config, known, clusters, self._record)
-        described |= {"alarms": alarms}
+        described |= {"alarms": alarms, "poses_found": True if unposed else None}
         self._latents, ending = finish(learner, dataset, config, described, rows, quiet=self.quiet)
         self._environment = described | ending
         return self

@@ -19,7 +19,7 @@ from modpose.data.record import record_of
 from modpose.errors import InputError
 from modpose.limits import check_clusters, check_epochs, check_minutes
 from modpose.run import Run
-from modpose.run.folder import check_not_an_input, check_target, sha256, staged
+from modpose.run.folder import SEARCH, check_not_an_input, check_target, sha256, staged
 from modpose.train.checkpoint import (
     newest_checkpoint,
     put_weights,
@@ -27,6 +27,7 @@ from modpose.train.checkpoint import (
 from modpose.train.loop import Learner, set_up
 from modpose.train.session import announce, build, describe_fit, finish, start, train_model
 from modpose.train.training_set import check_images, open_dataset
+from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 
 if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
@@ -97,6 +98,9 @@ def fit_run(
     check_not_an_input(Path(out), inputs)
     announce(config, max_minutes=max_minutes)
     known = None if labels is None else read_labels(labels, source, partial=partial)
+    unposed = lacks_poses(source, config)
+    if unposed:
+        source = with_unknown_poses(source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
     column = str(labels) if isinstance(labels, str | Path) else None
@@ -104,7 +108,8 @@ def fit_run(
     environment = describe_fit(dataset, config, known, clusters, record) | {
         "copied": _checksums(index, labels),
         "command": sys.argv[1:],
-        "alarms": warn_before(dataset),
+        "alarms": [] if unposed else warn_before(dataset),
+        "poses_found": False if unposed else None,
         **{
             name: None if path is None else os.fspath(path.absolute())
             for name, path in {
@@ -120,6 +125,8 @@ def fit_run(
     ) as run:
         if dataset.affinity is not None:
             cast(KnownAffinity, dataset.affinity).save(run.path)
+        if unposed:
+            dataset = _find_poses(run, dataset, quiet)
         learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
         _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
     return Run.open(out)
@@ -189,6 +196,8 @@ def resume_run(
             run.update_environment(datadir=os.fspath(Path(datadir).absolute()))
         if run.record() is None:  # of version 0.1
             run.remember(dataset)
+        if run.environment.get("poses_found") is False:
+            dataset = _find_poses(run, dataset, quiet)
         saved = newest_checkpoint(run.path / "checkpoints")
         if saved is None:
             learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
@@ -201,6 +210,14 @@ def resume_run(
             rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]
         _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
     return Run.open(path)
+
+
+def _find_poses(run: Run, dataset: Dataset, quiet: bool) -> Dataset:
+    """Find the poses of a run whose images came without, and record them."""
+    posed = find_poses(dataset, run.config, run.path / SEARCH, quiet)
+    run.remember(posed)
+    run.update_environment(poses_found=True, alarms=warn_before(posed))
+    return posed
 
 
 def _go_on(

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from modpose.data.source import Source, Wedge
     from modpose.data.unopened import Input
 
-OF_OTHER_KIND = " where model."
-"""Part of the message about an option of another kind of encoder, field or noise."""
+NO_CLASSES = "does not search for classes"
+OF_OTHER_RECIPE = (" where model.", NO_CLASSES)
+"""Parts of messages about an option of another kind of encoder, field or noise, and of a recipe
+with classes."""
 
 
 def configure(
@@ -69,7 +71,7 @@ def configure(
     try:  # refuse wrong options before the data are opened
         resolved(base)
     except InputError as error:
-        if name is not None or OF_OTHER_KIND not in str(error):
+        if name is not None or not any(part in str(error) for part in OF_OTHER_RECIPE):
             raise  # else the recipe that the data choose may have the option
     kind = _data_section(base, file, assignments).kind
     opened = open_source(
@@ -137,6 +139,11 @@ def resolve(
         config = _parse(values, str(file))
     for flag, (option, value) in (flags or {}).items():
         if value is not None:
+            if option == "train.start.classes" and config.train.start is None:
+                raise InputError(
+                    f"{flag}: recipe {config.recipe} {NO_CLASSES}, expected --clusters, which "
+                    "divides the content; maps of several structures: modpose abinitio --classes"
+                )
             values = merge(values, nest(option, value))
             config = _parse(values, flag)
     for assignment in assignments:

@@ -29,14 +29,20 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         The name of the recipe, options that any recipe and the user may override, and a sentence.
     """
     if recipe is not None and recipe.get("model", {}).get("poses") == "given":
-        return DEFAULT_RECIPE, {}, "projections of volumes, with the poses and CTF that are given"
+        meaning = "projections of volumes, with the poses and CTF that are given"
+        if source.particles.poses(source.stack.pixel_size) is None:
+            meaning = "projections of volumes without poses: these are found first"
+        return DEFAULT_RECIPE, {}, meaning
     if recipe is None and _has_poses_in_space(source):
         meaning = "projections with the poses of a consensus refinement"
         return DEFAULT_FOR_POSED, {}, meaning
     ctf = any(source.particles.has(name) for name in ("rlnDefocusU", "ctf/df1_A"))
     hint = ""
     if ctf:
-        hint = "; --set model.ctf=auto also models their CTF; modpose abinitio finds poses in 3-D"
+        hint = (
+            "; --set model.ctf=auto also models their CTF; "
+            "--recipe modpose-posed finds poses in 3-D, then conformations"
+        )
     if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
         return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
     by_data = recipe is None or "likelihood" not in recipe.get("model", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from modpose.config import dump_config, merge, parse_config
 from modpose.config.yaml_text import dump_yaml, parse_yaml, read_yaml
 from modpose.errors import InputError, shown
 from modpose.limits import check_clusters, check_minutes
-from modpose.options import resolve
+from modpose.options import configure, resolve
 from modpose.recipes import RECIPES, recipe_config
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -129,3 +130,14 @@ def test_values_are_shown_on_one_line_and_cut() -> None:
     assert shown("é") == "'é'"
     assert len(str(InputError("x" * 10**6))) < 700
     assert merge({"a": {"b": 1}}, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+
+
+def test_classes_choose_nothing_before_the_data_choose_the_recipe(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(40, 12, 12, 12)))
+    flags: dict[str, tuple[str, object]] = {"--classes": ("train.start.classes", 4)}
+    config = configure(str(tmp_path / "v.npy"), flags=flags)[1]
+    assert config.recipe == "modpose-3d"
+    assert config.train.start is not None and config.train.start.classes == 4
+    np.save(tmp_path / "p.npy", np.random.default_rng(0).normal(size=(40, 12, 12)))
+    with pytest.raises(InputError, match="recipe modpose does not search for classes"):
+        configure(str(tmp_path / "p.npy"), flags=flags)

@@ -330,8 +330,9 @@ class Run:
         return Record.of(run_folder.read_table(path), about, path)
 
     def remember(self, dataset: Dataset) -> None:
-        """Record what version 0.1 did not record of the images of the run."""
-        record = record_of(dataset)
+        """Record the images of a run of version 0.1, or with the poses that were found for them."""
+        before = self.record()
+        record = record_of(dataset, None if before is None else before.about.get("labels"))
         replace_atomically(self.path / "rows.parquet", record.rows.to_parquet, overwrite=True)
         self.update_environment(**described(record, dataset.source))
 

@@ -182,6 +182,7 @@ ENVIRONMENT: dict[str, Check] = {
     "input": (_or_none(_is_input), "the name of a file, several in a list, or null"),
     **dict.fromkeys(("datadir", "index", "poses", "ctf"), PATH_OR_NULL),
     **dict.fromkeys(("shape", "stored_shape"), (_is_shape, "two or three whole numbers")),
+    "poses_found": (lambda value: value in (None, True, False), "true, false or null"),
     "n": (lambda value: _is_whole(value) and value >= 1, "a whole number from 1"),
     "channels": (lambda value: value in (1, 3) and _is_whole(value), "1 or 3"),
     "pixel_size": (_or_none(_is_size), "a number above 0, or null"),

@@ -36,6 +36,8 @@ NEW = ".new"
 READY = "ready.json"
 """In ``.new``: lists the files that are to be moved into place."""
 REPORT = "report"
+SEARCH = "abinitio"
+"""Folder of what was found where images came without poses."""
 ADDED = "added.parquet"
 """Columns added after the fit (:mod:`modpose.run.added`)."""
 CHECKED = ("checkpoints/best.safetensors", "latents.parquet", "rows.parquet")
@@ -52,6 +54,10 @@ FILES = (
     ADDED,
 )
 CHECKPOINT = re.compile(r"best\.safetensors|epoch-\d+\.(safetensors|state)")
+SEARCHED = re.compile(
+    r"(class\d{3}(_sharpened|_half[12]|_mask)?\.mrc|fsc\.(csv|png)|particles\.(star|cs)"
+    r"|(unfinished/)?settings\.json|unfinished/(start\d+|refinement)\.safetensors)"
+)
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+(@[^/]*)?\.part")
 LONGEST_WAIT = 10.0
 """Seconds that a reader waits for another process to finish replacing a run."""
@@ -161,10 +167,11 @@ def own_files(folder: Path) -> Iterator[str]:
     for name in FILES:
         if (folder / name).is_file():
             yield name
-    with suppress(OSError):
-        for path in sorted((folder / "checkpoints").iterdir()):
-            if CHECKPOINT.fullmatch(path.name) and path.is_file():
-                yield f"checkpoints/{path.name}"
+    for part in ("checkpoints", SEARCH):
+        for path in sorted((folder / part).rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if _is_own(name) and path.is_file():
+                yield name
 
 
 def clear(folder: Path, keep: Iterable[str] = ()) -> None:
@@ -174,9 +181,10 @@ def clear(folder: Path, keep: Iterable[str] = ()) -> None:
         if name not in kept:
             (folder / name).unlink(missing_ok=True)
     _clear_report(folder / REPORT)
-    with suppress(OSError):
-        if not kept:
-            (folder / "checkpoints").rmdir()
+    for part in ("checkpoints", f"{SEARCH}/unfinished", SEARCH):
+        with suppress(OSError):
+            if not kept or part != "checkpoints":
+                (folder / part).rmdir()
 
 
 def _clear_report(folder: Path) -> None:
@@ -213,6 +221,7 @@ def stage_copy(folder: Path) -> Path:
     for name in own_files(folder):
         if name in (MARKER, "latents.parquet", ADDED):
             continue
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
         try:  # files are replaced, never changed, so that both folders can share them
             os.link(folder / name, place / name)
         except OSError:
@@ -274,6 +283,7 @@ def _move(folder: Path) -> None:
         clear(folder, keep=names)
         (folder / "checkpoints").mkdir(exist_ok=True)
         for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # moved already
                 (place / name).replace(folder / name)
         shutil.rmtree(place)
@@ -292,8 +302,9 @@ def _listed(path: Path) -> list[str]:
 
 
 def _is_own(name: str) -> bool:
-    folder, _, file = name.rpartition("/")
-    return name in FILES or (folder == "checkpoints" and bool(CHECKPOINT.fullmatch(file)))
+    part, _, rest = name.partition("/")
+    kinds = {"checkpoints": CHECKPOINT, SEARCH: SEARCHED}
+    return name in FILES or (part in kinds and bool(kinds[part].fullmatch(rest)))
 
 
 # --- checksums --------------------------------------------------------------------------------

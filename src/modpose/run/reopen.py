@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.config import DataConfig
 from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.preprocess import geometry
 from modpose.data.recognise import check_labels, check_pixels, check_used, places_in
 from modpose.data.source import Source, open_source, source_of
 from modpose.data.stack import Stack
@@ -57,6 +59,8 @@ def reopened(run: Run, input: Given = None, datadir: Path | None = None) -> Data
             )
     else:
         source = _found_again(run, record, where, folder, files)
+        if environment.get("poses_found") is not None:
+            source = _with_poses_of(record, source, run.config.data)
     value_range = environment.get("value_range")
     dataset = dataset_of(
         source,
@@ -92,6 +96,15 @@ def _found_again(
     check_labels(record, source.particles, environment.get("labels"))
     _note_changed_files(environment)
     return source
+
+
+def _with_poses_of(record: Record, source: Source, config: DataConfig) -> Source:
+    """Give images the poses that the fit found for them, or that it has not found yet."""
+    rotation, shift = record.used("rotation"), record.used("shift")
+    if rotation is None or shift is None:
+        raise InputError(f"{source.particles.name}: the run has lost the poses that it found")
+    factor = geometry(source.stack.shape, config, source.stack.name).pixel_size_factor
+    return source.with_poses(rotation.reshape(-1, 3, 3), factor * shift.astype(np.float64))
 
 
 def _files(environment: dict[str, Any], where: Any) -> dict[str, Path]:

@@ -1,0 +1,70 @@
+"""Images without poses for a model of given poses: they are found first, as by modpose abinitio."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from modpose.config import Config
+from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.source import Source
+from modpose.search.abinitio.run import find_maps
+from modpose.search.abinitio.saved import is_unfinished
+from modpose.search.abinitio.settings import AbInitioSettings
+
+logger = logging.getLogger("modpose")
+
+
+def lacks_poses(source: Source, config: Config) -> bool:
+    """Return whether a model needs poses that images came without."""
+    needed = config.model.poses == "given" and len(source.stack.shape) == 2
+    return needed and source.particles.poses(source.stack.pixel_size) is None
+
+
+def with_unknown_poses(source: Source) -> Source:
+    """Return the same images with poses that mean nothing, until :func:`find_poses` is called."""
+    return source.with_poses(np.tile(np.eye(3), (source.n, 1, 1)), np.zeros((source.n, 2)))
+
+
+def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: bool) -> Dataset:
+    """Find the poses of images without poses.
+
+    Parameters
+    ----------
+    dataset
+        The images.
+    config
+        The run's configuration.
+    folder
+        Folder for what ``modpose abinitio`` writes, and for going on after an interruption; None
+        writes nothing.
+    quiet
+        No progress bars.
+
+    Returns
+    -------
+    Dataset
+        The same images, with the poses found.
+    """
+    logger.info("step 1 of 2: poses, as by modpose abinitio")
+    source = dataset.source
+    found = find_maps(
+        source,
+        folder,
+        AbInitioSettings(seed=config.seed),
+        invert=config.data.invert,
+        overwrite=True,
+        resume=folder is not None and is_unfinished(folder),
+        quiet=quiet,
+    )
+    for line in found.lines():
+        logger.info(line)
+    logger.info("step 2 of 2: conformations, with these poses")
+    return dataset_of(
+        source.with_poses(*found.poses),
+        config,
+        value_range=dataset.value_range,
+        affinity=dataset.affinity,
+    )
