@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -150,6 +149,8 @@ def write_found(
 
     The table of poses is ``posed``, or that of the images.
     """
+    import pandas as pd
+
     outputs = output_files(out, len(found.masks), source)
     curves = {}
     frames = []
