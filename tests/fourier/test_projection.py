@@ -82,7 +82,7 @@ def test_a_picture_comes_back_from_its_coefficients(n: int, seed: int) -> None:
     again = projection.picture(projection.transform(image))
     # there and back through 2 log2(n²) = 16 additions of numbers up to 5 in single precision
     torch.testing.assert_close(again, image[:, 0], atol=1e-5, rtol=0)
-    power = projection._power(projection.transform(image)).sum(1)
+    power = projection._product(*[projection.transform(image)] * 2).sum(1)
     expected = image.square().sum((1, 2, 3))
     torch.testing.assert_close(power, expected, atol=0, rtol=1e-5)  # Parseval
 
@@ -100,6 +100,51 @@ def test_the_likelihood_without_a_mask_is_that_of_the_pixels(n: int) -> None:
     pixels = projection.picture(predicted).numpy()
     expected = stats.norm(pixels, 0.7).logpdf(image[:, 0].numpy()).sum((1, 2))
     np.testing.assert_allclose(nats[:, 0], expected, rtol=1e-5)
+
+
+def test_contrast_is_integrated_out_of_the_likelihood() -> None:
+    """The closed form is the integral over contrasts, and its mean and s.d. those of the ratio."""
+    generator = torch.Generator().manual_seed(0)
+    n, spread = 9, 0.3
+    image = torch.randn(3, 1, n, n, generator=generator)
+    pose = Pose(haar_rotations(3, generator=generator), torch.randn(3, 2, generator=generator))
+    projection, field = whole(n, 0.7), Blobs(0.3 * BLOBS, 1.2, n)
+    batch = Batch(torch.arange(3), image, pose=pose)
+    nothing = torch.zeros(3, 1, 0)
+    predicted = projection.predict(field, nothing, pose, None)[:, 0]
+    pixels = projection.picture(predicted).double().numpy()[:, None]
+    factor = np.linspace(1 - 8 * spread, 1 + 8 * spread, 2001)
+    error = image.numpy() - factor[:, None, None] * pixels
+    log = stats.norm(0, 0.7).logpdf(error).sum((2, 3)) + stats.norm(1, spread).logpdf(factor)
+    weight = np.exp(log - log.max(1, keepdims=True))
+    integral = np.log(weight.sum(1) * (factor[1] - factor[0])) + log.max(1)
+    projection.contrast_std = spread
+    nats = projection.log_likelihood(field, batch, nothing, pose)
+    np.testing.assert_allclose(nats[:, 0], integral, rtol=1e-5)
+    mean, std = projection.contrast(field, batch, nothing, pose)
+    weight /= weight.sum(1, keepdims=True)
+    expected = (weight * factor).sum(1)
+    np.testing.assert_allclose(mean[:, 0], expected, rtol=1e-4)
+    variance = (weight * (factor - expected[:, None]) ** 2).sum(1)
+    np.testing.assert_allclose(std[:, 0], np.sqrt(variance), rtol=1e-3)
+
+
+def test_noise_is_learned_from_what_is_left_at_the_right_contrast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    n, count = 16, 400
+    pose = Pose(haar_rotations(count, generator=generator), torch.zeros(count, 2))
+    field, nothing = Blobs(0.3 * BLOBS, 1.2, n), torch.zeros(count, 1, 0)
+    projection = Projection(SpectralConfig(contrast=0.3), n)
+    clean = projection.picture(projection.predict(field, nothing, pose, None)[:, 0])
+    std = float(clean.std() / 3)
+    factor = 1 + 0.3 * torch.randn(count, 1, 1, generator=generator)
+    image = factor * clean + std * torch.randn(count, n, n, generator=generator)
+    batch = Batch(torch.arange(count), image[:, None], pose=pose)
+    projection.log_variance.fill_(2 * math.log(std))
+    for _ in range(10):
+        projection.log_likelihood(field, batch, nothing, pose, learn=True)
+    # a shell has at least 400 x 8 numbers: a standard error of 2.5 %
+    assert np.allclose(projection.log_variance[1:].exp(), std**2, rtol=0.1)
 
 
 # --- slices -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.evaluate.metrics import ari, spearman
 from modpose.fourier.fsc import read_map
-from modpose.fourier.projection import Projection
+from modpose.fourier.projection import Projection, without_contrast
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import build_vae
@@ -212,6 +212,48 @@ def test_the_start_is_the_same_every_time(hinged: Path) -> None:
         for _ in range(2)
     ]
     np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_contrast_is_no_motion_where_it_is_modelled(spread: float, tmp_path: Path) -> None:
+    """Images whose contrast varies by 20 % and whose arm moves: content is the arm."""
+    settings = ProjectionSettings(
+        n=500, box=24, pixel_size=6.7, snr=0.5, hinge_range_deg=(-30.0, 30.0), contrast=0.2
+    )
+    simulated = simulate_projections(settings, built_in_conformers(1))
+    options = {
+        "model": {"z_dim": 2, "field": {"motions": 2}, "likelihood": {"contrast": spread}},
+        "train": {"epochs": 1},
+    }
+    write_projections(simulated, tmp_path)
+    source = open_source(tmp_path / "particles.star")
+    model = PoseModel("modpose-posed", options=options, quiet=True).fit(source)
+    table, truth = model.latents(), source.particles.truth()
+    assert truth is not None
+    contrast = truth["contrast"].to_numpy()
+    of_contrast = max(abs(np.corrcoef(table[name], contrast)[0, 1]) for name in ("z_0", "z_1"))
+    hinge = max(
+        abs(spearman(table[name].to_numpy(), truth["hinge_deg"].to_numpy()))
+        for name in ("z_0", "z_1")
+    )
+    if not spread:  # it is the first motion
+        assert of_contrast > 0.6 and "contrast" not in table
+        return
+    assert of_contrast < 0.2 and hinge > 0.8
+    assert np.corrcoef(table["contrast"], contrast)[0, 1] > 0.8
+    error = (table["contrast"] - contrast) / table["contrast_std"]
+    assert 0.7 < error.std() < 1.5
+
+
+def test_amplitudes_of_a_clear_image_do_not_depend_on_its_contrast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    models = torch.randn(3, 4, 50, generator=generator)
+    a = torch.randn(3, 3, generator=generator)
+    factor = torch.tensor([0.7, 1.0, 1.3])[:, None]
+    image = factor * (models[:, 0] + torch.einsum("bj,bjp->bp", a, models[:, 1:]))
+    precision, slope = without_contrast(1e3 * models, 1e3 * image, 0.2)
+    found = torch.linalg.solve(precision + torch.eye(3), slope.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found, a, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.shared

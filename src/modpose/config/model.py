@@ -144,6 +144,10 @@ class SpectralConfig(Frozen):
     """S.d. of white noise per pixel, which is also that of an orthonormal coefficient."""
     radius: float = Field(1.0, gt=0, le=1)
     """Largest frequency that is used, as a fraction of Nyquist's."""
+    contrast: float = Field(0.0, ge=0, le=1)
+    """Prior s.d. of the contrast of images (a factor on the signal, 1 on average), which is
+    integrated out; 0: the contrast of all images is 1.
+    """
 
     def check(self, facts: Facts) -> None:
         """Refuse data that are not projections with given poses."""

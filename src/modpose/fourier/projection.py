@@ -33,6 +33,8 @@ from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.observe.ctf import ctf_2d
 
+LEAST_CONTRAST = 0.1
+"""Smallest contrast that amplitudes are divided by: an image without a particle has about none."""
 SETTLED = 200
 """Number of latest steps over which the noise spectrum is averaged."""
 
@@ -105,6 +107,7 @@ class Projection(nn.Module):
     def __init__(self, config: SpectralConfig, box: int) -> None:
         super().__init__()
         self.box, self.follows = box, config.noise == "shells"
+        self.contrast_std = config.contrast
         for name, value in half_plane(box, config.radius * box / 2)._asdict().items():
             self.register_buffer(name, value, persistent=False)
         shells = int(self.shell.max()) + 1
@@ -187,12 +190,41 @@ class Projection(nn.Module):
         """
         predicted = self.predict(field, z, pose, batch.ctf)
         error = self.transform(batch.image).unsqueeze(1) - predicted
-        power = self._power(error)
+        gain: Tensor | float = 0.0
+        if self.contrast_std:
+            more, variance = self._contrast(error, predicted)
+            gain = 0.5 * more.square() / variance + 0.5 * torch.log(variance / self.contrast_std**2)
+        power = self._product(error, error)
         if learn and self.follows:
-            self._follow(power.detach())
+            left = power.detach()
+            if self.contrast_std:
+                error = (error - more.unsqueeze(-1) * predicted).detach()
+                spread = variance.unsqueeze(-1) * self._product(predicted, predicted)
+                left = self._product(error, error) + spread.detach()
+            self._follow(left)
         log_variance = self.log_variance[self.shell]
         nats = power * torch.exp(-log_variance) + self.weight * (log_variance + LOG_2PI)
-        return -0.5 * nats.sum(-1)
+        return gain - 0.5 * nats.sum(-1)
+
+    def _contrast(self, error: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean, less 1, and variance (B, K) of the contrast of images.
+
+        The contrast multiplies the prediction; before, it is normal with mean 1.
+        """
+        white = torch.exp(-self.log_variance[self.shell])
+        slope = (self._product(error, predicted) * white).sum(-1)
+        precision = (self._product(predicted, predicted) * white).sum(-1)
+        variance = 1 / (precision + self.contrast_std**-2)
+        return slope * variance, variance
+
+    @torch.no_grad()
+    def contrast(
+        self, field: nn.Module, batch: Batch, z: Tensor, pose: Pose
+    ) -> tuple[Tensor, Tensor]:
+        """Posterior mean and s.d. (B, K) of the contrast of images of content z (B, K, z_dim)."""
+        predicted = self.predict(field, z, pose, batch.ctf)
+        more, variance = self._contrast(self.transform(batch.image)[:, None] - predicted, predicted)
+        return 1 + more, variance.sqrt()
 
     def amplitude_likelihood(
         self, components: Callable[[Tensor], Tensor], batch: Batch
@@ -212,7 +244,7 @@ class Projection(nn.Module):
         Returns
         -------
         precision, slope
-            (B, J, J) and (B, J).
+            (B, J, J) and (B, J); the contrast is integrated out.
         """
         assert batch.pose is not None
         scale = torch.exp(-0.5 * self.log_variance[self.shell]) * self.weight.sqrt()
@@ -223,14 +255,16 @@ class Projection(nn.Module):
         models = (models * passed[..., None, None]).permute(0, 2, 1, 3).flatten(2)
         seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
         target = torch.view_as_real(seen) * held * scale.unsqueeze(-1)
+        if self.contrast_std:
+            return without_contrast(models, target.flatten(1), self.contrast_std)
         left = target.flatten(1) - models[:, 0]
         motions = models[:, 1:]
         return motions @ motions.transpose(1, 2), (motions @ left.unsqueeze(-1)).squeeze(-1)
 
-    def _power(self, error: Tensor) -> Tensor:
-        """Sum of squares of the real numbers that coefficients (..., M) hold."""
-        imaginary = error.imag * (self.weight == 2)
-        return self.weight * (error.real.square() + imaginary.square())
+    def _product(self, first: Tensor, second: Tensor) -> Tensor:
+        """Sum of products of the real numbers that coefficients (..., M) hold."""
+        imaginary = first.imag * second.imag * (self.weight == 2)
+        return self.weight * (first.real * second.real + imaginary)
 
     @torch.no_grad()
     def _follow(self, power: Tensor) -> None:
@@ -278,3 +312,41 @@ class Projection(nn.Module):
         turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
         turn[:, :2, :2] = rotation_2d(-angle)
         return torch.cat([upright, (turn @ rotation).flatten(1)], dim=1)
+
+
+def without_contrast(models: Tensor, target: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+    """Precision and linear term of J amplitudes in images of unknown contrast.
+
+    An image is c (mean + a_1 W_1 + ... + a_J W_J) + white noise, c ~ N(1, spread²).  The contrast
+    is estimated with a ~ N(0, I), and integrated out in the linear approximation there.
+
+    Parameters
+    ----------
+    models
+        (B, J + 1, P) the mean and the motions, as each image shows them.
+    target
+        (B, P) the images.
+    spread
+        Prior standard deviation of the contrast.
+
+    Returns
+    -------
+    precision, slope
+        (B, J, J) and (B, J).
+    """
+    products = models @ models.transpose(1, 2)
+    seen = (models @ target.unsqueeze(-1)).squeeze(-1)
+    prior = torch.ones_like(seen)
+    prior[:, 0] = spread**-2
+    start = seen.clone()
+    start[:, 0] += spread**-2
+    jointly = torch.linalg.solve(products + torch.diag_embed(prior), start.unsqueeze(-1))
+    contrast = jointly[:, 0].clamp(min=LEAST_CONTRAST)  # (B, 1)
+    crossed, mean = products[:, 1:, 0], products[:, 0, 0]
+    variance = 1 / (mean + spread**-2)
+    left = seen - contrast * products[:, :, 0]
+    pull = variance.unsqueeze(-1) * (left[:, :1] + (1 - contrast) * spread**-2)
+    precision = products[:, 1:, 1:] - variance[:, None, None] * (
+        crossed[:, :, None] * crossed[:, None]
+    )
+    return contrast.unsqueeze(-1).square() * precision, contrast * (left[:, 1:] - crossed * pull)

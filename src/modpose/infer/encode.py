@@ -179,6 +179,9 @@ def _latent_values(
         median, width = best.log_scale[:, 0].exp(), spread.log_scale[:, 0].square()
         values["scale"] = median  # the s.d. is that of a log-normal variable
         values["scale_std"] = median * (0.5 * width).exp() * torch.expm1(width).sqrt()
+    contrast = vae.imaging.contrast(vae, batch, best)
+    if contrast is not None:
+        values["contrast"], values["contrast_std"] = contrast
     if best.channel is not None:
         values["pose_channel"] = best.channel[:, 0]
     return values

@@ -49,6 +49,9 @@ class Encoded:
     scale, scale_std
         (N,) scale of the object relative to its upright size, the posterior median, and its s.d.;
         None if scale is not inferred.
+    contrast, contrast_std
+        (N,) factor on the signal of an image of given pose, 1 on average, and its s.d.; None if it
+        is not inferred.
     pose_agreement
         (N,) share of the rotated copies of each image with this pose; None without copies.
     """
@@ -73,6 +76,8 @@ class Encoded:
     scale_std: Floats | None = None
     mirrored: NDArray[np.bool_] | None = None
     mirrored_prob: Floats | None = None
+    contrast: Floats | None = None
+    contrast_std: Floats | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per image: the columns of ``latents.parquet`` that come from inference."""
@@ -104,7 +109,7 @@ class Encoded:
             columns |= {f"pose_{k}": part for k, part in enumerate(self.pose_channel.T)}
         for name in ("pose_entropy", "elbo", "recon", "kl_pose", "kl_content"):
             columns[name] = getattr(self, name)
-        for name in ("elbo_gain", "pose_agreement"):
+        for name in ("contrast", "contrast_std", "elbo_gain", "pose_agreement"):
             if getattr(self, name) is not None:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)

@@ -14,13 +14,14 @@ from modpose.alarms.images import data_alarms
 from modpose.alarms.sample import Floats, take_sample
 from modpose.data.dataset import Dataset
 from modpose.infer.latents import content_of_table
+from modpose.infer.outliers import outlier_alarm
 from modpose.model.vae import Vae
 from modpose.run.alarm import Alarm, stored_alarms
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OF_RESULT = ("content", "convergence")
+OF_RESULT = ("content", "convergence", "outliers")
 
 
 def result_alarms(
@@ -88,7 +89,9 @@ def judge_fit(
     of_data = [one for one in stored_alarms(environment) if one.name not in OF_RESULT]
     decode = None if "pose_0" in table else _pictures_of(vae)
     found = result_alarms(dataset, metrics, content_of_table(table), decode, stopped)
-    return [alarm.as_dict() for alarm in (*of_data, *found)]
+    outliers = outlier_alarm(table["outlier"].to_numpy()) if "outlier" in table else None
+    of_table = () if outliers is None else (outliers,)
+    return [alarm.as_dict() for alarm in (*of_data, *found, *of_table)]
 
 
 def _pictures_of(vae: Vae) -> Decode:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modpose.content.clustering import cluster, usual_method
 from modpose.errors import InputError
+from modpose.infer.outliers import outlier_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +21,18 @@ if TYPE_CHECKING:
 
 
 def latents_table(
-    encoded: Encoded, dataset: Dataset, labels: NDArray[Any] | None, clusters: int | None, seed: int
+    encoded: Encoded,
+    dataset: Dataset,
+    labels: NDArray[Any] | None,
+    clusters: int | None,
+    seed: int,
+    contrast_std: float = 0.0,
 ) -> pd.DataFrame:
-    """Lay out ``latents.parquet``: inference, then split, cluster and label."""
+    """Lay out ``latents.parquet``: inference, then outlier, split, cluster and label."""
     table = encoded.to_dataframe()
+    outlier = outlier_score(encoded, contrast_std)
+    if outlier is not None:
+        table["outlier"] = outlier
     split = np.full(dataset.n, "train", dtype=object)
     split[dataset.val] = "val"
     table["split"] = split

@@ -63,6 +63,11 @@ class Imaging(Protocol):
     def decode(self, model: GenerativeModel, z: Tensor, channel: Tensor | None) -> Tensor:
         """Draw objects of content z (N, z_dim) upright and centred, (N, ..., C)."""
 
+    def contrast(
+        self, model: GenerativeModel, batch: Batch, latents: Latents
+    ) -> tuple[Tensor, Tensor] | None:
+        """Contrast (B,) of the images for the first latents and its s.d., where it is inferred."""
+
 
 class RealSpace:
     """Pictures or volumes: the field at posed coordinates, filtered, compared pixel by pixel."""
@@ -110,6 +115,9 @@ class RealSpace:
         beside = None if channel is None else channel.unsqueeze(1)
         latents = Latents(z.unsqueeze(1), angle, still, cell, channel=beside)
         return model.pictures(model.predict(latents))
+
+    def contrast(self, model: GenerativeModel, batch: Batch, latents: Latents) -> None:
+        """Infer no contrast."""
 
 
 class CentralSlices:
@@ -161,6 +169,17 @@ class CentralSlices:
         """Prepare images with given poses for an encoder, (B, numbers)."""
         posed = replace(batch, pose=model.given_pose(batch))
         return self.projection.show(posed, sees, model.coordinates)
+
+    @torch.no_grad()
+    def contrast(
+        self, model: GenerativeModel, batch: Batch, latents: Latents
+    ) -> tuple[Tensor, Tensor] | None:
+        """Contrast (B,) of the images for the first latents and its s.d., where it is inferred."""
+        if not self.projection.contrast_std:
+            return None
+        pose, z = model.given_pose(batch), latents.z[:, :1]
+        mean, std = self.projection.contrast(model.field, batch, z, pose)
+        return mean[:, 0], std[:, 0]
 
     @torch.no_grad()
     def amplitude_likelihood(self, model: GenerativeModel, batch: Batch) -> tuple[Tensor, Tensor]:

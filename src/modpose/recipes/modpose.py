@@ -46,7 +46,7 @@ _POSED: Options = {
         **GIVEN_POSE,
         "encoder": {"kind": "principal"},
         "field": {"kind": "principal"},
-        "likelihood": {"kind": "spectral", "noise": "shells"},
+        "likelihood": {"kind": "spectral", "noise": "shells", "contrast": 0.2},
     },
     "train": {
         "lr": 2e-3,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from modpose.fourier.coefficients import Coefficients, half_sphere, shell_of, transform
 from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
@@ -38,13 +39,17 @@ class Motions(NamedTuple):
     directions
         (J, D, D, D): the change for one standard deviation of each motion.
     z, z_std
-        (N, J) position of each volume along them, and its standard deviation.
+        (N, J) position of each volume along them, and its standard deviation; where contrasts are
+        estimated, position times contrast.
+    contrast
+        (N,) how much of the mean each volume holds.
     """
 
     mean: Tensor
     directions: Tensor
     z: Tensor
     z_std: Tensor
+    contrast: Tensor
 
     def volumes(self, z: Tensor) -> Tensor:
         """Draw the object at contents (B, J); (B, D, D, D)."""
@@ -62,6 +67,7 @@ def principal_motions(
     generator: torch.Generator,
     start: Tensor | None = None,
     iterations: int = ITERATIONS,
+    contrast: float = 0.0,
 ) -> Motions:
     """Find the principal motions of posed volumes.
 
@@ -83,25 +89,38 @@ def principal_motions(
         (N, J) content to start from, in place of noise.
     iterations
         Largest number of iterations.
+    contrast
+        Prior standard deviation of the contrast of each volume, 1 on average; motions are then
+        orthogonal to the mean.  0: it is 1.
     """
     loose = prior_variance(power_of(mean[None])[0], count)
     blocks = PlacedBlocks(data, rotation, shift)
     z = torch.randn(len(data), count, generator=generator) if start is None else start
-    spread = torch.zeros(len(data), count, count)
+    amount = torch.cat([torch.ones(len(z), 1), z], 1)
+    spread = torch.zeros(len(data), count + 1, count + 1)
     variance = loose
     for step in range(iterations):
-        halves = halved(blocks, *amounts(z, spread))
+        halves = halved(blocks, *moments(amount, spread))
         if step >= SETTLING and step % RENEWED == 0:
             variance = agreed_variance(halves, mask, loose)
         maps = (halves[0] + halves[1]).solve(mask, variance)
-        mean, directions, last = maps[0], maps[1:], z
-        z, spread = _expected(blocks, mean, directions)
-        scale = (z.square() + spread.diagonal(dim1=1, dim2=2)).mean(0).sqrt()
-        z, spread = z / scale, spread / (scale[:, None] * scale)
-        directions = directions * scale[:, None, None, None]
-        if (z - last).square().mean().sqrt() < STILL:
+        mean, directions, last = maps[0], maps[1:], amount[:, 1:]
+        if contrast:
+            directions = _across(directions, mean)
+        amount, spread = _expected(blocks, mean, directions, contrast)
+        scale = (amount.square() + spread.diagonal(dim1=1, dim2=2)).mean(0).sqrt()
+        scale[0] = 1.0
+        amount, spread = amount / scale, spread / (scale[:, None] * scale)
+        directions = directions * scale[1:, None, None, None]
+        if (amount[:, 1:] - last).square().mean().sqrt() < STILL:
             break
-    return _ordered(mean, directions, z, spread)
+    return _ordered(mean, directions, amount, spread)
+
+
+def _across(directions: Tensor, mean: Tensor) -> Tensor:
+    """Take the part of directions (J, D, D, D) that is orthogonal to the mean."""
+    along = (directions * mean).sum((1, 2, 3)) / mean.square().sum()
+    return directions - along[:, None, None, None] * mean
 
 
 def power_of(volumes: Tensor, others: Tensor | None = None) -> Tensor:
@@ -132,31 +151,39 @@ def agreed_variance(
     return torch.cat([loose[:1], shared])
 
 
-def expected(placed: SliceOperator, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior mean (N, J) and covariance (N, J, J) of z, which is N(0, I) before.
+def expected(placed: SliceOperator, table: Tensor, contrast: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Posterior mean (N, J + 1) and covariance (N, J + 1, J + 1) of the amount of each map.
 
-    ``table`` is :func:`table_of` the mean and the J directions.
+    ``table`` is :func:`table_of` the mean and the J directions.  Amounts of directions are N(0, I)
+    before, that of the mean is 1, or normal about 1 with this standard deviation.
     """
     models = placed.predictions(table)
-    parts = torch.view_as_real(models[:, 1:]).flatten(2)  # (N, J, 2 K)
+    parts = torch.view_as_real(models[:, 1:] if not contrast else models).flatten(2)  # (N, J, 2 K)
     target = torch.view_as_real(placed.value - models[:, 0]).flatten(1)
-    precision = 2 * parts @ parts.transpose(1, 2) + torch.eye(parts.shape[1])
+    prior = torch.ones(parts.shape[1])
+    if contrast:
+        prior[0] = contrast**-2
+    precision = 2 * parts @ parts.transpose(1, 2) + prior.diag()
     covariance = torch.linalg.inv(precision)
-    return (covariance @ (2 * parts @ target[..., None])).squeeze(-1), covariance
+    found = (covariance @ (2 * parts @ target[..., None])).squeeze(-1)
+    if contrast:
+        found[:, 0] += 1
+        return found, covariance
+    certain = torch.cat([torch.ones(len(found), 1), found], 1)
+    return certain, functional.pad(covariance, (1, 0, 1, 0))
 
 
-def _expected(blocks: PlacedBlocks, mean: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def _expected(
+    blocks: PlacedBlocks, mean: Tensor, directions: Tensor, contrast: float
+) -> tuple[Tensor, Tensor]:
     table = table_of(torch.cat([mean[None], directions]), blocks.limit)
-    found = [expected(placed, table) for _, placed in blocks]
-    return torch.cat([z for z, _ in found]), torch.cat([spread for _, spread in found])
+    found = [expected(placed, table, contrast) for _, placed in blocks]
+    return torch.cat([amount for amount, _ in found]), torch.cat([spread for _, spread in found])
 
 
-def amounts(z: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Amplitudes (N, J + 1) of the mean and of every direction, and their expected products."""
-    amount = torch.cat([torch.ones(len(z), 1), z], 1)
-    second = amount[:, :, None] * amount[:, None]
-    second[:, 1:, 1:] += spread
-    return amount, second
+def moments(amount: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Amounts (N, J + 1) of every map, and their expected products, given their covariance."""
+    return amount, amount[:, :, None] * amount[:, None] + spread
 
 
 def prior_variance(power: Tensor, directions: int) -> Tensor:
@@ -164,10 +191,11 @@ def prior_variance(power: Tensor, directions: int) -> Tensor:
     return torch.stack([LOOSE * power] + directions * [SHARE * power])
 
 
-def _ordered(mean: Tensor, directions: Tensor, z: Tensor, spread: Tensor) -> Motions:
+def _ordered(mean: Tensor, directions: Tensor, amount: Tensor, spread: Tensor) -> Motions:
     """Rotate the basis so that motions are independent volumes, the strongest first."""
     flat = directions.flatten(1)
     turn = torch.linalg.eigh(flat @ flat.T).eigenvectors.flip(1)  # (J, J), columns
-    variance = torch.einsum("ij,nik,kj->nj", turn, spread, turn)
+    variance = torch.einsum("ij,nik,kj->nj", turn, spread[:, 1:, 1:], turn)
     volumes = torch.einsum("ij,izyx->jzyx", turn, directions)
-    return Motions(mean, volumes, z @ turn, variance.clamp(min=0).sqrt())
+    z_std = variance.clamp(min=0).sqrt()
+    return Motions(mean, volumes, amount[:, 1:] @ turn, z_std, amount[:, 0])

@@ -196,7 +196,8 @@ def finish(
     device, stopped = learner.placement.device, learner.state.stopped
     encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
     labels = None if environment["labels"] is None else np.asarray(environment["labels"])
-    table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed)
+    contrast = getattr(config.model.likelihood, "contrast", 0.0)
+    table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed, contrast)
     return table, {
         "finished": _now(),
         "stopped": stopped,

@@ -1,7 +1,8 @@
 """Mean volume and principal motions of posed particle images, before any training.
 
 Probabilistic principal components in volume space (Tipping & Bishop 1999; Tagare et al. 2015): an
-image is a projection of mean + z_1 W_1 + ... + z_J W_J through its pose and CTF, z ~ N(0, I).
+image is a projection of mean + z_1 W_1 + ... + z_J W_J through its pose and CTF, z ~ N(0, I), times
+its contrast where that is inferred.
 Motions are found from low frequencies, first from very low ones.  Then one pass over all images,
 with z known, computes the maps at all frequencies.
 """
@@ -28,8 +29,8 @@ from modpose.progress import Progress
 from modpose.search.motion import (
     Motions,
     agreed_variance,
-    amounts,
     expected,
+    moments,
     power_of,
     principal_motions,
     prior_variance,
@@ -84,9 +85,10 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         )
         left = _left(images, _still(images), low.shell, len(variance))
         images, variance = images.over(left[low.shell]), variance * left
-        motions = _motions(images, count, config.seed, progress)
+        contrast = projection.contrast_std
+        motions = _motions(images, count, config.seed, contrast, progress)
         variance = variance * _left(images, motions, low.shell, len(variance))
-        maps = _drawn(dataset, low, drawn, motions, variance, progress)
+        maps = _drawn(dataset, low, drawn, motions, variance, contrast, progress)
     if config.model.field.solvent == "flatten":
         maps = maps * molecule_mask(maps, drawn.box - MARGIN)
     field.set_volumes(maps)
@@ -100,7 +102,9 @@ def _some(train: NDArray[np.int64], points: int, seed: int) -> NDArray[np.int64]
     return np.sort(np.random.default_rng(seed).choice(train, count, replace=False))
 
 
-def _motions(images: PosedImages, count: int, seed: int, progress: Progress) -> Motions:
+def _motions(
+    images: PosedImages, count: int, seed: int, contrast: float, progress: Progress
+) -> Motions:
     """Find motions from the lower half of the frequencies, then from all of them."""
     mask = _mask(images.data.box)
     z: Tensor | None = None
@@ -115,6 +119,7 @@ def _motions(images: PosedImages, count: int, seed: int, progress: Progress) -> 
             generator=torch.Generator().manual_seed(seed),
             start=z,
             iterations=ITERATIONS,
+            contrast=contrast,
         )
         z = motions.z
         progress.advance(len(images.data), 0.0)
@@ -128,7 +133,7 @@ def _mask(box: int) -> Tensor:
 def _still(images: PosedImages) -> Motions:
     """Return the mean alone, without motions."""
     mean, none = _mean(images, _mask(images.data.box)), torch.zeros(len(images.data), 0)
-    return Motions(mean, mean.new_zeros(0, *mean.shape), none, none)
+    return Motions(mean, mean.new_zeros(0, *mean.shape), none, none, torch.ones(len(none)))
 
 
 def _mean(images: PosedImages, mask: Tensor) -> Tensor:
@@ -150,7 +155,8 @@ def _left(images: PosedImages, motions: Motions, shell: Tensor, shells: int) -> 
     blocks = PlacedBlocks(images.data, images.rotation, images.shift)
     table = _table(motions, blocks.limit)
     for rows, placed in blocks:
-        amount = torch.cat([torch.ones(len(rows), 1), motions.z[rows]], 1).to(torch.complex64)
+        held = torch.cat([motions.contrast[rows, None], motions.z[rows]], 1)
+        amount = held.to(torch.complex64)
         predicted = torch.einsum("nj,njk->nk", amount, placed.predictions(table))
         total.index_add_(0, shell, (placed.value - predicted).abs().square().sum(0))
     number = torch.bincount(shell, minlength=shells) * len(images.data)
@@ -169,6 +175,7 @@ def _drawn(
     drawn: ImageReader,
     motions: Motions,
     variance: Tensor,
+    contrast: float,
     progress: Progress,
 ) -> Tensor:
     """Mean and motions (J + 1, b, b, b) with all details, from one pass over the images."""
@@ -178,10 +185,11 @@ def _drawn(
     at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
     for number, batch in enumerate(dataset.batches(dataset.train, at_once)):
         seen = low.images(batch, variance)
-        z, spread = expected(SliceOperator(seen.data, seen.rotation, seen.shift), table)
+        seen_slices = SliceOperator(seen.data, seen.rotation, seen.shift)
+        found = moments(*expected(seen_slices, table, contrast))
         whole = drawn.images(batch, variance)
         placed = SliceOperator(whole.data, whole.rotation, whole.shift)
-        halves[number % 2].add(placed, *amounts(z, spread))
+        halves[number % 2].add(placed, *found)
         progress.advance(len(batch), 0.0)
     power = power_of(_average(halves, drawn.box, mask)[None])[0]
     agreed = agreed_variance(halves, mask, prior_variance(power, count))
