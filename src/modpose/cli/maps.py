@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -48,9 +48,13 @@ with lazily():
     from modpose.evaluate import conformations as scores
     from modpose.files import writing
     from modpose.fourier import fsc as curves
+    from modpose.outputs import content_maps as sharp_maps
     from modpose.outputs import volumes as content_volumes
     from modpose.simulate import conformations, projection_files
     from modpose.simulate import projections as simulator
+
+if TYPE_CHECKING:
+    from modpose.content_maps import ContentMaps
 
 
 @simulate_app.command()
@@ -211,37 +215,82 @@ def volumes(
         typer.Option(metavar="A..B", help="From image A to image B (positions from 0)."),
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="--along, --path: number of volumes.")] = 10,
+    maps: Annotated[
+        Literal["sharp", "model"] | None,
+        typer.Option(
+            help="From all images near each content, or of the model alone; default: sharp for "
+            "recipe modpose-posed, if the images are there."
+        ),
+    ] = None,
+    functions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sharp maps: number of functions of content; default: chosen."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="MRC", help="Sharp maps: where the molecule may be, from 0 to 1."),
+    ] = None,
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Mirror the volumes: the other handedness.")
     ] = False,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw volumes along the content of RUN: MRC maps, their content, and a strip of pictures.
+
+    Sharp maps come with half maps, their FSC, local resolution, and the number of images behind
+    each.  They are computed once and kept in RUN; --functions or --mask computes them again.  The
+    path between two images then stays where images are.
 
     \b
     modpose volumes run -o pc1 --along 1
     modpose volumes run -o centres --cluster 6
     modpose volumes run -o path --path 3..120 --steps 20 --flip-hand
+    modpose volumes run -o quick --along 1 --maps model
     """
     if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
         raise InputError("volumes: expected one of --at, --cluster, --along and --path")
-    opened = runs.Run.open(run)
+    opened = runs.Run.open(run, input=moved, datadir=datadir)
     z = opened.content()
     if not z.shape[1]:
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
+    sharp = _sharp(opened, maps, functions, mask)
+    z = z if sharp is None else sharp.z
+    if at is not None:
         stops = content_volumes.at_file(at, z.shape[1])
     elif cluster is not None:
         stops = content_volumes.at_clusters(z, cluster, opened.config.seed)
     elif along is not None:
         stops = content_volumes.along_component(z, along, steps)
     else:
-        stops = content_volumes.along_path(z, str(path), steps)
+        stops = content_volumes.along_path(z, str(path), steps, dense=sharp is not None)
     written = content_volumes.write_volumes(
-        opened, stops, out, flip_hand=flip_hand, overwrite=overwrite
+        opened, stops, out, content_maps=sharp, flip_hand=flip_hand, overwrite=overwrite
     )
     typer.echo(f"wrote {len(stops.z)} volumes to {out}; preview: {written[-1]}")
+
+
+def _sharp(
+    run: runs.Run, maps: str | None, functions: int | None, mask: Path | None
+) -> ContentMaps | None:
+    """Return the sharp maps to draw; None, and a note why, for those of the model."""
+    asked = maps == "sharp" or functions is not None or mask is not None
+    if maps == "model":
+        if functions is not None or mask is not None:
+            raise InputError("volumes: --functions and --mask are for sharp maps, not --maps model")
+        return None
+    if not (asked or sharp_maps.has_sharp_maps(run)):
+        return None
+    try:
+        return sharp_maps.content_maps_of(run, functions=functions, mask=mask)
+    except InputError as error:
+        if asked:
+            raise
+        typer.echo(f"note: these are maps of the model, not sharp ones ({error})", err=True)
+        return None
 
 
 @app.command()

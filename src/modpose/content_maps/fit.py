@@ -43,6 +43,8 @@ POINTS_AT_ONCE = 1 << 18
 """Coefficients that are on the lattice at a time."""
 COUNTS = (1, 2, 3, 5, 9, 13, 17, 25)
 """Numbers of functions that are compared."""
+IMAGES_EACH = 16
+"""Smallest number of images for each function."""
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 SETTLED = 12
@@ -135,7 +137,7 @@ class _Fitting:
 
     def run(self, std: Floats, progress: Progress) -> ContentMaps:
         self.variance = power_spectrum(self.dataset, self.some, self.reader, progress)
-        most = self.settings.functions or COUNTS[-1]
+        most = self.settings.functions or _most(self.dataset.n)
         basis = ContentBasis.fit(self.z, std, most, self.settings.seed)
         values = torch.from_numpy(basis(self.z)).float()
         i, j = pairs(len(basis))
@@ -280,6 +282,11 @@ def _fewest(gain: Tensor, counts: tuple[int, ...]) -> int:
     less = gain[:, best, None] - gain
     error = less.std(0) / len(gain) ** 0.5
     return counts[int((less.mean(0) <= error).nonzero().min())]
+
+
+def _most(images: int) -> int:
+    """Return the largest number of functions to try for so many images."""
+    return max(count for count in COUNTS if count == 1 or count * IMAGES_EACH <= images)
 
 
 def quarters_of(dataset: Dataset) -> Ints:

@@ -6,13 +6,17 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modpose.content.embedding import principal_axes
+from modpose.content.paths import dense_path
+from modpose.content_maps import ContentMaps, DrawnMap
+from modpose.content_maps.files import COMPANIONS, companions_of, write_companions
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError, shown
 from modpose.estimator import PoseModel
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating]
 Volume = NDArray[np.float32]
 
+QUALITY = "quality.csv"
+WRITTEN = r"volume-\d{3}(\.mrc|-(" + "|".join(map(re.escape, COMPANIONS)) + "))"
+"""Names of files that an earlier call wrote for a volume."""
 RANGE = (5.0, 95.0)
 """Percentiles of a principal component between which volumes are drawn."""
 
@@ -101,12 +108,18 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
     return Stops(mean + places[:, None] * axis, [f"PC {component} at {p:.2f}" for p in places])
 
 
-def along_path(z: Floats, path: str, steps: int) -> Stops:
-    """Take steps on a line between the contents of two images; ``path`` is ``a..b``, from 0."""
+def along_path(z: Floats, path: str, steps: int, dense: bool = False) -> Stops:
+    """Take steps between the contents of two images; ``path`` is ``a..b``, from 0.
+
+    They are on a straight line, or, ``dense``, on the path of greatest density.
+    """
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     first, last = ends_of_path(path, len(z))
     share = np.linspace(0, 1, steps)[:, None]
     names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
+    if dense:
+        ends = (f"image {first}", f"image {last}")
+        return Stops(dense_path(z, z[[first, last]], steps, names=ends).z, names)
     return Stops((1 - share) * z[first] + share * z[last], names)
 
 
@@ -130,6 +143,7 @@ def write_volumes(
     stops: Stops,
     out: Path,
     *,
+    content_maps: ContentMaps | None = None,
     flip_hand: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -144,6 +158,11 @@ def write_volumes(
         Where to draw.
     out
         Folder: ``volume-001.mrc`` ..., ``content.csv``, ``strip.png``.
+    content_maps
+        Sharp maps of the run (:func:`modpose.outputs.content_maps.content_maps_of`), to draw in
+        place of the model's.  Beside each volume then stand its half maps, their FSC as table and
+        picture, and its local resolution, and ``quality.csv`` lists resolutions and how many
+        images each volume is the mean of.
     flip_hand
         Mirror the volumes (along z, about the centre n // 2).
     overwrite
@@ -162,31 +181,59 @@ def write_volumes(
     """
     names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
     targets = [out / name for name in [*names, "content.csv", "strip.png"]]
-    check_outputs(targets, overwrite, files_of_run(run))
-    pixel_size = run.environment.get("pixel_size")
+    beside = [companions_of(out / name) for name in names] if content_maps is not None else []
+    more = [*chain(*beside), *([out / QUALITY] if beside else [])]
+    check_outputs([*targets, *more], overwrite, files_of_run(run))
     volumes = []
     with all_or_nothing() as place:
-        for target, volume in zip(targets, _drawn(run, stops, quiet), strict=False):
-            flipped = mirrored(volume) if flip_hand else volume
-            write_mrcs(place(target), flipped[None], pixel_size)
+        lines = [f"volume,images,resolution_{'px' if _pixel_size(run) is None else 'A'}"]
+        for i, drawn in enumerate(_drawn(run, stops, content_maps, quiet)):
+            flipped = mirrored(drawn.volume) if flip_hand else drawn.volume
+            write_mrcs(place(targets[i]), flipped[None], _pixel_size(run))
             volumes.append(flipped)
-        for earlier in out.glob("volume-[0-9][0-9][0-9].mrc"):
-            place.remove(earlier)
+            if content_maps is not None and drawn.quality is not None:
+                staged = [place(path) for path in beside[i]]
+                found = write_companions(drawn.quality, content_maps.mask, staged, flip_hand)
+                lines.append(f"{names[i]},{drawn.quality.images:.6g},{found:.6g}")
+        for earlier in out.glob("volume-[0-9][0-9][0-9]*"):
+            if re.fullmatch(WRITTEN, earlier.name):
+                place.remove(earlier)
+        place.remove(out / QUALITY)
+        if beside:
+            place(out / QUALITY).write_text("\n".join(lines) + "\n")
         lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
         lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
         place(targets[-2]).write_text("\n".join(lines) + "\n")
         place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names))
-    return targets
+    return [*targets[: len(names)], *more, *targets[len(names) :]]
 
 
-def _drawn(run: Run, stops: Stops, quiet: bool) -> Iterator[Volume]:
+class _Drawn(NamedTuple):
+    """A volume (D, D, D), and what is known of it where it is drawn from the images."""
+
+    volume: Volume
+    quality: DrawnMap | None
+
+
+def _drawn(
+    run: Run, stops: Stops, content_maps: ContentMaps | None, quiet: bool
+) -> Iterator[_Drawn]:
     """Draw one volume at a time, with a progress bar."""
     model = PoseModel.load(run.path)
     check_draws_volumes(run, model)
     with Progress("volumes", len(stops.z), quiet=quiet, unit="volume") as progress:
         for z in stops.z:
-            yield model.decode(z[None])[0]
+            if content_maps is None:
+                yield _Drawn(model.decode(z[None])[0], None)
+            else:
+                quality = content_maps.draw(z)
+                yield _Drawn(quality.volume, quality)
             progress.advance(1, 0.0)
+
+
+def _pixel_size(run: Run) -> float | None:
+    size: float | None = run.environment.get("pixel_size")
+    return size
 
 
 def strip(volumes: Volume, names: list[str]) -> bytes:

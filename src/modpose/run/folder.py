@@ -40,6 +40,8 @@ SEARCH = "abinitio"
 """Folder of what was found where images came without poses."""
 ADDED = "added.parquet"
 """Columns added after the fit (:mod:`modpose.run.added`)."""
+CONTENT_MAPS = "content_maps.safetensors"
+"""Sharp maps of content, computed after the fit (:mod:`modpose.content_maps`)."""
 CHECKED = ("checkpoints/best.safetensors", "latents.parquet", "rows.parquet")
 """Files whose checksums the marker holds: they belong together."""
 FILES = (
@@ -52,6 +54,7 @@ FILES = (
     "sample_affinity.npy",
     "latents.parquet",
     ADDED,
+    CONTENT_MAPS,
 )
 CHECKPOINT = re.compile(r"best\.safetensors|epoch-\d+\.(safetensors|state)")
 SEARCHED = re.compile(
@@ -219,7 +222,7 @@ def stage_copy(folder: Path) -> Path:
     place = fresh_stage(folder)
     (place / "checkpoints").mkdir()
     for name in own_files(folder):
-        if name in (MARKER, "latents.parquet", ADDED):
+        if name in (MARKER, "latents.parquet", ADDED, CONTENT_MAPS):
             continue
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         try:  # files are replaced, never changed, so that both folders can share them

@@ -1,0 +1,133 @@
+"""Sharp maps on the command line: computed once, kept, drawn with what belongs to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pandas as pd
+import pytest
+
+from modpose.cli import main
+from modpose.content_maps.files import COMPANIONS, read_content_maps
+from modpose.outputs.content_maps import content_maps_of, stored_content_maps
+from modpose.run import Run
+
+CONTENT_MAPS = "content_maps.safetensors"
+
+
+def run_cli(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as leaving:
+        main([str(one) for one in arguments])
+    return int(leaving.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated particles that move, and a run fitted to them."""
+    place = tmp_path_factory.mktemp("sharp")
+    simulate = ["simulate", "projections", "-o", place / "data", "--images", 100, "--snr", 1]
+    assert run_cli(*simulate, "--box", 16, "--pixel-size", 10, "--ctf") == 0
+    star = place / "data" / "particles.star"
+    few = ["--epochs", 1, "--z-dim", 2, "--set", "model.field.motions=2"]
+    assert run_cli("fit", star, "-o", place / "run", *few) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def drawn(folder: Path) -> Path:
+    out = folder / "drawn"
+    assert run_cli("volumes", folder / "run", "-o", out, "--along", 1, "--steps", 2) == 0
+    return out
+
+
+def test_each_volume_has_half_maps_a_curve_and_a_local_resolution(drawn: Path) -> None:
+    for volume in ("volume-001", "volume-002"):
+        for name in COMPANIONS:
+            assert (drawn / f"{volume}-{name}").is_file()
+        with mrcfile.open(drawn / f"{volume}.mrc") as file:
+            assert file.data.shape == (16, 16, 16)
+            assert file.voxel_size.x == pytest.approx(10.0)
+    quality = pd.read_csv(drawn / "quality.csv")
+    assert list(quality) == ["volume", "images", "resolution_A"]
+    assert (quality["images"] <= 100).all() and (quality["resolution_A"] >= 20).all()
+    local = mrcfile.read(drawn / "volume-001-resolution.mrc")
+    assert local.max() <= 160 and local[local > 0].min() >= 20
+
+
+def test_the_solution_is_kept_and_used_again(folder: Path, drawn: Path) -> None:
+    kept = folder / "run" / CONTENT_MAPS
+    before = kept.stat().st_mtime_ns
+    again = folder / "again"
+    assert run_cli("volumes", folder / "run", "-o", again, "--along", 1, "--steps", 2) == 0
+    assert kept.stat().st_mtime_ns == before
+    one, other = (mrcfile.read(place / "volume-001.mrc") for place in (drawn, again))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_kept_solution_needs_no_images(folder: Path, drawn: Path) -> None:
+    run = Run.open(folder / "run")
+    found = stored_content_maps(run)
+    assert found is not None and found.z.shape == (100, 2) and (found.std >= 0).all()
+    assert found.draw(found.z[3]).images > 0
+
+
+def test_the_number_of_functions_can_be_given(folder: Path, drawn: Path) -> None:
+    run = Run.open(folder / "run")
+    try:
+        assert len(content_maps_of(run, functions=2, quiet=True).basis) == 2
+        assert len(content_maps_of(run, quiet=True).basis) == 2  # the kept one
+    finally:
+        content_maps_of(run, overwrite=True, quiet=True)
+
+
+def test_without_images_the_model_is_drawn_and_a_note_says_so(
+    folder: Path, tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, images = folder / "run", folder / "data" / "particles.mrcs"
+    kept = (run / CONTENT_MAPS).rename(tmp_path / "kept")
+    images.rename(tmp_path / "moved")
+    try:
+        choice = ["volumes", run, "-o", tmp_path / "out", "--along", 1, "--steps", 2]
+        assert run_cli(*choice) == 0
+        assert "maps of the model" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "quality.csv").exists()
+        assert run_cli(*choice, "--maps", "sharp", "--overwrite") == 2
+    finally:
+        (tmp_path / "moved").rename(images)
+        kept.rename(run / CONTENT_MAPS)
+
+
+def test_volumes_of_the_model_replace_sharp_ones_whole(folder: Path, drawn: Path) -> None:
+    out = folder / "replaced"
+    choice = ["volumes", folder / "run", "-o", out, "--along", 1, "--steps", 2]
+    assert run_cli(*choice) == 0
+    assert run_cli(*choice, "--maps", "model", "--overwrite") == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["content.csv", "strip.png", "volume-001.mrc", "volume-002.mrc"]
+
+
+def test_damaged_maps_and_wrong_masks_are_named(
+    folder: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mrcfile.new(tmp_path / "mask.mrc") as file:
+        file.set_data(np.ones((8, 8, 8), np.float32))
+    choice = ["volumes", folder / "run", "-o", tmp_path / "out", "--along", 1]
+    assert run_cli(*choice, "--mask", tmp_path / "mask.mrc") == 2
+    assert "8 x 8 x 8, expected 16 x 16 x 16" in capsys.readouterr().err
+    assert run_cli(*choice, "--mask", tmp_path / "none.mrc") == 2
+    assert run_cli(*choice, "--maps", "model", "--functions", 3) == 2
+    kept = folder / "run" / CONTENT_MAPS
+    raw = kept.read_bytes()
+    try:
+        kept.write_bytes(raw[:-100])
+        assert run_cli(*choice, "--maps", "sharp") in (0, 2)
+        read_content_maps(kept)
+    finally:
+        kept.write_bytes(raw)
+
+
+def test_content_dimensions_beyond_six_need_no_other_option(folder: Path, tmp_path: Path) -> None:
+    star = folder / "data" / "particles.star"
+    assert run_cli("fit", star, "-o", tmp_path / "run", "--epochs", 1, "--z-dim", 10) == 0
