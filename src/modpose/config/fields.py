@@ -90,7 +90,7 @@ class PrincipalFieldConfig(FieldSection):
     spectral: ClassVar[bool] = True
     kind: Literal["principal"] = "principal"
     motions: int = Field(6, ge=1, le=1024)
-    """Number of principal motions, at least as many as dimensions of content."""
+    """Number of principal motions, or ``model.z_dim`` if that is larger."""
     cycles: int = Field(16, ge=2, le=4096)
     """Highest frequency for finding them, cycles per box."""
     drawn: int = Field(48, ge=2, le=4096)
@@ -103,14 +103,17 @@ class PrincipalFieldConfig(FieldSection):
     depth: Depth = 2
     activation: Activation = "silu"
 
+    def count(self, z_dim: int) -> int:
+        """Return how many motions there are for so many dimensions of content."""
+        return max(self.motions, z_dim)
+
     def check(self, facts: Facts) -> None:
-        """Refuse more content than motions, and motions of too few images."""
+        """Refuse a model without content, and motions of too few images."""
         z_dim = facts.config.model.z_dim
-        if not 1 <= z_dim <= self.motions:
-            expected = f"1 to {self.motions} (model.field.motions)"
-            raise facts.refusal("model.z_dim", z_dim, expected)
+        if z_dim < 1:
+            raise facts.refusal("model.z_dim", z_dim, "1 or more")
         super().check(facts)
-        n, most = facts.n_train, 2 * self.motions
+        n, most = facts.n_train, 2 * self.count(z_dim)
         if n is not None and n <= most:
             expected = f"more than {most}, two for each of model.field.motions"
             raise InputError.of(facts.name, "the number of images to train on", n, expected)

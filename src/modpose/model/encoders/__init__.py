@@ -93,7 +93,7 @@ def _conv(config: ConvEncoderConfig, at: Place) -> Encoder:
 
 
 def _principal(config: PrincipalEncoderConfig, at: Place) -> Encoder:
-    motions = cast(PrincipalFieldConfig, at.model.field).motions  # checked
+    motions = cast(PrincipalFieldConfig, at.model.field).count(at.model.z_dim)  # checked
     return PrincipalEncoder(config, motions, at.layout)
 
 

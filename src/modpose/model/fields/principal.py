@@ -33,7 +33,7 @@ class PrincipalField(nn.Module):
     config
         How many motions, and of the perceptron.
     z_dim
-        Dimensions of content, at most as many.
+        Dimensions of content.
     box
         Side of the images, n pixels.
     """
@@ -44,14 +44,15 @@ class PrincipalField(nn.Module):
         super().__init__()
         self.box = smallest_box(config.drawn, box)
         self.scale = box / self.box  # frequencies a pixel of the small box for those of images
-        self.register_buffer("volumes", torch.zeros(config.motions + 1, *(self.box,) * 3))
-        self.linear = nn.Linear(z_dim, config.motions, bias=False)
+        motions = config.count(z_dim)
+        self.register_buffer("volumes", torch.zeros(motions + 1, *(self.box,) * 3))
+        self.linear = nn.Linear(z_dim, motions, bias=False)
         self.bend = perceptron(
-            z_dim, config.motions, config.hidden, config.depth, config.activation, residual=False
+            z_dim, motions, config.hidden, config.depth, config.activation, residual=False
         )
         last = cast(nn.Linear, self.bend[-1])
         with torch.no_grad():
-            self.linear.weight.copy_(torch.eye(config.motions, z_dim))
+            self.linear.weight.copy_(torch.eye(motions, z_dim))
             last.weight.zero_()
             last.bias.zero_()
         self._table: Tensor | None = None

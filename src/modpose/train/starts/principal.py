@@ -70,7 +70,7 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
     field, projection = vae.field, cast(CentralSlices, vae.imaging).projection
     assert isinstance(field, PrincipalField)
     assert isinstance(config.model.field, PrincipalFieldConfig)
-    count = config.model.field.motions
+    count = config.model.field.count(config.model.z_dim)
     last = projection.box / 2 - 0.5
     low, every, drawn = (
         ImageReader(projection, min(cycles, last))
