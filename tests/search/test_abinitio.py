@@ -23,7 +23,7 @@ from modpose.fourier.coefficients import phases
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.abinitio.checks import covered_directions
+from modpose.search.abinitio.checks import covered_directions, memory_needed
 from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.refine import refine
 from modpose.search.abinitio.run import find_maps
@@ -302,6 +302,22 @@ def test_what_cannot_be_done_is_said(source, tmp_path, settings, sentence):
 def test_one_map_to_start_from_cannot_separate_structures(source, tmp_path):
     with pytest.raises(InputError, match="cannot separate structures"):
         find_maps(source, tmp_path, AbInitioSettings(classes=2), start_map="a.mrc", quiet=True)
+
+
+def test_memory_that_will_not_suffice_is_said_before_images_are_read(source, monkeypatch):
+    assert 1.8e9 < memory_needed(100_000, 31.0, 1) < 2.5e9
+    monkeypatch.setattr("modpose.search.abinitio.run.memory_needed", lambda *_: 2**50)
+    monkeypatch.setattr("modpose.search.abinitio.run.read_images", None)
+    with pytest.raises(InputError, match="does not fit: it needs 1,048,576 GiB of memory"):
+        find_maps(source, None, AbInitioSettings(), quiet=True)
+
+
+@pytest.mark.parametrize(("column", "value"), [("rlnDefocusU", 1e9), ("rlnDefocusV", 1.5)])
+def test_a_ctf_that_no_microscope_has_is_refused(source, column, value):
+    table = source.particles.table.assign(**{column: value, "rlnDefocusU": value})
+    told = replace(source, particles=replace(source.particles, table=table))
+    with pytest.raises(InputError, match=r"efocus.*expected"):
+        find_maps(told, None, AbInitioSettings(), quiet=True)
 
 
 def test_half_sets_of_cryosparc_are_kept(source):

@@ -32,6 +32,16 @@ BETTER = 0.03
 """Share of the score by which a map without symmetry must be better for a warning."""
 
 
+BYTES = 12, 160
+"""Of a coefficient of an image with its CTF; of all copies of a point of the lattice of a map."""
+
+
+def memory_needed(count: int, radius: float, classes: int) -> int:
+    """Bytes that a search of so many images up to a frequency, cycles a box, will need."""
+    of_images = BYTES[0] * count * math.ceil(math.pi / 2 * radius**2)
+    return of_images + BYTES[1] * classes * math.ceil(4 * radius + 5) ** 3
+
+
 def warn_of_dark_particles(images: SearchImages, name: str) -> None:
     """Warn where particles are darker than their surroundings."""
     if brightness(images) < DARK:

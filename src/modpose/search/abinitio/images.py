@@ -11,7 +11,6 @@ from torch import Tensor
 
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError
-from modpose.files.reading import check_memory
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.projection import half_plane
 from modpose.geometry.windows import soft_window
@@ -113,7 +112,6 @@ def read_images(dataset: Dataset, radius: float, quiet: bool = False) -> SearchI
     kept = ((plane.weight == 2) & (length <= radius + 1e-6) & (length > 0)).nonzero().squeeze(1)
     kept = kept[length[kept].argsort(stable=True)]
     place = plane.place[kept]
-    check_memory(name, 12 * dataset.n * len(place))
     value = torch.empty(dataset.n, len(place), dtype=torch.complex64)
     transfer = None if dataset.ctf is None else torch.empty(dataset.n, len(place))
     corners, power = _corners(side), torch.zeros(side // 2 + 1)

@@ -21,6 +21,7 @@ from modpose.data.preprocess import fourier_crop
 from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
 from modpose.errors import InputError
+from modpose.files.reading import check_memory
 from modpose.files.writing import check_outputs
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import symmetry_group
@@ -30,6 +31,7 @@ from modpose.run.folder import sha256
 from modpose.search.abinitio.checks import (
     check_symmetry_of_map,
     covered_directions,
+    memory_needed,
     warn_of_dark_particles,
     warn_of_few_views,
     warn_of_wrong_symmetry,
@@ -118,7 +120,9 @@ def find_maps(
     side = dataset.shape[0]
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
-    images = read_images(dataset, min(plan.last_radius, side / 2 - 1), quiet)
+    radius = min(plan.last_radius, side / 2 - 1)
+    check_memory(source.stack.name, memory_needed(dataset.n, radius, settings.classes))
+    images = read_images(dataset, radius, quiet)
     warn_of_dark_particles(images, source.stack.name)
     scores: list[float] = []
     verdicts: list[Verdict] = []
