@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 DEMO := demo
 
-.PHONY: help env demo test test-settings test-kills check fuzz bench docs clean
+.PHONY: help env demo test test-browser test-settings test-kills check fuzz bench docs clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/'
@@ -29,6 +29,9 @@ demo: env  ## simulate a hinged macromolecule, fit it, and print what was recove
 
 test: env  ## the whole suite, in under ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+test-browser: env  ## the page of modpose explore in the distribution's Chromium (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser tests/browser
 
 N ?= 5000
 SEED ?= 7

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content.embedding import embed
 from modpose.infer.latents import content_of_table
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def latent_columns(latents: pd.DataFrame) -> list[Column]:
     found = [_column(str(name), "latents", latents[name].to_numpy()) for name in latents]
     z = content_of_table(latents)
     if z.shape[1] > 2:
-        _, vectors = np.linalg.eigh(np.cov(z.T))
-        scores = (z - z.mean(axis=0)) @ vectors[:, : -1 - COMPONENTS : -1]
-        found += [_column(f"pca_{k}", "content", scores[:, k]) for k in range(COMPONENTS)]
+        scores = embed(z, "pca", COMPONENTS)
+        names = {k: f"pca_{k}" for k in range(COMPONENTS) if f"pca_{k}" not in latents}
+        found += [_column(name, "content", scores[:, k]) for k, name in names.items()]
     return [column for column in found if column is not None]
 
 

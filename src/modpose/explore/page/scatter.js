@@ -1,10 +1,10 @@
 // The scatter.  The component draws at most MOST points, taken at random from those in view, so
 // that it stays fluid; where there are more, a picture of the density shows all of them.
 
-import createScatterplot from "explore/regl-scatterplot";
+import createScatterplot, { createRenderer } from "explore/regl-scatterplot";
 import { toRgb } from "explore/colours";
 
-const MOST = 30000, CELL = 4, REST = 120;
+const MOST = 30000, CELL = 4, REST = 250;
 
 function order(n) {
   const rows = new Uint32Array(n);
@@ -43,14 +43,16 @@ export class Scatter {
     this.canvas = stage.querySelector("#points");
     this.rows = [];
     const { width, height } = stage.getBoundingClientRect();
+    this.renderer = createRenderer({ canvas: document.createElement("canvas") });
+    this.renderer.resize(width, height); // not the size of the window, which costs frames
     this.plot = createScatterplot({
-      canvas: this.canvas, width, height, aspectRatio: width / height, syncEvents: true,
+      renderer: this.renderer, renderPointsAsSquares: true, canvas: this.canvas, width, height, aspectRatio: width / height, syncEvents: true,
       xScale: scale([-1, 1]), yScale: scale([-1, 1]), lassoColor: "#d9482b", lassoLineWidth: 2,
       colorBy: "valueA", opacityBy: "valueB", sizeBy: "valueB", opacity: [0.12, 0.85], pointSize: [3, 4],
       deselectOnDblClick: false, showReticle: false, pointColorHover: "#d9482b",
     });
     this.view = [-1, 1, -1, 1];
-    this.plot.subscribe("pointover", (i) => on.hover(this.rows[i]));
+    this.plot.subscribe("pointover", (i) => this.held || on.hover(this.rows[i]));
     this.plot.subscribe("pointout", () => on.hover(-1));
     this.plot.subscribe("select", () => this.plot.deselect({ preventEvent: true }));
     this.plot.subscribe("lassoEnd", ({ coordinates }) => this.#area(coordinates));
@@ -152,8 +154,14 @@ export class Scatter {
   #moved(view) {
     this.view = view;
     this.#place();
+    this.#rest();
+  }
+
+  // Once the view is at rest, draw the points in it.
+  #rest() {
     clearTimeout(this.waiting);
-    if (this.x && this.x.length > MOST) this.waiting = setTimeout(() => this.draw(), REST);
+    if (!this.x || this.x.length <= MOST) return;
+    this.waiting = setTimeout(() => (this.held ? this.#rest() : this.draw()), REST);
   }
 
   #area(coordinates) {
@@ -164,7 +172,11 @@ export class Scatter {
     let down = [0, 0], hovered = -1;
     this.plot.subscribe("pointover", (i) => (hovered = this.rows[i]));
     this.plot.subscribe("pointout", () => (hovered = -1));
-    this.canvas.addEventListener("pointerdown", (event) => (down = [event.clientX, event.clientY]));
+    this.canvas.addEventListener("pointerdown", (event) => {
+      down = [event.clientX, event.clientY];
+      this.held = true;
+    });
+    for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => (this.held = false));
     this.canvas.addEventListener("click", (event) => {
       if (Math.hypot(event.clientX - down[0], event.clientY - down[1]) > 4) return;
       const box = this.canvas.getBoundingClientRect(), [l, r, b, t] = this.view;
@@ -206,6 +218,7 @@ export class Scatter {
     if (!width || !height) return;
     this.density.width = width;
     this.density.height = height;
+    this.renderer.resize(width, height);
     this.plot.set({ width, height, aspectRatio: width / height });
     this.plot.redraw();
     if (this.x && this.codes) this.draw();

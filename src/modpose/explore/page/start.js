@@ -49,7 +49,7 @@ async function open(index) {
   await coloured();
   say(`${number(about.n)} images.`);
   window.performance.mark("first picture");
-  await Promise.all([page.state.open(), page.details.open()]);
+  await Promise.all([page.state.open(say), page.details.open()]);
   if (about.images && source.live) act(more(page));
   changed();
 }

@@ -16,9 +16,14 @@ export class State {
     this.future = [];
   }
 
-  async open() {
+  // Reads the kept selections; say: called with what is wrong with one that cannot be read.
+  async open(say) {
     for (const one of await this.source.selections(this.run)) {
-      this.saved.push({ ...one, bits: await this.source.load(this.run, one.name) });
+      try {
+        this.saved.push({ ...one, bits: await this.source.load(this.run, one.name) });
+      } catch (error) {
+        say(error.message);
+      }
     }
   }
 
