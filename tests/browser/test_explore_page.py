@@ -16,6 +16,7 @@ import pytest
 import starfile
 from numpy.typing import NDArray
 
+from modpose.explore.folder import write_folder
 from modpose.run import Run
 from tests.outputs.test_export import star_run
 
@@ -218,3 +219,33 @@ def test_it_fits_the_window(browser: Browser, address: str, width: int, scheme: 
 
 
 NAMED = "e => !!(e.ariaLabel || e.textContent.trim() || e.labels?.[0]?.textContent.trim())"
+
+
+def test_a_folder_opens_without_a_server(browser: Browser, run: Run, tmp_path: Path) -> None:
+    write_folder([run], tmp_path / "out", quiet=True)
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto((tmp_path / "out" / "index.html").as_uri())
+    page.wait_for_function(READY, timeout=PATIENCE)
+    lasso(page)
+    expected = inside(run)
+    expect(page.locator("#count")).to_have_text(str(expected.sum()), timeout=PATIENCE)
+    page.fill("#name", "elsewhere")
+    page.click("#save button")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="elsewhere.txt").click()
+    download.value.save_as(tmp_path / "got.txt")
+    rows = [int(line) for line in (tmp_path / "got.txt").read_text().split()]
+    assert rows == np.flatnonzero(expected).tolist()
+    page.locator("#stage").focus()
+    page.keyboard.press("n")
+    for picture in page.locator("#pictures img").all():
+        expect(picture).to_be_visible()
+        page.wait_for_function(LOADED, arg=picture.element_handle())
+    page.wait_for_function(LOADED, arg=page.locator("#place").element_handle())
+    page.close()
+    assert not faults
+
+
+LOADED = "image => image.complete && image.naturalWidth > 0"

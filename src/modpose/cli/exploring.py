@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, InputAgain, app
+from modpose.cli.arguments import DataDir, InputAgain, Overwrite, Quiet, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted
 from modpose.limits import check_whole
 
 with lazily():
     from modpose import run as runs
+    from modpose.explore import folder as exported
     from modpose.explore import server
 
 
@@ -24,20 +25,34 @@ def explore(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a folder that opens without a server, and end."),
+    ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show runs in a local page: look at images, select, filter, decode, write selections.
 
     The page is served to this machine alone, at an address that holds a secret.  Selections are
     kept in RUN/selections.  Ctrl-C ends it.
 
+    --export writes the page as a folder instead: all columns, the selections, and pictures of up to
+    2,000 images and 100 places of content.
+
     \b
     modpose explore run
     modpose explore run --port 8800 --no-browser
+    modpose explore run --export for_a_colleague
     """
     check_whole("explore", "--port", port, 0, 65_535)
     opened = [runs.Run.open(folder, input=moved, datadir=datadir) for folder in folders]
+    if export is not None:
+        page = exported.write_folder(opened, export, overwrite=overwrite, quiet=quiet)
+        typer.echo(f"wrote {page}")
+        return
     try:
         server.explore(opened, port=port, browser=browser, ready=_say)
     except Interrupted as interruption:

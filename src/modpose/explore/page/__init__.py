@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from functools import cache
 from pathlib import Path
@@ -30,12 +31,43 @@ def modules() -> dict[str, str]:
     return {f"explore/{Path(name).stem}": name for name in scripts}
 
 
+SERVED = "source.js"
+OFFLINE = "folder.js"
+"""The two modules that get the page its data: from the server, or from a folder."""
+
+
 def html(nonce: str) -> str:
     """Return the page as the server gives it; the nonce allows its one inline script."""
-    addresses = {name: f"./page/{file}" for name, file in modules().items()}
+    served = {name: file for name, file in modules().items() if file != OFFLINE}
+    addresses = {name: f"./page/{file}" for name, file in served.items()}
     head = (
         '<link rel="stylesheet" href="page/style.css">\n'
         f'<script type="importmap" nonce="{nonce}">{json.dumps({"imports": addresses})}</script>\n'
         '<script type="module" src="page/start.js"></script>'
+    )
+    return (HERE / "index.html").read_text(encoding="utf-8").replace("<!-- head -->", head)
+
+
+def offline_html(about: str) -> str:
+    """Return the page that needs no server, with its modules inside.
+
+    Parameters
+    ----------
+    about
+        What :file:`folder.js` reads, as JSON.
+    """
+    addresses = {
+        name: f"data:text/javascript;base64,{base64.b64encode(files()[file].read_bytes()).decode()}"
+        for name, file in modules().items()
+        if file != SERVED
+    }
+    addresses["explore/source"] = addresses.pop("explore/folder")
+    inline = about.replace("</", "<\\/")  # so that no text of it ends the script
+    style = files()["style.css"].read_text(encoding="utf-8")
+    head = (
+        f"<style>{style}</style>\n"
+        f'<script type="importmap">{json.dumps({"imports": addresses})}</script>\n'
+        f"<script>window.MODPOSE = {inline};</script>\n"
+        '<script type="module">import "explore/start";</script>'
     )
     return (HERE / "index.html").read_text(encoding="utf-8").replace("<!-- head -->", head)

@@ -101,8 +101,8 @@ export class Details {
       const asked = this.wanted;
       this.wanted = null;
       try {
-        const started = performance.now(), address = await this.source.place(this.run, asked);
-        this.#placed(address, asked);
+        const started = performance.now(), drawn = await this.source.place(this.run, asked);
+        this.#placed(drawn.address, drawn.z);
         $("place").dataset.milliseconds = String(performance.now() - started);
       } catch (error) {
         this.say(error.message);

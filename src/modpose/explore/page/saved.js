@@ -7,6 +7,8 @@ const button = (words, label, act) => {
   return element;
 };
 
+const offer = (link, { href, file }) => Object.assign(link, { href, textContent: file, download: file });
+
 function writer(source, run, name, formats, say) {
   const bar = document.createElement("div"), choice = document.createElement("select");
   bar.className = "bar";
@@ -15,7 +17,7 @@ function writer(source, run, name, formats, say) {
   const link = document.createElement("a");
   const write = button("Write", `Write ${name} to a file`, async () => {
     const { path, file, notes } = await source.write(run, name, choice.value);
-    Object.assign(link, { href: source.written(run, file), textContent: file, download: file });
+    offer(link, source.written(run, file));
     say([`Wrote ${path}.`, ...notes].join(" "));
   });
   bar.append(choice, write, link);
@@ -42,7 +44,7 @@ export function listed(element, state, formats, how, act, say) {
       item.append(writer(state.source, state.run, name, formats, say));
     } else {
       const link = document.createElement("a");
-      Object.assign(link, { href: state.source.written(state.run, `${name}.npy`), textContent: `${name}.npy`, download: "" });
+      offer(link, state.source.written(state.run, name));
       item.append(link);
     }
     return item;

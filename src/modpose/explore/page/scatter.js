@@ -1,10 +1,10 @@
-// The scatter.  The component draws at most MOST points, taken at random from those in view, so
-// that it stays fluid; where there are more, a picture of the density shows all of them.
+// The scatter.  Of more than MANY images the component draws at most MOST points, taken at random
+// from those in view, so that it stays fluid; a picture of the density shows all of them.
 
 import createScatterplot, { createRenderer } from "explore/regl-scatterplot";
 import { toRgb } from "explore/colours";
 
-const MOST = 30000, CELL = 4, REST = 250;
+const MANY = 30000, MOST = 10000, CELL = 4, REST = 250;
 
 function order(n) {
   const rows = new Uint32Array(n);
@@ -90,7 +90,8 @@ export class Scatter {
 
   async #points() {
     const { x, y, codes, selected, shown, order } = this, [l, r, b, t] = this.view, rows = [];
-    for (let i = 0; i < order.length && rows.length < MOST; i++) {
+    const most = order.length > MANY ? MOST : MANY;
+    for (let i = 0; i < order.length && rows.length < most; i++) {
       const row = order[i];
       if (shown && !shown[row]) continue;
       if (x[row] >= l && x[row] <= r && y[row] >= b && y[row] <= t) rows.push(row);
@@ -107,7 +108,7 @@ export class Scatter {
   #density() {
     const { x, y, codes, selected, shown } = this, [l, r, b, t] = this.view, n = x.length;
     this.cells = null;
-    if (n > MOST) {
+    if (n > MANY) {
       const w = Math.ceil(this.density.width / CELL), h = Math.ceil(this.density.height / CELL);
       const sum = new Float32Array(4 * w * h), lut = Float32Array.from(this.colours.flatMap(toRgb));
       const sx = w / (r - l), sy = h / (t - b);
@@ -160,7 +161,7 @@ export class Scatter {
   // Once the view is at rest, draw the points in it.
   #rest() {
     clearTimeout(this.waiting);
-    if (!this.x || this.x.length <= MOST) return;
+    if (!this.x || this.x.length <= MANY) return;
     this.waiting = setTimeout(() => (this.held ? this.#rest() : this.draw()), REST);
   }
 

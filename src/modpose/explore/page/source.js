@@ -27,8 +27,9 @@ async function picture(path, signal) {
 }
 export const image = (run, row, kind, signal) =>
   picture(`runs/${run}/picture?row=${row}&kind=${kind}`, signal);
-export const place = (run, z, signal) =>
-  picture(`runs/${run}/place?z=${[...z].map((v) => v.toPrecision(7)).join()}`, signal);
+export async function place(run, z) {
+  return { address: await picture(`runs/${run}/place?z=${[...z].map((v) => v.toPrecision(7)).join()}`), z };
+}
 
 export const selections = (run) => json(`runs/${run}/selections`);
 export const load = (run, name) => bytes(selection(run, name));
@@ -38,4 +39,4 @@ export const remove = (run, name) => json(selection(run, name), { method: "DELET
 export const write = (run, name, suffix) =>
   json(`${selection(run, name)}/write?suffix=${suffix}`, { method: "POST" });
 export const written = (run, file) =>
-  new URL(`runs/${run}/written/${encodeURIComponent(file)}`, document.baseURI).href;
+  ({ href: new URL(`runs/${run}/written/${encodeURIComponent(file)}`, document.baseURI).href, file });
