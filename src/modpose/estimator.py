@@ -265,5 +265,5 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         model._metrics = run.epochs()
         model._affinity = run.known_affinity()
         model._record = run.record()
-        model._latents = run.latents() if run.finished else None
+        model._latents = run.latents(partial=True) if run.finished else None
         return model

@@ -24,6 +24,7 @@ from modpose.train.checkpoint import (
     newest_checkpoint,
     put_weights,
 )
+from modpose.train.encoding import encode_rest, sample_rows
 from modpose.train.loop import Learner, set_up
 from modpose.train.session import announce, build, describe_fit, finish, start, train_model
 from modpose.train.training_set import check_images, open_dataset
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
     from modpose.data.stack import Stack
     from modpose.data.unopened import Input
+
+LEAST_ENCODING = 60.0
+"""Seconds that the encoding of all images may take after any fit; more only if the fit is long."""
 
 
 def fit_run(
@@ -155,6 +159,8 @@ def resume_run(
 ) -> Run:
     """Continue a run from its last completed epoch; the result is as without interruption.
 
+    Of a finished run of which only a sample of the images was encoded, the rest is encoded.
+
     Parameters
     ----------
     path
@@ -173,6 +179,8 @@ def resume_run(
     check_minutes(max_minutes)
     check_epochs(epochs)
     opened = Run.open(path)
+    if opened.partial and epochs is None and staged(opened.path) is None:
+        return whole_run(path, input=input, datadir=datadir, quiet=quiet)
     if opened.finished and epochs is None and staged(opened.path) is None:
         raise InputError(f"{path}: the run is finished; give --epochs N to train it for longer")
     if opened.finished and epochs is not None and staged(opened.path) is None:
@@ -220,6 +228,30 @@ def _find_poses(run: Run, dataset: Dataset, quiet: bool) -> Dataset:
     return posed
 
 
+def whole_run(
+    path: str | Path,
+    *,
+    input: Input | NDArray[Any] | Stack | None = None,
+    datadir: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Open a run; if only a sample of its images is encoded, encode the rest first.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    input, datadir
+        New place of the images, if they were moved (:meth:`modpose.run.Run.dataset`).
+    quiet
+        No progress bar.
+    """
+    opened = Run.open(path, input=input, datadir=datadir)
+    if opened.partial:
+        encode_rest(opened, opened.dataset(), quiet=quiet)
+    return Run.open(path, input=input, datadir=datadir)
+
+
 def _go_on(
     run: Run,
     learner: Learner,
@@ -232,7 +264,11 @@ def _go_on(
     """Train to the end, then write the inferred latents of the images."""
     config = run.config
     train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
-    table, ending = finish(learner, dataset, config, run.environment, rows, quiet=quiet)
+    most = None if max_minutes is None else max(LEAST_ENCODING, 60 * max_minutes / 4)
+    sample = sample_rows(learner, dataset, config.seed, most)
+    table, ending = finish(
+        learner, dataset, config, run.environment, rows, quiet=quiet, sample=sample
+    )
     run.update_environment(**ending)
     run.write_latents(table)
 

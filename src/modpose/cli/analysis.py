@@ -9,9 +9,9 @@ import typer
 
 from modpose.cli.arguments import Folder, Overwrite, RunFolder, app
 from modpose.cli.lazily import lazily
+from modpose.cli.whole import whole_run
 
 with lazily():
-    from modpose import run as runs
     from modpose.outputs import analyze as analyses
     from modpose.outputs import columns
 
@@ -45,7 +45,7 @@ def cluster(
     modpose select run --cluster 0,2 -o good.star
     modpose select run --where 'three == 1' -o good.star
     """
-    opened = runs.Run.open(run)
+    opened = whole_run(run)
     column = columns.CLUSTER if name is None else name
     sizes = columns.cluster_run(
         opened, k, method=method, name=column, seed=seed, overwrite=overwrite
@@ -75,7 +75,7 @@ def embed(
     modpose embed run --method tsne
     modpose select run --where 'pca_0 > 1' -o right.star
     """
-    opened = runs.Run.open(run)
+    opened = whole_run(run)
     added = columns.embed_run(opened, method, dims=dims, name=name, seed=seed, overwrite=overwrite)
     typer.echo(f"added the columns {', '.join(added)}")
 
@@ -114,7 +114,7 @@ def analyze(
     modpose select run --where 'path_position between 0.4 and 0.6' -o middle.star
     modpose select run --where 'free_energy < 6' -o dense.star
     """
-    opened = runs.Run.open(run)
+    opened = whole_run(run)
     found = analyses.analyze_run(
         opened,
         out,

@@ -12,10 +12,10 @@ import typer
 from modpose.cli.arguments import DataDir, InputAgain, Overwrite, Quiet, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted
+from modpose.cli.whole import whole_run
 from modpose.limits import check_whole
 
 with lazily():
-    from modpose import run as runs
     from modpose.explore import folder as exported
     from modpose.explore import server
 
@@ -48,7 +48,7 @@ def explore(
     modpose explore run --export for_a_colleague
     """
     check_whole("explore", "--port", port, 0, 65_535)
-    opened = [runs.Run.open(folder, input=moved, datadir=datadir) for folder in folders]
+    opened = [whole_run(folder, moved, datadir) for folder in folders]
     if export is not None:
         page = exported.write_folder(opened, export, overwrite=overwrite, quiet=quiet)
         typer.echo(f"wrote {page}")

@@ -33,13 +33,13 @@ from modpose.cli.arguments import (
 )
 from modpose.cli.lazily import lazily
 from modpose.cli.tilts import Tomograms, opened_tilts
+from modpose.cli.whole import whole_run
 from modpose.errors import InputError
 from modpose.limits import MOST_MAPS, check_resolution, check_whole
 from modpose.simulate.settings import JunkKind, ProjectionSettings
 
 with lazily():
     from modpose import backprojection
-    from modpose import run as runs
     from modpose.backprojection import files as map_files
     from modpose.backprojection import halves
     from modpose.data import given as given_files
@@ -54,6 +54,7 @@ with lazily():
     from modpose.simulate import projections as simulator
 
 if TYPE_CHECKING:
+    from modpose.run import Run
     from modpose.content_maps import ContentMaps
 
 
@@ -251,7 +252,7 @@ def volumes(
     """
     if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
         raise InputError("volumes: expected one of --at, --cluster, --along and --path")
-    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    opened = whole_run(run, moved, datadir)
     z = opened.content()
     if not z.shape[1]:
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
@@ -274,7 +275,7 @@ def volumes(
 
 
 def _sharp(
-    run: runs.Run, maps: str | None, functions: int | None, mask: Path | None
+    run: Run, maps: str | None, functions: int | None, mask: Path | None
 ) -> ContentMaps | None:
     """Return the sharp maps to draw; None, and a note why, for those of the model."""
     asked = maps == "sharp" or functions is not None or mask is not None
@@ -368,6 +369,6 @@ def score(
     \b
     modpose score run --maps hinge/maps --reference
     """
-    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    opened = whole_run(run, moved, datadir)
     for line in scores.score_run(opened, maps, reference).lines():
         typer.echo(line)

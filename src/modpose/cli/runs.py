@@ -23,6 +23,7 @@ from modpose.cli.arguments import (
     app,
 )
 from modpose.cli.lazily import lazily
+from modpose.cli.whole import whole_run
 from modpose.limits import MOST_COPIES, check_whole
 
 with lazily():
@@ -85,7 +86,8 @@ def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) ->
 
 def _recovery(run: Run) -> list[str]:
     """Describe how well a known truth was recovered; nothing without truth."""
-    truth = pages.known_truth(run.dataset()) if run.has_images else None
+    known = run.has_images and not run.partial
+    truth = pages.known_truth(run.dataset()) if known else None
     return [] if truth is None else recovery.recover(run.latents(), truth).lines()
 
 
@@ -213,7 +215,7 @@ def map_verb(
     modpose map run new.mrcs -o placed.csv
     """
     exports.check_table(out, overwrite)
-    opened = runs.Run.open(run)
+    opened = whole_run(run)
     about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
     images = _other_images(opened, source, out, overwrite, about, wedge, partial)
     table = placing.place_images(opened, images, distance)
@@ -253,7 +255,7 @@ def export(
     modpose export run -o exported --format csv --format mrcs
     modpose export run -o for_cryodrgn --format pkl
     """
-    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    opened = whole_run(run, moved, datadir)
     written, notes = exports.export_run(opened, out, formats, overwrite=overwrite)
     for note in notes:
         typer.echo(note, err=True)
@@ -303,7 +305,7 @@ def select(
     modpose select run --region -1,-1,0,2 -o corner.star
     """
     writing.check_outputs([out], overwrite, [] if region is None else [Path(region)])
-    opened = runs.Run.open(run, input=moved, datadir=datadir)
+    opened = whole_run(run, moved, datadir)
     mask = selection.choose(opened, cluster=cluster, where=where, region=region)
     for note in selected.export_selection(opened, mask, out, overwrite=overwrite):
         typer.echo(note, err=True)

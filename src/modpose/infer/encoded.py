@@ -79,11 +79,17 @@ class Encoded:
     contrast: Floats | None = None
     contrast_std: Floats | None = None
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row per image: the columns of ``latents.parquet`` that come from inference."""
+    def to_dataframe(self, index: NDArray[np.int64] | None = None) -> pd.DataFrame:
+        """One row per image: the columns of ``latents.parquet`` that come from inference.
+
+        ``index`` are the positions of the images in the stack, for its column ``index``; None: they
+        are its first N.
+        """
         import pandas as pd
 
-        columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(self.z))}
+        columns: dict[str, NDArray[np.generic]] = {
+            "index": np.arange(len(self.z)) if index is None else index
+        }
         columns |= {f"z_{k}": self.z[:, k] for k in range(self.z.shape[1])}
         columns |= {f"z_{k}_std": self.z_std[:, k] for k in range(self.z.shape[1])}
         if self.angle_deg is not None and self.angle_std_deg is not None:

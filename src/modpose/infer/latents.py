@@ -17,29 +17,43 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.data.dataset import Dataset
-    from modpose.infer.encoded import Encoded
 
 
-def latents_table(
-    encoded: Encoded,
+def complete_table(
+    inferred: pd.DataFrame,
     dataset: Dataset,
     labels: NDArray[Any] | None,
     clusters: int | None,
     seed: int,
     contrast_std: float = 0.0,
 ) -> pd.DataFrame:
-    """Lay out ``latents.parquet``: inference, then outlier, split, cluster and label."""
-    table = encoded.to_dataframe()
-    outlier = outlier_score(encoded, contrast_std)
-    if outlier is not None:
-        table["outlier"] = outlier
+    """Lay out ``latents.parquet``: inference, then outlier, split, cluster and label.
+
+    Parameters
+    ----------
+    inferred
+        Columns of :meth:`modpose.infer.encoded.Encoded.to_dataframe`, of all images or of some.
+    dataset
+        All images.
+    labels
+        (N,) classes of all images.
+    clusters, seed
+        Number of clusters to find, and the seed for it.
+    contrast_std
+        Prior standard deviation of the contrast, for the outlier score.
+    """
+    rows = inferred["index"].to_numpy()
     split = np.full(dataset.n, "train", dtype=object)
     split[dataset.val] = "val"
-    table["split"] = split
+    table = inferred.assign(split=split[rows])
+    outlier = outlier_score(inferred, contrast_std)
+    if outlier is not None:
+        table.insert(inferred.shape[1], "outlier", outlier)
     if clusters is not None:
-        table["cluster"] = cluster(encoded.z, clusters, usual_method(dataset.n), seed)
+        z = content_of_table(inferred).astype(np.float32)
+        table["cluster"] = cluster(z, clusters, usual_method(len(rows)), seed)
     if labels is not None:
-        table["label"] = labels
+        table["label"] = labels[rows]
     return table
 
 

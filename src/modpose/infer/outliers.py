@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from modpose.run.alarm import Alarm
 
 if TYPE_CHECKING:
-    from modpose.infer.encoded import Encoded
+    import pandas as pd
 
 Floats = NDArray[np.floating]
 
@@ -22,13 +22,13 @@ TO_DEVIATION = 1.4826
 """Median absolute deviation of normal values to their standard deviation."""
 
 
-def outlier_score(encoded: Encoded, spread: float) -> Floats | None:
+def outlier_score(table: pd.DataFrame, spread: float) -> Floats | None:
     """Score images of given pose by their likelihood.
 
     Parameters
     ----------
-    encoded
-        Results of inference.
+    table
+        Results of inference: ``contrast``, ``contrast_std``, ``recon``.
     spread
         Prior standard deviation of the contrast.
 
@@ -40,12 +40,13 @@ def outlier_score(encoded: Encoded, spread: float) -> Floats | None:
         by how much less likely it is.  About N(0, 1) for most images.  None if no contrast is
         inferred.
     """
-    if encoded.contrast is None or encoded.contrast_std is None:
+    if "contrast" not in table or "contrast_std" not in table:
         return None
+    contrast, std = table["contrast"].to_numpy(), table["contrast_std"].to_numpy()
     # posterior means of contrasts spread by the variance that the image took from the prior's
-    taken = np.sqrt(np.maximum(spread**2 - encoded.contrast_std**2, 1e-3 * spread**2))
-    faint = -_robust((encoded.contrast - np.median(encoded.contrast)) / taken)
-    return np.maximum(faint, -_robust(encoded.recon))
+    taken = np.sqrt(np.maximum(spread**2 - std**2, 1e-3 * spread**2))
+    faint = -_robust((contrast - np.median(contrast)) / taken)
+    return np.maximum(faint, -_robust(table["recon"].to_numpy()))
 
 
 def _robust(values: Floats) -> Floats:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from modpose.affinity.known import known_name
 from modpose.data import preprocess
+from modpose.data.dataset import dataset_of
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.evaluate.recovery import recover
@@ -90,7 +91,7 @@ def build_report(
     folder = opened.path / "report"
     with writing(opened.path):  # so that no other run replaces it in the meantime
         _check_target(folder, overwrite)
-        latents = opened.latents()
+        latents = opened.latents(partial=True)
         material = gather(opened, latents)
         rng = np.random.default_rng(opened.config.seed)
         points = _scatter_points(len(latents), material.rows, rng)
@@ -159,7 +160,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
     names, content = set(map(str, latents.columns)), content_columns(latents)
     z = latents[content].to_numpy(float).reshape(len(latents), len(content))
-    dataset = run.dataset() if run.has_images else None
+    dataset = _encoded_images(run, latents) if run.has_images else None
     rows, images, posed, known = _images(dataset, model, len(latents), config.seed)
     columns: dict[str, NDArray[Any]] = {
         str(k): latents[k].to_numpy()
@@ -203,6 +204,15 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
         kin=_kin(run, model, latents),
         seed=config.seed,
     )
+
+
+def _encoded_images(run: Run, latents: pd.DataFrame) -> Dataset:
+    """Open the images of the table of latents."""
+    dataset = run.dataset()
+    if not run.partial:
+        return dataset
+    source = dataset.source.subset(latents["index"].to_numpy())
+    return dataset_of(source, run.config, held_out=False, value_range=dataset.value_range)
 
 
 def _further(latents: pd.DataFrame) -> dict[str, NDArray[np.floating]]:
@@ -330,6 +340,11 @@ def _page(run: Run, material: ReportData, latents: pd.DataFrame, made: list[Sect
         material.shift_px,
         min(environment["shape"]),
     )
+    if run.partial:
+        notes.append(
+            f"Only {len(latents):,} of {environment['n']:,} images are encoded, because the fit "
+            f"was short. The report shows these. Encode the rest with: modpose resume {run.path}"
+        )
     if not source:
         notes.append("The run was fitted to an array in memory, so no real image is shown.")
     return render(title, subtitle, facts, notes, made)

@@ -278,8 +278,25 @@ class Run:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         self._write("metrics.jsonl", text)
 
-    def latents(self) -> pd.DataFrame:
-        """One row per image, in input order, with the columns added since (``added.parquet``)."""
+    @property
+    def partial(self) -> bool:
+        """Whether only a sample of the images is encoded, because the fit was short."""
+        return self.finished and self.environment.get("encoded") is not None
+
+    def latents(self, *, partial: bool = False) -> pd.DataFrame:
+        """One row per image, in input order, with the columns added since (``added.parquet``).
+
+        Parameters
+        ----------
+        partial
+            Of a :attr:`partial` run, return the images that are encoded; their positions are in
+            the column ``index``.
+
+        Raises
+        ------
+        InputError
+            If the run is not finished, a file is damaged, or only a sample is encoded.
+        """
         path = self.path / "latents.parquet"
         if not self.finished:
             raise InputError(
@@ -288,7 +305,14 @@ class Run:
             )
         self.check()
         table = run_folder.read_table(path)
-        run_files.check_latents(path, table, self.config.model.z_dim, self.environment.get("n"))
+        n, encoded = (self.environment.get(name) for name in ("n", "encoded"))
+        if encoded is not None and len(table) == encoded and not partial:
+            raise InputError(
+                f"{self.path}: only {encoded:,} of {n:,} images are encoded, because the fit was "
+                f"short; encode the rest with: modpose resume {self.path}"
+            )
+        known = encoded if partial and len(table) == encoded else n
+        run_files.check_latents(path, table, self.config.model.z_dim, known)
         added = read_added(self.path)
         return table if added is None else table.assign(**added)
 

@@ -70,5 +70,8 @@ def _state(run: Run) -> str:
     if staged(run.path) is not None:
         return f"finished; an interrupted fit should replace it, {how}"
     environment = run.environment
+    if run.partial:
+        sample = f"{environment['encoded']:,} of {environment['n']:,} images are encoded"
+        return f"finished; {sample}, encode the rest with: modpose resume {run.path}"
     on = f" on {environment['device']}" if environment.get("device") else ""
     return f"finished{on} {ENDINGS.get(environment.get('stopped', ''), '')}".rstrip()

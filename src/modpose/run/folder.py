@@ -56,7 +56,7 @@ FILES = (
     ADDED,
     CONTENT_MAPS,
 )
-CHECKPOINT = re.compile(r"best\.safetensors|epoch-\d+\.(safetensors|state)")
+CHECKPOINT = re.compile(r"best\.safetensors|epoch-\d+\.(safetensors|state)|rest-\d+\.parquet")
 SEARCHED = re.compile(
     r"(class\d{3}(_sharpened|_half[12]|_mask)?\.mrc|fsc\.(csv|png)|particles\.(star|cs)"
     r"|(unfinished/)?settings\.json|unfinished/(start\d+|refinement)\.safetensors)"

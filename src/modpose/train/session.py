@@ -21,7 +21,7 @@ from modpose.data.record import Record, described
 from modpose.errors import TrainingError
 from modpose.infer.encode import encode_dataset
 from modpose.infer.judge import judge_fit
-from modpose.infer.latents import latents_table, savable_labels
+from modpose.infer.latents import complete_table, savable_labels
 from modpose.model.build import build_vae
 from modpose.model.encoders.table import TableEncoder
 from modpose.model.terms.affinity import AffinityTerm
@@ -172,6 +172,7 @@ def finish(
     rows: list[dict[str, float]],
     *,
     quiet: bool,
+    sample: NDArray[np.int64] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Infer the latents of the images with the trained model, and check the result.
 
@@ -187,6 +188,8 @@ def finish(
         Metrics, one row per epoch.
     quiet
         No progress bar.
+    sample
+        Positions of the images to encode; None: all.
 
     Returns
     -------
@@ -194,11 +197,20 @@ def finish(
         The table of latents, and the entries of ``environment.json`` about the end.
     """
     device, stopped = learner.placement.device, learner.state.stopped
-    encoded = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=quiet)
+    encoded = encode_dataset(
+        learner.vae, dataset, device=device, seed=config.seed, quiet=quiet, rows=sample
+    )
     labels = None if environment["labels"] is None else np.asarray(environment["labels"])
-    contrast = getattr(config.model.likelihood, "contrast", 0.0)
-    table = latents_table(encoded, dataset, labels, environment["clusters"], config.seed, contrast)
+    table = complete_table(
+        encoded.to_dataframe(sample),
+        dataset,
+        labels,
+        environment["clusters"],
+        config.seed,
+        contrast_spread(config),
+    )
     return table, {
+        "encoded": None if sample is None else len(sample),
         "finished": _now(),
         "stopped": stopped,
         "device": str(device),
@@ -268,6 +280,11 @@ def build(dataset: Dataset, config: Config) -> Vae:
         assert isinstance(vae.encoder, TableEncoder)
         vae.encoder.set_content(*content_of(encoder.run, dataset.source, config))
     return vae
+
+
+def contrast_spread(config: Config) -> float:
+    """Return the prior standard deviation of the contrast; 0 if it is not inferred."""
+    return float(getattr(config.model.likelihood, "contrast", 0.0))
 
 
 def _now() -> str:
