@@ -157,7 +157,7 @@ def resume_run(
     device: str | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Continue a run from its last completed epoch; the result is as without interruption.
+    """Continue a run from its last checkpoint; the result is as without interruption.
 
     Of a finished run of which only a sample of the images was encoded, the rest is encoded.
 
@@ -215,7 +215,8 @@ def resume_run(
             learner.load_training_state(saved[1], run.path / "checkpoints")
             if epochs is not None or max_minutes is not None:
                 learner.state.stopped = ""
-            rows = [row for row in run.epochs() if row["epoch"] <= learner.state.epoch]
+            ended = run.epochs() if run.begun else []
+            rows = [row for row in ended if row["epoch"] <= learner.state.epoch]
         _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
     return Run.open(path)
 

@@ -232,7 +232,7 @@ def resume_verb(
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Continue a run from its last completed epoch; the result is as without interruption.
+    """Continue a run from its last checkpoint; the result is as without interruption.
 
     With --epochs a finished run is trained for longer.  If the images were moved, give their new
     place with --input and --datadir; the run records it.

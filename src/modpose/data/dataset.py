@@ -197,6 +197,7 @@ class Dataset:
         batch_size: int,
         *,
         generator: np.random.Generator | None = None,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Iterate once over the images at ``index``; the next batch is read in the background.
 
@@ -205,10 +206,14 @@ class Dataset:
         index
             Positions.
         batch_size
-            Images per batch; the last one may be shorter.generator Shuffles; None keeps the order.
+            Images per batch; the last one may be shorter.
+        generator
+            Shuffles; None keeps the order.
+        skip
+            Leave out this number of batches at the start.
         """
         order = np.asarray(index) if generator is None else generator.permutation(index)
-        parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)][skip:]
         if not parts:
             return
         if self._cache is not None and self._cached[index].all():

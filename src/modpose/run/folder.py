@@ -56,7 +56,9 @@ FILES = (
     ADDED,
     CONTENT_MAPS,
 )
-CHECKPOINT = re.compile(r"best\.safetensors|epoch-\d+\.(safetensors|state)|rest-\d+\.parquet")
+CHECKPOINT = re.compile(
+    r"best\.safetensors|epoch-\d+(-\d+)?\.(safetensors|state)|rest-\d+\.parquet"
+)
 SEARCHED = re.compile(
     r"(class\d{3}(_sharpened|_half[12]|_mask)?\.mrc|fsc\.(csv|png)|particles\.(star|cs)"
     r"|(unfinished/)?settings\.json|unfinished/(start\d+|refinement)\.safetensors)"

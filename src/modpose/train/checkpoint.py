@@ -19,14 +19,33 @@ from modpose.errors import InputError, shown
 from modpose.files.reading import open_regular, regular_file
 from modpose.files.writing import replace_atomically
 
-_NAME = re.compile(r"epoch-(\d+)\.safetensors")
+_NAME = re.compile(r"epoch-\d+(-\d+)?\.safetensors")
 
 
 def save_checkpoint(
-    folder: Path, epoch: int, weights: dict[str, Tensor], state: dict[str, Any], *, best: bool
+    folder: Path,
+    epoch: int,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    *,
+    best: bool = False,
+    batches: int = 0,
 ) -> None:
-    """Write one checkpoint, then drop the older ones; ``best`` keeps a copy of the weights."""
-    name = folder / f"epoch-{epoch:05d}.safetensors"
+    """Write one checkpoint, then drop the older ones.
+
+    Parameters
+    ----------
+    folder
+        The folder of checkpoints.
+    epoch, batches
+        Number of epochs that are done, and of batches of the next one.
+    weights, state
+        The model's, and what else resuming needs.
+    best
+        Keep a copy of the weights as the best.
+    """
+    part = f"-{batches:09d}" if batches else ""
+    name = folder / f"epoch-{epoch:05d}{part}.safetensors"
     save_weights(name, weights)
     if best:
         save_weights(folder / "best.safetensors", weights)
@@ -128,5 +147,7 @@ def _shape(value: Tensor | None) -> torch.Size | None:
 
 
 def _complete(folder: Path) -> list[Path]:
-    weights = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    """Return the checkpoints whose two files are there, the newest last."""
+    weights = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    weights.sort(key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
     return [path for path in weights if path.with_suffix(".state").is_file()]

@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.config import Config
@@ -35,6 +36,10 @@ from modpose.train.schedules import rate_factor
 VALIDATION_STREAM = 1 << 31
 AUGMENT_STREAM = 1 << 32
 LONGEST_DELAY = 0.25
+SAVE_EVERY = 300.0
+"""Seconds of training after which a checkpoint is saved within an epoch."""
+VALIDATED = 10_000
+"""Largest number of held-out images whose bound is computed after each epoch."""
 COMPARED = 1000
 """Largest number of validation images for the affinity term."""
 
@@ -75,6 +80,9 @@ class Learner:
     vae: Vae
     optimizers: list[torch.optim.Optimizer]
     state: TrainState
+    begun: dict[str, Any] | None = None
+    """The part of an epoch that was done when the checkpoint was saved, which training continues:
+    ``batches``, ``count`` and ``sums`` of its metrics, states of the generators."""
 
     def objective(
         self, batch: Batch, generator: torch.Generator, how: Estimate = WHOLE
@@ -87,7 +95,8 @@ class Learner:
     def training_state(self) -> dict[str, Any]:
         """Return everything besides the weights that resuming needs."""
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        return {"state": asdict(self.state), "optimizers": optimizers}
+        begun = {} if self.begun is None else {"begun": self.begun}
+        return {"state": asdict(self.state), "optimizers": optimizers} | begun
 
     def load_training_state(self, saved: dict[str, Any], path: Path) -> None:
         """Continue from a :meth:`training_state`; ``path`` is its file.
@@ -102,6 +111,9 @@ class Learner:
             for optimizer, values in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(values)
             fits = _is_state(self.state) and all(map(_moments_fit, self.optimizers))
+            self.begun = saved.get("begun")
+            if self.begun is not None:
+                _Epoch(replace(self), seed=0)  # raises where it is not what an epoch saves
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError):
             fits = False
         if not fits:
@@ -151,6 +163,7 @@ def run_epochs(
     max_minutes: float | None,
     progress: Progress,
     record: Callable[[dict[str, float]], None],
+    save: Callable[[], None] | None = None,
 ) -> None:
     """Train until ``epochs`` are done, the time limit, or the validation ELBO no longer rises.
 
@@ -170,14 +183,16 @@ def run_epochs(
         The progress bar.
     record
         Called with the metrics of each epoch, after ``learner.state`` has been updated.
+    save
+        Called within an epoch every five minutes, with the learner ready to be saved.
     """
     state = learner.state
     budget = math.inf if max_minutes is None else 60 * max_minutes
     while state.epoch < epochs and not state.stopped:
-        start = time.perf_counter()
-        metrics = _train_epoch(learner, dataset, config, epochs, budget, progress)
+        start, before = time.perf_counter(), state.seconds
+        metrics = _train_epoch(learner, dataset, config, epochs, budget, progress, save)
         metrics |= _validate(learner, dataset, config)
-        state.seconds += time.perf_counter() - start
+        state.seconds = before + time.perf_counter() - start
         state.epoch += 1
         judged = _judge(metrics, config)
         if judged > state.best_elbo and state.step > state.freed:
@@ -189,6 +204,36 @@ def run_epochs(
     state.stopped = state.stopped or "epochs"
 
 
+class _Epoch:
+    """What one epoch of training has done, and its random numbers."""
+
+    def __init__(self, learner: Learner, seed: int) -> None:
+        epoch = learner.state.epoch
+        self.generator = _generator(learner.placement.device, seed, epoch)
+        self.moves = _generator(torch.device("cpu"), seed, AUGMENT_STREAM + epoch)
+        self.totals = Totals()
+        self.batches = 0
+        if learner.begun is not None:
+            self._go_on(learner.begun)
+            learner.begun = None
+
+    def _go_on(self, begun: dict[str, Any]) -> None:
+        self.generator.set_state(begun["generator"])
+        self.moves.set_state(begun["moves"])
+        self.totals.count, self.totals.sums = begun["count"], dict(begun["sums"])
+        self.batches = begun["batches"]
+
+    def so_far(self) -> dict[str, Any]:
+        """Return what :class:`Learner` keeps as ``begun``."""
+        return {
+            "batches": self.batches,
+            "count": self.totals.count,
+            "sums": dict(self.totals.sums),
+            "generator": self.generator.get_state(),
+            "moves": self.moves.get_state(),
+        }
+
+
 def _train_epoch(
     learner: Learner,
     dataset: Dataset,
@@ -196,25 +241,33 @@ def _train_epoch(
     epochs: int,
     budget: float,
     progress: Progress,
+    save: Callable[[], None] | None,
 ) -> dict[str, float]:
     train, state = config.train, learner.state
     learner.vae.train()
-    generator = _generator(learner.placement.device, config.seed, state.epoch)
-    moves = _generator(torch.device("cpu"), config.seed, AUGMENT_STREAM + state.epoch)
+    epoch = _Epoch(learner, config.seed)
+    totals, already = epoch.totals, epoch.totals.count
     order = np.random.default_rng([config.seed, state.epoch])
-    totals = Totals()
-    start, n = time.perf_counter(), len(dataset.train)
-    for batch in dataset.batches(dataset.train, train.batch_size, generator=order):
-        seconds = state.seconds + time.perf_counter() - start
+    start, before, n = time.perf_counter(), state.seconds, len(dataset.train)
+    saved = start
+    for batch in dataset.batches(
+        dataset.train, train.batch_size, generator=order, skip=epoch.batches
+    ):
+        now = time.perf_counter()
+        seconds = before + now - start
         if seconds >= budget and totals.count:
             break
+        if save is not None and now - saved >= SAVE_EVERY:
+            learner.begun, state.seconds = epoch.so_far(), seconds
+            save()
+            learner.begun, saved = None, time.perf_counter()
         done = max((state.epoch + totals.count / n) / epochs, seconds / budget)
         if state.step < train.delay_z_steps and done < LONGEST_DELAY:
             state.freed = state.step + 1
         beta = train.beta.at(state.step - state.freed)
         weights = {term.name: term.weight(state.step) for term in learner.vae.terms}
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
-        batch = augmented(batch, train.augment, moves)
+        batch = augmented(batch, train.augment, epoch.moves)
         how = Estimate(
             pixels=train.pixels,
             decoded_images=train.decoded_images,
@@ -223,14 +276,15 @@ def _train_epoch(
             hold_content=state.step < state.freed,
         )
         for part in batch.chunks(train.chunk):
-            objective = learner.objective(part.to(learner.placement.device), generator, how)
+            objective = learner.objective(part.to(learner.placement.device), epoch.generator, how)
             _backward(learner, -objective.value(beta, weights).sum() / len(batch))
             totals.add(objective)
         _step(learner, train.max_grad_norm)
         state.step += 1
+        epoch.batches += 1
         progress.advance(len(batch), seconds)
     metrics = totals.means()
-    metrics["images_per_second"] = totals.count / (time.perf_counter() - start)
+    metrics["images_per_second"] = (totals.count - already) / (time.perf_counter() - start)
     if AffinityTerm.name in weights:
         metrics["gamma"] = weights[AffinityTerm.name]
     return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
@@ -265,13 +319,13 @@ def _judge(metrics: dict[str, float], config: Config) -> float:
 
 @torch.no_grad()
 def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
-    """Single-sample ELBO of the validation images, with the same noise every epoch."""
+    """Single-sample ELBO of validation images, the same with the same noise every epoch."""
     if not len(dataset.val):
         return {}
     learner.vae.eval()
     generator = _generator(learner.placement.device, config.seed, VALIDATION_STREAM)
     totals = Totals()
-    for batch in dataset.batches(dataset.val, learner.vae.whole_batch):
+    for batch in dataset.batches(_evenly(dataset.val, VALIDATED), learner.vae.whole_batch):
         totals.add(learner.objective(batch.to(learner.placement.device), generator))
     metrics = totals.means() | _validate_affinity(learner, dataset, config)
     return {f"val_{name}": value for name, value in metrics.items()}
@@ -282,9 +336,9 @@ def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> di
     terms = [term for term in learner.vae.terms if isinstance(term, AffinityTerm)]
     if not terms:
         return {}
-    few = np.linspace(0, len(dataset.val) - 1, min(len(dataset.val), COMPARED)).astype(np.int64)
+    few = _evenly(dataset.val, COMPARED)
     batches, contents = [], []
-    for batch in dataset.batches(dataset.val[few], learner.vae.whole_batch):
+    for batch in dataset.batches(few, learner.vae.whole_batch):
         ready = batch.to(learner.placement.device)
         with learner.placement.autocast():
             contents.append(learner.vae.posterior(ready).content_mean())
@@ -296,6 +350,11 @@ def _validate_affinity(learner: Learner, dataset: Dataset, config: Config) -> di
     )
     size = min(config.train.chunk or config.train.batch_size, len(dataset.train))
     return {"affinity": float(terms[0].expected(torch.cat(contents), together, size))}
+
+
+def _evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Choose at most this number of rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64)]
 
 
 class Totals:

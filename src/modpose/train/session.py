@@ -139,6 +139,16 @@ def train_model(
         elif is_best:
             best_weights.update(copy.deepcopy(learner.vae.state_dict()))
 
+    def save() -> None:
+        if run is not None and learner.begun is not None:
+            save_checkpoint(
+                run.path / "checkpoints",
+                learner.state.epoch,
+                learner.vae.state_dict(),
+                learner.training_state(),
+                batches=learner.begun["batches"],
+            )
+
     images = (config.train.epochs - learner.state.epoch) * len(dataset.train)
     seconds = None if max_minutes is None else 60 * max_minutes
     try:
@@ -154,6 +164,7 @@ def train_model(
                 max_minutes=max_minutes,
                 progress=progress,
                 record=record,
+                save=save,
             )
     except TrainingError as error:
         kept = "" if run is None else f"; the last good checkpoint is in {run.path}/checkpoints"
