@@ -54,8 +54,8 @@ with lazily():
     from modpose.simulate import projections as simulator
 
 if TYPE_CHECKING:
-    from modpose.run import Run
     from modpose.content_maps import ContentMaps
+    from modpose.run import Run
 
 
 @simulate_app.command()
