@@ -140,7 +140,7 @@ def _files_read(source: Source, config: Config, *given: object) -> list[Path]:
     """Collect the files that a fit reads; none of them may lie in its run folder."""
     encoder = config.model.encoder
     pretrained = encoder.run if isinstance(encoder, TableEncoderConfig) else None
-    named = [config.model.wedge, pretrained, *given]
+    named = [config.model.wedge, getattr(config.model.field, "mask", None), pretrained, *given]
     texts = [str(text) for text in named if isinstance(text, str | Path)]
     paths = [Path(part) for text in texts for part in (text, text.rpartition(":")[0])]
     others = [path for path in paths if path.name and path.exists()]

@@ -109,6 +109,13 @@ def fit(
             help="Tilts of subtomograms in degrees, wedge masks, or auto (from the table).",
         ),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MRC",
+            help="Region of the molecule, 0 to 1, for projections; default: found in the data.",
+        ),
+    ] = None,
     invert: Annotated[
         bool | None, typer.Option("--invert", help="Make dark particles bright.")
     ] = None,
@@ -154,6 +161,7 @@ def fit(
         "--device": ("train.accelerator", device),
         "--precision": ("train.precision", precision),
         "--wedge": ("model.wedge", _absolute(wedge)),
+        "--mask": ("model.field.mask", None if mask is None else str(mask.absolute())),
         "--gamma": ("train.gamma.end", gamma),
         "--invert": ("data.invert", invert),
         "--normalize": ("data.normalize", normalize),

@@ -99,6 +99,10 @@ class PrincipalFieldConfig(FieldSection):
     """
     solvent: Literal["flatten", "keep"] = "flatten"
     """``flatten``: mean and motions are zero where neither is above the noise."""
+    mask: str | None = None
+    """File (.mrc) of the molecule's region, 0 to 1, in the box and pixel size of the images as they
+    are stored: mean and motions are zero outside.  None: a sphere, and then ``solvent``.
+    """
     hidden: Width = 64
     depth: Depth = 2
     activation: Activation = "silu"

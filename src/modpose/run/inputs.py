@@ -35,6 +35,7 @@ def files_of_run(run: Run, source: Source | None = None, *, images: bool = True)
     environment, config = run.environment, run.config
     named = [environment.get(name) for name in RECORDED]
     named += [config.model.wedge, getattr(config.model.encoder, "run", None)]
+    named.append(getattr(config.model.field, "mask", None))
     for one in named:
         for name in one if isinstance(one, list) else [one]:
             if not isinstance(name, str):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from modpose.errors import InputError
+from modpose.fourier.fsc import read_map
 from modpose.geometry.grids import lattice, soft_sphere
 
 BLUR, AROUND, EDGE = 0.03, 0.03, 0.06
@@ -19,6 +22,10 @@ DEVIATIONS, SHARES = 4.0, (0.02, 0.15)
 """Threshold above the noise in standard deviations, and its smallest and largest value as a share
 of the peak.
 """
+SAME_SIZE = 0.01
+"""Largest relative difference of two pixel sizes that are the same."""
+OTHER_HAND = 0.1
+"""Share of a map's power by which the mirrored mask may hold more."""
 TO_DEVIATION = 1.4826
 """Median absolute deviation of a Gaussian to its standard deviation."""
 
@@ -53,6 +60,62 @@ def molecule_mask(volumes: Tensor, diameter: float) -> Tensor:
     away = torch.from_numpy(distance_transform_edt(~molecule.numpy()).astype(np.float32))
     beyond = ((away - AROUND * box) / (EDGE * box)).clamp(0, 1)
     return ball * (0.5 + 0.5 * torch.cos(math.pi * beyond))
+
+
+def read_mask(path: Path, box: int, pixel_size: float | None = None) -> Tensor:
+    """Read a mask of the molecule, (D, D, D), 0 in the solvent and 1 in the molecule.
+
+    Parameters
+    ----------
+    path
+        An MRC file.
+    box, pixel_size
+        Side of the images in pixels, and their pixel size in Å where it is known.
+
+    Raises
+    ------
+    InputError
+        If the mask has another box or pixel size, a value outside 0 to 1, or is empty or full.
+    """
+    volume, size = read_map(path)
+    if volume.shape != (box,) * 3:
+        found = " x ".join(map(str, volume.shape))
+        raise InputError.of(path, "the box", found, f"{box} x {box} x {box}, that of the images")
+    if size and pixel_size and abs(size / pixel_size - 1) > SAME_SIZE:
+        found = f"{size:.4g} A"
+        raise InputError.of(path, "the pixel size", found, f"{pixel_size:.4g} A, as the images")
+    if not np.isfinite(volume).all() or volume.min() < 0 or volume.max() > 1:
+        raise InputError(f"{path}: a value is outside 0 to 1, expected a mask")
+    inside = volume > 0.5
+    if not inside.any():
+        raise InputError(f"{path}: the mask is empty, expected 1 where the molecule is")
+    if inside.all():
+        raise InputError(f"{path}: the mask is full, expected 0 where there is solvent")
+    return torch.from_numpy(np.ascontiguousarray(volume))
+
+
+def check_fit(mask: Tensor, mean: Tensor, name: str) -> None:
+    """Refuse a mask that misses the molecule, or is one of the other hand.
+
+    Parameters
+    ----------
+    mask, mean
+        (D, D, D) the mask, and a map from the images.
+    name
+        Of the mask, for the message.
+    """
+    power = mean.square()
+    inside = float((power * mask).sum() / power.sum())
+    other = mask.flip(0) if len(mask) % 2 else mask.flip(0).roll(1, 0)
+    mirrored = float((power * other).sum() / power.sum())
+    held = f"holds {inside:.0%} of the power of the map of the images"
+    if mirrored > inside + OTHER_HAND:
+        raise InputError(
+            f"{name}: the mask {held}, and mirrored {mirrored:.0%}: it is of the other hand, "
+            "expected that of the poses (modpose hand mirrors it)"
+        )
+    if inside < float(mask.mean()):
+        raise InputError(f"{name}: the mask {held}, expected a mask of the molecule in its place")
 
 
 def _smoothed(volumes: Tensor, deviation: float) -> Tensor:

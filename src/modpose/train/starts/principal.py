@@ -10,6 +10,8 @@ with z known, computes the maps at all frequencies.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
+from modpose.data.preprocess import fourier_crop, resize
 from modpose.fourier.insertion import half_averages
 from modpose.fourier.projection import SETTLED
 from modpose.geometry.grids import soft_sphere
@@ -43,12 +46,14 @@ from modpose.search.projections import (
     joined_images,
     power_spectrum,
 )
-from modpose.search.solvent import molecule_mask
+from modpose.search.solvent import check_fit, molecule_mask, read_mask
 
 MOST_POINTS = 1 << 23
 """Largest number of coefficients for finding motions; with more, a random subset is used."""
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
+RINGING = 0.05
+"""Values of a mask below this are zero: cutting off frequencies leaves small waves beside it."""
 ITERATIONS = 12
 """Iterations of each round; later ones would find only negligible motions."""
 
@@ -76,6 +81,7 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         ImageReader(projection, min(cycles, last))
         for cycles in (config.model.field.cycles, last, config.model.field.drawn)
     )
+    region = _Region.of(config, dataset)
     rows = _some(dataset.train, len(low.frequency), config.seed)
     steps = 3 * len(rows) + len(dataset.train)
     with Progress("principal motions", steps, quiet=quiet) as progress:
@@ -83,13 +89,15 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         images = joined_images(
             low.images(b, variance) for b in dataset.batches(rows, IMAGES_AT_ONCE)
         )
-        left = _left(images, _still(images), low.shell, len(variance))
+        still = _still(images)
+        region.check(still.mean)
+        left = _left(images, still, low.shell, len(variance))
         images, variance = images.over(left[low.shell]), variance * left
         contrast = projection.contrast_std
-        motions = _motions(images, count, config.seed, contrast, progress)
+        motions = _motions(images, count, config.seed, contrast, region, progress)
         variance = variance * _left(images, motions, low.shell, len(variance))
-        maps = _drawn(dataset, low, drawn, motions, variance, contrast, progress)
-    if config.model.field.solvent == "flatten":
+        maps = _drawn(dataset, low, drawn, motions, variance, contrast, region, progress)
+    if region.given is None and config.model.field.solvent == "flatten":
         maps = maps * molecule_mask(maps, drawn.box - MARGIN)
     field.set_volumes(maps)
     projection.log_variance.copy_(variance.log())
@@ -103,10 +111,15 @@ def _some(train: NDArray[np.int64], points: int, seed: int) -> NDArray[np.int64]
 
 
 def _motions(
-    images: PosedImages, count: int, seed: int, contrast: float, progress: Progress
+    images: PosedImages,
+    count: int,
+    seed: int,
+    contrast: float,
+    region: _Region,
+    progress: Progress,
 ) -> Motions:
     """Find motions from the lower half of the frequencies, then from all of them."""
-    mask = _mask(images.data.box)
+    mask = region.mask(images.data.box)
     z: Tensor | None = None
     for part in (images.within(0.5 * float(images.data.radius[-1])), images):
         motions = principal_motions(
@@ -126,13 +139,44 @@ def _motions(
     return motions
 
 
-def _mask(box: int) -> Tensor:
+@dataclass(frozen=True)
+class _Region:
+    """Where the molecule may be: a mask that was given (n, n, n), or a sphere."""
+
+    given: Tensor | None
+    name: str
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset) -> _Region:
+        """Read the mask of a configuration, in the box that the model sees."""
+        assert isinstance(config.model.field, PrincipalFieldConfig)
+        name, stack = config.model.field.mask, dataset.source.stack
+        if name is None:
+            return cls(None, "")
+        mask = read_mask(Path(name), stack.shape[-1], dataset.source.pixel_size)
+        sizes = config.data.model_copy(update={"invert": False})
+        return cls(torch.from_numpy(resize(mask.numpy()[None, None], sizes)[0, 0]), name)
+
+    def mask(self, box: int) -> Tensor:
+        """(box, box, box) at another sampling."""
+        if self.given is None:
+            return _sphere(box)
+        small = torch.from_numpy(fourier_crop(self.given.numpy()[None, None], box)[0, 0])
+        return torch.where(small < RINGING, 0.0, small).clamp(max=1)
+
+    def check(self, mean: Tensor) -> None:
+        """Refuse a mask that does not lie on the molecule."""
+        if self.given is not None:
+            check_fit(self.mask(mean.shape[-1]), mean, self.name)
+
+
+def _sphere(box: int) -> Tensor:
     return soft_sphere(box, box - MARGIN)
 
 
 def _still(images: PosedImages) -> Motions:
     """Return the mean alone, without motions."""
-    mean, none = _mean(images, _mask(images.data.box)), torch.zeros(len(images.data), 0)
+    mean, none = _mean(images, _sphere(images.data.box)), torch.zeros(len(images.data), 0)
     return Motions(mean, mean.new_zeros(0, *mean.shape), none, none, torch.ones(len(none)))
 
 
@@ -176,10 +220,11 @@ def _drawn(
     motions: Motions,
     variance: Tensor,
     contrast: float,
+    region: _Region,
     progress: Progress,
 ) -> Tensor:
     """Mean and motions (J + 1, b, b, b) with all details, from one pass over the images."""
-    count, mask = len(motions.directions), _mask(drawn.box)
+    count, mask = len(motions.directions), region.mask(drawn.box)
     table = _table(motions, low.limit)
     halves = NormalEquations(count + 1), NormalEquations(count + 1)
     at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
