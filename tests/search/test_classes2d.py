@@ -18,7 +18,10 @@ from modpose.data.source import Source, open_source
 from modpose.errors import InputError
 from modpose.fourier.projection import half_plane
 from modpose.geometry.grids import lattice
+from modpose.outputs.classes import select_classes
+from modpose.search.abinitio import saved
 from modpose.search.abinitio.images import _transform
+from modpose.search.classes2d import rounds
 from modpose.search.classes2d.run import Classes2d, classify_images
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.classes2d.turning import Turning
@@ -202,6 +205,69 @@ def test_the_command_makes_classes_of_images_and_says_so(folder: Path, tmp_path:
     assert "halves not independent" in ran.output or "junk" in ran.output
     table = starfile.read(tmp_path / "out" / "particles.star")
     assert set(table["rlnClassNumber"]) <= {1, 2} and "rlnOriginX" in table
+
+
+def test_chosen_classes_are_selected(folder: Path, found: Classes2d, tmp_path: Path) -> None:
+    out, best = folder / "classes", np.isin(found.class_index, [0, 1])
+    asked = ["select", str(out), "--class", "1,2", "-o", str(tmp_path / "good.star")]
+    ran = CliRunner().invoke(app, asked)
+    assert ran.exit_code == 0, ran.output
+    assert f"kept {best.sum()} of {COUNT} images" in ran.output
+    every = starfile.read(out / "particles.star")["particles"]
+    kept = starfile.read(tmp_path / "good.star")["particles"]
+    assert list(kept["rlnImageName"]) == list(every["rlnImageName"][best])
+    for extra, said in (
+        (["--class", "77"], "the class is 77, expected one of 1, 2"),
+        (["--class", "a"], "whole numbers separated by commas"),
+        (["--class", "1", "--where", "elbo > 0"], "--class and --where"),
+    ):
+        ran = CliRunner().invoke(app, ["select", str(out), "-o", str(tmp_path / "x.star"), *extra])
+        assert isinstance(ran.exception, InputError) and said in str(ran.exception)
+    ran = CliRunner().invoke(app, ["select", str(tmp_path), "-o", "x.star", "--class", "1"])
+    assert "holds no particles.star" in str(ran.exception)
+
+
+def test_an_interrupted_search_goes_on_to_the_same_result(
+    folder: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = source.subset(np.arange(100))
+    settings = Classes2dSettings(classes=2, rounds=4, refine_rounds=2)
+    whole = classify_images(few, tmp_path / "whole", settings, quiet=True)
+    monkeypatch.setattr(saved, "EVERY", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds._Work, "whole_round", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            classify_images(few, tmp_path / "parts", settings, quiet=True)
+    with pytest.raises(InputError, match="an interrupted search is here"):
+        classify_images(few, tmp_path / "parts", settings)
+    again = classify_images(few, tmp_path / "parts", settings, resume=True, quiet=True)
+    assert np.array_equal(again.class_index, whole.class_index)
+    assert np.array_equal(again.averages, whole.averages)
+    assert not (tmp_path / "parts" / "unfinished").exists()
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_cryosparc_gets_classes_and_poses(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    images = np.stack([picture(0, a) for a in rng.uniform(0, 6, 60)]) + rng.normal(
+        size=(60, 32, 32)
+    )
+    write_mrcs(tmp_path / "stack.mrc", images.astype(np.float32), PIXEL)
+    records = np.zeros(60, [("uid", "<u8"), ("blob/path", "S9"), ("blob/idx", "<u4")])
+    records["uid"], records["blob/path"], records["blob/idx"] = range(60), b"stack.mrc", range(60)
+    with (tmp_path / "particles.cs").open("wb") as file:
+        np.save(file, records)
+    source = open_source(tmp_path / "particles.cs")
+    settings = Classes2dSettings(classes=2, rounds=4, refine_rounds=1)
+    found = classify_images(source, tmp_path / "out", settings, quiet=True)
+    table = np.load(tmp_path / "out" / "particles.cs")
+    assert np.array_equal(table["alignments2D/class"], found.class_index)
+    assert np.allclose(table["alignments2D/pose"], np.deg2rad(-found.angle_deg), atol=1e-5)
+    kept = select_classes(tmp_path / "out", "1", tmp_path / "one.cs")
+    assert np.array_equal(kept, found.class_index == 0)
 
 
 @pytest.mark.parametrize(

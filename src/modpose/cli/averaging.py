@@ -97,7 +97,7 @@ def align(
     partial: Partial = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Volumes: continue an interrupted alignment in DIR."),
+        typer.Option("--resume", help="Continue an interrupted alignment in DIR."),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -136,7 +136,6 @@ def align(
             ("--wedge", wedge),
             ("--rotations", rotations),
             ("--motions", motions),
-            ("--resume", resume or None),
         ):
             if value is not None:
                 raise InputError(
@@ -158,6 +157,7 @@ def align(
                 seed=seed,
             ),
             overwrite,
+            resume,
         )
         return
     default = AlignSettings()
@@ -194,9 +194,11 @@ def align(
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
 
 
-def _classify(opened: Source, out: Path, settings: Classes2dSettings, overwrite: bool) -> None:
+def _classify(
+    opened: Source, out: Path, settings: Classes2dSettings, overwrite: bool, resume: bool
+) -> None:
     """Find 2-D classes, and print what was found."""
-    found = pictures.classify_images(opened, out, settings, overwrite=overwrite)
+    found = pictures.classify_images(opened, out, settings, overwrite=overwrite, resume=resume)
     for line in found.lines():
         typer.echo(line)
     for note in table_files.path_notes(opened, out / "particles.star"):

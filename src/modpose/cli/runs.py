@@ -24,6 +24,7 @@ from modpose.cli.arguments import (
 )
 from modpose.cli.lazily import lazily
 from modpose.cli.whole import whole_run
+from modpose.errors import InputError
 from modpose.limits import MOST_COPIES, check_whole
 
 with lazily():
@@ -37,6 +38,7 @@ with lazily():
     from modpose.evaluate import placing, recovery
     from modpose.files import marker, writing
     from modpose.infer import encoded as encoded_images
+    from modpose.outputs import classes as of_classes
     from modpose.outputs import export as exports
     from modpose.outputs import select as selection
     from modpose.outputs import selected
@@ -285,6 +287,14 @@ def select(
             metavar="X0,Y0,X1,Y1|CSV", help="Keep the images in a box or polygon of z_0, z_1."
         ),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="3,5,9",
+            help="Keep the images of these classes; RUN is a folder of align or abinitio.",
+        ),
+    ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
@@ -303,7 +313,22 @@ def select(
     modpose select run --where 'elbo > -700 and z_0 < 1' -o good.star
     modpose select run --where 'abs(z_1) < 2 and rlnDefocusU between 8e3 and 2e4' -o good.star
     modpose select run --region -1,-1,0,2 -o corner.star
+    modpose select classes --class 3,5,9 -o good.star
     """
+    if classes is not None:
+        others = {
+            "--cluster": cluster,
+            "--where": where,
+            "--region": region,
+            "--input": moved,
+            "--datadir": datadir,
+        }
+        for name, value in others.items():
+            if value is not None:
+                raise InputError(f"select: --class and {name} are given, expected one of the two")
+        mask = of_classes.select_classes(run, classes, out, overwrite=overwrite)
+        typer.echo(f"kept {int(mask.sum())} of {len(mask)} images; wrote {out}")
+        return
     writing.check_outputs([out], overwrite, [] if region is None else [Path(region)])
     opened = whole_run(run, moved, datadir)
     mask = selection.choose(opened, cluster=cluster, where=where, region=region)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,15 +110,21 @@ def in_clusters(table: pd.DataFrame, text: str) -> Mask:
     if labels.dtype.kind not in "iuf":
         raise InputError("--cluster: the column cluster of the run does not hold numbers")
     known = np.unique(labels[np.isfinite(labels.astype(np.float64))]).astype(int)
+    return labelled(labels, known, text, "--cluster", "cluster")
+
+
+def labelled(
+    labels: NDArray[Any], known: NDArray[np.int64], text: str, option: str, what: str
+) -> Mask:
+    """Mark the labels (N,) that a list of numbers such as ``1,3`` names, all of them known."""
     parts = text.split(",")
     wanted = [n for n in map(whole_number, map(str.strip, parts)) if n is not None]
     if len(wanted) < len(parts):
         expected = "whole numbers separated by commas, such as 1,3"
-        raise InputError.of("--cluster", "the list", shown(text), expected)
-    for cluster in wanted:
-        if cluster not in known:
-            expected = f"one of {listed(known)}"
-            raise InputError.of("--cluster", "the cluster", cluster, expected)
+        raise InputError.of(option, "the list", shown(text), expected)
+    for label in wanted:
+        if label not in known:
+            raise InputError.of(option, f"the {what}", label, f"one of {listed(known)}")
     return np.isin(labels, wanted)
 
 

@@ -67,6 +67,10 @@ class Cells(NamedTuple):
     shift: Tensor
     score: Tensor
 
+    def rows(self, index: Tensor) -> Cells:
+        """Keep some images."""
+        return Cells(*(part[index] for part in self))
+
 
 def draw_poses(
     images: Coefficients,

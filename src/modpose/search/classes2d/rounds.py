@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from modpose.fourier.coefficients import Coefficients, phases, smallest_box
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
+from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Cells, draw_from_scores, search_slices
 from modpose.search.classes2d.settings import Classes2dSettings, Plan
 from modpose.search.classes2d.sums import ClassSums, averages
@@ -73,7 +74,11 @@ class FoundClasses:
 
 
 def find_classes(
-    images: SearchImages, settings: Classes2dSettings, plan: Plan, quiet: bool = False
+    images: SearchImages,
+    settings: Classes2dSettings,
+    plan: Plan,
+    quiet: bool = False,
+    saved: Saved | None = None,
 ) -> FoundClasses:
     """Find classes and poses.
 
@@ -87,19 +92,25 @@ def find_classes(
         The rounds.
     quiet
         No progress bar.
+    saved
+        Where the search is saved, to go on with it.
     """
+    saved = saved or Saved()
     work = _Work(images, settings, plan)
-    total = settings.rounds * work.few + settings.refine_rounds * len(images)
-    with Progress("2-D classes", total, quiet=quiet) as progress:
-        sums = work.start()
-        for number in range(settings.rounds):
-            part = number / max(1, settings.rounds - 1)
-            sums = work.search_round(sums, part, progress)
-        for number in range(settings.refine_rounds):
-            last = number == settings.refine_rounds - 1
-            found = work.whole_round(sums, last, progress)
-            sums = found[0]
-        return work.finished(sums, found[1])
+    rounds, total = settings.rounds, settings.rounds + settings.refine_rounds
+    steps = rounds * work.few + settings.refine_rounds * len(images)
+    done, sums = work.restored(saved.read())
+    with Progress("2-D classes", steps, quiet=quiet) as progress:
+        progress.advance(min(done, rounds) * work.few + max(0, done - rounds) * len(images), 0.0)
+        for number in range(done, rounds):
+            if saved.due:
+                saved.write(work.state(number, sums))
+            sums = work.search_round(sums, number / max(1, rounds - 1), progress)
+        for number in range(max(done, rounds), total):
+            if saved.due:
+                saved.write(work.state(number, sums))
+            sums, cells = work.whole_round(sums, number == total - 1, progress)
+        return work.finished(sums, cells)
 
 
 class _Work:
@@ -114,6 +125,23 @@ class _Work:
         self.generator = torch.Generator().manual_seed(settings.seed)
         wanted = max(plan.images, plan.images_per_class * self.classes)
         self.few = min(wanted, len(images))
+
+    def state(self, done: int, sums: ClassSums) -> dict[str, Tensor]:
+        """Return all that is needed to go on after some rounds."""
+        return {
+            "done": torch.tensor(done),
+            "value": torch.view_as_real(sums.value),
+            "weight": sums.weight,
+            "generator": self.generator.get_state(),
+        }
+
+    def restored(self, state: dict[str, Tensor]) -> tuple[int, ClassSums]:
+        """Return the rounds that are done, and the sums; without a state, start."""
+        if not state:
+            return 0, self.start()
+        self.generator.set_state(state["generator"])
+        value = torch.view_as_complex(state["value"])
+        return int(state["done"]), ClassSums(value, state["weight"])
 
     def start(self) -> ClassSums:
         """Put random images into random classes at random angles."""
@@ -136,8 +164,32 @@ class _Work:
         step = FINENESS * self.side / min(radius, self.limit)
         moved = (torch.rand(2, generator=self.generator) - 0.5) * step
         shifts = disc(self.reach, step) + moved
-        made, _ = self._round(sums, rows, radius, shifts, self._draw, progress)
-        return made.plus(sums, self.plan.memory)
+        cells = self._cells(sums, rows, radius, shifts, self._draw, progress)
+        cells, refilled = self._refilled(cells, len(rows))
+        sums.value[:, refilled], sums.weight[:, refilled] = 0, 0
+        return self._added(rows, radius, cells).plus(sums, self.plan.memory)
+
+    def _refilled(self, cells: Cells, images: int) -> tuple[Cells, Tensor]:
+        """Give each class with few images the worse half of the class with most.
+
+        Returns
+        -------
+        cells, refilled
+            The cells, and the numbers of the classes that were empty or poor.
+        """
+        kind, row = cells.row // self.plan.angles, cells.row.clone()
+        refilled = []
+        for _ in range(self.classes):
+            count = torch.bincount(kind.flatten(), minlength=self.classes)
+            poorest, largest = int(count.argmin()), int(count.argmax())
+            if count[poorest] >= self.plan.sparse * kind.numel() / self.classes:
+                break
+            own = kind == largest
+            worse = own & (cells.score < cells.score[own].median())
+            row[worse] += (poorest - largest) * self.plan.angles
+            kind = row // self.plan.angles
+            refilled.append(poorest)
+        return cells._replace(row=row), torch.tensor(refilled, dtype=torch.int64)
 
     def whole_round(
         self, sums: ClassSums, last: bool, progress: Progress
@@ -147,9 +199,10 @@ class _Work:
         shifts = disc(self.reach, FINENESS * self.side / radius)
         rows = torch.arange(len(self.images))
         take = _best if last else self._draw
-        return self._round(sums, rows, radius, shifts, take, progress)
+        cells = self._cells(sums, rows, radius, shifts, take, progress)
+        return self._added(rows, radius, cells), cells
 
-    def _round(
+    def _cells(
         self,
         sums: ClassSums,
         rows: Tensor,
@@ -157,18 +210,22 @@ class _Work:
         shifts: Tensor,
         take: Callable[[Tensor], Tensor],
         progress: Progress,
-    ) -> tuple[ClassSums, Cells]:
+    ) -> Cells:
+        """Compare images with all averages."""
         slices = self._turning(radius).read(self._pictures(sums)).flatten(0, 1)
-        data = self._seen(rows[:1], radius)
-        made = ClassSums.empty(self.classes, self.plan.angles, data.shell)
         scaled, parts = shifts * self.box / self.side, []
         for some in torch.split(rows, AT_ONCE):
             data = self._seen(some, radius)
-            cells = search_slices(data, slices, scaled, take, normalised=False)
-            made.add(data, some, cells)
-            parts.append(cells)
+            parts.append(search_slices(data, slices, scaled, take, normalised=False))
             progress.advance(len(some), 0.0)
-        return made, Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _added(self, rows: Tensor, radius: float, cells: Cells) -> ClassSums:
+        """Add images up at their cells."""
+        made = ClassSums.empty(self.classes, self.plan.angles, self._seen(rows[:1], radius).shell)
+        for part in torch.split(torch.arange(len(rows)), AT_ONCE):
+            made.add(self._seen(rows[part], radius), rows[part], cells.rows(part))
+        return made
 
     def finished(self, sums: ClassSums, cells: Cells) -> FoundClasses:
         """Optimise the best pose of each image, and average at the size of the images."""
@@ -179,7 +236,7 @@ class _Work:
         parts = []
         for some in torch.split(torch.arange(len(self.images)), AT_ONCE):
             data = self._seen(some, radius)
-            own = Cells(*(part[some] for part in cells))
+            own = cells.rows(some)
             parts.append(_optimised(data, table, own, grid, step))
         posed = Posed(*(torch.cat(part) for part in zip(*parts, strict=True)))
         posed = posed._replace(shift=posed.shift * self.side / self.box)
@@ -196,7 +253,7 @@ class _Work:
         made = ClassSums.empty(self.classes, angles, data.shell)
         for some in torch.split(torch.arange(len(self.images)), AT_ONCE):
             data = self.images.coefficients(some, self.side / 2, self.side)
-            made.add(data, some, Cells(*(part[some] for part in cells)))
+            made.add(data, some, cells.rows(some))
         turning = Turning(data.frequency[:, :2], angles, self.side)
         return averages(made, turning, self.diameter)
 

@@ -25,11 +25,11 @@ from modpose.data.source import Source
 from modpose.data.star import write_star
 from modpose.data.table_files import files_of_table, write_table
 from modpose.errors import InputError
-from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import HALF_MAPS, FscCurve
 from modpose.geometry.degrees import wrap_deg
 from modpose.search.abinitio.images import read_images
+from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.classes2d.page import draw_classes
 from modpose.search.classes2d.rounds import FoundClasses, find_classes
 from modpose.search.classes2d.settings import LEAST_BOX, PER_CLASS, Classes2dSettings, Plan
@@ -103,6 +103,7 @@ def classify_images(
     settings: Classes2dSettings | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = False,
 ) -> Classes2d:
     """Find 2-D classes of particle images; write averages, classes and poses into a folder.
@@ -119,6 +120,8 @@ def classify_images(
         What is asked for.
     overwrite
         Replace files of these names.
+    resume
+        Go on with an interrupted search in the folder; the result is as without interruption.
     quiet
         No progress bars.
 
@@ -126,13 +129,16 @@ def classify_images(
     ------
     InputError
         If there are too few images, their corners hold no noise, the CTF is impossible, or the
-        folder cannot be written to.
+        folder cannot be written to; if settings or images are not those of the search to go on
+        with.
     """
     settings, out = settings or Classes2dSettings(), Path(out)
     has_ctf = _check(source, settings)
     table = out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
     outputs = [*(out / name for name in WRITTEN), *files_of_table(table)]
-    check_outputs(outputs, overwrite, files_of_source(source))
+    check_outputs(outputs, overwrite or resume, files_of_source(source))
+    wanted = asdict(settings) | {"images": source.n, "fingerprint": source_fingerprint(source)}
+    check_unfinished(out, wanted, overwrite, resume)
     dataset = _dataset(source, settings, has_ctf)
     if contrast_alarm(take_sample(dataset)) is not None:
         logger.warning(
@@ -142,11 +148,10 @@ def classify_images(
         )
     side = dataset.shape[0]
     images = read_images(dataset, side / 2, quiet)
-    out.mkdir(parents=True, exist_ok=True)
-    with writing(out):
-        found = find_classes(images, settings, Plan(), quiet)
+    with unfinished_in(out, wanted, resume) as unfinished:
+        found = find_classes(images, settings, Plan(), quiet, unfinished.step("classes"))
         made = _described(found, min(source.stack.shape) / side, dataset.pixel_size)
-        _write(made, source, settings, out, table)
+        _write(made, source, wanted, out, table)
     return made
 
 
@@ -265,17 +270,13 @@ def class_table(found: Classes2d) -> pd.DataFrame:
 
 
 def _write(
-    found: Classes2d, source: Source, settings: Classes2dSettings, out: Path, table: Path
+    found: Classes2d, source: Source, wanted: dict[str, object], out: Path, table: Path
 ) -> None:
     frames = [
         pd.DataFrame(curve.columns()).assign(class_number=number)
         for number, curve in enumerate(found.curves, 1)
     ]
-    told = asdict(settings) | {
-        "images": source.n,
-        "fingerprint": source_fingerprint(source),
-        "noise_score": found.noise_gain,
-    }
+    told = wanted | {"noise_score": found.noise_gain}
     with all_or_nothing() as place:
         write_mrcs(place(out / "classes.mrcs"), found.averages, found.pixel_size)
         write_star(place(out / "classes.star"), class_table(found))

@@ -88,6 +88,8 @@ class Plan:
     """Poses drawn from the posterior of an image, each with one over so much weight."""
     memory: float = 0.6
     """How much of the sums of a round of the search is left in the next."""
+    sparse: float = 0.2
+    """A class with less than this share of the mean number of images is filled again."""
     fine: int = 8
     """Steps between two of the angles when the final poses are optimised."""
     last_angles: int = 90
