@@ -244,3 +244,12 @@ def test_volumes_of_affinity_vae_are_timed(capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     rates = [int(line.split(": ")[1].split()[0]) for line in lines[-3:]]
     assert min(rates) > 0 and "rotate=any" in lines[-1]
+
+
+def test_sharp_maps_are_compared_with_consensus_and_oracle(run: Callable[..., str]) -> None:
+    small = ("--images", "120", "--box", "16", "--maps", "4", "--epochs", "1", "--snr", "1")
+    told = run("sharp_maps", *small, "--functions", "3")
+    for word in ("sharp maps", "consensus", "oracle", "gain over", "content, median", "GB"):
+        assert word in told
+    told = run("sharp_maps", *small, "--still")
+    assert "sharp maps - consensus" in told and "forced functions" in told

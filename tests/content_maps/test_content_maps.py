@@ -92,6 +92,11 @@ def test_content_far_away_gets_the_functions_of_the_nearest_landmark():
     assert np.isfinite(basis(np.array([[1e3, 0.0]]))).all()
 
 
+def test_content_that_no_image_tells_has_one_function():
+    z = 1e-9 * circle(200)
+    assert len(ContentBasis.fit(z, np.ones_like(z), 5)) == 1
+
+
 def test_content_that_does_not_vary_is_refused():
     with pytest.raises(InputError, match="same content"):
         ContentBasis.fit(np.ones((50, 2)), np.ones((50, 2)), 5)

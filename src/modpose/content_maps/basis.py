@@ -86,7 +86,8 @@ class ContentBasis:
         landmarks = z[some] / scale
         width = max(WIDTH, _usual_distance(landmarks))
         density = np.exp(_log_kernel(landmarks, landmarks, width)).sum(1)
-        landmarks = landmarks[density > np.quantile(density, SPARSE)]
+        dense = np.argsort(density, kind="stable")[int(SPARSE * len(density)) :]
+        landmarks = landmarks[np.sort(dense)]
         kernel = np.exp(_log_kernel(landmarks, landmarks, width))
         weight = kernel.sum(1) ** -ALPHA
         kernel = kernel * weight[:, None] * weight

@@ -47,8 +47,8 @@ IMAGES_EACH = 16
 """Smallest number of images for each function."""
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
-SETTLED = 12
-"""Largest number of steps of the last solution."""
+ROUGH, SETTLED = 6, 12
+"""Largest number of steps of the solution that content is inferred from, and of the last one."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Fitting:
             moment = values.T @ values
             return self._solved(basis, parts, moment, self.z, std)
         prior = self._prior(parts)
-        maps = [part.solve(*prior, ITERATIONS) for part in parts]
+        maps = [part.solve(*prior, ROUGH) for part in parts]
         del parts
         tables = [self.lattice.table(self.box.whole(one)) for one in maps]
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
