@@ -49,6 +49,8 @@ MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
 LOST_DEG = 20.0
 LIMIT = 26.0
 """Cycles a box that enter the bound."""
+EASY = 10.0
+"""Cycles a box within which it is said how much an image tells."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Figures:
     median_deg: float
     bound_deg: float
     lost: float
+    nats: float
 
     def line(self) -> str:
         """Say it in words."""
         return (
             f"{self.name}: {self.images} images, rotation {self.median_deg:.2f}° median "
-            f"({self.median_deg / self.bound_deg:.2f} × the bound), {100 * self.lost:.1f} % lost"
+            f"({self.median_deg / self.bound_deg:.2f} × the bound), {100 * self.lost:.1f} % lost; "
+            f"{self.nats:.1f} nats an image within radius {EASY:g}"
         )
 
 
@@ -98,23 +102,33 @@ def _errors(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
     return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
 
 
-def bound_deg(made: Projections, number: int, folder: Path, rows: np.ndarray) -> float:
-    """Median error of rotation at the bound, degrees, of some images of one molecule."""
+def at_truth(made: Projections, number: int, folder: Path, rows: np.ndarray) -> tuple[float, float]:
+    """What some images of one molecule say at the true map and pose.
+
+    Returns
+    -------
+    bound, nats
+        Median error of rotation at the bound, degrees; log-likelihood ratio to no object within
+        :data:`EASY` cycles a box, nats per image.
+    """
     source = open_source(folder / "particles.star").subset(rows[:400])
     images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), LIMIT, True)
     images = images.with_noise(_noise(made.settings, len(images.noise)))
-    data = images.coefficients(slice(None), LIMIT, images.side)
     volume = torch.from_numpy(made.volume(number)).float()[None] * math.sqrt(images.side)
-    references = make_references(volume, float(data.radius[-1]), slopes=True)
     rotation, shift = _truth(made)
     own = torch.from_numpy(rows[:400])
     flat = torch.cat([shift[own], torch.zeros(len(own), 1)], 1)
-    zero = torch.zeros(len(own), dtype=torch.int64)
-    order = torch.arange(len(own))
-    at = climb(data, references, order, zero, rotation[own], flat, steps=0, normalised=False)
-    covariance = torch.linalg.inv(at.information[:, :5, :5].double())
+    zero, order = torch.zeros(len(own), dtype=torch.int64), torch.arange(len(own))
+    found = []
+    for limit in (LIMIT, EASY):
+        data = images.coefficients(slice(None), limit, images.side)
+        references = make_references(volume, float(data.radius[-1]), slopes=True)
+        pose = order, zero, rotation[own], flat
+        found.append(climb(data, references, *pose, steps=0, normalised=False))
+    covariance = torch.linalg.inv(found[0].information[:, :5, :5].double())
     variance = covariance.diagonal(dim1=1, dim2=2)[:, :3].sum(1)
-    return float(torch.rad2deg(variance.sqrt()).median()) * MEDIAN_OF_RMS
+    bound = float(torch.rad2deg(variance.sqrt()).median()) * MEDIAN_OF_RMS
+    return bound, float(found[1].score.mean())
 
 
 def _noise(settings: ProjectionSettings, shells: int) -> Tensor:
@@ -164,12 +178,14 @@ def measure(
             own = np.flatnonzero((classes == true) & (index == cluster) & real)
             every = np.flatnonzero((classes == true) & real)
             angle = errors_deg(found.refined.rotation[own], rotation[own], group)
+            bound, nats = at_truth(made, int(true), folder, every)
             figures = Figures(
                 kinds[int(true)].name,
                 len(own),
                 float(angle.median()),
-                bound_deg(made, int(true), folder, every),
+                bound,
                 float((angle > LOST_DEG).float().mean()),
+                nats,
             )
             lines.append(figures.line())
     return lines
