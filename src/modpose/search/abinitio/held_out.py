@@ -95,15 +95,23 @@ def accepted(verdicts: list[Verdict]) -> str:
     return next((one.candidate.name for one in verdicts if one.accepted), "C1")
 
 
-def smaller_groups(name: str) -> list[str]:
-    """Name groups within a group, with the same axes, that are tested against it."""
+def smaller_groups(name: str) -> dict[str, Tensor]:
+    """Return groups (G, 3, 3) within a group, on its axes, that are tested against it."""
     kind, order = name[0], int(name[1:] or 0)
     parts = [n for n in range(2, order) if order % n == 0]
     if kind == "C":
-        return ["C1", *(f"C{n}" for n in parts)]
-    if kind == "D":
-        return ["C1", f"C{order}", *(f"D{n}" for n in parts)]
-    return {"T": ["C1", "D2"], "O": ["C1", "T", "D4"], "I": ["C1", "T"]}[kind]
+        names = [f"C{n}" for n in parts]
+    elif kind == "D":
+        names = [f"C{order}", *(f"D{n}" for n in parts)]
+    else:
+        names = {"T": ["D2"], "O": ["T", "D4"], "I": ["T"]}[kind]
+    found = {part: symmetry_group(part).float() for part in ("C1", *names)}
+    if kind == "D":  # its two-fold axes across z; there are two kinds where the order is even
+        whole = symmetry_group(name).float()
+        for number in range(1 if order % 2 else 2):
+            which = ("C2 across", "the other C2 across")[number]
+            found[which] = whole[[0, order + number]]
+    return found
 
 
 def _judged(images: SearchImages, found: Refined, half: Tensor, candidate: Candidate) -> Verdict:
@@ -112,8 +120,8 @@ def _judged(images: SearchImages, found: Refined, half: Tensor, candidate: Candi
     halves = in_frame(found.halves[:, 0], candidate.frame)
     group = symmetry_group(candidate.name).float()
     alike = symmetrised(halves, group)
-    for name in smaller_groups(candidate.name):
-        other = symmetrised(halves, symmetry_group(name).float())
+    for name, part in smaller_groups(candidate.name).items():
+        other = symmetrised(halves, part)
         change = _change(images, found, half, candidate, (alike, other))
         results.append((name, float(change.mean()), float(change.std()) / math.sqrt(len(change))))
     name, gain, error = min(results, key=lambda one: one[1])
