@@ -198,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("molecules", nargs="*", type=Path, metavar="PDB")
     parser.add_argument("--states", type=int, default=1, help="built-in states instead of files")
+    parser.add_argument("--similar", action="store_true", help="find one map of all states first")
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--snr", type=float, default=0.1)
     parser.add_argument("--pixel-size", type=float, default=2.5)
@@ -225,7 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=told.seed,
     )
     asked = AbInitioSettings(
-        classes=len(kinds), starts=told.starts, symmetry=told.symmetry, seed=told.seed
+        classes=len(kinds),
+        similar=told.similar,
+        starts=told.starts,
+        symmetry=told.symmetry,
+        seed=told.seed,
     )
     for line in measure(kinds, settings, asked):
         print(line)

@@ -19,17 +19,19 @@ from modpose.data.dataset import Dataset
 from modpose.data.mrc import open_mrc
 from modpose.data.source import Source, open_source
 from modpose.errors import InputError
+from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.fourier.coefficients import phases
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.abinitio.checks import covered_directions, memory_needed
 from modpose.search.abinitio.images import SearchImages, disc, read_images
-from modpose.search.abinitio.refine import refine
+from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
+from modpose.search.abinitio.similar import similar_states
 from modpose.search.abinitio.start import best_start
 from modpose.search.abinitio.symmetry import Frame, in_frame, symmetrised
 from modpose.simulate.conformations import Conformer, built_in_conformers
@@ -416,3 +418,60 @@ def test_an_interrupted_search_goes_on_only_with_its_settings_and_images(
         find_maps(some, tmp_path, settings, quiet=True, resume=True)
     find_maps(source, tmp_path, settings, quiet=True, resume=True)
     assert not (tmp_path / "unfinished").exists()
+
+
+# --- similar states ---------------------------------------------------------------------------
+
+
+def test_similar_states_are_told_apart_at_the_poses_of_one_map(tmp_path):
+    made = simulate_projections(
+        ProjectionSettings(
+            n=400, box=32, pixel_size=5.0, snr=1.0, hinge_range_deg=None, ctf=True, seed=3
+        ),
+        [Conformer(one.name, one.molecule, None) for one in built_in_conformers(2)],
+    )
+    write_projections(made, tmp_path)
+    source = open_source(tmp_path / "particles.star")
+    truth = source.particles.truth()
+    images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), 14.0, True)
+    shift = torch.tensor(truth[["shift_x", "shift_y"]].to_numpy()).float()
+    consensus = Refined(
+        true_rotation(source),
+        shift,
+        torch.zeros(400, dtype=torch.int64),
+        torch.zeros(400),
+        halves=torch.zeros(2, 1, 28, 28, 28),
+        maps=torch.zeros(1, 28, 28, 28),
+        fsc=torch.ones(1, 13),
+        start_radius=9.0,
+        noise=images.noise,
+    )
+    settings = AbInitioSettings(classes=2, similar=True, box=28)
+    found = similar_states(images, consensus, settings, Saved(), quiet=True)
+    right, _ = hungarian_accuracy(truth["class"].to_numpy(), found.class_index.numpy())
+    assert right > 0.9
+    plan = RefinePlan(last_radius=12.0, first_radius=10.0, rounds=2, searches=(), every_map=True)
+    poses = (consensus.rotation, consensus.shift, found.class_index)
+    half, group = torch.arange(400) % 2, torch.eye(3)[None]
+    refined = refine(images, found.maps, half, settings, group, plan, True, None, poses)
+    again, _ = hungarian_accuracy(truth["class"].to_numpy(), refined.class_index.numpy())
+    assert again > 0.9
+    assert float(angles_to_truth(refined.rotation, consensus.rotation).median()) < 3.0
+
+
+@pytest.mark.usefixtures("quick", "saving_each_round")
+def test_similar_states_find_one_map_first_and_go_on_where_they_were(source, tmp_path, monkeypatch):
+    settings = AbInitioSettings(starts=1, box=24, classes=2, similar=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("modpose.search.abinitio.run.similar_states", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            find_maps(source, tmp_path, settings, quiet=True)
+    assert {path.stem for path in (tmp_path / "unfinished").glob("*.safetensors")} == {
+        "start1",
+        "consensus",
+    }
+    found = find_maps(source, tmp_path, settings, quiet=True, resume=True)
+    assert found.refined.maps.shape == (2, 24, 24, 24)
+    assert (tmp_path / "class002.mrc").is_file()
+    with pytest.raises(InputError, match="2 or more states with --similar"):
+        AbInitioSettings(similar=True)

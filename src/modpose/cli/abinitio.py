@@ -28,6 +28,12 @@ def abinitio(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     classes: Annotated[int, typer.Option(help="How many structures.")] = AbInitioSettings.classes,
+    similar: Annotated[
+        bool,
+        typer.Option(
+            "--similar", help="The structures are states of one: find its map and poses first."
+        ),
+    ] = AbInitioSettings.similar,
     symmetry: Annotated[
         str,
         typer.Option(
@@ -81,6 +87,7 @@ def abinitio(
     """
     settings = AbInitioSettings(
         classes=classes,
+        similar=similar,
         starts=starts,
         symmetry=symmetry,
         max_shift=max_shift,

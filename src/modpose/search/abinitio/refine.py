@@ -52,6 +52,8 @@ class Refined:
         (C, shells) of the half maps.
     start_radius
         Cycles a box up to which both halves began alike.
+    noise
+        (shells,) variance of the noise of a coefficient.
     """
 
     rotation: Tensor
@@ -62,6 +64,7 @@ class Refined:
     maps: Tensor
     fsc: Tensor
     start_radius: float
+    noise: Tensor
 
 
 def refine(
@@ -73,6 +76,7 @@ def refine(
     plan: RefinePlan,
     quiet: bool = False,
     saved: Saved | None = None,
+    poses: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Refined:
     """Refine maps and poses.
 
@@ -94,13 +98,16 @@ def refine(
         No progress bar.
     saved
         Where to save each round, and to go on from.
+    poses
+        Rotation, shift and class of each image to begin with; None searches all.
     """
     generator = torch.Generator().manual_seed(7919 + settings.seed)
     radii = [min(high, images.side / 2 - 1) for _, high in plan.radii]
     box = min(settings.box, smallest_box(max(radii), images.side))
     work = _Work(images, half, settings, group, plan, box, generator)
     start_radius = min(plan.radii[0][0], maps.shape[-1] / 2 - MARGIN)
-    now = _Now(0, start_radius, [maps, maps], None, _Found.empty(len(images)), 0)
+    before = None if poses is None else _Found(*poses, torch.zeros(len(images)))
+    now = _Now(0, start_radius, [maps, maps], before, _Found.empty(len(images)), 0)
     now = work.go_on(now, saved or Saved())
     with Progress("refine in halves", len(plan.radii) * len(images), quiet=quiet) as progress:
         progress.advance(now.round * len(images), 0.0)
@@ -122,6 +129,7 @@ def refine(
         both,
         fsc,
         start_radius,
+        work.images.noise,
     )
 
 
@@ -230,8 +238,7 @@ class _Work:
             if search or before is None:
                 starts.append(self._searched(maps, rows, min(search_radius, now.radius)))
             if before is not None:
-                pose = before.rotation[rows], before.shift[rows], before.class_index[rows]
-                starts.append((pose[0][:, None], pose[1][:, None], pose[2][:, None]))
+                starts.append(self._of_before(before, rows))
             joined = [torch.cat(pieces, 1) for pieces in zip(*starts, strict=True)]
             self._climbed(made, maps, rows, joined, now.radius)
             progress.advance(len(rows), 0.0)
@@ -239,6 +246,15 @@ class _Work:
             if self.saved.due or now.parts == len(parts):
                 self.save(now)
         return made
+
+    def _of_before(self, before: _Found, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take the poses that images have, (B, M): with the map of each, or with every map."""
+        which = before.class_index[rows][:, None]
+        if self.plan.every_map:
+            which = torch.arange(self.settings.classes).expand(len(rows), -1)
+        many = which.shape[1]
+        rotation = before.rotation[rows][:, None].expand(-1, many, -1, -1)
+        return rotation, before.shift[rows][:, None].expand(-1, many, -1), which
 
     def _searched(self, maps: Tensor, rows: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
         """Search all rotations; (B, M) poses far from each other."""

@@ -42,6 +42,7 @@ from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
+from modpose.search.abinitio.similar import similar_states
 from modpose.search.abinitio.start import best_start
 from modpose.search.abinitio.symmetry import in_frame
 from modpose.search.solvent import molecule_mask
@@ -50,6 +51,8 @@ logger = logging.getLogger("modpose")
 
 LEAST = 100
 """Images per structure below which nothing can be found."""
+STATES_ROUNDS = 4
+"""Rounds of the refinement of similar states, from the poses of one map."""
 SIDE = 64
 """Images are Fourier-cropped to this side, or to one that holds the maps."""
 STARTED_FROM = 40.0
@@ -124,24 +127,31 @@ def find_maps(
     check_memory(source.stack.name, memory_needed(dataset.n, radius, settings.classes))
     images = read_images(dataset, radius, quiet)
     warn_of_dark_particles(images, source.stack.name)
+    asked = replace(settings, classes=1, similar=False) if settings.similar else settings
     scores: list[float] = []
     verdicts: list[Verdict] = []
     with unfinished_in(folder, wanted, resume) as unfinished:
         if maps is None:
-            start, scores = best_start(images, settings, group, StartPlan(), quiet, unfinished)
+            start, scores = best_start(images, asked, group, StartPlan(), quiet, unfinished)
             maps = start.maps
             if len(group) > 1:
                 warn_of_wrong_symmetry(images, settings, start.score, quiet)
-        refined = refine(
-            images,
-            maps,
-            torch.from_numpy(half),
-            settings,
-            group,
-            plan,
-            quiet,
-            unfinished.step("refinement"),
-        )
+        step = unfinished.step("consensus" if settings.similar else "refinement")
+        halves = torch.from_numpy(half)
+        refined = refine(images, maps, halves, asked, group, plan, quiet, step)
+        if settings.similar:
+            states = similar_states(images, refined, settings, unfinished.step("states"), quiet)
+            refined = refine(
+                images,
+                states.maps,
+                halves,
+                settings,
+                group,
+                replace(plan, rounds=STATES_ROUNDS, searches=(), every_map=True),
+                quiet,
+                unfinished.step("refinement"),
+                (refined.rotation, refined.shift, states.class_index),
+            )
         if settings.symmetry == AUTO:
             verdicts = judge_symmetry(images, refined, torch.from_numpy(half))
             settings = replace(settings, symmetry=accepted(verdicts))
@@ -171,8 +181,8 @@ def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | N
     if settings.symmetry == AUTO and settings.classes > 1:
         expected = "1 with --symmetry auto"
         raise InputError.of("abinitio", "classes", settings.classes, expected)
-    if start_map is not None and settings.classes > 1:
-        expected = "1 with a map to start from, which cannot separate structures"
+    if start_map is not None and settings.classes > 1 and not settings.similar:
+        expected = "1 with a map to start from, which cannot separate structures (but --similar)"
         raise InputError.of("abinitio", "classes", settings.classes, expected)
     needed = LEAST * settings.classes
     if source.n < needed:

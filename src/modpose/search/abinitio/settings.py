@@ -19,6 +19,8 @@ class AbInitioSettings:
 
     classes: int = 1
     """How many structures."""
+    similar: bool = False
+    """Whether the structures are states of one: its map and poses are found first."""
     starts: int = 3
     """Random starts; the best is kept."""
     symmetry: str = "C1"
@@ -39,6 +41,8 @@ class AbInitioSettings:
         check_whole("abinitio", "starts", self.starts, 1, 100)
         check_whole("abinitio", "box", self.box, 24, 256)
         check_seed("abinitio", self.seed)
+        if self.similar and self.classes == 1:
+            raise InputError.of("abinitio", "classes", 1, "2 or more states with --similar")
         for name, value, high in (
             ("max_shift", self.max_shift, 0.4),
             ("diameter", self.diameter, 1.0),
@@ -84,6 +88,8 @@ class RefinePlan:
     """Poses of an image that are climbed, apart from the one that it has."""
     apart_deg: float = 22.0
     """Least angle between these."""
+    every_map: bool = False
+    """Whether each image is climbed with every map from the pose that it has."""
     steps: int = 2
     """Steps of Gauss-Newton."""
 
