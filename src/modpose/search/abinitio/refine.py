@@ -53,7 +53,7 @@ class Refined:
     start_radius
         Cycles a box up to which both halves began alike.
     noise
-        (shells,) variance of the noise of a coefficient.
+        (shells,) variance of the noise of a coefficient; None where it was not measured anew.
     """
 
     rotation: Tensor
@@ -64,7 +64,7 @@ class Refined:
     maps: Tensor
     fsc: Tensor
     start_radius: float
-    noise: Tensor
+    noise: Tensor | None = None
 
 
 def refine(

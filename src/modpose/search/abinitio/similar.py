@@ -80,7 +80,8 @@ def similar_states(
     before = saved.read()
     if before:
         return States(before["class_index"], before["maps"], float(before["score"]))
-    images = images.with_noise(found.noise)
+    if found.noise is not None:
+        images = images.with_noise(found.noise)
     radius = float(resolution_shell(found.fsc)[0].clamp(LEAST_RADIUS, MOST_RADIUS))
     box = smallest_box(radius, images.side)
     data = images.coefficients(slice(None), radius, box)
