@@ -9,6 +9,7 @@ import pytest
 
 from modpose import PoseModel, Run, open_source
 from modpose.data.inspect import Description
+from modpose.progress import Progress
 
 TINY = {
     "model": {"encoder": {"hidden": 8}, "field": {"hidden": 8}},
@@ -49,3 +50,9 @@ def test_a_model_shows_its_parameters(model: PoseModel) -> None:
 def test_text_of_the_user_is_no_markup() -> None:
     shown = Description("<b>", "<i>", {"<u>": "<s>"}, ["<q>"])._repr_html_()
     assert not any(tag in shown for tag in ("<b>", "<i>", "<u>", "<s>", "<q>"))
+
+
+def test_the_bar_of_a_short_fit_stays_within_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("fit", 10, seconds=1.2) as progress:
+        progress.advance(10, 1.2)  # a warning of tqdm is an error here
+    assert "s" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from types import TracebackType
 
@@ -37,7 +38,7 @@ class Progress:
         self._budget = seconds
         self._images = 0
         self._bar = tqdm(
-            total=images if seconds is None else round(seconds),
+            total=images if seconds is None else max(1, math.ceil(seconds)),
             desc=label,
             unit=unit if seconds is None else "s",
             disable=quiet,
