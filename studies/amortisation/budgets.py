@@ -70,8 +70,9 @@ class GridBudget:
         Signal-to-noise ratios, and numbers of images to fit, rising: the sides of the grid.
     held_out
         Number of images that no fit sees.
-    seen
-        Images that every fit sees, which sets its epochs.
+    seen, longer
+        Images that every fit sees, which sets its epochs; and those that fits of the largest
+        number of images see once more, from the start.
     pixels
         Random coefficients of an image that are decoded in a step; None decodes all.
     refined
@@ -90,6 +91,7 @@ class GridBudget:
     images: tuple[int, ...] = (1000, 3000, 10_000)
     held_out: int = 300
     seen: int = 60_000
+    longer: int = 200_000
     pixels: int | None = 128
     refined: int = 100
     search: SearchSettings = _THOROUGH
@@ -127,7 +129,7 @@ PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
         particles=StudyBudget(24, 4, 1, None, (2, 2), 6, 3, 16, 2, {"model": _TINY}, _BRIEF),
         digits=StudyBudget(40, 4, 1, None, (2, 2), 6, 3, 28, 2, {}, _BRIEF),
-        grid=GridBudget((1.0,), (24,), 6, 48, 20, 3, _BRIEF, 16, options={"model": _TINY}),
+        grid=GridBudget((1.0,), (24,), 6, 24, 48, 20, 3, _BRIEF, 16, options={"model": _TINY}),
     ),
     "scaled": Plan(
         particles=StudyBudget(
@@ -153,13 +155,15 @@ PLANS: dict[Budget, Plan] = {
             _SHORT,
             models=("vae", "table", "table-longer"),
         ),
-        grid=GridBudget(seen=1_000_000, pixels=None),
+        grid=GridBudget(seen=1_000_000, longer=4_000_000, pixels=None),
     ),
     "full": Plan(
         particles=StudyBudget(130_000, 2000, 50, None, (500, 100), 2000, 500, 128, 8, {}),
         digits=StudyBudget(
             60_000, 10_000, 50, None, (500, 100), 2000, 500, 28, 2, {"train": {"lr": 1e-2}}
         ),
-        grid=GridBudget(images=(1000, 10_000, 100_000), seen=5_000_000, pixels=None),
+        grid=GridBudget(
+            images=(1000, 10_000, 100_000), seen=2_000_000, longer=10_000_000, pixels=None
+        ),
     ),
 }

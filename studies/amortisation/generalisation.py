@@ -7,7 +7,7 @@ table and a null model are fitted to the same images, and all see the same numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,23 +69,30 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """A set of images: its signal-to-noise ratio, how many are fitted, and the seed."""
+    """A set of images: its signal-to-noise ratio, how many are fitted, the seed; a longer fit."""
 
     snr: float
     images: int
     seed: int
+    longer: bool = False
 
     @property
     def name(self) -> str:
         """Of its sample, and the first part of the names of its runs."""
-        return f"grid-snr{self.snr:g}-n{self.images}-seed{self.seed}"
+        name = f"grid-snr{self.snr:g}-n{self.images}-seed{self.seed}"
+        return f"{name}-longer" if self.longer else name
+
+    def epochs(self, budget: GridBudget) -> int:
+        """Return how often a fit sees each image."""
+        return max(1, (budget.longer if self.longer else budget.seen) // self.images)
 
 
 def cells(budget: GridBudget, seed: int) -> list[Cell]:
-    """Return all cells of the grid with one seed, then its corners with the next."""
+    """Return the cells of the grid with one seed, its corners with the next, and longer fits."""
     grid = [Cell(snr, n, seed) for n in budget.images for snr in budget.snrs]
     ends = {budget.images[0], budget.images[-1]}
-    return grid + [Cell(c.snr, c.images, seed + 1) for c in grid if c.images in ends]
+    corners = [Cell(c.snr, c.images, seed + 1) for c in grid if c.images in ends]
+    return grid + corners + [Cell(snr, budget.images[-1], seed, True) for snr in budget.snrs]
 
 
 def prepare(setting: Setting) -> Study:
@@ -104,7 +111,9 @@ def prepare(setting: Setting) -> Study:
             f"Projections of the built-in molecule, whose arm turns by up to 30° either way: "
             f"{budget.box} × {budget.box} px, CTF, Haar poses that are given; "
             f"{budget.held_out:,} more images are held out. Every fit sees {budget.seen:,} images, "
-            "so each image is seen more often where there are fewer, and decodes a random choice "
+            "so each image is seen more often where there are fewer; with "
+            f"{budget.images[-1]:,} images there are also fits that see {budget.longer:,}. A step "
+            "decodes a random choice "
             f"of {budget.pixels or 'all'} coefficients a step, which leaves the bound's gradient "
             f"unbiased. Content has {budget.z_dim} dimensions.",
             "The decoder is that of `modpose-posed`: maps of the mean and of four motions, found "
@@ -154,10 +163,9 @@ def _sample(setting: Setting, cell: Cell) -> Sample:
 def _fit(setting: Setting, cell: Cell, sample: Sample, name: str) -> Fit:
     budget = setting.plan.grid
     _, recipe, own = MODELS[name]
-    epochs = max(1, budget.seen // cell.images)
     options = merge(
         _DECODER | {"train": _DECODER["train"] | {"pixels": budget.pixels}},
-        fit_options(recipe, budget, budget.z_dim, epochs),
+        fit_options(recipe, budget, budget.z_dim, cell.epochs(budget)),
     )
     return Fit(
         name=f"{cell.name}-{name}",
@@ -180,17 +188,18 @@ def _show(
     rows = list(_rows(budget, grid, results))
     first = [cell for cell in grid if cell.seed == grid[0].seed]
     of_first = [row for row in rows if row["seed"] == grid[0].seed]
+    longest = {(r["SNR"], r["images"], r["model"]): r for r in of_first}  # the last is the longest
     digits = {"SNR": 2, "motion, fitted": 2, "motion, held out": 2, "motion, refined": 2}
     blocks = [
         page.table("generalisation", "Fitted and held-out images", rows, digits),
         page.figure(
             "generalisation",
-            _figure(of_first, budget),
+            _figure([*longest.values()], budget),
             "Gap to the refined posterior, and motion found in content: held-out images (lines) "
-            "and fitted images (dashed), first seed",
+            "and fitted images (dashed), first seed, the longest fit of each",
         ),
     ]
-    for cell in (first[0], first[-1]):
+    for cell in (first[0], *first[-len(budget.snrs) :]):
         blocks.append(
             page.figure(
                 f"learning-{cell.name}",
@@ -233,11 +242,15 @@ def _measure(result: Result, budget: GridBudget) -> dict[str, Any]:
         "processor minutes": processor_minutes(result),
         **dict.fromkeys(MEASURED),
     }
-    encoder = result.run.config.model.encoder
-    if isinstance(encoder, TableEncoderConfig) and encoder.frozen:  # the null model
-        return row | {"ELBO, fitted": float(latents["elbo"].iloc[rows].mean())}
     model = result.model()
     model.quiet = True
+    encoder = result.run.config.model.encoder
+    if isinstance(encoder, TableEncoderConfig) and encoder.frozen:  # the null model: the prior
+        as_it_is = replace(budget.search, refine_steps=0)
+        for part, source in (("fitted", fitted), ("held out", held_out)):
+            found = model.encode(source, search=as_it_is, rows=rows)
+            row[f"ELBO, {part}"] = float(found.elbo.mean())
+        return row
     z = {"fitted": latents[[f"z_{k}" for k in range(budget.z_dim)]].to_numpy(float)}
     for part, source in (("fitted", fitted), ("held out", held_out)):
         refined = model.encode(source, search=budget.search, rows=rows)

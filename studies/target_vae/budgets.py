@@ -209,9 +209,9 @@ _SMALL_ENCODER: Options = {
     },
     "train": {"pixels": 150},
 }
-"""Smaller than printed, so that a core sees two hundred thousand images in ten minutes."""
+"""Smaller than printed, so that a core sees a hundred thousand images in minutes."""
 OFFSET = (VARIANTS[2], replace(WHOLE[0], title="Variant 4: P4, with offsets"))
-_OFFSET = Sizes(4_000, 500, 48, None, OFFSET, (50, 20), _SMALL_ENCODER)
+_OFFSET = Sizes(4_000, 500, 24, None, OFFSET, (50, 20), _SMALL_ENCODER)
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
