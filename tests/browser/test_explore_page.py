@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def address(run: Run) -> Iterator[str]:
-    command = [sys.executable, "-m", "modpose", "explore", str(run.path), "--no-browser"]
+    command = [sys.executable, "-m", "modpose", "explore", *2 * [str(run.path)], "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
@@ -77,10 +77,10 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     assert not faults
 
 
-def lasso(page: Page) -> list[tuple[float, float]]:
-    """Draw around CORNERS; return the places that the pointer passed, fractions of the scatter."""
+def lasso(page: Page, stage: str = "#stage") -> None:
+    """Draw around CORNERS in a scatter."""
     page.click("#lasso")
-    box = page.locator("#stage").bounding_box()
+    box = page.locator(stage).bounding_box()
     assert box is not None
     closed = [*CORNERS, CORNERS[0]]
     page.mouse.move(box["x"] + closed[0][0] * box["width"], box["y"] + closed[0][1] * box["height"])
@@ -89,7 +89,6 @@ def lasso(page: Page) -> list[tuple[float, float]]:
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=30)
         page.wait_for_timeout(60)
     page.mouse.up()
-    return closed
 
 
 def inside(run: Run) -> NDArray[np.bool_]:
@@ -162,6 +161,15 @@ def test_choices_combine(page: Page, run: Run) -> None:
         expect(page.locator("#count")).to_have_text(str(expected.sum()))
     page.click("#invert")
     expect(page.locator("#count")).to_have_text(str(len(one)))
+
+
+def test_a_lasso_in_the_run_beside_selects_too(page: Page, run: Run) -> None:
+    page.select_option("#beside", "1")
+    page.wait_for_selector("#second-stage[data-drawn]", timeout=PATIENCE)
+    lasso(page, "#second-stage")
+    expect(page.locator("#count")).to_have_text(str(inside(run).sum()), timeout=PATIENCE)
+    page.select_option("#beside", "")
+    expect(page.locator("#second")).to_be_hidden()
 
 
 def test_filters_leave_what_their_ranges_say(page: Page, run: Run) -> None:

@@ -14,6 +14,7 @@ import pytest
 import starfile
 from PIL import Image
 
+from modpose.content.paths import dense_path
 from modpose.errors import InputError
 from modpose.explore.columns import input_columns, latent_columns
 from modpose.explore.opened import OpenRun
@@ -190,6 +191,16 @@ def test_a_place_of_content_is_drawn(page: Page) -> None:
     assert place.body == page.ask("runs/0/picture?row=5&kind=reconstruction").body
     for wrong in ("", "1", "1,2,3", "1,nan", "a,b"):
         assert page.ask(f"runs/0/place?z={wrong}").status == 400
+
+
+def test_a_path_goes_through_images(page: Page) -> None:
+    z = page.runs[0].latents[["z_0", "z_1"]].to_numpy()
+    a, b = z[np.abs(z).sum(axis=1).argsort()[[0, 1]]]
+    query = f"from={a[0]},{a[1]}&to={b[0]},{b[1]}"
+    found = np.array(page.ask(f"runs/0/path?{query}&steps=5").json)
+    np.testing.assert_allclose(found, dense_path(z, np.array([a, b]), 5).z, atol=1e-6)
+    for wrong in (f"{query}&steps=1", f"from=1&to={b[0]},{b[1]}&steps=5", "from=1&to=2&steps=5"):
+        assert page.ask(f"runs/0/path?{wrong}").status == 400
 
 
 def test_columns_of_the_input_do_not_hide_those_of_the_run(page: Page) -> None:

@@ -99,6 +99,7 @@ def application(runs: Sequence[OpenRun]) -> Starlette:
             Route(one + "/column", raw(_column)),
             Route(one + "/picture", raw(_picture, "image/png")),
             Route(one + "/place", raw(_place, "image/png")),
+            Route(one + "/path", json(_path)),
             Route(one + "/where", raw(_where)),
             Route(one + "/selections", json(_selections)),
             Route(selection, raw(_selection), methods=["GET"]),
@@ -120,9 +121,22 @@ def _picture(run: OpenRun, request: Request) -> bytes:
 
 
 def _place(run: OpenRun, request: Request) -> bytes:
-    values = [number(part) for part in request.query_params.get("z", "").split(",")]
-    z = np.array([np.nan if value is None else value for value in values])
-    return run.pictures.place(z)
+    return run.pictures.place(_numbers(request, "z"))
+
+
+def _path(run: OpenRun, request: Request) -> list[list[float]]:
+    ends = [_numbers(request, "from"), _numbers(request, "to")]
+    if len(ends[0]) != len(ends[1]):
+        raise InputError.of("path", "the ends", "of different sizes", "two places")
+    steps = whole_number(request.query_params.get("steps", ""))
+    found: list[list[float]] = run.path(np.array(ends), steps or 0).tolist()
+    return found
+
+
+def _numbers(request: Request, name: str) -> NDArray[np.float64]:
+    """Read a list of numbers from a query, NaN for what is none."""
+    values = [number(part) for part in request.query_params.get(name, "").split(",")]
+    return np.array([np.nan if value is None else value for value in values])
 
 
 def _where(run: OpenRun, request: Request) -> bytes:

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.config.model import SpectralConfig
+from modpose.content.paths import dense_path
 from modpose.errors import InputError, shown
 from modpose.explore.columns import Column, input_columns, latent_columns
 from modpose.explore.pictures import Pictures
 from modpose.explore.selections import Selections
-from modpose.infer.latents import content_columns
+from modpose.infer.latents import content_columns, content_of_table
+from modpose.limits import check_whole
 from modpose.outputs.select import choose
 from modpose.run import Run
 
@@ -87,6 +89,20 @@ class OpenRun:
     def where(self, expression: str) -> NDArray[np.bool_]:
         """Mark the images for which an expression holds, as ``modpose select --where`` does."""
         return choose(self.run, where=expression)
+
+    def path(self, ends: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+        """Contents (steps, z_dim) on a path through images between two contents (2, z_dim).
+
+        Raises
+        ------
+        InputError
+            If there is no such path, or the ends are no places of this run's content.
+        """
+        z = content_of_table(self.latents)
+        check_whole("path", "the number of steps", steps, 2, 1000)
+        if ends.shape != (2, z.shape[1]) or not np.isfinite(ends).all():
+            raise InputError.of("path", "the ends", ends.shape, f"two of {z.shape[1]} numbers")
+        return np.asarray(dense_path(z, ends, steps).z)
 
     def formats(self) -> list[str]:
         """Extensions that a selection of this run can be written to."""

@@ -4,7 +4,8 @@ import { extent } from "explore/colours";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = { particle: "as recorded", upright: "upright", reconstruction: "drawn by the model" };
-const FRAMES = 24;
+const FRAMES = 24, PAUSE = 40;
+const ALL_VALUES = 200000; // images up to which every column of the latents is read for its values
 const short = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
 
 export class Details {
@@ -36,6 +37,7 @@ export class Details {
     this.now = this.z.map((values) => values.reduce((a, b) => a + b, 0) / values.length);
     $("sliders").replaceChildren(...this.about.content.map((name, k) => this.#slider(name, k)));
     await this.place(this.now);
+    if (this.about.n <= ALL_VALUES) await Promise.all(this.about.columns.map(({ name }) => this.column(name)));
   }
 
   #slider(name, k) {
@@ -120,6 +122,16 @@ export class Details {
     $("place-about").textContent = (this.about.volumes ? "Central slices across z, y and x. " : "") + where;
   }
 
+  // Between two places: where images are, or straight where no images join them.
+  async #path(a, b) {
+    try {
+      return await this.source.path(this.run, a, b, FRAMES + 1);
+    } catch (error) {
+      this.say(`${error.message} The path is straight.`);
+      return Array.from({ length: FRAMES + 1 }, (_, k) => a.map((v, i) => v + (k / FRAMES) * (b[i] - v)));
+    }
+  }
+
   pathFrom() {
     this.from = [...this.now];
     $("path-play").disabled = false;
@@ -127,12 +139,10 @@ export class Details {
   }
 
   async play() {
-    const [a, b] = [this.from, [...this.now]];
-    for (let k = 0; k <= 2 * FRAMES; k++) {
-      const t = k <= FRAMES ? k / FRAMES : 2 - k / FRAMES;
-      await this.place(a.map((v, i) => v + t * (b[i] - v)));
-      await new Promise((done) => setTimeout(done, 40));
+    const path = await this.#path(this.from, this.now);
+    for (const z of [...path, ...path.toReversed(), ...path]) {
+      await this.place(z);
+      await new Promise((done) => setTimeout(done, PAUSE));
     }
-    await this.place(b);
   }
 }

@@ -37,6 +37,8 @@ export async function place(run, z) {
   return { address: `run${run}/places/${k}.png`, z: about[run].places[k] };
 }
 
+export const path = async () => Promise.reject(new Error("This folder holds no path through images."));
+
 export const selections = async (run) => about[run].selections.map(({ name, how, count }) => ({ name, how, count }));
 export const load = async (run, name) => decode(about[run].selections.find((one) => one.name === name).bits);
 export const save = async (run, name, bits) => void fresh.set(`${run}/${name}`, bits);

@@ -39,8 +39,7 @@ export class Scatter {
   constructor(stage, on) {
     this.stage = stage;
     this.on = on;
-    this.density = stage.querySelector("#density");
-    this.canvas = stage.querySelector("#points");
+    [this.density, this.canvas] = stage.querySelectorAll("canvas");
     this.rows = [];
     const { width, height } = stage.getBoundingClientRect();
     this.renderer = createRenderer({ canvas: document.createElement("canvas") });

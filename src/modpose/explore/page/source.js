@@ -28,8 +28,11 @@ async function picture(path, signal) {
 export const image = (run, row, kind, signal) =>
   picture(`runs/${run}/picture?row=${row}&kind=${kind}`, signal);
 export async function place(run, z) {
-  return { address: await picture(`runs/${run}/place?z=${[...z].map((v) => v.toPrecision(7)).join()}`), z };
+  return { address: await picture(`runs/${run}/place?z=${numbers(z)}`), z };
 }
+
+const numbers = (z) => [...z].map((v) => v.toPrecision(7)).join();
+export const path = (run, a, b, steps) => json(`runs/${run}/path?from=${numbers(a)}&to=${numbers(b)}&steps=${steps}`);
 
 export const selections = (run) => json(`runs/${run}/selections`);
 export const load = (run, name) => bytes(selection(run, name));

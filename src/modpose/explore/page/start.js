@@ -1,6 +1,7 @@
 // The page: joins the scatter, the selection, the filters and the pictures of one run.
 
 import * as source from "explore/source";
+import { Beside, plane } from "explore/beside";
 import { count } from "explore/bits";
 import { inside, nearest } from "explore/choose";
 import { encode } from "explore/colours";
@@ -23,8 +24,13 @@ let page; // what belongs to the run that is shown: { about, state, details, his
 const scatter = new Scatter($("stage"), {
   hover: (row) => page && act(page.details.show(row)),
   click: (row, place) => page && clicked(row, place),
-  area: (corners) => page && area(corners),
+  area: (corners) => page && area(corners, scatter, page.axes.join(", ")),
 });
+const beside = new Beside(source, {
+  hover: (row) => pointed(row),
+  click: (row) => row >= 0 && clicked(row),
+  area: (corners) => area(corners, beside.scatter, `${beside.axes.join(", ")} of ${runs[beside.run].name}`),
+}, () => draw());
 
 async function open(index) {
   const about = runs[index], columns = new Map(about.columns.map((one) => [one.name, one]));
@@ -39,9 +45,8 @@ async function open(index) {
   $("histograms").replaceChildren();
   page.histograms = new Histograms($("histograms"), about.n, filtered);
   choices();
-  const plane = [...columns.keys()].filter((name) => /^(z|pca)_[01]$/.test(name));
-  const pca = plane.filter((name) => name.startsWith("pca"));
-  const [x, y] = pca.length ? pca : [plane[0], plane[1] ?? "elbo"];
+  const [x, y] = plane([...columns.keys()]);
+  others(index);
   $("x").value = x;
   $("y").value = y;
   $("colour").value = ["label", "cluster", "elbo"].find((name) => columns.has(name)) ?? x;
@@ -94,7 +99,19 @@ async function coloured() {
   await draw();
 }
 
-const draw = () => scatter.show(page.coded.codes, page.coded.colours, page.state.selected, page.state.shown);
+function draw() {
+  const { coded, state } = page, look = [coded.codes, coded.colours, state.selected, state.shown];
+  return Promise.all([scatter.show(...look), beside.shown && beside.scatter.show(...look)]);
+}
+
+// The runs that can stand beside this one: those of the same images.
+function others(index) {
+  const { same, n } = runs[index];
+  const alike = runs.map((one, i) => [one, i]).filter(([one, i]) => i !== index && one.n === n && one.same === same);
+  beside.close();
+  $("beside").replaceChildren(new Option("none", ""), ...alike.map(([one, i]) => new Option(one.name, i)));
+  $("beside").parentElement.hidden = !alike.length;
+}
 
 function legend(name) {
   const { labels, colours, extent, known } = page.coded;
@@ -132,9 +149,15 @@ function choose(mask, words) {
   say(`${number(count(state.mask))} images are selected.`);
 }
 
-function area(corners) {
+function area(corners, plot, words) {
   const shape = $("box").ariaPressed === "true" ? "box" : "lasso";
-  choose(inside(corners, scatter.x, scatter.y, page.state.shown), `${shape} in ${page.axes.join(", ")}`);
+  choose(inside(corners, plot.x, plot.y, page.state.shown), `${shape} in ${words}`);
+}
+
+// An image under the pointer in the second scatter: shown, and marked in the first.
+function pointed(row) {
+  act(page.details.show(row));
+  scatter.mark(row);
 }
 
 function clicked(row, place) {
@@ -167,9 +190,12 @@ function filtered(mask) {
   if (page.coded) act(draw());
 }
 
+const current = () => ["pan", "lasso", "box"].find((id) => $(id).ariaPressed === "true");
+
 function tool(name) {
   for (const id of ["pan", "lasso", "box"]) $(id).ariaPressed = String(id === name);
   scatter.tool(name);
+  beside.scatter?.tool(name);
 }
 
 // From image to image, by the keyboard: those selected, or shown, or all.
@@ -188,6 +214,10 @@ function step(way) {
 // --- controls ----------------------------------------------------------------------------------
 
 $("run").onchange = () => act(open(+$("run").value));
+$("beside").onchange = () => {
+  const chosen = $("beside").value;
+  act(chosen === "" ? beside.close() : beside.open(+chosen, runs[chosen]).then(() => tool(current())));
+};
 $("x").onchange = $("y").onchange = () => act(axes().then(draw));
 $("colour").onchange = () => act(coloured());
 for (const id of ["pan", "lasso", "box"]) $(id).onclick = () => tool(id);

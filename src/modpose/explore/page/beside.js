@@ -1,0 +1,47 @@
+// A second run beside the first: its own content, with the colours and the selection of the first.
+
+import { Scatter } from "explore/scatter";
+
+const $ = (id) => document.getElementById(id);
+
+// The columns to begin with: principal components, else the first two of content.
+export function plane(names) {
+  const found = names.filter((name) => /^(z|pca)_[01]$/.test(name));
+  const pca = found.filter((name) => name.startsWith("pca"));
+  return pca.length === 2 ? pca : [found[0], found[1] ?? "elbo"];
+}
+
+export class Beside {
+  // on: as of Scatter; drawn: called when the second scatter has new axes
+  constructor(source, on, drawn) {
+    Object.assign(this, { source, on, drawn });
+    $("second-x").onchange = $("second-y").onchange = () => this.#axes();
+  }
+
+  async open(run, about) {
+    this.run = run;
+    $("second").hidden = false;
+    this.scatter ??= new Scatter($("second-stage"), this.on);
+    const names = about.columns.map((one) => one.name), first = plane(names);
+    ["second-x", "second-y"].forEach((id, k) => {
+      $(id).replaceChildren(...names.map((name) => new Option(name)));
+      $(id).value = first[k];
+    });
+    await this.#axes();
+  }
+
+  async #axes() {
+    this.axes = [$("second-x").value, $("second-y").value];
+    this.scatter.set(...(await Promise.all(this.axes.map((name) => this.source.column(this.run, name)))));
+    await this.drawn();
+  }
+
+  close() {
+    $("second").hidden = true;
+    this.run = undefined;
+  }
+
+  get shown() {
+    return this.run !== undefined;
+  }
+}
