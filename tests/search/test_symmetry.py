@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.source import open_source
 from modpose.errors import InputError
+from modpose.fourier.fsc import fsc_of_classes
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.abinitio.axes import candidates
@@ -22,7 +24,8 @@ from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry, 
 from modpose.search.abinitio.images import SearchImages, read_images
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.run import find_maps
-from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
+from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
+from modpose.search.abinitio.symmetry import symmetrised
 from modpose.simulate.conformations import Conformer
 from modpose.simulate.molecules import Molecule
 from modpose.simulate.projection_files import write_projections
@@ -141,3 +144,26 @@ def test_a_symmetry_is_found_for_one_structure_only(tmp_path):
     images = np.random.default_rng(0).normal(size=(400, 32, 32)).astype(np.float32)
     with pytest.raises(InputError, match="expected 1 with --symmetry auto"):
         find_maps(open_source(images), tmp_path, AbInitioSettings(classes=2, symmetry="auto"))
+
+
+def test_a_symmetry_that_is_found_is_imposed_in_its_frame(tmp_path, monkeypatch):
+    simulated = made("D3")
+    write_projections(simulated, tmp_path / "made")
+    start = replace(StartPlan(), rounds=25, images=400, rotations=(1152, 2304))
+    monkeypatch.setattr("modpose.search.abinitio.run.StartPlan", lambda: start)
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.RefinePlan",
+        lambda last_radius: RefinePlan(
+            last_radius=last_radius, first_radius=10.0, rounds=3, searches=(0, 1), rotations=1152
+        ),
+    )
+    settings = AbInitioSettings(starts=1, box=28, symmetry="auto")
+    source = open_source(tmp_path / "made" / "particles.star")
+    found = find_maps(source, tmp_path / "maps", settings, quiet=True)
+    assert found.symmetry == "D3"
+    assert "symmetry D3: held-out images prefer it" in " ".join(found.lines())
+    told = json.loads((tmp_path / "maps" / "settings.json").read_text())
+    assert told["symmetry"] == "D3"
+    group = symmetry_group("D3").float()
+    alike = fsc_of_classes(found.refined.maps, symmetrised(found.refined.maps, group))
+    assert alike[0, 1:9].min() > 0.98
