@@ -8,31 +8,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modpose.plot.figures import INK, MUTED, new_figure
-from modpose.plot.grids import grey_range
+from modpose.plot.grids import grey_range, mosaic, to_unit
 
 if TYPE_CHECKING:
     from modpose.search.classes2d.run import Classes2d
 
-COLUMNS, TILE = 10, 1.15
-"""Pictures of a row, and their side in inches."""
+COLUMNS, TILE, LABEL = 10, 1.15, 0.34
+"""Pictures of a row; the side of one and the height of its label, inches."""
 
 
 def draw_classes(found: Classes2d, path: Path) -> None:
     """Draw the averages, each with its number, count and resolution."""
     unit = "px" if found.pixel_size is None else "Å"
-    count = len(found.averages)
+    side, count = found.averages.shape[-1], len(found.averages)
     columns = min(COLUMNS, count)
-    rows = -(-count // columns)
-    figure = new_figure(rows * (TILE + 0.45) + 0.3, columns * TILE, constrained=False)
-    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.35 / (rows * (TILE + 0.45)), 0.03, 0.42)
-    axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for number, (axis, picture) in enumerate(zip(axes, found.averages, strict=False)):
-        row = found.table.iloc[number]
-        low, high = grey_range(picture)
-        axis.imshow(picture, cmap="gray", origin="lower", vmin=low, vmax=high)
-        told = f"{row['resolution']:.3g} {unit}" if row["kind"] == "good" else row["kind"]
-        color = INK if row["kind"] == "good" else MUTED
-        axis.set_title(f"{number + 1}: {row['images']:,}\n{told}", fontsize=7, color=color, pad=2)
+    label = round(side * LABEL / TILE)
+    tiles = np.ones((count, side + label, side + 1), np.float32)
+    for tile, picture in zip(tiles, found.averages, strict=True):
+        tile[label:, :side] = to_unit(picture, grey_range(picture))[::-1]
+    sheet = mosaic(tiles, columns, gap=0)
+    inch = TILE / side
+    figure = new_figure(sheet.shape[0] * inch, sheet.shape[1] * inch, constrained=False)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(sheet, cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axis.set_axis_off()
+    rows = zip(found.table["kind"], found.table["images"], found.table["resolution"], strict=True)
+    for number, (kind, images, resolution) in enumerate(rows):
+        x, y = (number % columns + 0.5) * (side + 1), (number // columns) * (side + label) + label
+        told = f"{resolution:.3g} {unit}" if kind == "good" else kind
+        text, color = f"{number + 1}: {images:,}\n{told}", INK if kind == "good" else MUTED
+        axis.text(x, y - 1, text, fontsize=7, color=color, ha="center", va="bottom")
     figure.savefig(path, format="png", dpi=110)

@@ -91,12 +91,20 @@ def averages(sums: ClassSums, turning: Turning, diameter: float) -> tuple[Tensor
     box, shells = turning.box, sums.weight.shape[-1]
     edges = ((diameter - EDGE_PX) / box, (diameter + EDGE_PX) / box)
     mask = torch.from_numpy(soft_window((box, box), *edges))
-
-    def divided(value: Tensor, weight: Tensor) -> Tensor:
-        weight = weight + HARDLY * weight.mean(1, keepdim=True) + 1e-12
-        return turning.turned_back(value, weight) * mask
-
-    frc = fsc_of_classes(*(divided(*half) for half in zip(sums.value, sums.weight, strict=True)))
+    value = torch.cat([*sums.value, sums.value.sum(0)])
+    weight = torch.cat([*sums.weight, sums.weight.sum(0)])
+    weight = weight + HARDLY * weight.mean(1, keepdim=True) + 1e-12
+    first, second, both = (turning.turned_back(value, weight) * mask).chunk(3)
+    frc = fsc_of_classes(first, second)
     frc = pad(frc, (0, max(0, shells - frc.shape[1])))[:, :shells]
-    weight = sums.weight.sum(0) * (1 + 1 / ssnr_of(frc, halved=True))
-    return divided(sums.value.sum(0), weight), frc
+    return _filtered(both, 1 / (1 + 1 / ssnr_of(frc, halved=True))) * mask, frc
+
+
+def _filtered(pictures: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the coefficients of pictures (C, D, D) by factors (C, shells); zero beyond these."""
+    box, shells = pictures.shape[-1], factor.shape[1]
+    x, y = torch.fft.rfftfreq(box) * box, torch.fft.fftfreq(box) * box
+    shell = torch.hypot(y[:, None], x).round().long()
+    every = pad(factor, (0, max(0, int(shell.max()) + 1 - shells)))
+    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(pictures) * every[:, shell], s=(box, box))
+    return found

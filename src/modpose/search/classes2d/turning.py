@@ -74,6 +74,8 @@ class Turning:
             angle = torch.arange(part.start, part.stop).to(place) * (math.pi / self.angles)
             turned = torch.einsum("kj,aji->aki", self._frequency, rotation_2d(angle))
             phase = 2 * math.pi * turned.flatten(0, 1)[..., None] * place
-            x, y = torch.polar(torch.ones_like(phase), phase).unbind(1)
-            wave = (y[:, :, None] * x[:, None]).flatten(1) / self.box
-            yield part, wave.real.contiguous(), wave.imag.contiguous()
+            x, y = torch.polar(torch.full_like(phase, self.box**-0.5), phase).unbind(1)
+            x, y = x[:, None], y[:, :, None]
+            real = (x.real * y.real).addcmul_(x.imag, y.imag, value=-1)
+            imag = (x.real * y.imag).addcmul_(x.imag, y.real)
+            yield part, real.flatten(1), imag.flatten(1)
