@@ -295,3 +295,20 @@ def test_options_that_tilt_series_do_not_take_are_refused(table, tmp_path):
     arguments = ["abinitio", str(table), "-o", str(tmp_path / "o"), "--index", "1.txt"]
     made = CliRunner().invoke(app, arguments)
     assert "none of them for tilt series" in str(made.exception)
+
+
+def test_align_takes_tilt_series_from_the_command_line(made, table, tmp_path):
+    out = tmp_path / "aligned"
+    arguments = f"align {table} -o {out} --rounds 12 --rotations 400 --refine-rounds 2"
+    done = CliRunner().invoke(app, arguments.split())
+    assert done.exit_code == 0, done.output
+    assert "class 1: 48 volumes" in done.output
+    lost = float(done.output.split("% lost")[0].split()[-1])
+    assert lost < 30
+    written = read_star(out / "particles.star")
+    assert str(written["general"]["rlnTomoSubTomosAre2DStacks"]) == "1"
+    assert {"rlnAngleRot", "rlnOriginZAngst", "modposeScore"} <= set(written["particles"])
+    halves = open_tilt_series(table).particles.table["rlnRandomSubset"].to_numpy(np.int64)
+    mine = written["particles"]["rlnRandomSubset"].to_numpy(np.int64)
+    np.testing.assert_array_equal(mine, halves)
+    assert (out / "index.html").exists()

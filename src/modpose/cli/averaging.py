@@ -10,6 +10,7 @@ import typer
 
 from modpose.cli.arguments import CtfFile, DataDir, Index, Inputs, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
+from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
 from modpose.errors import InputError
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.settings import AlignSettings
@@ -20,6 +21,7 @@ with lazily():
     from modpose.evaluate import pose_recovery
     from modpose.search import run as subtomograms
     from modpose.search.classes2d import run as pictures
+    from modpose.search.tilts import align as tilted
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
@@ -92,6 +94,8 @@ def align(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
     ctf: CtfFile = None,
+    tomograms: Tomograms = None,
+    grouped: Grouped = False,
     datadir: DataDir = None,
     index: Index = None,
     partial: Partial = False,
@@ -101,11 +105,12 @@ def align(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find classes and poses of subtomograms or of particle images without templates.
+    """Find classes and poses of subtomograms, tilt series or particle images without templates.
 
-    Volumes: writes class001.mrc ... and their half maps, particles.star (RELION angles, origins,
-    classes), fsc.csv and index.html.  With --motions it also writes volumes of each class along its
-    principal motions, class001_motion1.mrc ..., and the columns modposeZ0 ... in particles.star.
+    Volumes and tilt series: writes class001.mrc ... and their half maps, particles.star (RELION
+    angles, origins, classes), fsc.csv and index.html.  With --motions it also writes volumes of
+    each class along its principal motions, class001_motion1.mrc ..., and the columns modposeZ0 ...
+    in particles.star.
 
     Images: makes 2-D classes, corrected for the CTF.  Writes classes.mrcs, classes.star,
     classes.png, frc.csv, and particles.star (or .cs) with classes, in-plane angles and shifts.
@@ -114,14 +119,19 @@ def align(
     modpose align volumes.star -o aligned --classes 4
     modpose align volumes.npy -o aligned --wedge -60,60
     modpose align particles.star -o classes --classes 50
+    modpose align optimisation_set.star -o aligned --classes 4
     """
-    opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
-    if len(opened.stack.shape) != 2:
+    series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
+    if series is not None:
+        opened = series.images
+    else:
+        opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
+    if series is None and len(opened.stack.shape) != 2:
         opened = sources.open_source(
             source, kind="volumes", datadir=datadir, index=index, ctf=ctf, partial=partial
         )
     diameter = mask_diameter
-    of_images = len(opened.stack.shape) == 2
+    of_images = series is None and len(opened.stack.shape) == 2
     if diameter is not None:
         if opened.pixel_size is None:
             raise InputError(
@@ -173,18 +183,21 @@ def align(
         motions=default.motions if motions is None else motions,
         seed=seed,
     )
-    found = subtomograms.align_subtomograms(
-        opened,
-        out,
-        settings,
-        wedge=None if wedge is None else _wedge(wedge),
-        datadir=datadir,
-        overwrite=overwrite,
-        resume=resume,
-    )
+    if series is not None:
+        found = tilted.align_tilt_series(series, out, settings, overwrite=overwrite, resume=resume)
+    else:
+        found = subtomograms.align_subtomograms(
+            opened,
+            out,
+            settings,
+            wedge=None if wedge is None else _wedge(wedge),
+            datadir=datadir,
+            overwrite=overwrite,
+            resume=resume,
+        )
     for line in found.lines(opened.pixel_size, opened.stack.shape[0]):
         typer.echo(line)
-    truth = opened.particles.truth()
+    truth = (opened if series is None else series).particles.truth()
     if truth is not None and {"r00", "shift_z"} <= set(truth):
         here = found.assignment
         for line in pose_recovery.recover_poses(

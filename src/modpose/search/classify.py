@@ -30,8 +30,6 @@ ANNEALED = 2 / 3
 """Share of the rounds over which the temperature falls to zero."""
 SPARSE = 0.2
 """A class with less than this fraction of the mean number of volumes is filled again."""
-GRID_LIMIT = 0.15
-"""Highest frequency of the grid search, cycles per voxel; the optimisation uses the rest."""
 SHIFT_STEP = 0.33
 """Step of the shifts in periods of the highest frequency."""
 FAINT = 0.2
@@ -174,7 +172,7 @@ def grid_poses(
     about: Tensor | None = None,
 ) -> PoseHypotheses:
     """Search a randomly rotated grid at low frequencies, at all shifts or near some, (N, 3)."""
-    coarse = gridded(seen.within(GRID_LIMIT))
+    coarse = gridded(seen.within(schedule.grid_limit))
     limit = float(coarse.radius[-1])
     grid = haar_rotations(1, generator) @ so3_grid(schedule.rotations).float()
     near = about is not None and reach > NEAR

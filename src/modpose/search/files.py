@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.star import write_star
+from modpose.data.table_files import write_table
 from modpose.files.writing import Staging
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
@@ -32,10 +34,22 @@ STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Contents of these volumes, standard deviations."""
 
 
+Spread = tuple[torch.Tensor, torch.Tensor]
+"""Standard deviations of each pose: degrees, and voxels of the averages."""
+
+
 def write_results(
-    folder: Path, source: Source, found: Alignment, data: Coefficients, place: Staging
+    folder: Path,
+    source: Source,
+    found: Alignment,
+    data: Coefficients,
+    place: Staging,
+    posed: Callable[[Spread], Particles] | None = None,
 ) -> None:
-    """Write averages, their halves, correlations and, last, the table of poses."""
+    """Write averages, their halves, correlations and, last, the table of poses.
+
+    The table is ``posed``, called with the uncertainties of the poses, or that of volumes.
+    """
     size = None if source.pixel_size is None else found.binning * source.pixel_size
     maps = found.maps
     for number in range(len(maps.combined)):
@@ -47,9 +61,12 @@ def write_results(
             path = folder / MOTION.format(number + 1, motion + 1)
             write_mrcs(place(path), along_motion(found, number, motion).numpy(), size)
     correlation_table(found, size, data.box).to_csv(place(folder / "fsc.csv"), index=False)
-    table = pose_table(source, found, folder, uncertainties(found, data))
-    optics = source.particles.optics
-    write_star(place(folder / "particles.star"), table, optics)
+    spread = uncertainties(found, data)
+    if posed is None:
+        table = pose_table(source, found, folder, spread)
+        write_star(place(folder / "particles.star"), table, source.particles.optics)
+    else:
+        write_table(posed(spread), folder / "particles.star", place)
 
 
 def along_motion(found: Alignment, number: int, motion: int) -> torch.Tensor:
@@ -85,7 +102,7 @@ def correlation_table(found: Alignment, pixel_size: float | None, box: int) -> p
     return pd.DataFrame(rows)
 
 
-def uncertainties(found: Alignment, data: Coefficients) -> tuple[torch.Tensor, torch.Tensor]:
+def uncertainties(found: Alignment, data: Coefficients) -> Spread:
     """Standard deviations of each pose, from the curvature of the likelihood.
 
     Returns
@@ -107,7 +124,7 @@ def pose_table(
     source: Source,
     found: Alignment,
     folder: Path,
-    spread: tuple[torch.Tensor, torch.Tensor],
+    spread: Spread,
 ) -> pd.DataFrame:
     """Write poses and classes into the particles' table; other columns do not change.
 
@@ -140,17 +157,19 @@ def pose_table(
             table[stale] = _rounded(-shift)
     table["rlnClassNumber"] = here.class_index.numpy() + 1
     table["rlnRandomSubset"] = found.half.numpy() + 1
+    return table.assign(**own_columns(found, spread))
+
+
+def own_columns(found: Alignment, spread: Spread) -> dict[str, NDArray[np.float64]]:
+    """Columns beside poses and classes, one number per volume (:func:`pose_table`)."""
     own = {
-        "Score": here.score,
-        "Amplitude": here.amplitude,
+        "Score": found.assignment.score,
+        "Amplitude": found.assignment.amplitude,
         "AngleStd": spread[0],
         "ShiftStd": found.binning * spread[1],
     }
-    for name, values in own.items():
-        table[f"modpose{name}"] = _rounded(values.double().numpy())
-    for motion, column in enumerate(content(found).T if found.motions else []):
-        table[f"modposeZ{motion}"] = _rounded(column.double().numpy())
-    return table
+    own |= {f"Z{k}": column for k, column in enumerate(content(found).T if found.motions else [])}
+    return {f"modpose{name}": _rounded(values.double().numpy()) for name, values in own.items()}
 
 
 def table_of_images(source: Source, folder: Path) -> Particles:

@@ -25,6 +25,7 @@ from modpose.fourier.coefficients import (
     measure_noise,
 )
 from modpose.fourier.fsc import resolution_shell
+from modpose.fourier.gridded import gridded
 from modpose.geometry.grids import soft_sphere
 from modpose.progress import Progress
 from modpose.search.alignment import LEAST_BOX, Alignment, AlignSettings
@@ -105,6 +106,7 @@ def align(
     settings: AlignSettings,
     *,
     folder: Path | None = None,
+    half: Tensor | None = None,
     quiet: bool = False,
 ) -> Alignment:
     """Find classes, poses, averages and motions.
@@ -112,11 +114,13 @@ def align(
     Parameters
     ----------
     data
-        N volumes.
+        N volumes or tilt series.
     settings
         The settings.  ``box`` and ``invert`` were used when the volumes were read.
     folder
         Folder for the state and one line of metrics after each round, for continuing.
+    half
+        (N,) int64 0 or 1, the half of each volume; drawn at random by default.
     quiet
         No progress bar.
 
@@ -127,14 +131,19 @@ def align(
         damaged.
     """
     mask = soft_sphere(data.box, settings.mask_diameter_px or data.box - 4.0)
-    found = _searched_and_refined(data, settings, mask, folder, quiet)
+    found = _searched_and_refined(data, settings, mask, folder, half, quiet)
     if settings.motions:
         found = found._replace(motions=_motions_of(data, found, settings, mask))
     return found
 
 
 def _searched_and_refined(
-    data: Coefficients, settings: AlignSettings, mask: Tensor, folder: Path | None, quiet: bool
+    data: Coefficients,
+    settings: AlignSettings,
+    mask: Tensor,
+    folder: Path | None,
+    half: Tensor | None,
+    quiet: bool,
 ) -> Alignment:
     schedule, seed, reach = settings.schedule, settings.seed, settings.max_shift_px
     total = (schedule.rounds + schedule.refine_rounds) * len(data)
@@ -151,13 +160,16 @@ def _searched_and_refined(
                 _log(folder / METRICS, state, time.perf_counter() - began)
             show(state, len(data))
 
+        low = data
+        if data.frequency.ndim == 3:  # tilt series
+            low = gridded(data.within(schedule.limits[1]))
         state = None if folder is None else load_state(folder / STATE)
         if state is None:
-            state = random_start(data, settings.classes, mask, schedule, seed)
+            state = random_start(low, settings.classes, mask, schedule, seed)
         progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
         if state.round <= schedule.rounds:
             state = classify(
-                data,
+                low,
                 settings.classes,
                 mask=mask,
                 reach=reach,
@@ -167,14 +179,21 @@ def _searched_and_refined(
                 report=report,
             )
             state = regrouped(
-                data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=show
+                low, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=show
             )
             if folder is not None:
                 save_state(folder / SEARCHED, state)
         elif folder is not None:
             state = load_state(folder / SEARCHED) or state
         state, maps, half = refine(
-            data, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=report
+            data,
+            state,
+            mask=mask,
+            reach=reach,
+            schedule=schedule,
+            seed=seed,
+            half=half,
+            report=report,
         )
     return Alignment(state.assignment, maps, half)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from modpose.files.writing import all_or_nothing
 from modpose.fourier.coefficients import Coefficients
 from modpose.observe.ctf import CtfColumn, ctf_3d
 from modpose.search.alignment import Alignment, AlignSettings
-from modpose.search.files import write_results
+from modpose.search.files import Spread, write_results
 from modpose.search.folder import (
     begin,
     check_folder,
@@ -35,6 +36,7 @@ from modpose.search.page import write_page
 from modpose.search.pipeline import Block, Rows, align, check_alignable, read_coefficients
 
 if TYPE_CHECKING:
+    from modpose.data.particles import Particles
     from modpose.data.source import Source
 
 
@@ -89,16 +91,53 @@ def align_subtomograms(
     if wedges is None:
         warn_of_wedge(source)
     data = coefficients_of_source(source, wedges, settings)
+    return aligned(source, data, folder, settings, wanted, binning, resume=resume, quiet=quiet)
+
+
+def aligned(
+    source: Source,
+    data: Coefficients,
+    folder: Path,
+    settings: AlignSettings,
+    wanted: dict[str, object],
+    binning: float,
+    *,
+    half: Tensor | None = None,
+    posed: Callable[[Alignment, Spread], Particles] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Alignment:
+    """Align volumes or tilt series that were read, and write the results into a folder.
+
+    Parameters
+    ----------
+    source
+        One row for each volume or particle.
+    data
+        Their coefficients.
+    folder, settings, resume, quiet
+        As in :func:`align_subtomograms`.
+    wanted
+        The settings and the identity of the input, for JSON.
+    binning
+        Side of a voxel of the averages, in voxels of the input.
+    half
+        (N,) int64 0 or 1; drawn at random by default.
+    posed
+        Makes the table of poses; that of volumes by default.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
         work = go_on(folder) if resume else begin(folder, wanted)
-        found = align(data, settings, folder=work, quiet=quiet)._replace(binning=binning)
+        found = align(data, settings, folder=work, half=half, quiet=quiet)
+        found = found._replace(binning=binning)
+        table = None if posed is None else partial(posed, found)
         with all_or_nothing() as place:
             for earlier in written_files(folder):
                 place.remove(earlier)
             publish_work(work, folder, place)
             write_page(folder, source, found, settings, place)
-            write_results(folder, source, found, data, place)
+            write_results(folder, source, found, data, place, table)
         remove_work(work, folder)
     return found
 

@@ -24,6 +24,8 @@ class Schedule:
         Frequency limit of its first and last round, cycles per voxel.
     rotations
         Rotations of the grid.
+    grid_limit
+        Highest frequency of the grid search, cycles per voxel; the optimisation uses the rest.
     hypotheses
         Number of optimised poses per volume, over all classes.
     climb_steps
@@ -37,6 +39,7 @@ class Schedule:
     rounds: int = 40
     limits: tuple[float, float] = (0.10, 0.25)
     rotations: int = 1000
+    grid_limit: float = 0.15
     hypotheses: int = 4
     climb_steps: int = 2
     refine_rounds: int = 10

@@ -8,6 +8,7 @@ explain them all, and the likelihood is that of the images.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,11 +18,13 @@ from torch import Tensor
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.tilt_posing import poses_of_images, tilts_of_images
-from modpose.data.tilt_series import TOMOGRAM, TiltSeries
+from modpose.data.tilt_series import HALF, TOMOGRAM, TiltSeries
 from modpose.errors import InputError
 from modpose.files.reading import check_memory
 from modpose.fourier.coefficients import Coefficients
 from modpose.search.abinitio.images import SearchImages, read_images
+
+logger = logging.getLogger("modpose")
 
 LEVEL_FROM = 0.5
 """The level of the noise of an image is measured beyond this fraction of the highest frequency."""
@@ -119,6 +122,34 @@ def read_tilts(
         tilt[row.clamp(min=0)],
         torch.where(row >= 0, level[row.clamp(min=0)], torch.ones(())),
     )
+
+
+def side_of_images(series: TiltSeries) -> int:
+    """Return the side of the images, pixels; warn where they have no CTF.
+
+    Raises
+    ------
+    InputError
+        Where they are not square.
+    """
+    stack = series.images.stack
+    if len(stack.shape) != 2 or len(set(stack.shape)) != 1:
+        found = " x ".join(map(str, stack.shape))
+        raise InputError.of(stack.name, "the box", found, "square images")
+    if series.images.particles.ctf(stack.pixel_size) is None:
+        logger.warning(
+            "%s: it gives no CTF, so maps are made without; those of real images will be blurred",
+            series.images.particles.name,
+        )
+    return stack.shape[0]
+
+
+def given_halves(series: TiltSeries) -> Tensor | None:
+    """Return the half, 0 or 1, of each particle (P,) in the table; None where it has none."""
+    if not series.particles.has(HALF):
+        return None
+    second = series.particles.numbers(HALF) == 2
+    return torch.from_numpy(second.astype(np.int64)) if 0 < second.sum() < series.n else None
 
 
 def _unshifted(images: SearchImages, series: TiltSeries) -> SearchImages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from modpose.data.inputs import files_of_source
 from modpose.data.mrc import open_mrc
 from modpose.data.record import source_fingerprint
 from modpose.data.tilt_posing import tilts_of_images, with_tilt_poses
-from modpose.data.tilt_series import HALF, TiltSeries
+from modpose.data.tilt_series import TiltSeries
 from modpose.errors import InputError
 from modpose.files.writing import check_outputs
 from modpose.fourier.coefficients import Coefficients
@@ -31,12 +30,10 @@ from modpose.search.classify import Assignment, Schedule, State, classify, rando
 from modpose.search.pipeline import PER_CLASS
 from modpose.search.refine import refine
 from modpose.search.regroup import regrouped
-from modpose.search.tilts.images import read_tilts
+from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
 
-logger = logging.getLogger("modpose")
-
-MAP_ROUND = 0.75
-"""A search that starts from a map begins after this share of the rounds."""
+FROM_MAP = Schedule(rounds=4, limits=(0.2, 0.25), rotations=4608, grid_limit=0.25, hypotheses=8)
+"""Rounds that start from a map: a fine search at once."""
 
 
 def find_tilt_maps(
@@ -88,9 +85,6 @@ def find_tilt_maps(
         outputs = output_files(folder, settings.classes, series.images)
         check_outputs(outputs, overwrite or resume, files_of_source(series.images))
     settings = replace(settings, box=min(settings.box, side - side % 2))
-    half = None
-    if series.particles.has(HALF):
-        half = torch.from_numpy((series.particles.numbers(HALF) == 2).astype(np.int64))
     wanted = asdict(settings) | {
         "invert": invert,
         "start_map": None if start_map is None else sha256(Path(start_map)),
@@ -100,11 +94,12 @@ def find_tilt_maps(
         check_unfinished(folder, wanted, overwrite, resume)
     size = series.images.pixel_size
     maps = None if start_map is None else _given(Path(start_map), settings.box, side, size)
-    schedule = Schedule()
+    schedule = Schedule() if start_map is None else FROM_MAP
     radius = schedule.refine_limit * settings.box
     data = read_tilts(series, radius, invert=invert, quiet=quiet).coefficients(radius, settings.box)
     with unfinished_in(folder, wanted, resume) as unfinished:
         state, scores = _searched(data, settings, schedule, maps, unfinished, quiet)
+        half = given_halves(series)
         refined, half = _refined(data, state, settings, schedule, half, quiet)
         binning = side / settings.box
         scale = None if size is None else size * binning
@@ -135,15 +130,7 @@ def check_tilts(
     if series.n < needed:
         expected = f"at least {needed}, {PER_CLASS} for each of {settings.classes} structure(s)"
         raise InputError.of(stack.name, "the number of particles", series.n, expected)
-    if len(set(stack.shape)) != 1 or len(stack.shape) != 2:
-        found = " x ".join(map(str, stack.shape))
-        raise InputError.of(stack.name, "the box", found, "square images")
-    if series.images.particles.ctf(stack.pixel_size) is None:
-        logger.warning(
-            "%s: it gives no CTF, so maps are made without; those of real images will be blurred",
-            series.images.particles.name,
-        )
-    return stack.shape[0]
+    return side_of_images(series)
 
 
 def _searched(
@@ -169,7 +156,7 @@ def _searched(
                 state = random_start(low, settings.classes, mask, schedule, seed)
             elif state is None:
                 assert maps is not None
-                state = _from_map(low, maps, schedule)
+                state = _from_map(low, maps)
             progress.advance(state.round, 0.0)
 
             def report(here: State, saved: Saved = saved) -> None:
@@ -212,7 +199,7 @@ def _read(saved: Saved) -> State | None:
     return State(int(found["round"]), assignment, found["volumes"], found["fsc"])
 
 
-def _from_map(data: Coefficients, maps: Tensor, schedule: Schedule) -> State:
+def _from_map(data: Coefficients, maps: Tensor) -> State:
     """Begin with a map, in place of rounds at low frequencies."""
     n = len(data)
     nothing = Assignment(
@@ -222,7 +209,7 @@ def _from_map(data: Coefficients, maps: Tensor, schedule: Schedule) -> State:
         torch.zeros(n),
         torch.ones(n),
     )
-    return State(round(MAP_ROUND * schedule.rounds), nothing, maps, torch.zeros(1, 1))
+    return State(0, nothing, maps, torch.zeros(1, 1))
 
 
 def _refined(

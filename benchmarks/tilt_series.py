@@ -1,0 +1,217 @@
+"""How well and how fast particles of tilt series are found without poses, against truth and bound.
+
+    python -m benchmarks.tilt_series --molecules 4 --particles 150
+    python -m benchmarks.tilt_series --molecules 4 --particles 150 --volumes
+    python -m benchmarks.tilt_series --real optimisation_set.star [--map map.mrc]
+
+Runs what ``modpose abinitio`` runs, on simulated tilt series (32 pixels a side, 41 tilts to 60
+degrees, CTF and dose for each).  With ``--volumes``, the same particles are back-projected first,
+and searched as volumes with their weights.  Errors are after one global rotation, never after a
+reflection; the bound is that of Cramer and Rao at the true map and pose.  With ``--real``, poses
+are compared with those of a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmarks import machine
+from modpose.data.tilt_series import TiltSeries, open_tilt_series
+from modpose.evaluate.metrics import hungarian_accuracy
+from modpose.evaluate.pose_bound import pose_bound
+from modpose.evaluate.pose_recovery import recover_poses
+from modpose.fourier.coefficients import map_coefficients
+from modpose.fourier.gridded import gridded
+from modpose.fourier.reference import make_references
+from modpose.geometry.groups import so3_grid
+from modpose.search.abinitio.found import FoundMaps
+from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.alignment import AlignSettings
+from modpose.search.pipeline import align
+from modpose.search.so3_climb import climb
+from modpose.search.so3_search import search, shift_grid
+from modpose.search.tilts.images import read_tilts
+from modpose.search.tilts.run import find_tilt_maps
+from modpose.simulate.molecules import Molecule, density
+from modpose.simulate.species import built_in_species
+from modpose.simulate.tilt_settings import TiltSettings
+from modpose.simulate.tilt_stack_files import write_tilts
+from modpose.simulate.tilt_stacks import SimulatedTilts, simulate_tilts
+
+BOUND_LIMIT = 0.45
+"""Frequencies up to here enter the bound, cycles per pixel."""
+COMPARED = 0.2
+"""Maps are compared up to here, cycles per voxel."""
+
+
+def template(made: SimulatedTilts, number: int) -> Tensor:
+    """Return a molecule upright, (1, D, D, D), in a unit of its own."""
+    molecule, box = made.species[number].molecule, made.settings.box
+    assert isinstance(molecule, Molecule)
+    upright = density(
+        molecule.conformations(np.zeros(1)),
+        molecule.sigmas,
+        molecule.masses,
+        np.eye(3)[None],
+        np.zeros((1, 3)),
+        box,
+        made.settings.pixel_size,
+    )
+    return torch.from_numpy(np.asarray(upright, np.float32))
+
+
+def bounds(made: SimulatedTilts, series: TiltSeries) -> list[float]:
+    """Median error of rotation at the bound of each molecule, degrees."""
+    box = made.settings.box
+    every = read_tilts(series, BOUND_LIMIT * box, quiet=True).coefficients(BOUND_LIMIT * box, box)
+    classes = torch.tensor(made.truth["class"].to_numpy())
+    found = []
+    for number in range(len(made.species)):
+        own = (classes == number).nonzero().squeeze(1)
+        data, volume = every.rows(own), template(made, number)
+        rotation, shift = (
+            torch.tensor(x).float()[own] for x in (made.rotation, np.array(made.shift))
+        )
+        references = make_references(volume, float(data.radius[-1]), slopes=True)
+        owner, zero = torch.arange(len(own)), torch.zeros(len(own), dtype=torch.int64)
+        top = climb(data, references, owner, zero, rotation, shift, steps=0)
+        bound = pose_bound(data, volume[0] * top.amplitude.mean(), rotation, shift)
+        found.append(bound.angle_median_deg)
+    return found
+
+
+def correlation(volume: Tensor, other: Tensor) -> float:
+    """Best correlation of two maps (D, D, D) at any rotation."""
+    seen, plain = map_coefficients(volume[None], COMPARED), make_references(other[None], COMPARED)
+    found = search(seen, plain, so3_grid(4608).float(), shift_grid(2.0, 1.0), top=12)
+    sloped = make_references(other[None], COMPARED, slopes=True)
+    zero = torch.zeros(12, dtype=torch.int64)
+    top = climb(seen, sloped, zero, zero, found.rotation[0, 0], found.shift[0, 0], steps=8)
+    return float((2 * top.score.max()).sqrt() / (2 * seen.value.abs().square().sum()).sqrt())
+
+
+def hands(made: SimulatedTilts, maps: Tensor, class_index: Tensor) -> list[str]:
+    """Compare each map with its molecule and with the mirror image of it."""
+    truth = made.truth["class"].to_numpy()
+    _, matched = hungarian_accuracy(truth, class_index.numpy())
+    lines = []
+    for cluster, true in sorted(matched.items()):
+        upright = template(made, int(true))[0]
+        own = correlation(maps[int(cluster)], upright)
+        other = correlation(maps[int(cluster)], upright.flip(0).contiguous())
+        right = "right" if own > other else "WRONG"
+        lines.append(
+            f"map {cluster + 1}: correlation with the true map {own:.3f}, with its mirror image "
+            f"{other:.3f}: the hand is {right}"
+        )
+    return lines
+
+
+def through_volumes(series: TiltSeries, settings: AbInitioSettings, box: int) -> FoundLike:
+    """Search the same particles as volumes: images summed on a lattice, with their weights."""
+    asked = AlignSettings(
+        classes=settings.classes,
+        max_shift_px=settings.max_shift * box,
+        mask_diameter_px=settings.diameter * box,
+        seed=settings.seed,
+    )
+    radius = asked.schedule.refine_limit * box
+    data = gridded(read_tilts(series, radius, quiet=True).coefficients(radius, box))
+    found = align(data, asked, quiet=True)
+    here = found.assignment
+    return here.rotation, here.shift, here.class_index, found.maps.combined
+
+
+FoundLike = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Rotations, shifts in pixels, classes, maps."""
+
+
+def _parts(found: FoundMaps) -> FoundLike:
+    rotation, shift = (torch.from_numpy(part) for part in found.poses)
+    return rotation, shift, found.refined.class_index, found.refined.maps
+
+
+def measure(settings: TiltSettings, molecules: int, starts: int, volumes: bool) -> list[str]:
+    """Simulate, find, compare; return lines of text."""
+    made = simulate_tilts(settings, built_in_species(molecules))
+    with tempfile.TemporaryDirectory() as name:
+        series = open_tilt_series(write_tilts(made, Path(name) / "tilts", poses=False))
+        asked = AbInitioSettings(classes=molecules, starts=starts, seed=settings.seed)
+        used = time.process_time()
+        if volumes:
+            found = through_volumes(series, asked, settings.box)
+        else:
+            found = _parts(find_tilt_maps(series, Path(name) / "maps", asked))
+        used = time.process_time() - used
+        known = bounds(made, series)
+    rotation, shift, class_index, maps = found
+    recovery = recover_poses(rotation, shift, class_index, made.truth, bounds=known)
+    times = [one.times_bound for one in recovery.classes]
+    return [
+        f"{used:.0f} processor seconds",
+        *recovery.lines(),
+        f"mean of the medians: {np.mean(times):.2f} × the bound",
+        *hands(made, maps, class_index),
+    ]
+
+
+def measure_real(path: Path, start_map: Path | None, starts: int, seed: int) -> list[str]:
+    """Find poses of real particles, and compare them with those of their table."""
+    series = open_tilt_series(path)
+    assert series.rotation is not None
+    assert series.shift is not None
+    asked = AbInitioSettings(starts=starts, seed=seed)
+    used = time.process_time()
+    found = find_tilt_maps(series, None, asked, start_map=start_map)
+    used = time.process_time() - used
+    entries = {f"r{i}{j}": series.rotation[:, i, j] for i in range(3) for j in range(3)}
+    entries |= {f"shift_{axis}": series.shift[:, k] for k, axis in enumerate("xyz")}
+    rotation, shift, class_index, _ = _parts(found)
+    recovery = recover_poses(rotation, shift, class_index, pd.DataFrame(entries))
+    return [*found.lines(), f"{used:.0f} processor seconds", *recovery.lines()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--molecules", type=int, default=4)
+    parser.add_argument("--particles", type=int, default=150, help="of each molecule")
+    parser.add_argument("--tilts", type=int, default=TiltSettings.tilts)
+    parser.add_argument("--snr", type=float, default=TiltSettings.snr)
+    parser.add_argument("--premultiplied", action="store_true")
+    parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--volumes", action="store_true", help="through back-projected volumes")
+    parser.add_argument("--real", type=Path, metavar="STAR")
+    parser.add_argument("--map", type=Path, metavar="MRC", help="start of --real")
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(machine.sentence(1), flush=True)
+    if asked.real is not None:
+        lines = measure_real(asked.real, asked.map, asked.starts, asked.seed)
+    else:
+        settings = TiltSettings(
+            n=asked.molecules * asked.particles,
+            tilts=asked.tilts,
+            snr=asked.snr,
+            premultiplied=asked.premultiplied,
+            seed=asked.seed,
+        )
+        lines = measure(settings, asked.molecules, asked.starts, asked.volumes)
+    for line in lines:
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
