@@ -38,7 +38,7 @@ AUGMENT_STREAM = 1 << 32
 LONGEST_DELAY = 0.25
 SAVE_EVERY = 300.0
 """Seconds of training after which a checkpoint is saved within an epoch."""
-VALIDATED = 10_000
+VALIDATED = 4_000
 """Largest number of held-out images whose bound is computed after each epoch."""
 COMPARED = 1000
 """Largest number of validation images for the affinity term."""
