@@ -45,6 +45,13 @@ def test_learning_curves_show_the_numbers() -> None:
     assert png_size(figure)[0] == round(figures.WIDTH * figures.DPI)
 
 
+def test_given_poses_have_no_curve_of_their_kl() -> None:
+    metrics = {name: np.arange(3.0) for name in ("epoch", "elbo", "recon", "kl_content")}
+    figure = figures.learning_curves(metrics | {"kl_pose": np.zeros(3)})
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
+    assert len(titles) == 3 and "KL of pose" not in titles
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 12])
 def test_learning_curves_of_a_short_run_or_without_validation(epochs: int) -> None:
     metrics = {"epoch": np.arange(epochs) + 1, "elbo": np.full(epochs, -3.0)}

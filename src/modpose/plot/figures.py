@@ -117,7 +117,8 @@ def learning_curves(metrics: Mapping[str, Floats]) -> Figure:
     ----------
     metrics
         Columns of equal length: ``epoch``; ``elbo``, ``recon``, ``kl_pose``, ``kl_content`` and
-        the same with ``val_`` before; one that is missing is left out.
+        the same with ``val_`` before; one that is missing is left out, and a KL of pose that is
+        zero throughout (of given poses) has no panel.
     """
     fig = new_figure(5.6)
     panels = {
@@ -126,8 +127,13 @@ def learning_curves(metrics: Mapping[str, Floats]) -> Figure:
         "kl_pose": "KL of pose",
         "kl_content": "KL of content",
     }
+    if "kl_pose" in metrics and not np.any(metrics["kl_pose"]):
+        del panels["kl_pose"]
     epoch = np.asarray(metrics["epoch"], float)
-    for ax, (key, title) in zip(fig.subplots(2, 2).flat, panels.items(), strict=True):
+    axes = list(fig.subplots(2, 2).flat)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (key, title) in zip(axes, panels.items(), strict=False):
         style(ax, "epoch", "nats per image", title)
         ax.grid(axis="y", color=RULE, linewidth=0.6)
         ax.set_axisbelow(True)

@@ -27,12 +27,13 @@ def learning(m: ReportData) -> Section | None:
     if len(m.metrics.get("epoch", [])) == 0:
         return None
     fig = figures.learning_curves(m.metrics)
+    of_pose = "" if m.volumes is not None else "for the pose (KL of pose) and "
     return Section(
         "learning",
         "Learning curves",
         "The evidence lower bound (ELBO) measures how well the model explains an image, in nats. "
-        "It is the reconstruction term minus the information used for the pose (KL of pose) and "
-        "for the content (KL of content). Validation images are not used for training.",
+        f"It is the reconstruction term minus the information used {of_pose}for the content (KL "
+        "of content). Validation images are not used for training.",
         "both ELBO curves flatten out close together, and the KL of content stays above zero.",
         "the validation curve falls (the model memorises noise) or still rises steeply (train "
         "longer), or the KL of content is zero (content is not used).",
