@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from modpose.cli.arguments import Folder, Overwrite, RunFolder, app
+from modpose.cli.arguments import DataDir, Folder, InputAgain, Overwrite, RunFolder, app
 from modpose.cli.lazily import lazily
 from modpose.cli.whole import whole_run
 
 with lazily():
     from modpose.outputs import analyze as analyses
     from modpose.outputs import columns
+    from modpose.outputs import content_maps as sharp_maps
 
 Name = Annotated[str | None, typer.Option(help="Name of the column (of several, its beginning).")]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a column of this name.")]
@@ -97,6 +98,15 @@ def analyze(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Number of maps along the path.")] = 10,
     seed: AnySeed = None,
+    maps: Annotated[
+        Literal["sharp", "model"] | None,
+        typer.Option(
+            help="Content and maps; default: sharp ones if RUN has them (modpose volumes makes "
+            "them), else those of the model."
+        ),
+    ] = None,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Mirror the maps: the other handedness.")
     ] = False,
@@ -114,7 +124,10 @@ def analyze(
     modpose select run --where 'path_position between 0.4 and 0.6' -o middle.star
     modpose select run --where 'free_energy < 6' -o dense.star
     """
-    opened = whole_run(run)
+    opened = whole_run(run, moved, datadir)
+    sharp = None if maps == "model" else sharp_maps.stored_content_maps(opened)
+    if maps == "sharp":
+        sharp = sharp_maps.content_maps_of(opened)
     found = analyses.analyze_run(
         opened,
         out,
@@ -122,6 +135,7 @@ def analyze(
         path=path,
         steps=steps,
         seed=seed,
+        content_maps=sharp,
         flip_hand=flip_hand,
         overwrite=overwrite,
     )

@@ -26,6 +26,7 @@ from modpose.run.added import add_columns, check_names
 from modpose.run.inputs import files_of_run
 
 if TYPE_CHECKING:
+    from modpose.content_maps import ContentMaps
     from modpose.run import Run
 
 SAMPLES = 100
@@ -44,6 +45,7 @@ def analyze_run(
     path: str | None = None,
     steps: int = 10,
     seed: int | None = None,
+    content_maps: ContentMaps | None = None,
     flip_hand: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -61,6 +63,10 @@ def analyze_run(
         ``variance.mrc``.
     k, path, steps, seed
         See :func:`modpose.outputs.landscape.analyze_content`.
+    content_maps
+        Sharp maps of the run (:func:`modpose.outputs.content_maps.content_maps_of`): their content
+        is analysed, and they are drawn, with what stands beside them in
+        :func:`modpose.outputs.volumes.write_volumes`.
     flip_hand
         Mirror the maps (along z, about the centre n // 2).
     overwrite
@@ -83,16 +89,18 @@ def analyze_run(
     check_names(run, new, overwrite=overwrite)
     targets = [out / name for name in (*FILES, *OF_MAPS, SUMMARY)]
     check_outputs(targets, overwrite, files_of_run(run))
-    found = analyze_content(run, k=k, path=path, steps=steps, seed=seed)
+    found = analyze_content(run, k=k, path=path, steps=steps, seed=seed, content_maps=content_maps)
     model = PoseModel.load(run.path)
     draws = model.vae.imaging.shown_in == 3
-    written = _write_maps(run, found, out, flip_hand, overwrite, quiet) if draws else []
+    written = []
+    if draws:
+        written = _write_maps(run, found, out, content_maps, flip_hand, overwrite, quiet)
     with all_or_nothing() as place:
         for target in targets:
             place.remove(target)  # of an earlier analysis, unless written again
         if draws:
             start = run.config.seed if seed is None else seed
-            variance = map_variance(model, found.z, _spread(run, found), start, quiet)
+            variance = map_variance(model, found.z, found.spread, start, quiet)
             variance = mirrored(variance) if flip_hand else variance
             size = run.environment.get("pixel_size")
             write_mrcs(place(out / "variance.mrc"), variance[None], size)
@@ -146,16 +154,14 @@ def map_variance(
     return (total / (SAMPLES - 1)).astype(np.float32)
 
 
-def _spread(run: Run, found: Analysis) -> NDArray[np.floating]:
-    """Posterior standard deviation of content, zero where the run does not have it."""
-    latents = run.latents()
-    names = [f"z_{i}_std" for i in range(found.z.shape[1])]
-    known = set(names) <= set(latents.columns)
-    return latents[names].to_numpy(float) if known else np.zeros_like(found.z)
-
-
 def _write_maps(
-    run: Run, found: Analysis, out: Path, flip_hand: bool, overwrite: bool, quiet: bool
+    run: Run,
+    found: Analysis,
+    out: Path,
+    content_maps: ContentMaps | None,
+    flip_hand: bool,
+    overwrite: bool,
+    quiet: bool,
 ) -> list[Path]:
     """Write maps of clusters and along the path; return those along the path."""
     rows = found.clusters
@@ -167,7 +173,13 @@ def _write_maps(
     written: list[Path] = []
     for name, these in stops.items():
         written = write_volumes(
-            run, these, out / name, flip_hand=flip_hand, overwrite=overwrite, quiet=quiet
+            run,
+            these,
+            out / name,
+            content_maps=content_maps,
+            flip_hand=flip_hand,
+            overwrite=overwrite,
+            quiet=quiet,
         )
     maps = [path for path in written if re.fullmatch(r"volume-\d+\.mrc", path.name)]
     return maps if found.path is not None else []

@@ -17,9 +17,8 @@ from modpose.content_maps.files import read_about, read_content_maps, write_cont
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
-from modpose.fourier.fsc import read_map
 from modpose.run.folder import CONTENT_MAPS, sha256
-from modpose.search.solvent import molecule_mask
+from modpose.search.solvent import molecule_mask, read_mask
 
 if TYPE_CHECKING:
     from modpose.data.dataset import Dataset
@@ -86,7 +85,11 @@ def content_maps_of(
     names = [f"z_{k}" for k in range(run.config.model.z_dim)]
     z = latents[names].to_numpy(float)
     std = latents[[f"{name}_std" for name in names]].to_numpy(float)
-    where = _mask_of(model, z, run.config.seed) if mask is None else _read_mask(mask, dataset)
+    where = (
+        _mask_of(model, z, run.config.seed)
+        if mask is None
+        else read_mask(mask, dataset.shape[0], dataset.pixel_size)
+    )
     settings = ContentMapSettings(functions=functions, seed=run.config.seed)
     found = fit_content_maps(dataset, z, std, where, settings, quiet=quiet)
     with writing(run.path):
@@ -117,11 +120,3 @@ def _mask_of(
     maps = torch.from_numpy(np.asarray(model.decode(z[rows]), np.float32))
     both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
     return molecule_mask(both, maps.shape[-1] - MARGIN)
-
-
-def _read_mask(path: Path, dataset: Dataset) -> Tensor:
-    volume, size = read_map(path)
-    ours = dataset.pixel_size
-    if size is not None and ours is not None and abs(size - ours) > 0.01 * ours:
-        raise InputError.of(path, "the pixel size", f"{size:g} Å", f"{ours:g} Å, as of the images")
-    return torch.from_numpy(np.ascontiguousarray(volume, np.float32))

@@ -14,11 +14,13 @@ from modpose.content.density import FreeEnergy, free_energy, log_density
 from modpose.content.embedding import principal_axes
 from modpose.content.paths import DensePath, Landscape
 from modpose.errors import InputError
+from modpose.infer.latents import content_columns
 from modpose.limits import MOST_STEPS, check_whole
 from modpose.outputs.columns import CLUSTER, content_of
 from modpose.outputs.volumes import ends_of_path
 
 if TYPE_CHECKING:
+    from modpose.content_maps import ContentMaps
     from modpose.run import Run
 
 Floats = NDArray[np.floating]
@@ -35,8 +37,8 @@ class Analysis:
 
     Attributes
     ----------
-    z
-        (N, d) content.
+    z, spread
+        (N, d) content, and its posterior standard deviation (0 where it is not known).
     axes, mean
         (2, d) the first two principal components (fewer where d is 1), and (d,).
     energy
@@ -59,6 +61,7 @@ class Analysis:
     """
 
     z: Floats
+    spread: Floats
     axes: Floats
     mean: Floats
     energy: FreeEnergy
@@ -81,6 +84,7 @@ def analyze_content(
     path: str | None = None,
     steps: int = 10,
     seed: int | None = None,
+    content_maps: ContentMaps | None = None,
 ) -> Analysis:
     """Analyse the content of a run; nothing is written.
 
@@ -97,6 +101,8 @@ def analyze_content(
         Number of stops along the path.
     seed
         Of all random numbers; None: that of the run.
+    content_maps
+        Sharp maps of the run, to take the content that they tell in place of the model's.
 
     Raises
     ------
@@ -106,7 +112,11 @@ def analyze_content(
     """
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     start = run.config.seed if seed is None else seed
-    z, latents = content_of(run), run.latents()
+    latents = run.latents()
+    if content_maps is None:
+        z, spread = content_of(run), _spread(latents)
+    else:
+        z, spread = content_maps.z, content_maps.std
     ends = None if path is None else ends_of_path(path, len(z))
     landscape = Landscape(z, seed=start)
     if k is None and CLUSTER in latents:
@@ -122,8 +132,8 @@ def analyze_content(
         "path_distance": missing,
     }
     energy, clusters = free_energy((z - mean) @ axes[:2].T), _clusters(z, labels)
-    found = Analysis(z, axes[:2], mean, energy, labels, clusters, columns)
-    found.lines = [_sizes(clusters), *_caveats(found, latents)]
+    found = Analysis(z, spread, axes[:2], mean, energy, labels, clusters, columns)
+    found.lines = [_sizes(clusters), *_caveats(found)]
     _add_path(found, landscape, ends, steps)
     return found
 
@@ -154,7 +164,13 @@ def _sizes(clusters: pd.DataFrame) -> str:
 # --- the free energy --------------------------------------------------------------------------
 
 
-def _caveats(found: Analysis, latents: pd.DataFrame) -> list[str]:
+def _spread(latents: pd.DataFrame) -> Floats:
+    names = content_columns(latents)
+    known = [latents.get(f"{name}_std", np.zeros(len(latents))) for name in names]
+    return np.stack([np.asarray(part, np.float64) for part in known], axis=1)
+
+
+def _caveats(found: Analysis) -> list[str]:
     """Say what the free energy means, and how much uncertain content blurs it."""
     lines = [
         "The free energy is -ln of the density of images, in kT.  It is that of the molecule only "
@@ -164,11 +180,9 @@ def _caveats(found: Analysis, latents: pd.DataFrame) -> list[str]:
         "Content of one image is uncertain, and a map of the density is blurred by that: wells "
         "look wider and barriers lower than they are.",
     ]
-    names = [f"z_{i}_std" for i in range(found.z.shape[1])]
-    if not set(names) <= set(latents.columns):
+    if not found.spread.any():
         return lines
-    variance = latents[names].to_numpy(float) ** 2
-    blur = np.sqrt((variance @ found.axes.T**2).mean(0))
+    blur = np.sqrt((found.spread**2 @ found.axes.T**2).mean(0))
     spread = found.on_axes(found.z).std(0)
     for i, (b, s) in enumerate(zip(blur, spread, strict=True), 1):
         strong = "  Barriers narrower than this cannot be seen." if b > BLURRED * s else ""
