@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"poses {name}: hinge angle {medians[-1]:.2f}° median, {error.mean():.2f}° mean error; "
             f"{used:.0f} processor seconds"
         )
-    found = torch.from_numpy(model._record.used("rotation").reshape(-1, 3, 3))
+    found = torch.tensor(model._record.used("rotation").reshape(-1, 3, 3))
     off = errors_deg(found, rotation, torch.eye(3)[None])
     print(
         f"poses found: rotation {float(off.median()):.2f}° median, "

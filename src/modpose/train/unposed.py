@@ -61,7 +61,10 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
     )
     for line in found.lines():
         logger.info(line)
-    logger.info("step 2 of 2: conformations, with these poses")
+    logger.info(
+        "step 2 of 2: conformations, with these poses; they come from one map of all "
+        "conformations, so the larger the motion, the less exact they are"
+    )
     return dataset_of(
         source.with_poses(*found.poses),
         config,

@@ -29,6 +29,8 @@ LEAST_RADIUS, MOST_RADIUS = 9.0, 14.0
 """Cycles a box that states are told apart by, within what the consensus resolves."""
 ITERATIONS = 12
 """Of the principal motions."""
+TRIES = 4
+"""Starts of the motions; the division with the highest likelihood is kept."""
 ROUNDS = 8
 """Rounds of averages and new classes."""
 AT_ONCE = 1000
@@ -87,9 +89,8 @@ def similar_states(
     data = images.coefficients(slice(None), radius, box)
     flat = torch.cat([found.shift * (box / images.side), torch.zeros(len(images), 1)], 1)
     work = _States(data, found.rotation, flat, settings, box)
-    count = settings.classes
-    with Progress("similar states", 2 * (1 + ROUNDS), quiet=quiet, unit="round") as progress:
-        tries = [work.divided(motions, progress) for motions in (max(1, count - 1), count)]
+    with Progress("similar states", TRIES * (1 + ROUNDS), quiet=quiet, unit="round") as progress:
+        tries = [work.divided(number, progress) for number in range(TRIES)]
     best = max(tries, key=lambda states: states.score)
     score = torch.tensor(best.score, dtype=torch.float64)
     saved.write({"class_index": best.class_index, "maps": best.maps, "score": score})
@@ -112,9 +113,9 @@ class _States:
         self.mask = soft_sphere(box, settings.diameter * box)
         self.parity = torch.arange(len(data)) % 2
 
-    def divided(self, motions: int, progress: Progress) -> States:
-        """Divide the images, beginning with clusters along so many motions."""
-        generator = torch.Generator().manual_seed(31 * self.seed + motions)
+    def divided(self, number: int, progress: Progress) -> States:
+        """Divide the images, beginning with clusters along motions from a start of that number."""
+        generator = torch.Generator().manual_seed(TRIES * self.seed + number)
         rows = torch.randperm(len(self.data), generator=generator)[:MOST]
         part, rotation, shift = self.data.rows(rows), self.rotation[rows], self.shift[rows]
         zero = torch.zeros(len(rows), dtype=torch.int64)
@@ -125,7 +126,7 @@ class _States:
             shift,
             mean,
             self.mask,
-            count=motions,
+            count=self.count - 1,  # as many directions as C states span
             generator=generator,
             iterations=ITERATIONS,
         )
