@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from modpose.explore.opened import OpenRun
 from modpose.explore.selections import Selections
 from modpose.outputs.select import choose
 from modpose.outputs.selected import export_selection
+from modpose.run import Run
 from tests.explore.asking import Page
 from tests.outputs.test_export import N, make_run, star_run
 
@@ -207,3 +209,30 @@ def test_columns_of_the_input_do_not_hide_those_of_the_run(page: Page) -> None:
     particles = page.runs[0].pictures.dataset.source.particles
     names = [column.name for column in input_columns(particles, {"rlnCoordinateX"})]
     assert "rlnCoordinateX" not in names and "rlnAnglePsi" in names
+
+
+STORED = Path(__file__).parents[1] / "stored_runs"
+
+
+@pytest.mark.parametrize("name", ["vlt", "cryodrgn", "modpose-posed"])
+def test_volumes_have_three_views(tmp_path: Path, name: str) -> None:
+    """Of a network the projections, which are quick; on request the slices of the volume."""
+    shutil.copytree(STORED / name, tmp_path / name)
+    page = Page(Run.open(tmp_path / name, input=str(STORED / "posed" / "particles.star")))
+    [about] = page.ask("runs").json
+    assert about["volumes"] and about["quick"] == (name != "modpose-posed")
+    run = page.runs[0]
+    z = run.latents.loc[3, ["z_0", "z_1"]].to_numpy(np.float32)
+    volume = run.pictures.model.decode(z[None])[0].astype(float)
+    middle = len(volume) // 2
+    slices = [volume[middle], volume[:, middle], volume[:, :, middle]]
+    projections = [volume.sum(axis=axis) for axis in range(3)]
+    for path, views in {
+        "place": projections if about["quick"] else slices,
+        "slices": slices,
+    }.items():
+        answer = page.ask(f"runs/0/{path}?z={z[0]},{z[1]}")
+        with Image.open(io.BytesIO(answer.body)) as picture:
+            drawn = np.asarray(picture, float)[::-1]
+        for found, expected in zip(np.split(drawn, 3, axis=1), views, strict=True):
+            assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97

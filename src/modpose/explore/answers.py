@@ -99,6 +99,7 @@ def application(runs: Sequence[OpenRun]) -> Starlette:
             Route(one + "/column", raw(_column)),
             Route(one + "/picture", raw(_picture, "image/png")),
             Route(one + "/place", raw(_place, "image/png")),
+            Route(one + "/slices", raw(_slices, "image/png")),
             Route(one + "/path", json(_path)),
             Route(one + "/where", raw(_where)),
             Route(one + "/selections", json(_selections)),
@@ -122,6 +123,10 @@ def _picture(run: OpenRun, request: Request) -> bytes:
 
 def _place(run: OpenRun, request: Request) -> bytes:
     return run.pictures.place(_numbers(request, "z"))
+
+
+def _slices(run: OpenRun, request: Request) -> bytes:
+    return run.pictures.slices(_numbers(request, "z"))
 
 
 def _path(run: OpenRun, request: Request) -> list[list[float]]:

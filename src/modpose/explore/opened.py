@@ -58,6 +58,7 @@ class OpenRun:
             "content": content_columns(self.latents),
             "columns": [column.about() for column in self._columns.values()],
             "images": self.run.has_images,
+            "quick": self.pictures.quick,
             "volumes": projected or len(environment["shape"]) == 3,
             "pixel_size": environment.get("pixel_size"),
             "same": environment.get("images") or environment.get("fingerprint"),

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from modpose.config.model import SpectralConfig
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.infer.latents import content_of_table
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 Kind = Literal["particle", "upright", "reconstruction"]
 KINDS: tuple[str, ...] = get_args(Kind)
 """The image as the model sees it, turned upright, and drawn by the model from its content."""
+
+VIEWS = (
+    ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+    ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0)),
+    ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)),
+)
+"""Rotations that show a volume along z, y and x."""
 
 
 class Pictures:
@@ -57,7 +66,7 @@ class Pictures:
     def prepare(self) -> None:
         """Load the model and draw once, so that the first click does not wait."""
         with self._lock:
-            self._drawn(self._z[:1])
+            self.place(self._z[0])
 
     def image(self, row: int, kind: str) -> bytes:
         """Draw an image of the run.
@@ -105,23 +114,54 @@ class Pictures:
         )[None]
 
     def place(self, z: Floats) -> bytes:
-        """Draw a place of content (z_dim,) as a PNG: a picture, or three slices of a volume.
+        """Draw a place of content (z_dim,) as a PNG: a picture, or three views of a volume.
+
+        The views are central slices, or (:attr:`quick`) projections.
 
         Raises
         ------
         InputError
             If it is not a place of this run's content.
         """
+        z = self._checked(z)
+        with self._lock:
+            return _png(self._views(z) if self.quick else self._whole(z), self._natural)
+
+    def _checked(self, z: Floats) -> NDArray[np.float32]:
         z = np.asarray(z, dtype=np.float32)
         if z.shape != self._z.shape[1:] or not np.isfinite(z).all():
             found = f"{z.size} values" if np.isfinite(z).all() else "not finite"
             raise InputError.of("decode", "the place", found, f"{self._z.shape[1]} numbers")
-        with self._lock:
-            drawn = self._drawn(z[None])[0]
-        return _png(_slices(drawn) if self.volumes else drawn, self._natural)
+        return z
 
-    def _drawn(self, z: NDArray[np.float32]) -> Floats:
-        return np.asarray(self.model.decode(z))
+    def slices(self, z: Floats) -> bytes:
+        """Draw the central slices of the whole volume at a place of content, (z_dim,), as a PNG."""
+        with self._lock:
+            return _png(self._whole(self._checked(z)), self._natural)
+
+    def _whole(self, z: NDArray[np.float32]) -> Floats:
+        """Draw the picture, or the central slices of the volume."""
+        drawn = np.asarray(self.model.decode(z[None]))[0]
+        return _slices(drawn) if self.volumes else drawn
+
+    @property
+    def quick(self) -> bool:
+        """Whether a volume takes long, so that its three projections are drawn first.
+
+        A network gives a projection from one plane of Fourier space; the volume needs all planes.
+        """
+        model = self.run.config.model
+        return isinstance(model.likelihood, SpectralConfig) and model.field.kind != "principal"
+
+    def _views(self, z: NDArray[np.float32]) -> Floats:
+        """Projections of the volume along z, y and x, side by side."""
+        vae = self.model.vae
+        assert vae.projection is not None
+        turned = torch.tensor(VIEWS, device=self.model.device)
+        content = torch.from_numpy(z).to(self.model.device).expand(len(turned), -1)
+        with torch.no_grad():
+            slices = vae.projection.slices(vae.field, content, turned)
+            return np.concatenate(list(vae.projection.picture(slices).cpu().numpy()), axis=1)
 
     @cached_property
     def volumes(self) -> bool:

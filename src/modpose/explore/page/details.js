@@ -4,6 +4,7 @@ import { extent } from "explore/colours";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = { particle: "as recorded", upright: "upright", reconstruction: "drawn by the model" };
+const SLICES = "Central slices across z, y and x. ";
 const FRAMES = 24, PAUSE = 40;
 const ALL_VALUES = 200000; // images up to which every column of the latents is read for its values
 const short = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
@@ -21,6 +22,7 @@ export class Details {
     $("place").hidden = true;
     this.from = null;
     $("path-play").disabled = true;
+    $("sharper").hidden = !about.quick || !source.live;
   }
 
   #figure(kind, words) {
@@ -104,7 +106,7 @@ export class Details {
       this.wanted = null;
       try {
         const started = performance.now(), drawn = await this.source.place(this.run, asked);
-        this.#placed(drawn.address, drawn.z);
+        this.#placed(drawn, this.about.quick ? "Projections along z, y and x. " : SLICES);
         $("place").dataset.milliseconds = String(performance.now() - started);
       } catch (error) {
         this.say(error.message);
@@ -113,13 +115,20 @@ export class Details {
     this.placing = false;
   }
 
-  #placed(address, z) {
+  // The volume itself, which takes longer.
+  async sharper() {
+    this.say("Drawing the volume …");
+    this.#placed(await this.source.slices(this.run, this.now), SLICES);
+    this.say("");
+  }
+
+  #placed({ address, z }, views) {
     URL.revokeObjectURL($("place").src);
     $("place").src = address;
     $("place").hidden = false;
     const where = this.about.content.map((name, k) => `${name} = ${z[k].toFixed(2)}`).join(", ");
     $("place").alt = `What the model draws at ${where}`;
-    $("place-about").textContent = (this.about.volumes ? "Central slices across z, y and x. " : "") + where;
+    $("place-about").textContent = (this.about.volumes ? views : "") + where;
   }
 
   // Between two places: where images are, or straight where no images join them.

@@ -31,6 +31,10 @@ export async function place(run, z) {
   return { address: await picture(`runs/${run}/place?z=${numbers(z)}`), z };
 }
 
+export async function slices(run, z) {
+  return { address: await picture(`runs/${run}/slices?z=${numbers(z)}`), z };
+}
+
 const numbers = (z) => [...z].map((v) => v.toPrecision(7)).join();
 export const path = (run, a, b, steps) => json(`runs/${run}/path?from=${numbers(a)}&to=${numbers(b)}&steps=${steps}`);
 

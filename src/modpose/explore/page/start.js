@@ -229,6 +229,7 @@ $("none").onclick = () => page.state.clear();
 $("shown").onclick = () => choose(new Uint8Array(page.about.n).fill(1), "all");
 $("filter-add").onclick = () => act(filter($("filter-column").value));
 $("filter-clear").onclick = () => page.histograms.clear();
+$("sharper").onclick = () => act(page.details.sharper());
 $("path-from").onclick = () => page.details.pathFrom();
 $("path-play").onclick = () => act(page.details.play());
 $("theme").onclick = () => {
