@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,35 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path, extra: list[str], said: 
     assert isinstance(ran.exception, InputError)
     assert said in str(ran.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_dark_particles_and_a_missing_ctf_are_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dark = open_mrc(folder / "particles.mrcs").read(np.arange(200))[:, 0]
+    write_mrcs(tmp_path / "dark.mrcs", -dark, PIXEL)
+    few = Classes2dSettings(classes=2, rounds=1, refine_rounds=1)
+    source = open_source(tmp_path / "dark.mrcs")
+    found = classify_images(source, tmp_path / "out", few, quiet=True)
+    assert "it gives no CTF" in caplog.text
+    assert "darker than their surroundings" in caplog.text
+    assert "rlnAnglePsi" in (tmp_path / "out" / "particles.star").read_text()
+    caplog.clear()
+    upright = classify_images(source, tmp_path / "two", replace(few, invert=True), quiet=True)
+    assert "darker" not in caplog.text
+    assert found.averages[0].sum() < 0 < upright.averages[0].sum()
+
+
+def test_images_of_pure_noise_make_junk(source: Source, tmp_path: Path) -> None:
+    images = source.stack.read(np.arange(400))[:, 0]
+    rng = np.random.default_rng(3)
+    noise = np.arange(0, 400, 4)
+    images[noise] = rng.normal(size=(100, SIDE, SIDE))
+    settings = Classes2dSettings(classes=6, rounds=20, refine_rounds=2)
+    found = classify_images(open_source(images), tmp_path / "out", settings, quiet=True)
+    junk = np.isin(found.class_index, np.flatnonzero(found.table["kind"] == "junk"))
+    others = np.setdiff1d(np.arange(400), noise)
+    assert junk[noise].mean() > 0.5 > 10 * junk[others].mean()
 
 
 def test_volumes_have_no_2d_classes(tmp_path: Path) -> None:

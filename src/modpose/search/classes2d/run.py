@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.alarms.contrast import contrast_alarm
+from modpose.alarms.ctf import ctf_alarm
 from modpose.alarms.sample import take_sample
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -140,12 +141,7 @@ def classify_images(
     wanted = asdict(settings) | {"images": source.n, "fingerprint": source_fingerprint(source)}
     check_unfinished(out, wanted, overwrite, resume)
     dataset = _dataset(source, settings, has_ctf)
-    if contrast_alarm(take_sample(dataset)) is not None:
-        logger.warning(
-            "warning: %s: the particles are darker than their surroundings; if they should be "
-            "bright, use --invert",
-            source.stack.name,
-        )
+    _warn(dataset)
     side = dataset.shape[0]
     images = read_images(dataset, side / 2, quiet)
     with unfinished_in(out, wanted, resume) as unfinished:
@@ -174,6 +170,20 @@ def _check(source: Source, settings: Classes2dSettings) -> bool:
             "warning: %s: it gives no CTF, so averages are made without", source.particles.name
         )
     return has_ctf
+
+
+def _warn(dataset: Dataset) -> None:
+    """Warn of inverted contrast, and of a CTF that is not that of the images."""
+    name, sample = dataset.source.stack.name, take_sample(dataset)
+    if contrast_alarm(sample) is not None:
+        logger.warning(
+            "warning: %s: the particles are darker than their surroundings; if they should be "
+            "bright, use --invert",
+            name,
+        )
+    wrong = ctf_alarm(sample)
+    if wrong is not None:
+        logger.warning("warning: %s: %s", name, wrong.sentence)
 
 
 def _dataset(source: Source, settings: Classes2dSettings, has_ctf: bool) -> Dataset:
