@@ -18,14 +18,14 @@ from modpose.errors import InputError
 from modpose.fourier.fsc import fsc_of_classes
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.abinitio.axes import candidates
+from modpose.search.abinitio.axes import candidates, with_axes
 from modpose.search.abinitio.checks import brightness, check_symmetry_of_map, warn_of_dark_particles
 from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry, smaller_groups
 from modpose.search.abinitio.images import SearchImages, read_images
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
-from modpose.search.abinitio.symmetry import symmetrised
+from modpose.search.abinitio.symmetry import in_frame, symmetrised
 from modpose.simulate.conformations import Conformer
 from modpose.simulate.molecules import Molecule
 from modpose.simulate.projection_files import write_projections
@@ -167,3 +167,15 @@ def test_a_symmetry_that_is_found_is_imposed_in_its_frame(tmp_path, monkeypatch)
     group = symmetry_group("D3").float()
     alike = fsc_of_classes(found.refined.maps, symmetrised(found.refined.maps, group))
     assert alike[0, 1:9].min() > 0.98
+
+
+def test_a_map_is_turned_to_the_axes_of_the_symmetry_that_is_asked_for():
+    settings = ProjectionSettings(n=1, box=32, pixel_size=5.0)
+    drawn = simulate_projections(settings, [Conformer("one", molecule("D3"))])
+    volume = torch.from_numpy(drawn.volume())
+    group = symmetry_group("D3").float()
+    one = with_axes(volume, "D3", 8.0)
+    assert one is not None
+    turned = in_frame(volume[None], one.frame)
+    assert fsc_of_classes(turned, symmetrised(turned, group))[0, 1:9].min() > 0.95
+    assert with_axes(volume, "C5", 8.0) is None

@@ -89,6 +89,11 @@ def candidates(volume: Tensor, radius: float) -> list[Candidate]:
     return sorted(good, key=lambda one: (-len(symmetry_group(one.name)), -one.correlation))
 
 
+def with_axes(volume: Tensor, name: str, radius: float) -> Candidate | None:
+    """Return where a map (D, D, D) has the axes of a point group; None if it has not."""
+    return next((one for one in candidates(volume, radius) if one.name == name), None)
+
+
 class _Self:
     """Correlation of a map with itself, turned.
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from modpose.errors import InputError
 from modpose.fourier.fsc import fsc_of_classes
 from modpose.search.abinitio.images import SearchImages
-from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
-from modpose.search.abinitio.start import best_start
+from modpose.search.abinitio.settings import StartPlan
 from modpose.search.abinitio.symmetry import symmetrised
 
 logger = logging.getLogger("modpose")
@@ -28,8 +27,6 @@ UNEVEN = 0.5
 """Below this share of the cells with images, a warning is printed."""
 HAS_NOT = 0.8
 """Mean correlation over low shells below which a map does not have a symmetry."""
-BETTER = 0.03
-"""Share of the score by which a map without symmetry must be better for a warning."""
 
 
 BYTES = 12, 160
@@ -73,40 +70,6 @@ def check_symmetry_of_map(volume: Tensor, group: Tensor, symmetry: str, name: st
     if value < HAS_NOT:
         found = f"{value:.2f} like its average over {symmetry} about z"
         raise InputError.of(name, "the map", found, f"at least {HAS_NOT}, a map with this symmetry")
-
-
-def warn_of_wrong_symmetry(
-    images: SearchImages, settings: AbInitioSettings, score: float, quiet: bool
-) -> None:
-    """Warn where images fit the map of one start without symmetry better than that with it.
-
-    Parameters
-    ----------
-    images
-        N images.
-    settings
-        What is asked for, with the symmetry.
-    score
-        Of the best start with it, nats per image.
-    quiet
-        No progress bar.
-    """
-    free = AbInitioSettings(
-        classes=settings.classes,
-        starts=1,
-        max_shift=settings.max_shift,
-        diameter=settings.diameter,
-        seed=settings.seed,
-    )
-    start, _ = best_start(images, free, torch.eye(3)[None], StartPlan(), quiet)
-    if start.score > (1 + BETTER) * score:
-        logger.warning(
-            "images fit a map without symmetry better than one with %s (%.1f and %.1f nats per "
-            "image): the particles may not have this symmetry; --symmetry auto tests it",
-            settings.symmetry,
-            start.score,
-            score,
-        )
 
 
 def warn_of_few_views(covered: float) -> None:

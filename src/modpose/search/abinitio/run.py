@@ -28,23 +28,23 @@ from modpose.geometry.groups import symmetry_group
 from modpose.jobs.resolution import resolution
 from modpose.jobs.sharpen import sharpened
 from modpose.run.folder import sha256
+from modpose.search.abinitio.axes import with_axes
 from modpose.search.abinitio.checks import (
     check_symmetry_of_map,
     covered_directions,
     memory_needed,
     warn_of_dark_particles,
     warn_of_few_views,
-    warn_of_wrong_symmetry,
 )
 from modpose.search.abinitio.found import FoundMaps, output_files, write_found
 from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry
-from modpose.search.abinitio.images import read_images
+from modpose.search.abinitio.images import SearchImages, read_images
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.similar import similar_states
 from modpose.search.abinitio.start import best_start
-from modpose.search.abinitio.symmetry import in_frame
+from modpose.search.abinitio.symmetry import in_frame, symmetrised
 from modpose.search.solvent import molecule_mask
 
 logger = logging.getLogger("modpose")
@@ -132,10 +132,11 @@ def find_maps(
     verdicts: list[Verdict] = []
     with unfinished_in(folder, wanted, resume) as unfinished:
         if maps is None:
-            start, scores = best_start(images, asked, group, StartPlan(), quiet, unfinished)
+            free = symmetry_group("C1").float()
+            start, scores = best_start(images, asked, free, StartPlan(), quiet, unfinished)
             maps = start.maps
             if len(group) > 1:
-                warn_of_wrong_symmetry(images, settings, start.score, quiet)
+                maps = _with_symmetry(images, maps, asked, group, quiet)
         step = unfinished.step("consensus" if settings.similar else "refinement")
         halves = torch.from_numpy(half)
         refined = refine(images, maps, halves, asked, group, plan, quiet, step)
@@ -174,6 +175,23 @@ def find_maps(
         if folder is not None:
             write_found(found, source, settings, folder)
     return found
+
+
+def _with_symmetry(
+    images: SearchImages, maps: Tensor, settings: AbInitioSettings, group: Tensor, quiet: bool
+) -> Tensor:
+    """Turn maps of a random start to the axes of a symmetry; without axes, start again with it."""
+    name = settings.symmetry.strip().upper()
+    found = [with_axes(one, name, StartPlan().radii[1] - 1) for one in maps]
+    frames = [one.frame for one in found if one is not None]
+    if len(frames) == len(maps):
+        turned = [in_frame(one[None], frame) for one, frame in zip(maps, frames, strict=True)]
+        return symmetrised(torch.cat(turned), group)
+    logger.warning(
+        "a map of these images does not seem to have the symmetry %s; it is imposed all the same",
+        name,
+    )
+    return best_start(images, settings, group, StartPlan(), quiet)[0].maps
 
 
 def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | None) -> bool:
