@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from modpose.cli import app
-from modpose.data.mrc import open_mrc
+from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 from modpose.data.star import read_star, write_blocks, write_star
@@ -198,6 +198,19 @@ def test_maps_of_tilt_series_have_the_right_hand_and_poses(made, found):
     assert not any("hand" in line for line in maps.lines())
 
 
+def test_a_search_starts_from_a_map_of_the_right_hand(made, series, tmp_path):
+    path = tmp_path / "start.mrc"
+    write_mrcs(path, truth_of(made).numpy(), SETTINGS.pixel_size)
+    with pytest.MonkeyPatch.context() as patch:
+        few = replace(run.FROM_MAP, rounds=2, rotations=1000, refine_rounds=1)
+        patch.setattr(run, "FROM_MAP", few)
+        maps = find_tilt_maps(series, None, AbInitioSettings(box=BOX), start_map=path, quiet=True)
+    # in the frame of the map: no global rotation
+    angle = torch.rad2deg(geodesic(maps.refined.rotation, true_poses(made)[0]))
+    assert float(angle.median()) < 5
+    assert maps.start_scores == []
+
+
 def test_poses_that_were_found_are_read_again(found, series, table):
     maps, folder = found
     tomograms = table.with_name("tomograms.star")
@@ -279,6 +292,8 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(made, series, table, t
         find_tilt_maps(series, tmp_path, few)
     with pytest.raises(InputError, match="symmetry is C2, expected C1"):
         find_tilt_maps(series, tmp_path, AbInitioSettings(symmetry="C2"))
+    with pytest.raises(InputError, match="--similar is given, expected structures that differ"):
+        find_tilt_maps(series, tmp_path, AbInitioSettings(classes=2, similar=True))
     path = grouped(made, table, "refused")
     whole = next(iter(read_star(path).values()))
     without = whole.drop(columns=["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"])
