@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modpose.explore.page import files
+from modpose.explore.server import _way_in
 from tests.explore.asking import HERE, PORT, Page
 from tests.outputs.test_export import star_run
 
@@ -66,6 +67,26 @@ def test_another_origin_is_refused(page: Page, headers: list[tuple[str, str]]) -
         answer = page.ask(path, headers=headers)
         assert (answer.status, answer.body) == (403, b"refused\n")
         assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_link_from_elsewhere_opens_the_page_and_nothing_more(page: Page) -> None:
+    """As from the private file that the browser is given; other pages still cannot read it."""
+    link = [HOST, ("sec-fetch-site", "cross-site"), ("sec-fetch-dest", "document")]
+    assert page.ask("", headers=link).status == 200
+    assert page.ask("", headers=link, token="wrong").status == 404
+    assert page.ask("", headers=[*link, ("origin", "https://evil.example")]).status == 403
+    for dest in ("empty", "script", "image", "iframe"):
+        assert page.ask("", headers=[*link[:2], ("sec-fetch-dest", dest)]).status == 403
+    assert page.ask("runs/0/selections/a", "DELETE", headers=link).status == 403
+
+
+def test_the_browser_is_given_a_private_file(tmp_path: Path) -> None:
+    address = f"{HERE}/the-secret/"
+    given = _way_in(tmp_path, address)
+    path = tmp_path / "open.html"
+    assert given == path.as_uri() and "the-secret" not in given
+    assert address in path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_change_must_name_its_origin(page: Page) -> None:

@@ -72,7 +72,8 @@ class Guard:
         origin = value.get("origin")
         if origin is not None and origin not in {f"http://{host}" for host in self.hosts}:
             return 403
-        if value.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        followed = scope["method"] == "GET" and value.get("sec-fetch-dest") == "document"
+        if value.get("sec-fetch-site", "none") not in ("none", "same-origin") and not followed:
             return 403
         if scope["method"] not in ("GET", "HEAD") and origin is None:
             return 403
@@ -84,7 +85,7 @@ class Guard:
         return None if same and slash else 404
 
 
-CHECKED = ("host", "origin", "sec-fetch-site", "content-length")
+CHECKED = ("host", "origin", "sec-fetch-site", "sec-fetch-dest", "content-length")
 
 
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:

@@ -8,6 +8,8 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from modpose.errors import InputError
@@ -50,7 +52,7 @@ def explore(
 
     opened = [OpenRun(run) for run in runs]
     token = secrets.token_urlsafe(24)
-    with _bound(port) as place:
+    with _bound(port) as place, TemporaryDirectory(prefix="modpose-") as private:
         taken = place.getsockname()[1]
         app = Guard(application(opened), token, taken)
         settings = uvicorn.Config(
@@ -61,7 +63,7 @@ def explore(
         for one in opened:
             threading.Thread(target=_prepare, args=(one,), daemon=True).start()
         if browser:
-            webbrowser.open(address)
+            webbrowser.open(_way_in(Path(private), address))
         with suppress(KeyboardInterrupt):
             uvicorn.Server(settings).run(sockets=[place])
 
@@ -75,6 +77,14 @@ def _bound(port: int) -> socket.socket:
         place.close()
         raise InputError.of("explore", "--port", f"{port}, which is taken", "a free port") from None
     return place
+
+
+def _way_in(folder: Path, address: str) -> str:
+    """Write a private file that leads to the page, so that no command line shows the address."""
+    path = folder / "open.html"
+    path.touch(mode=0o600)
+    path.write_text(f'<meta http-equiv="refresh" content="0; url={address}">')
+    return path.as_uri()
 
 
 def _prepare(run: OpenRun) -> None:
