@@ -166,7 +166,7 @@ def compare(run: Run, star: Path, functions: int | None) -> None:
     sharp = content_maps_of(run, functions=functions, overwrite=True, quiet=True)
     ours = report("sharp maps", scorer.areas(lambda row: sharp.volume(sharp.z[row])), start)
     print(f"{len(sharp.basis)} functions of content", flush=True)
-    mask, one = torch.from_numpy(sharp.mask), ContentMapSettings(functions=1, refine=False)
+    mask, one = torch.from_numpy(sharp.mask), ContentMapSettings(functions=1, rounds=0)
     start = time.process_time()
     mean = fit_content_maps(dataset, z, std, mask, one, quiet=True)
     consensus = report("consensus", scorer.areas(lambda row: mean.volume(z[row])), start)
@@ -178,7 +178,7 @@ def compare(run: Run, star: Path, functions: int | None) -> None:
         return
     start = time.process_time()
     known, width = known_content(angle)
-    settings = ContentMapSettings(functions=functions, refine=False)
+    settings = ContentMapSettings(functions=functions, rounds=0)
     best = fit_content_maps(dataset, known, width, mask, settings, quiet=True)
     oracle = report("oracle", scorer.areas(lambda row: best.volume(known[row])), start)
     print(f"gain over the consensus {(ours - consensus) / (oracle - consensus):.2f}")

@@ -71,6 +71,9 @@ def test_a_kept_solution_needs_no_images(folder: Path, drawn: Path) -> None:
     found = stored_content_maps(run)
     assert found is not None and found.z.shape == (100, 2) and (found.std >= 0).all()
     assert found.draw(found.z[3]).images > 0
+    latents = run.latents()
+    np.testing.assert_array_equal(latents["sharp_1"], found.z[:, 1])
+    np.testing.assert_array_equal(latents["sharp_0_std"], found.std[:, 0])
 
 
 def test_the_number_of_functions_can_be_given(folder: Path, drawn: Path) -> None:

@@ -7,7 +7,7 @@ of the other quarter of its half, so that an image never sees itself, nor the ot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,14 @@ from torch import Tensor
 from modpose.backprojection.halves import check_projections, half_of
 from modpose.config import SpectralConfig
 from modpose.content_maps.basis import ContentBasis
-from modpose.content_maps.equations import Equations, MaskBox, Products, gram_of, pairs
+from modpose.content_maps.equations import (
+    Equations,
+    MaskBox,
+    Products,
+    gram_of,
+    pair_numbers,
+    pairs,
+)
 from modpose.content_maps.lattice import HalfLattice, PlacedImages
 from modpose.content_maps.posterior import Landmarks, Likelihood, gains, likelihood, posterior
 from modpose.content_maps.solution import ContentMaps
@@ -31,10 +38,10 @@ from modpose.content_maps.spectra import (
 )
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
-from modpose.errors import InputError
 from modpose.fourier.projection import Projection
 from modpose.progress import Progress
 from modpose.search.projections import ImageReader, power_spectrum
+from modpose.search.solvent import check_mask
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -61,15 +68,15 @@ class ContentMapSettings:
         Number of functions of content; None: chosen by what the maps predict of other images.
     landmarks
         Contents between which the posterior of an image is spread.
-    refine
-        Infer content once more from the maps.
+    rounds
+        How many times content is inferred again from the maps.
     seed
         Of random choices.
     """
 
     functions: int | None = None
     landmarks: int = 200
-    refine: bool = True
+    rounds: int = 1
     seed: int = 0
 
 
@@ -87,6 +94,7 @@ def fit_content_maps(
     mask: Tensor,
     settings: ContentMapSettings | None = None,
     *,
+    contrast: Floats | None = None,
     quiet: bool = False,
 ) -> ContentMaps:
     """Compute sharp maps of every content.
@@ -101,6 +109,8 @@ def fit_content_maps(
         (D, D, D) from 0 to 1: where the molecule may be, in the box of the images.
     settings
         Options.
+    contrast
+        (N,) factor on the signal of each image; None: all one.
     quiet
         No progress bar.
 
@@ -111,21 +121,35 @@ def fit_content_maps(
     """
     settings = settings or ContentMapSettings()
     check_projections(dataset)
-    _check_mask(mask, dataset.shape[0])
-    fitting = _Fitting(dataset, z, mask, settings)
-    rounds = 2 if settings.refine else 1
-    some = min(JUDGED, dataset.n)
-    with Progress("content maps", rounds * dataset.n + 2 * some, quiet=quiet) as progress:
+    check_mask(mask, dataset.shape[0])
+    fitting = _Fitting(dataset, z, mask, settings, contrast)
+    images = (1 + settings.rounds) * dataset.n + 2 * min(JUDGED, dataset.n)
+    with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(std, progress)
+
+
+class Inferred(NamedTuple):
+    """Content (N, k), its standard deviation, and (J, J) sums of expected products of functions."""
+
+    z: Floats
+    std: Floats
+    moment: Tensor
 
 
 class _Fitting:
     """The work of one fit."""
 
     def __init__(
-        self, dataset: Dataset, z: Floats, mask: Tensor, settings: ContentMapSettings
+        self,
+        dataset: Dataset,
+        z: Floats,
+        mask: Tensor,
+        settings: ContentMapSettings,
+        contrast: Floats | None,
     ) -> None:
         self.dataset, self.z, self.settings = dataset, z, settings
+        every = np.ones(dataset.n) if contrast is None else contrast
+        self.contrast = torch.from_numpy(np.asarray(every, np.float32))
         box = dataset.shape[0]
         self.reader = ImageReader(Projection(SpectralConfig(), box), box / 2 - 0.5)
         self.lattice = HalfLattice(box, self.reader.limit)
@@ -148,24 +172,33 @@ class _Fitting:
             return Amounts(mine, products.within(mine[:, i] * mine[:, j]))
 
         parts = self._sums(len(basis), products, given, progress)
-        if not self.settings.refine:
-            moment = values.T @ values
-            return self._solved(basis, parts, moment, self.z, std)
-        prior = self._prior(parts)
-        maps = [part.solve(*prior, ROUGH) for part in parts]
-        del parts
-        tables = [self.lattice.table(self.box.whole(one)) for one in maps]
+        if not self.settings.rounds:
+            return self._solved(basis, parts, Inferred(self.z, std, values.T @ values))
+        tables = self._tables(parts)
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
         at_centres = torch.from_numpy(basis(centres)).float()
         count = self._judged(tables, at_centres, progress)
-        return self._refined(basis.first(count), centres, tables, progress)
+        basis = basis.first(count)
+        tables = [table[:, : 2 * len(basis)].contiguous() for table in tables]
+        landmarks = Landmarks.of(at_centres[:, :count])
+        for number in range(self.settings.rounds):
+            if number:
+                tables = self._tables(parts)
+            parts, inferred = self._refined(centres, landmarks, tables, progress)
+        return self._solved(basis, parts, inferred)
+
+    def _tables(self, parts: list[Equations]) -> list[Tensor]:
+        """Tables of the maps of each quarter."""
+        prior = self._prior(parts)
+        maps = [part.solve(*prior, ROUGH) for part in parts]
+        parts.clear()
+        return [self.lattice.table(self.box.whole(one)) for one in maps]
 
     def _refined(
-        self, basis: ContentBasis, centres: Floats, tables: list[Tensor], progress: Progress
-    ) -> ContentMaps:
-        """Infer content from the maps, and solve again."""
-        tables = [table[:, : 2 * len(basis)].contiguous() for table in tables]
-        landmarks = Landmarks.of(torch.from_numpy(basis(centres)).float())
+        self, centres: Floats, landmarks: Landmarks, tables: list[Tensor], progress: Progress
+    ) -> tuple[list[Equations], Inferred]:
+        """Infer content from the maps of the other quarter of each half, and sum up again."""
+        count = landmarks.values.shape[1]
         products = Products.of(gram_of(landmarks.values.double().numpy()))
         at_landmarks = products.within(landmarks.products)
         z, std = np.empty_like(self.z), np.empty_like(self.z)
@@ -180,11 +213,8 @@ class _Fitting:
             moment.add_(probability.sum(0) @ landmarks.products)
             return Amounts(probability @ landmarks.values, probability @ at_landmarks)
 
-        parts = self._sums(len(basis), products, inferred, progress)
-        whole = torch.zeros(len(basis), len(basis))
-        i, j = pairs(len(basis))
-        whole[i, j] = whole[j, i] = moment
-        return self._solved(basis, parts, whole, z, std)
+        parts = self._sums(count, products, inferred, progress)
+        return parts, Inferred(z, std, moment[pair_numbers(count)])
 
     # --- sums ---------------------------------------------------------------------------------
 
@@ -192,7 +222,9 @@ class _Fitting:
         at_once = max(1, POINTS_AT_ONCE // len(self.reader.frequency))
         for batch in self.dataset.batches(rows, at_once):
             images = self.reader.images(batch, self.variance)
-            yield batch.index.numpy(), self.lattice.place(images)
+            placed = self.lattice.place(images)
+            transfer = placed.transfer * self.contrast[batch.index][:, None]
+            yield batch.index.numpy(), replace(placed, transfer=transfer)
 
     def _sums(
         self,
@@ -219,7 +251,7 @@ class _Fitting:
         return amplitude_prior(maps, spectrum, self.box)
 
     def _solved(
-        self, basis: ContentBasis, parts: list[Equations], moment: Tensor, z: Floats, std: Floats
+        self, basis: ContentBasis, parts: list[Equations], inferred: Inferred
     ) -> ContentMaps:
         prior = self._prior(parts)
         halves = [Equations.join(parts[:2]), Equations.join(parts[2:])]
@@ -235,10 +267,10 @@ class _Fitting:
             maps=maps.numpy(),
             halves=(half_maps[0].numpy(), half_maps[1].numpy()),
             noise=noise.numpy(),
-            moment=moment.double().numpy(),
+            moment=inferred.moment.double().numpy(),
             limit=self.reader.limit,
-            z=z,
-            std=std,
+            z=inferred.z,
+            std=inferred.std,
             half=self.quarter // 2,
             pixel_size=self.dataset.pixel_size,
         )
@@ -302,15 +334,3 @@ def quarters_of(dataset: Dataset) -> Ints:
         place = np.unique(particle[mine], return_inverse=True)[1].reshape(-1)
         quarter[mine] += place % 2
     return quarter
-
-
-def _check_mask(mask: Tensor, box: int) -> None:
-    if mask.shape != (box,) * 3:
-        found = " x ".join(map(str, mask.shape))
-        raise InputError.of("mask", "the box", found, f"{box} x {box} x {box}, that of the images")
-    if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
-        raise InputError("mask: a value is outside 0 to 1, expected a soft mask")
-    if not (mask > 0.5).any():
-        raise InputError("mask: it is empty, expected 1 where the molecule is")
-    if (mask > 0.5).all():
-        raise InputError("mask: it is full, expected 0 where there is solvent")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.config import PrincipalFieldConfig
@@ -17,12 +17,15 @@ from modpose.content_maps.files import read_about, read_content_maps, write_cont
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
+from modpose.run.added import add_columns
 from modpose.run.folder import CONTENT_MAPS, sha256
-from modpose.search.solvent import molecule_mask, read_mask
+from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
 
 if TYPE_CHECKING:
     from modpose.data.dataset import Dataset
     from modpose.run import Run
+
+Floats = NDArray[np.float64]
 
 DRAWN = 40
 """Maps of the model that the mask is made from."""
@@ -53,6 +56,9 @@ def content_maps_of(
 ) -> ContentMaps:
     """Return the sharp maps of a run; compute and keep them if they are not there.
 
+    The content that they infer, and its standard deviation, are then columns of the run:
+    ``sharp_0`` ..., ``sharp_0_std`` ..., in the unit of ``z_0`` ....
+
     Parameters
     ----------
     run
@@ -73,7 +79,7 @@ def content_maps_of(
     """
     about = {"latents": _latents(run)}
     about |= {} if functions is None else {"functions": str(functions)}
-    about |= {} if mask is None else {"mask": hashlib.sha256(mask.read_bytes()).hexdigest()}
+    about |= {} if mask is None else {"mask": _sum_of(mask)}
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
         return read_content_maps(path)
@@ -85,16 +91,28 @@ def content_maps_of(
     names = [f"z_{k}" for k in range(run.config.model.z_dim)]
     z = latents[names].to_numpy(float)
     std = latents[[f"{name}_std" for name in names]].to_numpy(float)
-    where = (
-        _mask_of(model, z, run.config.seed)
-        if mask is None
-        else read_mask(mask, dataset.shape[0], dataset.pixel_size)
-    )
+    contrast = latents["contrast"].to_numpy(float) if "contrast" in latents else None
+    maps = _drawn(model, z, run.config.seed)
+    if mask is None:
+        both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
+        where = molecule_mask(both, maps.shape[-1] - MARGIN)
+    else:
+        where = mask_of_images(mask, dataset)
+        check_fit(where, maps.mean(0), str(mask))
     settings = ContentMapSettings(functions=functions, seed=run.config.seed)
-    found = fit_content_maps(dataset, z, std, where, settings, quiet=quiet)
+    found = fit_content_maps(dataset, z, std, where, settings, contrast=contrast, quiet=quiet)
     with writing(run.path):
         write_content_maps(found, path, about)
+    columns = {f"sharp_{k}": values for k, values in enumerate(found.z.T)}
+    columns |= {f"sharp_{k}_std": values for k, values in enumerate(found.std.T)}
+    add_columns(run, columns, "content from sharp maps, in the unit of z", overwrite=True)
     return found
+
+
+def _sum_of(mask: Path) -> str:
+    if not mask.is_file():
+        raise InputError(f"{mask}: no such file, expected a mask")
+    return sha256(mask)
 
 
 def _latents(run: Run) -> str:
@@ -112,11 +130,7 @@ def _posed(run: Run, dataset: Dataset) -> Dataset:
     return other
 
 
-def _mask_of(
-    model: PoseModel, z: np.ndarray[tuple[int, int], np.dtype[np.float64]], seed: int
-) -> Tensor:
-    """Make a mask from maps that the model draws: of their mean, and where they vary."""
+def _drawn(model: PoseModel, z: Floats, seed: int) -> Tensor:
+    """Maps (M, D, D, D) that the model draws for some images."""
     rows = np.random.default_rng(seed).choice(len(z), min(DRAWN, len(z)), replace=False)
-    maps = torch.from_numpy(np.asarray(model.decode(z[rows]), np.float32))
-    both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
-    return molecule_mask(both, maps.shape[-1] - MARGIN)
+    return torch.from_numpy(np.asarray(model.decode(z[rows]), np.float32))

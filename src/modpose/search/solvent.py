@@ -10,6 +10,8 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from modpose.data.dataset import Dataset
+from modpose.data.preprocess import resize
 from modpose.errors import InputError
 from modpose.fourier.fsc import read_map
 from modpose.geometry.grids import lattice, soft_sphere
@@ -24,6 +26,8 @@ of the peak.
 """
 SAME_SIZE = 0.01
 """Largest relative difference of two pixel sizes that are the same."""
+RINGING = 0.05
+"""Values of a mask below this are zero: cutting off frequencies leaves small waves beside it."""
 OTHER_HAND = 0.1
 """Share of a map's power by which the mirrored mask may hold more."""
 TO_DEVIATION = 1.4826
@@ -78,20 +82,34 @@ def read_mask(path: Path, box: int, pixel_size: float | None = None) -> Tensor:
         If the mask has another box or pixel size, a value outside 0 to 1, or is empty or full.
     """
     volume, size = read_map(path)
-    if volume.shape != (box,) * 3:
-        found = " x ".join(map(str, volume.shape))
-        raise InputError.of(path, "the box", found, f"{box} x {box} x {box}, that of the images")
+    mask = torch.from_numpy(np.ascontiguousarray(volume))
+    check_mask(mask, box, path)
     if size and pixel_size and abs(size / pixel_size - 1) > SAME_SIZE:
         found = f"{size:.4g} A"
         raise InputError.of(path, "the pixel size", found, f"{pixel_size:.4g} A, as the images")
-    if not np.isfinite(volume).all() or volume.min() < 0 or volume.max() > 1:
-        raise InputError(f"{path}: a value is outside 0 to 1, expected a mask")
-    inside = volume > 0.5
+    return mask
+
+
+def check_mask(mask: Tensor, box: int, name: Path | str = "mask") -> None:
+    """Refuse a mask of another box, with a value outside 0 to 1, or empty or full."""
+    if mask.shape != (box,) * 3:
+        found = " x ".join(map(str, mask.shape))
+        raise InputError.of(name, "the box", found, f"{box} x {box} x {box}, that of the images")
+    if not mask.isfinite().all() or mask.min() < 0 or mask.max() > 1:
+        raise InputError(f"{name}: a value is outside 0 to 1, expected a mask")
+    inside = mask > 0.5
     if not inside.any():
-        raise InputError(f"{path}: the mask is empty, expected 1 where the molecule is")
+        raise InputError(f"{name}: the mask is empty, expected 1 where the molecule is")
     if inside.all():
-        raise InputError(f"{path}: the mask is full, expected 0 where there is solvent")
-    return torch.from_numpy(np.ascontiguousarray(volume))
+        raise InputError(f"{name}: the mask is full, expected 0 where there is solvent")
+
+
+def mask_of_images(path: Path, dataset: Dataset) -> Tensor:
+    """Read a mask in the box of the stored images; return it in the box that a model sees."""
+    mask = read_mask(path, dataset.source.stack.shape[-1], dataset.source.pixel_size)
+    sizes = dataset.config.model_copy(update={"invert": False})
+    resized: Tensor = torch.from_numpy(resize(mask.numpy()[None, None], sizes)[0, 0])
+    return torch.where(resized < RINGING, 0.0, resized).clamp(max=1)
 
 
 def check_fit(mask: Tensor, mean: Tensor, name: str) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
-from modpose.data.preprocess import fourier_crop, resize
+from modpose.data.preprocess import fourier_crop
 from modpose.fourier.insertion import half_averages
 from modpose.fourier.projection import SETTLED
 from modpose.geometry.grids import soft_sphere
@@ -46,14 +46,12 @@ from modpose.search.projections import (
     joined_images,
     power_spectrum,
 )
-from modpose.search.solvent import check_fit, molecule_mask, read_mask
+from modpose.search.solvent import RINGING, check_fit, mask_of_images, molecule_mask
 
 MOST_POINTS = 1 << 23
 """Largest number of coefficients for finding motions; with more, a random subset is used."""
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
-RINGING = 0.05
-"""Values of a mask below this are zero: cutting off frequencies leaves small waves beside it."""
 ITERATIONS = 12
 """Iterations of each round; later ones would find only negligible motions."""
 
@@ -150,12 +148,8 @@ class _Region:
     def of(cls, config: Config, dataset: Dataset) -> _Region:
         """Read the mask of a configuration, in the box that the model sees."""
         assert isinstance(config.model.field, PrincipalFieldConfig)
-        name, stack = config.model.field.mask, dataset.source.stack
-        if name is None:
-            return cls(None, "")
-        mask = read_mask(Path(name), stack.shape[-1], dataset.source.pixel_size)
-        sizes = config.data.model_copy(update={"invert": False})
-        return cls(torch.from_numpy(resize(mask.numpy()[None, None], sizes)[0, 0]), name)
+        name = config.model.field.mask
+        return cls(None, "") if name is None else cls(mask_of_images(Path(name), dataset), name)
 
     def mask(self, box: int) -> Tensor:
         """(box, box, box) at another sampling."""
