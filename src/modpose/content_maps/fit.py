@@ -76,7 +76,7 @@ class ContentMapSettings:
 
     functions: int | None = None
     landmarks: int = 200
-    rounds: int = 1
+    rounds: int = 2
     seed: int = 0
 
 
