@@ -29,7 +29,7 @@ SMALLER: dict[str, object] = {
     "hidden": 8, "angles": 16, "count": 8, "rank": 4, "drawn": 4, "profiles": 4, "lmax": 3,
     "rounds": 2, "refine_rounds": 1, "restarts": 1, "restart_epochs": 1, "epochs": 1, "channels": 4,
     "batch_size": 6, "decoded_images": 2, "cycles": 4, "codebook": 4, "proposals": 4, "patch": 2,
-    "pixels": None, "proposal": 4, "contrast": None,
+    "pixels": None, "proposal": 4, "contrast": 0,
 }  # fmt: skip
 POSED = {"modpose-posed", "cryodrgn", "vlt", "evil-twin", "evil-twin-large"}
 VOLUMES = {"vae-3d", "3d-spvae", "3d-spvae++", "modpose-3d"}

@@ -83,11 +83,15 @@ def at_file(path: Path, z_dim: int) -> Stops:
 
 
 def at_clusters(z: Floats, count: int, seed: int) -> Stops:
-    """Stop at the image nearest each centre of k-means of content z (N, z_dim)."""
+    """Stop at the image nearest each centre of k-means of content z (N, z_dim).
+
+    There are fewer clusters where there are fewer different contents.
+    """
     from sklearn.cluster import KMeans
 
     if not 1 <= count <= len(z):
         raise InputError.of("--cluster", "the number", count, f"1 to {len(z)} (the images)")
+    count = min(count, len(np.unique(z, axis=0)))
     fitted = KMeans(count, n_init=4, random_state=seed).fit(z)
     distance = np.linalg.norm(z[:, None] - fitted.cluster_centers_[None], axis=-1)
     sizes = np.bincount(fitted.labels_, minlength=count)
