@@ -106,7 +106,7 @@ def test_impossible_times_are_refused_everywhere(minutes) -> None:
     with pytest.raises(InputError, match="--max-minutes"):
         check_minutes(minutes)
     with pytest.raises(InputError, match="--max-minutes"):
-        PoseModel(max_minutes=minutes)
+        PoseModel(max_minutes=minutes).fit(np.zeros((4, 8, 8)))
 
 
 def test_impossible_clusters_and_seeds_are_refused_before_work() -> None:

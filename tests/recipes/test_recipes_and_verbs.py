@@ -201,13 +201,15 @@ def _volumes(run: Path, out: Path, ask: Ask, draws: bool) -> None:
     (out / "at.csv").write_text(",".join(["0"] * width) + "\n")
     stops = {
         "along": ["--along", 1, "--steps", 3], "cluster": ["--cluster", 2],
-        "path": ["--path", "0..1", "--steps", 2], "at": ["--at", out / "at.csv", "--flip-hand"],
+        "path": ["--path", "0..1", "--steps", 2, "--maps", "model"],
+        "at": ["--at", out / "at.csv", "--flip-hand"],
     }  # fmt: skip
     for name, arguments in stops.items():
         ask(draws, "volumes", run, "-o", out / name, *arguments)
     if not draws:
         return
-    ask(True, "volumes", run, "-o", out / "along", "--along", 1, "--steps", 2, "--overwrite")
+    fewer = ["--along", 1, "--steps", 2, "--maps", "model", "--overwrite"]
+    ask(True, "volumes", run, "-o", out / "along", *fewer)
     found = {path.name for path in (out / "along").iterdir()}
     assert found == {"volume-001.mrc", "volume-002.mrc", "content.csv", "strip.png"}
 
