@@ -121,8 +121,6 @@ def check_tilts(
     if settings.symmetry.upper() != "C1":
         raise InputError.of("tilt series", "symmetry", settings.symmetry, "C1")
     if settings.similar:
-        raise InputError.of("tilt series", "--similar", "given", "structures that differ")
-    if settings.similar:
         expected = "without --similar: structures of tilt series are searched together"
         raise InputError.of("tilt series", "similar", True, expected)
     if start_map is not None and settings.classes > 1:
