@@ -121,8 +121,8 @@ def check_tilts(
     if settings.symmetry.upper() != "C1":
         raise InputError.of("tilt series", "symmetry", settings.symmetry, "C1")
     if settings.similar:
-        expected = "without --similar: structures of tilt series are searched together"
-        raise InputError.of("tilt series", "similar", True, expected)
+        expected = "structures that differ: those of tilt series are searched together"
+        raise InputError.of("tilt series", "--similar", "given", expected)
     if start_map is not None and settings.classes > 1:
         expected = "1 with a map to start from, which cannot separate structures"
         raise InputError.of("abinitio", "classes", settings.classes, expected)
