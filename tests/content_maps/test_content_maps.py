@@ -251,6 +251,13 @@ def test_content_is_better_than_it_was(moving):
     assert (found.std > 0).all()
 
 
+def test_content_is_not_inferred_again_where_maps_get_worse(moving):
+    _, dataset, z, std, found = moving  # of 400 images, one time is enough
+    more = ContentMapSettings(functions=5, landmarks=30, rounds=4)
+    again = fit_content_maps(dataset, z, std, ball(), more, quiet=True)
+    assert np.array_equal(again.z, found.z)
+
+
 def test_a_set_without_motion_gives_the_consensus():
     made = simulated(300, 0.3, moves=False)
     rng = np.random.default_rng(0)

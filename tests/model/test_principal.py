@@ -300,8 +300,9 @@ def test_too_few_images_and_too_much_content_are_refused(hinged: Path) -> None:
     source = open_source(hinged)
     with pytest.raises(InputError, match="more than 12"):
         PoseModel("modpose-posed", quiet=True).fit(source.subset(np.arange(8)))
-    with pytest.raises(InputError, match=r"model\.field\.motions"):
-        PoseModel("modpose-posed", options={"model": {"z_dim": 9}}, quiet=True).fit(source)
+    wide = {"model": {"z_dim": 9, "field": {"motions": 2}}}  # needs nine motions
+    with pytest.raises(InputError, match=r"more than 18, two for each of model\.field\.motions"):
+        PoseModel("modpose-posed", options=wide, quiet=True).fit(source.subset(np.arange(18)))
     field: dict[str, Any] = {"model": {"field": {"kind": "slices"}}}
     with pytest.raises(InputError, match=r"model\.field\.kind"):
         build_vae(config_of(**field), shape=(BOX, BOX), channels=1, n_images=5)

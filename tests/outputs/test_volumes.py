@@ -106,12 +106,15 @@ def test_exactly_one_way_is_chosen(folder: Path, capsys: pytest.CaptureFixture[s
     assert "one of --at" in capsys.readouterr().err
 
 
-def test_recipes_without_poses_are_told_so(
+def test_too_few_images_to_find_poses_are_told_so(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = str(folder / "data" / "particles.mrcs")
     assert run_cli("fit", images, "-o", str(tmp_path / "run"), "--recipe", "cryodrgn", *FIT) == 2
-    assert "--poses" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    answer = capsys.readouterr().err
+    assert "without poses: these are found first" in answer
+    assert "the number of images is 40, expected at least 100" in answer
+    assert not (tmp_path / "run").exists()
 
 
 # --- where volumes are drawn ------------------------------------------------------------------

@@ -69,7 +69,8 @@ class ContentMapSettings:
     landmarks
         Contents between which the posterior of an image is spread.
     rounds
-        How many times content is inferred again from the maps.
+        How many times content is inferred again from the maps, at most: fewer where the maps of
+        inferred content predict images that they have not seen no better than those before.
     seed
         Of random choices.
     """
@@ -183,7 +184,11 @@ class _Fitting:
         landmarks = Landmarks.of(at_centres[:, :count])
         for number in range(self.settings.rounds):
             if number:
-                tables = self._tables(parts)
+                sharper = self._tables(parts)
+                if self._evidence(sharper, landmarks) <= self._evidence(tables, landmarks):
+                    break
+                tables = sharper
+            parts.clear()
             parts, inferred = self._refined(centres, landmarks, tables, progress)
         return self._solved(basis, parts, inferred)
 
@@ -191,8 +196,16 @@ class _Fitting:
         """Tables of the maps of each quarter."""
         prior = self._prior(parts)
         maps = [part.solve(*prior, ROUGH) for part in parts]
-        parts.clear()
         return [self.lattice.table(self.box.whole(one)) for one in maps]
+
+    def _evidence(self, tables: list[Tensor], landmarks: Landmarks) -> float:
+        """Log-likelihood of some images under the maps of the other quarter of their half."""
+        total = 0.0
+        for quarter in range(4):
+            for _, placed in self._placed(self.some[self.quarter[self.some] == quarter]):
+                seen = likelihood(self.lattice, placed, tables[quarter ^ 1])
+                total += float(seen.of(landmarks).logsumexp(1).double().sum())
+        return total
 
     def _refined(
         self, centres: Floats, landmarks: Landmarks, tables: list[Tensor], progress: Progress
