@@ -154,6 +154,8 @@ def _map_name(colouring: Colouring) -> str:
 SHEET_BYTES = 350_000
 """A sheet of thumbnails larger than this is compressed more strongly."""
 QUALITIES = (80, 60, 40, 25, 15)
+SMALLEST = 32
+"""Side of a thumbnail, pixels, where a sheet is too large at any quality."""
 
 
 def thumbnail_sheet(tiles: Floats, columns: int, side: int = 48) -> str:
@@ -166,25 +168,21 @@ def thumbnail_sheet(tiles: Floats, columns: int, side: int = 48) -> str:
     columns
         Thumbnails per row, in reading order.
     side
-        Pixels of a thumbnail.  It is a multiple of 16, the block of WebP, so that neighbours do
-        not mix.
+        Pixels of a thumbnail, at most.  It is a multiple of 16, the block of WebP, so that
+        neighbours do not mix.
     """
     from PIL import Image
 
-    bytes_ = np.round(np.clip(tiles, 0, 1) * 255).astype(np.uint8)
-    small = [np.asarray(_fitted(Image.fromarray(tile), side)) for tile in bytes_]
-    sheet = Image.fromarray(mosaic(np.stack(small), columns, gap=0, fill=255))
-    return data_uri("webp", _compressed(sheet))
-
-
-def _compressed(sheet: Any) -> bytes:
-    """Compress with the best quality that keeps the sheet small."""
-    for quality in QUALITIES:
-        buffer = io.BytesIO()
-        sheet.save(buffer, "WEBP", quality=quality)
-        if buffer.tell() <= SHEET_BYTES:
-            break
-    return buffer.getvalue()
+    pictures = [Image.fromarray(tile) for tile in np.round(255 * np.clip(tiles, 0, 1)).astype("u1")]
+    for size in (side, min(side, SMALLEST)):
+        small = np.stack([np.asarray(_fitted(picture, size)) for picture in pictures])
+        sheet = Image.fromarray(mosaic(small, columns, gap=0, fill=255))
+        for quality in QUALITIES:
+            buffer = io.BytesIO()
+            sheet.save(buffer, "WEBP", quality=quality)
+            if buffer.tell() <= SHEET_BYTES:
+                return data_uri("webp", buffer.getvalue())
+    return data_uri("webp", buffer.getvalue())
 
 
 def _fitted(picture: Any, side: int) -> Any:
