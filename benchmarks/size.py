@@ -71,10 +71,13 @@ def run(*words: str) -> Cost:
     """Run ``modpose`` with these words, and measure that process."""
     command = [sys.executable, "-m", "modpose", *words]
     begun = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: ended with {os.waitstatus_to_exitcode(status)}")
+    with tempfile.TemporaryFile("w+") as said:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        _, status, used = os.wait4(child.pid, 0)
+        if status:
+            said.seek(0)
+            code, last = os.waitstatus_to_exitcode(status), said.read()[-2000:]
+            raise SystemExit(f"{' '.join(command)}: ended with {code}\n{last}")
     scale = 1 if sys.platform == "darwin" else 1024
     seconds = used.ru_utime + used.ru_stime
     return Cost(time.perf_counter() - begun, seconds, float(scale * used.ru_maxrss))
