@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modpose import InputError, PoseModel, Run, fit_run, open_source, resume_run
+from modpose import InputError, PoseModel, Run, find_alarms, fit_run, open_source, resume_run
 from modpose import fit as fits
+from modpose.alarms import content as content_alarms
 from modpose.cli import main
 from modpose.config import merge, parse_config
 from modpose.recipes import recipe_config
@@ -100,6 +101,23 @@ def test_an_interrupted_encoding_goes_on_and_gives_the_same(
     again = resume_run(short.path, quiet=True).latents()
     assert [rows[0] for rows in done] == [64]
     pd.testing.assert_frame_equal(again, Run.open(short.path).latents())
+
+
+def test_alarms_compare_an_image_with_its_own_content(
+    short: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def explained(content: np.ndarray, _: np.ndarray) -> float:
+        seen.append(content)
+        return 0.0
+
+    monkeypatch.setattr(content_alarms, "explained", explained)
+    monkeypatch.setattr(content_alarms, "FEWEST", 1)
+    monkeypatch.setattr(content_alarms, "USED", -1.0)
+    table = short.latents(partial=True)
+    find_alarms(short.dataset(), latents=table)
+    assert seen and np.array_equal(seen[0][:, 0], table["z_0"].to_numpy(float))
 
 
 def test_a_fit_without_a_limit_of_time_encodes_all(tmp_path: Path) -> None:

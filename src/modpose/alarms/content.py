@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modpose.alarms.sample import Floats, Sample
 from modpose.errors import InputError
@@ -32,7 +33,12 @@ POWERS = 3
 Decode = Callable[[Floats], Floats]
 
 
-def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Alarm | None:
+def content_alarm(
+    sample: Sample,
+    z: Floats,
+    decode: Decode | None = None,
+    index: NDArray[np.int64] | None = None,
+) -> Alarm | None:
     """Check whether content is only the contrast or the defocus of an image.
 
     Parameters
@@ -43,13 +49,16 @@ def content_alarm(sample: Sample, z: Floats, decode: Decode | None = None) -> Al
         (N, k) content of all images of the data set.
     decode
         From content (n, k) to pictures or volumes; None where they cannot be drawn.
+    index
+        (N,) rising positions of the images of ``z``, the sample's among them; None: 0 to N - 1.
     """
     if not sample.particle_like or len(sample.rows) < FEWEST:
         return None
     used = z[:, z.std(axis=0) > USED]
     if not used.shape[1]:
         return None
-    of_sample, defocus = used[sample.rows], _defocus(sample)
+    place = sample.rows if index is None else np.searchsorted(index, sample.rows)
+    of_sample, defocus = used[place], _defocus(sample)
     if defocus is not None and explained(of_sample, defocus) > OF_DEFOCUS:
         return Alarm(
             "content",

@@ -83,12 +83,16 @@ class Sample:
         return float(np.median(steps.std(axis=1)) / np.sqrt(2))
 
 
-def take_sample(dataset: Dataset, most: int = IMAGES) -> Sample:
-    """Read a sample of at most ``most`` images and about 128 MiB."""
+def take_sample(
+    dataset: Dataset, most: int = IMAGES, among: NDArray[np.int64] | None = None
+) -> Sample:
+    """Read a sample of at most ``most`` images and about 128 MiB, of all or among some."""
     shape = dataset.source.stack.shape
     size = 4 * dataset.source.stack.channels * int(np.prod(shape))
-    count = max(1, min(dataset.n, most, BYTES // size))
-    rows = np.unique(np.linspace(0, dataset.n - 1, count).round().astype(np.int64))
+    n = dataset.n if among is None else len(among)
+    count = max(1, min(n, most, BYTES // size))
+    rows = np.unique(np.linspace(0, n - 1, count).round().astype(np.int64))
+    rows = rows if among is None else among[rows]
     raw = dataset.source.stack.read(rows)
     np.nan_to_num(raw, copy=False, posinf=0.0, neginf=0.0)  # other code refuses these, by name
     few = raw[:: max(1, len(raw) // FLATNESS_IMAGES)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from modpose.alarms.content import Decode, content_alarm
 from modpose.alarms.convergence import convergence_alarm
@@ -30,6 +31,7 @@ def result_alarms(
     z: Floats,
     decode: Decode | None = None,
     stopped: str = "",
+    index: NDArray[np.int64] | None = None,
 ) -> tuple[Alarm, ...]:
     """Check the result of a fit for signs that it cannot be trusted.
 
@@ -45,9 +47,11 @@ def result_alarms(
         From content (n, k) to pictures or volumes; None if they cannot be drawn.
     stopped
         Why training ended.
+    index
+        (N,) positions of the images that ``z`` belongs to; None: all images.
     """
     found = (
-        content_alarm(take_sample(dataset), z, decode) if z.size else None,
+        content_alarm(take_sample(dataset, among=index), z, decode, index) if z.size else None,
         convergence_alarm(metrics, stopped),
     )
     return tuple(alarm for alarm in found if alarm is not None)
@@ -74,7 +78,8 @@ def find_alarms(
     An alarm for each thing that looks wrong; empty if nothing does.
     """
     z = np.empty((0, 0)) if latents is None else content_of_table(latents)
-    return (*data_alarms(dataset), *result_alarms(dataset, metrics, z))
+    index = None if latents is None else latents["index"].to_numpy()
+    return (*data_alarms(dataset), *result_alarms(dataset, metrics, z, index=index))
 
 
 def judge_fit(
@@ -88,7 +93,8 @@ def judge_fit(
     """Return the alarms of a finished fit for the run folder: those of the data, and new ones."""
     of_data = [one for one in stored_alarms(environment) if one.name not in OF_RESULT]
     decode = None if "pose_0" in table else _pictures_of(vae)
-    found = result_alarms(dataset, metrics, content_of_table(table), decode, stopped)
+    index = table["index"].to_numpy()
+    found = result_alarms(dataset, metrics, content_of_table(table), decode, stopped, index)
     outliers = outlier_alarm(table["outlier"].to_numpy()) if "outlier" in table else None
     of_table = () if outliers is None else (outliers,)
     return [alarm.as_dict() for alarm in (*of_data, *found, *of_table)]
