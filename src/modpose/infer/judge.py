@@ -50,6 +50,9 @@ def result_alarms(
     index
         (N,) positions of the images that ``z`` belongs to; None: all images.
     """
+    if index is not None:
+        order = np.argsort(index, kind="stable")  # a table may be sorted by another column
+        index, z = index[order], z[order]
     found = (
         content_alarm(take_sample(dataset, among=index), z, decode, index) if z.size else None,
         convergence_alarm(metrics, stopped),
