@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from modpose.run import Run
 from tests.outputs.test_export import star_run
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -170,6 +171,19 @@ def test_a_lasso_in_the_run_beside_selects_too(page: Page, run: Run) -> None:
     expect(page.locator("#count")).to_have_text(str(inside(run).sum()), timeout=PATIENCE)
     page.select_option("#beside", "")
     expect(page.locator("#second")).to_be_hidden()
+
+
+def test_the_run_beside_is_drawn_though_its_columns_come_late(page: Page) -> None:
+    held: list[Route] = []
+    page.route(re.compile(r"column\?name"), lambda route: held.append(route))
+    page.select_option("#beside", "1")
+    page.wait_for_timeout(300)
+    page.click("#invert")  # draws anew, before the second scatter has columns
+    page.wait_for_timeout(300)
+    assert held
+    for one in held:
+        one.continue_()
+    page.wait_for_selector("#second-stage[data-drawn]", timeout=PATIENCE)
 
 
 def test_filters_leave_what_their_ranges_say(page: Page, run: Run) -> None:

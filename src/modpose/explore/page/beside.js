@@ -12,13 +12,14 @@ export function plane(names) {
 }
 
 export class Beside {
-  // on: as of Scatter; drawn: called when the second scatter has new axes
+  // on: as of Scatter; drawn: called when the second scatter has new axes.  shown: it has columns.
   constructor(source, on, drawn) {
-    Object.assign(this, { source, on, drawn });
+    Object.assign(this, { source, on, drawn, shown: false, turn: 0 });
     $("second-x").onchange = $("second-y").onchange = () => this.#axes();
   }
 
   async open(run, about) {
+    this.close();
     this.run = run;
     $("second").hidden = false;
     this.scatter ??= new Scatter($("second-stage"), this.on);
@@ -30,18 +31,21 @@ export class Beside {
     await this.#axes();
   }
 
+  // Columns come later than they are asked for: those of an older choice are left out.
   async #axes() {
-    this.axes = [$("second-x").value, $("second-y").value];
-    this.scatter.set(...(await Promise.all(this.axes.map((name) => this.source.column(this.run, name)))));
+    const axes = [$("second-x").value, $("second-y").value], turn = ++this.turn;
+    const values = await Promise.all(axes.map((name) => this.source.column(this.run, name)));
+    if (turn !== this.turn) return;
+    this.axes = axes;
+    this.scatter.set(...values);
+    this.shown = true;
     await this.drawn();
   }
 
   close() {
     $("second").hidden = true;
     this.run = undefined;
-  }
-
-  get shown() {
-    return this.run !== undefined;
+    this.shown = false;
+    this.turn++;
   }
 }

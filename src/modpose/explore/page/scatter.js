@@ -78,12 +78,15 @@ export class Scatter {
   async draw() {
     if (this.drawing) return (this.again = true);
     this.drawing = true;
-    do {
-      this.again = false;
-      this.#density();
-      await this.#points();
-    } while (this.again);
-    this.drawing = false;
+    try {
+      do {
+        this.again = false;
+        this.#density();
+        await this.#points();
+      } while (this.again);
+    } finally {
+      this.drawing = false;
+    }
     this.stage.dataset.drawn = String(this.rows.length);
   }
 

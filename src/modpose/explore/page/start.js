@@ -87,8 +87,10 @@ async function column(name) {
 }
 
 async function axes() {
-  const names = [$("x").value, $("y").value];
-  scatter.set(...(await Promise.all(names.map(column))));
+  const chosen = () => [$("x").value, $("y").value], names = chosen(), of = page;
+  const values = await Promise.all(names.map(column));
+  if (of !== page || String(names) !== String(chosen())) return; // chosen anew meanwhile
+  scatter.set(...values);
   page.axes = names;
 }
 
