@@ -169,13 +169,21 @@ def test_a_symmetry_that_is_found_is_imposed_in_its_frame(tmp_path, monkeypatch)
     assert alike[0, 1:9].min() > 0.98
 
 
-def test_a_map_is_turned_to_the_axes_of_the_symmetry_that_is_asked_for():
+@pytest.mark.parametrize("name", ["D3", "D1", "C13", "D14", "O"])
+def test_a_map_is_turned_to_the_axes_of_the_symmetry_that_is_asked_for(name):
     settings = ProjectionSettings(n=1, box=32, pixel_size=5.0)
-    drawn = simulate_projections(settings, [Conformer("one", molecule("D3"))])
+    drawn = simulate_projections(settings, [Conformer("one", molecule(name))])
     volume = torch.from_numpy(drawn.volume())
-    group = symmetry_group("D3").float()
-    one = with_axes(volume, "D3", 8.0)
+    group = symmetry_group(name).float()
+    one = with_axes(volume, name, 8.0)
     assert one is not None
     turned = in_frame(volume[None], one.frame)
     assert fsc_of_classes(turned, symmetrised(turned, group))[0, 1:9].min() > 0.95
-    assert with_axes(volume, "C5", 8.0) is None
+    assert name != "D3" or with_axes(volume, "C5", 8.0) is None
+
+
+@pytest.mark.parametrize("name", ["D7", "C13"])
+def test_a_map_without_the_axes_has_no_frame(name):
+    settings = ProjectionSettings(n=1, box=32, pixel_size=5.0)
+    drawn = simulate_projections(settings, [Conformer("one", molecule("C1"))])
+    assert with_axes(torch.from_numpy(drawn.volume()), name, 8.0) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ PEAKS = 100
 APART_DEG = 12.0
 """Least angle between two peaks of the self-correlation."""
 LARGEST_ORDER = 12
+"""Of the axes that are looked for where no group is named."""
 LEAST = 0.35
 """Mean self-correlation of a group that is worth a test."""
 NEAR_DEG = 9.0
@@ -38,6 +40,8 @@ SECOND = {
     "I": (2, 5, (0.0, 1.0, GOLDEN)),
 }
 """Orders of the axis along z and of a second axis, and where this one is."""
+ABOUT_X = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+"""Columns of a frame so that the axis along z comes to lie along x."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Candidate:
     correlation: float
 
 
-def candidates(volume: Tensor, radius: float) -> list[Candidate]:
+def candidates(volume: Tensor, radius: float, named: str | None = None) -> list[Candidate]:
     """Find the point groups that a map (D, D, D) seems to have, the largest first.
 
     Every shell counts alike, and the mean over all rotations is taken off.
@@ -70,6 +74,8 @@ def candidates(volume: Tensor, radius: float) -> list[Candidate]:
         The map.
     radius
         Highest frequency that can be trusted, cycles a box.
+    named
+        Look for this group only, whatever its order.
     """
     own = _Self(volume, min(radius, CLIMBED))
     turns, shifts = own.peaks(min(radius, SEARCHED))
@@ -77,9 +83,12 @@ def candidates(volume: Tensor, radius: float) -> list[Candidate]:
         return []
     centre = _centre(turns, shifts)
     axes = _axes(turns)
-    orders = [own.orders(axis, centre) for axis in axes]
+    tried = range(2, LARGEST_ORDER + 1) if named is None else _orders_of(named)
+    orders = [own.orders(axis, centre, tried) for axis in axes]
     found: dict[str, Candidate] = {}
     for name, rotation in _frames(axes, orders):
+        if named not in (None, name):
+            continue
         group = symmetry_group(name).float()[1:]
         value = own.correlation(rotation @ group @ rotation.T, centre)
         if name not in found or value > found[name].correlation:
@@ -91,7 +100,20 @@ def candidates(volume: Tensor, radius: float) -> list[Candidate]:
 
 def with_axes(volume: Tensor, name: str, radius: float) -> Candidate | None:
     """Return where a map (D, D, D) has the axes of a point group; None if it has not."""
-    return next((one for one in candidates(volume, radius) if one.name == name), None)
+    if name == "D1":  # half a turn about x
+        found = with_axes(volume, "C2", radius)
+        if found is None:
+            return None
+        rotation, centre = found.frame
+        return Candidate(name, Frame(rotation @ ABOUT_X, centre), found.correlation)
+    return next(iter(candidates(volume, radius, name)), None)
+
+
+def _orders_of(name: str) -> list[int]:
+    """Orders of the axes that a point group is found by."""
+    if name in SECOND:
+        return list(SECOND[name][:2])
+    return sorted({int(name[1:]), 2} if name[0] == "D" else {int(name[1:])})
 
 
 class _Self:
@@ -150,10 +172,10 @@ class _Self:
         energy = value.abs().square().sum(1) * self.data.value.abs().square().sum(1)
         return float((inner / energy.sqrt()).mean())
 
-    def orders(self, axis: Tensor, centre: Tensor) -> set[int]:
-        """Return by which orders the map seems to turn into itself about an axis."""
+    def orders(self, axis: Tensor, centre: Tensor, tried: Sequence[int]) -> set[int]:
+        """Return by which of some orders the map seems to turn into itself about an axis."""
         found = set()
-        for n in range(2, LARGEST_ORDER + 1):
+        for n in tried:
             angle = 2 * math.pi / n * torch.arange(1, n // 2 + 1)
             if self.correlation(rotation_of_vector(angle[:, None] * axis), centre) > LEAST:
                 found.add(n)
