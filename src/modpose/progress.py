@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from types import TracebackType
 
 from tqdm.auto import tqdm
+
+logger = logging.getLogger("modpose")
+
+TIMED = (5, 25)
+"""Batches between which the time of a fit is measured; the first ones are slower."""
 
 
 class Progress:
@@ -24,6 +30,8 @@ class Progress:
         Show nothing.
     unit
         Name of the counted items.
+    foretell
+        After 25 batches, log the time that all images will take.
     """
 
     def __init__(
@@ -34,8 +42,10 @@ class Progress:
         seconds: float | None = None,
         quiet: bool = False,
         unit: str = "img",
+        foretell: bool = False,
     ) -> None:
-        self._budget = seconds
+        self._budget, self._total = seconds, images
+        self._foretell, self._batches, self._timed = foretell, 0, (0, 0.0)
         self._images = 0
         self._bar = tqdm(
             total=images if seconds is None else max(1, math.ceil(seconds)),
@@ -63,6 +73,9 @@ class Progress:
     def advance(self, images: int, seconds: float) -> None:
         """Count a batch; ``seconds`` is the training time so far."""
         self._images += images
+        self._batches += 1
+        if self._foretell and self._batches in TIMED:
+            self._measure(seconds)
         if self._budget is None:
             self._bar.update(images)
             return
@@ -70,7 +83,22 @@ class Progress:
         elapsed = self._bar.format_dict["elapsed"] or 1e-9
         self.show(images_per_s=self._images / elapsed)
 
+    def _measure(self, seconds: float) -> None:
+        """Log the time of a fit, from the speed between two batches."""
+        if self._batches == TIMED[0]:
+            self._timed = self._images, seconds
+            return
+        images, before = self._timed
+        minutes = (seconds - before) / (self._images - images) * self._total / 60
+        self._bar.clear()
+        logger.info("the training takes %s at this speed", in_words(minutes))
+
     def show(self, **figures: float) -> None:
         """Put figures at the end of the bar."""
         self._shown |= {name: f"{value:.4g}" for name, value in figures.items()}
         self._bar.set_postfix(self._shown, refresh=False)
+
+
+def in_words(minutes: float) -> str:
+    """Return a time for the user: about so many minutes, or less than a minute."""
+    return f"about {minutes:,.0f} minutes" if minutes > 1 else "less than a minute"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import DataDir, Folder, InputAgain, Overwrite, RunFolder, app
 from modpose.cli.lazily import lazily
 from modpose.cli.whole import whole_run
@@ -34,6 +35,7 @@ def cluster(
     name: Name = None,
     seed: AnySeed = None,
     overwrite: Replace = False,
+    as_json: Json = False,
 ) -> None:
     """Cluster the content of RUN after the fit, with any number of clusters.
 
@@ -51,7 +53,8 @@ def cluster(
     sizes = columns.cluster_run(
         opened, k, method=method, name=column, seed=seed, overwrite=overwrite
     )
-    typer.echo(f"added the column {column}: {', '.join(map(str, sizes))} images")
+    line = f"added the column {column}: {', '.join(map(str, sizes))} images"
+    answer({"column": column, "sizes": sizes}, [line], as_json)
 
 
 @app.command()
@@ -65,6 +68,7 @@ def embed(
     name: Name = None,
     seed: AnySeed = None,
     overwrite: Replace = False,
+    as_json: Json = False,
 ) -> None:
     """Embed the content of RUN in fewer dimensions: principal components, UMAP or t-SNE.
 
@@ -78,7 +82,7 @@ def embed(
     """
     opened = whole_run(run)
     added = columns.embed_run(opened, method, dims=dims, name=name, seed=seed, overwrite=overwrite)
-    typer.echo(f"added the columns {', '.join(added)}")
+    answer({"columns": added}, [f"added the columns {', '.join(added)}"], as_json)
 
 
 @app.command()
@@ -111,6 +115,7 @@ def analyze(
         bool, typer.Option("--flip-hand", help="Mirror the maps: the other handedness.")
     ] = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Analyse the content of RUN: free energy, clusters, and a path where images are.
 
@@ -139,6 +144,10 @@ def analyze(
         flip_hand=flip_hand,
         overwrite=overwrite,
     )
-    for line in found.lines:
-        typer.echo(line)
-    typer.echo(f"wrote {out}")
+    facts = {
+        "clusters": found.clusters.to_dict("records"),
+        "path": None if found.path is None else found.stops.to_dict("records"),
+        "summary": found.lines,
+        "written": [out],
+    }
+    answer(facts, [*found.lines, f"wrote {out}"], as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
     Axes,
     CtfFile,
@@ -132,6 +133,7 @@ def fit(
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    as_json: Json = False,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run instead.")
     ] = None,
@@ -187,6 +189,7 @@ def fit(
             datadir=datadir,
             device=device,
             quiet=quiet,
+            as_json=as_json,
         )
         return
     check_minutes(max_minutes)
@@ -225,7 +228,7 @@ def fit(
             overwrite=overwrite,
             quiet=quiet,
         )
-    _end(run)
+    _end(run, as_json)
 
 
 @app.command("resume")
@@ -239,6 +242,7 @@ def resume_verb(
     datadir: DataDir = None,
     device: Device = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Continue a run from its last checkpoint; the result is as without interruption.
 
@@ -259,14 +263,21 @@ def resume_verb(
             device=device,
             quiet=quiet,
         )
-    _end(resumed)
+    _end(resumed, as_json)
 
 
-def _end(run: Run) -> None:
+def _end(run: Run, as_json: bool) -> None:
     """Print where the run is, and its alarms."""
-    typer.echo(f"saved {run.path}; next: modpose report {run.path}")
-    for alarm in run.alarms:
-        typer.echo(f"alarm: {alarm.sentence}")
+    alarms = {alarm.name: alarm.sentence for alarm in run.alarms}
+    lines = [f"saved {run.path}; next: modpose report {run.path}"]
+    facts = {
+        "run": run.path,
+        "recipe": run.config.recipe,
+        "images": run.environment["n"],
+        "last_epoch": run.epochs()[-1],
+        "alarms": alarms,
+    }
+    answer(facts, lines + [f"alarm: {sentence}" for sentence in alarms.values()], as_json)
 
 
 def _absolute(wedge: str | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, PosesFile, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
@@ -100,6 +101,7 @@ def fsc_verb(
     ] = None,
     figure: Annotated[Path | None, typer.Option(metavar="PNG", help="Plot of the curve.")] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two maps by Fourier shell correlation: resolution at 0.143 and 0.5, mean.
 
@@ -131,19 +133,17 @@ def fsc_verb(
         cone_deg=cone_angle,
         seed=seed,
     )
-    for threshold in (curves.HALF_MAPS, curves.KNOWN):
-        typer.echo(found.curve.sentence(threshold))
-    typer.echo(f"mean FSC up to Nyquist: {found.curve.area():.4f}")
-    for line in found.lines():
-        typer.echo(line)
     with writing.all_or_nothing() as place:
         for path in tables:
             curve_files.write_resolution(found, place(path))
         if figure is not None:
             drawn = found.curves(f"{first.name}, {second.name}")
             map_files.draw_curve(drawn, place(figure), curves.HALF_MAPS)
-    for path in outputs:
-        typer.echo(f"wrote {path}")
+    lines = [found.curve.sentence(threshold) for threshold in (curves.HALF_MAPS, curves.KNOWN)]
+    lines += [f"mean FSC up to Nyquist: {found.curve.area():.4f}", *found.lines()]
+    answer(
+        found.facts() | {"written": outputs}, [*lines, *(f"wrote {p}" for p in outputs)], as_json
+    )
 
 
 @app.command()

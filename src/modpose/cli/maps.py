@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
     AddCtf,
     CtfFile,
@@ -314,6 +316,7 @@ def backproject(
     ] = True,
     tomograms: Tomograms = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Check images and their given poses before any training: half maps and their FSC.
 
@@ -340,13 +343,20 @@ def backproject(
         map_files.outputs_in(out), overwrite, inputs.files_of_source(opened, index, poses, ctf)
     )
     dataset = halves.open_posed(opened, box=box, invert=invert)
-    if check:
-        for line in backprojection.check_poses(dataset).lines():
-            typer.echo(line)
+    checked = backprojection.check_poses(dataset).lines() if check else []
+    for line in () if as_json else checked:
+        typer.echo(line)
     made = backprojection.reconstruct_halves(dataset)
     map_files.write_halves(made, out, overwrite)
-    typer.echo(f"half maps of {dataset.n} images: {made.curve.sentence(curves.HALF_MAPS)}")
-    typer.echo(f"wrote {out / 'map.mrc'}")
+    facts = {
+        "images": dataset.n,
+        "resolution": made.curve.resolution(curves.HALF_MAPS),
+        "unit": "px" if made.curve.pixel_size is None else "A",
+        "check": checked,
+        "written": [out / "map.mrc"],
+    }
+    half = f"half maps of {dataset.n} images: {made.curve.sentence(curves.HALF_MAPS)}"
+    answer(facts, [half, f"wrote {out / 'map.mrc'}"], as_json)
 
 
 @app.command()
@@ -363,6 +373,7 @@ def score(
     ] = False,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Score RUN against a known truth: its maps (FSC), motion (rank) and classes (ARI).
 
@@ -370,5 +381,5 @@ def score(
     modpose score run --maps hinge/maps --reference
     """
     opened = whole_run(run, moved, datadir)
-    for line in scores.score_run(opened, maps, reference).lines():
-        typer.echo(line)
+    found = scores.score_run(opened, maps, reference)
+    answer(asdict(found), found.lines(), as_json)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import Overwrite, app
 from modpose.cli.lazily import lazily
 
@@ -66,6 +68,7 @@ def pick(
         typer.Option(metavar="BOX", help="Also cut boxes out, to a stack beside the STAR file."),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Find objects in large images, by a radius alone or by a model; list and cut them out.
 
@@ -94,6 +97,7 @@ def pick(
         overwrite=overwrite,
     )
     files = " and ".join(str(path) for path in found.written)
-    typer.echo(f"wrote {found.objects} objects to {files}")
+    lines = [f"wrote {found.objects} objects to {files}"]
     if found.left_out:
-        typer.echo(f"left out {found.left_out} whose box leaves the image")
+        lines.append(f"left out {found.left_out} whose box leaves the image")
+    answer(asdict(found), lines, as_json)

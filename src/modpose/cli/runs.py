@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
     Axes,
     CtfFile,
@@ -38,6 +40,7 @@ with lazily():
     from modpose.evaluate import placing, recovery
     from modpose.files import marker, writing
     from modpose.infer import encoded as encoded_images
+    from modpose.infer import latents as tables
     from modpose.outputs import classes as of_classes
     from modpose.outputs import export as exports
     from modpose.outputs import select as selection
@@ -46,6 +49,7 @@ with lazily():
     from modpose.run import inputs as run_inputs
 
 if TYPE_CHECKING:
+    from modpose.evaluate.recovery import Recovery
     from modpose.run import Run
 
 # --- looking ----------------------------------------------------------------------------------
@@ -56,6 +60,7 @@ def inspect(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Any input of fit, or a run.")],
     datadir: DataDir = None,
     axes: Axes = None,
+    as_json: Json = False,
 ) -> None:
     """Describe a file: particles, optics groups, pixel size, poses, CTF, what is missing.
 
@@ -63,16 +68,19 @@ def inspect(
 
     \b
     modpose inspect particles.star
-    modpose inspect run
+    modpose inspect run --json
     """
     if marker.is_run(Path(file)):
-        typer.echo(str(runs.Run.open(file).describe()))
-        return
-    typer.echo(str(inspection.describe(file, datadir, axes or "auto")))
+        found = runs.Run.open(file).describe()
+    else:
+        found = inspection.describe(file, datadir, axes or "auto")
+    answer(asdict(found), [str(found)], as_json)
 
 
 @app.command()
-def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) -> None:
+def report(
+    run: RunFolder, moved: InputAgain = None, datadir: DataDir = None, as_json: Json = False
+) -> None:
     """Write RUN/report: one self-contained index.html, and its figures as PNG files.
 
     If the data have a known truth, prints how well it was recovered.
@@ -81,16 +89,17 @@ def report(run: RunFolder, moved: InputAgain = None, datadir: DataDir = None) ->
     modpose report run
     """
     page = pages.build_report(run, input=moved, datadir=datadir)
-    for line in _recovery(runs.Run.open(run, input=moved, datadir=datadir)):
-        typer.echo(line)
-    typer.echo(f"report: {page}")
+    found = _recovery(runs.Run.open(run, input=moved, datadir=datadir))
+    lines = [] if found is None else found.lines()
+    facts = {"report": page, "truth": None if found is None else found.to_dict()}
+    answer(facts, [*lines, f"report: {page}"], as_json)
 
 
-def _recovery(run: Run) -> list[str]:
-    """Describe how well a known truth was recovered; nothing without truth."""
+def _recovery(run: Run) -> Recovery | None:
+    """Compare with the known truth; None without truth."""
     known = run.has_images and not run.partial
     truth = pages.known_truth(run.dataset()) if known else None
-    return [] if truth is None else recovery.recover(run.latents(), truth).lines()
+    return None if truth is None else recovery.recover(run.latents(), truth)
 
 
 @app.command()
@@ -98,6 +107,7 @@ def recipes(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Print this one as YAML.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """List the recipes, or print every option of one (a starting point for --config).
 
@@ -108,10 +118,11 @@ def recipes(
     if name is None:
         known = known_recipes.all_recipes()
         width = max(map(len, known))
-        for key, recipe in known.items():
-            typer.echo(f"{key:{width}}  {recipe.title}")
+        titles = {key: recipe.title for key, recipe in known.items()}
+        answer(titles, [f"{key:{width}}  {title}" for key, title in titles.items()], as_json)
         return
-    typer.echo(configs.dump_config(options.resolve(known_recipes.recipe_config(name))), nl=False)
+    config = options.resolve(known_recipes.recipe_config(name))
+    answer(config.model_dump(mode="json"), [configs.dump_config(config).rstrip("\n")], as_json)
 
 
 # --- using a run ------------------------------------------------------------------------------
@@ -145,6 +156,7 @@ def encode(
     wedge: WedgeGiven = None,
     partial: Partial = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Infer content and pose of other images with a run's model.
 
@@ -163,10 +175,11 @@ def encode(
     about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
     images = _other_images(opened_run, source, out, overwrite, about, wedge, partial)
     encoded = estimator.PoseModel.load(opened_run.path).encode(images, search=search, copies=copies)
-    exports.write_latents(encoded.to_dataframe(), out, overwrite=overwrite)
-    if search:
-        typer.echo(encoded_images.gain_summary(encoded))
-    typer.echo(f"wrote {out}")
+    table = tables.with_names(encoded.to_dataframe(), images)
+    exports.write_latents(table, out, overwrite=overwrite)
+    lines = [encoded_images.gain_summary(encoded)] if search else []
+    facts = {"images": images.n, "elbo": encoded.elbo.mean(), "written": [out]}
+    answer(facts, [*lines, f"wrote {out}"], as_json)
 
 
 def _other_images(
@@ -206,6 +219,7 @@ def map_verb(
     wedge: WedgeGiven = None,
     partial: Partial = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Place images among the known classes of a run: nearest class, confidence, novelty.
 
@@ -222,35 +236,38 @@ def map_verb(
     images = _other_images(opened, source, out, overwrite, about, wedge, partial)
     table = placing.place_images(opened, images, distance)
     exports.write_latents(table, out, overwrite=overwrite)
-    for line in placing.summary(table):
-        typer.echo(line)
-    typer.echo(f"wrote {out}")
+    nearest = {str(name): int(count) for name, count in table["nearest"].value_counts().items()}
+    facts = {"images": len(table), "nearest": nearest, "new": int(table["new"].sum())}
+    answer(facts | {"written": [out]}, [*placing.summary(table), f"wrote {out}"], as_json)
 
 
 @app.command()
 def export(
     run: RunFolder,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="A folder, or one file .star, .cs, .csv or .mrcs.")
+        Path,
+        typer.Option("-o", "--out", help="A folder, or one file .star, .cs, .csv, .h5ad or .mrcs."),
     ],
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help="star, cs, csv, mrcs or pkl; may be repeated; default: all possible but pkl.",
+            help="star, cs, csv, mrcs, h5ad or pkl; may be repeated; default: the first four.",
         ),
     ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Write poses, classes and content for other programs.
 
     STAR keeps every column of the input and its version, and adds rlnAnglePsi, rlnOriginXAngst,
     rlnOriginYAngst, rlnClassNumber and modposeZ0...; .cs does the same for cryoSPARC, with a .csg.
-    CSV has the latents.  MRCS has the images as the model saw them (cropped, scaled, inverted),
-    rotated upright, and the model's noise-free version of each.  pkl has the poses, the CTF and
-    the choice of images for cryoDRGN.
+    CSV has the latents; .h5ad (AnnData) has the content as X and all other columns in obs.  MRCS
+    has the images as the model saw them (cropped, scaled, inverted), rotated upright, and the
+    model's noise-free version of each.  pkl has the poses, the CTF and the choice of images for
+    cryoDRGN.
 
     \b
     modpose export run -o particles_aligned.star
@@ -261,8 +278,7 @@ def export(
     written, notes = exports.export_run(opened, out, formats, overwrite=overwrite)
     for note in notes:
         typer.echo(note, err=True)
-    for path in written:
-        typer.echo(f"wrote {path}")
+    answer({"written": written}, [f"wrote {path}" for path in written], as_json)
 
 
 @app.command()
@@ -298,6 +314,7 @@ def select(
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Select images of a run: write a STAR or .cs with their rows, order and metadata.
 
@@ -327,11 +344,16 @@ def select(
             if value is not None:
                 raise InputError(f"select: --class and {name} are given, expected one of the two")
         mask = of_classes.select_classes(run, classes, out, overwrite=overwrite)
-        typer.echo(f"kept {int(mask.sum())} of {len(mask)} images; wrote {out}")
+        _say_kept(int(mask.sum()), len(mask), out, as_json)
         return
     writing.check_outputs([out], overwrite, [] if region is None else [Path(region)])
     opened = whole_run(run, moved, datadir)
     mask = selection.choose(opened, cluster=cluster, where=where, region=region)
     for note in selected.export_selection(opened, mask, out, overwrite=overwrite):
         typer.echo(note, err=True)
-    typer.echo(f"kept {int(mask.sum())} of {len(mask)} images; wrote {out}")
+    _say_kept(int(mask.sum()), len(mask), out, as_json)
+
+
+def _say_kept(kept: int, n: int, out: Path, as_json: bool) -> None:
+    facts = {"kept": kept, "images": n, "written": [out]}
+    answer(facts, [f"kept {kept} of {n} images; wrote {out}"], as_json)

@@ -22,6 +22,7 @@ from modpose.errors import InputError
 
 if TYPE_CHECKING:
     from modpose.data.particles import Particles
+    from modpose.data.source import Source
 
 IdentityKind = Literal["uid", "image", "file"]
 Ints = NDArray[np.int64]
@@ -83,6 +84,18 @@ def identities_of(particles: Particles) -> tuple[RowIdentity, ...]:
     """
     found = [_uids(particles), _images(particles)]
     return tuple(identity for identity in found if identity is not None)
+
+
+def image_names(source: Source) -> NDArray[np.object_] | None:
+    """Return the name of each image: ``12@folder/stack.mrcs`` or ``folder/picture.png``, (N,).
+
+    None for an array in memory.
+    """
+    for identity in identities_of(source.all_particles):
+        if identity.kind != "uid":
+            chosen = slice(None) if source.selection is None else source.selection
+            return np.asarray(identity.key, object)[chosen]
+    return None
 
 
 EXPANDED = "sym_expand/src_uid"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.content.clustering import cluster, usual_method
+from modpose.data.identity import image_names
 from modpose.errors import InputError
 from modpose.infer.outliers import outlier_score
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.data.dataset import Dataset
+    from modpose.data.source import Source
 
 
 def complete_table(
@@ -27,7 +29,7 @@ def complete_table(
     seed: int,
     contrast_std: float = 0.0,
 ) -> pd.DataFrame:
-    """Lay out ``latents.parquet``: inference, then outlier, split, cluster and label.
+    """Lay out ``latents.parquet``: names, inference, then outlier, split, cluster and label.
 
     Parameters
     ----------
@@ -54,6 +56,14 @@ def complete_table(
         table["cluster"] = cluster(z, clusters, usual_method(len(rows)), seed)
     if labels is not None:
         table["label"] = labels[rows]
+    return with_names(table, dataset.source)
+
+
+def with_names(table: pd.DataFrame, source: Source) -> pd.DataFrame:
+    """Put the names of the images beside their positions (column ``index``), if they have any."""
+    names = image_names(source)
+    if names is not None:
+        table.insert(1, "name", names[table["index"].to_numpy()])
     return table
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.errors import InputError
-from modpose.fourier.fsc import HALF_MAPS, FscCurve, fsc, read_pair
+from modpose.fourier.fsc import HALF_MAPS, KNOWN, FscCurve, fsc, read_pair
 from modpose.fourier.shells import make_shells
 from modpose.limits import check_seed
 
@@ -105,6 +105,17 @@ class Resolution:
         if self.masked is not None:
             found["whole maps"] = self.unmasked
         return found
+
+    def facts(self) -> dict[str, object]:
+        """Name the figures: resolutions in Å, or in pixels where their size is not known."""
+        facts: dict[str, object] = {
+            f"resolution_{t:g}": self.curve.resolution(t) for t in (HALF_MAPS, KNOWN)
+        }
+        unit = "px" if self.curve.pixel_size is None else "A"
+        facts |= {"unit": unit, "mean_fsc": self.curve.area(), "random_beyond": self.beyond}
+        if self.cones is not None:
+            facts["cones"] = self.cones.resolutions(HALF_MAPS)
+        return facts
 
     def lines(self) -> list[str]:
         """Say what was done, and how much the resolution differs with direction."""

@@ -26,6 +26,7 @@ from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
 from modpose.infer.latents import content_columns, rotations_of_table
 from modpose.outputs import cryodrgn
+from modpose.outputs.h5ad import write_h5ad
 from modpose.outputs.upright import write_pictures
 from modpose.run.added import how_added
 from modpose.run.inputs import files_of_run
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from modpose.data.source import Source
     from modpose.run import Run
 
-FORMATS = ("star", "cs", "csv", "mrcs", "pkl")
-NAMED = "star, cs, csv, mrcs or pkl"
+FORMATS = ("star", "cs", "csv", "mrcs", "h5ad", "pkl")
+NAMED = "star, cs, csv, mrcs, h5ad or pkl"
+ASKED = ("h5ad", "pkl")
+"""Formats that are written only where they are named."""
 
 
 def export_run(
@@ -51,12 +54,12 @@ def export_run(
     run
         A finished run.
     out
-        A file ending in .star, .cs (with its .csg beside), .csv or .mrcs (the noise-free images
-        then go beside the upright ones, in ``NAME_denoised.mrcs``), or a folder, created if
-        missing.
+        A file ending in .star, .cs (with its .csg beside), .csv, .h5ad (AnnData) or .mrcs (the
+        noise-free images then go beside the upright ones, in ``NAME_denoised.mrcs``), or a folder,
+        created if missing.
     formats
-        With a folder: any of ``star``, ``cs``, ``csv``, ``mrcs``, ``pkl`` (poses, CTF and index
-        for cryoDRGN); when None all that apply, ``pkl`` apart.
+        With a folder: any of ``star``, ``cs``, ``csv``, ``mrcs``, ``h5ad``, ``pkl`` (poses, CTF
+        and index for cryoDRGN); when None those of the first four that apply.
     overwrite
         Replace existing files.
 
@@ -88,6 +91,9 @@ def export_run(
     with all_or_nothing() as place:
         if "csv" in targets:
             write_latents(latents, place(targets["csv"][0]))
+        if "h5ad" in targets:
+            about = {"modpose": run.environment["modpose"], "recipe": run.config.recipe}
+            write_h5ad(latents, place(targets["h5ad"][0]), about)
         if "mrcs" in targets and dataset is not None:
             places = [place(path) for path in targets["mrcs"]]
             write_pictures(PoseModel.load(run.path), dataset, latents, places)
@@ -115,7 +121,7 @@ def _sizes(run: Run, dataset: Dataset) -> preprocess.Geometry:
 
 def _dataset(run: Run, latents: pd.DataFrame, targets: Iterable[str]) -> Dataset | None:
     """Open the images if a format needs them; None if the run no longer has them."""
-    if set(targets) == {"csv"} or not run.has_images:
+    if set(targets) <= {"csv", "h5ad"} or not run.has_images:
         return None
     dataset = run.dataset()
     if len(latents) != dataset.n:
@@ -139,7 +145,9 @@ def _targets(
             or name not in FORMATS
             or (formats is not None and list(formats) != [name])
         ):
-            expected = ".star, .cs, .csv or .mrcs, or a folder" if formats is None else formats[0]
+            expected = (
+                ".star, .cs, .csv, .h5ad or .mrcs, or a folder" if formats is None else formats[0]
+            )
             raise InputError.of("export", f"the type of {out}", out.suffix, expected)
         denoised = out.with_name(f"{out.stem}_denoised.mrcs")
         return {name: [out, denoised] if name == "mrcs" else files_of_table(out)}
@@ -151,15 +159,16 @@ def _targets(
         "cs": files_of_table(out / "particles.cs"),
         "csv": [out / "latents.csv"],
         "mrcs": [out / "aligned.mrcs", out / "denoised.mrcs"],
+        "h5ad": [out / "latents.h5ad"],
         "pkl": [out / name for name in cryodrgn.NAMES],
     }
-    wanted = formats or [name for name in files if name != "pkl" and (with_cs or name != "cs")]
+    wanted = formats or [n for n in files if n not in ASKED and (with_cs or n != "cs")]
     return {name: paths for name, paths in files.items() if name in wanted}
 
 
 def _why_not(name: str, run: Run, dataset: Dataset | None) -> str | None:
     """Return why a format cannot hold these data; None if it can."""
-    if name == "csv":
+    if name in ("csv", "h5ad"):
         return None
     no = f"no {name.upper()} is written"
     if dataset is None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OF_LATENTS, HOW = b"modpose.latents", b"modpose.how"
 """Keys of the file's metadata: checksum of the latents, and how each column was made (JSON)."""
 OF_FITS = re.compile(
-    r"z_\d+(_std)?|index|split|label|elbo\w*|recon|kl_\w+|outlier|r\d\d|pose_\w+"
+    r"z_\d+(_std)?|index|name|split|label|elbo\w*|recon|kl_\w+|outlier|r\d\d|pose_\w+"
     r"|(angle|contrast|rotation|shift|scale|mirrored)(_\w+)?"
 )
 """Names of columns that a fit writes; poses and content must not come from elsewhere."""

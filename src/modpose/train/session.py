@@ -26,7 +26,7 @@ from modpose.model.build import build_vae
 from modpose.model.encoders.table import TableEncoder
 from modpose.model.terms.affinity import AffinityTerm
 from modpose.model.vae import Vae
-from modpose.progress import Progress
+from modpose.progress import Progress, in_words
 from modpose.run import Run
 from modpose.run.pretrained import content_of
 from modpose.train.checkpoint import read_weights, save_checkpoint
@@ -70,7 +70,7 @@ def announce(
         time_left = f", at most {max_minutes:g} minutes of training"
     elif rows and "seconds" in rows[-1]:
         minutes = left * rows[-1]["seconds"] / rows[-1]["epoch"] / 60
-        time_left = f", about {minutes:,.0f} minutes" if minutes > 1 else ", less than a minute"
+        time_left = f", {in_words(minutes)}"
     epochs_left = f"{left}{' more' if rows else ''} epoch{'' if left == 1 else 's'}"
     logger.info("%s; %s%s", placement, epochs_left, time_left)
 
@@ -154,7 +154,9 @@ def train_model(
     try:
         with (
             cpu_threads(config.train.threads),
-            Progress("fit", images, seconds=seconds, quiet=quiet) as progress,
+            Progress(
+                "fit", images, seconds=seconds, quiet=quiet, foretell=not rows and seconds is None
+            ) as progress,
         ):
             run_epochs(
                 learner,
