@@ -108,7 +108,7 @@ def test_volumes_of_the_model_replace_sharp_ones_whole(folder: Path, drawn: Path
     assert run_cli(*choice) == 0
     assert run_cli(*choice, "--maps", "model", "--overwrite") == 0
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["content.csv", "strip.png", "volume-001.mrc", "volume-002.mrc"]
+    assert names == ["content.csv", "series.cxc", "strip.png", "volume-001.mrc", "volume-002.mrc"]
 
 
 def test_damaged_maps_and_wrong_masks_are_named(

@@ -211,7 +211,7 @@ def _volumes(run: Path, out: Path, ask: Ask, draws: bool) -> None:
     fewer = ["--along", 1, "--steps", 2, "--maps", "model", "--overwrite"]
     ask(True, "volumes", run, "-o", out / "along", *fewer)
     found = {path.name for path in (out / "along").iterdir()}
-    assert found == {"volume-001.mrc", "volume-002.mrc", "content.csv", "strip.png"}
+    assert found == {"volume-001.mrc", "volume-002.mrc", "content.csv", "series.cxc", "strip.png"}
 
 
 # --- kinds of input ---------------------------------------------------------------------------

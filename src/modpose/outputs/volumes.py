@@ -25,6 +25,7 @@ from modpose.files.text import number, read_text
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.jobs.hand import mirrored
 from modpose.limits import MOST_STEPS, check_whole
+from modpose.outputs.chimerax import series_script
 from modpose.plot.figures import volume_strip
 from modpose.progress import Progress
 from modpose.run.inputs import files_of_run
@@ -161,7 +162,8 @@ def write_volumes(
     stops
         Where to draw.
     out
-        Folder: ``volume-001.mrc`` ..., ``content.csv``, ``strip.png``.
+        Folder: ``volume-001.mrc`` ..., ``content.csv``, ``strip.png``, and ``series.cxc``, which
+        plays them in ChimeraX.
     content_maps
         Sharp maps of the run (:func:`modpose.outputs.content_maps.content_maps_of`), to draw in
         place of the model's.  Beside each volume then stand its half maps, their FSC as table and
@@ -184,7 +186,7 @@ def write_volumes(
         If the model draws pictures, or a file already exists.
     """
     names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
-    targets = [out / name for name in [*names, "content.csv", "strip.png"]]
+    targets = [out / name for name in [*names, "series.cxc", "content.csv", "strip.png"]]
     beside = [companions_of(out / name) for name in names] if content_maps is not None else []
     more = [*chain(*beside), *([out / QUALITY] if beside else [])]
     check_outputs([*targets, *more], overwrite, files_of_run(run))
@@ -205,10 +207,12 @@ def write_volumes(
         place.remove(out / QUALITY)
         if beside:
             place(out / QUALITY).write_text("\n".join(lines) + "\n")
+        script = series_script(names, volumes[0])
+        place(out / "series.cxc").write_text(script, encoding="utf-8")
         lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
         lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
         place(targets[-2]).write_text("\n".join(lines) + "\n")
-        place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names))
+        place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names, _pixel_size(run)))
     return [*targets[: len(names)], *more, *targets[len(names) :]]
 
 
@@ -240,8 +244,8 @@ def _pixel_size(run: Run) -> float | None:
     return size
 
 
-def strip(volumes: Volume, names: list[str]) -> bytes:
+def strip(volumes: Volume, names: list[str], pixel_size: float | None = None) -> bytes:
     """Draw volumes (S, D, H, W) side by side as a PNG: projections and central slices."""
     file = io.BytesIO()
-    volume_strip(volumes, names).savefig(file, format="png", dpi=100)
+    volume_strip(volumes, names, pixel_size=pixel_size).savefig(file, format="png", dpi=100)
     return file.getvalue()

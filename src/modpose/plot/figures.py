@@ -21,6 +21,7 @@ from modpose.plot.grids import (
     normal_quantiles,
     to_unit,
 )
+from modpose.plot.scale_bar import scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +37,12 @@ SMALL = 8.5
 
 @dataclass(frozen=True)
 class DisplayStyle:
-    """How pictures are drawn: grey levels of data and of model, and where row 0 is."""
+    """How pictures are drawn: grey levels of data and of model, where row 0 is, Å per pixel."""
 
     data: tuple[float, float]
     model: tuple[float, float]
     origin: Origin
+    pixel_size: float | None = None
 
     def image(self, pictures: Floats) -> Floats:
         """Real images, ready to draw from the top in [0, 1]."""
@@ -187,6 +189,7 @@ def comparison(
         for k, title in enumerate(("image", "posed", "upright")):
             x = start + k * (width + gap) + width / 2
             _say(ax, x, -height * 0.06 - 0.5, title, fontsize=SMALL)
+    scale_bar(ax, look.pixel_size, height)
     return fig
 
 
@@ -194,13 +197,18 @@ def pairs(images: Floats, posed: Floats, look: DisplayStyle, columns: int) -> Fi
     """Draw image and prediction side by side, ``columns`` pairs per row."""
     couples = np.stack([look.image(images), look.prediction(posed)], axis=1)
     wide = [mosaic(couple, 2, 1) for couple in couples]
-    return _sheet(np.stack(wide), columns, max(3, images.shape[2] // 5))[0]
+    fig, ax = _sheet(np.stack(wide), columns, max(3, images.shape[2] // 5))
+    scale_bar(ax, look.pixel_size, images.shape[1])
+    return fig
 
 
-def volume_strip(volumes: Floats, names: Sequence[str], most: int = 8) -> Figure:
+def volume_strip(
+    volumes: Floats, names: Sequence[str], most: int = 8, pixel_size: float | None = None
+) -> Figure:
     """Draw volumes (S, D, H, W), one per column: means along z and y, and the central slice.
 
-    All share one grey scale a row; at most ``most`` stand side by side.
+    All share one grey scale a row; at most ``most`` stand side by side.  ``pixel_size`` (Å) draws
+    a scale bar.
     """
     looks = [volumes.mean(1), volumes.mean(2), volumes[:, volumes.shape[1] // 2]]
     tiles = np.stack([drawn(to_unit(look, grey_range(look, 0.1)), "lower") for look in looks])
@@ -217,13 +225,16 @@ def volume_strip(volumes: Floats, names: Sequence[str], most: int = 8) -> Figure
         x = (i % most) * (side + 1) + side / 2
         y = (i // most) * (blocks[0].shape[0] + space) - 0.06 * side
         _say(ax, x, y, name, fontsize=min(SMALL, 14 * SMALL / max(14, len(name))))
+    scale_bar(ax, pixel_size, side)
     return fig
 
 
 def sheet(pictures: Floats, columns: int, look: DisplayStyle, width: float = WIDTH) -> Figure:
     """Predictions in reading order."""
     gap = max(1, pictures.shape[2] // 24)
-    return _sheet(look.prediction(pictures), columns, gap, width)[0]
+    fig, ax = _sheet(look.prediction(pictures), columns, gap, width)
+    scale_bar(ax, look.pixel_size, pictures.shape[1])
+    return fig
 
 
 def manifold(pictures: Floats, columns: int, look: DisplayStyle, names: Sequence[str]) -> Figure:
@@ -246,6 +257,7 @@ def manifold(pictures: Floats, columns: int, look: DisplayStyle, names: Sequence
     ax.set_xticks(np.arange(columns)[::step] * side + side / 2 - 0.5, _ticks(across[::step]))
     places = np.arange(rows)[::-1][::step] * high + high / 2 - 0.5 if two else []
     ax.set_yticks(places, _ticks(up[::step]) if two else [])
+    scale_bar(ax, look.pixel_size, high)
     return fig
 
 
@@ -272,6 +284,7 @@ def interpolations(starts: Floats, paths: Floats, ends: Floats, look: DisplaySty
     _say(ax, side / 2, y, "image", fontsize=SMALL)
     _say(ax, side + step + n * side / 2, y, "model, upright, from one to the other", fontsize=SMALL)
     _say(ax, side * (n + 1.5) + 2 * step, y, "image", fontsize=SMALL)
+    scale_bar(ax, look.pixel_size, paths.shape[2])
     return fig
 
 
@@ -285,6 +298,7 @@ def traversals(pictures: Floats, names: Sequence[str], look: DisplayStyle) -> Fi
     for row, name in enumerate(names):
         y = row * (height + gap) + height / 2
         _say(ax, -0.12 * height, y, name, ha="right", va="center", fontsize=SMALL)
+    scale_bar(ax, look.pixel_size, height)
     return fig
 
 
@@ -294,10 +308,12 @@ def titled_pictures(
     origin: Origin,
     columns: int,
     levels: Sequence[tuple[float, float] | None] | None = None,
+    pixel_size: float | None = None,
 ) -> Figure:
     """Draw a few large pictures (averages) with a title above.
 
     ``levels`` are black and white of each; a picture with None gets its own grey scale.
+    ``pixel_size`` (Å) draws a scale bar into the first.
     """
     levels = [None] * len(pictures) if levels is None else levels
     rows = -(-len(pictures) // columns)
@@ -311,6 +327,7 @@ def titled_pictures(
         unit = to_unit(picture, level or grey_range(picture, 0.2))
         _show(ax, drawn(unit[None], origin)[0])
         ax.set_title(title, fontsize=TEXT, color=INK)
+    scale_bar(axes[0], pixel_size, pictures[0].shape[0])
     return fig
 
 

@@ -130,7 +130,7 @@ def _makers(material: ReportData, points: Integers) -> Makers:
     return {
         "reconstructions": lambda: sections.reconstructions(material),
         "average": lambda: sections.average(material),
-        "space": lambda: space(material.space),
+        "space": lambda: space(material.space, material.pixel_size),
         "truth": lambda: truth(material),
         "manifold": lambda: sections.manifold(material),
         "content": lambda: sections.content(material, points),
@@ -175,7 +175,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     turned = config.model.rotation.inferred and "angle_deg" in names
     shifted = config.model.shift.inferred and {"shift_x", "shift_y"} <= names
     return ReportData(
-        look=_look(config, images, predicted),
+        look=_look(config, images, predicted, environment.get("pixel_size")),
         decode=decode,
         z=z,
         elbo=latents["elbo"].to_numpy(float),
@@ -303,13 +303,16 @@ def _recovery(latents: pd.DataFrame, known: pd.DataFrame) -> tuple[tuple[str, st
     return tuple((name, value) for name, _, value in lines)
 
 
-def _look(config: Config, images: Floats, predicted: Floats) -> DisplayStyle:
+def _look(
+    config: Config, images: Floats, predicted: Floats, pixel_size: float | None
+) -> DisplayStyle:
     """Choose grey levels and orientation; images scaled to [0, 1] are natural images."""
     natural = config.data.normalize == "range" or images.ndim == 4
     origin: grids.Origin = "upper" if natural else "lower"
     if config.data.normalize == "range" or config.model.likelihood.kind == "bernoulli":
-        return DisplayStyle((0.0, 1.0), (0.0, 1.0), origin)
-    return DisplayStyle(grids.grey_range(images), grids.grey_range(predicted, 0.1), origin)
+        return DisplayStyle((0.0, 1.0), (0.0, 1.0), origin, pixel_size)
+    levels = grids.grey_range(images), grids.grey_range(predicted, 0.1)
+    return DisplayStyle(*levels, origin, pixel_size)
 
 
 def _scatter_points(n: int, rows: Integers, rng: np.random.Generator) -> Integers:

@@ -37,7 +37,9 @@ def conformations(m: ReportData) -> Section | None:
     centres = at_clusters(m.z, min(CENTRES, len(m.z)), m.seed)
     pictures = [
         Picture.of(
-            figures.volume_strip(m.volumes(stops.z), stops.names), f"volumes-{name}.png", alt
+            figures.volume_strip(m.volumes(stops.z), stops.names, pixel_size=m.pixel_size),
+            f"volumes-{name}.png",
+            alt,
         )
         for stops, name, alt in (
             (walk, "pc1", "Volumes along the first principal component of content"),

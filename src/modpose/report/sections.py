@@ -79,6 +79,7 @@ def average(m: ReportData) -> Section | None:
         m.look.origin,
         3,
         [None, None, m.look.model],
+        m.pixel_size,
     )
     return Section(
         "average",
@@ -109,7 +110,8 @@ def clusters(m: ReportData) -> Section | None:
         averages.append(grids.aligned_average(m.images[chosen], *pose))
         total = int((names == k).sum())
         titles.append(f"cluster {k:g}: {total:,}" if np.isreal(k) else f"{k}: {total:,}")
-    fig = figures.titled_pictures(averages, titles, m.look.origin, min(6, len(found)))
+    columns, size = min(6, len(found)), m.pixel_size
+    fig = figures.titled_pictures(averages, titles, m.look.origin, columns, pixel_size=size)
     return Section(
         "clusters",
         "Clusters",

@@ -115,14 +115,15 @@ def pose_walk(model: PoseModel, z: NDArray[np.float32], steps: int = STEPS) -> F
     return pictures.reshape(6, steps, *pictures.shape[1:])
 
 
-def space(found: Space | None) -> Section | None:
+def space(found: Space | None, pixel_size: float | None) -> Section | None:
     """3-D poses: averages, walks, errors."""
     if found is None:
         return None
     titles, pictures = zip(*found.averages, strict=True)
-    strip = figures.titled_pictures(pictures, titles, "lower", 1)
+    strip = figures.titled_pictures(pictures, titles, "lower", 1, pixel_size=pixel_size)
     levels = grids.grey_range(found.walk, 0.1)
-    walk = figures.traversals(found.walk, VARIABLES, DisplayStyle(levels, levels, "lower"))
+    look = DisplayStyle(levels, levels, "lower", pixel_size)
+    walk = figures.traversals(found.walk, VARIABLES, look)
     shown = [
         Picture.of(strip, "average.png", "Averages before and after alignment, three projections"),
         Picture.of(walk, "pose-walk.png", "Predictions as each of the six pose variables changes"),

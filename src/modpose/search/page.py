@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modpose.files.writing import Staging
 from modpose.plot.figures import BLUE, INK, MUTED, ORANGE, SMALL, TEXT, new_figure, style
 from modpose.plot.html import Picture, Section, render
+from modpose.plot.scale_bar import scale_bar
 from modpose.search.files import STEPS, along_motion
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def _averages(found: Alignment, pixel_size: float | None, box: int) -> Section:
         "Each class from three sides: density summed along z, y and x.",
         good="a compact shape with details, of similar size from all sides.",
         bad="a ball (poses were not found), or a shape cut by the mask.",
-        pictures=[Picture.of(projections(found.maps.combined), "averages", "class averages")],
+        pictures=[
+            Picture.of(projections(found.maps.combined, pixel_size), "averages", "class averages")
+        ],
         header=("class", "volumes", "resolution"),
         table=[
             (str(number), str(volumes), text)
@@ -135,7 +138,7 @@ def motion_figure(found: Alignment, number: int, motion: int) -> Figure:
     return fig
 
 
-def projections(volumes: torch.Tensor) -> Figure:
+def projections(volumes: torch.Tensor, pixel_size: float | None = None) -> Figure:
     """Draw volumes (C, D, D, D), one column each, summed along z, y and x."""
     shown = volumes[:SHOWN].numpy()
     count = len(shown)
@@ -151,6 +154,7 @@ def projections(volumes: torch.Tensor) -> Figure:
                 ax.set_ylabel(f"along {axis}", fontsize=SMALL, color=MUTED)
             if row == 0:
                 ax.set_title(f"class {number + 1}", fontsize=TEXT, color=INK)
+    scale_bar(axes[0, 0], pixel_size, shown.shape[-1])
     return fig
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from modpose.plot.figures import INK, MUTED, new_figure
 from modpose.plot.grids import grey_range, mosaic, to_unit
+from modpose.plot.scale_bar import scale_bar
 
 if TYPE_CHECKING:
     from modpose.search.classes2d.run import Classes2d
@@ -38,4 +39,5 @@ def draw_classes(found: Classes2d, path: Path) -> None:
         told = f"{resolution:.3g} {unit}" if kind == "good" else kind
         text, color = f"{number + 1}: {images:,}\n{told}", INK if kind == "good" else MUTED
         axis.text(x, y - 1, text, fontsize=7, color=color, ha="center", va="bottom")
+    scale_bar(axis, found.pixel_size, side, (0, side + label))
     figure.savefig(path, format="png", dpi=110)
