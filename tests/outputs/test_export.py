@@ -475,7 +475,7 @@ def test_files_are_not_replaced_silently(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "formats", "sentence"),
     [
-        ("out.xyz", None, r"type of .*out\.xyz is \.xyz, expected \.star, \.cs, \.csv or"),
+        ("out.xyz", None, r"type of .*out\.xyz is \.xyz, expected \.star, \.cs, \.csv, "),
         ("out.star", ["csv"], r"is \.star, expected csv"),
         ("folder", ["tiff"], "--format is tiff"),
     ],

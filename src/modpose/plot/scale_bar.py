@@ -54,12 +54,11 @@ def scale_bar(
     length, pad = angstrom / pixel_size, 0.06 * height
     down = 1 if ax.yaxis_inverted() else -1  # rows grow downwards, or upwards
     x, y = (0.0, height if down > 0 else 0.0) if corner is None else corner
-    outline = [withStroke(linewidth=3.0, foreground="black")]
     ends = [x + pad - 0.5, x + pad + length - 0.5]
     level = [y - down * pad - 0.5] * 2
     [bar] = ax.plot(ends, level, color="white", linewidth=1.6, scalex=False, scaley=False)
     bar.set_solid_capstyle("butt")
-    bar.set_path_effects(outline)
+    bar.set_path_effects([withStroke(linewidth=3.0, foreground="black")])
     outline = [withStroke(linewidth=1.6, foreground="black")]
     place = (x + pad - 0.5, y - down * 1.4 * pad - 0.5)
     ax.text(
