@@ -24,6 +24,7 @@ from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
 from modpose.fourier.coefficients import Coefficients, coefficients_of, joined, white_noise
 from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid
+from modpose.memory import keep_freed_memory
 from modpose.observe.wedge import wedge_mask
 from modpose.search.alignment import AlignSettings
 from modpose.search.run import align_subtomograms
@@ -31,7 +32,6 @@ from modpose.search.so3_search import search, shift_grid
 from modpose.simulate.species import built_in_species, species_of_files
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
-from modpose.train.memory import keep_freed_memory
 from studies.common.volume_symmetry import volume_symmetry
 
 BOUND_LIMIT = 0.45

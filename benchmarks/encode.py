@@ -18,9 +18,9 @@ import torch
 from benchmarks import digits, machine
 from benchmarks.systems import TARGET, Size, as_batch, recipe_options
 from modpose.config import parse_config
+from modpose.memory import keep_freed_memory
 from modpose.model.build import build_vae
 from modpose.model.vae import Vae
-from modpose.train.memory import keep_freed_memory
 
 BATCH = 100
 

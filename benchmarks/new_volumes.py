@@ -28,10 +28,10 @@ from modpose.data.source import Source
 from modpose.evaluate.metrics import spearman
 from modpose.evaluate.pose_recovery import PoseRecovery, recover_poses
 from modpose.infer.encoded import Encoded
+from modpose.memory import keep_freed_memory
 from modpose.simulate.species import built_in_species, hinged_species
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import Subtomograms, simulate_subtomograms
-from modpose.train.memory import keep_freed_memory
 
 
 def measure(model: PoseModel, made: Subtomograms, *, search: bool) -> tuple[Encoded, float]:

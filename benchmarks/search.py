@@ -22,12 +22,12 @@ from modpose.data.batches import Batch
 from modpose.distributions.normal import DiagonalNormal
 from modpose.infer.refine import refine
 from modpose.infer.search import grid_candidates, modes_of
+from modpose.memory import keep_freed_memory
 from modpose.model.build import build_vae
 from modpose.model.settings import SearchSettings
 from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
 from modpose.simulate.digits import transform
-from modpose.train.memory import keep_freed_memory
 
 RECIPES = ("modpose", "spatial-vae", "target-vae")
 SHIFT_STD_PX = 5.0

@@ -33,7 +33,7 @@ from benchmarks.systems import (
     make_learner,
     step_config,
 )
-from modpose.train.memory import keep_freed_memory
+from modpose.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Contestant:
     precision
         As ``train.precision``.
     reuses_memory
-        Whether :func:`modpose.train.memory.keep_freed_memory` is called.
+        Whether :func:`modpose.memory.keep_freed_memory` is called.
     """
 
     name: str

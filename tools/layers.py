@@ -18,7 +18,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "modpose"
 
 LAYERS = (
-    ("errors", "progress", "limits", "version"),
+    ("errors", "progress", "limits", "memory", "version"),
     ("files", "geometry", "content"),
     ("config",),
     ("recipes", "nn", "plot", "distributions"),

@@ -22,7 +22,7 @@ TOLERANCE = 1e-3
 """Residual, relative to the first, at which iterations end."""
 LEFT_OUT = 1e-3
 """Fraction of the sum of squares of the products of functions that may be left out."""
-CHUNK = 1 << 12
+CHUNK = 1 << 11
 """Frequencies at which the J x J blocks are made at a time."""
 
 
@@ -64,24 +64,48 @@ class MaskBox:
         return volumes
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Transform maps (J, b, b, b) on the finer grid; (J, F)."""
-        found: Tensor = torch.fft.rfftn(maps, s=(self.side,) * 3, dim=(-3, -2, -1)).flatten(1)
+        """Transform maps (J, b, b, b) on the finer grid; (J, F).
+
+        One axis after the other, so that lines of zeros are not transformed.
+        """
+        half = torch.fft.fft(torch.fft.rfft(maps, self.side), self.side, dim=-2)
+        found: Tensor = torch.fft.fft(half, self.side, dim=-3).flatten(1)
         return found
 
     def backward(self, spectrum: Tensor) -> Tensor:
         """Transform back and keep the box, (J, b, b, b)."""
-        spectrum = spectrum.reshape(-1, self.side, self.side, self.side // 2 + 1)
-        wide: Tensor = torch.fft.irfftn(spectrum, s=(self.side,) * 3, dim=(-3, -2, -1))
         b = 2 * self.reach
-        return wide[:, :b, :b, :b]
+        wide = spectrum.reshape(-1, self.side, self.side, self.side // 2 + 1)
+        wide = torch.fft.ifft(wide, dim=-3)[:, :b]
+        wide = torch.fft.ifft(wide, dim=-2)[:, :, :b]
+        found: Tensor = torch.fft.irfft(wide, self.side)[..., :b]
+        return found
+
+    def forward_seen(self, maps: Tensor) -> Tensor:
+        """Transform maps (J, b, b, b), one at a time, at the frequencies with data; (J, seen)."""
+        found = torch.empty(len(maps), len(self.seen), dtype=torch.complex64)
+        for one, volume in zip(found, maps, strict=True):
+            one.copy_(self.forward(volume[None])[0, self.seen])
+        return found
+
+    def backward_seen(self, spectrum: Tensor) -> Tensor:
+        """Transform (J, seen) back, one map at a time, and keep the box, (J, b, b, b)."""
+        found = torch.empty(len(spectrum), *self.mask.shape)
+        wide = torch.zeros(1, len(self.shell), dtype=torch.complex64)
+        for one, values in zip(found, spectrum, strict=True):
+            wide[0, self.seen] = values
+            one.copy_(self.backward(wide)[0])
+        return found
 
     def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
         """Mean (cross) power (J, shells) of maps (J, b, b, b), a shell a step of 1 / D."""
-        first = self.forward(maps)
-        second = first if others is None else self.forward(others)
-        product = (first * second.conj()).real * self.weight
-        total = torch.zeros(len(maps), len(self.count)).index_add_(1, self.shell, product)
-        return total / self.count
+        rows = []
+        for number, one in enumerate(maps):
+            first = self.forward(one[None])[0]
+            second = first if others is None else self.forward(others[number][None])[0]
+            product = (first * second.conj()).real * self.weight
+            rows.append(torch.zeros(len(self.count)).index_add_(0, self.shell, product))
+        return torch.stack(rows) / self.count
 
 
 @dataclass(frozen=True)
@@ -189,9 +213,7 @@ class Equations:
         total = torch.zeros(len(own), len(self.box.count)).index_add_(1, shell, own * weight)
         return (total / self.box.count).clamp(min=1e-9)
 
-    def solve(
-        self, spectrum: Tensor, amplitude: Tensor, iterations: int, start: Tensor | None = None
-    ) -> Tensor:
+    def solve(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
         """Return the maps (J, b, b, b) of largest posterior probability.
 
         Parameters
@@ -202,50 +224,57 @@ class Equations:
             (J, b, b, b) or (1, b, b, b), what the fields are multiplied by.
         iterations
             Largest number of steps.
-        start
-            (J, b, b, b) stationary fields to start from.
         """
         box = self.box
-        penalty = (1 / spectrum.clamp(min=1e-12))[:, box.shell]
-        outside = torch.ones(len(box.shell), dtype=torch.bool)
-        outside[box.seen] = False
-        penalty[:, outside] = penalty.amax()
-        inverse = 1 / (self.precision()[:, box.shell] + penalty)
-        blocks = self.products.vectors[pair_numbers(len(self))]
+        penalty = 1 / spectrum.clamp(min=1e-12)
+        beyond = penalty.amax()  # at frequencies without data
+        inverse = 1 / (self.precision() + penalty)
+        shell = box.shell[box.seen]
+        blocks = self.products.vectors[pair_numbers(len(self))].flatten(0, 1)
+
+        def filtered(fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
+            """Multiply transforms by ``table`` (J, shells) where there are data, else ``rest``."""
+            spectrum = box.forward_seen(fields)
+            for one, values in zip(spectrum, table - rest, strict=True):
+                one.mul_(values[shell])
+            return box.backward_seen(spectrum).add_(fields, alpha=float(rest))
 
         def apply(fields: Tensor) -> Tensor:
-            seen = self._convolve(box.forward(amplitude * fields), blocks)
-            return amplitude * box.backward(seen) + box.backward(box.forward(fields) * penalty)
+            seen = box.forward_seen(amplitude * fields)
+            self._convolve(seen, blocks)
+            return (box.backward_seen(seen).mul_(amplitude)).add_(filtered(fields, penalty, beyond))
 
-        x = torch.zeros_like(self.right) if start is None else start.clone()
+        x = torch.zeros_like(self.right)
         residual = amplitude * self.right
-        if start is not None:
-            residual = residual - apply(x)
-        direction = guess = box.backward(box.forward(residual) * inverse)
+        direction = guess = filtered(residual, inverse, 1 / beyond)
         now = first = (residual * guess).sum()
         for _ in range(iterations):
             if not now > TOLERANCE**2 * first:
                 break
             applied = apply(direction)
             step = now / (direction * applied).sum()
-            x = x + step * direction
-            residual = residual - step * applied
-            guess = box.backward(box.forward(residual) * inverse)
+            x.add_(direction * step)
+            residual.sub_(applied.mul_(step))
+            guess = filtered(residual, inverse, 1 / beyond)
             last, now = now, (residual * guess).sum()
             direction = guess + now / last * direction
         return amplitude * x
 
-    def _convolve(self, spectrum: Tensor, blocks: Tensor) -> Tensor:
-        """Apply the data's part of the equations to transforms (J, F)."""
-        out = torch.zeros_like(spectrum)
+    def _convolve(self, spectrum: Tensor, blocks: Tensor) -> None:
+        """Apply the data's part of the equations to transforms (J, seen), in place.
+
+        ``blocks`` (J J, R) say how the symmetric J x J matrices are made of the kernels.
+        """
         count = len(self)
-        for first in range(0, len(self.box.seen), CHUNK):
-            places = self.box.seen[first : first + CHUNK]
-            kernels = self.kernels[:, first : first + CHUNK]
-            held = torch.view_as_real(spectrum[:, places])
-            matrix = (blocks.flatten(0, 1) @ kernels).reshape(count, count, -1, 1)
-            out[:, places] = torch.view_as_complex((matrix * held).sum(1))
-        return out
+        for first in range(0, spectrum.shape[1], CHUNK):
+            held = spectrum[:, first : first + CHUNK]
+            matrix = (blocks @ self.kernels[:, first : first + CHUNK]).reshape(count, count, -1)
+            parts = held.real.contiguous(), held.imag.contiguous()
+            made = torch.zeros_like(parts[0]), torch.zeros_like(parts[1])
+            for j, column in enumerate(matrix):
+                for out, part in zip(made, parts, strict=True):
+                    out.addcmul_(column, part[j])
+            held.copy_(torch.complex(*made))
 
 
 def _quick(least: int, most: int) -> int:

@@ -39,6 +39,7 @@ from modpose.content_maps.spectra import (
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
 from modpose.fourier.projection import Projection
+from modpose.memory import keep_freed_memory
 from modpose.progress import Progress
 from modpose.search.projections import ImageReader, power_spectrum
 from modpose.search.solvent import check_mask
@@ -121,6 +122,7 @@ def fit_content_maps(
         If the images are not posed projections, content does not vary, or the mask does not fit.
     """
     settings = settings or ContentMapSettings()
+    keep_freed_memory()
     check_projections(dataset)
     check_mask(mask, dataset.shape[0])
     fitting = _Fitting(dataset, z, mask, settings, contrast)

@@ -108,7 +108,7 @@ class HalfLattice:
         squared = placed.transfer.square()[..., None] * second[:, None]
         columns = torch.cat([held, squared], 2).flatten(0, 1)
         for total, part in zip(sums, torch.split(columns, COLUMNS_AT_ONCE, 1), strict=True):
-            total += insert(placed.index, placed.share, part.contiguous(), len(self))
+            insert(placed.index, placed.share, part, total)
 
     def zeros(self, maps: int, products: int) -> list[Tensor]:
         """Return empty sums for J functions and R products, in blocks of columns."""

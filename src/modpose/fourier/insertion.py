@@ -32,8 +32,8 @@ HARDLY = 1e-3
 """Share of a shell's mean weight that is added to weights without a prior."""
 
 
-def insert(index: Tensor, share: Tensor, values: Tensor, points: int) -> Tensor:
-    """Share values between points of a lattice and sum up: the transpose of interpolation.
+def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
+    """Share values between points of a lattice and add them up: the transpose of interpolation.
 
     Parameters
     ----------
@@ -42,21 +42,25 @@ def insert(index: Tensor, share: Tensor, values: Tensor, points: int) -> Tensor:
         :func:`modpose.fourier.reference.corners` gives them.
     values
         (F, q) float32.
-    points
-        Of the lattice, P.
-
-    Returns
-    -------
-    Tensor
-        (P, q).
+    total
+        (P, q) sums at the points of the lattice, contiguous; changed in place.
     """
-    from scipy.sparse import csr_matrix
+    # scipy's public product returns an array as large as the lattice for every call
+    from scipy.sparse._sparsetools import csc_matvecs
 
-    starts = np.arange(0, index.numel() + 1, 8)
-    matrix = csr_matrix(
-        (share.flatten().numpy(), index.flatten().numpy(), starts), shape=(len(values), points)
+    places = index.flatten().numpy()
+    starts = np.arange(0, len(places) + 1, 8, dtype=places.dtype)
+    points, columns = total.shape
+    csc_matvecs(
+        points,
+        len(values),
+        columns,
+        starts,
+        places,
+        share.flatten().numpy(),
+        values.flatten().numpy(),
+        total.view(-1).numpy(),
     )
-    return torch.from_numpy(matrix.T @ values.numpy())
 
 
 def lattice_side(limit: float, padded: int) -> int:
@@ -138,7 +142,7 @@ class Inserter:
             index = index.to(torch.int32 if points < 1 << 31 else torch.int64)
             index = index + (slot * self.side**3).to(index)[:, None, None]
         values = torch.stack([value.real, value.imag, weight], -1).flatten(0, 1)
-        self._total += insert(index, share, values, points)
+        insert(index, share, values, self._total)
 
     def sums(self) -> FourierSums:
         """Return the sums; the value at -k is the complex conjugate of that at k."""

@@ -23,13 +23,13 @@ from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError, TrainingError
+from modpose.memory import keep_freed_memory
 from modpose.model.image_rows import rows_trained_in
 from modpose.model.objective import WHOLE, Estimate, Objective
 from modpose.model.terms.affinity import AffinityTerm
 from modpose.model.vae import Vae
 from modpose.progress import Progress
 from modpose.train.augment import augmented
-from modpose.train.memory import keep_freed_memory
 from modpose.train.placement import Placement
 from modpose.train.schedules import rate_factor
 
