@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modpose import ranks
 from modpose.affinity.known import KnownAffinity
 from modpose.alarms.images import warn_before
 from modpose.config import Config, TableEncoderConfig, merge, parse_config
@@ -24,9 +26,18 @@ from modpose.train.checkpoint import (
     newest_checkpoint,
     put_weights,
 )
-from modpose.train.encoding import encode_rest, sample_rows
+from modpose.train.encoding import encode_blocks, encode_rest, sample_rows
 from modpose.train.loop import Learner, set_up
-from modpose.train.session import announce, build, describe_fit, finish, start, train_model
+from modpose.train.session import (
+    announce,
+    build,
+    dealt,
+    describe_fit,
+    finish,
+    infer,
+    start,
+    train_model,
+)
 from modpose.train.training_set import check_images, open_dataset
 from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 
@@ -96,6 +107,9 @@ def fit_run(
     """
     check_minutes(max_minutes)
     check_clusters(clusters, source.n)
+    if not ranks.leads():
+        return follow(None if source.places else source.stack)
+    config = dealt(config)
     given = (index, poses, ctf, labels, affinity, sample_affinity)
     inputs = _files_read(source, config, *given)
     check_target(Path(out), overwrite)  # check before the work, not after
@@ -178,9 +192,15 @@ def resume_run(
     """
     check_minutes(max_minutes)
     check_epochs(epochs)
+    if not ranks.leads():
+        return follow(input)
     opened = Run.open(path)
     if opened.partial and epochs is None and staged(opened.path) is None:
-        return whole_run(path, input=input, datadir=datadir, quiet=quiet)
+        with ranks.joined():
+            ranks.once(lambda: _Task(os.fspath(opened.path), only_encode=True))
+            run = whole_run(path, input=input, datadir=datadir, quiet=quiet)
+            ranks.gathered(None)
+        return run
     if opened.finished and epochs is None and staged(opened.path) is None:
         raise InputError(f"{path}: the run is finished; give --epochs N to train it for longer")
     if opened.finished and epochs is not None and staged(opened.path) is None:
@@ -194,8 +214,9 @@ def resume_run(
         if changed:
             values = merge(config.model_dump(mode="json"), {"train": changed})
             config = parse_config(values, "--device")
+        config = dealt(config)
         announce(config, max_minutes=max_minutes, rows=run.epochs() if run.begun else ())
-        if changed:
+        if config != run.config:
             run = run.reconfigured(config)
         dataset = run.dataset(input, datadir=datadir)
         if input is not None and dataset.source.places is not None:
@@ -262,16 +283,76 @@ def _go_on(
     max_minutes: float | None,
     quiet: bool,
 ) -> None:
-    """Train to the end, then write the inferred latents of the images."""
-    config = run.config
-    train_model(learner, dataset, config, run=run, rows=rows, max_minutes=max_minutes, quiet=quiet)
+    """Train to the end, then write the inferred latents of the images.
+
+    Other processes :func:`follow`.
+    """
+    with ranks.joined():
+        ranks.once(lambda: _Task(os.fspath(run.path), max_minutes))
+        _start_alike(learner)
+        sample = _train(learner, dataset, run, rows, max_minutes=max_minutes, quiet=quiet)
+        table, ending = finish(
+            learner, dataset, run.config, run.environment, rows, quiet=quiet, sample=sample
+        )
+        run.update_environment(**ending)
+        run.write_latents(table)
+        ranks.gathered(None)  # the others wait for the files
+
+
+def follow(input: Input | NDArray[Any] | Stack | None = None) -> Run:
+    """Take part in a fit that the leading process starts or resumes (:mod:`modpose.ranks`).
+
+    Parameters
+    ----------
+    input
+        The images, if the leader has them in memory; otherwise they are where the run says.
+    """
+    with ranks.joined():
+        task = ranks.once(lambda: _Task(""))
+        run = Run(Path(task.path))
+        dataset = run.dataset(input)
+        if task.only_encode:
+            encode_blocks(run, dataset, quiet=True)
+        else:
+            learner = set_up(build(dataset, run.config), run.config)
+            _start_alike(learner)
+            sample = _train(learner, dataset, run, [], max_minutes=task.max_minutes, quiet=True)
+            infer(learner, dataset, run.config, sample, quiet=True)
+        ranks.gathered(None)
+    return run
+
+
+class _Task(NamedTuple):
+    """What the leading process asks the others to take part in."""
+
+    path: str
+    max_minutes: float | None = None
+    only_encode: bool = False
+
+
+def _start_alike(learner: Learner) -> None:
+    """Give all processes the weights and the state of the leading one."""
+    weights, state = ranks.once(lambda: (learner.vae.state_dict(), learner.training_state()))
+    if not ranks.leads():
+        learner.vae.load_state_dict(weights)
+        learner.load_training_state(state, Path("the leading process"))
+
+
+def _train(
+    learner: Learner,
+    dataset: Dataset,
+    run: Run,
+    rows: list[dict[str, float]],
+    *,
+    max_minutes: float | None,
+    quiet: bool,
+) -> NDArray[np.int64] | None:
+    """Train to the end; return the images to encode."""
+    config, own = run.config, run if ranks.leads() else None
+    train_model(learner, dataset, config, run=own, rows=rows, max_minutes=max_minutes, quiet=quiet)
+    learner.vae.load_state_dict(ranks.once(learner.vae.state_dict))
     most = None if max_minutes is None else max(LEAST_ENCODING, 60 * max_minutes / 4)
-    sample = sample_rows(learner, dataset, config.seed, most)
-    table, ending = finish(
-        learner, dataset, config, run.environment, rows, quiet=quiet, sample=sample
-    )
-    run.update_environment(**ending)
-    run.write_latents(table)
+    return sample_rows(learner, dataset, config.seed, most)
 
 
 def _checksums(*files: object) -> dict[str, str]:

@@ -134,6 +134,10 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train; auto: a GPU if there is one."),
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Processes that share the work, one for each device."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]

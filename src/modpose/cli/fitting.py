@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from modpose.cli.arguments import (
     CtfFile,
     DataDir,
     Device,
+    Devices,
     Index,
     InputAgain,
     InputsOrNone,
@@ -35,7 +37,7 @@ from modpose.limits import check_minutes
 
 with lazily():
     from modpose import fit as fits
-    from modpose import options
+    from modpose import options, ranks
     from modpose import run as runs
     from modpose.run import folder as run_folder
 
@@ -63,6 +65,7 @@ def fit(
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     device: Device = None,
+    devices: Devices = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -152,6 +155,8 @@ def fit(
     modpose fit subtomograms.star -o run --classes 4
     modpose fit --resume run
     """
+    if _elsewhere(devices):
+        return
     flags: dict[str, tuple[str, object]] = {
         "--z-dim": ("model.z_dim", z_dim),
         "--classes": ("train.start.classes", classes),
@@ -180,7 +185,7 @@ def fit(
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
-                expected = "only --epochs, --max-minutes, --device, --datadir or --quiet with it"
+                expected = "only --epochs, --max-minutes, --device, --devices, --datadir or --quiet"
                 raise InputError.of("--resume", flag, "given too", expected)
         resume_verb(
             resume,
@@ -241,6 +246,7 @@ def resume_verb(
     moved: InputAgain = None,
     datadir: DataDir = None,
     device: Device = None,
+    devices: Devices = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -253,6 +259,8 @@ def resume_verb(
     modpose resume run
     modpose resume run --epochs 200
     """
+    if _elsewhere(devices):
+        return
     with resumable(lambda: _how(run)):
         resumed = fits.resume_run(
             run,
@@ -264,6 +272,19 @@ def resume_verb(
             quiet=quiet,
         )
     _end(resumed, as_json)
+
+
+def _elsewhere(devices: int | None) -> bool:
+    """Return whether other processes do the work, or this one followed the one that leads."""
+    if devices is not None and devices > 1 and ranks.place().size == 1:
+        code = ranks.launch([sys.executable, "-m", "modpose", *sys.argv[1:]], devices)
+        if code:
+            raise typer.Exit(code)
+        return True
+    if ranks.leads():
+        return False
+    fits.follow()
+    return True
 
 
 def _end(run: Run, as_json: bool) -> None:

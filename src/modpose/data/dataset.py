@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -213,10 +213,13 @@ class Dataset:
             Leave out this number of batches at the start.
         """
         order = np.asarray(index) if generator is None else generator.permutation(index)
-        parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)][skip:]
+        return self.each(cut(order, batch_size)[skip:])
+
+    def each(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Iterate over batches of these images; the next one is read in the background."""
         if not parts:
             return
-        if self._cache is not None and self._cached[index].all():
+        if self._cache is not None and all(self._cached[part].all() for part in parts):
             yield from map(self.batch, parts)
             return
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
@@ -364,6 +367,11 @@ def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64
         source.particles.name,
     )
     return rotation, shift
+
+
+def cut(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Cut rows into parts of this size; the last one may be shorter."""
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
 def split(n: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose import ranks
 from modpose.data.batches import Batch
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, cut
 from modpose.distributions.normal import DiagonalNormal
 from modpose.errors import InputError
 from modpose.geometry.rotations import wrap
@@ -41,8 +42,11 @@ def encode_dataset(
     rows: NDArray[np.int64] | None = None,
     copies: int = 1,
     fitted: bool = True,
+    shared: bool = False,
 ) -> Encoded:
     """Infer content and pose of every image of a data set, in order.
+
+    Each batch has random numbers of its own, so it does not matter which process infers it.
 
     Parameters
     ----------
@@ -69,6 +73,8 @@ def encode_dataset(
         the consensus (:func:`modpose.infer.copies.read_copies`); not with ``search``.
     fitted
         Whether these are the images that the model was fitted to (``Batch.fitted``).
+    shared
+        Several processes (:mod:`modpose.ranks`) infer a part each; all of them get the whole.
     """
     given, searched = vae.imaging.poses_given, search is not None
     check_copies(copies, vae.layout, given=given, searched=searched)
@@ -77,15 +83,18 @@ def encode_dataset(
         found, expected = f"{chosen.min()} to {chosen.max()}", f"0 to {dataset.n - 1}"
         raise InputError.of("encode", "the range of rows", found, expected)
     vae.eval()
-    generator = torch.Generator(device).manual_seed(seed)
-    columns: dict[str, torch.Tensor] = {}
-    done = 0
     size = vae.whole_batch
     if search is not None and not in_space(vae):
         check_searchable(vae)
         size = max(1, size // search.modes)
-    with Progress("encode" if search is None else "search", len(chosen), quiet=quiet) as progress:
-        for batch in dataset.batches(chosen, size):
+    parts = list(enumerate(cut(chosen, size)))
+    own = ranks.share(parts) if shared else parts
+    count, done = sum(len(rows) for _, rows in own), 0
+    columns: dict[str, torch.Tensor] = {}
+    with Progress("encode" if search is None else "search", count, quiet=quiet) as progress:
+        batches = dataset.each([rows for _, rows in own])
+        for (number, _), batch in zip(own, batches, strict=True):
+            generator = _generator(device, seed, number)
             ready = replace(batch.to(device), fitted=fitted)
             if search is None and copies > 1:
                 values = _encode_copies(vae, ready, generator, copies)
@@ -98,14 +107,41 @@ def encode_dataset(
             else:
                 mixture = _search(vae, ready, search, hypotheses, seed, encode=False)
                 values = _mixture_values(vae, ready, mixture)
-            _put(columns, values, done, len(chosen))
+            _put(columns, values, done, count)
             done += len(batch)
             progress.advance(len(batch), 0.0)
+    if shared:
+        columns = _of_all(columns, [rows for _, rows in parts])
     arrays: dict[str, Any] = {
         field.name: columns[field.name].numpy() if field.name in columns else None
         for field in fields(Encoded)
     }
     return Encoded(**arrays)
+
+
+def _generator(device: torch.device, seed: int, batch: int) -> torch.Generator:
+    """Return the random numbers of a batch."""
+    if batch:
+        seed = int(np.random.SeedSequence([seed, batch]).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator(device).manual_seed(seed)
+
+
+def _of_all(
+    columns: dict[str, torch.Tensor], parts: list[NDArray[np.int64]]
+) -> dict[str, torch.Tensor]:
+    """Join the columns of the batches that each process inferred, in the order of images."""
+    if not ranks.several():
+        return columns
+    each = ranks.gathered(columns)
+    names, size = list(each[0]), len(each)
+    whole = {}
+    for name in names:
+        cuts = [
+            torch.split(some[name], [len(rows) for rows in parts[rank::size]]) if some else ()
+            for rank, some in enumerate(each)
+        ]
+        whole[name] = torch.cat([cuts[k % size][k // size] for k in range(len(parts))])
+    return whole
 
 
 def _put(

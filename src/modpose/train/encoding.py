@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose import ranks
 from modpose.data.dataset import Dataset
 from modpose.files.locks import writing
 from modpose.files.writing import replace_atomically
@@ -60,8 +61,9 @@ def sample_rows(
     rows = np.sort(rows).astype(np.int64)
     begun, device = time.perf_counter(), learner.placement.device
     few = rows[:: SAMPLE // TIMED]
-    encode_dataset(learner.vae, dataset, device=device, seed=seed, quiet=True, rows=few)
-    seconds = (time.perf_counter() - begun) * dataset.n / len(few)
+    how: dict[str, Any] = {"device": device, "seed": seed, "quiet": True, "shared": True}
+    encode_dataset(learner.vae, dataset, rows=few, **how)
+    seconds = ranks.once(lambda: (time.perf_counter() - begun) * dataset.n / len(few))
     if seconds <= most_seconds:
         return None
     logger.warning(
@@ -93,13 +95,7 @@ def encode_rest(run: Run, dataset: Dataset, *, quiet: bool = False) -> None:
 
     config, environment = run.config, run.environment
     with writing(run.path):
-        learner = set_up(build(dataset, config), config)
-        best = run.path / "checkpoints" / "best.safetensors"
-        put_weights(learner.vae, read_weights(best), best)
-        blocks = [
-            _block(run.path, learner, dataset, first, config.seed, quiet)
-            for first in range(0, dataset.n, BLOCK)
-        ]
+        blocks = encode_blocks(run, dataset, quiet=quiet)
         labels = environment["labels"]
         table = complete_table(
             pd.concat([read_table(block) for block in blocks], ignore_index=True),
@@ -115,15 +111,27 @@ def encode_rest(run: Run, dataset: Dataset, *, quiet: bool = False) -> None:
             block.unlink()
 
 
+def encode_blocks(run: Run, dataset: Dataset, *, quiet: bool = False) -> list[Path]:
+    """Encode every image; return the files of the blocks.  Several processes share each block."""
+    learner = set_up(build(dataset, run.config), run.config)
+    best = run.path / "checkpoints" / "best.safetensors"
+    put_weights(learner.vae, read_weights(best), best)
+    return [
+        _block(run.path, learner, dataset, first, run.config.seed, quiet)
+        for first in range(0, dataset.n, BLOCK)
+    ]
+
+
 def _block(
     folder: Path, learner: Learner, dataset: Dataset, first: int, seed: int, quiet: bool
 ) -> Path:
     """Encode the images from ``first`` on, unless that was done; return their file."""
     path = folder / "checkpoints" / f"rest-{first // BLOCK:05d}.parquet"
-    if not path.is_file():
+    if not ranks.once(path.is_file):
         rows = np.arange(first, min(first + BLOCK, dataset.n))
         device = learner.placement.device
         how: dict[str, Any] = {"device": device, "seed": seed + 1 + first, "quiet": quiet}
-        table = encode_dataset(learner.vae, dataset, rows=rows, **how).to_dataframe(rows)
-        replace_atomically(path, table.to_parquet, overwrite=True)
+        found = encode_dataset(learner.vae, dataset, rows=rows, shared=True, **how)
+        if ranks.leads():
+            replace_atomically(path, found.to_dataframe(rows).to_parquet, overwrite=True)
     return path

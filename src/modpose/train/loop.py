@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.config import Config
+from modpose import ranks
+from modpose.config import Config, TrainConfig
 from modpose.data.batches import Batch
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, cut
 from modpose.errors import InputError, TrainingError
 from modpose.memory import keep_freed_memory
 from modpose.model.image_rows import rows_trained_in
@@ -30,6 +31,7 @@ from modpose.model.terms.affinity import AffinityTerm
 from modpose.model.vae import Vae
 from modpose.progress import Progress
 from modpose.train.augment import augmented
+from modpose.train.gradients import add_up_gradients, average_statistics
 from modpose.train.placement import Placement
 from modpose.train.schedules import rate_factor
 
@@ -189,10 +191,11 @@ def run_epochs(
     state = learner.state
     budget = math.inf if max_minutes is None else 60 * max_minutes
     while state.epoch < epochs and not state.stopped:
-        start, before = time.perf_counter(), state.seconds
+        clock = _Clock(state.seconds)
         metrics = _train_epoch(learner, dataset, config, epochs, budget, progress, save)
-        metrics |= _validate(learner, dataset, config)
-        state.seconds = before + time.perf_counter() - start
+        average_statistics(learner.vae)
+        metrics |= ranks.once(lambda: _validate(learner, dataset, config))
+        state.seconds = clock()
         state.epoch += 1
         judged = _judge(metrics, config)
         if judged > state.best_elbo and state.step > state.freed:
@@ -204,33 +207,61 @@ def run_epochs(
     state.stopped = state.stopped or "epochs"
 
 
+class _Clock:
+    """Seconds of training, as the leading process measures them."""
+
+    def __init__(self, before: float) -> None:
+        self._zero = time.perf_counter() - before
+
+    def __call__(self) -> float:
+        return ranks.once(lambda: time.perf_counter() - self._zero)
+
+
 class _Epoch:
-    """What one epoch of training has done, and its random numbers."""
+    """What one epoch of training has done, and its random numbers.
+
+    The first chunk of each batch draws from generators that run through the epoch, and every other
+    chunk from its own; so numbers do not depend on which process computes a chunk.
+    """
 
     def __init__(self, learner: Learner, seed: int) -> None:
-        epoch = learner.state.epoch
-        self.generator = _generator(learner.placement.device, seed, epoch)
-        self.moves = _generator(torch.device("cpu"), seed, AUGMENT_STREAM + epoch)
+        self.device, self.seed, self.epoch = learner.placement.device, seed, learner.state.epoch
+        self.first = self._generators((self.epoch,), (AUGMENT_STREAM + self.epoch,))
         self.totals = Totals()
-        self.batches = 0
+        self.batches = self.images = 0
         if learner.begun is not None:
             self._go_on(learner.begun)
             learner.begun = None
 
+    def _generators(
+        self, noise: tuple[int, ...], moves: tuple[int, ...]
+    ) -> tuple[torch.Generator, torch.Generator]:
+        on_host = torch.device("cpu")
+        return _generator(self.device, self.seed, *noise), _generator(on_host, self.seed, *moves)
+
+    def generators(self, chunk: int) -> tuple[torch.Generator, torch.Generator]:
+        """Return those of the model's noise and of the moves of a chunk's images."""
+        if chunk == 0:
+            return self.first
+        streams = ((self.epoch, which, self.batches, chunk) for which in (0, 1))
+        return self._generators(*streams)
+
     def _go_on(self, begun: dict[str, Any]) -> None:
-        self.generator.set_state(begun["generator"])
-        self.moves.set_state(begun["moves"])
-        self.totals.count, self.totals.sums = begun["count"], dict(begun["sums"])
-        self.batches = begun["batches"]
+        for generator, name in zip(self.first, ("generator", "moves"), strict=True):
+            generator.set_state(begun[name])
+        self.batches, self.images = begun["batches"], begun["count"]
+        if ranks.leads():
+            self.totals.sums = dict(begun["sums"])
 
     def so_far(self) -> dict[str, Any]:
         """Return what :class:`Learner` keeps as ``begun``."""
+        noise, moves = self.first
         return {
             "batches": self.batches,
-            "count": self.totals.count,
-            "sums": dict(self.totals.sums),
-            "generator": self.generator.get_state(),
-            "moves": self.moves.get_state(),
+            "count": self.images,
+            "sums": self.totals.of_all(),
+            "generator": noise.get_state(),
+            "moves": moves.get_state(),
         }
 
 
@@ -246,28 +277,23 @@ def _train_epoch(
     train, state = config.train, learner.state
     learner.vae.train()
     epoch = _Epoch(learner, config.seed)
-    totals, already = epoch.totals, epoch.totals.count
-    order = np.random.default_rng([config.seed, state.epoch])
-    start, before, n = time.perf_counter(), state.seconds, len(dataset.train)
-    saved = start
-    for batch in dataset.batches(
-        dataset.train, train.batch_size, generator=order, skip=epoch.batches
-    ):
-        now = time.perf_counter()
-        seconds = before + now - start
-        if seconds >= budget and totals.count:
+    already, n = epoch.images, len(dataset.train)
+    order = np.random.default_rng([config.seed, state.epoch]).permutation(dataset.train)
+    clock, saved, start = _Clock(state.seconds), state.seconds, time.perf_counter()
+    for size, chunks in chunked(dataset, order, train, epoch.batches):
+        seconds = clock()
+        if seconds >= budget and epoch.images:
             break
-        if save is not None and now - saved >= SAVE_EVERY:
+        if save is not None and seconds - saved >= SAVE_EVERY:
             learner.begun, state.seconds = epoch.so_far(), seconds
             save()
-            learner.begun, saved = None, time.perf_counter()
-        done = max((state.epoch + totals.count / n) / epochs, seconds / budget)
+            learner.begun, saved = None, clock()
+        done = max((state.epoch + epoch.images / n) / epochs, seconds / budget)
         if state.step < train.delay_z_steps and done < LONGEST_DELAY:
             state.freed = state.step + 1
         beta = train.beta.at(state.step - state.freed)
         weights = {term.name: term.weight(state.step) for term in learner.vae.terms}
         _set_rate(learner, rate_factor(train, state.step, done, state.halvings))
-        batch = augmented(batch, train.augment, epoch.moves)
         how = Estimate(
             pixels=train.pixels,
             decoded_images=train.decoded_images,
@@ -275,19 +301,52 @@ def _train_epoch(
             angle_prior=train.angle_prior.at(state.step),
             hold_content=state.step < state.freed,
         )
-        for part in batch.chunks(train.chunk):
-            objective = learner.objective(part.to(learner.placement.device), epoch.generator, how)
-            _backward(learner, -objective.value(beta, weights).sum() / len(batch))
-            totals.add(objective)
+        for chunk, part in chunks:
+            noise, moves = epoch.generators(chunk)
+            moved = augmented(part, train.augment, moves).to(learner.placement.device)
+            objective = learner.objective(moved, noise, how)
+            _backward(learner, -objective.value(beta, weights).sum() / size)
+            epoch.totals.add(objective)
         _step(learner, train.max_grad_norm)
         state.step += 1
         epoch.batches += 1
-        progress.advance(len(batch), seconds)
-    metrics = totals.means()
-    metrics["images_per_second"] = (totals.count - already) / (time.perf_counter() - start)
+        epoch.images += size
+        progress.advance(size, seconds)
+    metrics = means(epoch.totals.of_all(), epoch.images)
+    metrics["images_per_second"] = (epoch.images - already) / (time.perf_counter() - start)
     if AffinityTerm.name in weights:
         metrics["gamma"] = weights[AffinityTerm.name]
     return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
+
+
+def chunked(
+    dataset: Dataset, order: NDArray[np.int64], train: TrainConfig, done: int
+) -> Iterator[tuple[int, Iterator[tuple[int, Batch]]]]:
+    """Iterate over the steps of an epoch.
+
+    Parameters
+    ----------
+    dataset
+        The images.
+    order
+        Those to train on, shuffled.
+    train
+        Sizes of batch and chunk.
+    done
+        Steps that are left out at the start.
+
+    Yields
+    ------
+    tuple
+        Images of the whole batch, and of its chunks those that this process computes, with their
+        numbers.
+    """
+    batches = cut(order, train.batch_size)[done:]
+    whole = train.batch_size
+    own = [ranks.share(list(enumerate(cut(rows, train.chunk or whole)))) for rows in batches]
+    read = dataset.each([rows for chunks in own for _, rows in chunks])
+    for rows, chunks in zip(batches, own, strict=True):
+        yield len(rows), ((number, next(read)) for number, _ in chunks)
 
 
 def _backward(learner: Learner, loss: Tensor) -> None:
@@ -301,7 +360,8 @@ def _backward(learner: Learner, loss: Tensor) -> None:
 
 
 def _step(learner: Learner, max_grad_norm: float | None) -> None:
-    """Take an optimiser step, and clear the gradients."""
+    """Take an optimiser step with the gradients of all processes, and clear them."""
+    add_up_gradients(learner.optimizers)
     if max_grad_norm is not None:
         dense = [p for p in learner.vae.parameters() if p.grad is not None and not p.grad.is_sparse]
         torch.nn.utils.clip_grad_norm_(dense, max_grad_norm)
@@ -324,10 +384,10 @@ def _validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, f
         return {}
     learner.vae.eval()
     generator = _generator(learner.placement.device, config.seed, VALIDATION_STREAM)
-    totals = Totals()
-    for batch in dataset.batches(_evenly(dataset.val, VALIDATED), learner.vae.whole_batch):
+    totals, rows = Totals(), _evenly(dataset.val, VALIDATED)
+    for batch in dataset.batches(rows, learner.vae.whole_batch):
         totals.add(learner.objective(batch.to(learner.placement.device), generator))
-    metrics = totals.means() | _validate_affinity(learner, dataset, config)
+    metrics = means(totals.sums, len(rows)) | _validate_affinity(learner, dataset, config)
     return {f"val_{name}": value for name, value in metrics.items()}
 
 
@@ -361,22 +421,27 @@ class Totals:
     """Sums of the parts of the ELBO and of the other terms, over an epoch."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.sums: dict[str, float] = {}
 
     def add(self, objective: Objective) -> None:
         """Count one batch."""
-        self.count += len(objective.elbo.recon)
         parts = objective.elbo._asdict() | dict(objective.terms)
         if objective.first_pass is not None:
             parts["first_pass"] = objective.first_pass.value()
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(part.detach().double().sum())
 
-    def means(self) -> dict[str, float]:
-        """Return nats per image, and the mean of each term."""
-        mean = {name: total / self.count for name, total in self.sums.items()}
-        return {"elbo": mean["recon"] - mean["kl_pose"] - mean["kl_content"]} | mean
+    def of_all(self) -> dict[str, float]:
+        """Return the sums over the images of all processes."""
+        parts = ranks.gathered(self.sums)
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def means(sums: dict[str, float], count: int) -> dict[str, float]:
+    """Return nats per image, and the mean of each term."""
+    mean = {name: total / count for name, total in sums.items()}
+    return {"elbo": mean["recon"] - mean["kl_pose"] - mean["kl_content"]} | mean
 
 
 def _why_stop(config: Config, state: TrainState, budget: float) -> str:
@@ -399,6 +464,6 @@ def _set_rate(learner: Learner, factor: float) -> None:
             group["lr"] = group["base_lr"] * factor
 
 
-def _generator(device: torch.device, seed: int, stream: int) -> torch.Generator:
-    mixed = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+def _generator(device: torch.device, seed: int, *stream: int) -> torch.Generator:
+    mixed = np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed >> np.uint64(1)))

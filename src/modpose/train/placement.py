@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from modpose import ranks
 from modpose.config import TrainConfig
 from modpose.errors import InputError, shown
 
@@ -36,7 +37,11 @@ class Placement:
             If this machine has no such device.
         """
         where = "--device (train.accelerator)"
-        return cls(usable_device(where, train.accelerator), train.precision)
+        device = usable_device(where, train.accelerator)
+        if device.type == "cuda" and ranks.place().size > 1:  # one for each process of a machine
+            device = usable_device("--devices", f"cuda:{ranks.place().local}")
+            torch.cuda.set_device(device)
+        return cls(device, train.precision)
 
     def __str__(self) -> str:
         """Name both, for the user."""

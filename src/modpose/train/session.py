@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modpose import ranks
 from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
 from modpose.data.record import Record, described
 from modpose.errors import TrainingError
 from modpose.infer.encode import encode_dataset
+from modpose.infer.encoded import Encoded
 from modpose.infer.judge import judge_fit
 from modpose.infer.latents import complete_table, savable_labels
 from modpose.model.build import build_vae
@@ -73,6 +75,19 @@ def announce(
         time_left = f", {in_words(minutes)}"
     epochs_left = f"{left}{' more' if rows else ''} epoch{'' if left == 1 else 's'}"
     logger.info("%s; %s%s", placement, epochs_left, time_left)
+
+
+def dealt(config: Config) -> Config:
+    """Cut batches into chunks, at least one for each process (:mod:`modpose.ranks`).
+
+    Numbers depend on the size of a chunk, and so not on the number of processes that resume.
+    """
+    train, size = config.train, ranks.place().size
+    chunk = min(train.chunk or train.batch_size, -(-train.batch_size // size))
+    if size == 1 or chunk == train.chunk:
+        return config
+    logger.info("%s processes: batches of %s in chunks of %s", size, train.batch_size, chunk)
+    return config.model_copy(update={"train": train.model_copy(update={"chunk": chunk})})
 
 
 def start(
@@ -210,9 +225,7 @@ def finish(
         The table of latents, and the entries of ``environment.json`` about the end.
     """
     device, stopped = learner.placement.device, learner.state.stopped
-    encoded = encode_dataset(
-        learner.vae, dataset, device=device, seed=config.seed, quiet=quiet, rows=sample
-    )
+    encoded = infer(learner, dataset, config, sample, quiet=quiet)
     labels = None if environment["labels"] is None else np.asarray(environment["labels"])
     table = complete_table(
         encoded.to_dataframe(sample),
@@ -231,6 +244,21 @@ def finish(
         "best_epoch": learner.state.best_epoch,
         "alarms": judge_fit(environment, dataset, rows, table, learner.vae, stopped),
     }
+
+
+def infer(
+    learner: Learner,
+    dataset: Dataset,
+    config: Config,
+    rows: NDArray[np.int64] | None,
+    *,
+    quiet: bool,
+) -> Encoded:
+    """Encode images, shared by all processes; arguments as in :func:`finish`."""
+    device, seed = learner.placement.device, config.seed
+    return encode_dataset(
+        learner.vae, dataset, device=device, seed=seed, quiet=quiet, rows=rows, shared=True
+    )
 
 
 def describe_fit(

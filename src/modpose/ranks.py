@@ -1,0 +1,264 @@
+"""Several processes that compute one result: on one machine or many, by ``torch.distributed``.
+
+``modpose fit --devices N`` starts the processes of one machine (:func:`launch`); ``torchrun`` and
+``srun`` start those of many.  Each process has a rank, 0 to N - 1; that of rank 0 leads: it reads
+the options, prints, and writes files.
+
+Within :func:`joined` the processes run the same code.  Each computes its :func:`share`, and
+:func:`sum`, :func:`once` and :func:`gathered` join the results.  Elsewhere, and in a process that
+has no others, these functions return what they are given.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from modpose.errors import InputError, TrainingError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=30)
+"""Longest time that a process waits for the others: the leader may search for poses first."""
+GRACE = 20.0
+"""Seconds that processes get to end by themselves after another one has failed."""
+MOST = 4096
+"""Largest number of processes."""
+
+
+class Place(NamedTuple):
+    """Rank of this process, number of processes, and its number on its machine."""
+
+    rank: int
+    size: int
+    local: int
+
+
+ALONE = Place(0, 1, 0)
+_TIMES = count()
+_engine: Any = dist  # what torch does not declare
+
+
+def place() -> Place:
+    """Read the place of this process from the variables of ``torchrun`` or ``srun``."""
+    known = os.environ
+    if "RANK" in known and "WORLD_SIZE" in known:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif "SLURM_STEP_NUM_TASKS" in known:  # set for the tasks of srun, not for a batch script
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    else:
+        return ALONE
+    try:
+        found = Place(*(int(known.get(name, "0")) for name in names))
+    except ValueError:
+        found = Place(-1, 0, 0)
+    if not 0 <= found.rank < found.size <= MOST or found.local < 0:
+        text = ", ".join(f"{name}={known.get(name)}" for name in names)
+        raise InputError.of("the environment", "the place of the process", text, "whole numbers")
+    return found
+
+
+def leads() -> bool:
+    """Return whether this process reads the options and writes the files."""
+    return place().rank == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Connect the processes within this context; all of them have to enter it.
+
+    Raises
+    ------
+    TrainingError
+        If another process ends before this one.
+    """
+    here = place()
+    if here.size == 1:
+        yield
+        return
+    _find_leader()
+    gpu = torch.cuda.is_available() and dist.is_nccl_available()
+    with _connected():
+        found = _engine.rendezvous("env://", here.rank, here.size, timeout=PATIENCE)
+        store, *_ = next(found)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo",
+            store=_engine.PrefixStore(f"joined-{next(_TIMES)}", store),
+            rank=here.rank,
+            world_size=here.size,
+            timeout=PATIENCE,
+        )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def several() -> bool:
+    """Return whether this process computes one result with others, inside :func:`joined`."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """Return the items that this process computes: every N-th one."""
+    return items[dist.get_rank() :: dist.get_world_size()] if several() else items
+
+
+def sum(tensor: Tensor) -> Tensor:
+    """Add up a tensor of the same shape over all processes; changed in place, and returned.
+
+    A sparse one is not changed; each process may have other rows, and gets all.
+    """
+    if not several():
+        return tensor
+    if tensor.is_sparse:
+        own = tensor.coalesce()
+        parts = gathered((own.indices(), own.values()))
+        index = torch.cat([index for index, _ in parts], dim=1)
+        values = torch.cat([values for _, values in parts])
+        whole = torch.sparse_coo_tensor(index, values, tensor.shape, check_invariants=False)
+        return whole.coalesce().to(tensor.device)
+    with _connected():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def once(make: Callable[[], T]) -> T:
+    """Return what ``make`` returns in the leading process; the others do not call it."""
+    if not several():
+        return make()
+    sent = [_packed(make()) if leads() else b""]
+    with _connected():
+        dist.broadcast_object_list(sent)
+    return cast(T, _unpacked(sent[0]))
+
+
+def gathered(part: T) -> list[T]:
+    """Return what each process gives, in the order of ranks, in all processes."""
+    if not several():
+        return [part]
+    parts: list[bytes] = [b""] * dist.get_world_size()
+    with _connected():
+        dist.all_gather_object(parts, _packed(part))
+    return [cast(T, _unpacked(one)) for one in parts]
+
+
+def launch(command: Sequence[str], devices: int) -> int:
+    """Run a command in several processes of this machine.
+
+    Parameters
+    ----------
+    command
+        A program that calls :func:`joined`, and its arguments.
+    devices
+        Number of processes.
+
+    Returns
+    -------
+    Exit code of the first process that failed; 0 if none did.
+
+    Raises
+    ------
+    TrainingError
+        If a process was killed.  The others are ended.
+    """
+    store = _engine.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 uses our store too
+        "WORLD_SIZE": str(devices),
+    }
+    workers = [
+        subprocess.Popen(
+            command,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(devices)
+    ]
+    try:
+        while all(worker.poll() in (None, 0) for worker in workers):
+            if all(worker.poll() == 0 for worker in workers):
+                return 0
+            time.sleep(0.05)
+        failed = next(k for k, worker in enumerate(workers) if worker.poll())
+        return _code(failed, workers)
+    finally:
+        _end(workers)
+
+
+def _code(failed: int, workers: list[subprocess.Popen[bytes]]) -> int:
+    """Give the others time to end; return the code that tells most of why."""
+    until = time.monotonic() + GRACE
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    codes = [worker.poll() for worker in workers]
+    killed = next((k for k, code in enumerate(codes) if code is not None and code < 0), None)
+    if killed is not None:
+        name = signal.Signals(-cast(int, codes[killed])).name
+        raise TrainingError(
+            f"process {killed + 1} of {len(workers)} was killed ({name}) and the others have ended"
+        )
+    bad_input = next((code for code in codes if code not in (None, 0, 1)), None)
+    return cast(int, bad_input or codes[failed])
+
+
+def _end(workers: list[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        if worker.poll() is None:
+            worker.terminate()
+    until = time.monotonic() + GRACE
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Say in a sentence that a process has lost the others."""
+    try:
+        yield
+    except RuntimeError:
+        here = place()
+        raise TrainingError(
+            f"process {here.rank + 1} of {here.size} has lost the others: one of them has ended"
+        ) from None
+
+
+def _find_leader() -> None:
+    """Set the address of the leading process, where ``srun`` has not done so."""
+    if "MASTER_ADDR" not in os.environ:
+        nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")
+        first = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
+        os.environ["MASTER_ADDR"] = "".join(part or "" for part in first.groups()) if first else ""
+    if "MASTER_PORT" not in os.environ:
+        job, step = (int(os.environ.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        os.environ["MASTER_PORT"] = str(20_000 + (31 * job + step) % 20_000)
+
+
+def _packed(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file, pickle_protocol=pickle.HIGHEST_PROTOCOL)
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> object:
+    """Unpack what another process of ours packed; tensors come to the CPU."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)

@@ -1,0 +1,85 @@
+"""What two processes do together in the tests: python together.py FOLDER TASK."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modpose import fit_run, open_source, ranks
+from modpose.config import merge, parse_config
+from modpose.recipes import recipe_config
+from modpose.run import Run
+from modpose.train import loop
+
+SMALL: dict[str, Any] = {"epochs": 4, "batch_size": 12, "chunk": 6}
+"""Twenty steps, of two chunks each."""
+MODELS: dict[str, dict[str, Any]] = {
+    "network": {
+        "model": {"z_dim": 1, "encoder": {"hidden": 8}, "field": {"hidden": 8}},
+        "train": SMALL | {"pixels": 40, "augment": {"rotate": "encoder-input"}},
+    },
+    "table": {
+        "model": {"z_dim": 1, "encoder": {"kind": "table"}, "field": {"hidden": 8}},
+        "data": {"val_fraction": 0.0},
+        "train": SMALL | {"max_grad_norm": 1.0},
+    },
+}
+"""One without and one with rows of single images."""
+
+
+def write_images(folder: Path) -> None:
+    """Write 57 images of noise; the last batch is too short for a chunk in each process."""
+    images = np.random.default_rng(0).normal(size=(57, 12, 12)).astype(np.float32)
+    np.save(folder / "stack.npy", images)
+
+
+def fitted(folder: Path, model: str, name: str) -> Run:
+    """Fit a model to them."""
+    config = parse_config(merge(recipe_config("spatial-vae"), MODELS[model]), "test")
+    return fit_run(open_source(folder / "stack.npy"), config, folder / name, quiet=True)
+
+
+def sums(folder: Path) -> None:
+    """Add up and gather what each process holds."""
+    with ranks.joined():
+        rank = ranks.place().rank
+        assert ranks.several() and ranks.leads() == (rank == 0)
+        assert list(ranks.share(range(5))) == [[0, 2, 4], [1, 3]][rank]
+        assert ranks.sum(torch.tensor([1.0, rank])).tolist() == [2.0, 1.0]
+        rows = torch.sparse_coo_tensor([[rank, 2]], [[1.0], [2.0]], (4, 1), check_invariants=True)
+        assert ranks.sum(rows).to_dense().tolist() == [[1.0], [1.0], [4.0], [0.0]]
+        assert ranks.once(lambda: {"rank": rank}) == {"rank": 0}
+        assert ranks.gathered(torch.tensor(rank)) == [torch.tensor(0), torch.tensor(1)]
+    assert not ranks.several()
+
+
+def fits(folder: Path) -> None:
+    """Fit both models."""
+    sums(folder)
+    for model in MODELS:
+        fitted(folder, model, f"{model}-2")
+
+
+def dies(folder: Path) -> None:
+    """Save after each step; the second process is killed before the eighth."""
+    step, done = loop._step, [0]
+
+    def until(learner: loop.Learner, norm: float | None) -> None:
+        if done[0] == 7 and not ranks.leads():
+            os.kill(os.getpid(), signal.SIGKILL)
+        done[0] += 1
+        step(learner, norm)
+
+    loop.SAVE_EVERY, loop._step = 0.0, until
+    fitted(folder, "network", "killed")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"fits": fits, "dies": dies}[sys.argv[2]](Path(sys.argv[1]))
