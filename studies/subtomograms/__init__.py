@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from studies.common.conduct import Experiment, Study, machine
 from studies.common.study import Budget
+from studies.subtomograms import collapse
+from studies.subtomograms.budgets import PLANS, Plan
 from studies.subtomograms.studies import (
-    PLANS,
-    Plan,
     Setting,
     prepare_domains,
     prepare_noise,
@@ -23,6 +23,7 @@ TITLE = "3D-SpVAE: the studies of the paper"
 STUDIES: dict[str, Callable[[Setting], Study | str]] = {
     "noise": prepare_noise,
     "domains": prepare_domains,
+    "collapse": collapse.prepare,
     "null": prepare_null,
 }
 """Name for ``only``, and what prepares the study."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from studies.common import study
 from studies.common.conduct import Study
 from studies.common.null import LABEL, NOTE, null_bounds, null_row, null_study
 from studies.common.page import Page, Row
-from studies.common.study import Budget, Fit, Options, Result, processor_minutes
+from studies.common.study import Fit, Options, Result, processor_minutes
+from studies.subtomograms.budgets import COMPARED, MODELS, OURS, Plan
 from studies.subtomograms.sets import (
     CENTRAL,
     SNRS,
@@ -35,110 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-MODELS = ("vae-3d", "3d-spvae", "3d-spvae++")
-"""Of the paper."""
-OURS = "modpose-3d"
-COMPARED = (*MODELS, OURS)
 SHOWN = 6
 SNAPS = 5
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes and training of the fits of a budget.
-
-    Attributes
-    ----------
-    jobs
-        Fits side by side.
-    per_class, held_out, box
-        Volumes of a molecule, the fraction of them held out, their side.
-    epochs, minutes
-        Training ends with whichever is first.
-    importance
-        Number of held-out volumes and of samples per volume for the importance-weighted bound.
-    options
-        Laid on every recipe, and by name on one.
-    """
-
-    jobs: int
-    per_class: int
-    held_out: float
-    box: int
-    epochs: int
-    minutes: float | None
-    importance: tuple[int, int]
-    options: Mapping[str, Options]
-
-    def lasting(self, minutes: float) -> Plan:
-        """Return the plan with another time for every fit."""
-        return replace(self, minutes=minutes)
-
-
-_FAST: dict[str, Any] = {"train": {"lr": 1e-3, "batch_size": 64, "schedule": "cosine"}}
-PLANS: dict[Budget, Plan] = {
-    "smoke": Plan(
-        jobs=1,
-        per_class=4,
-        held_out=0.25,
-        box=16,
-        epochs=1,
-        minutes=None,
-        importance=(3, 2),
-        options={
-            name: {
-                "model": {"z_dim": 3, "encoder": {"hidden": 16}, "field": {"hidden": 16} | more},
-                "train": {"chunk": 8},
-            }
-            for name, more in zip(MODELS, ({}, {}, {"channels": [4]}), strict=True)
-        }
-        | {
-            OURS: {
-                "model": {
-                    "encoder": {"hidden": 16, "cells": 2, "drawn": 1, "hypotheses": 2},
-                    "field": {"count": 2, "hidden": 8},
-                },
-                "train": {
-                    "start": {"classes": 1, "rounds": 4, "refine_rounds": 1, "rotations": 100}
-                },
-            }
-        },
-    ),
-    "scaled": Plan(
-        jobs=1,
-        per_class=100,
-        held_out=0.2,
-        box=28,
-        epochs=100_000,
-        minutes=5.0,
-        importance=(16, 20),
-        options={
-            "vae-3d": _FAST,
-            "3d-spvae": merge(_FAST, {"model": {"field": {"hidden": 256}}}),
-            "3d-spvae++": merge(_FAST, {"model": {"field": {"channels": [16, 8]}}}),
-        },
-    ),
-    "printed": Plan(
-        jobs=1,
-        per_class=400,
-        held_out=0.2,
-        box=28,
-        epochs=400,
-        minutes=60.0,
-        importance=(16, 20),
-        options={},
-    ),
-    "full": Plan(
-        jobs=1,
-        per_class=400,
-        held_out=0.2,
-        box=28,
-        epochs=400,
-        minutes=None,
-        importance=(100, 100),
-        options={"3d-spvae": {"train": {"pixels": None, "chunk": 16}}},
-    ),
-}
 
 
 Setting = study.Setting[Plan]
@@ -227,7 +125,7 @@ def prepare_noise(setting: Setting) -> Study:
 
 def _rows_of_set(found: Mapping[str, Result], one: VolumeSet, alike: Sequence[Tensor]) -> list[Row]:
     """Return the rows of Table 1 of one noise level, the null model's first."""
-    rows = [_row(result, model, one, alike) for model, result in found.items()]
+    rows = [score_row(result, model, one, alike) for model, result in found.items()]
     rows.append(_searched_row(found[OURS], one, alike))
     null = null_row(found["vae-3d"], rows[0], {"model": LABEL, "SNR": f"{one.snr:g}"})
     return [
@@ -241,7 +139,8 @@ def over_null(row: Row, null: Row) -> float:
     return float(row["ELBO"] or 0.0) - float(null["ELBO"] or 0.0)
 
 
-def _row(result: Result, model: str, one: VolumeSet, alike: Sequence[Tensor]) -> Row:
+def score_row(result: Result, model: str, one: VolumeSet, alike: Sequence[Tensor]) -> Row:
+    """Return the row of a fit in a table of bounds and recovered poses."""
     score = result.score
     return {
         "model": model,

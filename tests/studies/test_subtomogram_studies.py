@@ -13,6 +13,7 @@ from modpose.errors import InputError
 from modpose.simulate.species import built_in_species, species_of_files
 from studies import subtomograms
 from studies.common.null import LABEL
+from studies.subtomograms.budgets import COMPARED, MODELS, PLANS
 from studies.subtomograms.sets import (
     FIELD_OF_VIEW,
     MOLECULES,
@@ -20,14 +21,7 @@ from studies.subtomograms.sets import (
     clean_volumes,
     make_set,
 )
-from studies.subtomograms.studies import (
-    COMPARED,
-    MODELS,
-    PLANS,
-    SNRS,
-    Setting,
-    make_fit,
-)
+from studies.subtomograms.studies import SNRS, Setting, make_fit
 
 
 def test_smoke(tmp_path: Path) -> None:
@@ -50,6 +44,9 @@ def test_smoke(tmp_path: Path) -> None:
     of_s = {r["model"]: r["ELBO"] for r in rows if r["SNR"] == "0.1"}
     assert all(domains[m]["S→S"] == of_s[m] for m in MODELS)  # one fit serves both tables
     assert all(np.isfinite(float(v)) for r in domains.values() for k, v in r.items() if "→" in k)
+    with (tmp_path / "study" / "tables" / "collapse.csv").open() as file:
+        followed = [(r["SNR"], r["model"]) for r in csv.DictReader(file)]
+    assert followed == [(s, m) for s in ("0.1", "10") for m in (LABEL, "vae-3d", "3d-spvae")]
 
 
 def test_sets_differ_in_molecules_and_instrument(tmp_path: Path) -> None:
