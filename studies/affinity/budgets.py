@@ -117,6 +117,8 @@ class Plan:
     conditions
         Signal-to-noise ratio (None: clean), largest shift and tilt range of the volumes on which
         models are compared with descriptors.
+    as_printed
+        Only the models of the paper see the proteins.
     """
 
     jobs: int
@@ -130,6 +132,7 @@ class Plan:
     gammas_3d: tuple[float, ...]
     widths: tuple[int, ...]
     conditions: tuple[Condition, ...]
+    as_printed: bool = False
 
     def lasting(self, minutes: float) -> Plan:
         """Return the plan with another time for every fit."""
@@ -221,6 +224,14 @@ PLANS: dict[Budget, Plan] = {
         conditions=(CLEAN, *_NOISY),
     ),
 }
+PLANS["printed"] = replace(
+    PLANS["scaled"],
+    jobs=1,
+    proteins=Sizes(600, 200, 100, 64, BY_TIME, 60.0),
+    tetrominoes=Sizes(1000, 200, 100, 32, BY_TIME, 60.0),
+    as_printed=True,
+)
+"""Boxes and weights of the paper, for a time."""
 
 _SMALL: Mapping[str, Options] = {
     "affinity-harmonic": {

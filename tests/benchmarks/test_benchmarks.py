@@ -246,6 +246,16 @@ def test_volumes_of_affinity_vae_are_timed(capsys: pytest.CaptureFixture[str]) -
     assert min(rates) > 0 and "rotate=any" in lines[-1]
 
 
+def test_printed_trainings_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.printed import TRAININGS, main
+
+    configs = [printed.config() for printed in TRAININGS]
+    assert all(config.train.pixels is None for config in configs)
+    main(["--repetitions", "1", "--only", "64 x 64"])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "8,000 images for 500 epochs would take" in line
+
+
 def test_sharp_maps_are_compared_with_consensus_and_oracle(run: Callable[..., str]) -> None:
     small = ("--images", "120", "--box", "16", "--maps", "4", "--epochs", "1", "--snr", "1")
     told = run("sharp_maps", *small, "--functions", "3")

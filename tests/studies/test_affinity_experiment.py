@@ -254,3 +254,8 @@ def test_without_unseen_classes_there_is_no_score_of_them() -> None:
     found = Found(known, rng.standard_normal((3, 2)), truth)
     assert found.new_auc() is None
     assert found.row()["new class, AUC"] is None
+
+
+def test_as_printed_the_boxes_are_the_papers() -> None:
+    plan = PLANS["printed"]
+    assert (plan.tetrominoes.images, plan.tetrominoes.box, plan.proteins.box) == (1000, 32, 64)
