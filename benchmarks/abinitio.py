@@ -9,7 +9,8 @@
 Runs what ``modpose abinitio`` runs, on simulated projections (64 pixels a side, CTF, shifts of 1.75
 pixels).  Errors are after one global rotation, of the hand that fits better, modulo the symmetry of
 the map; a pose more than 20 degrees off is lost.  Junk is left out of them.  The bound is that of
-Cramer and Rao at the true map and pose.
+Cramer and Rao at the true map and pose.  ``--true-map`` also searches all poses with the true map
+and the true noise: what it loses, the images do not tell.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.evaluate.pose_bound import MEDIAN_OF_RMS
 from modpose.fourier.projection import half_plane
 from modpose.fourier.reference import make_references
-from modpose.geometry.groups import symmetry_group
-from modpose.search.abinitio.images import read_images
+from modpose.geometry.groups import so3_grid, symmetry_group
+from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.run import find_maps
-from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.abinitio.scores import best_poses
+from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
+from modpose.search.abinitio.start import FINENESS
 from modpose.search.so3_climb import climb
 from modpose.simulate.conformations import Conformer, built_in_conformers, conformers_of_files
 from modpose.simulate.imperfections import noise_power
@@ -111,10 +114,7 @@ def at_truth(made: Projections, number: int, folder: Path, rows: np.ndarray) -> 
         Median error of rotation at the bound, degrees; log-likelihood ratio to no object within
         :data:`EASY` cycles a box, nats per image.
     """
-    source = open_source(folder / "particles.star").subset(rows[:400])
-    images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), LIMIT, True)
-    images = images.with_noise(_noise(made.settings, len(images.noise)))
-    volume = torch.from_numpy(made.volume(number)).float()[None] * math.sqrt(images.side)
+    images, volume = _true(made, number, folder, rows[:400])
     rotation, shift = _truth(made)
     own = torch.from_numpy(rows[:400])
     flat = torch.cat([shift[own], torch.zeros(len(own), 1)], 1)
@@ -129,6 +129,35 @@ def at_truth(made: Projections, number: int, folder: Path, rows: np.ndarray) -> 
     variance = covariance.diagonal(dim1=1, dim2=2)[:, :3].sum(1)
     bound = float(torch.rad2deg(variance.sqrt()).median()) * MEDIAN_OF_RMS
     return bound, float(found[1].score.mean())
+
+
+def with_true_map(made: Projections, number: int, folder: Path, rows: np.ndarray) -> Tensor:
+    """Rotations (M, 3, 3) of images of one molecule, searched with the true map and noise."""
+    images, volume = _true(made, number, folder, rows)
+    side, plan, asked = images.side, RefinePlan(), AbInitioSettings()
+    every = slice(None)
+    data = images.coefficients(every, plan.search_radius, side)
+    shifts = disc(asked.max_shift * side * 1.2, FINENESS * side / plan.search_radius)
+    grid = so3_grid(plan.rotations // 2).float()
+    found = best_poses(data, volume, grid, shifts, plan.hypotheses, plan.apart_deg)
+    data = images.coefficients(every, LIMIT, side)
+    references = make_references(volume, float(data.radius[-1]), slopes=True)
+    owner = torch.arange(len(images)).repeat_interleave(plan.hypotheses)
+    flat = torch.cat([found.shift.flatten(0, 1), torch.zeros(len(owner), 1)], 1)
+    start = found.class_index.flatten(), found.rotation.flatten(0, 1), flat
+    top = climb(data, references, owner, *start, steps=3)
+    best = top.score.view(-1, plan.hypotheses).argmax(1)
+    return top.rotation.view(-1, plan.hypotheses, 3, 3)[torch.arange(len(best)), best]
+
+
+def _true(
+    made: Projections, number: int, folder: Path, rows: np.ndarray
+) -> tuple[SearchImages, Tensor]:
+    """Some images with the true noise, and the true map (1, D, D, D) of one molecule."""
+    source = open_source(folder / "particles.star").subset(rows)
+    images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), LIMIT, True)
+    volume = torch.from_numpy(made.volume(number)).float()[None] * math.sqrt(images.side)
+    return images.with_noise(_noise(made.settings, len(images.noise))), volume
 
 
 def _noise(settings: ProjectionSettings, shells: int) -> Tensor:
@@ -153,7 +182,10 @@ def molecules(files: Sequence[Path], states: int) -> list[Conformer]:
 
 
 def measure(
-    kinds: list[Conformer], settings: ProjectionSettings, asked: AbInitioSettings
+    kinds: list[Conformer],
+    settings: ProjectionSettings,
+    asked: AbInitioSettings,
+    true_map: bool = False,
 ) -> list[str]:
     """Simulate, find, compare; return lines of text."""
     made = simulate_projections(settings, kinds)
@@ -188,6 +220,14 @@ def measure(
                 nats,
             )
             lines.append(figures.line())
+            if true_map:
+                turns = with_true_map(made, int(true), folder, every)
+                angle = errors_deg(turns, rotation[every], group)
+                lost = float((angle > LOST_DEG).float().mean())
+                lines.append(
+                    f"    with the true map: {float(angle.median()):.2f}° median, "
+                    f"{100 * lost:.1f} % lost"
+                )
     return lines
 
 
@@ -209,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--starts", type=int, default=AbInitioSettings.starts)
     parser.add_argument("--symmetry", default="C1")
+    parser.add_argument("--true-map", action="store_true", help="also search with the true map")
     told = parser.parse_args(arguments)
     print(machine.sentence())
     kinds = molecules(told.molecules, told.states)
@@ -232,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         symmetry=told.symmetry,
         seed=told.seed,
     )
-    for line in measure(kinds, settings, asked):
+    for line in measure(kinds, settings, asked, told.true_map):
         print(line)
 
 

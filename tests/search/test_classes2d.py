@@ -18,11 +18,13 @@ from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.source import Source, open_source
 from modpose.errors import InputError
 from modpose.fourier.projection import half_plane
-from modpose.geometry.grids import lattice
+from modpose.geometry.grids import centre_of_mass, lattice
+from modpose.geometry.rotations import rotation_2d
 from modpose.outputs.classes import select_classes
 from modpose.search.abinitio import saved
 from modpose.search.abinitio.images import _transform
 from modpose.search.classes2d import rounds
+from modpose.search.classes2d.rounds import Posed, recentred
 from modpose.search.classes2d.run import Classes2d, classify_images
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.classes2d.turning import Turning
@@ -117,6 +119,24 @@ def test_images_are_turned_back() -> None:
     difference = back - picture(0)
     difference -= difference[inside].mean()  # the mean of an image is not among its coefficients
     assert np.abs(difference[inside]).max() < 0.03
+
+
+def test_averages_are_moved_to_the_middle_with_their_images() -> None:
+    x, y = lattice((SIDE, SIDE)).reshape(SIDE, SIDE, 2).unbind(-1)
+    centre = torch.tensor([4.0, -2.0])
+    blob = torch.exp(-((x - centre[0]).square() + (y - centre[1]).square()) / 8)
+    angle, shift = torch.tensor([0.3]), torch.tensor([[1.0, 2.0]])
+    posed = Posed(torch.tensor([0]), angle, shift, torch.zeros(1))
+    moved = recentred(posed, blob[None], 2.0)
+    # an average twice as large, its blob in the middle, makes the same image
+    before = shift[0] + rotation_2d(angle)[0] @ (2 * centre)
+    assert (moved.shift[0] - before).norm() < 1e-2
+
+
+def test_averages_have_their_mass_in_the_middle(found: Classes2d) -> None:
+    good = torch.from_numpy(found.averages[(found.table["kind"] == "good").to_numpy()])
+    off = centre_of_mass(good, 0.2 * good.flatten(1).amax(1))
+    assert off.norm(dim=1).max() < 1.0
 
 
 # --- the whole --------------------------------------------------------------------------------

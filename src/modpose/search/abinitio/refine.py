@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,8 @@ MARGIN = 1.5
 """Cycles that a box must hold beyond the highest frequency of its maps."""
 AT_ONCE = 2000
 """Images of one half whose poses are found together."""
+NEAR = 1.5
+"""Later rounds search the shifts within so many steps of the one that an image has."""
 JUDGED = 2000
 """Images from whose residuals the noise is measured."""
 
@@ -236,7 +238,8 @@ class _Work:
             maps = now.state[number]
             starts: list[tuple[Tensor, Tensor, Tensor]] = []
             if search or before is None:
-                starts.append(self._searched(maps, rows, min(search_radius, now.radius)))
+                limit = min(search_radius, now.radius)
+                starts.append(self._searched(maps, rows, limit, before))
             if before is not None:
                 starts.append(self._of_before(before, rows))
             joined = [torch.cat(pieces, 1) for pieces in zip(*starts, strict=True)]
@@ -256,17 +259,22 @@ class _Work:
         rotation = before.rotation[rows][:, None].expand(-1, many, -1, -1)
         return rotation, before.shift[rows][:, None].expand(-1, many, -1), which
 
-    def _searched(self, maps: Tensor, rows: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Search all rotations; (B, M) poses far from each other."""
+    def _searched(
+        self, maps: Tensor, rows: Tensor, radius: float, before: _Found | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Search all rotations, at all shifts or near those before; (B, M) poses far apart."""
         box, side = maps.shape[-1], self.images.side
         data = self.images.coefficients(rows, radius, box)
         grid = so3_grid(self.plan.rotations // 2).float()
         grid = haar_rotations(1, self.generator) @ grid
-        reach = self.settings.max_shift * side * 1.2
-        shifts = disc(reach, FINENESS * side / radius) * (box / side)
-        plan = self.plan
+        step = FINENESS * side / radius
+        reach = self.settings.max_shift * side * 1.2 if before is None else NEAR * step
+        about = torch.zeros(len(rows), 2) if before is None else before.shift[rows]
+        flat = torch.cat([about * (box / side), torch.zeros(len(rows), 1)], 1)
+        data = replace(data, value=data.value * phases(data.frequency, -flat))
+        shifts, plan = disc(reach, step) * (box / side), self.plan
         found = best_poses(data, maps, grid, shifts, plan.hypotheses, plan.apart_deg)
-        return found.rotation, found.shift * (side / box), found.class_index
+        return found.rotation, found.shift * (side / box) + about[:, None], found.class_index
 
     def _climbed(
         self, made: _Found, maps: Tensor, rows: Tensor, starts: list[Tensor], radius: float

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modpose.fourier.coefficients import Coefficients, phases, smallest_box
+from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.rotations import rotation_2d
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.saved import Saved
@@ -28,6 +30,8 @@ NOISE_IMAGES = 256
 """Images of pure noise that show how well noise fits."""
 NEAR = 2
 """Steps of a fine grid to each side of a pose."""
+FAINT = 0.2
+"""Pixels below this share of the largest have no mass."""
 
 
 class Posed(NamedTuple):
@@ -240,6 +244,7 @@ class _Work:
             parts.append(_optimised(data, table, own, grid, step))
         posed = Posed(*(torch.cat(part) for part in zip(*parts, strict=True)))
         posed = posed._replace(shift=posed.shift * self.side / self.box)
+        posed = recentred(posed, pictures, self.side / self.box)
         whole, frc = self._final_averages(posed)
         return FoundClasses(posed, whole, frc, self._noise_gain(pictures, table, radius, step))
 
@@ -288,6 +293,23 @@ class _Work:
         count = sums.value.shape[-1]
         turning = Turning(self.images.k[:count] / self.box, self.plan.angles, self.box)
         return averages(sums, turning, self.diameter * self.box / self.side)[0]
+
+
+def recentred(posed: Posed, pictures: Tensor, scale: float) -> Posed:
+    """Change shifts so that the averages have their centres of mass in the middle.
+
+    Parameters
+    ----------
+    posed
+        N images.
+    pictures
+        (C, D, D) averages at their present shifts.
+    scale
+        Pixels of the images over those of the averages.
+    """
+    centre = scale * centre_of_mass(pictures, FAINT * pictures.flatten(1).amax(1))
+    turned = torch.einsum("nij,nj->ni", rotation_2d(posed.angle), centre[posed.class_index])
+    return posed._replace(shift=posed.shift + turned)
 
 
 def _best(score: Tensor) -> Tensor:
