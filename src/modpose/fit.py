@@ -145,8 +145,7 @@ def fit_run(
             cast(KnownAffinity, dataset.affinity).save(run.path)
         if unposed:
             dataset = _find_poses(run, dataset, quiet)
-        learner, rows = start(dataset, config, max_minutes=max_minutes, quiet=quiet)
-        _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+        _go_on(run, dataset, None, [], max_minutes=max_minutes, quiet=quiet)
     return Run.open(out)
 
 
@@ -227,10 +226,8 @@ def resume_run(
             run.remember(dataset)
         if run.environment.get("poses_found") is False:
             dataset = _find_poses(run, dataset, quiet)
-        saved = newest_checkpoint(run.path / "checkpoints")
-        if saved is None:
-            learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
-        else:
+        saved, learner, rows = newest_checkpoint(run.path / "checkpoints"), None, []
+        if saved is not None:
             learner = set_up(build(dataset, run.config), run.config)
             put_weights(learner.vae, saved[0], run.path / "checkpoints")
             learner.load_training_state(saved[1], run.path / "checkpoints")
@@ -238,7 +235,7 @@ def resume_run(
                 learner.state.stopped = ""
             ended = run.epochs() if run.begun else []
             rows = [row for row in ended if row["epoch"] <= learner.state.epoch]
-        _go_on(run, learner, dataset, rows, max_minutes=max_minutes, quiet=quiet)
+        _go_on(run, dataset, learner, rows, max_minutes=max_minutes, quiet=quiet)
     return Run.open(path)
 
 
@@ -276,19 +273,21 @@ def whole_run(
 
 def _go_on(
     run: Run,
-    learner: Learner,
     dataset: Dataset,
+    learner: Learner | None,
     rows: list[dict[str, float]],
     *,
     max_minutes: float | None,
     quiet: bool,
 ) -> None:
-    """Train to the end, then write the inferred latents of the images.
+    """Train to the end, from a start if there is no learner, then write the inferred latents.
 
     Other processes :func:`follow`.
     """
     with ranks.joined():
-        ranks.once(lambda: _Task(os.fspath(run.path), max_minutes))
+        ranks.once(lambda: _Task(os.fspath(run.path), max_minutes, fresh=learner is None))
+        if learner is None:
+            learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
         _start_alike(learner)
         sample = _train(learner, dataset, run, rows, max_minutes=max_minutes, quiet=quiet)
         table, ending = finish(
@@ -314,9 +313,13 @@ def follow(input: Input | NDArray[Any] | Stack | None = None) -> Run:
         if task.only_encode:
             encode_blocks(run, dataset, quiet=True)
         else:
-            learner = set_up(build(dataset, run.config), run.config)
+            minutes = task.max_minutes
+            if task.fresh:
+                learner, _ = start(dataset, run.config, max_minutes=minutes, quiet=True)
+            else:
+                learner = set_up(build(dataset, run.config), run.config)
             _start_alike(learner)
-            sample = _train(learner, dataset, run, [], max_minutes=task.max_minutes, quiet=True)
+            sample = _train(learner, dataset, run, [], max_minutes=minutes, quiet=True)
             infer(learner, dataset, run.config, sample, quiet=True)
         ranks.gathered(None)
     return run
@@ -327,6 +330,7 @@ class _Task(NamedTuple):
 
     path: str
     max_minutes: float | None = None
+    fresh: bool = False
     only_encode: bool = False
 
 

@@ -17,12 +17,14 @@ import pickle
 import re
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import count
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -81,13 +83,15 @@ def leads() -> bool:
 def joined() -> Iterator[None]:
     """Connect the processes within this context; all of them have to enter it.
 
+    Inside another one it changes nothing.
+
     Raises
     ------
     TrainingError
         If another process ends before this one.
     """
     here = place()
-    if here.size == 1:
+    if here.size == 1 or several():
         yield
         return
     _find_leader()
@@ -118,6 +122,14 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[dist.get_rank() :: dist.get_world_size()] if several() else items
 
 
+def part_of(count: int) -> slice:
+    """Return the rows that this process computes: one stretch of them, equally long in each."""
+    if not several():
+        return slice(0, count)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return slice(rank * count // size, (rank + 1) * count // size)
+
+
 def sum(tensor: Tensor) -> Tensor:
     """Add up a tensor of the same shape over all processes; changed in place, and returned.
 
@@ -132,9 +144,10 @@ def sum(tensor: Tensor) -> Tensor:
         values = torch.cat([values for _, values in parts])
         whole = torch.sparse_coo_tensor(index, values, tensor.shape, check_invariants=False)
         return whole.coalesce().to(tensor.device)
+    together = tensor.contiguous()
     with _connected():
-        dist.all_reduce(tensor)
-    return tensor
+        dist.all_reduce(together)
+    return tensor if together is tensor else tensor.copy_(together)
 
 
 def once(make: Callable[[], T]) -> T:
@@ -158,7 +171,7 @@ def gathered(part: T) -> list[T]:
 
 
 def launch(command: Sequence[str], devices: int) -> int:
-    """Run a command in several processes of this machine.
+    """Run a command in several processes of this machine; the first one's output is shown.
 
     Parameters
     ----------
@@ -183,38 +196,46 @@ def launch(command: Sequence[str], devices: int) -> int:
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 uses our store too
         "WORLD_SIZE": str(devices),
     }
-    workers = [
-        subprocess.Popen(
-            command,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(devices)
-    ]
-    try:
-        while all(worker.poll() in (None, 0) for worker in workers):
-            if all(worker.poll() == 0 for worker in workers):
-                return 0
-            time.sleep(0.05)
-        failed = next(k for k, worker in enumerate(workers) if worker.poll())
-        return _code(failed, workers)
-    finally:
-        _end(workers)
+    with ExitStack() as files:
+        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(devices - 1)]
+        workers = [
+            subprocess.Popen(
+                command,
+                env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.DEVNULL if rank else None,
+                stderr=said[rank - 1] if rank else None,
+            )
+            for rank in range(devices)
+        ]
+        try:
+            while any(worker.poll() is None for worker in workers):
+                if any(worker.poll() for worker in workers):
+                    break
+                time.sleep(0.05)
+            return _code(workers, said)
+        finally:
+            _end(workers)
 
 
-def _code(failed: int, workers: list[subprocess.Popen[bytes]]) -> int:
-    """Give the others time to end; return the code that tells most of why."""
+def _code(workers: list[subprocess.Popen[bytes]], said: Sequence[IO[bytes]]) -> int:
+    """Return the exit code of all; what a process says that failed is shown once."""
+    failed = next((k for k, worker in enumerate(workers) if worker.poll()), None)
+    if failed is None:
+        return 0
     until = time.monotonic() + GRACE
     while any(worker.poll() is None for worker in workers) and time.monotonic() < until:
         time.sleep(0.05)
-    codes = [worker.poll() for worker in workers]
-    killed = next((k for k, code in enumerate(codes) if code is not None and code < 0), None)
+    codes = [worker.poll() or 0 for worker in workers]
+    killed = next((k for k, code in enumerate(codes) if code < 0), None)
     if killed is not None:
-        name = signal.Signals(-cast(int, codes[killed])).name
+        name = signal.Signals(-codes[killed]).name
         raise TrainingError(
             f"process {killed + 1} of {len(workers)} was killed ({name}) and the others have ended"
         )
-    bad_input = next((code for code in codes if code not in (None, 0, 1)), None)
-    return cast(int, bad_input or codes[failed])
+    if failed and codes[0] in (0, 1):  # otherwise the first process has said it
+        said[failed - 1].seek(0)
+        sys.stderr.write(said[failed - 1].read().decode(errors="replace"))
+    return codes[0] if codes[0] > 1 else codes[failed]
 
 
 def _end(workers: list[subprocess.Popen[bytes]]) -> None:

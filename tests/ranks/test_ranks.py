@@ -11,7 +11,7 @@ import torch
 
 from modpose import InputError, Run, TrainingError, ranks, resume_run
 from modpose.train.checkpoint import newest_checkpoint, read_weights
-from tests.ranks.together import MODELS, fitted, write_images
+from tests.ranks.together import MODELS, fitted, numbers, write_images
 
 TIMES = {"seconds", "images_per_second"}
 
@@ -44,6 +44,15 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     assert run_two(tmp_path, "fits") == 0
     for model in MODELS:
         assert_same(fitted(tmp_path, model, f"{model}-1"), Run.open(tmp_path / f"{model}-2"))
+
+
+def test_two_processes_find_the_classes_poses_and_motions_of_one(tmp_path: Path) -> None:
+    assert run_two(tmp_path, "searches") == 0
+    found = torch.load(tmp_path / "found.pt")
+    for name, value in numbers().items():
+        # another order of sums; few steps of an optimisation amplify it
+        near = (1e-6 if name in ("sums", "class_index") else 2e-2) * float(value.abs().max())
+        assert torch.allclose(found[name], value, rtol=0, atol=near), name
 
 
 def test_a_killed_process_ends_the_other_and_one_process_resumes(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_mixtures_of_maps_are_taken_apart() -> None:
     seen = torch.cat(
         [
             torch.einsum("nj,njk->nk", amount[rows].to(torch.complex64), placed.predictions(table))
-            for rows, placed in blocks
+            for _, rows, placed in blocks
         ]
     )
     clean = Coefficients(data.frequency, seen, data.transfer, BOX)
@@ -105,7 +105,7 @@ def test_a_set_is_placed_the_same_way_in_blocks(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("modpose.search.placed.KEPT_POINTS", kept)
         blocks = PlacedBlocks(data, rotation, shift)
         for _ in range(2):
-            parts = [(rows, placed.predictions(table)) for rows, placed in blocks]
+            parts = [(rows, placed.predictions(table)) for _, rows, placed in blocks]
             torch.testing.assert_close(torch.cat([part for _, part in parts]), whole)
             assert torch.equal(torch.cat([rows for rows, _ in parts]), torch.arange(9))
             assert len(parts) >= 2

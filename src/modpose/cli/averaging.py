@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import CtfFile, DataDir, Index, Inputs, Overwrite, Partial, app
+from modpose.cli.arguments import CtfFile, DataDir, Devices, Index, Inputs, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
+from modpose.cli.processes import launched
 from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
 from modpose.errors import InputError
 from modpose.search.classes2d.settings import Classes2dSettings
@@ -104,6 +105,7 @@ def align(
         typer.Option("--resume", help="Continue an interrupted alignment in DIR."),
     ] = False,
     overwrite: Overwrite = False,
+    devices: Devices = None,
 ) -> None:
     """Find classes and poses of subtomograms, tilt series or particle images without templates.
 
@@ -121,6 +123,8 @@ def align(
     modpose align particles.star -o classes --classes 50
     modpose align optimisation_set.star -o aligned --classes 4
     """
+    if launched(devices):
+        return
     series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
     if series is not None:
         opened = series.images

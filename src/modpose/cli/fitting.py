@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +27,7 @@ from modpose.cli.arguments import (
     app,
 )
 from modpose.cli.lazily import lazily
+from modpose.cli.processes import launched
 from modpose.cli.signals import resumable
 from modpose.errors import InputError
 
@@ -276,15 +276,11 @@ def resume_verb(
 
 def _elsewhere(devices: int | None) -> bool:
     """Return whether other processes do the work, or this one followed the one that leads."""
-    if devices is not None and devices > 1 and ranks.place().size == 1:
-        code = ranks.launch([sys.executable, "-m", "modpose", *sys.argv[1:]], devices)
-        if code:
-            raise typer.Exit(code)
+    if launched(devices):
         return True
-    if ranks.leads():
-        return False
-    fits.follow()
-    return True
+    if not ranks.leads():
+        fits.follow()
+    return not ranks.leads()
 
 
 def _end(run: Run, as_json: bool) -> None:

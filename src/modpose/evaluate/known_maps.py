@@ -95,7 +95,7 @@ def _log_likelihood(dataset: Dataset, maps: Sequence[TrueMap], quiet: bool) -> T
         images = joined_images(reader.images(batch, variance) for batch in batches)
         table = table_of(volumes, reader.limit)
         left = []
-        for _, placed in PlacedBlocks(images.data, images.rotation, images.shift):
+        for _, _, placed in PlacedBlocks(images.data, images.rotation, images.shift):
             power = (placed.value[:, None] - placed.predictions(table)).abs().square()
             shells = torch.zeros(*power.shape[:2], len(variance))
             left.append(shells.index_add_(2, reader.shell, power))

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.gridded import gridded
-from modpose.fourier.insertion import FourierSums, half_averages, insert_slices
+from modpose.fourier.insertion import FourierSums, half_averages
 from modpose.fourier.reference import make_references
 from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.settings import Schedule as Schedule
-from modpose.search.so3_climb import PosedVolumes, climb
+from modpose.search.shared import climb_all, row_by_row, sums_of_all
+from modpose.search.so3_climb import PosedVolumes
 from modpose.search.so3_search import PoseHypotheses, search, shift_grid
 
 ANNEALED = 2 / 3
@@ -178,13 +179,13 @@ def grid_poses(
     near = about is not None and reach > NEAR
     if about is not None and near:
         coarse = replace(coarse, value=coarse.value * phases(coarse.frequency, -about))
-    found = search(
-        coarse,
-        make_references(volumes, limit),
-        grid,
-        shift_grid(NEAR if near else reach, SHIFT_STEP / limit),
-        top=max(2, -(-schedule.hypotheses // len(volumes))),
-        apart=1.5 * grid_spacing(schedule.rotations),
+    references = make_references(volumes, limit)
+    shifts = shift_grid(NEAR if near else reach, SHIFT_STEP / limit)
+    top = max(2, -(-schedule.hypotheses // len(volumes)))
+    apart = 1.5 * grid_spacing(schedule.rotations)
+    found = row_by_row(
+        len(coarse),
+        lambda rows: search(coarse.rows(rows), references, grid, shifts, top=top, apart=apart),
     )
     if about is None or not near:
         return found
@@ -209,8 +210,8 @@ def climb_poses(
     rotation = found.rotation.flatten(1, 2)[rows, place].flatten(0, 1)
     shift = found.shift.flatten(1, 2)[rows, place].flatten(0, 1)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
-    posed = climb(seen, references, owner, which, rotation, shift, steps=steps, reach=reach)
-    return posed, which
+    start = (owner, which, rotation, shift)
+    return climb_all(seen, references, *start, steps=steps, reach=reach), which
 
 
 def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignment:
@@ -279,7 +280,7 @@ def average_classes(
 ) -> tuple[Tensor, Tensor]:
     """Average each class, filtered by the FSC of two random halves: volumes and (C, shells)."""
     half = torch.randperm(len(seen), generator=generator) % 2
-    sums = insert_slices(
+    sums = sums_of_all(
         seen, 2 * assignment.class_index + half, 2 * classes, assignment.rotation, assignment.shift
     )
     return half_averages(*_halves(sums), seen.box, mask)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modpose import ranks
 from modpose.data.inputs import files_of_source
 from modpose.errors import InputError
 from modpose.files.writing import (
@@ -51,6 +52,8 @@ def check_folder(
     folder: Path, wanted: dict[str, object], source: Source, overwrite: bool, resume: bool
 ) -> None:
     """Refuse a folder that cannot be written to or continued; nothing is changed."""
+    if not ranks.leads():  # the first process may have begun to write
+        return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the folder should go")
     if resume:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modpose import ranks
 from modpose.fourier.coefficients import Coefficients, half_sphere, shell_of, transform
 from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
 
@@ -177,8 +178,11 @@ def _expected(
     blocks: PlacedBlocks, mean: Tensor, directions: Tensor, contrast: float
 ) -> tuple[Tensor, Tensor]:
     table = table_of(torch.cat([mean[None], directions]), blocks.limit)
-    found = [expected(placed, table, contrast) for _, placed in blocks]
-    return torch.cat([amount for amount, _ in found]), torch.cat([spread for _, spread in found])
+    maps = len(directions) + 1
+    amount, spread = torch.zeros(blocks.count, maps), torch.zeros(blocks.count, maps, maps)
+    for _, rows, placed in blocks:
+        amount[rows], spread[rows] = expected(placed, table, contrast)
+    return ranks.sum(amount), ranks.sum(spread)
 
 
 def moments(amount: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:

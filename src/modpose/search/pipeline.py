@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose import ranks
 from modpose.errors import InputError
 from modpose.fourier.coefficients import (
     Coefficients,
@@ -163,7 +164,7 @@ def _searched_and_refined(
         low = data
         if data.frequency.ndim == 3:  # tilt series
             low = gridded(data.within(schedule.limits[1]))
-        state = None if folder is None else load_state(folder / STATE)
+        state = ranks.once(lambda: None if folder is None else load_state(folder / STATE))
         if state is None:
             state = random_start(low, settings.classes, mask, schedule, seed)
         progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
@@ -183,8 +184,9 @@ def _searched_and_refined(
             )
             if folder is not None:
                 save_state(folder / SEARCHED, state)
-        elif folder is not None:
-            state = load_state(folder / SEARCHED) or state
+        else:
+            last = ranks.once(lambda: None if folder is None else load_state(folder / SEARCHED))
+            state = last or state
         state, maps, half = refine(
             data,
             state,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from modpose import ranks
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.insertion import (
     OVERSAMPLING,
@@ -86,6 +88,14 @@ def table_of(maps: Tensor, limit: float) -> Tensor:
     return references.table.reshape(len(maps), -1, 2).transpose(0, 1).flatten(1).contiguous()
 
 
+class PlacedBlock(NamedTuple):
+    """Some objects of a set: their half of it, 0 or 1, their rows (B,), and where they are."""
+
+    half: int
+    rows: Tensor
+    placed: SliceOperator
+
+
 class PlacedBlocks:
     """A set placed block by block; again and again, where it does not fit in memory.
 
@@ -96,19 +106,21 @@ class PlacedBlocks:
     """
 
     def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
-        self.limit = float(data.radius[-1])
+        self.limit, self.count = float(data.radius[-1]), len(data)
         self._set = data, rotation, shift
         self._kept = list(self._place()) if data.value.numel() <= KEPT_POINTS else None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, SliceOperator]]:
-        """Give the rows (B,) of each block, and the block."""
+    def __iter__(self) -> Iterator[PlacedBlock]:
+        """Give the blocks that this process computes (:func:`modpose.ranks.share`)."""
         return iter(self._place() if self._kept is None else self._kept)
 
-    def _place(self) -> Iterator[tuple[Tensor, SliceOperator]]:
+    def _place(self) -> Iterator[PlacedBlock]:
         data, rotation, shift = self._set
         step = max(1, min(POINTS_AT_ONCE // len(data.frequency), math.ceil(len(data) / 2)))
-        for rows in torch.split(torch.arange(len(data)), step):
-            yield rows, SliceOperator(data.rows(rows), rotation[rows], shift[rows])
+        blocks = torch.split(torch.arange(len(data)), step)
+        for number, rows in ranks.share(list(enumerate(blocks))):
+            placed = SliceOperator(data.rows(rows), rotation[rows], shift[rows])
+            yield PlacedBlock(number % 2, rows, placed)
 
 
 class NormalEquations:
@@ -133,6 +145,21 @@ class NormalEquations:
         self._values = values if self._values is None else self._values.add_(values)
         self._weights = weights if self._weights is None else self._weights.add_(weights)
         self._side, self._padded = placed.side, placed.padded
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Points of the lattice along an axis, and in a step of one cycle; None if empty."""
+        return None if self._values is None else (self._side, self._padded)
+
+    def add_up(self, shape: tuple[int, int]) -> None:
+        """Add what other processes have, on a lattice of this shape."""
+        self._side, self._padded = shape
+        points = self._side**3
+        if self._values is None or self._weights is None:
+            self._values = torch.zeros(points, self.maps, dtype=torch.complex64)
+            self._weights = torch.zeros(points, self.pairs.shape[1])
+        ranks.sum(torch.view_as_real(self._values))
+        ranks.sum(self._weights)
 
     def __add__(self, other: object) -> NormalEquations:
         """Join two sets of objects."""
@@ -174,7 +201,7 @@ class NormalEquations:
 
 
 def halved(
-    blocks: Iterable[tuple[Tensor, SliceOperator]], amount: Tensor, second: Tensor
+    blocks: Iterable[PlacedBlock], amount: Tensor, second: Tensor
 ) -> tuple[NormalEquations, NormalEquations]:
     """Add up two halves of a set, every other block in the second.
 
@@ -186,6 +213,16 @@ def halved(
         (N, J) how much of each map the objects hold, and (N, J, J) expected products.
     """
     halves = NormalEquations(amount.shape[1]), NormalEquations(amount.shape[1])
-    for number, (rows, placed) in enumerate(blocks):
-        halves[number % 2].add(placed, amount[rows], second[rows])
+    for half, rows, placed in blocks:
+        halves[half].add(placed, amount[rows], second[rows])
+    return sums_of_halves(halves)
+
+
+def sums_of_halves(
+    halves: tuple[NormalEquations, NormalEquations],
+) -> tuple[NormalEquations, NormalEquations]:
+    """Add up what several processes have; one may have nothing of a half."""
+    each = ranks.gathered([half.shape for half in halves])
+    for number, half in enumerate(halves):
+        half.add_up(next(shape for shapes in each if (shape := shapes[number]) is not None))
     return halves

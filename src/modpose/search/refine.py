@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients, map_coefficients
 from modpose.fourier.fsc import fsc_of_classes, resolution_shell, ssnr_of
-from modpose.fourier.insertion import FourierSums, averages, insert_slices
+from modpose.fourier.insertion import FourierSums, averages
 from modpose.fourier.reference import make_references
 from modpose.geometry.rotations import geodesic
 from modpose.search.classify import (
@@ -30,6 +30,7 @@ from modpose.search.classify import (
     grid_poses,
 )
 from modpose.search.look_alikes import APART_DEG, LookAlikes, look_alikes
+from modpose.search.shared import climb_all, sums_of_all
 from modpose.search.so3_climb import climb
 
 BEYOND = 2
@@ -88,7 +89,7 @@ def half_maps(
     data: Coefficients, assignment: Assignment, half: Tensor, classes: int, mask: Tensor
 ) -> HalfMaps:
     """Average the halves at their poses."""
-    sums = insert_slices(
+    sums = sums_of_all(
         data, 2 * assignment.class_index + half, 2 * classes, assignment.rotation, assignment.shift
     )
     slots = torch.arange(0, 2 * classes, 2)
@@ -190,7 +191,7 @@ def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float
     """Optimise the last poses."""
     owner = torch.arange(len(seen))
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
-    posed = climb(
+    posed = climb_all(
         seen, references, owner, mine.class_index, mine.rotation, mine.shift, steps=3, reach=reach
     )
     return Assignment(posed.rotation, posed.shift, mine.class_index, posed.score, posed.amplitude)
@@ -211,7 +212,7 @@ def _left_out(
     """
     fold = torch.randperm(len(seen), generator=generator) % FOLDS
     slot = mine.class_index * FOLDS + fold
-    sums = insert_slices(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
+    sums = sums_of_all(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
     for number in range(FOLDS):
         others = torch.tensor([f for f in range(FOLDS) if f != number])
         index = torch.arange(classes)[:, None] * FOLDS + others
@@ -238,7 +239,7 @@ def _elsewhere(
     several = torch.arange(len(seen)).repeat_interleave(TURNS)
     which = mine.class_index.repeat_interleave(TURNS)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
-    others = climb(
+    others = climb_all(
         seen,
         references,
         several,

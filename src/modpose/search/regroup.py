@@ -26,6 +26,7 @@ from modpose.search.classify import (
     generator_of,
     search_round,
 )
+from modpose.search.shared import climb_all
 from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
 
@@ -137,7 +138,7 @@ def _split(
     volumes, _ = average_classes(seen, here, classes, mask, generator)
     references = make_references(volumes, LIMIT, slopes=True)
     own = torch.arange(len(data))
-    posed = climb(seen, references, own, here.class_index, here.rotation, here.shift, steps=2)
+    posed = climb_all(seen, references, own, here.class_index, here.rotation, here.shift, steps=2)
     left = seen.value.abs().square().sum(1) - posed.score  # nats; noise alone leaves about K
     worst = _worst(left, here.class_index, classes)
     class_index = here.class_index.clone()

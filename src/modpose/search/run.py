@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modpose import ranks
 from modpose.alarms.images import warn_of_wedge
 from modpose.data.preprocess import fourier_crop
 from modpose.data.record import source_fingerprint
@@ -126,10 +127,14 @@ def aligned(
     posed
         Makes the table of poses; that of volumes by default.
     """
+    if not ranks.leads():
+        with ranks.joined():
+            return align(data, settings, half=half, quiet=True)._replace(binning=binning)
     folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
         work = go_on(folder) if resume else begin(folder, wanted)
-        found = align(data, settings, folder=work, half=half, quiet=quiet)
+        with ranks.joined():
+            found = align(data, settings, folder=work, half=half, quiet=quiet)
         found = found._replace(binning=binning)
         table = None if posed is None else partial(posed, found)
         with all_or_nothing() as place:

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose import ranks
 from modpose.config import Config, PrincipalFieldConfig
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, cut
 from modpose.data.preprocess import fourier_crop
 from modpose.fourier.insertion import half_averages
 from modpose.fourier.projection import SETTLED
@@ -38,7 +39,14 @@ from modpose.search.motion import (
     principal_motions,
     prior_variance,
 )
-from modpose.search.placed import NormalEquations, PlacedBlocks, SliceOperator, halved, table_of
+from modpose.search.placed import (
+    NormalEquations,
+    PlacedBlocks,
+    SliceOperator,
+    halved,
+    sums_of_halves,
+    table_of,
+)
 from modpose.search.projections import (
     IMAGES_AT_ONCE,
     ImageReader,
@@ -192,11 +200,12 @@ def _left(images: PosedImages, motions: Motions, shell: Tensor, shells: int) -> 
     total = torch.zeros(shells)
     blocks = PlacedBlocks(images.data, images.rotation, images.shift)
     table = _table(motions, blocks.limit)
-    for rows, placed in blocks:
+    for _, rows, placed in blocks:
         held = torch.cat([motions.contrast[rows, None], motions.z[rows]], 1)
         amount = held.to(torch.complex64)
         predicted = torch.einsum("nj,njk->nk", amount, placed.predictions(table))
         total.index_add_(0, shell, (placed.value - predicted).abs().square().sum(0))
+    ranks.sum(total)
     number = torch.bincount(shell, minlength=shells) * len(images.data)
     left = torch.where(number > 0, total / number.clamp(min=1), 1.0)
     left[0] = left[1]
@@ -222,7 +231,9 @@ def _drawn(
     table = _table(motions, low.limit)
     halves = NormalEquations(count + 1), NormalEquations(count + 1)
     at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
-    for number, batch in enumerate(dataset.batches(dataset.train, at_once)):
+    own = ranks.share(list(enumerate(cut(dataset.train, at_once))))
+    batches = dataset.each([rows for _, rows in own])
+    for (number, _), batch in zip(own, batches, strict=True):
         seen = low.images(batch, variance)
         seen_slices = SliceOperator(seen.data, seen.rotation, seen.shift)
         found = moments(*expected(seen_slices, table, contrast))
@@ -230,6 +241,7 @@ def _drawn(
         placed = SliceOperator(whole.data, whole.rotation, whole.shift)
         halves[number % 2].add(placed, *found)
         progress.advance(len(batch), 0.0)
+    halves = sums_of_halves(halves)
     power = power_of(_average(halves, drawn.box, mask)[None])[0]
     agreed = agreed_variance(halves, mask, prior_variance(power, count))
     return (halves[0] + halves[1]).solve(mask, agreed)
