@@ -2,8 +2,9 @@
 
 Every volume is compared only with averages of its own half.  The agreement of the halves
 (gold-standard Fourier shell correlation) sets the frequency limit and the filter of each shell.
-When a new pose is compared with the present one, the volume is left out of the average, which
-contains its noise and would favour the present pose.
+A volume is left out of the average that it is compared with, which contains its noise and would
+favour the present pose.  Averages are compared within the region of the molecule: the noise around
+it would move poses, and more so with each round.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from modpose.search.classify import (
 from modpose.search.look_alikes import APART_DEG, LookAlikes, look_alikes
 from modpose.search.shared import climb_all, sums_of_all
 from modpose.search.so3_climb import climb
+from modpose.search.solvent import molecule_within
 
 BEYOND = 2
 """Number of shells that a round uses beyond the present resolution."""
@@ -154,16 +156,19 @@ def refine(
         turns = look_alikes(maps.combined, TURNS) if trying else None
         parts = []
         for side, volumes in enumerate((maps.first, maps.second)):
+            region = torch.stack([molecule_within(one[None], mask) for one in volumes])
             rows = (half == side).nonzero().squeeze(1)
             mine = Assignment(*(part[rows] for part in assignment))
             own = seen.rows(rows)
-            if turns is None and number not in SEARCHED_AGAIN:
-                parts.append((rows, _climbed(own, mine, volumes, reach)))
-                continue
             ratio = ssnr_of(maps.fsc, halved=False)
-            for some, others in _left_out(own, mine, classes, mask, ratio, generator):
+            for some, others in _left_out(own, mine, classes, region, ratio, generator):
                 few = Assignment(*(part[some] for part in mine))
-                found = _elsewhere(own.rows(some), few, others, turns, reach, schedule, generator)
+                if turns is None and number not in SEARCHED_AGAIN:
+                    found = _climbed(own.rows(some), few, others, reach)
+                else:
+                    found = _elsewhere(
+                        own.rows(some), few, others, turns, reach, schedule, generator
+                    )
                 parts.append((rows[some], found))
         assignment = _gathered(parts)
         if trying:

@@ -48,12 +48,16 @@ def molecule_mask(volumes: Tensor, diameter: float) -> Tensor:
     diameter
         Diameter of the sphere outside which nothing is kept, voxels.
     """
+    return molecule_within(volumes, soft_sphere(volumes.shape[-1], diameter))
+
+
+def molecule_within(volumes: Tensor, ball: Tensor) -> Tensor:
+    """Return :func:`molecule_mask` within any soft region (D, D, D) instead of a sphere."""
     box = volumes.shape[-1]
     smooth = _smoothed(volumes, BLUR * box)
     mean = smooth[0]
     height = mean * mean.flatten()[mean.abs().argmax()].sign()
     height = height + smooth[1:].square().sum(0).sqrt()
-    ball = soft_sphere(box, diameter)
     inside = height[ball > 0.5]
     middle = inside.median()
     noise = TO_DEVIATION * (inside - middle).abs().median()
