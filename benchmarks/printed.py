@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         seen = printed.images * printed.epochs
         print(
             f"{printed.title}: {1000 * taken:.1f} ms an image; {printed.images:,} images for "
-            f"{printed.epochs} epochs would take {seen * taken / 3600:,.0f} processor hours",
+            f"{printed.epochs} epochs would take {seen * taken / 3600:,.1f} processor hours",
             flush=True,
         )
 
