@@ -68,9 +68,24 @@ def target(rotations: int, batch: int, more: Options | None = None) -> Printed:
     return Printed(title, "target-vae-paper", (50, 50), 60_000, 500, batch, options)
 
 
+def width(hidden: int) -> Options:
+    """As many units a layer as give a baseline the parameters of P8."""
+    return {"model": {"encoder": {"hidden": hidden}, "field": {"hidden": hidden}}}
+
+
 TRAININGS = (
     Printed("spatial-VAE, z 1, hinge", "spatial-vae-paper", (40, 40), 16_000, 500, 25),
     Printed("spatial-VAE, z 2, digits", "spatial-vae-paper", (28, 28), 60_000, 200, 25),
+    Printed("VAE, z 4, rotated digits", "vae", (50, 50), 60_000, 500, 100, width(160)),
+    Printed(
+        "spatial-VAE, z 2, rotated digits",
+        "spatial-vae-paper",
+        (50, 50),
+        60_000,
+        500,
+        25,
+        width(279),
+    ),
     target(4, 16),
     target(8, 8),
     target(8, 8, P8_LARGE),

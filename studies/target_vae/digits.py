@@ -112,7 +112,7 @@ def prepare_ablation(setting: Setting) -> Study:
 
 
 def prepare_offset(setting: Setting) -> Study:
-    """Variants 3 and 4: P4 with and without the angle's offset, on the same images."""
+    """Variants 3 to 5: P4 with and without the angle's offset, and P8, on the same images."""
     sizes = setting.plan.offset
     small = replace(
         setting,
@@ -130,9 +130,9 @@ def prepare_offset(setting: Setting) -> Study:
         "With and without the angle's offset: variants 3 and 4 of Table 4",
         [
             sample_of(small, UNIFORM).description,
-            "P4, two dimensions of content, the same images. Only in variant 4 is the angle of a "
-            "cell's rotation added to what is inferred; variant 3 has one output more, to tell any "
-            f"angle. Recipe `target-vae` with {laid}, in both alike.",
+            "Two dimensions of content, the same images. Only in variants 4 and 5 is the angle of "
+            "a cell's rotation added to what is inferred; variant 3 has one output more, to tell "
+            f"any angle. Recipe `target-vae` with {laid}, in all alike.",
         ],
         list(fits.values()),
         show,
