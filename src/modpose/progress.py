@@ -101,4 +101,7 @@ class Progress:
 
 def in_words(minutes: float) -> str:
     """Return a time for the user: about so many minutes, or less than a minute."""
-    return f"about {minutes:,.0f} minutes" if minutes > 1 else "less than a minute"
+    count = round(minutes)
+    return (
+        f"about {count:,} minutes" if count > 1 else f"{'about' if count else 'less than'} a minute"
+    )

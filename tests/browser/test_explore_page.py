@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 READY = "document.documentElement.dataset.ready === 'yes'"
 PATIENCE = 60_000
+STORED = Path(__file__).parents[1] / "stored_runs"
 CORNERS = [(0.36, 0.2), (0.75, 0.25), (0.72, 0.84), (0.31, 0.77)]
 """Of the lasso, as fractions of the scatter."""
 
@@ -50,11 +52,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def address(run: Run) -> Iterator[str]:
-    command = [sys.executable, "-m", "modpose", "explore", *2 * [str(run.path)], "--no-browser"]
+    with served(run.path, run.path) as address:
+        yield address
+
+
+@contextmanager
+def served(*arguments: Path | str) -> Iterator[str]:
+    """Serve runs within this context."""
+    command = [sys.executable, "-m", "modpose", "explore", *map(str, arguments), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 @pytest.fixture
@@ -221,6 +232,41 @@ def test_the_keyboard_goes_through_images_and_draws_them(page: Page) -> None:
     for key in ("ArrowLeft", "+", "-", "0", "l", "Escape"):
         page.keyboard.press(key)
     expect(page.locator("#count")).to_have_text("0")
+
+
+def test_sliders_of_the_pose_turn_the_picture(page: Page) -> None:
+    before = page.locator("#place").get_attribute("src")
+    angle = page.locator("#sliders label", has_text="angle").first
+    angle.locator("input").fill("90")
+    page.wait_for_function(f"document.querySelector('#place').src !== '{before}'")
+    expect(angle.locator("output")).to_have_text("90.00")
+    assert page.locator("#surface-show").is_hidden()
+
+
+def test_a_surface_turns(browser: Browser, tmp_path: Path) -> None:
+    shutil.copytree(STORED / "modpose-posed", tmp_path / "run")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    images = STORED / "posed" / "particles.star"
+    with served(tmp_path / "run", "--input", images) as address:
+        page.goto(address)
+        page.wait_for_function(READY, timeout=PATIENCE)
+        page.click("#surface-show")
+        surface = page.locator("#surface")
+        page.wait_for_selector("#surface[data-drawn]", timeout=PATIENCE)
+        assert int(surface.get_attribute("data-triangles") or 0) > 0
+        first = surface.get_attribute("data-turned")
+        surface.focus()
+        page.keyboard.press("ArrowRight")
+        expect(surface).not_to_have_attribute("data-turned", first or "", timeout=PATIENCE)
+        triangles = surface.get_attribute("data-triangles") or ""
+        page.locator("#surface-level").fill("4")
+        expect(surface).not_to_have_attribute("data-triangles", triangles, timeout=PATIENCE)
+        page.click("#surface-show")
+        expect(page.locator("#surface-part")).to_be_hidden()
+        page.close()
+    assert not faults
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -22,6 +22,7 @@ from modpose.explore.opened import OpenRun
 from modpose.explore.selections import Selections
 from modpose.outputs.select import choose
 from modpose.outputs.selected import export_selection
+from modpose.plot.grids import align
 from modpose.run import Run
 from tests.explore.asking import Page
 from tests.outputs.test_export import N, make_run, star_run
@@ -236,3 +237,38 @@ def test_volumes_have_three_views(tmp_path: Path, name: str) -> None:
             drawn = np.asarray(picture, float)[::-1]
         for found, expected in zip(np.split(drawn, 3, axis=1), views, strict=True):
             assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
+
+
+def test_the_surface_of_a_volume_is_at_its_level(tmp_path: Path) -> None:
+    shutil.copytree(STORED / "modpose-posed", tmp_path / "run")
+    page = Page(Run.open(tmp_path / "run"))
+    run = page.runs[0]
+    z = run.latents.loc[3, ["z_0", "z_1"]].to_numpy(np.float32)
+    volume = run.pictures.model.decode(z[None])[0]
+    body = page.ask(f"runs/0/surface?z={z[0]},{z[1]}&height=2").body
+    corners, faces = np.frombuffer(body, "<u4", 2)
+    assert len(body) == 8 + 24 * corners + 12 * faces and faces > 0
+    place = np.frombuffer(body, "<f4", 3 * corners, 8).reshape(-1, 3)
+    inside = volume > volume.mean() + 2 * volume.std()
+    reach = np.abs(place).max(axis=0) >= np.abs(np.argwhere(inside) - 8).max(axis=0)[::-1]
+    assert reach.all()
+    for wrong in (f"z={z[0]}&height=2", f"z={z[0]},{z[1]}&height=x", f"z={z[0]},{z[1]}"):
+        assert page.ask(f"runs/0/surface?{wrong}").status == 400
+
+
+def test_a_picture_follows_the_pose_of_the_sliders(page: Page) -> None:
+    """The model's picture, placed at the pose that was inferred for an image, is aligned by it."""
+    run = page.runs[0]
+    content = ",".join(
+        str(run.latents.loc[0, name]) for name in page.ask("runs").json[0]["content"]
+    )
+    upright = run.pictures.model.decode(run.pictures._z[:1])[0].astype(float)
+    body = page.ask(f"runs/0/place?z={content}&pose=90,3,-2").body
+    with Image.open(io.BytesIO(body)) as picture:
+        drawn = np.asarray(picture, float)[::-1]
+    back, inside = align(drawn[None], np.array([90.0]), np.array([[3.0, -2.0]]))
+    seen = inside[0] == 1
+    assert np.corrcoef(back[0][seen], upright[seen])[0, 1] > 0.99
+    for wrong in ("pose=1,2", "pose=x,0,0"):
+        assert page.ask(f"runs/0/place?z={content}&{wrong}").status == 400
+    assert page.ask(f"runs/0/surface?z={content}&height=2").status == 400

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from modpose.explore.page import files
-from modpose.explore.server import _way_in
+from modpose.explore.server import _bound, _way_in
 from tests.explore.asking import HERE, PORT, Page
 from tests.outputs.test_export import star_run
 
@@ -128,3 +129,9 @@ def test_a_link_is_no_written_file(page: Page) -> None:
     (run.selections.folder / "linked.txt").symlink_to(Path(secret))
     assert page.ask("runs/0/written/linked.txt").status == 400
     assert secret.read_bytes() not in page.ask("runs/0/written/linked.txt").body
+
+
+def test_the_page_can_be_asked_for_as_soon_as_its_address_is_told() -> None:
+    """The server starts after that; a browser that is quicker waits for it."""
+    with _bound(0) as place, socket.create_connection(place.getsockname(), timeout=60):
+        pass

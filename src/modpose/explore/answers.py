@@ -100,6 +100,7 @@ def application(runs: Sequence[OpenRun]) -> Starlette:
             Route(one + "/picture", raw(_picture, "image/png")),
             Route(one + "/place", raw(_place, "image/png")),
             Route(one + "/slices", raw(_slices, "image/png")),
+            Route(one + "/surface", raw(_surface)),
             Route(one + "/path", json(_path)),
             Route(one + "/where", raw(_where)),
             Route(one + "/selections", json(_selections)),
@@ -122,11 +123,17 @@ def _picture(run: OpenRun, request: Request) -> bytes:
 
 
 def _place(run: OpenRun, request: Request) -> bytes:
-    return run.pictures.place(_numbers(request, "z"))
+    pose = _numbers(request, "pose") if "pose" in request.query_params else None
+    return run.pictures.place(_numbers(request, "z"), pose)
 
 
 def _slices(run: OpenRun, request: Request) -> bytes:
     return run.pictures.slices(_numbers(request, "z"))
+
+
+def _surface(run: OpenRun, request: Request) -> bytes:
+    height = number(request.query_params.get("height", ""))
+    return run.pictures.surface(_numbers(request, "z"), np.nan if height is None else height)
 
 
 def _path(run: OpenRun, request: Request) -> list[list[float]]:

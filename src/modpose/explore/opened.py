@@ -60,6 +60,7 @@ class OpenRun:
             "images": self.run.has_images,
             "quick": self.pictures.quick,
             "volumes": projected or len(environment["shape"]) == 3,
+            "box": environment["shape"][-1],
             "pixel_size": environment.get("pixel_size"),
             "same": environment.get("images") or environment.get("fingerprint"),
             "alarms": [alarm.sentence for alarm in self.run.alarms],

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from modpose.config.model import SpectralConfig
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
+from modpose.explore.surface import surface_of
+from modpose.geometry.grids import lattice
+from modpose.geometry.pose import Pose, sample_images
+from modpose.geometry.rotations import rotation_2d
 from modpose.infer.latents import content_of_table
 from modpose.outputs.upright import turn_upright
 from modpose.plot import grids
@@ -113,19 +117,59 @@ class Pictures:
             float(pose.get("scale", 1.0)) * many,
         )[None]
 
-    def place(self, z: Floats) -> bytes:
+    def place(self, z: Floats, pose: Floats | None = None) -> bytes:
         """Draw a place of content (z_dim,) as a PNG: a picture, or three views of a volume.
 
         The views are central slices, or (:attr:`quick`) projections.
 
+        Parameters
+        ----------
+        z
+            (z_dim,).
+        pose
+            Of pictures: angle in degrees, and shift (x, y) in pixels; None: upright.
+
         Raises
         ------
         InputError
-            If it is not a place of this run's content.
+            If it is not a place of this run's content, or no pose.
         """
         z = self._checked(z)
+        if pose is not None and (pose.shape != (3,) or not np.isfinite(pose).all()):
+            raise InputError.of("decode", "the pose", pose.size, "an angle and two shifts")
         with self._lock:
-            return _png(self._views(z) if self.quick else self._whole(z), self._natural)
+            drawn = self._views(z) if self.quick else self._whole(z)
+            if pose is not None and not self.volumes:
+                drawn = _posed(drawn, pose)
+            return _png(drawn, self._natural)
+
+    def surface(self, z: Floats, height: float) -> bytes:
+        """Return the surface of the volume at a place of content (z_dim,), for the page to turn.
+
+        Parameters
+        ----------
+        z
+            (z_dim,).
+        height
+            Level of the surface, in standard deviations of the volume above its mean.
+
+        Returns
+        -------
+        As :meth:`modpose.explore.surface.Surface.packed`.
+
+        Raises
+        ------
+        InputError
+            If it is not a place of this run's content, or the model draws pictures.
+        """
+        z = self._checked(z)
+        if not np.isfinite(height):
+            raise InputError.of("surface", "the level", "not finite", "a number")
+        with self._lock:
+            if not self.volumes:
+                raise InputError.of("surface", "the model", "of pictures", "one of volumes")
+            volume = np.asarray(self.model.decode(z[None]))[0]
+        return surface_of(volume, float(volume.mean() + height * volume.std())).packed()
 
     def _checked(self, z: Floats) -> NDArray[np.float32]:
         z = np.asarray(z, dtype=np.float32)
@@ -173,6 +217,17 @@ class Pictures:
         """Whether row 0 is drawn at the top, as in photographs."""
         environment, data = self.run.environment, self.run.config.data
         return data.normalize == "range" or environment["channels"] == 3
+
+
+def _posed(picture: Floats, pose: Floats) -> Floats:
+    """Turn and shift an upright picture (H, W[, 3]); pose as of :meth:`Pictures.place`."""
+    image = torch.as_tensor(np.ascontiguousarray(picture), dtype=torch.float32)
+    layers = image[None, None] if image.ndim == 2 else image.movedim(-1, 0)[None]
+    angle, *shift = torch.as_tensor(pose, dtype=torch.float32)
+    placed = Pose(rotation_2d(torch.deg2rad(angle)), torch.stack(shift))
+    where = placed.to_object(lattice(tuple(layers.shape[2:])))[None]
+    values = sample_images(layers, where, padding="border").reshape(*layers.shape[2:], -1)
+    return np.asarray(values[..., 0] if image.ndim == 2 else values)
 
 
 def _slices(volume: Floats) -> Floats:

@@ -73,6 +73,7 @@ def _bound(port: int) -> socket.socket:
     try:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind(("127.0.0.1", port))
+        place.listen(128)  # from here on the page can be asked for; the server answers later
     except (OSError, OverflowError):
         place.close()
         raise InputError.of("explore", "--port", f"{port}, which is taken", "a free port") from None

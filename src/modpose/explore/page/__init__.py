@@ -9,14 +9,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
-VENDORED = "vendor/regl-scatterplot.js"
+VENDORED = ("vendor/regl-scatterplot.js", "vendor/ogl.js")
 
 
 @cache
 def files() -> dict[str, Path]:
     """Files that the page may ask for, by name."""
     names = [path.name for path in HERE.iterdir() if path.suffix[1:] in CONTENT_TYPES]
-    return {name: HERE / name for name in (*sorted(names), VENDORED)}
+    return {name: HERE / name for name in (*sorted(names), *VENDORED)}
 
 
 def served_file(name: str) -> bytes | None:
@@ -31,9 +31,9 @@ def modules() -> dict[str, str]:
     return {f"explore/{Path(name).stem}": name for name in scripts}
 
 
-SERVED = "source.js"
+SERVED = ("source.js", "surface.js", "vendor/ogl.js")
 OFFLINE = "folder.js"
-"""The two modules that get the page its data: from the server, or from a folder."""
+"""Modules that need the server, and the one that reads from a folder instead."""
 
 
 def html(nonce: str) -> str:
@@ -59,7 +59,7 @@ def offline_html(about: str) -> str:
     addresses = {
         name: f"data:text/javascript;base64,{base64.b64encode(files()[file].read_bytes()).decode()}"
         for name, file in modules().items()
-        if file != SERVED
+        if file not in SERVED
     }
     addresses["explore/source"] = addresses.pop("explore/folder")
     inline = about.replace("</", "<\\/")  # so that no text of it ends the script

@@ -23,6 +23,10 @@ export class Details {
     this.from = null;
     $("path-play").disabled = true;
     $("sharper").hidden = !about.quick || !source.live;
+    $("surface-show").hidden = !about.volumes || !source.live;
+    $("surface-part").hidden = true;
+    $("surface-show").ariaPressed = "false";
+    this.pose = about.volumes || !source.live ? null : [0, 0, 0];
   }
 
   #figure(kind, words) {
@@ -37,17 +41,26 @@ export class Details {
   async open() {
     this.z = await Promise.all(this.about.content.map((name) => this.column(name)));
     this.now = this.z.map((values) => values.reduce((a, b) => a + b, 0) / values.length);
-    $("sliders").replaceChildren(...this.about.content.map((name, k) => this.#slider(name, k)));
+    const content = this.z.map((values) => extent(values, 0.002)), shift = this.about.box / 4;
+    const sliders = this.about.content.map((name, k) => this.#slider(name, content[k], (v) => this.now.splice(k, 1, v)));
+    const reach = { angle: 180, "shift x": shift, "shift y": shift };
+    const poses = this.pose && Object.entries(reach).map(([name, far], k) => this.#slider(name, [-far, far], (v) => this.pose.splice(k, 1, v), 0));
+    $("sliders").replaceChildren(...sliders, ...(poses ?? []));
     await this.place(this.now);
     if (this.about.n <= ALL_VALUES) await Promise.all(this.about.columns.map(({ name }) => this.column(name)));
   }
 
-  #slider(name, k) {
+  // moved(value): takes the new value, before the place is drawn
+  #slider(name, [low, high], moved, start) {
     const label = document.createElement("label"), box = document.createElement("input"), value = document.createElement("output");
-    const [low, high] = extent(this.z[k], 0.002);
     Object.assign(box, { type: "range", min: low, max: high, step: (high - low) / 200 });
+    if (start !== undefined) {
+      box.value = start;
+      value.textContent = start.toFixed(2);
+    }
     box.addEventListener("input", () => {
-      this.now = this.now.map((v, i) => (i === k ? +box.value : v));
+      moved(+box.value);
+      value.textContent = (+box.value).toFixed(2);
       this.place(this.now);
     });
     label.append(name, box, value);
@@ -94,9 +107,10 @@ export class Details {
   // Draw a place of content; only the newest of many quick requests is answered.
   async place(z) {
     this.now = [...z];
-    [...$("sliders").children].forEach((label, k) => {
-      label.children[0].value = z[k];
-      label.children[1].textContent = z[k].toFixed(2);
+    this.now.forEach((value, k) => {
+      const [box, words] = $("sliders").children[k].children;
+      box.value = value;
+      words.textContent = value.toFixed(2);
     });
     this.wanted = this.now;
     if (this.placing) return;
@@ -105,14 +119,35 @@ export class Details {
       const asked = this.wanted;
       this.wanted = null;
       try {
-        const started = performance.now(), drawn = await this.source.place(this.run, asked);
+        const started = performance.now(), drawn = await this.source.place(this.run, asked, this.pose);
         this.#placed(drawn, this.about.quick ? "Projections along z, y and x. " : SLICES);
         $("place").dataset.milliseconds = String(performance.now() - started);
+        await this.#surface();
       } catch (error) {
         this.say(error.message);
       }
     }
     this.placing = false;
+  }
+
+  // The surface of the volume here, or none. Its drawing code is read when it is first asked for.
+  async surface(shown) {
+    $("surface-part").hidden = !shown;
+    $("surface-show").ariaPressed = String(shown);
+    if (!shown) return;
+    const { Surface } = await import("explore/surface");
+    Details.drawn ??= new Surface($("surface"));
+    await this.#surface();
+  }
+
+  async #surface() {
+    if ($("surface-part").hidden) return;
+    const height = +$("surface-level").value;
+    $("surface-value").textContent = `${height.toFixed(1)} s.d.`;
+    const found = await this.source.surface(this.run, this.now, height);
+    if (this.wanted) return; // a newer place is on its way
+    Details.drawn.show(found, this.about.box);
+    $("surface").dataset.triangles = String(found.index.length / 3);
   }
 
   // The volume itself, which takes longer.

@@ -27,8 +27,20 @@ async function picture(path, signal) {
 }
 export const image = (run, row, kind, signal) =>
   picture(`runs/${run}/picture?row=${row}&kind=${kind}`, signal);
-export async function place(run, z) {
-  return { address: await picture(`runs/${run}/place?z=${numbers(z)}`), z };
+export async function place(run, z, pose) {
+  const posed = pose ? `&pose=${numbers(pose)}` : "";
+  return { address: await picture(`runs/${run}/place?z=${numbers(z)}${posed}`), z };
+}
+
+// Corners, normals and triangles, as the server packs them.
+export async function surface(run, z, height) {
+  const { buffer } = await bytes(`runs/${run}/surface?z=${numbers(z)}&height=${height}`);
+  const [corners, faces] = new Uint32Array(buffer, 0, 2), floats = 12 * corners;
+  return {
+    position: new Float32Array(buffer, 8, 3 * corners),
+    normal: new Float32Array(buffer, 8 + floats, 3 * corners),
+    index: new Uint32Array(buffer, 8 + 2 * floats, 3 * faces),
+  };
 }
 
 export async function slices(run, z) {

@@ -231,6 +231,8 @@ $("none").onclick = () => page.state.clear();
 $("shown").onclick = () => choose(new Uint8Array(page.about.n).fill(1), "all");
 $("filter-add").onclick = () => act(filter($("filter-column").value));
 $("filter-clear").onclick = () => page.histograms.clear();
+$("surface-show").onclick = () => act(page.details.surface($("surface-part").hidden));
+$("surface-level").oninput = () => act(page.details.place(page.details.now));
 $("sharper").onclick = () => act(page.details.sharper());
 $("path-from").onclick = () => page.details.pathFrom();
 $("path-play").onclick = () => act(page.details.play());

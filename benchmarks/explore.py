@@ -1,0 +1,132 @@
+"""The page of ``modpose explore`` with a million images: first picture, frames, writing.
+
+    python -m benchmarks.explore
+    python -m benchmarks.explore --rows 10000000 --no-table
+
+The folder of a run is made without any fit, with a STAR file of as many rows (``--no-table``:
+without).  The page is opened in the distribution's Chromium, with drawing in software.  Printed are
+the time from the address to the first picture, frames per second while the scatter is dragged to
+and fro, and the time in which the page's server writes a third of the images to each kind of file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks import machine
+from benchmarks.select import make_run, write_particles
+from modpose.estimator import PoseModel
+from modpose.explore.opened import OpenRun
+from modpose.run import Run
+
+SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+READY = "document.documentElement.dataset.ready === 'yes'"
+FIRST = "performance.getEntriesByName('first picture')[0]?.startTime"
+COUNTED = """() => { window.frames_ = 0; const count = () => { window.frames_++;
+    requestAnimationFrame(count); }; requestAnimationFrame(count); }"""
+DRAGS, STEPS = 6, 30
+PATIENCE = 600_000
+AIMS = {".npy": 2.0, ".star": 10.0}
+"""Seconds in which a million rows should be written."""
+
+
+def make_bare_run(folder: Path, n: int, seed: int) -> Run:
+    """Make the folder of a run with n rows of latents and no images."""
+    images = np.random.default_rng(seed).normal(size=(20, 8, 8)).astype(np.float32)
+    tiny = {
+        "model": {"encoder": {"hidden": 8}, "field": {"hidden": 8}},
+        "train": {"epochs": 1},
+    }
+    run = PoseModel("spatial-vae", z_dim=2, options=tiny, quiet=True).fit(images).save(folder)
+    rng = np.random.default_rng(seed)
+    latents = pd.DataFrame({"index": np.arange(n), "elbo": rng.standard_normal(n)})
+    for k in range(2):
+        latents[f"z_{k}"] = rng.standard_normal(n)
+    run.update_environment(n=n)
+    run.write_latents(latents.assign(cluster=rng.integers(0, 3, n)))
+    return Run.open(folder)
+
+
+@contextmanager
+def served(run: Path) -> Iterator[str]:
+    """Serve a run within this context."""
+    command = [sys.executable, "-m", "modpose", "explore", str(run), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+def frames(page: Page) -> float:
+    """Drag the scatter to and fro; returns frames per second."""
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.evaluate(COUNTED)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    before, began = page.evaluate("window.frames_"), time.perf_counter()
+    for drag in range(DRAGS):
+        page.mouse.move(x + (-120 if drag % 2 else 120), y + 20 * drag, steps=STEPS)
+    counted, seconds = page.evaluate("window.frames_") - before, time.perf_counter() - began
+    page.mouse.up()
+    return float(counted / seconds)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-table", action="store_true")
+    given = parser.parse_args(arguments)
+    print(machine.sentence())
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        if given.no_table:
+            run = make_bare_run(folder / "run", given.rows, given.seed)
+        else:
+            star = write_particles(folder, given.rows, given.seed)
+            run = Run.open(make_run(folder / "run", star, given.seed))
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=SOFTWARE
+        )
+        with served(run.path) as address:
+            page = chromium.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(PATIENCE)
+            page.goto(address)
+            page.wait_for_function(READY, timeout=PATIENCE)
+            first = page.evaluate(FIRST) / 1000
+            print(f"{given.rows:,} images: first picture after {first:.1f} s (aim 2 s)", flush=True)
+            print(f"dragging: {frames(page):.0f} frames a second (aim 10)", flush=True)
+            chromium.close()
+        opened = OpenRun(run)
+        mask = np.random.default_rng(given.seed).random(given.rows) < 1 / 3
+        opened.selections.save("third", mask, "a third")
+        for suffix in opened.formats():
+            if suffix in AIMS:
+                cpu, clock = time.process_time(), time.perf_counter()
+                opened.write("third", suffix)
+                cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
+                print(
+                    f"a third to {suffix}: {cpu:.1f} s of the processor ({clock:.1f} s by the "
+                    f"clock; aim {AIMS[suffix]:g} s for a million)",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
