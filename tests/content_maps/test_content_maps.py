@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.focus import around_arm, explained, motions, two_arms
 from modpose.backprojection.halves import open_posed
 from modpose.config import SpectralConfig
 from modpose.content_maps import ContentBasis, ContentMapSettings, fit_content_maps
@@ -17,9 +20,18 @@ from modpose.content_maps.equations import (
     gram_of,
     pairs,
 )
-from modpose.content_maps.fit import quarters_of
+from modpose.content_maps.focus import check_focus, focused
+from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.lattice import HalfLattice
-from modpose.content_maps.posterior import Landmarks, likelihood, posterior
+from modpose.content_maps.poses import corrected, improved
+from modpose.content_maps.posterior import (
+    Expected,
+    Landmarks,
+    Likelihood,
+    Marginal,
+    likelihood,
+    posterior,
+)
 from modpose.data.particles import Particles
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
@@ -27,6 +39,7 @@ from modpose.errors import InputError
 from modpose.fourier.fsc import fsc
 from modpose.fourier.projection import Projection
 from modpose.geometry.windows import soft_window
+from modpose.progress import Progress
 from modpose.search.projections import ImageReader
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import star_tables
@@ -183,7 +196,7 @@ def test_maps_solve_the_equations_of_their_images():
     placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
     models = lattice.read(placed, lattice.table(maps))
     value = (amount[:, None].to(models) @ models)[:, 0]
-    placed = type(placed)(placed.index, placed.share, value, placed.transfer)
+    placed = replace(placed, value=value)
     sums = lattice.zeros(2, 3)
     lattice.add(sums, placed, amount, second)
     equations = Equations.of(sums, lattice, box, 2, Products(torch.eye(3)))
@@ -296,3 +309,100 @@ def test_masks_that_do_not_fit_are_refused():
     ):
         with pytest.raises(InputError, match=said):
             fit_content_maps(dataset, z, np.ones_like(z), mask, quiet=True)
+
+
+# --- a focus, poses, groups -------------------------------------------------------------------
+
+
+def test_nuisances_are_integrated_out_exactly():
+    """Against a fine sum over the amount of one nuisance."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(1, 3, 6, generator=generator)
+    seen = Likelihood(root @ root.transpose(1, 2), torch.randn(1, 3, generator=generator))
+    landmarks = Landmarks.of(torch.tensor([[1.0, -1.0], [1.0, 0.5]]))
+    found = Marginal.of(seen, 1)
+    n = torch.linspace(-12, 12, 4001)
+    joint = torch.stack(
+        [torch.cat([row.expand(len(n), 2), n[:, None]], 1) for row in landmarks.values]
+    )
+    log = 2 * joint @ seen.slope[0] - ((joint @ seen.precision[0]) * joint).sum(-1) - n**2 / 2
+    told = log.logsumexp(1)
+    ours = found.likelihood.of(landmarks)[0]
+    assert float(ours[1] - ours[0]) == pytest.approx(float(told[1] - told[0]), abs=1e-3)
+    weight = log.flatten().softmax(0)
+    every = joint.flatten(0, 1)
+    probability = posterior(found.likelihood, landmarks)
+    expected = found.joined(Expected.of(probability, landmarks))
+    torch.testing.assert_close(expected.amount[0], weight @ every, atol=1e-3, rtol=1e-3)
+    second = (every * weight[:, None]).T @ every
+    torch.testing.assert_close(expected.second[0], second, atol=1e-3, rtol=1e-3)
+
+
+def test_a_pose_that_is_a_little_wrong_is_corrected():
+    made = simulated(60, 3.0, moves=False)
+    dataset = opened(made)
+    reader = ImageReader(Projection(SpectralConfig(), BOX), BOX / 2 - 0.5)
+    lattice = HalfLattice(BOX, reader.limit)
+    true = torch.from_numpy(made.volume()).float()
+    table = lattice.table(true[None])
+    images = reader.images(dataset.batch(np.arange(60)), torch.ones(BOX))
+    generator = torch.Generator().manual_seed(0)
+    error = torch.randn(60, 5, generator=generator) * torch.tensor([0.05] * 3 + [0.7] * 2)
+    wrong = corrected(images, error)
+    pose, spread = torch.zeros(60, 5), torch.tensor([0.05] * 3 + [0.7] * 2)
+    for _ in range(3):
+        pose, variance = improved(lattice, wrong, table, torch.ones(60, 1), pose, spread)
+    left = (pose + error).square().mean(0).sqrt()
+    before = error.square().mean(0).sqrt()
+    assert (left < 0.7 * before).all()
+    assert (variance > 0).all()
+
+
+def test_small_optics_groups_share_their_noise(monkeypatch):
+    monkeypatch.setattr("modpose.content_maps.images.OWN_NOISE", 10)
+    made = simulated(40, 1.0)
+    table, optics = star_tables(made)
+    table["rlnOpticsGroup"] = [1] * 20 + [2] * 5 + [3] * 15
+    optics = optics.loc[[0, 0, 0]].assign(rlnOpticsGroup=[1, 2, 3])
+    stack = ArrayStack(made.images, pixel_size=8.0)
+    poses = made.rotation, made.shift
+    source = Source(stack, Particles(table, optics, "star", "p.star", given_poses=poses))
+    found = ImagesOnLattice(open_posed(source), None)
+    assert list(found.group) == [0] * 20 + [2] * 5 + [1] * 15
+    with Progress("noise", 40, quiet=True) as progress:
+        found.measure(np.arange(40), progress)
+    assert found.variance.shape[0] == 3
+    assert sorted(found.group[found.some(6, 0)]) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_focus_learns_one_motion_and_treats_the_other_as_a_nuisance():
+    settings = ProjectionSettings(n=600, box=BOX, pixel_size=8.0, snr=0.5, ctf=True)
+    made = simulate_projections(settings, two_arms())
+    number = made.truth["hinge_deg"].to_numpy(float)
+    both = motions(number)
+    rng = np.random.default_rng(0)
+    mixed = both / both.std(0) @ np.array([[0.8, 0.6], [-0.6, 0.8]])
+    z, std = mixed + 0.3 * rng.standard_normal(mixed.shape), np.full_like(mixed, 0.3)
+    some = rng.choice(600, 20, replace=False)
+    maps = torch.from_numpy(np.stack([made.volume(0, float(number[k])) for k in some])).float()
+    region = torch.from_numpy(around_arm(BOX, 8.0))
+    check_focus(region, ball(), "focus.mrc")
+    content, deviation, focus = focused(z, std, maps, mixed[some], region, ball())
+    assert (explained(content[:, :1], both) > [0.8, -0.1]).all()
+    few = ContentMapSettings(functions=5, landmarks=40, rounds=1)
+    found = fit_content_maps(opened(made), content, deviation, ball(), few, focus=focus, quiet=True)
+    inside, outside = explained(found.z, both)
+    assert inside > 0.8
+    assert outside < 0.1
+    ends = [found.volume(found.z[row]) for row in (both[:, 0].argmin(), both[:, 0].argmax())]
+    change = (ends[1] - ends[0]) ** 2
+    assert (change * region.numpy()).sum() > 0.9 * change.sum()
+
+
+def test_a_focus_outside_the_mask_or_as_large_as_it_is_refused():
+    beside = torch.zeros(BOX, BOX, BOX)
+    beside[:2] = 1.0
+    with pytest.raises(InputError, match="the focus inside the mask is"):
+        check_focus(beside, ball(), "arm.mrc")
+    with pytest.raises(InputError, match="holds the whole mask"):
+        check_focus(ball(), ball(), "arm.mrc")

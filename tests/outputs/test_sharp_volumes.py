@@ -85,6 +85,27 @@ def test_the_number_of_functions_can_be_given(folder: Path, drawn: Path) -> None
         content_maps_of(run, overwrite=True, quiet=True)
 
 
+def test_a_focus_is_drawn_and_columns_of_other_content_are_removed(
+    folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    region = np.zeros((16, 16, 16), np.float32)
+    region[..., 9:13] = 1.0
+    with mrcfile.new(tmp_path / "focus.mrc") as file:
+        file.set_data(region)
+    run, choice = folder / "run", ["--along", 1, "--steps", 2, "--focus", tmp_path / "focus.mrc"]
+    try:
+        assert run_cli("volumes", run, "-o", tmp_path / "out", *choice, "--refine-poses") == 0
+        found = stored_content_maps(Run.open(run))
+        assert found is not None and found.focus is not None and found.pose is not None
+        ours = {name for name in Run.open(run).latents() if name.startswith("sharp_")}
+        axes = range(found.z.shape[1])
+        expected = {f"sharp_{k}" for k in axes} | {f"sharp_{k}_std" for k in axes}
+        assert ours == expected | {"sharp_turn_deg", "sharp_move_px"}
+    finally:
+        content_maps_of(Run.open(run), overwrite=True, quiet=True)
+    assert "sharp_turn_deg" not in Run.open(run).latents()
+
+
 def test_without_images_the_model_is_drawn_and_a_note_says_so(
     folder: Path, tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +142,9 @@ def test_damaged_maps_and_wrong_masks_are_named(
     assert "8 x 8 x 8, expected 16 x 16 x 16" in capsys.readouterr().err
     assert run_cli(*choice, "--mask", tmp_path / "none.mrc") == 2
     assert run_cli(*choice, "--maps", "model", "--functions", 3) == 2
+    assert run_cli(*choice, "--focus", tmp_path / "mask.mrc") == 2
+    assert run_cli(*choice, "--focus", tmp_path / "none.mrc") == 2
+    assert run_cli(*choice, "--maps", "model", "--refine-poses") == 2
     kept = folder / "run" / CONTENT_MAPS
     raw = kept.read_bytes()
     try:

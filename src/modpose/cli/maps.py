@@ -233,6 +233,18 @@ def volumes(
         Path | None,
         typer.Option(metavar="MRC", help="Sharp maps: where the molecule may be, from 0 to 1."),
     ] = None,
+    focus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MRC",
+            help="Sharp maps: learn what moves inside, from 0 to 1; what moves outside is a "
+            "nuisance.",
+        ),
+    ] = None,
+    refine_poses: Annotated[
+        bool,
+        typer.Option("--refine-poses", help="Sharp maps: correct the pose of each image a little."),
+    ] = False,
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Mirror the volumes: the other handedness.")
     ] = False,
@@ -243,13 +255,15 @@ def volumes(
     """Draw volumes along the content of RUN: MRC maps, their content, and a strip of pictures.
 
     Sharp maps come with half maps, their FSC, local resolution, and the number of images behind
-    each.  They are computed once and kept in RUN; --functions or --mask computes them again.  The
+    each.  They are computed once and kept in RUN; --functions, --mask, --focus or --refine-poses
+    computes them again.  The
     path between two images then stays where images are.
 
     \b
     modpose volumes run -o pc1 --along 1
     modpose volumes run -o centres --cluster 6
     modpose volumes run -o path --path 3..120 --steps 20 --flip-hand
+    modpose volumes run -o arm --along 1 --focus arm.mrc
     modpose volumes run -o quick --along 1 --maps model
     """
     if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
@@ -260,7 +274,7 @@ def volumes(
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
-    sharp = _sharp(opened, maps, functions, mask)
+    sharp = _sharp(opened, maps, functions, mask, focus, refine_poses)
     z = z if sharp is None else sharp.z
     if at is not None:
         stops = content_volumes.at_file(at, z.shape[1])
@@ -277,18 +291,29 @@ def volumes(
 
 
 def _sharp(
-    run: Run, maps: str | None, functions: int | None, mask: Path | None
+    run: Run,
+    maps: str | None,
+    functions: int | None,
+    mask: Path | None,
+    focus: Path | None,
+    refine_poses: bool,
 ) -> ContentMaps | None:
     """Return the sharp maps to draw; None, and a note why, for those of the model."""
-    asked = maps == "sharp" or functions is not None or mask is not None
+    given = any(option is not None for option in (functions, mask, focus)) or refine_poses
     if maps == "model":
-        if functions is not None or mask is not None:
-            raise InputError("volumes: --functions and --mask are for sharp maps, not --maps model")
+        if given:
+            raise InputError(
+                "volumes: --functions, --mask, --focus and --refine-poses are for sharp maps, not "
+                "--maps model"
+            )
         return None
+    asked = maps == "sharp" or given
     if not (asked or sharp_maps.has_sharp_maps(run)):
         return None
     try:
-        return sharp_maps.content_maps_of(run, functions=functions, mask=mask)
+        return sharp_maps.content_maps_of(
+            run, functions=functions, mask=mask, focus=focus, refine_poses=refine_poses
+        )
     except InputError as error:
         if asked:
             raise

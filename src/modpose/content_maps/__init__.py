@@ -10,7 +10,16 @@ and every image near z adds detail to V(z).  Sums of the images are kept, not th
 from __future__ import annotations
 
 from modpose.content_maps.basis import ContentBasis
-from modpose.content_maps.fit import ContentMapSettings, fit_content_maps
+from modpose.content_maps.fit import fit_content_maps
+from modpose.content_maps.focus import Focus
+from modpose.content_maps.settings import ContentMapSettings
 from modpose.content_maps.solution import ContentMaps, DrawnMap
 
-__all__ = ["ContentBasis", "ContentMapSettings", "ContentMaps", "DrawnMap", "fit_content_maps"]
+__all__ = [
+    "ContentBasis",
+    "ContentMapSettings",
+    "ContentMaps",
+    "DrawnMap",
+    "Focus",
+    "fit_content_maps",
+]

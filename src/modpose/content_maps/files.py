@@ -17,6 +17,7 @@ from modpose.fourier.fsc import HALF_MAPS
 from modpose.jobs.hand import mirrored
 
 ARRAYS = ("mask", "maps", "noise", "moment", "z", "std", "half")
+OPTIONAL = ("focus", "pose")
 OF_BASIS = ("scale", "landmarks", "weight", "vectors")
 COMPANIONS = ("half1.mrc", "half2.mrc", "resolution.mrc", "fsc.csv", "fsc.png")
 """What stands beside ``volume-001.mrc``, as ``volume-001-half1.mrc``."""
@@ -29,6 +30,7 @@ def write_content_maps(found: ContentMaps, path: Path, about: dict[str, str]) ->
     arrays = {name: getattr(found, name) for name in ARRAYS}
     arrays |= {f"basis.{name}": getattr(found.basis, name) for name in OF_BASIS}
     arrays |= {"half1": found.halves[0], "half2": found.halves[1]}
+    arrays |= {name: value for name in OPTIONAL if (value := getattr(found, name)) is not None}
     numbers = [found.basis.width, found.limit, found.pixel_size or 0.0]
     arrays["numbers"] = np.array(numbers, np.float64)
     raw = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, about)
@@ -52,10 +54,18 @@ def read_content_maps(path: Path) -> ContentMaps:
         landmarks = {name: arrays[f"basis.{name}"] for name in OF_BASIS}
         values = {name: arrays[name] for name in ARRAYS}
         halves = arrays["half1"], arrays["half2"]
+        focus, pose = (arrays.get(name) for name in OPTIONAL)
     except (SafetensorError, OSError, KeyError, ValueError):
         raise InputError(f"{path}: damaged, expected content maps; delete the file") from None
-    basis = ContentBasis(width=width, **landmarks)
-    return ContentMaps(basis=basis, halves=halves, limit=limit, pixel_size=size or None, **values)
+    return ContentMaps(
+        basis=ContentBasis(width=width, **landmarks),
+        halves=halves,
+        limit=limit,
+        pixel_size=size or None,
+        focus=focus,
+        pose=pose,
+        **values,
+    )
 
 
 def read_about(path: Path) -> dict[str, str]:

@@ -33,15 +33,22 @@ class PlacedImages:
         (B, K) complex, whitened, the shift undone; conjugate where -k was taken.
     transfer
         (B, K) what the object's coefficient was multiplied by.
+    opposite
+        (B, K) where -k was taken.
     """
 
     index: Tensor
     share: Tensor
     value: Tensor
     transfer: Tensor
+    opposite: Tensor
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def upright(self, values: Tensor) -> Tensor:
+        """Values (B, K) at k, of those at the points that were taken."""
+        return torch.where(self.opposite, values.conj(), values)
 
 
 class HalfLattice:
@@ -87,7 +94,7 @@ class HalfLattice:
         frequency = torch.where(opposite[..., None], -frequency, frequency)
         index, share = corners(frequency, self._side, self.padded)
         value = torch.where(opposite, value.conj(), value)
-        return PlacedImages(self._number[index], share, value, data.transfer)
+        return PlacedImages(self._number[index], share, value, data.transfer, opposite)
 
     def add(self, sums: list[Tensor], placed: PlacedImages, amount: Tensor, second: Tensor) -> None:
         """Add images to sums.

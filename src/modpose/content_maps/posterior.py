@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.content_maps.equations import pairs
+from modpose.content_maps.equations import pair_numbers, pairs
 from modpose.content_maps.lattice import HalfLattice, PlacedImages
 
 
@@ -51,6 +51,62 @@ class Likelihood(NamedTuple):
         twice = torch.where(i == j, 1.0, 2.0)
         quadratic = (self.precision[:, i, j] * twice) @ landmarks.products.T
         return 2 * self.slope[:, :count] @ landmarks.values.T - quadratic
+
+
+class Expected(NamedTuple):
+    """Expected amounts (B, J) of maps, and their expected products (B, J, J)."""
+
+    amount: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, probability: Tensor, landmarks: Landmarks) -> Expected:
+        """Average over landmarks with probability (B, L)."""
+        number = pair_numbers(landmarks.values.shape[1])
+        return cls(probability @ landmarks.values, (probability @ landmarks.products)[:, number])
+
+
+class Marginal(NamedTuple):
+    """A likelihood without its last M maps: motions that are nothing but a nuisance.
+
+    Their amounts n are expected to be N(0, 1).  For given amounts b of the other maps they are
+    Gaussian, so they are integrated out exactly.
+
+    Attributes
+    ----------
+    likelihood
+        Of the other maps.
+    slope, mixed, spread
+        n has mean ``slope - mixed b`` and covariance ``spread``: (B, M), (B, M, J), (B, M, M).
+    """
+
+    likelihood: Likelihood
+    slope: Tensor
+    mixed: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, seen: Likelihood, nuisances: int) -> Marginal:
+        """Integrate over the last maps."""
+        count = seen.slope.shape[1] - nuisances
+        rest = seen.precision[:, count:, count:] + 0.5 * torch.eye(nuisances)
+        cross = seen.precision[:, count:, :count]
+        inverse = torch.linalg.inv(rest)
+        mixed, slope = inverse @ cross, (inverse @ seen.slope[:, count:, None]).squeeze(-1)
+        across = cross.transpose(1, 2)
+        precision = seen.precision[:, :count, :count] - across @ mixed
+        left = seen.slope[:, :count] - (across @ slope[..., None]).squeeze(-1)
+        return cls(Likelihood(precision, left), slope, mixed, 0.5 * inverse)
+
+    def joined(self, found: Expected) -> Expected:
+        """Return the expected amounts of all maps, from those of maps that are no nuisance."""
+        own = self.slope - (self.mixed @ found.amount[..., None]).squeeze(-1)
+        with_slope = found.amount[:, :, None] * self.slope[:, None]
+        across = with_slope - found.second @ self.mixed.transpose(1, 2)  # (B, J, M)
+        squared = self.slope[:, :, None] * own[:, None] - self.mixed @ across + self.spread
+        top = torch.cat([found.second, across], 2)
+        bottom = torch.cat([across.transpose(1, 2), squared], 2)
+        return Expected(torch.cat([found.amount, own], 1), torch.cat([top, bottom], 1))
 
 
 def likelihood(

@@ -68,6 +68,11 @@ class ContentMaps:
         (N,) the half, 0 or 1, of each image.
     pixel_size
         Å; None if it is not known.
+    focus
+        (D, D, D) from 0 to 1: where the maps depend on content; None: everywhere in the mask.
+    pose
+        (N, 5) corrections of the poses: turn about x, y, z in the object's frame, radians, and
+        shift in x and y, pixels; None: none were made.
     """
 
     basis: ContentBasis
@@ -81,6 +86,8 @@ class ContentMaps:
     std: Floats
     half: NDArray[np.int64]
     pixel_size: float | None
+    focus: Volume | None = None
+    pose: NDArray[np.float32] | None = None
 
     def draw(self, z: Floats) -> DrawnMap:
         """Draw the map of a content (k,), with what belongs to it."""
@@ -117,5 +124,9 @@ class ContentMaps:
     @cached_property
     def _errors(self) -> Tensor:
         """Error (J, shells) of each map's coefficients."""
-        power = self._box.power(torch.from_numpy(self.maps)) / self._box.mask.square().sum()
+        energy = self._box.mask.square().sum().repeat(len(self.maps))
+        if self.focus is not None:
+            inside = self._box.cut(torch.from_numpy(self.focus)) * self._box.mask
+            energy[1:] = inside.square().sum()
+        power = self._box.power(torch.from_numpy(self.maps)) / energy[:, None]
         return error_spectrum(power, torch.from_numpy(self.noise).expand_as(power))

@@ -58,7 +58,9 @@ def consensus_spectrum(halves: tuple[Equations, Equations]) -> Tensor:
     return spectrum[0]
 
 
-def spectra(halves: tuple[Equations, Equations], consensus: Tensor) -> tuple[Tensor, Tensor]:
+def spectra(
+    halves: tuple[Equations, Equations], consensus: Tensor, regions: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the spectra (J, shells) of all maps, and a first solution (J, b, b, b).
 
     Parameters
@@ -67,6 +69,8 @@ def spectra(halves: tuple[Equations, Equations], consensus: Tensor) -> tuple[Ten
         Equations of two halves of the images.
     consensus
         (shells,) spectrum of the mean.
+    regions
+        (J, b, b, b) where each map may be, from 0 to 1.
 
     Notes
     -----
@@ -75,8 +79,8 @@ def spectra(halves: tuple[Equations, Equations], consensus: Tensor) -> tuple[Ten
     """
     count, box = len(halves[0]), halves[0].box
     loose = torch.cat([LOOSE * consensus[None], SHARE * consensus.expand(count - 1, -1)])
-    maps = [half.solve(loose, box.mask[None], ITERATIONS) for half in halves]
-    energy = box.mask.square().sum()
+    maps = [half.solve(loose, regions, ITERATIONS) for half in halves]
+    energy = regions.square().sum((1, 2, 3))[:, None]
     precision = [half.precision() for half in halves]
     gain = [loose / (loose + 1 / one) for one in precision]
     shared = box.power(*maps) / energy / (gain[0] * gain[1])
@@ -88,33 +92,38 @@ def spectra(halves: tuple[Equations, Equations], consensus: Tensor) -> tuple[Ten
     return _ends(ratio * consensus), 0.5 * (maps[0] + maps[1])
 
 
-def amplitude_prior(maps: Tensor, spectrum: Tensor, box: MaskBox) -> Prior:
-    """Let the fields be strong where the maps are: one amplitude for the mean, one for the rest.
+def amplitude_prior(
+    maps: Tensor, spectrum: Tensor, box: MaskBox, regions: Tensor, groups: tuple[int, int, int]
+) -> Prior:
+    """Let the fields be strong where the maps are: one amplitude for each group of maps.
 
     Parameters
     ----------
     maps
         (J, b, b, b) a first solution.
     spectrum
-        (J, shells) found with the mask as the amplitude; the power of the maps is kept.
-    box
+        (J, shells) found with the regions as the amplitudes; the power of the maps is kept.
+    box, regions
         Where they are.
+    groups
+        How many maps are in each group: the mean, the other functions of content, nuisances.
     """
-    parts = [_amplitude(maps[:1], box)]
-    if len(maps) > 1:
-        parts += [_amplitude(maps[1:], box)] * (len(maps) - 1)
-    amplitude = torch.stack(parts)
-    scale = box.mask.square().sum() / amplitude.square().sum((1, 2, 3))
+    amplitude, ends = regions.clone(), [groups[0], groups[0] + groups[1]]
+    for held, region in zip(*(x.tensor_split(ends) for x in (maps, amplitude)), strict=True):
+        if len(held):
+            region.mul_(_amplitude(held, box))
+    energy = [part.square().sum((1, 2, 3)).clamp(min=1e-9) for part in (regions, amplitude)]
+    scale = energy[0] / energy[1]
     return Prior(spectrum * scale[:, None], amplitude)
 
 
 def _amplitude(maps: Tensor, box: MaskBox) -> Tensor:
-    """Square root of the local root mean square of maps, within the mask."""
+    """Square root of the local root mean square of maps."""
     power = torch.from_numpy(gaussian_filter(maps.square().sum(0).numpy(), 1.0))
     local = power.clamp(min=0).sqrt()
     rank = max(1, round(LARGEST_VOXELS * box.box**3))
     strong = local.flatten().sort(descending=True).values[min(rank, local.numel()) - 1]
-    return (local / strong.clamp(min=1e-30)).clamp(FAINTEST, BRIGHTEST).sqrt() * box.mask
+    return (local / strong.clamp(min=1e-30)).clamp(FAINTEST, BRIGHTEST).sqrt()
 
 
 def _smoothed(values: Tensor, weight: Tensor, width: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from modpose.config import PrincipalFieldConfig
 from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_maps
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
+from modpose.content_maps.focus import check_focus, focused
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
@@ -31,6 +33,8 @@ DRAWN = 40
 """Maps of the model that the mask is made from."""
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
+COLUMNS = re.compile(r"sharp_(\d+(_std)?|turn_deg|move_px)")
+"""Columns of a run that are computed with the maps."""
 
 
 def has_sharp_maps(run: Run) -> bool:
@@ -51,6 +55,8 @@ def content_maps_of(
     *,
     functions: int | None = None,
     mask: Path | None = None,
+    focus: Path | None = None,
+    refine_poses: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> ContentMaps:
@@ -67,6 +73,13 @@ def content_maps_of(
         Number of functions of content; None: as kept, else chosen by what the maps predict.
     mask
         MRC file, from 0 to 1: where the molecule may be; None: as kept, else made from the model.
+    focus
+        MRC file, from 0 to 1: content is only what moves inside; what moves outside is a nuisance.
+        The content ``sharp_0`` ... is then in standard deviations of its own error.  None: as kept,
+        else everywhere.
+    refine_poses
+        Correct the poses of the images a little; the columns ``sharp_turn_deg`` and
+        ``sharp_move_px`` tell how much.
     overwrite
         Compute them again.
     quiet
@@ -79,7 +92,9 @@ def content_maps_of(
     """
     about = {"latents": _latents(run)}
     about |= {} if functions is None else {"functions": str(functions)}
-    about |= {} if mask is None else {"mask": _sum_of(mask)}
+    about |= {} if mask is None else {"mask": _sum_of(mask, "a mask")}
+    about |= {} if focus is None else {"focus": _sum_of(focus, "a mask of the focus")}
+    about |= {"poses": "refined"} if refine_poses else {}
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
         return read_content_maps(path)
@@ -92,26 +107,39 @@ def content_maps_of(
     z = latents[names].to_numpy(float)
     std = latents[[f"{name}_std" for name in names]].to_numpy(float)
     contrast = latents["contrast"].to_numpy(float) if "contrast" in latents else None
-    maps = _drawn(model, z, run.config.seed)
+    at, maps = _drawn(model, z, run.config.seed)
     if mask is None:
         both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
         where = molecule_mask(both, maps.shape[-1] - MARGIN)
     else:
         where = mask_of_images(mask, dataset)
         check_fit(where, maps.mean(0), str(mask))
-    settings = ContentMapSettings(functions=functions, seed=run.config.seed)
-    found = fit_content_maps(dataset, z, std, where, settings, contrast=contrast, quiet=quiet)
+    inside = None
+    if focus is not None:
+        region = mask_of_images(focus, dataset)
+        check_focus(region, where, str(focus))
+        z, std, inside = focused(z, std, maps, at, region, where)
+    settings = ContentMapSettings(functions, refine_poses=refine_poses, seed=run.config.seed)
+    found = fit_content_maps(
+        dataset, z, std, where, settings, contrast=contrast, focus=inside, quiet=quiet
+    )
     with writing(run.path):
         write_content_maps(found, path, about)
     columns = {f"sharp_{k}": values for k, values in enumerate(found.z.T)}
     columns |= {f"sharp_{k}_std": values for k, values in enumerate(found.std.T)}
-    add_columns(run, columns, "content from sharp maps, in the unit of z", overwrite=True)
+    if found.pose is not None:
+        columns["sharp_turn_deg"] = np.rad2deg(np.linalg.norm(found.pose[:, :3], axis=1))
+        columns["sharp_move_px"] = np.linalg.norm(found.pose[:, 3:], axis=1)
+    earlier = [name for name in map(str, run.latents()) if COLUMNS.fullmatch(name)]
+    unit = "in the unit of z" if focus is None else "of the focus, in deviations of its error"
+    how = f"content from sharp maps, {unit}"
+    add_columns(run, columns, how, overwrite=True, remove=earlier)
     return found
 
 
-def _sum_of(mask: Path) -> str:
+def _sum_of(mask: Path, what: str) -> str:
     if not mask.is_file():
-        raise InputError(f"{mask}: no such file, expected a mask")
+        raise InputError(f"{mask}: no such file, expected {what}")
     return sha256(mask)
 
 
@@ -130,7 +158,7 @@ def _posed(run: Run, dataset: Dataset) -> Dataset:
     return other
 
 
-def _drawn(model: PoseModel, z: Floats, seed: int) -> Tensor:
-    """Maps (M, D, D, D) that the model draws for some images."""
+def _drawn(model: PoseModel, z: Floats, seed: int) -> tuple[Floats, Tensor]:
+    """Contents (M, k) of some images, and the maps (M, D, D, D) that the model draws for them."""
     rows = np.random.default_rng(seed).choice(len(z), min(DRAWN, len(z)), replace=False)
-    return torch.from_numpy(np.asarray(model.decode(z[rows]), np.float32))
+    return z[rows], torch.from_numpy(np.asarray(model.decode(z[rows]), np.float32))

@@ -38,7 +38,12 @@ WORD = re.compile(r"[A-Za-z]\w{0,59}", re.ASCII)
 
 
 def add_columns(
-    run: Run, columns: Mapping[str, NDArray[Any]], how: str = "", *, overwrite: bool = False
+    run: Run,
+    columns: Mapping[str, NDArray[Any]],
+    how: str = "",
+    *,
+    overwrite: bool = False,
+    remove: Iterable[str] = (),
 ) -> list[str]:
     """Add columns to a finished run, beside its latents.
 
@@ -56,6 +61,8 @@ def add_columns(
     overwrite
         Replace columns that were added before.  The ``cluster`` of a fit stays in
         ``latents.parquet``, but an added one is used in its place.
+    remove
+        Names of added columns that no longer hold.
 
     Returns
     -------
@@ -77,7 +84,9 @@ def add_columns(
         check_names(run, columns, overwrite=overwrite)
         earlier = read_added(run.path)
         table = latents[[]] if earlier is None else earlier
-        made = how_added(run.path) | dict.fromkeys(columns, how)
+        table = table.drop(columns=[name for name in remove if name in table])
+        made = {name: text for name, text in how_added(run.path).items() if name in table}
+        made |= dict.fromkeys(columns, how)
         _write(run.path, table.assign(**dict(columns)), made)
     return list(columns)
 

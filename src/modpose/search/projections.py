@@ -76,9 +76,9 @@ class ImageReader:
         return float(self.frequency[-1].norm())
 
     def images(self, batch: Batch, variance: Tensor) -> PosedImages:
-        """Read a batch, whitened with this variance of the noise by shell."""
+        """Read a batch, whitened with this variance ([B,] shells) of the noise."""
         assert batch.pose is not None
-        white = variance.rsqrt()[self.shell]
+        white = variance.rsqrt()[..., self.shell]
         value = self.projection.transform(batch.image)[:, self.chosen] * white
         transfer = math.sqrt(self.box) * white.expand(len(value), -1)
         if batch.ctf is not None:

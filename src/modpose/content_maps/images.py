@@ -1,0 +1,135 @@
+"""Posed images on a half lattice, block by block: only a block is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.backprojection.halves import half_of
+from modpose.config import SpectralConfig
+from modpose.content_maps.lattice import HalfLattice, PlacedImages
+from modpose.data.dataset import Dataset
+from modpose.data.identity import particles_of_rows
+from modpose.fourier.projection import Projection
+from modpose.progress import Progress
+from modpose.search.projections import ImageReader, PosedImages, power_spectrum
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+POINTS_AT_ONCE = 1 << 18
+"""Coefficients that are on the lattice at a time."""
+GROUP_COLUMNS = ("rlnOpticsGroup", "ctf/exp_group_id")
+"""Columns of RELION and cryoSPARC that give the optics group."""
+OWN_NOISE = 200
+"""Images of an optics group from which the noise is its own; smaller groups share one."""
+
+
+class Block(NamedTuple):
+    """Some images: their rows in the table, as they are read, and on the lattice."""
+
+    rows: Ints
+    images: PosedImages
+    placed: PlacedImages
+
+
+class ImagesOnLattice:
+    """The images of a set, whitened, with the contrast of each.
+
+    Parameters
+    ----------
+    dataset
+        Images with given poses.
+    contrast
+        (N,) factor on the signal of each image; None: all one.
+
+    Attributes
+    ----------
+    group
+        (N,) number of the noise of each image.
+    variance
+        (groups, shells) of the noise.
+    quarter
+        (N,) from 0 to 3.
+    """
+
+    def __init__(self, dataset: Dataset, contrast: Floats | None) -> None:
+        self.dataset = dataset
+        every = np.ones(dataset.n) if contrast is None else contrast
+        self.contrast = torch.from_numpy(np.asarray(every, np.float32))
+        box = dataset.shape[0]
+        self.reader = ImageReader(Projection(SpectralConfig(), box), box / 2 - 0.5)
+        self.lattice = HalfLattice(box, self.reader.limit)
+        self.quarter = quarters_of(dataset)
+        self.group = noise_groups(dataset)
+        self.variance = torch.ones(0)
+
+    def measure(self, rows: Ints, progress: Progress) -> None:
+        """Take the power of the images at ``rows`` for their noise."""
+        groups = [rows[self.group[rows] == g] for g in range(int(self.group.max()) + 1)]
+        every = [power_spectrum(self.dataset, own, self.reader, progress) for own in groups]
+        self.variance = torch.stack(every)
+
+    def correct(self, left: Tensor, rows: Ints) -> None:
+        """Correct the noise by the power (groups, shells), summed over ``rows``, that is left."""
+        in_shell = torch.bincount(self.reader.shell, minlength=left.shape[1])
+        images = torch.from_numpy(np.bincount(self.group[rows], minlength=len(left)))
+        ratio = left / (images[:, None] * in_shell).clamp(min=1)
+        last = int(in_shell.nonzero().max())
+        ratio[:, 0], ratio[:, last + 1 :] = ratio[:, 1], ratio[:, last : last + 1]
+        self.variance = self.variance * ratio
+
+    def some(self, count: int, seed: int) -> Ints:
+        """Choose random rows, ``count`` in all, of each group about equally many."""
+        rng, groups = np.random.default_rng(seed), int(self.group.max()) + 1
+        chosen = []
+        for g in range(groups):
+            own = np.flatnonzero(self.group == g)
+            chosen.append(rng.choice(own, min(max(count // groups, 1), len(own)), replace=False))
+        return np.sort(np.concatenate(chosen))
+
+    def blocks(self, rows: Ints) -> Iterator[Block]:
+        """Read the images at ``rows``."""
+        at_once = max(1, POINTS_AT_ONCE // len(self.reader.frequency))
+        for batch in self.dataset.batches(rows, at_once):
+            mine = batch.index.numpy()
+            images = self.reader.images(batch, self.variance[self.group[mine]])
+            transfer = images.data.transfer * self.contrast[batch.index][:, None]
+            images = replace(images, data=replace(images.data, transfer=transfer))
+            yield Block(mine, images, self.lattice.place(images))
+
+
+def noise_groups(dataset: Dataset) -> Ints:
+    """Return the number (N,) of the noise of each image: its optics group, if that is large."""
+    particles = dataset.source.particles
+    column = next((c for c in GROUP_COLUMNS if particles is not None and particles.has(c)), None)
+    if particles is None or column is None:
+        return np.zeros(dataset.n, np.int64)
+    _, group, size = np.unique(
+        particles.column(column).astype(str), return_inverse=True, return_counts=True
+    )
+    large = size >= OWN_NOISE
+    own = np.where(large, np.cumsum(large) - 1, large.sum())
+    found: Ints = np.unique(own[group.reshape(-1)], return_inverse=True)[1].reshape(-1)
+    return found
+
+
+def quarters_of(dataset: Dataset) -> Ints:
+    """Return the quarter, 0 to 3, of each image: 0 and 1 are in the first half of the table.
+
+    All rows of one particle are in one quarter.
+    """
+    half = half_of(dataset, np.arange(dataset.n))
+    particle = particles_of_rows(dataset.source.particles)
+    quarter = 2 * half
+    for number in (0, 1):
+        mine = half == number
+        place = np.unique(particle[mine], return_inverse=True)[1].reshape(-1)
+        quarter[mine] += place % 2
+    return quarter
