@@ -16,6 +16,9 @@ gain        (area - consensus) / (oracle - consensus)
 content     median difference of an image's angle from that which the 20 images of nearest content,
             of other fifths of the set, have
 
+With --rotation-error and --shift-error the given poses are wrong; the maps are then computed once
+as they are, and once with corrected poses (`modpose volumes --refine-poses`).
+
 With --still nothing moves: the area must not be below the consensus, and the halves of maps that
 are forced to move must not agree.
 """
@@ -40,6 +43,7 @@ from modpose.estimator import PoseModel
 from modpose.evaluate.true_maps import TrueMap, read_true_maps
 from modpose.fit import fit_run
 from modpose.fourier.fsc import fsc
+from modpose.geometry.rotations import geodesic
 from modpose.options import configure
 from modpose.outputs.content_maps import MARGIN, content_maps_of
 from modpose.run import Run
@@ -69,6 +73,8 @@ def simulated(options: argparse.Namespace, folder: Path) -> Path:
         snr=options.snr,
         ctf=True,
         hinge_range_deg=None if options.still else (-180.0, 180.0),
+        rotation_error_deg=options.rotation_error,
+        shift_error_px=options.shift_error,
         seed=options.seed,
     )
     if options.molecule is None:
@@ -152,7 +158,7 @@ def report(name: str, areas: Floats, start: float) -> float:
     return float(areas.mean())
 
 
-def compare(run: Run, star: Path, functions: int | None) -> None:
+def compare(run: Run, star: Path, functions: int | None, wrong_poses: bool) -> None:
     """Print all figures of a run."""
     dataset: Dataset = run.dataset()
     truth = dataset.source.particles.truth()
@@ -166,6 +172,8 @@ def compare(run: Run, star: Path, functions: int | None) -> None:
     sharp = content_maps_of(run, functions=functions, overwrite=True, quiet=True)
     ours = report("sharp maps", scorer.areas(lambda row: sharp.volume(sharp.z[row])), start)
     print(f"{len(sharp.basis)} functions of content", flush=True)
+    if wrong_poses:
+        _with_refined_poses(run, dataset, functions, scorer)
     mask, one = torch.from_numpy(sharp.mask), ContentMapSettings(functions=1, rounds=0)
     start = time.process_time()
     mean = fit_content_maps(dataset, z, std, mask, one, quiet=True)
@@ -187,6 +195,28 @@ def compare(run: Run, star: Path, functions: int | None) -> None:
     print(f"content, median error: {before:.2f} degrees in the run, {after:.2f} by sharp maps")
 
 
+def _with_refined_poses(run: Run, dataset: Dataset, functions: int | None, scorer: Scorer) -> None:
+    """Print the area of maps with corrected poses, and the errors of poses before and after."""
+    start = time.process_time()
+    found = content_maps_of(run, functions=functions, refine_poses=True, overwrite=True, quiet=True)
+    report("poses too", scorer.areas(lambda row: found.volume(found.z[row])), start)
+    assert dataset.rotation is not None and dataset.translation is not None
+    given = np.asarray(dataset.rotation, float), np.asarray(dataset.translation, float)
+    for name, poses in (("given", given), ("corrected", found.corrected(*given))):
+        turn, shift = pose_errors(dataset, *poses)
+        print(f"poses {name}: RMS error {turn:.2f} degrees, {shift:.2f} pixels an axis", flush=True)
+
+
+def pose_errors(dataset: Dataset, rotation: Floats, shift: Floats) -> tuple[float, float]:
+    """Root mean square errors of rotations, degrees, and of shifts, pixels an axis."""
+    truth = dataset.source.particles.truth()
+    assert truth is not None
+    true = truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(float)
+    away = geodesic(torch.from_numpy(rotation), torch.from_numpy(true.reshape(-1, 3, 3)))
+    moved = shift - truth[["shift_x", "shift_y"]].to_numpy(float)
+    return float(np.rad2deg(away.square().mean().sqrt())), float(np.sqrt((moved**2).mean()))
+
+
 def _deviations(run: Run) -> Floats:
     names = [f"z_{k}_std" for k in range(run.config.model.z_dim)]
     return run.latents()[names].to_numpy(float)
@@ -205,6 +235,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--box", type=int, default=64)
     parser.add_argument("--snr", type=float, default=0.1)
+    parser.add_argument("--rotation-error", type=float, default=0.0, help="RMS, degrees")
+    parser.add_argument("--shift-error", type=float, default=0.0, help="deviation, pixels")
     parser.add_argument("--maps", type=int, default=100, help="number of true maps")
     parser.add_argument("--epochs", type=int, help="of the fit; default: the recipe's")
     parser.add_argument("--functions", type=int, help="of content; default: chosen")
@@ -219,7 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
         start = time.process_time()
         run = fitted(star, folder / "run", options.seed, options.epochs)
         print(f"fit: {time.process_time() - start:.0f} CPU s", flush=True)
-        compare(run, star, options.functions)
+        compare(run, star, options.functions, bool(options.rotation_error or options.shift_error))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"largest memory {peak:.2f} GB")
 

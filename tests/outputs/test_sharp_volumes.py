@@ -89,7 +89,7 @@ def test_a_focus_is_drawn_and_columns_of_other_content_are_removed(
     folder: Path, drawn: Path, tmp_path: Path
 ) -> None:
     region = np.zeros((16, 16, 16), np.float32)
-    region[..., 9:13] = 1.0
+    region[6:10, 6:10, 8:12] = 1.0
     with mrcfile.new(tmp_path / "focus.mrc") as file:
         file.set_data(region)
     run, choice = folder / "run", ["--along", 1, "--steps", 2, "--focus", tmp_path / "focus.mrc"]

@@ -48,6 +48,10 @@ class MaskBox:
         frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
         self.seen = (frequency.norm(dim=-1) <= limit).flatten().nonzero().squeeze(1)
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
+        axes = [torch.fft.fftfreq(2 * reach)] * 2 + [torch.fft.rfftfreq(2 * reach)]
+        coarse = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        self._coarse_shell = shell_of(coarse, box).clamp(max=box // 2)
+        self._coarse_seen = coarse.norm(dim=-1) <= limit
         twice = torch.full((self.side // 2 + 1,), 2.0)
         twice[0] = twice[-1] = 1.0
         self.weight = twice.expand(self.side, self.side, -1).flatten()
@@ -95,6 +99,17 @@ class MaskBox:
         for one, values in zip(found, spectrum, strict=True):
             wide[0, self.seen] = values
             one.copy_(self.backward(wide)[0])
+        return found
+
+    def filtered(self, fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
+        """Multiply shells of periodic fields (J, b, b, b) by ``table`` (J, shells).
+
+        Frequencies without data are multiplied by ``rest``.
+        """
+        found = torch.empty_like(fields)
+        for one, field, values in zip(found, fields, table, strict=True):
+            factor = torch.where(self._coarse_seen, values[self._coarse_shell], rest)
+            one.copy_(torch.fft.irfftn(torch.fft.rfftn(field) * factor, s=field.shape))
         return found
 
     def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
@@ -229,24 +244,18 @@ class Equations:
         penalty = 1 / spectrum.clamp(min=1e-12)
         beyond = penalty.amax()  # at frequencies without data
         inverse = 1 / (self.precision() + penalty)
-        shell = box.shell[box.seen]
         blocks = self.products.vectors[pair_numbers(len(self))].flatten(0, 1)
-
-        def filtered(fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
-            """Multiply transforms by ``table`` (J, shells) where there are data, else ``rest``."""
-            spectrum = box.forward_seen(fields)
-            for one, values in zip(spectrum, table - rest, strict=True):
-                one.mul_(values[shell])
-            return box.backward_seen(spectrum).add_(fields, alpha=float(rest))
 
         def apply(fields: Tensor) -> Tensor:
             seen = box.forward_seen(amplitude * fields)
             self._convolve(seen, blocks)
-            return (box.backward_seen(seen).mul_(amplitude)).add_(filtered(fields, penalty, beyond))
+            return (box.backward_seen(seen).mul_(amplitude)).add_(
+                box.filtered(fields, penalty, beyond)
+            )
 
         x = torch.zeros_like(self.right)
         residual = amplitude * self.right
-        direction = guess = filtered(residual, inverse, 1 / beyond)
+        direction = guess = box.filtered(residual, inverse, 1 / beyond)
         now = first = (residual * guess).sum()
         for _ in range(iterations):
             if not now > TOLERANCE**2 * first:
@@ -255,7 +264,7 @@ class Equations:
             step = now / (direction * applied).sum()
             x.add_(direction * step)
             residual.sub_(applied.mul_(step))
-            guess = filtered(residual, inverse, 1 / beyond)
+            guess = box.filtered(residual, inverse, 1 / beyond)
             last, now = now, (residual * guess).sum()
             direction = guess + now / last * direction
         return amplitude * x

@@ -21,8 +21,8 @@ MOST_NUISANCES = 6
 """Largest number of motions outside."""
 LEAST = 0.01
 """Smallest variance of a motion, over the largest."""
-OUTSIDE = 0.5
-"""Share of a focus that may be outside the mask."""
+LEAST_INSIDE = 0.1
+"""Smallest share of a focus that is within the mask."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Focus:
 def check_focus(focus: Tensor, mask: Tensor, name: str) -> None:
     """Refuse a focus that is not within the mask, or leaves nothing of it outside."""
     held = float((focus * mask).sum() / focus.sum())
-    if held < OUTSIDE:
-        expected = f"at least {OUTSIDE:.0%} of it, where the molecule is"
+    if held < LEAST_INSIDE:
+        expected = f"at least {LEAST_INSIDE:.0%} of it, where the molecule is"
         raise InputError.of(name, "the focus inside the mask", f"{held:.0%} of it", expected)
     if not (mask * (1 - focus) > 0.5).any():
         raise InputError(f"{name}: the focus holds the whole mask, expected a part of the molecule")

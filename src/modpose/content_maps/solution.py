@@ -14,6 +14,7 @@ from modpose.content_maps.basis import ContentBasis
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.wiener import error_spectrum, local_wiener
 from modpose.fourier.fsc import FscCurve, fsc
+from modpose.geometry.rotations import rotation_of_vector
 
 Floats = NDArray[np.float64]
 Volume = NDArray[np.float32]
@@ -111,6 +112,14 @@ class ContentMaps:
         """
         amount = self.basis(np.asarray(z, float)[None])[0]
         return float(1 / (amount @ np.linalg.solve(self.moment, amount)))
+
+    def corrected(self, rotation: Floats, shift: Floats) -> tuple[Floats, Floats]:
+        """Correct poses (N, 3, 3) and (N, 2) pixels, if corrections were made."""
+        if self.pose is None:
+            return rotation, shift
+        pose = torch.from_numpy(self.pose).double()
+        turned = torch.from_numpy(np.asarray(rotation, float)) @ rotation_of_vector(pose[:, :3])
+        return turned.numpy(), np.asarray(shift, float) + pose[:, 3:].numpy()
 
     def _filtered(self, volume: Volume, amount: Floats) -> Volume:
         error = torch.from_numpy(amount**2).float() @ self._errors
