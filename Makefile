@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 DEMO := demo
 
-.PHONY: help env demo test test-browser test-settings test-kills check fuzz bench docs clean
+.PHONY: help env demo test test-browser test-settings test-kills check fuzz bench docs notebooks \
+	stopwatch wheel clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/'
@@ -59,7 +60,20 @@ check: env  ## lint, formatting, types, documentation (warnings are errors)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m tools.layers > /dev/null
+	$(BIN)/python -m tools.figures
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+notebooks: env  ## run the tutorials of the documentation as notebooks (docs/_build/notebooks)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[notebooks]'
+	PATH=$(abspath $(BIN)):$$PATH OMP_NUM_THREADS=1 $(BIN)/python -m tools.notebooks
+
+stopwatch: env  ## time four users from pip install to a selection (DATA=folder of real data)
+	$(BIN)/python -m tools.stopwatch $(DATA)
+
+WHEEL := docs/_build/wheel
+wheel: env  ## build the wheel, and try it and each extra in environments of their own
+	$(BIN)/python -m tools.wheel $(WHEEL)
 
 docs: env  ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html

@@ -18,6 +18,7 @@ extensions = [
     "mathml",
     "reference",
     "layers",
+    "code_cell",
 ]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
