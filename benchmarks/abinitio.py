@@ -86,11 +86,12 @@ def errors_deg(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
     group
         (G, 3, 3) symmetry of the map that was found; it has the mirror planes z = 0.
     """
-    both = [_errors(found, truth, group), _errors(found, MIRROR @ truth @ MIRROR, group)]
+    both = [errors_of_hand(found, t, group) for t in (truth, MIRROR @ truth @ MIRROR)]
     return min(both, key=lambda angle: float((angle > LOST_DEG).float().mean()))
 
 
-def _errors(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
+def errors_of_hand(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
+    """Angles (N,) between poses of one hand, otherwise as :func:`errors_deg`."""
     change = (truth.transpose(1, 2) @ found)[:, None] @ group  # (N, G, 3, 3), all of them alike
     near = 1 + 2 * math.cos(math.radians(LOST_DEG))
     some = change[:300, 0]

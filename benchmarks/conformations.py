@@ -1,32 +1,58 @@
 """How well conformations are learned where poses had to be found, against given poses.
 
-    modpose simulate projections -o hinge --images 3000 --ctf
+    modpose simulate projections -o hinge --images 3000 --ctf --maps 24
     python -m benchmarks.conformations hinge/particles.star
+    python -m benchmarks.conformations hinge/particles.star --limit 400
 
 The table is one of ``modpose simulate projections``: its poses are the true ones, and it holds the
 hinge angles.  Fits ``modpose-posed`` twice, with these poses and without any.  The error of content
 is that of the angle which it foretells: each image gets the mean angle of the 20 images nearest to
 it in content, out of the other four fifths of the images.
+
+Poses are compared with the true ones after one rotation of all, and after one rotation for each
+twelfth of the hinge angles.  The difference is drift: a frame that follows the content, which does
+no harm.
+
+--limit N fits nothing.  It says how well the angles of N images can be told at all: from the true
+maps, with the true poses, and with poses that are fitted, too, to each map.  No method without
+poses can do better than the second on average, so the ratio of the two is the least to hope for.
+The maps beside the table must be close: 2 degrees apart for the full circle of an antibody.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks import machine
-from benchmarks.abinitio import LOST_DEG, errors_deg
+from benchmarks.abinitio import LOST_DEG, MIRROR, errors_of_hand
 from modpose import PoseModel
+from modpose.config import DataConfig
+from modpose.data.dataset import Dataset
 from modpose.data.source import Source, open_source
+from modpose.evaluate.true_maps import read_true_maps
+from modpose.fourier.reference import make_references
+from modpose.search.abinitio.images import read_images
+from modpose.search.so3_climb import climb
+
+Floats = NDArray[np.float64]
 
 NEIGHBOURS, PARTS = 20, 5
 POSES = ("rlnAngle", "rlnOrigin")
+CONTENTS = 12
+"""Parts of the hinge angles, each of which may have a frame of its own."""
+REACH_DEG = 24.0
+"""Images are compared with the true maps within this angle of their own."""
+STEPS = 5
 
 
 def without_poses(source: Source) -> Source:
@@ -36,7 +62,7 @@ def without_poses(source: Source) -> Source:
     return replace(source, particles=replace(source.particles, table=table[kept]))
 
 
-def angle_errors(z: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def angle_errors(z: Floats, angle: Floats) -> Floats:
     """Errors (N,), in the unit of ``angle``, degrees, of angles told from content (N, d)."""
     from sklearn.neighbors import KNeighborsRegressor
 
@@ -48,7 +74,94 @@ def angle_errors(z: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[
         rest = np.setdiff1d(order, held)
         told = KNeighborsRegressor(NEIGHBOURS).fit(z[rest], circle[rest]).predict(z[held])
         found[held] = np.arctan2(told[:, 1], told[:, 0])
-    return np.abs(np.rad2deg(np.angle(np.exp(1j * (found - rad)))))
+    return _apart_deg(np.rad2deg(found), angle)
+
+
+def _apart_deg(first: Floats, second: Floats) -> Floats:
+    """Differences of angles on the circle, degrees, at least 0."""
+    return np.abs((first - second + 180) % 360 - 180)
+
+
+def pose_errors(found: Tensor, truth: Tensor, angle: Floats) -> tuple[Tensor, Tensor, Tensor]:
+    """Errors (N,), degrees, of rotations (N, 3, 3), of the hand with fewer lost.
+
+    Returns
+    -------
+    one, own, other
+        After one rotation of all; after one for each twelfth of the angles (N,); and after one
+        rotation of all, of the other hand.
+    """
+    none = torch.eye(3)[None]
+    hands = truth, MIRROR @ truth @ MIRROR
+    both = [errors_of_hand(found, hand, none) for hand in hands]
+    better = min((0, 1), key=lambda k: _lost(both[k]))
+    low, high = angle.min(), angle.max()
+    part = np.minimum(CONTENTS * (angle - low) / max(high - low, 1e-6), CONTENTS - 1).astype(int)
+    own = torch.zeros(len(found))
+    for k in np.unique(part):
+        rows = torch.from_numpy(part == k)
+        own[rows] = errors_of_hand(found[rows], hands[better][rows], none)
+    return both[better], own, both[1 - better]
+
+
+def _pose_line(found: Tensor, truth: Tensor, angle: Floats) -> str:
+    one, own, other = pose_errors(found, truth, angle)
+    mirrored = float(((one > LOST_DEG) & (other <= LOST_DEG)).float().mean())
+    return (
+        f"poses found: rotation {float(one.median()):.2f}° median, {100 * _lost(one):.1f} % lost; "
+        f"with a frame for each twelfth of the angles {float(own.median()):.2f}°, "
+        f"{100 * _lost(own):.1f} % lost; {100 * mirrored:.1f} % at mirrored poses"
+    )
+
+
+def _lost(error: Tensor) -> float:
+    return float((error > LOST_DEG).float().mean())
+
+
+def told_angles(
+    source: Source, maps: Path, rotation: Tensor, shift: Tensor, angle: Floats
+) -> tuple[Floats, Floats]:
+    """Errors (N,), degrees, of angles told from the true maps: posterior means on the circle.
+
+    Parameters
+    ----------
+    source
+        N images.
+    maps
+        Folder of the true maps, in the order of their angles.
+    rotation, shift
+        True poses, (N, 3, 3) and (N, 2) pixels.
+    angle
+        (N,) true angles.
+
+    Returns
+    -------
+    given, found
+        With the true poses; with the best pose for each map, climbed to from the true one.
+    """
+    made = Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True)
+    images = read_images(made, source.stack.shape[0] / 2 - 3, quiet=True)
+    data = images.coefficients(slice(None), float(images.radius[-1]), images.side)
+    flat = torch.cat([shift, torch.zeros(len(shift), 1)], 1)
+    every = read_true_maps(maps)
+    score = torch.full((2, len(angle), len(every)), -math.inf)
+    for k, one in enumerate(every):
+        near = _apart_deg(angle, np.full(len(angle), one.hinge_deg)) < REACH_DEG
+        rows = torch.from_numpy(np.flatnonzero(near))
+        if not len(rows):
+            continue
+        volume = math.sqrt(images.side) * torch.from_numpy(one.volume)[None]
+        references = make_references(volume, float(data.radius[-1]), slopes=True)
+        seen, own = data.rows(rows), torch.arange(len(rows))
+        first = own * 0
+        for number, steps in enumerate((0, STEPS)):
+            pose = (rotation[rows], flat[rows])
+            top = climb(seen, references, own, first, *pose, steps=steps, normalised=False)
+            score[number, rows, k] = top.score
+    at = np.deg2rad([one.hinge_deg for one in every])
+    share = score.softmax(2).double().numpy()
+    told = np.rad2deg(np.arctan2(share @ np.sin(at), share @ np.cos(at)))
+    return _apart_deg(told[0], angle), _apart_deg(told[1], angle)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("table", help="particles.star of modpose simulate projections")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, metavar="N", help="what N images can tell at best")
+    parser.add_argument("--maps", type=Path, help="true maps; by default those beside the table")
     told = parser.parse_args(arguments)
     print(machine.sentence())
     source = open_source(told.table)
@@ -66,6 +181,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     angle = truth["hinge_deg"].to_numpy()
     names = [f"r{i}{j}" for i in range(3) for j in range(3)]
     rotation = torch.tensor(truth[names].to_numpy().reshape(-1, 3, 3)).float()
+    if told.limit is not None:
+        few = source.subset(np.arange(min(told.limit, source.n)))
+        shift = torch.tensor(truth[["shift_x", "shift_y"]].to_numpy()).float()
+        maps = told.maps or Path(told.table).parent / "maps"
+        both = told_angles(few, maps, rotation[: few.n], shift[: few.n], angle[: few.n])
+        for name, error in zip(("given", "fitted"), both, strict=True):
+            print(
+                f"true maps, poses {name}: {np.median(error):.2f}° median, "
+                f"{error.mean():.2f}° mean error"
+            )
+        print(
+            f"ratio: {np.median(both[1]) / np.median(both[0]):.2f} of medians, "
+            f"{both[1].mean() / both[0].mean():.2f} of means"
+        )
+        return
     options = {"train": {"epochs": told.epochs}}
     medians = []
     for name, images in (("given", source), ("found", without_poses(source))):
@@ -81,11 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{used:.0f} processor seconds"
         )
     found = torch.tensor(model._record.used("rotation").reshape(-1, 3, 3))
-    off = errors_deg(found, rotation, torch.eye(3)[None])
-    print(
-        f"poses found: rotation {float(off.median()):.2f}° median, "
-        f"{100 * float((off > LOST_DEG).float().mean()):.1f} % lost"
-    )
+    print(_pose_line(found, rotation, angle))
     print(f"error of content: {medians[1] / medians[0]:.2f} × that with given poses")
 
 
