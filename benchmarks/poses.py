@@ -8,6 +8,7 @@ upright and centred): angle of the one minus angle of the other, minus the true 
 Every test image (``--turned``) is rotated, too: how many readings follow but for half a turn.
 ``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 5``
 the first two thousand (``--copied``) with the pose that most of so many rotated copies tell.
+``--run`` keeps the fitted model, or reads it where it is there already.
 """
 
 from __future__ import annotations
@@ -66,6 +67,16 @@ def fit(options: argparse.Namespace, train: Images) -> PoseModel:
         seed=options.seed,
     )
     return model.fit(images)
+
+
+def fitted(options: argparse.Namespace) -> PoseModel:
+    """Return the model in the folder ``--run``; fit it where there is none yet."""
+    if options.run is not None and options.run.exists():
+        return PoseModel.load(options.run)
+    model = fit(options, pictures(options.data, "train", options.images)[0])
+    if options.run is not None:
+        model.save(options.run)
+    return model
 
 
 def report(model: PoseModel, test: Images, labels: np.ndarray, options: argparse.Namespace) -> None:
@@ -167,6 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--angle-std", type=float, help="degrees; uniform without")
     parser.add_argument("--set", action="append", default=[], help="section.option=value")
+    parser.add_argument("--run", type=Path, help="folder that keeps the fitted model")
     parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
     parser.add_argument("--turned", type=int, default=10_000, help="of them also turned, at most")
@@ -175,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--copied", type=int, default=2_000, help="test images so read, at most")
     options = parser.parse_args(arguments)
     print(machine.sentence(options.threads), flush=True)
-    model = fit(options, pictures(options.data, "train", options.images)[0])
+    model = fitted(options)
     report(model, *pictures(options.data, "test", options.test), options)
 
 

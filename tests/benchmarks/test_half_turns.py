@@ -1,0 +1,38 @@
+"""The benchmark of half turns: its two ways of rotating images, and what it calls a change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.digits import FAR
+from benchmarks.half_turns import Readings, both_contents, drawn_at, third_moment
+from modpose.evaluate.equivariance import move
+from modpose.simulate.digits import glyphs, transform
+
+
+def test_digits_drawn_anew_lie_as_rotated_images_do() -> None:
+    """But for a second interpolation, which blurs a little."""
+    pictures = glyphs("27", 28)
+    images, truth = transform(pictures, box=FAR.box, shift_std_px=3.0, seed=2)
+    assert np.array_equal(drawn_at(pictures, truth, 0.0), images)
+    for angle in (40.0, 200.0):
+        anew, turned = drawn_at(pictures, truth, angle), move(images, angle, 0.0)
+        assert np.abs(anew - turned).mean() < 0.1 * np.abs(anew - images).mean()
+
+
+def test_content_changes_only_where_a_half_turn_changes_it() -> None:
+    errors = np.zeros((3, 4))
+    errors[:2, 2] = 179.0
+    z = np.zeros((3, 4, 2))
+    z[:, :, 0] = np.array([[0.0], [1.0], [2.0]])
+    z[1, 2, 1] = 1.0
+    assert both_contents(Readings(errors, errors, z)).tolist() == [False, True]
+
+
+def test_the_third_moment_turns_with_the_image() -> None:
+    images, _ = transform(glyphs("27", 28), box=FAR.box, angle_std_deg=0.0)
+    moment = third_moment(images, np.zeros(2))
+    half = third_moment(images, np.full(2, 180.0))
+    np.testing.assert_allclose(half, -moment, rtol=1e-9)
+    turned = third_moment(move(images, 50.0, 0.0), np.full(2, 50.0))
+    np.testing.assert_allclose(turned, moment, rtol=0.15)  # interpolation moves 0.06
