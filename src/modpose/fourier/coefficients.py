@@ -66,6 +66,11 @@ class Coefficients:
         return radius
 
     @property
+    def limit(self) -> float:
+        """Highest frequency, cycles per voxel."""
+        return float(self.radius[-1])
+
+    @property
     def width(self) -> int:
         """K."""
         return self.frequency.shape[-2]
@@ -162,7 +167,8 @@ class NoiseSpectrum:
 
     def of(self, frequency: Tensor, box: int) -> Tensor:
         """Read it at frequencies (K, 3); (K,)."""
-        return self.amplitude[shell_of(frequency, box).clamp(max=len(self.amplitude) - 1)]
+        shell = shell_of(frequency, box).clamp(max=len(self.amplitude) - 1)
+        return self.amplitude.to(frequency)[shell]
 
 
 def map_coefficients(maps: Tensor, limit: float) -> Coefficients:
@@ -237,7 +243,7 @@ def coefficients_of(
         (N | 1, D, D, D // 2 + 1) contrast transfer, or None for one.
     """
     box = volumes.shape[-1]
-    frequency, place = half_sphere(box, limit)
+    frequency, place = (part.to(volumes.device) for part in half_sphere(box, limit))
     seen = mask.flatten(1)[:, place]
     transfer = seen if ctf is None else seen * ctf.flatten(1)[:, place]
     transfer = transfer / noise.of(frequency, box)

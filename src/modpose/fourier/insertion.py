@@ -45,6 +45,9 @@ def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
     total
         (P, q) sums at the points of the lattice, contiguous; changed in place.
     """
+    if total.device.type != "cpu":
+        insert_by_torch(index, share, values, total)
+        return
     # scipy's public product returns an array as large as the lattice for every call
     from scipy.sparse._sparsetools import csc_matvecs
 
@@ -61,6 +64,12 @@ def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
         values.flatten().numpy(),
         total.view(-1).numpy(),
     )
+
+
+def insert_by_torch(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
+    """Do the same as :func:`insert` on any device."""
+    for points, shares in zip(index.unbind(-1), share.unbind(-1), strict=True):
+        total.index_add_(0, points.flatten(), values * shares.reshape(-1, 1))
 
 
 def lattice_side(limit: float, padded: int) -> int:
@@ -112,13 +121,17 @@ class Inserter:
         Side D of the maps.
     limit
         Highest frequency, cycles per voxel.
+    device
+        Where the sums are.
     """
 
-    def __init__(self, slots: int, box: int, limit: float) -> None:
+    def __init__(
+        self, slots: int, box: int, limit: float, device: torch.device | None = None
+    ) -> None:
         self.padded = OVERSAMPLING * box
         self.side = min(lattice_side(limit, self.padded), self.padded + 1)
         self._slots = slots
-        self._total = torch.zeros(slots * self.side**3, 3)  # real, imaginary, weight
+        self._total = torch.zeros(slots * self.side**3, 3, device=device)  # real, imaginary, weight
 
     def add(
         self, frequency: Tensor, value: Tensor, weight: Tensor, slot: Tensor | None = None
@@ -175,7 +188,7 @@ def insert_slices(
     weight
         (N,) weights; all equal by default.
     """
-    made = Inserter(slots, volumes.box, float(volumes.radius[-1]))
+    made = Inserter(slots, volumes.box, volumes.limit, volumes.value.device)
     step = max(1, POINTS_AT_ONCE // volumes.width)
     for rows in torch.split((slot >= 0).nonzero().squeeze(1), step):
         part = volumes.rows(rows)
@@ -206,7 +219,7 @@ def averages(sums: FourierSums, box: int, mask: Tensor, ssnr: Tensor | None = No
     Tensor
         (C, D, D, D), in the unit of the volumes that were summed.
     """
-    radius = _radius(sums.value.shape[-1]) / sums.padded
+    radius = _radius(sums.value.shape[-1]).to(sums.weight) / sums.padded
     shell = (radius * box).round().long()
     mean = _by_shell(sums.weight, shell)
     ratio = torch.full_like(mean, 1 / HARDLY) if ssnr is None else _fit(ssnr, mean.shape[1])
@@ -240,11 +253,11 @@ def solve_jointly(
         (J, D, D, D).
     """
     side, count, box = values.shape[0], values.shape[-1], mask.shape[-1]
-    radius = _radius(side) / padded
+    radius = _radius(side).to(weights) / padded
     shell = (radius * box).round().long().clamp(max=variance.shape[1] - 1).flatten()
     prior = 1 / (OVERSAMPLING**3 * variance.clamp(min=1e-12))  # (J, shells)
     pairs = torch.triu_indices(count, count)
-    spectrum = torch.zeros(side**3, count, dtype=values.dtype)
+    spectrum = values.new_zeros(side**3, count)
     flat = values.flatten(0, 2), weights.flatten(0, 2)
     half = torch.arange(side**3).reshape(side, side, side)[..., side // 2 :].flatten()
     for rows in torch.split(half, POINTS_AT_ONCE):  # the other half is never read
@@ -268,14 +281,14 @@ def _volumes_of(spectrum: Tensor, radius: Tensor, padded: int, box: int) -> Tens
     slots, side = spectrum.shape[:2]
     spectrum = spectrum.masked_fill(radius * padded > side // 2 + 1e-3, 0)
     reach, half = side // 2, box // 2
-    wide = torch.zeros(slots, padded, padded, padded // 2 + 1, dtype=spectrum.dtype)
+    wide = spectrum.new_zeros(slots, padded, padded, padded // 2 + 1)
     near = torch.arange(-reach, reach + 1) % padded
     wide[:, near[:, None, None], near[:, None], torch.arange(reach + 1)] = spectrum[..., reach:]
     volumes = torch.fft.fftshift(
         torch.fft.irfftn(wide, s=(padded,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3)
     )
     cut = slice(padded // 2 - half, padded // 2 - half + box)
-    found: Tensor = volumes[:, cut, cut, cut] * box**1.5 / blur(box, padded)
+    found: Tensor = volumes[:, cut, cut, cut] * box**1.5 / blur(box, padded).to(volumes)
     return found
 
 
@@ -297,7 +310,7 @@ def half_averages(
 
 def _by_shell(values: Tensor, shell: Tensor) -> Tensor:
     count = int(shell.max()) + 1
-    sums = torch.zeros(len(values), count).index_add_(1, shell.flatten(), values.flatten(1))
+    sums = values.new_zeros(len(values), count).index_add_(1, shell.flatten(), values.flatten(1))
     return sums / torch.bincount(shell.flatten(), minlength=count).clamp(min=1)
 
 

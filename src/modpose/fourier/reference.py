@@ -64,7 +64,7 @@ def make_references(
     padded = oversampling * box
     reach = math.ceil(limit * padded) + 1
     side = 2 * reach + 1
-    flat = volumes / blur(box, padded)
+    flat = volumes / blur(box, padded).to(volumes)
     fields = [flat]
     if slopes:  # of f under a turn: -(w x x).grad f has the transform -(w x k).grad F
         x = lattice((box,) * 3).reshape(box, box, box, 3).to(flat)
@@ -107,7 +107,7 @@ def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
     """
     rows, count = frequency.shape[:2]
     channels = references.table.shape[1]
-    out = torch.empty(rows * count, channels, dtype=references.table.dtype)
+    out = references.table.new_empty(rows * count, channels)
     step = max(1, POINTS_AT_ONCE // count)
     for first in range(0, rows, step):
         part = slice(first, first + step)
@@ -127,7 +127,7 @@ def read(index: Tensor, share: Tensor, table: Tensor) -> Tensor:
 
 def read_side_by_side(references: References, frequency: Tensor, rotation: Tensor) -> Tensor:
     """Read references that stand side by side at frequencies rotated by (B, 3, 3), (B, K, C)."""
-    first = torch.zeros(len(rotation), dtype=torch.int64)
+    first = torch.zeros(len(rotation), dtype=torch.int64, device=rotation.device)
     return sample(references, first, turned(frequency, rotation))
 
 
@@ -176,7 +176,7 @@ def _low(volumes: Tensor, padded: int, reach: int, box: int) -> Tensor:
     cut = slice(padded // 2 - half, padded // 2 - half + box)
     wide[:, cut, cut, cut] = volumes
     spectrum = torch.fft.rfftn(torch.fft.ifftshift(wide, dim=(1, 2, 3)), dim=(1, 2, 3))
-    near = torch.arange(-reach, reach + 1) % padded
+    near = torch.arange(-reach, reach + 1, device=volumes.device) % padded
     right = spectrum[:, near][:, :, near][..., : reach + 1] / box**1.5
     left = right[..., 1:].conj().flip((1, 2, 3))
     return torch.cat([left, right], -1).resolve_conj()

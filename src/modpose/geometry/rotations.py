@@ -232,10 +232,14 @@ def geodesic(a: Tensor, b: Tensor) -> Tensor:
 
 
 def haar_rotations(
-    n: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    n: int,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Draw (n, 3, 3) rotations uniformly over SO(3): quaternions uniform on the sphere."""
-    return rotation_of_quaternion(torch.randn(n, 4, generator=generator, dtype=dtype))
+    drawn = torch.randn(n, 4, generator=generator, dtype=dtype, device=device)
+    return rotation_of_quaternion(drawn)
 
 
 def _turn(angle: Tensor, axis: int) -> Tensor:

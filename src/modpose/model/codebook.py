@@ -104,7 +104,7 @@ class Codebook(NamedTuple):
     def best(self, low: Coefficients, pose: Pose, count: int) -> RankedPoses:
         """Compare poses (B, P) of volumes at low frequencies; keep the best ``count``."""
         n, proposals = pose.shift.shape[:2]
-        owner = torch.arange(n).repeat_interleave(proposals)
+        owner = torch.arange(n, device=low.value.device).repeat_interleave(proposals)
         rotation, shift = pose.rotation.flatten(0, 1), pose.shift.flatten(0, 1)
         model = read_side_by_side(self.low, low.frequency, rotation)  # (B P, freq, H)
         transfer = low.transfer if low.shared else low.transfer[owner]
@@ -166,7 +166,8 @@ class Codebook(NamedTuple):
     def _climbed_from(
         self, seen: Coefficients, shown: RankedPoses, steps: int, reach: float
     ) -> PosedVolumes:
-        owner = torch.arange(len(seen)).repeat_interleave(shown.which.shape[1])
+        owner = torch.arange(len(seen), device=seen.value.device)
+        owner = owner.repeat_interleave(shown.which.shape[1])
         start = (shown.which.flatten(), shown.rotation.flatten(0, 1), shown.shift.flatten(0, 1))
         return climb(seen, self.references, owner, *start, steps=steps, reach=reach)
 

@@ -75,7 +75,6 @@ _VOLUMES: Options = {
         "schedule": "cosine",
         "warmup_steps": 20,
         "max_grad_norm": 100.0,
-        "accelerator": "cpu",
     },
 }
 

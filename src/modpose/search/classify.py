@@ -62,6 +62,10 @@ class Assignment(NamedTuple):
     score: Tensor
     amplitude: Tensor
 
+    def to(self, device: torch.device) -> Assignment:
+        """Move to a device."""
+        return Assignment(*(part.to(device) for part in self))
+
 
 @dataclass(frozen=True)
 class State:
@@ -133,10 +137,8 @@ def random_start(
     generator = generator_of(seed, 0)
     n = len(data)
     class_index = torch.randperm(n, generator=generator) % classes
-    zero = torch.zeros(n)
-    assignment = Assignment(
-        haar_rotations(n, generator), torch.zeros(n, 3), class_index, zero, torch.ones(n)
-    )
+    start = (haar_rotations(n, generator), torch.zeros(n, 3), class_index)
+    assignment = Assignment(*start, torch.zeros(n), torch.ones(n)).to(data.value.device)
     volumes, fsc = average_classes(
         data.within(schedule.limits[0]), assignment, classes, mask, generator
     )
@@ -204,9 +206,10 @@ def climb_poses(
     n, _, top = found.score.shape
     flat = found.score.flatten(1)
     place = flat.topk(min(schedule.hypotheses, flat.shape[1]), dim=1).indices
-    owner = torch.arange(n).repeat_interleave(place.shape[1])
+    number = torch.arange(n, device=place.device)
+    owner = number.repeat_interleave(place.shape[1])
     which = (place // top).flatten()
-    rows = torch.arange(n)[:, None]
+    rows = number[:, None]
     rotation = found.rotation.flatten(1, 2)[rows, place].flatten(0, 1)
     shift = found.shift.flatten(1, 2)[rows, place].flatten(0, 1)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
@@ -222,7 +225,7 @@ def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignmen
     score = torch.cat([first.score[:, None], others.score.reshape(n, per)], 1)
     chosen = score.argmax(1)
     kept = chosen == 0
-    rows = torch.arange(n) * per + (chosen - 1).clamp(min=0)
+    rows = torch.arange(n, device=chosen.device) * per + (chosen - 1).clamp(min=0)
     other, klasses = others.rows(rows), which[rows]
     return Assignment(
         torch.where(kept[:, None, None], first.rotation, other.rotation),
@@ -250,9 +253,9 @@ def _drawn(
     if temperature > 0 and classes > 1:
         scale = temperature * score.std(1).mean()
         gumbel = -torch.empty(n, classes).exponential_(generator=generator).log()
-        score = score + scale * gumbel.gather(1, which)
+        score = score + scale * gumbel.to(score).gather(1, which)
     chosen = score.argmax(1)
-    best = posed.rows(torch.arange(n) * per + chosen)
+    best = posed.rows(torch.arange(n, device=chosen.device) * per + chosen)
     class_index = which.gather(1, chosen[:, None]).squeeze(1)
     return Assignment(best.rotation, best.shift, class_index, best.score, best.amplitude)
 
@@ -279,7 +282,7 @@ def average_classes(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Average each class, filtered by the FSC of two random halves: volumes and (C, shells)."""
-    half = torch.randperm(len(seen), generator=generator) % 2
+    half = (torch.randperm(len(seen), generator=generator) % 2).to(seen.value.device)
     sums = sums_of_all(
         seen, 2 * assignment.class_index + half, 2 * classes, assignment.rotation, assignment.shift
     )

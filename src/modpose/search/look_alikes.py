@@ -62,15 +62,16 @@ def look_alikes(volumes: Tensor, count: int) -> LookAlikes:
         top=TRIED,
         apart=math.radians(1.5 * APART_DEG),
     )
-    own = torch.arange(classes)
+    own = torch.arange(classes, device=volumes.device)
     start = found.rotation[own, own].flatten(0, 1)
     owner = own.repeat_interleave(TRIED)
     references = make_references(volumes, LIMIT, slopes=True)
     # shifts of the grid only select rotations; the optimisation finds its own shifts
-    top = climb(seen, references, owner, owner, start, torch.zeros(len(owner), 3), steps=5)
+    top = climb(seen, references, owner, owner, start, start.new_zeros(len(owner), 3), steps=5)
     rotation, shift = top.rotation.reshape(classes, -1, 3, 3), top.shift.reshape(classes, -1, 3)
     score = top.score.reshape(classes, -1)
-    score[geodesic(rotation, torch.eye(3)) < math.radians(SMALLEST_DEG)] = -math.inf
+    still = torch.eye(3, device=rotation.device)
+    score[geodesic(rotation, still) < math.radians(SMALLEST_DEG)] = -math.inf
     places = []
     for _ in range(count):
         best = score.argmax(1)

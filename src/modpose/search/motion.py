@@ -97,8 +97,9 @@ def principal_motions(
     loose = prior_variance(power_of(mean[None])[0], count)
     blocks = PlacedBlocks(data, rotation, shift)
     z = torch.randn(len(data), count, generator=generator) if start is None else start
-    amount = torch.cat([torch.ones(len(z), 1), z], 1)
-    spread = torch.zeros(len(data), count + 1, count + 1)
+    z = z.to(mean)
+    amount = torch.cat([z.new_ones(len(z), 1), z], 1)
+    spread = z.new_zeros(len(data), count + 1, count + 1)
     variance = loose
     for step in range(iterations):
         halves = halved(blocks, *moments(amount, spread))
@@ -130,12 +131,12 @@ def power_of(volumes: Tensor, others: Tensor | None = None) -> Tensor:
     With ``others`` of the same shape, the mean product: only their common part counts.
     """
     box = volumes.shape[-1]
-    frequency, place = half_sphere(box, 0.5)
+    frequency, place = (part.to(volumes.device) for part in half_sphere(box, 0.5))
     shell, shells = shell_of(frequency, box), box // 2 + 1
     first = transform(volumes, place)
     second = first if others is None else transform(others, place)
     power = (first * second.conj()).real
-    total = torch.zeros(len(volumes), shells).index_add_(1, shell, power)
+    total = power.new_zeros(len(volumes), shells).index_add_(1, shell, power)
     return total / torch.bincount(shell, minlength=shells).clamp(min=1)
 
 
@@ -161,7 +162,7 @@ def expected(placed: SliceOperator, table: Tensor, contrast: float = 0.0) -> tup
     models = placed.predictions(table)
     parts = torch.view_as_real(models[:, 1:] if not contrast else models).flatten(2)  # (N, J, 2 K)
     target = torch.view_as_real(placed.value - models[:, 0]).flatten(1)
-    prior = torch.ones(parts.shape[1])
+    prior = parts.new_ones(parts.shape[1])
     if contrast:
         prior[0] = contrast**-2
     precision = 2 * parts @ parts.transpose(1, 2) + prior.diag()
@@ -170,7 +171,7 @@ def expected(placed: SliceOperator, table: Tensor, contrast: float = 0.0) -> tup
     if contrast:
         found[:, 0] += 1
         return found, covariance
-    certain = torch.cat([torch.ones(len(found), 1), found], 1)
+    certain = torch.cat([found.new_ones(len(found), 1), found], 1)
     return certain, functional.pad(covariance, (1, 0, 1, 0))
 
 
@@ -179,7 +180,8 @@ def _expected(
 ) -> tuple[Tensor, Tensor]:
     table = table_of(torch.cat([mean[None], directions]), blocks.limit)
     maps = len(directions) + 1
-    amount, spread = torch.zeros(blocks.count, maps), torch.zeros(blocks.count, maps, maps)
+    amount = mean.new_zeros(blocks.count, maps)
+    spread = mean.new_zeros(blocks.count, maps, maps)
     for _, rows, placed in blocks:
         amount[rows], spread[rows] = expected(placed, table, contrast)
     return ranks.sum(amount), ranks.sum(spread)

@@ -76,7 +76,7 @@ class SliceOperator:
         held = (seen[:, :, None] * amount[:, None, :, None]).reshape(-1, 2 * count)
         squared = self.transfer.square()[..., None] * second[:, None]
         both = torch.cat([held, squared.flatten(0, 1)], 1)
-        found = torch.zeros(self.side**3, both.shape[1])
+        found = both.new_zeros(self.side**3, both.shape[1])
         insert(*self._places, both, found)
         values, weights = found[:, : 2 * count], found[:, 2 * count :]
         return torch.complex(values[:, ::2], values[:, 1::2]), weights

@@ -194,7 +194,7 @@ def _turned(before: Tensor, now: Assignment, classes: int) -> float:
 
 def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float) -> Assignment:
     """Optimise the last poses."""
-    owner = torch.arange(len(seen))
+    owner = torch.arange(len(seen), device=seen.value.device)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     posed = climb_all(
         seen, references, owner, mine.class_index, mine.rotation, mine.shift, steps=3, reach=reach
@@ -215,7 +215,7 @@ def _left_out(
     An average contains the noise of its volumes at their present poses, and would favour these
     poses.
     """
-    fold = torch.randperm(len(seen), generator=generator) % FOLDS
+    fold = (torch.randperm(len(seen), generator=generator) % FOLDS).to(seen.value.device)
     slot = mine.class_index * FOLDS + fold
     sums = sums_of_all(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
     for number in range(FOLDS):
@@ -241,7 +241,8 @@ def _elsewhere(
         others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
         return best_of(here, others, which)
     rotation, shift = turns.of(mine.class_index, here.rotation, here.shift)
-    several = torch.arange(len(seen)).repeat_interleave(TURNS)
+    owner = torch.arange(len(seen), device=seen.value.device)
+    several = owner.repeat_interleave(TURNS)
     which = mine.class_index.repeat_interleave(TURNS)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     others = climb_all(
@@ -271,8 +272,9 @@ def _in_one_frame(
     The halves of an object with look-alikes may differ by such a rotation.
     """
     classes, seen = len(maps.first), map_coefficients(maps.second, limit)
-    own, shift = torch.arange(classes), torch.zeros(classes, 1, 3)
-    rotation = torch.eye(3).expand(classes, 1, 3, 3)
+    device = maps.first.device
+    own, shift = torch.arange(classes, device=device), maps.first.new_zeros(classes, 1, 3)
+    rotation = torch.eye(3, device=device).expand(classes, 1, 3, 3)
     if turns is not None:
         turned, moved = turns.of(own, rotation[:, 0], shift[:, 0])
         rotation, shift = torch.cat([rotation, turned], 1), torch.cat([shift, moved], 1)

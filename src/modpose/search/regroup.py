@@ -65,6 +65,7 @@ class Pair(NamedTuple):
 def most_alike(volumes: Tensor) -> Pair:
     """Find the two most similar of C >= 2 averages (C, D, D, D), after the best alignment."""
     classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
+    number = torch.arange(classes, device=volumes.device)
     found = search(
         seen.within(GRID_LIMIT),
         make_references(volumes, GRID_LIMIT),
@@ -74,7 +75,7 @@ def most_alike(volumes: Tensor) -> Pair:
     )
     owner, which = (
         index.flatten().repeat_interleave(TRIED)
-        for index in torch.meshgrid(torch.arange(classes), torch.arange(classes), indexing="ij")
+        for index in torch.meshgrid(number, number, indexing="ij")
     )
     references = make_references(volumes, LIMIT, slopes=True)
     start = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
@@ -137,7 +138,7 @@ def _split(
     here = _merged(state.assignment, pair)
     volumes, _ = average_classes(seen, here, classes, mask, generator)
     references = make_references(volumes, LIMIT, slopes=True)
-    own = torch.arange(len(data))
+    own = torch.arange(len(data), device=data.value.device)
     posed = climb_all(seen, references, own, here.class_index, here.rotation, here.shift, steps=2)
     left = seen.value.abs().square().sum(1) - posed.score  # nats; noise alone leaves about K
     worst = _worst(left, here.class_index, classes)
@@ -165,7 +166,7 @@ def _worst(left: Tensor, class_index: Tensor, classes: int) -> Tensor:
         members = (class_index == number).nonzero().squeeze(1)
         if len(members) < LEAST:
             continue
-        low, middle, high = left[members].quantile(torch.tensor([WORST / 2, 0.5, 1 - WORST / 2]))
+        low, middle, high = left[members].quantile(left.new_tensor([WORST / 2, 0.5, 1 - WORST / 2]))
         trail = float((high - middle) / (middle - low).clamp(min=1e-9))
         if trail > furthest:
             furthest = trail

@@ -138,7 +138,7 @@ def _step(here: _Slope, damping: Tensor) -> Tensor:
     damped = information + torch.diag_embed(damping[:, None] * diagonal + floor)
     move = torch.linalg.solve(damped, here.gradient)
     sizes = torch.stack([move[:, :3].norm(dim=1), move[:, 3:].norm(dim=1)], 1)
-    scale = (torch.tensor(LARGEST_STEP) / sizes.clamp(min=1e-12)).clamp(max=1.0).amin(1)
+    scale = (sizes.new_tensor(LARGEST_STEP) / sizes.clamp(min=1e-12)).clamp(max=1.0).amin(1)
     return torch.nan_to_num(move) * scale[:, None]
 
 

@@ -84,7 +84,8 @@ def search(
         The best poses.  The plain score is ``log p(y | pose)`` minus that of no object at all.
     """
     count, grid = len(references), rotations.to(volumes.frequency)
-    which = torch.arange(count).repeat_interleave(len(grid))
+    number = torch.arange(count, device=grid.device)
+    which, shifts = number.repeat_interleave(len(grid)), shifts.to(grid)
     frequency = turned(volumes.frequency, grid).repeat(count, 1, 1)
     values = sample(references, which, frequency)
     energy = 2 * (values.real.square() + values.imag.square())
@@ -101,7 +102,7 @@ def search(
         norm = energy @ part.transfer.square().T  # (C R, B | 1)
         score = pose_score(inner, norm, normalised).T.reshape(len(part), count, len(grid))
         best, place = _best(score, top, near)
-        row = (torch.arange(count)[:, None] * len(grid) + place).flatten(1)
+        row = (number[:, None] * len(grid) + place).flatten(1)
         at = torch.einsum("btk,bsk->bts", features[row], data).argmax(-1)
         shift = shifts[at].reshape(*place.shape, 3)
         parts.append(PoseHypotheses(grid[place], shift, best))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +163,7 @@ class OctahedralEncoder(Encoder):
         with torch.no_grad():
             found = self.poses(seen, field, context.search, None if known is None else known.pose)
         count = len(found.score) // len(batch)
-        owner = torch.arange(len(batch)).repeat_interleave(count)
+        owner = torch.arange(len(batch), device=batch.image.device).repeat_interleave(count)
         pose = Pose(found.rotation, found.shift)
         content = self.contents(seen.rows(owner), pose, field)
         params = self.lay_out(content, pose, widths(found.information))
@@ -264,12 +264,12 @@ class OctahedralEncoder(Encoder):
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Pose]:
         """Draw low coefficients (B, K) of volumes of content z (B, z_dim), and their poses."""
-        frequency = half_sphere(self.box, self.config.limit)[0]
+        frequency = half_sphere(self.box, self.config.limit)[0].to(z.device)
         n, reach = len(z), self.config.max_shift_px
-        rotation = haar_rotations(n, generator)
-        pose = Pose(rotation, reach * (2 * torch.rand(n, 3, generator=generator) - 1))
+        here: dict[str, Any] = {"generator": generator, "device": z.device}
+        pose = Pose(haar_rotations(n, **here), reach * (2 * torch.rand(n, 3, **here) - 1))
         parts = self._pictures_at(field, frequency, pose) * field.amounts(z).detach()[:, None]
-        noise = torch.randn(n, len(frequency), 2, generator=generator) / math.sqrt(2)
+        noise = torch.randn(n, len(frequency), 2, **here) / math.sqrt(2)
         value = parts.sum(-1) * transfer + torch.view_as_complex(noise) * (transfer != 0)
         return value, pose
 
@@ -344,7 +344,8 @@ class OctahedralEncoder(Encoder):
             parts = self._pictures_at(field, known.frequency, pose) * known.transfer[..., None]
             model = torch.view_as_real(parts.transpose(1, 2).contiguous()).flatten(2)
             target = torch.view_as_real(known.value).flatten(1)
-            normal = 2 * model @ model.transpose(1, 2) + torch.eye(model.shape[1])
+            prior = torch.eye(model.shape[1], device=model.device)
+            normal = 2 * model @ model.transpose(1, 2) + prior
             found: Tensor = torch.linalg.solve(normal, 2 * (model @ target[..., None])).squeeze(-1)
             return found
 

@@ -107,8 +107,8 @@ class PrincipalField(nn.Module):
         now = (self.volumes.data_ptr(), self.volumes._version)
         if self._table is None or now != self._made_of:
             limit = 0.5 - 0.5 / self.box
-            references = make_references(self.volumes.cpu(), limit, oversampling=OVERSAMPLING)
+            references = make_references(self.volumes, limit, oversampling=OVERSAMPLING)
             table = references.table.reshape(len(self.volumes), -1, 2).transpose(0, 1).flatten(1)
-            self._table = (math.sqrt(self.box) * table).to(self.volumes.device)
+            self._table = math.sqrt(self.box) * table
             self._made_of = now
         return self._table
