@@ -6,19 +6,21 @@
 The folder of a run is made without any fit, with a STAR file of as many rows (``--no-table``:
 without).  The page is opened in the distribution's Chromium, with drawing in software.  Printed are
 the time from the address to the first picture, frames per second while the scatter is dragged to
-and fro, and the time in which the page's server writes a third of the images to each kind of file.
+and fro, each with seconds of the processor (of browser and server together), and, with a table, the
+time in which the page's server writes a third of the images to each kind of file.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,20 +73,38 @@ def served(run: Path) -> Iterator[str]:
             server.terminate()
 
 
-def frames(page: Page) -> float:
-    """Drag the scatter to and fro; returns frames per second."""
+def used() -> float:
+    """Return the seconds of the processor that this process and all that it started have used."""
+    parents, seconds, tick = {}, {}, os.sysconf("SC_CLK_TCK")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            values = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(values[1])
+            seconds[int(stat.parent.name)] = sum(map(int, values[11:15])) / tick
+
+    def ours(process: int) -> bool:
+        while process and process != os.getpid():
+            process = parents.get(process, 0)
+        return process != 0
+
+    return sum(spent for process, spent in seconds.items() if ours(process))
+
+
+def frames(page: Page) -> tuple[float, float]:
+    """Drag the scatter to and fro; returns frames per second, and processor seconds a frame."""
     box = page.locator("#stage").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.evaluate(COUNTED)
     page.mouse.move(x, y)
     page.mouse.down()
-    before, began = page.evaluate("window.frames_"), time.perf_counter()
+    before, began, spent = page.evaluate("window.frames_"), time.perf_counter(), used()
     for drag in range(DRAGS):
         page.mouse.move(x + (-120 if drag % 2 else 120), y + 20 * drag, steps=STEPS)
     counted, seconds = page.evaluate("window.frames_") - before, time.perf_counter() - began
+    spent = used() - spent
     page.mouse.up()
-    return float(counted / seconds)
+    return float(counted / seconds), spent / max(1, counted)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -107,12 +127,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with served(run.path) as address:
             page = chromium.new_page(viewport={"width": 1280, "height": 900})
             page.set_default_timeout(PATIENCE)
+            before = used()
             page.goto(address)
             page.wait_for_function(READY, timeout=PATIENCE)
             first = page.evaluate(FIRST) / 1000
-            print(f"{given.rows:,} images: first picture after {first:.1f} s (aim 2 s)", flush=True)
-            print(f"dragging: {frames(page):.0f} frames a second (aim 10)", flush=True)
+            print(
+                f"{given.rows:,} images: first picture after {first:.1f} s (aim 2 s); "
+                f"{used() - before:.1f} s of the processor until all is ready",
+                flush=True,
+            )
+            rate, each = frames(page)
+            print(
+                f"dragging: {rate:.1f} frames a second (aim 10), {1000 * each:.0f} ms of the "
+                "processor a frame",
+                flush=True,
+            )
             chromium.close()
+        if given.no_table:
+            return
         opened = OpenRun(run)
         mask = np.random.default_rng(given.seed).random(given.rows) < 1 / 3
         opened.selections.save("third", mask, "a third")

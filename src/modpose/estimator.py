@@ -249,7 +249,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         """
         run = Run.open(path)
         on_gpu = torch.cuda.is_available() and run.config.train.accelerator != "cpu"
-        place = usable_device("device", device or ("cuda" if on_gpu else "cpu"))
+        place = usable_device("--device", device or ("cuda" if on_gpu else "cpu"))
         config, environment = run.config, run.environment
         model = cls(config.recipe, z_dim=config.model.z_dim, seed=config.seed)
         vae = build_vae(

@@ -241,6 +241,12 @@ def test_sliders_of_the_pose_turn_the_picture(page: Page) -> None:
     page.wait_for_function(f"document.querySelector('#place').src !== '{before}'")
     expect(angle.locator("output")).to_have_text("90.00")
     assert page.locator("#surface-show").is_hidden()
+    bar = page.locator(".framed:has(> #place) .scale")
+    box, picture = bar.bounding_box(), page.locator("#place").bounding_box()
+    assert box is not None and picture is not None
+    side = 1.7 * 40  # Å
+    length = float(bar.inner_text().removesuffix(" Å"))
+    assert box["width"] / picture["width"] == pytest.approx(length / side, rel=0.03)
 
 
 def test_a_surface_turns(browser: Browser, tmp_path: Path) -> None:

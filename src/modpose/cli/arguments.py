@@ -132,7 +132,9 @@ CtfFile = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda|mps", help="Where to train; auto: a GPU if there is one."),
+    typer.Option(
+        metavar="auto|cpu|cuda|mps", help="Where to compute; auto: a GPU if there is one."
+    ),
 ]
 Devices = Annotated[
     int | None,

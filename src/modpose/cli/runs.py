@@ -14,6 +14,7 @@ from modpose.cli.arguments import (
     Axes,
     CtfFile,
     DataDir,
+    Device,
     Index,
     InputAgain,
     Inputs,
@@ -155,6 +156,7 @@ def encode(
     ctf: CtfFile = None,
     wedge: WedgeGiven = None,
     partial: Partial = False,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -174,7 +176,8 @@ def encode(
     opened_run = runs.Run.open(run)
     about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
     images = _other_images(opened_run, source, out, overwrite, about, wedge, partial)
-    encoded = estimator.PoseModel.load(opened_run.path).encode(images, search=search, copies=copies)
+    model = estimator.PoseModel.load(opened_run.path, device=device)
+    encoded = model.encode(images, search=search, copies=copies)
     table = tables.with_names(encoded.to_dataframe(), images)
     exports.write_latents(table, out, overwrite=overwrite)
     lines = [encoded_images.gain_summary(encoded)] if search else []

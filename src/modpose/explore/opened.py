@@ -61,6 +61,7 @@ class OpenRun:
             "quick": self.pictures.quick,
             "volumes": projected or len(environment["shape"]) == 3,
             "box": environment["shape"][-1],
+            "stack": len(environment["shape"]),
             "pixel_size": environment.get("pixel_size"),
             "same": environment.get("images") or environment.get("fingerprint"),
             "alarms": [alarm.sentence for alarm in self.run.alarms],

@@ -29,3 +29,14 @@ export function combine(before, chosen, how) {
   }
   return mask;
 }
+
+// A bar as long as a round number of angstrom, for a picture of some boxes side by side; none if
+// the pixel size is unknown.
+export function scaleBar({ pixel_size: size, box }, boxes) {
+  if (!size) return [];
+  const most = 0.45 * box * size, decade = 10 ** Math.floor(Math.log10(most));
+  const length = Math.max(...[1, 2, 5].map((step) => step * decade).filter((one) => one <= most * (1 + 1e-9)));
+  const bar = Object.assign(document.createElement("span"), { className: "scale", textContent: length < 1000 ? `${length} Å` : `${length / 10} nm` });
+  bar.style.width = `${(100 * length) / (size * box * boxes)}%`;
+  return [bar];
+}

@@ -1,5 +1,6 @@
 // The pictures beside the scatter: an image, and what the model draws at a place of content.
 
+import { scaleBar } from "explore/bits";
 import { extent } from "explore/colours";
 
 const $ = (id) => document.getElementById(id);
@@ -20,6 +21,7 @@ export class Details {
     $("pictures").replaceChildren(...this.pictures.map((one) => one.figure));
     $("place").className = about.volumes ? "wide" : "";
     $("place").hidden = true;
+    $("place").parentElement.replaceChildren($("place"), ...scaleBar(about, about.volumes ? 3 : 1));
     this.from = null;
     $("path-play").disabled = true;
     $("sharper").hidden = !about.quick || !source.live;
@@ -33,7 +35,9 @@ export class Details {
     const figure = document.createElement("figure"), image = document.createElement("img");
     const caption = document.createElement("figcaption");
     caption.textContent = words;
-    figure.append(image, caption);
+    const frame = Object.assign(document.createElement("div"), { className: "framed" });
+    frame.append(image, ...scaleBar(this.about, this.about.volumes && (kind === "reconstruction" || this.about.stack === 3) ? 3 : 1));
+    figure.append(frame, caption);
     figure.hidden = true;
     return { kind, words, figure, image };
   }
