@@ -27,6 +27,17 @@ def test_finds_three_clouds_the_largest_first(method: str) -> None:
     np.testing.assert_array_equal(found, cluster(z, 3, method))  # type: ignore[arg-type]
 
 
+def test_classes_that_share_a_motion_are_not_cut_along_it() -> None:
+    rng = np.random.default_rng(0)
+    classes, place = rng.integers(0, 3, 600), rng.uniform(-1, 1, 600)
+    curve = np.stack([8 * place, 5 * place**2, 0 * place, 0 * place], 1)
+    offset = np.array([[0, 0, 0, 0], [0, 0, 5, 0], [0, 0, 0, 5.0]])
+    z = curve + offset[classes] + rng.normal(size=(600, 4))
+    assert ari(classes, cluster(z, 3, "kmeans")) < 0.5
+    assert ari(classes, cluster(z, 3, "motion")) > 0.9
+    np.testing.assert_array_equal(cluster([0.0, 0.1, 9.0], 2, "motion"), [0, 0, 1])
+
+
 def test_ward_is_that_of_scipy() -> None:
     z = np.random.default_rng(3).normal(size=(80, 4))
     assert ari(fcluster(linkage(z, "ward"), 6, "maxclust"), cluster(z, 6)) == 1
@@ -43,7 +54,7 @@ def test_one_dimension_and_one_cluster() -> None:
         ([0.0, 0.0, 1.0], 3, "kmeans", "number of clusters is 3, expected 1 to 2"),
         ([0.0, 1.0], 0, "ward", "number of clusters is 0, expected 1 to 2"),
         ([0.0, np.nan], 1, "ward", "not finite"),
-        ([0.0, 1.0], 2, "dbscan", "the method is 'dbscan', expected ward, kmeans or gmm"),
+        ([0.0, 1.0], 2, "dbscan", "the method is 'dbscan', expected ward, kmeans, gmm or motion"),
         (np.arange(WARD_MAX + 1.0), 2, "ward", "20001, expected at most 20000 for ward"),
     ],
 )

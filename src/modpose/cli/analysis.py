@@ -29,8 +29,11 @@ def cluster(
     run: RunFolder,
     k: Annotated[int, typer.Option("--k", help="Number of clusters.")],
     method: Annotated[
-        Literal["ward", "kmeans", "gmm"] | None,
-        typer.Option(help="Default: ward, above 10,000 images kmeans; gmm is a Gaussian mixture."),
+        Literal["ward", "kmeans", "gmm", "motion"] | None,
+        typer.Option(
+            help="Default: ward, above 10,000 images kmeans; gmm is a Gaussian mixture; motion: "
+            "classes that share a motion."
+        ),
     ] = None,
     name: Name = None,
     seed: AnySeed = None,

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modpose.errors import InputError
 
-Method = Literal["ward", "kmeans", "gmm"]
+Method = Literal["ward", "kmeans", "gmm", "motion"]
 WARD_MAX = 20_000
 """Ward's method keeps all pairwise distances: 1.6 GB for this number of rows."""
 
@@ -26,7 +26,8 @@ def cluster(z: ArrayLike, k: int, method: Method = "ward", seed: int = 0) -> NDA
     method
         ``ward``: agglomerative with Ward's criterion (the published figures for content of
         digits use it; no chance involved, at most 20,000 rows).  ``kmeans``: ten starts.
-        ``gmm``: Gaussian mixture with full covariances, three starts.
+        ``gmm``: Gaussian mixture with full covariances, three starts.  ``motion``: classes that
+        share a motion (:mod:`modpose.content.moving_classes`).
     seed
         Of the starts.
 
@@ -78,7 +79,11 @@ def _fit(rows: NDArray[np.float64], k: int, method: Method, seed: int) -> NDArra
 
         mixture = GaussianMixture(k, n_init=3, max_iter=500, random_state=seed)
         return np.asarray(mixture.fit_predict(rows), np.int64)
-    raise InputError.of("clusters", "the method", repr(method), "ward, kmeans or gmm")
+    if method == "motion":
+        from modpose.content.moving_classes import classes_along_motion
+
+        return classes_along_motion(rows, k, seed)
+    raise InputError.of("clusters", "the method", repr(method), "ward, kmeans, gmm or motion")
 
 
 def _largest_first(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modpose.backprojection import reconstruct_halves
 from modpose.backprojection.halves import open_posed
-from modpose.content.clustering import cluster
+from modpose.content.clustering import Method, cluster
 from modpose.content.embedding import principal_axes
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
@@ -61,6 +61,8 @@ class ConformationScores:
         angle; with several classes the mean over classes, each with its own components.
     classes
         Adjusted Rand index of k-means of content, with as many clusters as there are classes.
+    beside
+        The same of classes that share a motion (:mod:`modpose.content.moving_classes`).
     discriminant
         Adjusted Rand index of the classes that a linear discriminant reads from content, fitted to
         other images.  It measures the information in content, clustered or not.
@@ -72,6 +74,7 @@ class ConformationScores:
     reference: list[float] | None
     motion: float | None
     classes: float | None
+    beside: float | None = None
     discriminant: float | None = None
     known: KnownMapScores | None = None
 
@@ -92,6 +95,12 @@ class ConformationScores:
         if self.classes is not None:
             best = "" if self.known is None else f" (true maps known: {self.known.classes:.4f})"
             said.append(f"clusters of content with the classes, ARI: {self.classes:.4f}{best}")
+        if self.beside is not None:
+            limit = None if self.known is None else self.known.classes
+            said.append(f"classes that share a motion, ARI: {self.beside:.4f}")
+            if limit:
+                share = self.beside / limit
+                said[-1] += f" (true maps known: {limit:.4f}; this is {share:.0%} of it)"
         if self.discriminant is not None:
             said.append(f"linear discriminant of content, ARI: {self.discriminant:.4f}")
         return said
@@ -184,11 +193,13 @@ def motion_found(z: Floats, truth: pd.DataFrame) -> float | None:
     return float(np.average(found, weights=counts)) if found else 0.0
 
 
-def classes_found(z: Floats, truth: pd.DataFrame, seed: int = 0) -> float | None:
-    """Return the adjusted Rand index of k-means of content; None without classes."""
+def classes_found(
+    z: Floats, truth: pd.DataFrame, seed: int = 0, method: Method = "kmeans"
+) -> float | None:
+    """Return the adjusted Rand index of clusters of content; None without classes."""
     if "class" not in truth or truth["class"].nunique() < 2:
         return None
-    return ari(truth["class"], cluster(z, truth["class"].nunique(), "kmeans", seed))
+    return ari(truth["class"], cluster(z, truth["class"].nunique(), method, seed))
 
 
 def classes_discriminated(z: Floats, truth: pd.DataFrame) -> float | None:
@@ -228,7 +239,7 @@ def score_conformations(
     dataset
         Images with given poses, for the references; None leaves these out.
     seed
-        Seed of k-means.
+        Seed of the clusters.
     quiet
         No progress bars.
     """
@@ -237,6 +248,7 @@ def score_conformations(
         reference=None if dataset is None else reference_areas(dataset, truth, maps, quiet),
         motion=motion_found(z, truth),
         classes=classes_found(z, truth, seed),
+        beside=classes_found(z, truth, seed, "motion"),
         discriminant=classes_discriminated(z, truth),
         known=None if dataset is None else score_known_maps(dataset, truth, maps, quiet),
     )
