@@ -2,13 +2,14 @@
 
     python -m benchmarks.tilt_series --molecules 4 --particles 150
     python -m benchmarks.tilt_series --molecules 4 --particles 150 --volumes
-    python -m benchmarks.tilt_series --real optimisation_set.star [--map map.mrc]
+    python -m benchmarks.tilt_series --real optimisation_set.star [--map map.mrc [--mirror]]
 
 Runs what ``modpose abinitio`` runs, on simulated tilt series (32 pixels a side, 41 tilts to 60
 degrees, CTF and dose for each).  With ``--volumes``, the same particles are back-projected first,
 and searched as volumes with their weights.  Errors are after one global rotation, never after a
 reflection; the bound is that of Cramer and Rao at the true map and pose.  With ``--real``, poses
-are compared with those of a table.
+are compared with those of a table.  The map beside the forty public ribosomes is the mirror image
+of what their poses make, so a search that starts from it needs ``--mirror``.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from modpose.fourier.coefficients import map_coefficients
 from modpose.fourier.gridded import gridded
 from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid
+from modpose.jobs.hand import flip_hand
 from modpose.search.abinitio.found import FoundMaps
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.alignment import AlignSettings
 from modpose.search.pipeline import align
 from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
+from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import read_tilts
 from modpose.search.tilts.run import find_tilt_maps
 from modpose.simulate.molecules import Molecule, density
@@ -125,7 +128,8 @@ def through_volumes(series: TiltSeries, settings: AbInitioSettings, box: int) ->
         seed=settings.seed,
     )
     radius = asked.schedule.refine_limit * box
-    data = gridded(read_tilts(series, radius, quiet=True).coefficients(radius, box))
+    data = read_tilts(series, radius, quiet=True).coefficients(radius, box)
+    data = gridded(without_background(data))
     found = align(data, asked, quiet=True)
     here = found.assignment
     return here.rotation, here.shift, here.class_index, found.maps.combined
@@ -164,15 +168,20 @@ def measure(settings: TiltSettings, molecules: int, starts: int, volumes: bool) 
     ]
 
 
-def measure_real(path: Path, start_map: Path | None, starts: int, seed: int) -> list[str]:
+def measure_real(
+    path: Path, start_map: Path | None, mirror: bool, starts: int, seed: int
+) -> list[str]:
     """Find poses of real particles, and compare them with those of their table."""
     series = open_tilt_series(path)
     assert series.rotation is not None
     assert series.shift is not None
     asked = AbInitioSettings(starts=starts, seed=seed)
-    used = time.process_time()
-    found = find_tilt_maps(series, None, asked, start_map=start_map)
-    used = time.process_time() - used
+    with tempfile.TemporaryDirectory() as name:
+        if start_map is not None and mirror:
+            start_map = flip_hand([start_map], Path(name))[0]
+        used = time.process_time()
+        found = find_tilt_maps(series, None, asked, start_map=start_map)
+        used = time.process_time() - used
     entries = {f"r{i}{j}": series.rotation[:, i, j] for i in range(3) for j in range(3)}
     entries |= {f"shift_{axis}": series.shift[:, k] for k, axis in enumerate("xyz")}
     rotation, shift, class_index, _ = _parts(found)
@@ -195,11 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--volumes", action="store_true", help="through back-projected volumes")
     parser.add_argument("--real", type=Path, metavar="STAR")
     parser.add_argument("--map", type=Path, metavar="MRC", help="start of --real")
+    parser.add_argument("--mirror", action="store_true", help="start from its mirror image")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(machine.sentence(1), flush=True)
     if asked.real is not None:
-        lines = measure_real(asked.real, asked.map, asked.starts, asked.seed)
+        lines = measure_real(asked.real, asked.map, asked.mirror, asked.starts, asked.seed)
     else:
         settings = TiltSettings(
             n=asked.molecules * asked.particles,

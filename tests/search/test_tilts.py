@@ -32,6 +32,7 @@ from modpose.search.settings import Schedule
 from modpose.search.so3_climb import climb, predicted
 from modpose.search.so3_search import search, shift_grid
 from modpose.search.tilts import run
+from modpose.search.tilts.background import shared_noise, without_background
 from modpose.search.tilts.images import TiltImages, read_tilts
 from modpose.search.tilts.run import find_tilt_maps
 from modpose.simulate.molecules import density
@@ -131,6 +132,28 @@ def test_sums_on_a_lattice_give_the_score_of_the_planes(made, images):
         scores.append(climb(seen, references, owner, zero, rotation, shift, steps=0).score)
     # trilinear interpolation on a lattice of half the spacing loses a few percent of the power
     torch.testing.assert_close(scores[1], scores[0], rtol=0.1, atol=3.0)
+
+
+def test_noise_that_images_share_is_divided_out(images):
+    # noise alone; then with a random density around each particle, which all its images show
+    generator = torch.Generator().manual_seed(0)
+    data = images.coefficients(9.0, BOX)
+    noise = torch.randn(data.value.shape, dtype=torch.complex64, generator=generator)
+    alone = replace(data, value=noise * (data.transfer != 0))
+    assert shared_noise(alone)[1:8].max() < 1.3  # of 150 numbers or more in a shell
+    density = 6 * torch.randn(len(data), BOX, BOX, BOX, generator=generator)
+    references = make_references(density, float(data.radius[-1]), slopes=True)
+    own, eye = torch.arange(len(data)), torch.eye(3).expand(len(data), 3, 3)
+    seen, _ = predicted(data, references, own, eye, torch.zeros(len(data), 3))
+    real, imaginary = (seen / 2**0.5).chunk(2, 1)
+    both = replace(alone, value=alone.value + torch.complex(real, imaginary))
+    found = shared_noise(both)
+    assert found[1:8].min() > 2
+    clean = without_background(both)
+    scale = clean.transfer / both.transfer.where(both.transfer != 0, torch.ones(()))
+    first = (data.radius * BOX).round() == 1
+    torch.testing.assert_close(scale[0, first].max(), found[1].rsqrt())
+    assert shared_noise(clean)[1:8].max() < 1.3
 
 
 def test_the_bound_of_tilt_series_is_reached_from_the_true_pose(made, images):

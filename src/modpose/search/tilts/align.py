@@ -18,6 +18,7 @@ from modpose.search.files import Spread, own_columns
 from modpose.search.folder import check_folder
 from modpose.search.pipeline import check_alignable
 from modpose.search.run import aligned
+from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
 
 
@@ -85,7 +86,7 @@ def align_tilt_series(
 
     return aligned(
         _of_particles(series),
-        images.coefficients(radius, box),
+        without_background(images.coefficients(radius, box)),
         folder,
         settings,
         wanted,

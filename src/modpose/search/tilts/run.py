@@ -30,6 +30,7 @@ from modpose.search.classify import Assignment, Schedule, State, classify, rando
 from modpose.search.pipeline import PER_CLASS
 from modpose.search.refine import refine
 from modpose.search.regroup import regrouped
+from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
 
 FROM_MAP = Schedule(rounds=4, limits=(0.2, 0.25), rotations=4608, grid_limit=0.25, hypotheses=8)
@@ -96,7 +97,8 @@ def find_tilt_maps(
     maps = None if start_map is None else _given(Path(start_map), settings.box, side, size)
     schedule = Schedule() if start_map is None else FROM_MAP
     radius = schedule.refine_limit * settings.box
-    data = read_tilts(series, radius, invert=invert, quiet=quiet).coefficients(radius, settings.box)
+    images = read_tilts(series, radius, invert=invert, quiet=quiet)
+    data = without_background(images.coefficients(radius, settings.box))
     with unfinished_in(folder, wanted, resume) as unfinished:
         state, scores = _searched(data, settings, schedule, maps, unfinished, quiet)
         half = given_halves(series)
