@@ -99,8 +99,8 @@ class ConformationScores:
             limit = None if self.known is None else self.known.classes
             said.append(f"classes that share a motion, ARI: {self.beside:.4f}")
             if limit:
-                share = self.beside / limit
-                said[-1] += f" (true maps known: {limit:.4f}; this is {share:.0%} of it)"
+                reached = self.beside / limit
+                said[-1] += f" (true maps known: {limit:.4f}; this is {reached:.0%} of it)"
         if self.discriminant is not None:
             said.append(f"linear discriminant of content, ARI: {self.discriminant:.4f}")
         return said
