@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from modpose import InputError, Run, TrainingError, ranks, resume_run
+from modpose.cli import main
 from modpose.train.checkpoint import newest_checkpoint, read_weights
 from tests.ranks.together import MODELS, fitted, numbers, write_images
 
@@ -87,6 +88,17 @@ def test_an_impossible_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match="RANK=4, WORLD_SIZE=4"):
         ranks.place()
+
+
+def test_classes_of_images_refuse_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="2"):
+        main(["align", str(tmp_path / "stack.npy"), "-o", str(tmp_path / "a"), "--devices", "2"])
+    assert "--devices is for volumes, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ def align(
             ("--wedge", wedge),
             ("--rotations", rotations),
             ("--motions", motions),
+            ("--devices", devices),
         ):
             if value is not None:
                 raise InputError(
