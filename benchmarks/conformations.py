@@ -14,8 +14,8 @@ twelfth of the hinge angles.  The difference is drift: a frame that follows the 
 no harm.
 
 --limit N fits nothing.  It says how well the angles of N images can be told at all: from the true
-maps, with the true poses, and with poses that are fitted, too, to each map.  No method without
-poses can do better than the second on average, so the ratio of the two is the least to hope for.
+maps, with the true poses, and with poses that are fitted, too, to each map.  Fitting begins at
+the true poses, so a method without poses can hardly do better than the second.
 The maps beside the table must be close: 2 degrees apart for the full circle of an antibody.
 """
 
