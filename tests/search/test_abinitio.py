@@ -22,6 +22,7 @@ from modpose.errors import InputError
 from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.fourier.coefficients import phases
 from modpose.fourier.reference import make_references, sample, turned
+from modpose.geometry.grids import lattice
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.abinitio.checks import covered_directions, memory_needed
@@ -31,7 +32,7 @@ from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
-from modpose.search.abinitio.similar import similar_states
+from modpose.search.abinitio.similar import Division, agreed, similar_states
 from modpose.search.abinitio.start import best_start
 from modpose.search.abinitio.symmetry import Frame, in_frame, symmetrised
 from modpose.simulate.conformations import Conformer, built_in_conformers
@@ -450,13 +451,30 @@ def test_similar_states_are_told_apart_at_the_poses_of_one_map(tmp_path):
     found = similar_states(images, consensus, settings, Saved(), quiet=True)
     right, _ = hungarian_accuracy(truth["class"].to_numpy(), found.class_index.numpy())
     assert right > 0.9
-    plan = RefinePlan(last_radius=12.0, first_radius=10.0, rounds=2, searches=(), every_map=True)
+    plan = RefinePlan(last_radius=12.0, first_radius=10.0, rounds=2, searches=())
     poses = (consensus.rotation, consensus.shift, found.class_index)
     half, group = torch.arange(400) % 2, torch.eye(3)[None]
-    refined = refine(images, found.maps, half, settings, group, plan, True, None, poses)
+    divide = Division(settings, found.radius)
+    refined = refine(images, found.maps, half, settings, group, plan, True, None, poses, divide)
     again, _ = hungarian_accuracy(truth["class"].to_numpy(), refined.class_index.numpy())
     assert again > 0.9
     assert float(angles_to_truth(refined.rotation, consensus.rotation).median()) < 3.0
+
+
+def test_a_difference_is_kept_where_its_halves_agree():
+    generator = torch.Generator().manual_seed(0)
+    x = lattice((24,) * 3)
+    blob = torch.exp(-(x - torch.tensor([5.0, 0.0, 0.0])).square().sum(1) / 18).view(1, 24, 24, 24)
+    noise = 0.1 * torch.randn(2, 1, 24, 24, 24, generator=generator)
+    first, second = blob + noise[0], blob + noise[1]
+    both = (first + second) / 2
+    kept = agreed(first, second, both)
+    before, after = (float((part - blob).square().sum()) for part in (both, kept))
+    assert after < before / 4
+    assert float((kept * blob).sum() / blob.square().sum()) > 0.8
+    assert (
+        agreed(noise[0], noise[1], noise.mean(0)).square().sum() < noise.mean(0).square().sum() / 20
+    )
 
 
 @pytest.mark.usefixtures("quick", "saving_each_round")

@@ -11,11 +11,11 @@ from torch import Tensor
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.fsc import fsc_of_classes, resolution_shell
 from modpose.fourier.reference import References, make_references
-from modpose.geometry.grids import lattice
 from modpose.geometry.groups import symmetry_group
 from modpose.search.abinitio.axes import Candidate, candidates
 from modpose.search.abinitio.images import SearchImages
 from modpose.search.abinitio.refine import MARGIN, Refined
+from modpose.search.abinitio.shells import weighted_by_shell
 from modpose.search.abinitio.symmetry import in_frame, symmetrised
 from modpose.search.so3_climb import climb
 
@@ -185,12 +185,6 @@ def _over_group(
 
 def _filtered(pair: Tensor) -> Tensor:
     """Weight each shell of half maps (2, D, D, D) by how far they agree."""
-    box = pair.shape[-1]
     fsc = fsc_of_classes(pair[:1], pair[1:])[0].clamp(0, 1)
     fsc[int(resolution_shell(fsc[None])[0]) + 2 :] = 0.0
-    shell = lattice((box,) * 3).norm(dim=1).round().long().clamp(max=len(fsc) - 1)
-    weight = torch.fft.ifftshift(fsc[shell].view(box, box, box))
-    found: Tensor = torch.fft.ifftn(
-        torch.fft.fftn(pair, dim=(1, 2, 3)) * weight, dim=(1, 2, 3)
-    ).real
-    return found
+    return weighted_by_shell(pair, fsc)

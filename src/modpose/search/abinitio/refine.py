@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ NEAR = 1.5
 """Later rounds search the shifts within so many steps of the one that an image has."""
 JUDGED = 2000
 """Images from whose residuals the noise is measured."""
+
+Divide = Callable[[SearchImages, Tensor, Tensor, Tensor], Tensor]
+"""From images, rotations, shifts and classes to new classes."""
 
 
 @dataclass
@@ -79,6 +83,7 @@ def refine(
     quiet: bool = False,
     saved: Saved | None = None,
     poses: tuple[Tensor, Tensor, Tensor] | None = None,
+    divide: Divide | None = None,
 ) -> Refined:
     """Refine maps and poses.
 
@@ -102,6 +107,8 @@ def refine(
         Where to save each round, and to go on from.
     poses
         Rotation, shift and class of each image to begin with; None searches all.
+    divide
+        Gives images new classes at the poses of each round.
     """
     generator = torch.Generator().manual_seed(7919 + settings.seed)
     radii = [min(high, images.side / 2 - 1) for _, high in plan.radii]
@@ -115,6 +122,9 @@ def refine(
         progress.advance(now.round * len(images), 0.0)
         for number in range(now.round, len(plan.radii)):
             found = work.round(now, plan.radii[number][0], number in plan.searches, progress)
+            if divide is not None:
+                now_in = divide(work.images, found.rotation, found.shift, found.class_index)
+                found = found._replace(class_index=now_in)
             limit = min(radii[number], box / 2 - MARGIN)
             halves, both, fsc, state = work.maps(found, limit)
             agreed = float(resolution_shell(fsc).float().amax())
@@ -251,13 +261,8 @@ class _Work:
         return made
 
     def _of_before(self, before: _Found, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take the poses that images have, (B, M): with the map of each, or with every map."""
-        which = before.class_index[rows][:, None]
-        if self.plan.every_map:
-            which = torch.arange(self.settings.classes).expand(len(rows), -1)
-        many = which.shape[1]
-        rotation = before.rotation[rows][:, None].expand(-1, many, -1, -1)
-        return rotation, before.shift[rows][:, None].expand(-1, many, -1), which
+        """Take the poses that images have, (B, 1)."""
+        return tuple(part[rows][:, None] for part in before[:3])
 
     def _searched(
         self, maps: Tensor, rows: Tensor, radius: float, before: _Found | None

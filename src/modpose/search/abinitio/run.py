@@ -23,7 +23,6 @@ from modpose.data.source import Source
 from modpose.errors import InputError
 from modpose.files.reading import check_memory
 from modpose.files.writing import check_outputs
-from modpose.geometry.grids import lattice
 from modpose.geometry.groups import symmetry_group
 from modpose.jobs.resolution import resolution
 from modpose.jobs.sharpen import sharpened
@@ -42,7 +41,8 @@ from modpose.search.abinitio.images import SearchImages, read_images
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
-from modpose.search.abinitio.similar import similar_states
+from modpose.search.abinitio.shells import low_passed
+from modpose.search.abinitio.similar import Division, similar_states
 from modpose.search.abinitio.start import best_start
 from modpose.search.abinitio.symmetry import in_frame, symmetrised
 from modpose.search.solvent import molecule_mask
@@ -142,17 +142,20 @@ def find_maps(
         refined = refine(images, maps, halves, asked, group, plan, quiet, step)
         if settings.similar:
             states = similar_states(images, refined, settings, unfinished.step("states"), quiet)
+            division = Division(settings, states.radius)
             refined = refine(
                 images,
                 states.maps,
                 halves,
                 settings,
                 group,
-                replace(plan, rounds=STATES_ROUNDS, searches=(), every_map=True),
+                replace(plan, rounds=STATES_ROUNDS, searches=()),
                 quiet,
                 unfinished.step("refinement"),
                 (refined.rotation, refined.shift, states.class_index),
+                division,
             )
+            refined.start_radius = max(refined.start_radius, states.radius)
         if settings.symmetry == AUTO:
             verdicts = judge_symmetry(images, refined, torch.from_numpy(half))
             settings = replace(settings, symmetry=accepted(verdicts))
@@ -160,7 +163,7 @@ def find_maps(
                 frame = verdicts[-1].candidate.frame
                 refined = refine(
                     images,
-                    _low_passed(in_frame(refined.maps, frame), plan.radii[0][0]),
+                    low_passed(in_frame(refined.maps, frame), plan.radii[0][0]),
                     torch.from_numpy(half),
                     settings,
                     symmetry_group(settings.symmetry).float(),
@@ -250,16 +253,7 @@ def _given(path: Path, dataset: Dataset) -> Tensor:
     cut = min(plan.radii[1], box / 2 - 1)
     if size is not None:
         cut = min(cut, dataset.shape[0] * size / STARTED_FROM)
-    return _low_passed(small, cut)
-
-
-def _low_passed(maps: Tensor, cut: float) -> Tensor:
-    """Keep the frequencies of maps (C, D, D, D) up to so many cycles a box."""
-    box = maps.shape[-1]
-    shell = torch.fft.ifftshift(lattice((box,) * 3).norm(dim=1).reshape(box, box, box))
-    spectrum = torch.fft.fftn(maps, dim=(1, 2, 3)) * (shell <= cut)
-    low: Tensor = torch.fft.ifftn(spectrum, dim=(1, 2, 3)).real
-    return low
+    return low_passed(small, cut)
 
 
 def measured(

@@ -88,8 +88,6 @@ class RefinePlan:
     """Poses of an image that are climbed, apart from the one that it has."""
     apart_deg: float = 22.0
     """Least angle between these."""
-    every_map: bool = False
-    """Whether each image is climbed with every map from the pose that it has."""
     steps: int = 2
     """Steps of Gauss-Newton."""
 

@@ -3,6 +3,10 @@
 From a random start, every class takes images of all similar states.  Here one map and its poses are
 found first.  Principal motions at these poses order the images; clusters of their content are
 first classes.  Then each image goes to the class whose map explains it best, a few times over.
+
+Maps of these classes are the mean of all images and, for each class, the part of its difference
+from the mean that its two halves agree on, by frequency and by place: noise where states are alike
+does not tell them apart.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from modpose.content.clustering import cluster
-from modpose.fourier.coefficients import Coefficients, phases, smallest_box
-from modpose.fourier.fsc import resolution_shell
-from modpose.fourier.insertion import averages, half_averages, insert_slices
+from modpose.fourier.coefficients import phases, smallest_box
+from modpose.fourier.fsc import fsc_of_classes, resolution_shell
+from modpose.fourier.insertion import FourierSums, averages, half_averages, insert_slices
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.grids import soft_sphere
 from modpose.progress import Progress
@@ -23,9 +28,10 @@ from modpose.search.abinitio.images import SearchImages
 from modpose.search.abinitio.refine import Refined
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.abinitio.shells import weighted_by_shell
 from modpose.search.motion import principal_motions
 
-LEAST_RADIUS, MOST_RADIUS = 9.0, 14.0
+LEAST_RADIUS, MOST_RADIUS = 9.0, 11.0
 """Cycles a box that states are told apart by, within what the consensus resolves."""
 ITERATIONS = 12
 """Of the principal motions."""
@@ -33,6 +39,10 @@ TRIES = 4
 """Starts of the motions; the division with the highest likelihood is kept."""
 ROUNDS = 8
 """Rounds of averages and new classes."""
+AGAIN = 3
+"""Such rounds at the poses of each round of the refinement."""
+BLUR = 1.0
+"""Standard deviation, voxels, of the Gaussian that agreement is averaged over."""
 AT_ONCE = 1000
 MOST = 20_000
 """Images whose motions are found; the others only get a class."""
@@ -50,11 +60,14 @@ class States:
         (C, D, D, D) of both halves.
     score
         Mean log-likelihood of the images with their own map, nats.
+    radius
+        Highest frequency that they are told apart by, cycles a box.
     """
 
     class_index: Tensor
     maps: Tensor
     score: float
+    radius: float
 
 
 def similar_states(
@@ -79,16 +92,13 @@ def similar_states(
     quiet
         No progress bar.
     """
+    radius = float(resolution_shell(found.fsc)[0].clamp(LEAST_RADIUS, MOST_RADIUS))
     before = saved.read()
     if before:
-        return States(before["class_index"], before["maps"], float(before["score"]))
+        return States(before["class_index"], before["maps"], float(before["score"]), radius)
     if found.noise is not None:
         images = images.with_noise(found.noise)
-    radius = float(resolution_shell(found.fsc)[0].clamp(LEAST_RADIUS, MOST_RADIUS))
-    box = smallest_box(radius, images.side)
-    data = images.coefficients(slice(None), radius, box)
-    flat = torch.cat([found.shift * (box / images.side), torch.zeros(len(images), 1)], 1)
-    work = _States(data, found.rotation, flat, settings, box)
+    work = _States(images, found.rotation, found.shift, settings, radius)
     with Progress("similar states", TRIES * (1 + ROUNDS), quiet=quiet, unit="round") as progress:
         tries = [work.divided(number, progress) for number in range(TRIES)]
     best = max(tries, key=lambda states: states.score)
@@ -97,21 +107,49 @@ def similar_states(
     return best
 
 
+@dataclass(frozen=True)
+class Division:
+    """Gives images new classes at new poses, beginning with the classes that they have.
+
+    Attributes
+    ----------
+    settings
+        What is asked for.
+    radius
+        Highest frequency, cycles a box.
+    """
+
+    settings: AbInitioSettings
+    radius: float
+
+    def __call__(
+        self, images: SearchImages, rotation: Tensor, shift: Tensor, class_index: Tensor
+    ) -> Tensor:
+        """Return the classes (N,)."""
+        work = _States(images, rotation, shift, self.settings, self.radius)
+        for _ in range(AGAIN):
+            class_index = work.scores(work.maps(class_index)).argmax(1)
+        return class_index
+
+
 class _States:
     """Images at poses that do not change."""
 
     def __init__(
         self,
-        data: Coefficients,
+        images: SearchImages,
         rotation: Tensor,
         shift: Tensor,
         settings: AbInitioSettings,
-        box: int,
+        radius: float,
     ) -> None:
-        self.data, self.rotation, self.shift = data, rotation, shift
-        self.count, self.seed, self.box = settings.classes, settings.seed, box
-        self.mask = soft_sphere(box, settings.diameter * box)
-        self.parity = torch.arange(len(data)) % 2
+        self.box = smallest_box(radius, images.side)
+        self.data = images.coefficients(slice(None), radius, self.box)
+        self.rotation, self.radius = rotation, radius
+        self.shift = pad(shift * (self.box / images.side), (0, 1))
+        self.count, self.seed = settings.classes, settings.seed
+        self.mask = soft_sphere(self.box, settings.diameter * self.box)
+        self.parity = torch.arange(len(images)) % 2
 
     def divided(self, number: int, progress: Progress) -> States:
         """Divide the images, beginning with clusters along motions from a start of that number."""
@@ -134,19 +172,22 @@ class _States:
         index[rows] = torch.from_numpy(cluster(found.z.numpy(), self.count, "kmeans", self.seed))
         progress.advance(1, 0.0)
         for _ in range(ROUNDS):
-            maps = self._maps(index)
-            score = self._scores(maps)
+            score = self.scores(self.maps(index))
             index = score.argmax(1)
             progress.advance(1, 0.0)
-        return States(index, self._maps(index), float(score.amax(1).mean()))
+        return States(index, self.maps(index), float(score.amax(1).mean()), self.radius)
 
-    def _maps(self, index: Tensor) -> Tensor:
+    def maps(self, index: Tensor) -> Tensor:
+        """Average the classes: the mean of all, and the difference from it that halves agree on."""
         slot = torch.where(index < 0, index, 2 * index + self.parity)
         sums = insert_slices(self.data, slot, 2 * self.count, self.rotation, self.shift)
         even = torch.arange(0, 2 * self.count, 2)
-        return half_averages(sums.slots(even), sums.slots(even + 1), self.box, self.mask)[0]
+        first, second = sums.slots(even), sums.slots(even + 1)
+        mean = half_averages(_together(first), _together(second), self.box, self.mask)[0]
+        parts = (averages(part, self.box, self.mask) for part in (first, second, first + second))
+        return mean + agreed(*(part - part.mean(0) for part in parts))
 
-    def _scores(self, maps: Tensor) -> Tensor:
+    def scores(self, maps: Tensor) -> Tensor:
         """Log-likelihood (N, C) of each image with each map, nats, up to a constant."""
         references = make_references(maps, float(self.data.radius[-1]))
         parts = []
@@ -162,3 +203,32 @@ class _States:
                 )
             parts.append(torch.stack(each, 1))
         return torch.cat(parts)
+
+
+def agreed(first: Tensor, second: Tensor, both: Tensor) -> Tensor:
+    """Keep what two halves agree on, by frequency and by place.
+
+    Parameters
+    ----------
+    first, second, both
+        (C, D, D, D) differences of classes from the mean: of each half, and of all images.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    weight = _wiener(fsc_of_classes(first, second).mean(0))
+    one, other, whole = (weighted_by_shell(part, weight) for part in (first, second, both))
+    shared, own = (one * other).mean(0), (one.square() + other.square()).mean(0) / 2
+    blurred = [torch.from_numpy(gaussian_filter(part.numpy(), BLUR)) for part in (shared, own)]
+    return whole * _wiener(blurred[0] / blurred[1].clamp(min=1e-12))
+
+
+def _wiener(correlation: Tensor) -> Tensor:
+    """Weight of the sum of two halves of this correlation."""
+    correlation = correlation.clamp(0, 1)
+    return 2 * correlation / (1 + correlation)
+
+
+def _together(sums: FourierSums) -> FourierSums:
+    """Add up all slots."""
+    value, weight = sums.value.sum(0, keepdim=True), sums.weight.sum(0, keepdim=True)
+    return FourierSums(value, weight, sums.padded)
