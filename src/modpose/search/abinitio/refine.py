@@ -262,7 +262,8 @@ class _Work:
 
     def _of_before(self, before: _Found, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take the poses that images have, (B, 1)."""
-        return tuple(part[rows][:, None] for part in before[:3])
+        rotation, shift, which, _ = (part[rows][:, None] for part in before)
+        return rotation, shift, which
 
     def _searched(
         self, maps: Tensor, rows: Tensor, radius: float, before: _Found | None

@@ -21,7 +21,8 @@ def weighted_by_shell(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 def _radius(box: int) -> Tensor:
-    return lattice((box,) * 3).norm(dim=1).reshape(box, box, box)
+    radius: Tensor = lattice((box,) * 3).norm(dim=1)
+    return radius.reshape(box, box, box)
 
 
 def _multiplied(maps: Tensor, factor: Tensor) -> Tensor:
