@@ -95,6 +95,7 @@ def test_several_names_live_side_by_side_and_keep_how_they_were_made(run: Run) -
     with pytest.raises(InputError, match="column two already exists"):
         cluster_run(run, 3, name="two")
     assert run.latents()["two"].nunique() == 2
+    assert sum(cluster_run(run, 2, method="motion", name="beside")) == N
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def score_conformations(
     dataset: Dataset | None = None,
     seed: int = 0,
     quiet: bool = False,
+    in_errors: Floats | None = None,
 ) -> ConformationScores:
     """Score content and maps against the truth.
 
@@ -242,13 +243,15 @@ def score_conformations(
         Seed of the clusters.
     quiet
         No progress bars.
+    in_errors
+        (N, k) content in units of its error, for classes that share a motion; None: ``z``.
     """
     return ConformationScores(
         areas=map_areas(decode, z, truth, maps),
         reference=None if dataset is None else reference_areas(dataset, truth, maps, quiet),
         motion=motion_found(z, truth),
         classes=classes_found(z, truth, seed),
-        beside=classes_found(z, truth, seed, "motion"),
+        beside=classes_found(z if in_errors is None else in_errors, truth, seed, "motion"),
         discriminant=classes_discriminated(z, truth),
         known=None if dataset is None else score_known_maps(dataset, truth, maps, quiet),
     )
@@ -288,5 +291,12 @@ def score_run(
     posed = open_posed(dataset.source, config.box, config.invert) if reference else None
     z = model.latents()[[f"z_{k}" for k in range(model.config.model.z_dim)]].to_numpy(float)
     return score_conformations(
-        model.decode, z, truth.reset_index(drop=True), true, posed, model.config.seed, quiet
+        model.decode,
+        z,
+        truth.reset_index(drop=True),
+        true,
+        posed,
+        model.config.seed,
+        quiet,
+        run.content_in_errors(),
     )

@@ -61,7 +61,7 @@ def cluster_run(
     z = content_of(run)
     chosen = usual_method(len(z)) if method is None else method
     start = run.config.seed if seed is None else seed
-    labels = cluster(z, k, chosen, start)
+    labels = cluster(run.content_in_errors() if chosen == "motion" else z, k, chosen, start)
     add_columns(run, {name: labels}, f"{chosen}, {k} clusters, seed {start}", overwrite=overwrite)
     return [int(count) for count in np.bincount(labels)]
 

@@ -337,6 +337,14 @@ class Run:
             raise InputError.of(self.path / "latents.parquet", "the content", "missing", expected)
         return latents[names].to_numpy(float)
 
+    def content_in_errors(self) -> NDArray[np.float64]:
+        """Content, (N, z_dim), each dimension in units of its median posterior deviation."""
+        z, latents = self.content().copy(), self.latents()
+        for k in range(z.shape[1]):
+            error = float(latents[f"z_{k}_std"].median()) if f"z_{k}_std" in latents else 0.0
+            z[:, k] /= error if error > 0 else 1.0
+        return z
+
     def write_latents(self, table: pd.DataFrame) -> None:
         """Write ``latents.parquet`` in one step, and mark the run as finished."""
         replace_atomically(self.path / "latents.parquet", table.to_parquet, overwrite=True)
