@@ -1,0 +1,1 @@
+"""Heterogeneous reconstruction at known poses as the field measures it, beside installed peers."""

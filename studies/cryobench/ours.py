@@ -1,0 +1,48 @@
+"""Contenders that are recipes of this package, run by its own command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.estimator import PoseModel
+from modpose.outputs.content_maps import stored_content_maps
+from modpose.run import Run
+from studies.cryobench.measure import Cost, measured
+from studies.cryobench.score import Draw
+
+MODPOSE = (sys.executable, "-m", "modpose")
+RECIPES = {"ours": "modpose-posed", "own-cryodrgn": "cryodrgn", "own-vlt": "vlt"}
+
+
+def fit(name: str, star: Path, folder: Path, seed: int, minutes: float | None) -> Cost:
+    """Fit a recipe; of ours compute the sharp maps too."""
+    run, log = folder / "run", folder / "log.txt"
+    limit = ["--max-minutes", f"{minutes:g}"] if minutes is not None else []
+    options = ["--recipe", RECIPES[name], "--seed", str(seed), *limit]
+    cost = measured([*MODPOSE, "fit", str(star), "-o", str(run), *options], log)
+    if name == "ours":
+        drawn = ["-o", str(folder / "volumes"), "--cluster", "1"]
+        cost += measured([*MODPOSE, "volumes", str(run), *drawn], log)
+    return cost
+
+
+def drawing(name: str, folder: Path) -> Draw:
+    """Draw the sharp maps of ours, the decoder's maps of the others."""
+    run = Run.open(folder / "run")
+    if name == "ours":
+        maps = stored_content_maps(run)
+        assert maps is not None
+        return lambda rows: (maps.volume(maps.z[row]) for row in rows)
+    model, z = PoseModel.load(run.path), run.content()
+    return lambda rows: (np.asarray(model.decode(z[row][None])[0], np.float32) for row in rows)
+
+
+def mask_of(folder: Path) -> NDArray[np.float32]:
+    """Return the mask that the sharp maps of ours were computed in."""
+    maps = stored_content_maps(Run.open(folder / "run"))
+    assert maps is not None
+    return maps.mask
