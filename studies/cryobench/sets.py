@@ -160,7 +160,7 @@ def _residues(table: AtomTable) -> AtomTable:
     """Return each residue as one atom in its centre of mass."""
     first = (np.diff(table.residue) != 0) | (table.chain[1:] != table.chain[:-1])
     number = np.concatenate([[0], np.cumsum(first)])
-    masses = np.bincount(number, table.masses)
+    masses = np.asarray(np.bincount(number, table.masses), float)
     centers = [np.bincount(number, table.masses * axis) / masses for axis in table.positions.T]
     starts = np.concatenate([[0], np.flatnonzero(first) + 1])
     return AtomTable(np.stack(centers, 1), masses, table.chain[starts], table.residue[starts])
