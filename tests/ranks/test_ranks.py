@@ -50,9 +50,13 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
 def test_two_processes_find_the_classes_poses_and_motions_of_one(tmp_path: Path) -> None:
     assert run_two(tmp_path, "searches") == 0
     found = torch.load(tmp_path / "found.pt")
-    for name, value in numbers().items():
+    alone = numbers()
+    # the blobs do not move: positions are compared with their prior, maps of motions with the mean
+    size = {name: float(value.abs().max()) for name, value in alone.items()}
+    size |= {"z": 1.0, "directions": size["maps"]}
+    for name, value in alone.items():
         # another order of sums; few steps of an optimisation amplify it
-        near = (1e-6 if name in ("sums", "class_index") else 2e-2) * float(value.abs().max())
+        near = (1e-6 if name in ("sums", "class_index") else 2e-2) * size[name]
         assert torch.allclose(found[name], value, rtol=0, atol=near), name
 
 
