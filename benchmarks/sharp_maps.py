@@ -214,7 +214,7 @@ def pose_errors(dataset: Dataset, rotation: Floats, shift: Floats) -> tuple[floa
     true = truth[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(float)
     away = geodesic(torch.from_numpy(rotation), torch.from_numpy(true.reshape(-1, 3, 3)))
     moved = shift - truth[["shift_x", "shift_y"]].to_numpy(float)
-    return float(np.rad2deg(away.square().mean().sqrt())), float(np.sqrt((moved**2).mean()))
+    return float(np.rad2deg(float(away.square().mean().sqrt()))), float(np.sqrt((moved**2).mean()))
 
 
 def _deviations(run: Run) -> Floats:

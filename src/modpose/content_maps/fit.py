@@ -248,7 +248,7 @@ class _Fitting:
 
         parts = self._sums(count, products, inferred, progress)
         if self.pose is not None:
-            self.spread = spread_of(self.pose, variance)
+            self.spread = torch.minimum(self.spread, spread_of(self.pose, variance))
         return parts, Inferred(z, std, moment)
 
     def _expected(
