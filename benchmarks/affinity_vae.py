@@ -23,7 +23,7 @@ from modpose.model.build import build_vae
 from modpose.model.terms.affinity import AffinityTerm
 from modpose.recipes import recipe_config
 from modpose.train.augment import augmented
-from modpose.train.loop import Learner, set_up
+from modpose.train.learner import Learner, set_up
 
 CLASSES = 6
 AUGMENT = (AugmentConfig(), AugmentConfig(rotate="quarter-turns"), AugmentConfig(rotate="any"))

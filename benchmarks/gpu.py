@@ -31,7 +31,7 @@ from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import build_vae
 from modpose.recipes import recipe_config
 from modpose.search.so3_search import search, shift_grid
-from modpose.train.loop import set_up
+from modpose.train.learner import set_up
 
 HEADER = ("recipe", "batch", "images/s", "images/s on the CPU", "busy", "GB", "copies a step")
 CTF = [1.0, 15000.0, 15000.0, 0.0, 300.0, 2.7, 0.1, 0.0, 0.0]

@@ -24,7 +24,7 @@ from benchmarks.textbook.target_vae import TargetVae
 from modpose.model.encoders.orbit import OrbitEncoder
 from modpose.model.latents import Latents
 from modpose.model.vae import Vae
-from modpose.train.loop import Learner
+from modpose.train.learner import Learner
 
 QUICK_RATE = 1e-3
 QUICK_PART = 10

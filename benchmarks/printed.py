@@ -21,7 +21,7 @@ from modpose.data.batches import Batch
 from modpose.model.build import build_vae
 from modpose.model.objective import Estimate
 from modpose.recipes import Options, recipe_config
-from modpose.train.loop import set_up
+from modpose.train.learner import set_up
 
 EVERY: Options = {"train": {"pixels": None, "accelerator": "cpu"}}
 P8_LARGE: Options = {"model": {"z_dim": 32}}

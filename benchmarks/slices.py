@@ -26,7 +26,7 @@ from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import build_vae
 from modpose.observe.ctf import ctf_2d
 from modpose.recipes import recipe_config
-from modpose.train.loop import set_up
+from modpose.train.learner import set_up
 
 CTF = [4.0, 12000.0, 11000.0, 30.0, 300.0, 2.7, 0.1, 0.0, 0.0]
 

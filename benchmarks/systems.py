@@ -17,7 +17,7 @@ from modpose.geometry.grids import half_box, lattice
 from modpose.model.build import build_vae
 from modpose.model.objective import Estimate, Objective
 from modpose.recipes import Options, recipe_config
-from modpose.train.loop import Learner, set_up
+from modpose.train.learner import Learner, set_up
 
 
 @dataclass(frozen=True)

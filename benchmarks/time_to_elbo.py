@@ -42,7 +42,8 @@ from modpose.model.build import build_vae
 from modpose.model.objective import Estimate
 from modpose.progress import Progress
 from modpose.suggest import suggest
-from modpose.train.loop import Learner, run_epochs, set_up
+from modpose.train.learner import Learner, set_up
+from modpose.train.loop import run_epochs
 
 FIRST_LOOK_S = 1.0
 LOOK_RATIO = 1.2

@@ -27,7 +27,7 @@ from modpose.model.latents import Latents
 from modpose.model.objective import Estimate
 from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
-from modpose.train.loop import Learner, set_up
+from modpose.train.learner import Learner, set_up
 
 LIMIT_NATS = 0.5
 Step = Callable[[], int]

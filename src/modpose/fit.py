@@ -27,7 +27,7 @@ from modpose.train.checkpoint import (
     put_weights,
 )
 from modpose.train.encoding import encode_blocks, encode_rest, sample_rows
-from modpose.train.loop import Learner, set_up
+from modpose.train.learner import Learner, set_up
 from modpose.train.session import (
     announce,
     build,

@@ -22,7 +22,7 @@ from modpose.estimator import PoseModel
 from modpose.model.vae import Vae
 from modpose.run import Run
 from modpose.train.checkpoint import newest_checkpoint
-from modpose.train.loop import set_up
+from modpose.train.learner import set_up
 from tests.fuzz.binary import NPY_TOKENS, npy
 from tests.fuzz.judge import Format, Seed
 

@@ -17,7 +17,7 @@ from modpose.model.encoders.table import TableEncoder
 from modpose.nn.perceptron import ResidualLayer
 from modpose.options import resolve
 from modpose.recipes import recipe_config
-from modpose.train.loop import set_up
+from modpose.train.learner import set_up
 
 PROJECTIONS = ("cryodrgn", "vlt", "evil-twin", "evil-twin-large")
 

@@ -44,7 +44,7 @@ from modpose.model.posterior import LatentLayout
 from modpose.model.settings import SearchSettings
 from modpose.model.vae import Vae
 from modpose.recipes import recipe_config
-from modpose.train.loop import set_up
+from modpose.train.learner import set_up
 
 BOX = 16
 SMALL: dict[str, Any] = {

@@ -337,7 +337,7 @@ def test_a_run_that_was_killed_after_it_stopped_early_does_not_go_on_training(
     stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([-5.0, -3.0, -4.0, -4.5, -9.0, -9.0])
-    monkeypatch.setattr("modpose.train.loop._validate", lambda *_: {"val_elbo": next(values)})
+    monkeypatch.setattr("modpose.train.loop.validate", lambda *_: {"val_elbo": next(values)})
     config = tiny(train={"epochs": 50, "stop_epochs": 2, "delay_z_steps": 0})
     with monkeypatch.context() as patch:
         patch.setattr(modpose.train.session, "encode_dataset", interrupt)

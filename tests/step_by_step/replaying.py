@@ -13,7 +13,8 @@ from modpose.config import Config
 from modpose.data.batches import Batch
 from modpose.model.vae import Vae
 from modpose.progress import Progress
-from modpose.train.loop import run_epochs, set_up
+from modpose.train.learner import set_up
+from modpose.train.loop import run_epochs
 from tools.record_steps.recording import STEPS, GivenNoise
 
 HERE = Path(__file__).parent

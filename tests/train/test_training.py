@@ -218,7 +218,7 @@ def test_early_stopping_looks_at_validation_only(
     def validate(*_: Any) -> dict[str, float]:
         return {"val_elbo": next(values)}
 
-    monkeypatch.setattr("modpose.train.loop._validate", validate)
+    monkeypatch.setattr("modpose.train.loop.validate", validate)
     config = {"train": {"epochs": 50, "stop_epochs": 2, "delay_z_steps": 0}}
     run = fit_tiny(stack, tmp_path / "run", **config)
     assert run.environment["stopped"] == "validation"

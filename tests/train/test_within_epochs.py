@@ -13,7 +13,7 @@ import torch
 from modpose import InputError, Run, fit_run, open_source, resume_run
 from modpose.config import merge, parse_config
 from modpose.recipes import recipe_config
-from modpose.train import loop
+from modpose.train import loop, validation
 from modpose.train.checkpoint import newest_checkpoint, read_weights
 
 TINY: dict[str, Any] = {
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_something_else_is_refused(
 
 def test_a_large_validation_set_is_sampled_evenly() -> None:
     rows = np.arange(0, 300, 3)
-    assert loop._evenly(rows, 1000).tolist() == rows.tolist()
-    few = loop._evenly(rows, 10)
+    assert validation._evenly(rows, 1000).tolist() == rows.tolist()
+    few = validation._evenly(rows, 10)
     assert len(np.unique(few)) == 10 and few[0] == 0 and few[-1] == 297
     assert np.diff(few).max() <= 36  # 100 rows, of which every eleventh is taken

@@ -19,7 +19,7 @@ from modpose.infer.latents import complete_table
 from modpose.model.image_rows import rows_trained_in
 from modpose.run.folder import read_table
 from modpose.train.checkpoint import put_weights, read_weights
-from modpose.train.loop import Learner, set_up
+from modpose.train.learner import Learner, set_up
 from modpose.train.session import build, contrast_spread
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from modpose.progress import Progress, in_words
 from modpose.run import Run
 from modpose.run.pretrained import content_of
 from modpose.train.checkpoint import read_weights, save_checkpoint
-from modpose.train.loop import Learner, cpu_threads, run_epochs, set_up
+from modpose.train.learner import Learner, cpu_threads, set_up
+from modpose.train.loop import run_epochs
 from modpose.train.placement import Placement
 from modpose.train.starts import prepare
 
