@@ -14,6 +14,7 @@ prior comes from the agreement of two halves.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,16 +46,14 @@ def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
     total
         (P, q) sums at the points of the lattice, contiguous; changed in place.
     """
-    if total.device.type != "cpu":
+    product = _product_in_place() if total.device.type == "cpu" else None
+    if product is None:
         insert_by_torch(index, share, values, total)
         return
-    # scipy's public product returns an array as large as the lattice for every call
-    from scipy.sparse._sparsetools import csc_matvecs
-
     places = index.flatten().numpy()
     starts = np.arange(0, len(places) + 1, 8, dtype=places.dtype)
     points, columns = total.shape
-    csc_matvecs(
+    product(
         points,
         len(values),
         columns,
@@ -64,6 +63,18 @@ def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
         values.flatten().numpy(),
         total.view(-1).numpy(),
     )
+
+
+def _product_in_place() -> Callable[..., None] | None:
+    """Return scipy's sparse product that adds to an array; None if this scipy has no such name.
+
+    The public product returns an array as large as the lattice for every call.
+    """
+    try:
+        from scipy.sparse import _sparsetools
+    except ImportError:
+        return None
+    return getattr(_sparsetools, "csc_matvecs", None)
 
 
 def insert_by_torch(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
