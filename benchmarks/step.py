@@ -95,7 +95,7 @@ def make_step(system: System, contestant: Contestant, size: Size) -> SO3Normal:
     images = _images(system, config.train.batch_size)
     with ExitStack() as stack:
         if not contestant.reuses_memory:
-            stack.enter_context(mock.patch("modpose.train.loop.keep_freed_memory"))
+            stack.enter_context(mock.patch("modpose.train.learner.keep_freed_memory"))
         learner = make_learner(system, config)
     learner.vae.train()
     return SO3Normal(partial(learner_step, learner, config, images, generator), len(images))

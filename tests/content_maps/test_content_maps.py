@@ -20,6 +20,7 @@ from modpose.content_maps.equations import (
     gram_of,
     pairs,
 )
+from modpose.content_maps.fit import _Fitting
 from modpose.content_maps.focus import check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.lattice import HalfLattice
@@ -266,11 +267,16 @@ def test_content_is_better_than_it_was(moving):
     assert (found.std > 0).all()
 
 
-def test_content_is_not_inferred_again_where_maps_get_worse(moving):
-    _, dataset, z, std, found = moving  # of 400 images, one time is enough
-    more = ContentMapSettings(functions=5, landmarks=30, rounds=4)
-    again = fit_content_maps(dataset, z, std, ball(), more, quiet=True)
-    assert np.array_equal(again.z, found.z)
+def test_content_is_not_inferred_again_where_maps_get_worse(moving, monkeypatch):
+    _, dataset, z, std, _ = moving
+    once, more = (ContentMapSettings(functions=5, landmarks=30, rounds=k) for k in (1, 3))
+    evidence = iter([1.0, 2.0])  # of the new maps, of those before
+    monkeypatch.setattr(_Fitting, "_evidence", lambda *_: next(evidence))
+    first, again = (
+        fit_content_maps(dataset, z, std, ball(), settings, quiet=True) for settings in (once, more)
+    )
+    assert np.array_equal(again.z, first.z)
+    assert next(evidence, None) is None
 
 
 def test_a_set_without_motion_gives_the_consensus():

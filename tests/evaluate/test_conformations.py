@@ -71,7 +71,7 @@ def test_a_model_that_knows_the_truth_scores_one_and_one_that_knows_nothing_less
     assert min(found.areas) > 0.985  # the typical image is within a few degrees
     assert found.motion == pytest.approx(1.0)
     assert np.mean(map_areas(average, z, simulated.truth, maps)) < np.mean(found.areas) - 0.02
-    assert len(found.lines()) == 4
+    assert len(found.lines()) == 5
     assert found.discriminant == pytest.approx(1.0)  # k-means follows the hinge
 
 

@@ -51,7 +51,8 @@ class OneBatchAnEpoch:
         self.rows, self.batch = iter(recorded.arrays["rows"]), batch
         self.train = np.arange(recorded.arrays["rows"].shape[1])
 
-    def batches(self, *_: object, **__: object) -> Iterator[Batch]:
+    def each(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        assert len(parts) == 1
         yield self.batch(torch.from_numpy(next(self.rows).astype(np.int64)))
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_experiment_has_a_command_of_its_own() -> None:
     names = {p.parent.name for p in (ROOT / "studies").glob("*/__main__.py")}
-    assert names == set(experiment.EXPERIMENTS.values())
+    beside_peers = {"cryobench"}  # has other options
+    assert names - beside_peers == set(experiment.EXPERIMENTS.values())
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,7 @@ def test_full_budget_has_the_papers_sizes_and_takes_two_steps(
 ) -> None:
     fits = all_fits(PLANS["full"], tmp_path, galaxies)
     ours = {name: fit.config() for name, fit in fits.items() if "-target-vae-p" in name}
+    ours = {name: one for name, one in ours.items() if not name.startswith("offset")}  # smaller
     for name, config in ours.items():
         deep = name.startswith(("particles", "views"))
         assert config.recipe == f"target-vae{'-particles' * deep}-paper"
