@@ -46,12 +46,9 @@ class MaskBox:
         self.side = 4 * reach
         axes = [torch.fft.fftfreq(self.side)] * 2 + [torch.fft.rfftfreq(self.side)]
         frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-        self.seen = (frequency.norm(dim=-1) <= limit).flatten().nonzero().squeeze(1)
+        self._has_data = (frequency.norm(dim=-1) <= limit).flatten()
+        self.seen = self._has_data.nonzero().squeeze(1)
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
-        axes = [torch.fft.fftfreq(2 * reach)] * 2 + [torch.fft.rfftfreq(2 * reach)]
-        coarse = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-        self._coarse_shell = shell_of(coarse, box).clamp(max=box // 2)
-        self._coarse_seen = coarse.norm(dim=-1) <= limit
         twice = torch.full((self.side // 2 + 1,), 2.0)
         twice[0] = twice[-1] = 1.0
         self.weight = twice.expand(self.side, self.side, -1).flatten()
@@ -102,14 +99,14 @@ class MaskBox:
         return found
 
     def filtered(self, fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
-        """Multiply shells of periodic fields (J, b, b, b) by ``table`` (J, shells).
+        """Multiply shells of fields (J, b, b, b), zero around, by ``table`` (J, shells).
 
         Frequencies without data are multiplied by ``rest``.
         """
         found = torch.empty_like(fields)
         for one, field, values in zip(found, fields, table, strict=True):
-            factor = torch.where(self._coarse_seen, values[self._coarse_shell], rest)
-            one.copy_(torch.fft.irfftn(torch.fft.rfftn(field) * factor, s=field.shape))
+            factor = torch.where(self._has_data, values[self.shell], rest)
+            one.copy_(self.backward(self.forward(field[None]) * factor)[0])
         return found
 
     def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
