@@ -281,5 +281,8 @@ def _packed(value: object) -> bytes:
 
 
 def _unpacked(content: bytes) -> object:
-    """Unpack what another process of ours packed; tensors come to the CPU."""
+    """Unpack what another process of this same run packed; tensors come to the CPU.
+
+    It never comes from a file.  Objects of ours are among it, which safe loading refuses.
+    """
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
