@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modpose.fit import fit_run, resume_run
     from modpose.infer.encoded import Encoded
     from modpose.infer.judge import find_alarms
+    from modpose.parts import Shard, Waiting
     from modpose.pick.find import find_objects
     from modpose.pick.images import pick_images
     from modpose.recipes import RECIPES
@@ -37,7 +38,9 @@ _HOME = {
     "PoseModel": "modpose.estimator",
     "RECIPES": "modpose.recipes",
     "Run": "modpose.run",
+    "Shard": "modpose.parts",
     "TrainingError": "modpose.errors",
+    "Waiting": "modpose.parts",
     "align_subtomograms": "modpose.search.run",
     "classify_images": "modpose.search.classes2d.run",
     "find_alarms": "modpose.infer.judge",
@@ -58,7 +61,9 @@ __all__ = [
     "InputError",
     "PoseModel",
     "Run",
+    "Shard",
     "TrainingError",
+    "Waiting",
     "__version__",
     "align_subtomograms",
     "classify_images",

@@ -6,7 +6,8 @@ the options, prints, and writes files.
 
 Within :func:`joined` the processes run the same code.  Each computes its :func:`share`, and
 :func:`sum`, :func:`once` and :func:`gathered` join the results.  Elsewhere, and in a process that
-has no others, these functions return what they are given.
+has no others, these functions return what they are given.  :func:`rows` and :func:`total` also join
+the results of processes that run at other times, within :func:`by_files`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import count
@@ -31,6 +32,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from modpose.errors import InputError, TrainingError
+from modpose.parts import Columns, Parts, added, joined_rows
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ PATIENCE = timedelta(days=30)
 """Longest time that a process waits for the others: the leader may search for poses first."""
 GRACE = 20.0
 """Seconds that processes get to end by themselves after another one has failed."""
+PORT = 29500
+"""Where processes of several machines meet, unless MASTER_PORT says otherwise."""
 MOST = 4096
 """Largest number of processes."""
 
@@ -53,11 +57,14 @@ class Place(NamedTuple):
 ALONE = Place(0, 1, 0)
 _TIMES = count()
 _engine: Any = dist  # what torch does not declare
+_parts: Parts | None = None
 
 
 def place() -> Place:
     """Read the place of this process from the variables of ``torchrun`` or ``srun``."""
     known = os.environ
+    if _parts is not None:
+        return Place(max(0, _parts.shard.number - 1), _parts.shard.of, 0)
     if "RANK" in known and "WORLD_SIZE" in known:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif "SLURM_STEP_NUM_TASKS" in known:  # set for the tasks of srun, not for a batch script
@@ -76,7 +83,32 @@ def place() -> Place:
 
 def leads() -> bool:
     """Return whether this process reads the options and writes the files."""
-    return place().rank == 0
+    return place().rank == 0 if _parts is None else _parts.shard.number == 0
+
+
+@contextmanager
+def by_files(parts: Parts | None) -> Iterator[None]:
+    """Within this context, meet the other processes in files instead.
+
+    Raises
+    ------
+    InputError
+        If this process is one of several that run together.
+    """
+    global _parts
+    if parts is not None and place().size > 1:
+        raise InputError("--shard: not with --devices, --nodes, torchrun or srun")
+    _parts = parts
+    try:
+        yield
+    finally:
+        _parts = None
+
+
+def enter(stage: str) -> None:
+    """Begin a stage of a computation :func:`by_files`, from which a process may start."""
+    if _parts is not None:
+        _parts.enter(stage)
 
 
 @contextmanager
@@ -91,7 +123,7 @@ def joined() -> Iterator[None]:
         If another process ends before this one.
     """
     here = place()
-    if here.size == 1 or several():
+    if here.size == 1 or several() or _parts is not None:
         yield
         return
     _find_leader()
@@ -119,14 +151,15 @@ def several() -> bool:
 
 def share(items: Sequence[T]) -> Sequence[T]:
     """Return the items that this process computes: every N-th one."""
-    return items[dist.get_rank() :: dist.get_world_size()] if several() else items
+    rank, size = _seat()
+    return items[rank::size] if size > 1 else items
 
 
 def part_of(count: int) -> slice:
     """Return the rows that this process computes: one stretch of them, equally long in each."""
-    if not several():
-        return slice(0, count)
-    rank, size = dist.get_rank(), dist.get_world_size()
+    if _parts is not None and not _parts.shard.number:
+        return slice(0, 1)  # the process that adds up computes none
+    rank, size = _seat()
     return slice(rank * count // size, (rank + 1) * count // size)
 
 
@@ -170,15 +203,33 @@ def gathered(part: T) -> list[T]:
     return [cast(T, _unpacked(one)) for one in parts]
 
 
-def launch(command: Sequence[str], devices: int) -> int:
-    """Run a command in several processes of this machine; the first one's output is shown.
+def rows(make: Callable[[], Columns]) -> Columns:
+    """Put the columns (n, ...) that each process makes of its rows below each other."""
+    if _parts is not None:
+        return _parts.meet(make, joined_rows)
+    return joined_rows(gathered(make()))
+
+
+def total(make: Callable[[], Columns]) -> Columns:
+    """Add up the tensors that each process makes; all have the same shapes."""
+    if _parts is not None:
+        return _parts.meet(make, added)
+    return tuple(sum(part) for part in make())
+
+
+def launch(command: Sequence[str], devices: int, nodes: int = 1) -> int:
+    """Run a command in several processes; the first one's output is shown.
 
     Parameters
     ----------
     command
         A program that calls :func:`joined`, and its arguments.
     devices
-        Number of processes.
+        Number of processes on this machine.
+    nodes
+        Number of machines.  Within a job of SLURM, ``srun`` starts the processes of all; otherwise
+        each machine has to do this, with its number in NODE_RANK and the first one's name in
+        MASTER_ADDR.
 
     Returns
     -------
@@ -186,26 +237,37 @@ def launch(command: Sequence[str], devices: int) -> int:
 
     Raises
     ------
+    InputError
+        If the other machines are not known.
     TrainingError
         If a process was killed.  The others are ended.
     """
-    store = _engine.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    known = os.environ
+    if nodes > 1 and "SLURM_JOB_ID" in known and "NODE_RANK" not in known:
+        words = [f"--nodes={nodes}", f"--ntasks-per-node={devices}", "--kill-on-bad-exit=1"]
+        return _run(["srun", *words, *command])
+    node = _number_of_node(nodes)
+    address, port = "127.0.0.1", 0
+    if nodes > 1:
+        address, port = known["MASTER_ADDR"], int(known.get("MASTER_PORT", PORT))
+    store = None if node else _store(address, port)
     shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(store.port if store else port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 uses our store too
-        "WORLD_SIZE": str(devices),
+        "WORLD_SIZE": str(nodes * devices),
     }
+    quiet = [local for local in range(devices) if node or local]
     with ExitStack() as files:
-        said = [files.enter_context(tempfile.TemporaryFile()) for _ in range(devices - 1)]
+        said = {local: files.enter_context(tempfile.TemporaryFile()) for local in quiet}
         workers = [
             subprocess.Popen(
                 command,
-                env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.DEVNULL if rank else None,
-                stderr=said[rank - 1] if rank else None,
+                env=known | shared | _ranks_of(node * devices + local, local),
+                stdout=subprocess.DEVNULL if local in said else None,
+                stderr=said.get(local),
             )
-            for rank in range(devices)
+            for local in range(devices)
         ]
         try:
             while any(worker.poll() is None for worker in workers):
@@ -217,7 +279,41 @@ def launch(command: Sequence[str], devices: int) -> int:
             _end(workers)
 
 
-def _code(workers: list[subprocess.Popen[bytes]], said: Sequence[IO[bytes]]) -> int:
+def _ranks_of(rank: int, local: int) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(local)}
+
+
+def _run(command: Sequence[str]) -> int:
+    try:
+        return subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        raise InputError(f"{command[0]}: there is no such program on this machine") from None
+
+
+def _number_of_node(nodes: int) -> int:
+    """Return the number of this machine, from 0."""
+    if nodes == 1:
+        return 0
+    number = os.environ.get("NODE_RANK", "")
+    if "MASTER_ADDR" not in os.environ or not number.isdecimal() or int(number) >= nodes:
+        raise InputError(
+            f"--nodes {nodes}: the other machines are not known, expected a job of SLURM, or "
+            f"torchrun, or on each machine NODE_RANK (0 to {nodes - 1}) and MASTER_ADDR (the name "
+            "of the first)"
+        )
+    return int(number)
+
+
+def _store(address: str, port: int) -> Any:
+    """Open the place where the processes meet."""
+    try:
+        return _engine.TCPStore(address, port, is_master=True, wait_for_workers=False)
+    except RuntimeError:
+        expected = "the name of this machine, and a port that is free"
+        raise InputError.of("--nodes", "MASTER_ADDR", f"{address}:{port}", expected) from None
+
+
+def _code(workers: list[subprocess.Popen[bytes]], said: Mapping[int, IO[bytes]]) -> int:
     """Return the exit code of all; what a process says that failed is shown once."""
     failed = next((k for k, worker in enumerate(workers) if worker.poll()), None)
     if failed is None:
@@ -232,9 +328,9 @@ def _code(workers: list[subprocess.Popen[bytes]], said: Sequence[IO[bytes]]) -> 
         raise TrainingError(
             f"process {killed + 1} of {len(workers)} was killed ({name}) and the others have ended"
         )
-    if failed and codes[0] in (0, 1):  # otherwise the first process has said it
-        said[failed - 1].seek(0)
-        sys.stderr.write(said[failed - 1].read().decode(errors="replace"))
+    if failed in said and (0 in said or codes[0] in (0, 1)):  # otherwise the first has said it
+        said[failed].seek(0)
+        sys.stderr.write(said[failed].read().decode(errors="replace"))
     return codes[0] if codes[0] > 1 else codes[failed]
 
 
@@ -249,6 +345,13 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
+
+
+def _seat() -> tuple[int, int]:
+    """Return which part of a joint computation is that of this process, and of how many."""
+    if several():
+        return dist.get_rank(), dist.get_world_size()
+    return place()[:2] if _parts is not None else (0, 1)
 
 
 @contextmanager

@@ -179,9 +179,9 @@ def test_far_shifts_are_searched_near_the_last_ones() -> None:
     volumes = joined([coefficients_of(placed(0, rotation, far), everything(), ONE, LIMIT)])
     last = far + torch.tensor([1.0, -1.5, 0.5])
     schedule = Schedule(rotations=400)
+    turn = haar_rotations(1, torch.Generator().manual_seed(1))
     found, whole = (
-        grid_poses(volumes, upright(), 6.0, schedule, torch.Generator().manual_seed(1), about)
-        for about in (last, None)
+        grid_poses(volumes, upright(), 6.0, schedule, turn, about) for about in (last, None)
     )
     assert (found.shift[:, 0, 0] - far).abs().max() < 1.5
     assert torch.rad2deg(geodesic(found.rotation[:, 0, 0], rotation)).median() < 30

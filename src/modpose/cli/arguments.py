@@ -138,7 +138,15 @@ Device = Annotated[
 ]
 Devices = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Processes that share the work, one for each device."),
+    typer.Option(
+        metavar="N", min=1, help="Processes on each machine that share the work, one a device."
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Machines that share the work: in a job of SLURM, or see the docs."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]

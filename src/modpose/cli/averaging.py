@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.arguments import CtfFile, DataDir, Devices, Index, Inputs, Overwrite, Partial, app
+from modpose.cli import shards
+from modpose.cli.arguments import (
+    CtfFile,
+    DataDir,
+    Devices,
+    Index,
+    Inputs,
+    Nodes,
+    Overwrite,
+    Partial,
+    app,
+)
 from modpose.cli.lazily import lazily
 from modpose.cli.processes import launched
 from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
@@ -17,6 +28,7 @@ from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.settings import AlignSettings
 
 with lazily():
+    from modpose import parts, ranks
     from modpose.data import source as sources
     from modpose.data import table_files
     from modpose.evaluate import pose_recovery
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def align(
+    context: typer.Context,
     source: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     classes: Annotated[
@@ -106,6 +119,17 @@ def align(
     ] = False,
     overwrite: Overwrite = False,
     devices: Devices = None,
+    nodes: Nodes = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Compute part K of N and write it into DIR, for a job array; see modpose merge.",
+        ),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="MINUTES", help="With --shard: wait for the other parts.")
+    ] = 0.0,
 ) -> None:
     """Find classes and poses of subtomograms, tilt series or particle images without templates.
 
@@ -123,8 +147,9 @@ def align(
     modpose align particles.star -o classes --classes 50
     modpose align optimisation_set.star -o aligned --classes 4
     """
-    if launched(devices):
+    if launched(devices, nodes):
         return
+    part = None if shard is None else parts.Shard.parse(shard, wait)
     series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
     if series is not None:
         opened = series.images
@@ -151,6 +176,8 @@ def align(
             ("--rotations", rotations),
             ("--motions", motions),
             ("--devices", devices),
+            ("--nodes", nodes),
+            ("--shard", shard),
         ):
             if value is not None:
                 raise InputError(
@@ -188,18 +215,33 @@ def align(
         motions=default.motions if motions is None else motions,
         seed=seed,
     )
-    if series is not None:
-        found = tilted.align_tilt_series(series, out, settings, overwrite=overwrite, resume=resume)
-    else:
-        found = subtomograms.align_subtomograms(
-            opened,
-            out,
-            settings,
-            wedge=None if wedge is None else _wedge(wedge),
-            datadir=datadir,
-            overwrite=overwrite,
-            resume=resume,
-        )
+    try:
+        if series is not None:
+            found = tilted.align_tilt_series(
+                series, out, settings, overwrite=overwrite, resume=resume, shard=part
+            )
+        else:
+            found = subtomograms.align_subtomograms(
+                opened,
+                out,
+                settings,
+                wedge=None if wedge is None else _wedge(wedge),
+                datadir=datadir,
+                overwrite=overwrite,
+                resume=resume,
+                shard=part,
+            )
+    except parts.Waiting as waiting:
+        if part is not None and part.number:
+            shards.record(context, out)
+        typer.echo(str(waiting))
+        return
+    if part is not None and part.number:
+        shards.record(context, out)
+        typer.echo(f"all steps are done; write the results with: modpose merge {out}")
+        return
+    if not ranks.leads():
+        return
     for line in found.lines(opened.pixel_size, opened.stack.shape[0]):
         typer.echo(line)
     truth = (opened if series is None else series).particles.truth()
@@ -210,6 +252,23 @@ def align(
         ).lines():
             typer.echo(f"truth: {line}")
     typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
+
+
+@app.command()
+def merge(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the shards.")],
+) -> None:
+    """Add up what the shards of modpose align have written; after the last step, write results.
+
+    It reads INPUT and the options of the shards from DIR.
+
+    \b
+    modpose align volumes.star -o aligned --shard 1/2
+    modpose align volumes.star -o aligned --shard 2/2
+    modpose merge aligned
+    """
+    align(context, **shards.recorded(folder))
 
 
 def _classify(

@@ -19,6 +19,7 @@ from modpose.cli.arguments import (
     InputAgain,
     InputsOrNone,
     MaxMinutes,
+    Nodes,
     Overwrite,
     Partial,
     PosesFile,
@@ -66,6 +67,7 @@ def fit(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     device: Device = None,
     devices: Devices = None,
+    nodes: Nodes = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -155,7 +157,7 @@ def fit(
     modpose fit subtomograms.star -o run --classes 4
     modpose fit --resume run
     """
-    if _elsewhere(devices):
+    if _elsewhere(devices, nodes):
         return
     flags: dict[str, tuple[str, object]] = {
         "--z-dim": ("model.z_dim", z_dim),
@@ -185,7 +187,10 @@ def fit(
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
-                expected = "only --epochs, --max-minutes, --device, --devices, --datadir or --quiet"
+                expected = (
+                    "only --epochs, --max-minutes, --device, --devices, --nodes, --datadir or "
+                    "--quiet"
+                )
                 raise InputError.of("--resume", flag, "given too", expected)
         resume_verb(
             resume,
@@ -247,6 +252,7 @@ def resume_verb(
     datadir: DataDir = None,
     device: Device = None,
     devices: Devices = None,
+    nodes: Nodes = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -259,7 +265,7 @@ def resume_verb(
     modpose resume run
     modpose resume run --epochs 200
     """
-    if _elsewhere(devices):
+    if _elsewhere(devices, nodes):
         return
     with resumable(lambda: _how(run)):
         resumed = fits.resume_run(
@@ -274,9 +280,9 @@ def resume_verb(
     _end(resumed, as_json)
 
 
-def _elsewhere(devices: int | None) -> bool:
+def _elsewhere(devices: int | None, nodes: int | None) -> bool:
     """Return whether other processes do the work, or this one followed the one that leads."""
-    if launched(devices):
+    if launched(devices, nodes):
         return True
     if not ranks.leads():
         fits.follow()

@@ -43,15 +43,19 @@ class Coefficients:
         (N, K), or (1, K) where all volumes share it: wedge times CTF over the noise's amplitude.
     box
         Side of the volumes, voxels.
+    place
+        (N,) int64, where this process holds only some of the volumes: the row of each in
+        ``value`` (and ``transfer``), in the same order, or -1.  None: it holds all.
     """
 
     frequency: Tensor
     value: Tensor
     transfer: Tensor
     box: int
+    place: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.value)
+        return len(self.value if self.place is None else self.place)
 
     @property
     def shared(self) -> bool:
@@ -93,10 +97,16 @@ class Coefficients:
         )
 
     def rows(self, index: Tensor | slice) -> Coefficients:
-        """Select some volumes."""
+        """Select some volumes; of those that are elsewhere, only the place is kept."""
+        place = None
+        if self.place is not None:
+            row = self.place[index]
+            here = row >= 0
+            place, index = torch.where(here, here.cumsum(0) - 1, -1), row[here]
         transfer = self.transfer if self.shared else self.transfer[index]
         frequency = self.frequency if self.frequency.ndim == 2 else self.frequency[index]
-        return replace(self, frequency=frequency, value=self.value[index], transfer=transfer)
+        value = self.value[index]
+        return replace(self, frequency=frequency, value=value, transfer=transfer, place=place)
 
 
 def shell_of(frequency: Tensor, box: int) -> Tensor:
@@ -251,14 +261,15 @@ def coefficients_of(
     return Coefficients(frequency, value, transfer, box)
 
 
-def joined(parts: list[Coefficients]) -> Coefficients:
+def joined(parts: list[Coefficients], largest: Tensor | None = None) -> Coefficients:
     """Join the volumes of several; frequencies that none of them measured are dropped.
 
-    ``parts`` is emptied on the way, so that memory holds every volume once.
+    ``parts`` is emptied on the way, so that memory holds every volume once.  ``largest`` (K,) is
+    the largest transfer of any volume, by default of these.
     """
     first, count = parts[0], sum(map(len, parts))
     alike = all(part.shared and torch.equal(part.transfer, first.transfer) for part in parts)
-    largest = torch.stack([part.transfer.abs().amax(0) for part in parts]).amax(0)
+    largest = largest_transfer(parts) if largest is None else largest
     kept = largest > UNSEEN * largest.max()
     width = int(kept.sum())
     value = first.value.new_empty(count, width)
@@ -273,3 +284,8 @@ def joined(parts: list[Coefficients]) -> Coefficients:
             transfer[rows] = part.transfer[:, kept]
         begin += len(part)
     return Coefficients(first.frequency[kept], value, transfer, first.box)
+
+
+def largest_transfer(parts: list[Coefficients]) -> Tensor:
+    """Return the largest absolute transfer (K,) at each frequency."""
+    return torch.stack([part.transfer.abs().amax(0) for part in parts]).amax(0)

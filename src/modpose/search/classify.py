@@ -23,8 +23,8 @@ from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.settings import Schedule as Schedule
-from modpose.search.shared import climb_all, row_by_row, sums_of_all
-from modpose.search.so3_climb import PosedVolumes
+from modpose.search.shared import row_by_row, sums_of_all
+from modpose.search.so3_climb import PosedVolumes, climb
 from modpose.search.so3_search import PoseHypotheses, search, shift_grid
 
 ANNEALED = 2 / 3
@@ -155,11 +155,20 @@ def search_round(
     limit = low + (high - low) * min(1.0, done / last)
     seen = data.within(limit)
     about = None if done < EVERYWHERE else state.assignment.shift
-    found = grid_poses(seen, state.volumes, reach, schedule, generator, about)
-    posed, which = climb_poses(seen, state.volumes, found, reach, schedule, schedule.climb_steps)
+    turn = haar_rotations(1, generator)
+
+    def searched(rows: Tensor, here: Coefficients) -> tuple[Tensor, ...]:
+        near = None if about is None else about[rows]
+        found = grid_poses(here, state.volumes, reach, schedule, turn, near)
+        posed, which = climb_poses(
+            here, state.volumes, found, reach, schedule, schedule.climb_steps
+        )
+        columns = (posed.rotation, posed.shift, posed.score, posed.amplitude, which)
+        return tuple(column.reshape(len(rows), -1, *column.shape[1:]) for column in columns)
+
+    tried = Tried(*row_by_row(seen, searched))
     temperature = max(0.0, 1 - done / (ANNEALED * last))
-    n, classes = len(data), len(state.volumes)
-    assignment = _drawn(posed, which.reshape(n, -1), classes, temperature, generator)
+    assignment = _drawn(tried, len(state.volumes), temperature, generator)
     assignment = _fill(assignment, len(state.volumes), generator)
     volumes, fsc = average_classes(seen, assignment, len(state.volumes), mask, generator)
     volumes, assignment = _centred(volumes, assignment, seen, mask, generator)
@@ -171,13 +180,16 @@ def grid_poses(
     volumes: Tensor,
     reach: float,
     schedule: Schedule,
-    generator: torch.Generator,
+    turn: Tensor,
     about: Tensor | None = None,
 ) -> PoseHypotheses:
-    """Search a randomly rotated grid at low frequencies, at all shifts or near some, (N, 3)."""
+    """Search a grid, rotated by ``turn`` (1, 3, 3), at low frequencies.
+
+    Shifts are searched everywhere, or near some, (N, 3).
+    """
     coarse = gridded(seen.within(schedule.grid_limit))
     limit = float(coarse.radius[-1])
-    grid = haar_rotations(1, generator) @ so3_grid(schedule.rotations).float()
+    grid = turn @ so3_grid(schedule.rotations).float()
     near = about is not None and reach > NEAR
     if about is not None and near:
         coarse = replace(coarse, value=coarse.value * phases(coarse.frequency, -about))
@@ -185,10 +197,7 @@ def grid_poses(
     shifts = shift_grid(NEAR if near else reach, SHIFT_STEP / limit)
     top = max(2, -(-schedule.hypotheses // len(volumes)))
     apart = 1.5 * grid_spacing(schedule.rotations)
-    found = row_by_row(
-        len(coarse),
-        lambda rows: search(coarse.rows(rows), references, grid, shifts, top=top, apart=apart),
-    )
+    found = search(coarse, references, grid, shifts, top=top, apart=apart)
     if about is None or not near:
         return found
     return found._replace(shift=(found.shift + about[:, None, None]).clamp(-reach, reach))
@@ -214,7 +223,7 @@ def climb_poses(
     shift = found.shift.flatten(1, 2)[rows, place].flatten(0, 1)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     start = (owner, which, rotation, shift)
-    return climb_all(seen, references, *start, steps=steps, reach=reach), which
+    return climb(seen, references, *start, steps=steps, reach=reach), which
 
 
 def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignment:
@@ -236,28 +245,33 @@ def best_of(first: Assignment, others: PosedVolumes, which: Tensor) -> Assignmen
     )
 
 
+class Tried(NamedTuple):
+    """Optimised poses of N volumes, H of each: (N, H, ...); ``which`` is their class."""
+
+    rotation: Tensor
+    shift: Tensor
+    score: Tensor
+    amplitude: Tensor
+    which: Tensor
+
+
 def _drawn(
-    posed: PosedVolumes,
-    which: Tensor,
-    classes: int,
-    temperature: float,
-    generator: torch.Generator,
+    tried: Tried, classes: int, temperature: float, generator: torch.Generator
 ) -> Assignment:
-    """Draw a class for each of N volumes, with H poses each, and take its best pose there.
+    """Draw a class for each of N volumes, and take its best pose there.
 
     Adding Gumbel noise, one number per class, and taking the largest draws from exp(score /
     scale); the scale is the temperature times the spread of a volume's scores.
     """
-    n, per = which.shape
-    score = posed.score.reshape(n, per)
+    score, which = tried.score, tried.which
     if temperature > 0 and classes > 1:
         scale = temperature * score.std(1).mean()
-        gumbel = -torch.empty(n, classes).exponential_(generator=generator).log()
+        gumbel = -torch.empty(len(score), classes).exponential_(generator=generator).log()
         score = score + scale * gumbel.to(score).gather(1, which)
     chosen = score.argmax(1)
-    best = posed.rows(torch.arange(n, device=chosen.device) * per + chosen)
-    class_index = which.gather(1, chosen[:, None]).squeeze(1)
-    return Assignment(best.rotation, best.shift, class_index, best.score, best.amplitude)
+    rows = torch.arange(len(chosen), device=chosen.device)
+    best = Tried(*(part[rows, chosen] for part in tried))
+    return Assignment(best.rotation, best.shift, best.which, best.score, best.amplitude)
 
 
 def _fill(assignment: Assignment, classes: int, generator: torch.Generator) -> Assignment:

@@ -19,7 +19,7 @@ from modpose.files.writing import Staging
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
 from modpose.geometry.rotations import relion_of_rotation
-from modpose.search.so3_climb import climb
+from modpose.search.shared import information_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +42,14 @@ def write_results(
     folder: Path,
     source: Source,
     found: Alignment,
-    data: Coefficients,
+    spread: Spread,
     place: Staging,
     posed: Callable[[Spread], Particles] | None = None,
 ) -> None:
     """Write averages, their halves, correlations and, last, the table of poses.
 
-    The table is ``posed``, called with the uncertainties of the poses, or that of volumes.
+    The table is ``posed``, called with the uncertainties of the poses, ``spread``, or that of
+    volumes.
     """
     size = None if source.pixel_size is None else found.binning * source.pixel_size
     maps = found.maps
@@ -60,8 +61,8 @@ def write_results(
         for motion in range(len(found.motions[number].directions) if found.motions else 0):
             path = folder / MOTION.format(number + 1, motion + 1)
             write_mrcs(place(path), along_motion(found, number, motion).numpy(), size)
-    correlation_table(found, size, data.box).to_csv(place(folder / "fsc.csv"), index=False)
-    spread = uncertainties(found, data)
+    box = maps.combined.shape[-1]
+    correlation_table(found, size, box).to_csv(place(folder / "fsc.csv"), index=False)
     if posed is None:
         table = pose_table(source, found, folder, spread)
         write_star(place(folder / "particles.star"), table, source.particles.optics)
@@ -112,10 +113,9 @@ def uncertainties(found: Alignment, data: Coefficients) -> Spread:
     """
     here = found.assignment
     references = make_references(found.maps.combined, float(data.radius[-1]), slopes=True)
-    owner = torch.arange(len(data))
-    top = climb(data, references, owner, here.class_index, here.rotation, here.shift, steps=0)
+    information = information_of(data, references, here.class_index, here.rotation, here.shift)
     weak = 1e-9 * torch.eye(6)
-    variances = torch.linalg.inv((top.information + weak).double()).diagonal(dim1=1, dim2=2)
+    variances = torch.linalg.inv((information + weak).double()).diagonal(dim1=1, dim2=2)
     angle = torch.rad2deg(variances[:, :3].sum(1).clamp(min=0).sqrt()).clamp(max=180.0)
     return angle, variances[:, 3:].sum(1).clamp(min=0).sqrt().clamp(max=data.box)
 

@@ -28,6 +28,7 @@ from modpose.search.classify import Assignment, State
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
+    from modpose.parts import Shard
 
 SETTINGS, STATE, METRICS = "settings.json", "state.safetensors", "metrics.jsonl"
 SEARCHED = "searched.safetensors"
@@ -41,6 +42,8 @@ WRITTEN = re.compile(
 )
 """Additional files of a finished alignment."""
 UNFINISHED = "unfinished"
+SHARDS = "shards"
+"""Folder of the parts of an alignment (:mod:`modpose.parts`)."""
 DATA = {
     "fingerprint": "the volumes are not those of its start",
     "wedge": "the wedge is not that of its start",
@@ -49,14 +52,21 @@ DATA = {
 
 
 def check_folder(
-    folder: Path, wanted: dict[str, object], source: Source, overwrite: bool, resume: bool
+    folder: Path,
+    wanted: dict[str, object],
+    source: Source,
+    overwrite: bool,
+    resume: bool,
+    shard: Shard | None = None,
 ) -> None:
     """Refuse a folder that cannot be written to or continued; nothing is changed."""
     if not ranks.leads():  # the first process may have begun to write
         return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the folder should go")
-    if resume:
+    if shard is not None:
+        _check_shards(folder, wanted, shard, overwrite or resume)
+    elif resume:
         work = folder / UNFINISHED
         check_settings(work if (work / SETTINGS).is_file() else folder, wanted, DATA)
     elif folder.is_dir() and holds_files(folder):
@@ -83,6 +93,33 @@ def begin(folder: Path, wanted: dict[str, object]) -> Path:
     text = json.dumps(wanted, indent=2) + "\n"
     replace_atomically(work / SETTINGS, lambda file: file.write(text.encode()), overwrite=True)
     return work
+
+
+def begin_shard(folder: Path, wanted: dict[str, object], shard: Shard) -> Path:
+    """Write the settings, unless another shard has done so; return the folder for the parts."""
+    work = folder / SHARDS
+    work.mkdir(parents=True, exist_ok=True)
+    for path in (folder, work):
+        remove_dead_leftovers(path)
+    if not (work / SETTINGS).is_file():
+        text = json.dumps(wanted | {"shards": shard.of}, indent=2) + "\n"
+        replace_atomically(work / SETTINGS, lambda file: file.write(text.encode()), overwrite=True)
+    check_settings(work, wanted | {"shards": shard.of}, DATA)
+    return work
+
+
+def _check_shards(folder: Path, wanted: dict[str, object], shard: Shard, again: bool) -> None:
+    if again:
+        raise InputError("--shard: not with --overwrite or --resume; parts that are there are used")
+    work = folder / SHARDS
+    if (folder / TABLE).is_file():
+        raise InputError(f"{folder}: there is an alignment already; give another -o")
+    if (work / SETTINGS).is_file():
+        check_settings(work, wanted | {"shards": shard.of}, DATA)
+    elif shard.number == 0:
+        raise InputError(f"{folder}: no shard of an alignment has begun there, expected {SHARDS}/")
+    elif folder.is_dir() and any(path.name != SHARDS for path in folder.glob("[!.]*")):
+        raise InputError(f"{folder}: the folder is not empty and holds no shards of an alignment")
 
 
 def go_on(folder: Path) -> Path:
@@ -112,7 +149,9 @@ def publish_work(work: Path, folder: Path, place: Staging) -> None:
 
 def remove_work(work: Path, folder: Path) -> None:
     """Remove the folder of finished work."""
-    if work != folder:
+    if work.name == SHARDS:
+        shutil.rmtree(work)
+    elif work != folder:
         for name in WORK:
             (work / name).unlink(missing_ok=True)
         if not any(work.iterdir()):
@@ -135,7 +174,7 @@ def check_settings(work: Path, wanted: dict[str, object], data: dict[str, str]) 
         A sentence for each entry that identifies the data; an older version may lack these.
     """
     earlier = _settings_of(work)
-    folder = work.parent if work.name == UNFINISHED else work
+    folder = work.parent if work.name in (UNFINISHED, SHARDS) else work
     for name, value in wanted.items():
         if earlier.get(name) == value or (name in data and name not in earlier):
             continue

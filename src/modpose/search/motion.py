@@ -180,11 +180,16 @@ def _expected(
 ) -> tuple[Tensor, Tensor]:
     table = table_of(torch.cat([mean[None], directions]), blocks.limit)
     maps = len(directions) + 1
-    amount = mean.new_zeros(blocks.count, maps)
-    spread = mean.new_zeros(blocks.count, maps, maps)
-    for _, rows, placed in blocks:
-        amount[rows], spread[rows] = expected(placed, table, contrast)
-    return ranks.sum(amount), ranks.sum(spread)
+
+    def own() -> tuple[Tensor, Tensor]:
+        amount = mean.new_zeros(blocks.count, maps)
+        spread = mean.new_zeros(blocks.count, maps, maps)
+        for _, rows, placed in blocks:
+            amount[rows], spread[rows] = expected(placed, table, contrast)
+        return amount, spread
+
+    amount, spread = ranks.total(own)
+    return amount, spread
 
 
 def moments(amount: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:

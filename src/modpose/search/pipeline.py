@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from modpose.fourier.coefficients import (
     NoiseSpectrum,
     coefficients_of,
     joined,
+    largest_transfer,
     measure_noise,
 )
 from modpose.fourier.fsc import resolution_shell
@@ -80,6 +82,8 @@ def read_coefficients(
 ) -> tuple[Coefficients, NoiseSpectrum]:
     """Read volumes in chunks and keep their coefficients, whitened by the noise in the corners.
 
+    Each of several processes keeps its own part of them (:mod:`modpose.ranks`).
+
     Parameters
     ----------
     count
@@ -92,10 +96,17 @@ def read_coefficients(
     few = np.unique(np.linspace(0, count - 1, min(NOISE_FROM, count)).astype(np.int64))
     noise = measure_noise((read(rows)[:2] for rows in _chunks(few)), box)
     limit, parts = Schedule().refine_limit, []
-    for rows in _chunks(np.arange(count)):
+    own = ranks.part_of(count)
+    for rows in _chunks(np.arange(own.start, own.stop)):
         volumes, measured, ctf = read(rows)
         parts.append(coefficients_of(volumes, measured, noise, limit, ctf))
-    return joined(parts), noise
+    (largest,) = ranks.rows(lambda: (largest_transfer(parts)[None],))
+    data = joined(parts, largest.amax(0))
+    if len(data) == count:
+        return data, noise
+    place = torch.full((count,), -1)
+    place[own] = torch.arange(len(data))
+    return replace(data, place=place), noise
 
 
 def _chunks(rows: Rows) -> list[Rows]:
@@ -119,7 +130,8 @@ def align(
     settings
         The settings.  ``box`` and ``invert`` were used when the volumes were read.
     folder
-        Folder for the state and one line of metrics after each round, for continuing.
+        Folder for the state and one line of metrics after each round, for continuing; the leading
+        process writes them.
     half
         (N,) int64 0 or 1, the half of each volume; drawn at random by default.
     quiet
@@ -131,6 +143,9 @@ def align(
         If a class has too few volumes for the motions asked for, or a file in the folder is
         damaged.
     """
+    if ranks.place().size > len(data):
+        expected = f"at most {len(data)}, the number of volumes"
+        raise InputError.of("align", "the number of processes", ranks.place().size, expected)
     mask = soft_sphere(data.box, settings.mask_diameter_px or data.box - 4.0)
     found = _searched_and_refined(data, settings, mask, folder, half, quiet)
     if settings.motions:
@@ -156,7 +171,8 @@ def _searched_and_refined(
             progress.advance(images, time.perf_counter() - began)
 
         def report(state: State) -> None:
-            if folder is not None:
+            ranks.enter(f"round{state.round:03d}")
+            if folder is not None and ranks.leads():
                 save_state(folder / STATE, state)
                 _log(folder / METRICS, state, time.perf_counter() - began)
             show(state, len(data))
@@ -165,7 +181,9 @@ def _searched_and_refined(
         if data.frequency.ndim == 3:  # tilt series
             low = gridded(data.within(schedule.limits[1]))
         state = ranks.once(lambda: None if folder is None else load_state(folder / STATE))
-        if state is None:
+        if state is not None:
+            ranks.enter(f"round{state.round:03d}")
+        else:
             state = random_start(low, settings.classes, mask, schedule, seed)
         progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
         if state.round <= schedule.rounds:
@@ -182,11 +200,12 @@ def _searched_and_refined(
             state = regrouped(
                 low, state, mask=mask, reach=reach, schedule=schedule, seed=seed, report=show
             )
-            if folder is not None:
+            if folder is not None and ranks.leads():
                 save_state(folder / SEARCHED, state)
         else:
             last = ranks.once(lambda: None if folder is None else load_state(folder / SEARCHED))
             state = last or state
+        ranks.enter("refinement")
         state, maps, half = refine(
             data,
             state,

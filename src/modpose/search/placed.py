@@ -8,7 +8,8 @@ and all coefficients are inserted at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -107,18 +108,28 @@ class PlacedBlocks:
 
     def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
         self.limit, self.count = float(data.radius[-1]), len(data)
-        self._set = data, rotation, shift
-        self._kept = list(self._place()) if data.value.numel() <= KEPT_POINTS else None
+        self.box, self._set = data.box, (data, rotation, shift)
+        self._kept: list[PlacedBlock] | None = None
 
     def __iter__(self) -> Iterator[PlacedBlock]:
         """Give the blocks that this process computes (:func:`modpose.ranks.share`)."""
+        if self._kept is None and self._set[0].value.numel() <= KEPT_POINTS:
+            self._kept = list(self._place())
         return iter(self._place() if self._kept is None else self._kept)
 
     def _place(self) -> Iterator[PlacedBlock]:
         data, rotation, shift = self._set
         step = max(1, min(POINTS_AT_ONCE // len(data.frequency), math.ceil(len(data) / 2)))
         blocks = torch.split(torch.arange(len(data)), step)
-        for number, rows in ranks.share(list(enumerate(blocks))):
+        numbered = list(enumerate(blocks))
+        if data.place is None:
+            numbered = list(ranks.share(numbered))
+        else:
+            own = data.place >= 0
+            numbered = [(number, rows[own[rows]]) for number, rows in numbered]
+        for number, rows in numbered:
+            if not len(rows):
+                continue
             placed = SliceOperator(data.rows(rows), rotation[rows], shift[rows])
             yield PlacedBlock(number % 2, rows, placed)
 
@@ -146,20 +157,17 @@ class NormalEquations:
         self._weights = weights if self._weights is None else self._weights.add_(weights)
         self._side, self._padded = placed.side, placed.padded
 
-    @property
-    def shape(self) -> tuple[int, int] | None:
-        """Points of the lattice along an axis, and in a step of one cycle; None if empty."""
-        return None if self._values is None else (self._side, self._padded)
-
-    def add_up(self, shape: tuple[int, int]) -> None:
-        """Add what other processes have, on a lattice of this shape."""
-        self._side, self._padded = shape
-        points = self._side**3
+    def sums(self, side: int) -> tuple[Tensor, Tensor]:
+        """Real and imaginary values, and weights, on a lattice with ``side`` points an axis."""
         if self._values is None or self._weights is None:
-            self._values = torch.zeros(points, self.maps, dtype=torch.complex64)
-            self._weights = torch.zeros(points, self.pairs.shape[1])
-        ranks.sum(torch.view_as_real(self._values))
-        ranks.sum(self._weights)
+            points = side**3
+            return torch.zeros(points, self.maps, 2), torch.zeros(points, self.pairs.shape[1])
+        return torch.view_as_real(self._values), self._weights
+
+    def set(self, values: Tensor, weights: Tensor, side: int, padded: int) -> None:
+        """Replace the sums (:meth:`sums`)."""
+        self._values, self._weights = torch.view_as_complex(values), weights
+        self._side, self._padded = side, padded
 
     def __add__(self, other: object) -> NormalEquations:
         """Join two sets of objects."""
@@ -200,9 +208,10 @@ class NormalEquations:
         return values + values.flip(axes).conj(), weights + weights.flip(axes)
 
 
-def halved(
-    blocks: Iterable[PlacedBlock], amount: Tensor, second: Tensor
-) -> tuple[NormalEquations, NormalEquations]:
+Halves = tuple[NormalEquations, NormalEquations]
+
+
+def halved(blocks: PlacedBlocks, amount: Tensor, second: Tensor) -> Halves:
     """Add up two halves of a set, every other block in the second.
 
     Parameters
@@ -212,17 +221,28 @@ def halved(
     amount, second
         (N, J) how much of each map the objects hold, and (N, J, J) expected products.
     """
-    halves = NormalEquations(amount.shape[1]), NormalEquations(amount.shape[1])
-    for half, rows, placed in blocks:
-        halves[half].add(placed, amount[rows], second[rows])
-    return sums_of_halves(halves)
+    maps = amount.shape[1]
+
+    def own() -> Halves:
+        halves = NormalEquations(maps), NormalEquations(maps)
+        for half, rows, placed in blocks:
+            halves[half].add(placed, amount[rows], second[rows])
+        return halves
+
+    return sums_of_halves(own, maps, blocks.limit, blocks.box)
 
 
-def sums_of_halves(
-    halves: tuple[NormalEquations, NormalEquations],
-) -> tuple[NormalEquations, NormalEquations]:
-    """Add up what several processes have; one may have nothing of a half."""
-    each = ranks.gathered([half.shape for half in halves])
-    for number, half in enumerate(halves):
-        half.add_up(next(shape for shapes in each if (shape := shapes[number]) is not None))
+def sums_of_halves(make: Callable[[], Halves], maps: int, limit: float, box: int) -> Halves:
+    """Add up what several processes make; one may have nothing of a half.
+
+    ``limit`` is the highest frequency of what is added, and ``box`` its side.
+    """
+    padded = OVERSAMPLING * box
+    side = lattice_side(limit, padded)
+    first_values, first_weights, values, weights = ranks.total(
+        lambda: tuple(chain(*(h.sums(side) for h in make())))
+    )
+    halves = NormalEquations(maps), NormalEquations(maps)
+    halves[0].set(first_values, first_weights, side, padded)
+    halves[1].set(values, weights, side, padded)
     return halves

@@ -10,7 +10,8 @@ it would move poses, and more so with each round.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from modpose.fourier.coefficients import Coefficients, map_coefficients
 from modpose.fourier.fsc import fsc_of_classes, resolution_shell, ssnr_of
 from modpose.fourier.insertion import FourierSums, averages
 from modpose.fourier.reference import make_references
-from modpose.geometry.rotations import geodesic
+from modpose.geometry.rotations import geodesic, haar_rotations
 from modpose.search.classify import (
     Assignment,
     Schedule,
@@ -31,7 +32,7 @@ from modpose.search.classify import (
     grid_poses,
 )
 from modpose.search.look_alikes import APART_DEG, LookAlikes, look_alikes
-from modpose.search.shared import climb_all, sums_of_all
+from modpose.search.shared import row_by_row, sums_of_all
 from modpose.search.so3_climb import climb
 from modpose.search.solvent import molecule_within
 
@@ -154,23 +155,11 @@ def refine(
         seen, before = data.within(limit), assignment.rotation
         trying = number in TURNED and not settled
         turns = look_alikes(maps.combined, TURNS) if trying else None
-        parts = []
-        for side, volumes in enumerate((maps.first, maps.second)):
-            region = torch.stack([molecule_within(one[None], mask) for one in volumes])
-            rows = (half == side).nonzero().squeeze(1)
-            mine = Assignment(*(part[rows] for part in assignment))
-            own = seen.rows(rows)
-            ratio = ssnr_of(maps.fsc, halved=False)
-            for some, others in _left_out(own, mine, classes, region, ratio, generator):
-                few = Assignment(*(part[some] for part in mine))
-                if turns is None and number not in SEARCHED_AGAIN:
-                    found = _climbed(own.rows(some), few, others, reach)
-                else:
-                    found = _elsewhere(
-                        own.rows(some), few, others, turns, reach, schedule, generator
-                    )
-                parts.append((rows[some], found))
-        assignment = _gathered(parts)
+        again = number in SEARCHED_AGAIN and turns is None
+        folds = _Folds.drawn(half, generator, again)
+        others = folds.averages(seen, assignment, maps, mask)
+        compute = partial(_refined, assignment, folds, others, turns, reach, schedule)
+        assignment = Assignment(*row_by_row(seen, compute))
         if trying:
             settled = _turned(before, assignment, classes) < SETTLED
         maps = half_maps(seen, assignment, half, classes, mask)
@@ -196,33 +185,82 @@ def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float
     """Optimise the last poses."""
     owner = torch.arange(len(seen), device=seen.value.device)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
-    posed = climb_all(
+    posed = climb(
         seen, references, owner, mine.class_index, mine.rotation, mine.shift, steps=3, reach=reach
     )
     return Assignment(posed.rotation, posed.shift, mine.class_index, posed.score, posed.amplitude)
 
 
-def _left_out(
-    seen: Coefficients,
-    mine: Assignment,
-    classes: int,
-    mask: Tensor,
-    ssnr: Tensor,
-    generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Divide the volumes of a half into folds, each with the averages of the other folds.
+class _Folds(NamedTuple):
+    """The volumes of each half divided into folds, each with the averages of the other folds.
 
     An average contains the noise of its volumes at their present poses, and would favour these
     poses.
+
+    Attributes
+    ----------
+    number
+        (N,) FOLDS * half + fold of each volume.
+    turn
+        (2 FOLDS, 1, 3, 3) random rotations of the grid for a new search; None for no search.
     """
-    fold = (torch.randperm(len(seen), generator=generator) % FOLDS).to(seen.value.device)
-    slot = mine.class_index * FOLDS + fold
-    sums = sums_of_all(seen, slot, classes * FOLDS, mine.rotation, mine.shift)
-    for number in range(FOLDS):
-        others = torch.tensor([f for f in range(FOLDS) if f != number])
-        index = torch.arange(classes)[:, None] * FOLDS + others
-        rest = FourierSums(sums.value[index].sum(1), sums.weight[index].sum(1), sums.padded)
-        yield (fold == number).nonzero().squeeze(1), averages(rest, seen.box, mask, ssnr)
+
+    number: Tensor
+    turn: Tensor | None
+
+    @classmethod
+    def drawn(cls, half: Tensor, generator: torch.Generator, search: bool) -> _Folds:
+        """Draw the folds, and the rotations of their grids."""
+        number, turns = torch.empty_like(half), []
+        for side in range(2):
+            rows = (half == side).nonzero().squeeze(1)
+            fold = torch.randperm(len(rows), generator=generator) % FOLDS
+            number[rows] = FOLDS * side + fold.to(half.device)
+            turns += [haar_rotations(1, generator) for _ in range(FOLDS if search else 0)]
+        return cls(number, torch.stack(turns) if search else None)
+
+    def averages(
+        self, seen: Coefficients, assignment: Assignment, maps: HalfMaps, mask: Tensor
+    ) -> list[Tensor]:
+        """Average, for each fold, the others of its half; (C, D, D, D) each."""
+        classes, ratio = len(maps.fsc), ssnr_of(maps.fsc, halved=False)
+        slot = self.number * classes + assignment.class_index
+        slots = 2 * FOLDS * classes
+        sums = sums_of_all(seen, slot, slots, assignment.rotation, assignment.shift)
+        found = []
+        for side, volumes in enumerate((maps.first, maps.second)):
+            region = torch.stack([molecule_within(one[None], mask) for one in volumes])
+            folds = range(FOLDS * side, FOLDS * (side + 1))
+            for number in folds:
+                others = torch.tensor([fold for fold in folds if fold != number])
+                index = others * classes + torch.arange(classes)[:, None]
+                rest = FourierSums(sums.value[index].sum(1), sums.weight[index].sum(1), sums.padded)
+                found.append(averages(rest, seen.box, region, ratio))
+        return found
+
+
+def _refined(
+    assignment: Assignment,
+    folds: _Folds,
+    others: list[Tensor],
+    turns: LookAlikes | None,
+    reach: float,
+    schedule: Schedule,
+    rows: Tensor,
+    here: Coefficients,
+) -> Assignment:
+    """Improve poses and classes of some rows, each compared with averages without it."""
+    parts = []
+    for number in torch.unique(folds.number[rows]).tolist():
+        some = (folds.number[rows] == number).nonzero().squeeze(1)
+        few = Assignment(*(part[rows[some]] for part in assignment))
+        if turns is None and folds.turn is None:
+            found = _climbed(here.rows(some), few, others[number], reach)
+        else:
+            grid = None if folds.turn is None else folds.turn[number]
+            found = _elsewhere(here.rows(some), few, others[number], turns, grid, reach, schedule)
+        parts.append((some, found))
+    return _gathered(parts)
 
 
 def _elsewhere(
@@ -230,14 +268,15 @@ def _elsewhere(
     mine: Assignment,
     volumes: Tensor,
     turns: LookAlikes | None,
+    grid: Tensor | None,
     reach: float,
     schedule: Schedule,
-    generator: torch.Generator,
 ) -> Assignment:
     """Optimise the last poses, and look-alikes or poses of a new search; return the best."""
     here = _climbed(seen, mine, volumes, reach)
     if turns is None:
-        found = grid_poses(seen, volumes, reach, schedule, generator, here.shift)
+        assert grid is not None
+        found = grid_poses(seen, volumes, reach, schedule, grid, here.shift)
         others, which = climb_poses(seen, volumes, found, reach, schedule, steps=4)
         return best_of(here, others, which)
     rotation, shift = turns.of(mine.class_index, here.rotation, here.shift)
@@ -245,7 +284,7 @@ def _elsewhere(
     several = owner.repeat_interleave(TURNS)
     which = mine.class_index.repeat_interleave(TURNS)
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
-    others = climb_all(
+    others = climb(
         seen,
         references,
         several,

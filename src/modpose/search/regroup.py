@@ -26,7 +26,7 @@ from modpose.search.classify import (
     generator_of,
     search_round,
 )
-from modpose.search.shared import climb_all
+from modpose.search.shared import row_by_row
 from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
 
@@ -138,13 +138,18 @@ def _split(
     here = _merged(state.assignment, pair)
     volumes, _ = average_classes(seen, here, classes, mask, generator)
     references = make_references(volumes, LIMIT, slopes=True)
-    own = torch.arange(len(data), device=data.value.device)
-    posed = climb_all(seen, references, own, here.class_index, here.rotation, here.shift, steps=2)
-    left = seen.value.abs().square().sum(1) - posed.score  # nats; noise alone leaves about K
+
+    def compute(rows: Tensor, part: Coefficients) -> tuple[Tensor, ...]:
+        at = (here.class_index[rows], here.rotation[rows], here.shift[rows])
+        own = torch.arange(len(rows), device=part.value.device)
+        posed = climb(part, references, own, *at, steps=2)
+        return posed.rotation, posed.shift, part.value.abs().square().sum(1) - posed.score
+
+    rotation, shift, left = row_by_row(seen, compute)  # nats; noise alone leaves about K
     worst = _worst(left, here.class_index, classes)
     class_index = here.class_index.clone()
     class_index[worst] = pair.second
-    apart = here._replace(rotation=posed.rotation, shift=posed.shift, class_index=class_index)
+    apart = here._replace(rotation=rotation, shift=shift, class_index=class_index)
     volumes, _ = average_classes(seen, apart, classes, mask, generator)
     return volumes
 

@@ -23,10 +23,13 @@ from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing
 from modpose.fourier.coefficients import Coefficients
 from modpose.observe.ctf import CtfColumn, ctf_3d
+from modpose.parts import Parts, Shard
 from modpose.search.alignment import Alignment, AlignSettings
-from modpose.search.files import Spread, write_results
+from modpose.search.files import Spread, uncertainties, write_results
 from modpose.search.folder import (
+    SHARDS,
     begin,
+    begin_shard,
     check_folder,
     go_on,
     publish_work,
@@ -50,6 +53,7 @@ def align_subtomograms(
     datadir: Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    shard: Shard | None = None,
     quiet: bool = False,
 ) -> Alignment:
     """Find classes and poses of subtomograms; write averages and poses into a folder.
@@ -72,6 +76,9 @@ def align_subtomograms(
         Replace an earlier alignment when this one is finished.
     resume
         Continue an interrupted one.
+    shard
+        Compute one part, and meet the others in files of the folder; number 0 adds up, and writes
+        the results at the end.
     quiet
         Show no progress.
 
@@ -79,11 +86,13 @@ def align_subtomograms(
     ------
     InputError
         If the input or the folder cannot be used.
+    Waiting
+        If the parts of other shards are not there yet.
     """
     settings = settings or AlignSettings()
     check_volumes(source, settings)
     folder, wanted = Path(out), _wanted(source, settings, wedge)
-    check_folder(folder, wanted, source, overwrite, resume)
+    check_folder(folder, wanted, source, overwrite, resume, shard)
     side = settings.box or source.stack.shape[0]
     binning = source.stack.shape[0] / side
     wedges = open_wedges(
@@ -91,13 +100,15 @@ def align_subtomograms(
     )
     if wedges is None:
         warn_of_wedge(source)
-    data = coefficients_of_source(source, wedges, settings)
-    return aligned(source, data, folder, settings, wanted, binning, resume=resume, quiet=quiet)
+    read = partial(coefficients_of_source, source, wedges, settings)
+    return aligned(
+        source, read, folder, settings, wanted, binning, resume=resume, shard=shard, quiet=quiet
+    )
 
 
 def aligned(
     source: Source,
-    data: Coefficients,
+    read: Callable[[], Coefficients],
     folder: Path,
     settings: AlignSettings,
     wanted: dict[str, object],
@@ -106,17 +117,18 @@ def aligned(
     half: Tensor | None = None,
     posed: Callable[[Alignment, Spread], Particles] | None = None,
     resume: bool = False,
+    shard: Shard | None = None,
     quiet: bool = False,
 ) -> Alignment:
-    """Align volumes or tilt series that were read, and write the results into a folder.
+    """Align volumes or tilt series, and write the results into a folder.
 
     Parameters
     ----------
     source
         One row for each volume or particle.
-    data
-        Their coefficients.
-    folder, settings, resume, quiet
+    read
+        Reads their coefficients.
+    folder, settings, resume, shard, quiet
         As in :func:`align_subtomograms`.
     wanted
         The settings and the identity of the input, for JSON.
@@ -127,24 +139,46 @@ def aligned(
     posed
         Makes the table of poses; that of volumes by default.
     """
-    if not ranks.leads():
+    if shard is not None:
+        work = begin_shard(folder, wanted, shard) if shard.number else folder / SHARDS
+        with ranks.by_files(Parts(work, shard, wanted)):
+            found, spread = _aligned(read(), settings, work, half, binning, quiet)
+        if shard.number:
+            return found
+    else:
         with ranks.joined():
-            return align(data, settings, half=half, quiet=True)._replace(binning=binning)
-    folder.mkdir(parents=True, exist_ok=True)
+            data = read()
+        if not ranks.leads():
+            with ranks.joined():
+                return _aligned(data, settings, None, half, binning, quiet=True)[0]
+        folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
-        work = go_on(folder) if resume else begin(folder, wanted)
-        with ranks.joined():
-            found = align(data, settings, folder=work, half=half, quiet=quiet)
-        found = found._replace(binning=binning)
+        if shard is None:
+            work = go_on(folder) if resume else begin(folder, wanted)
+            with ranks.joined():
+                found, spread = _aligned(data, settings, work, half, binning, quiet)
         table = None if posed is None else partial(posed, found)
         with all_or_nothing() as place:
             for earlier in written_files(folder):
                 place.remove(earlier)
             publish_work(work, folder, place)
             write_page(folder, source, found, settings, place)
-            write_results(folder, source, found, data, place, table)
+            write_results(folder, source, found, spread, place, table)
         remove_work(work, folder)
     return found
+
+
+def _aligned(
+    data: Coefficients,
+    settings: AlignSettings,
+    work: Path | None,
+    half: Tensor | None,
+    binning: float,
+    quiet: bool,
+) -> tuple[Alignment, Spread]:
+    """Align, and find how certain the poses are; all processes do this together."""
+    found = align(data, settings, folder=work, half=half, quiet=quiet)
+    return found._replace(binning=binning), uncertainties(found, data)
 
 
 def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dict[str, object]:

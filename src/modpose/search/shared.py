@@ -1,75 +1,78 @@
 """Search and averages of several processes: each works on a part of the volumes.
 
-All processes hold all volumes and poses (:mod:`modpose.ranks`).  A process without others works on
-everything.
+Each holds its own volumes only (:func:`modpose.search.pipeline.read_coefficients`), or all of them,
+and all poses.  A process without others works on everything.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from modpose import ranks
 from modpose.fourier.coefficients import Coefficients
-from modpose.fourier.insertion import FourierSums, insert_slices
+from modpose.fourier.insertion import OVERSAMPLING, FourierSums, insert_slices
 from modpose.fourier.reference import References
-from modpose.search.so3_climb import PosedVolumes, climb
-from modpose.search.so3_search import PoseHypotheses
+from modpose.search.so3_climb import climb
 
-Rows = TypeVar("Rows", PoseHypotheses, PosedVolumes)
+Columns = tuple[Tensor, ...]
 
 
-def row_by_row(count: int, compute: Callable[[slice], Rows]) -> Rows:
+def own_part(data: Coefficients) -> tuple[Tensor, Coefficients]:
+    """Return the rows (n,) that this process computes, and their coefficients."""
+    if data.place is None:
+        rows = ranks.part_of(len(data))
+        return torch.arange(rows.start, rows.stop), data.rows(rows)
+    return (data.place >= 0).nonzero().squeeze(1), replace(data, place=None)
+
+
+def row_by_row(data: Coefficients, compute: Callable[[Tensor, Coefficients], Columns]) -> Columns:
     """Compute each row in one process; all of them get every row.
 
     Parameters
     ----------
-    count
-        Number of rows.
+    data
+        N volumes.
     compute
-        Gives those of a slice.
+        Gives columns (n, ...) of some rows (n,) and their coefficients.
     """
-    if ranks.place().size > count:
-        return compute(slice(0, count))
-    own = ranks.part_of(count)
-    parts = ranks.gathered(compute(own))
-    if len(parts) == 1:
-        return parts[0]
-    return type(parts[0])(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def own() -> Columns:
+        rows, here = own_part(data)
+        return (rows, *compute(rows, here))
+
+    rows, *columns = ranks.rows(own)
+    order = rows.argsort()
+    return tuple(column[order] for column in columns)
 
 
-def climb_all(
-    volumes: Coefficients,
-    references: References,
-    owner: Tensor,
-    which: Tensor,
-    rotation: Tensor,
-    shift: Tensor,
-    *,
-    steps: int,
-    reach: float = math.inf,
-) -> PosedVolumes:
-    """Optimise poses; arguments as of :func:`modpose.search.so3_climb.climb`."""
+def information_of(
+    data: Coefficients, references: References, which: Tensor, rotation: Tensor, shift: Tensor
+) -> Tensor:
+    """Fisher information (N, 6, 6) of poses (:class:`modpose.search.so3_climb.PosedVolumes`).
 
-    def compute(rows: slice) -> PosedVolumes:
-        start = (owner[rows], which[rows], rotation[rows], shift[rows])
-        return climb(volumes, references, *start, steps=steps, reach=reach)
+    ``which`` (N,) is the reference of each volume.
+    """
 
-    return row_by_row(len(owner), compute)
+    def compute(rows: Tensor, here: Coefficients) -> Columns:
+        at = (torch.arange(len(rows)), which[rows], rotation[rows], shift[rows])
+        return (climb(here, references, *at, steps=0).information,)
+
+    return row_by_row(data, compute)[0]
 
 
 def sums_of_all(
     volumes: Coefficients, slot: Tensor, slots: int, rotation: Tensor, shift: Tensor
 ) -> FourierSums:
     """Add up posed volumes; arguments as of :func:`modpose.fourier.insertion.insert_slices`."""
-    own = torch.full_like(slot, -1)
-    rows = ranks.part_of(len(slot))
-    own[rows] = slot[rows]
-    sums = insert_slices(volumes, own, slots, rotation, shift)
-    ranks.sum(torch.view_as_real(sums.value))
-    ranks.sum(sums.weight)
-    return sums
+
+    def own() -> Columns:
+        rows, here = own_part(volumes)
+        sums = insert_slices(here, slot[rows], slots, rotation[rows], shift[rows])
+        return torch.view_as_real(sums.value), sums.weight
+
+    value, weight = ranks.total(own)
+    return FourierSums(torch.view_as_complex(value), weight, OVERSAMPLING * volumes.box)

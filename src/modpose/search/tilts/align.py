@@ -13,6 +13,8 @@ from modpose.data.source import Source
 from modpose.data.tilt_posing import with_tilt_poses
 from modpose.data.tilt_series import TiltSeries
 from modpose.errors import InputError
+from modpose.fourier.coefficients import Coefficients
+from modpose.parts import Shard
 from modpose.search.alignment import Alignment, AlignSettings
 from modpose.search.files import Spread, own_columns
 from modpose.search.folder import check_folder
@@ -29,6 +31,7 @@ def align_tilt_series(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    shard: Shard | None = None,
     quiet: bool = False,
 ) -> Alignment:
     """Find classes and poses of particles in tilt series; write averages and poses.
@@ -48,6 +51,8 @@ def align_tilt_series(
         Replace an earlier alignment when this one is finished.
     resume
         Continue an interrupted one.
+    shard
+        As for :func:`modpose.search.run.align_subtomograms`.
     quiet
         Show no progress.
 
@@ -67,9 +72,12 @@ def align_tilt_series(
         "fingerprint": source_fingerprint(series.images),
         "wedge": None,
     }
-    check_folder(folder, wanted, series.images, overwrite, resume)
+    check_folder(folder, wanted, series.images, overwrite, resume, shard)
     radius = settings.schedule.refine_limit * box
-    images = read_tilts(series, radius, invert=settings.invert, quiet=quiet)
+
+    def read() -> Coefficients:
+        images = read_tilts(series, radius, invert=settings.invert, quiet=quiet)
+        return without_background(images.coefficients(radius, box))
 
     def posed(found: Alignment, spread: Spread) -> Particles:
         rotation, shift = found.assignment.rotation.double(), found.shift_px.double()
@@ -86,7 +94,7 @@ def align_tilt_series(
 
     return aligned(
         _of_particles(series),
-        without_background(images.coefficients(radius, box)),
+        read,
         folder,
         settings,
         wanted,
@@ -94,6 +102,7 @@ def align_tilt_series(
         half=given_halves(series),
         posed=posed,
         resume=resume,
+        shard=shard,
         quiet=quiet,
     )
 

@@ -37,7 +37,7 @@ from modpose.search.pipeline import (
     check_alignable,
     read_coefficients,
 )
-from modpose.search.so3_climb import climb
+from modpose.search.shared import information_of
 
 SEPARATION = 6.0
 """Distance between classes in content space, in standard deviations of one class."""
@@ -224,9 +224,7 @@ def _widths(data: Coefficients, aligned: Alignment) -> Tensor:
     """S.d. (N, 2) of rotation, radians, and shift, voxels."""
     here = aligned.assignment
     references = make_references(aligned.maps.combined, float(data.radius[-1]), slopes=True)
-    owner = torch.arange(len(data))
-    top = climb(data, references, owner, here.class_index, here.rotation, here.shift, steps=0)
-    return widths(top.information)
+    return widths(information_of(data, references, here.class_index, here.rotation, here.shift))
 
 
 def _batches(dataset: Dataset) -> Iterator[Batch]:

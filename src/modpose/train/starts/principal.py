@@ -229,7 +229,7 @@ def _drawn(
     """Mean and motions (J + 1, b, b, b) with all details, from one pass over the images."""
     count, mask = len(motions.directions), region.mask(drawn.box)
     table = _table(motions, low.limit)
-    halves = NormalEquations(count + 1), NormalEquations(count + 1)
+    own_halves = NormalEquations(count + 1), NormalEquations(count + 1)
     at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
     own = ranks.share(list(enumerate(cut(dataset.train, at_once))))
     batches = dataset.each([rows for _, rows in own])
@@ -239,9 +239,9 @@ def _drawn(
         found = moments(*expected(seen_slices, table, contrast))
         whole = drawn.images(batch, variance)
         placed = SliceOperator(whole.data, whole.rotation, whole.shift)
-        halves[number % 2].add(placed, *found)
+        own_halves[number % 2].add(placed, *found)
         progress.advance(len(batch), 0.0)
-    halves = sums_of_halves(halves)
+    halves = sums_of_halves(lambda: own_halves, count + 1, drawn.limit, drawn.box)
     power = power_of(_average(halves, drawn.box, mask)[None])[0]
     agreed = agreed_variance(halves, mask, prior_variance(power, count))
     return (halves[0] + halves[1]).solve(mask, agreed)
