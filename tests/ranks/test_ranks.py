@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,6 +70,53 @@ def test_a_killed_process_ends_the_other_and_one_process_resumes(tmp_path: Path)
     assert saved is not None and saved[1]["state"]["step"] == 7
     resumed = resume_run(tmp_path / "killed", quiet=True)
     assert_same(fitted(tmp_path, "network", "one"), resumed)
+
+
+def test_two_machines_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = Path(__file__).with_name("together.py")
+    command = [sys.executable, str(script), str(tmp_path), "sums"]
+    start = f"from modpose import ranks; raise SystemExit(ranks.launch({command!r}, 1, 2))"
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", port)
+    monkeypatch.setenv("NODE_RANK", "1")
+    with subprocess.Popen([sys.executable, "-c", start]) as other:
+        monkeypatch.setenv("NODE_RANK", "0")
+        assert ranks.launch(command, 1, 2) == 0
+        assert other.wait() == 0
+
+
+def test_unknown_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "NODE_RANK", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="--nodes 2: the other machines are not known"):
+        ranks.launch(["true"], 4, 2)
+
+
+def test_slurm_starts_the_processes_of_its_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/sh\necho "$@" > "$0.words"\nexit 3\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("NODE_RANK", raising=False)
+    assert ranks.launch(["modpose", "fit"], 4, 2) == 3
+    words = (tmp_path / "srun.words").read_text().split()
+    assert words == ["--nodes=2", "--ntasks-per-node=4", "--kill-on-bad-exit=1", "modpose", "fit"]
+
+
+def test_another_number_of_processes_than_started_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="2"):
+        main(["resume", str(tmp_path), "--devices", "2", "--nodes", "2"])
+    assert "is 4, expected 2, as torchrun or srun has started" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

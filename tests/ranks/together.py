@@ -131,4 +131,4 @@ def dies(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"fits": fits, "dies": dies, "searches": searches}[sys.argv[2]](Path(sys.argv[1]))
+    {"sums": sums, "fits": fits, "dies": dies, "searches": searches}[sys.argv[2]](Path(sys.argv[1]))
