@@ -18,6 +18,7 @@ from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.fit import resume_run
 from modpose.run import Run
+from modpose.search.abinitio.moving import MotionPlan
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.settings import RefinePlan, StartPlan
 from modpose.simulate.conformations import built_in_conformers
@@ -51,6 +52,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda last_radius: RefinePlan(
             last_radius=last_radius, rounds=2, searches=(0,), rotations=288
         ),
+    )
+    monkeypatch.setattr(
+        "modpose.search.abinitio.run.MotionPlan",
+        lambda: MotionPlan(rounds=1, radius=6.0, search_radius=5.0, rotations=288),
     )
     monkeypatch.setattr("modpose.search.abinitio.saved.EVERY", 0.0)
 

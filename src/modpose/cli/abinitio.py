@@ -34,6 +34,10 @@ def abinitio(
             "--similar", help="The structures are states of one: find its map and poses first."
         ),
     ] = AbInitioSettings.similar,
+    motions: Annotated[
+        int,
+        typer.Option(help="Principal motions of a structure that moves; poses count with them."),
+    ] = AbInitioSettings.motions,
     symmetry: Annotated[
         str,
         typer.Option(
@@ -88,6 +92,7 @@ def abinitio(
     settings = AbInitioSettings(
         classes=classes,
         similar=similar,
+        motions=motions,
         starts=starts,
         symmetry=symmetry,
         max_shift=max_shift,

@@ -173,7 +173,7 @@ def check_settings(work: Path, wanted: dict[str, object], data: dict[str, str]) 
     data
         A sentence for each entry that identifies the data; an older version may lack these.
     """
-    earlier = _settings_of(work)
+    earlier = settings_of(work)
     folder = work.parent if work.name in (UNFINISHED, SHARDS) else work
     for name, value in wanted.items():
         if earlier.get(name) == value or (name in data and name not in earlier):
@@ -188,12 +188,13 @@ def _is_alignment(folder: Path) -> bool:
     if not (folder / SETTINGS).is_file():
         return False
     try:
-        return {"classes", "refine_rounds", "volumes"} <= set(_settings_of(folder))
+        return {"classes", "refine_rounds", "volumes"} <= set(settings_of(folder))
     except InputError:
         return False
 
 
-def _settings_of(folder: Path) -> dict[str, object]:
+def settings_of(folder: Path) -> dict[str, object]:
+    """Read the settings of what was begun or done in a folder."""
     path = folder / SETTINGS
     if not path.is_file():
         raise InputError(f"{folder}: there is no alignment to continue (no {SETTINGS})")

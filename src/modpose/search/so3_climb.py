@@ -8,6 +8,8 @@ and Marquardt).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -34,7 +36,7 @@ class PosedVolumes(NamedTuple):
     score
         (B,) nats.
     amplitude
-        (B,) best amplitude of the reference, at least 0.
+        (B,) best amplitude of the reference, at least 0; or (B, J + 1) of each of several maps.
     information
         (B, 6, 6) Fisher information of rotation (radians, in the object's frame) and shift
         (voxels); the amplitude is known or projected out, as in the score.
@@ -93,30 +95,69 @@ def climb(
     parts = []
     for first in range(0, len(owner), count):
         part = slice(first, first + count)
-        seen = volumes.rows(owner[part])
-        start = (which[part], rotation[part], shift[part])
-        parts.append(_climb(seen, references, *start, steps, normalised, reach))
+        seen, own = volumes.rows(owner[part]), which[part]
+        look = partial(_slope, seen, references, own, normalised=normalised)
+        start = (rotation[part].to(seen.frequency), shift[part].to(seen.frequency))
+        parts.append(_climb(look, *start, steps, reach))
+    return PosedVolumes(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def climb_with_motions(
+    volumes: Coefficients,
+    references: References,
+    owner: Tensor,
+    rotation: Tensor,
+    shift: Tensor,
+    *,
+    contrast: float,
+    steps: int,
+) -> PosedVolumes:
+    """Optimise poses where each object is a mean and some amount of each of J motions.
+
+    The amounts are N(0, I), that of the mean N(1, contrast^2); they are integrated out exactly at
+    every pose.
+
+    Parameters
+    ----------
+    volumes, owner, rotation, shift, steps
+        As of :func:`climb`.
+    references
+        The mean and J directions, with slopes.
+    contrast
+        Prior standard deviation of how much of the mean a volume holds.
+
+    Returns
+    -------
+    PosedVolumes
+        With the log-likelihood as the score, and as amplitudes (B, J + 1) the expected amounts.
+    """
+    maps = len(references)
+    precision = volumes.frequency.new_ones(maps)
+    precision[0] = contrast**-2
+    count = max(1, NUMBERS_AT_ONCE // (14 * maps * volumes.width))
+    parts = []
+    for first in range(0, len(owner), count):
+        part = slice(first, first + count)
+        look = partial(_slope_of_mixture, volumes.rows(owner[part]), references, precision)
+        start = (rotation[part].to(precision), shift[part].to(precision))
+        parts.append(_climb(look, *start, steps, math.inf))
     return PosedVolumes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _climb(
-    seen: Coefficients,
-    references: References,
-    which: Tensor,
+    look: Callable[[Tensor, Tensor], _Slope],
     rotation: Tensor,
     shift: Tensor,
     steps: int,
-    normalised: bool,
     reach: float,
 ) -> PosedVolumes:
-    rotation, shift = rotation.to(seen.frequency), shift.to(seen.frequency)
-    here = _slope(seen, references, which, rotation, shift, normalised)
+    here = look(rotation, shift)
     damping = torch.full_like(here.score, 1e-2)
     for _ in range(steps):
         move = _step(here, damping)
         new_rotation = rotation @ rotation_of_vector(move[:, :3])
         new_shift = (shift + move[:, 3:]).clamp(-reach, reach)
-        there = _slope(seen, references, which, new_rotation, new_shift, normalised)
+        there = look(new_rotation, new_shift)
         better = there.score > here.score
         rotation = torch.where(better[:, None, None], new_rotation, rotation)
         shift = torch.where(better[:, None], new_shift, shift)
@@ -148,6 +189,7 @@ def _slope(
     which: Tensor,
     rotation: Tensor,
     shift: Tensor,
+    *,
     normalised: bool,
 ) -> _Slope:
     model, slopes = predicted(seen, references, which, rotation, shift)
@@ -163,6 +205,33 @@ def _slope(
         information = (amplitude.square())[:, None, None] * (information - outer)
     gradient = a * (along - a * self_along)
     return _Slope(pose_score(inner, norm, normalised), amplitude, gradient, information)
+
+
+def _slope_of_mixture(
+    seen: Coefficients, references: References, precision: Tensor, rotation: Tensor, shift: Tensor
+) -> _Slope:
+    rows = len(rotation)
+    every = [
+        predicted(
+            seen, references, torch.full((rows,), number, device=rotation.device), rotation, shift
+        )
+        for number in range(len(references))
+    ]
+    models = torch.stack([model for model, _ in every], 1)  # (B, J + 1, 2 K)
+    target = _real(seen.value.unsqueeze(-1)).squeeze(-1)
+    expected = target.new_zeros(rows, len(precision))
+    expected[:, 0] = precision[0]
+    right = (models @ target[..., None]).squeeze(-1) + expected
+    inverse = torch.linalg.inv(models @ models.transpose(1, 2) + precision.diag())
+    amount = (inverse @ right[..., None]).squeeze(-1)
+    constant = precision.log().sum() - precision[0]
+    score = 0.5 * ((right * amount).sum(1) + torch.logdet(inverse) + constant)
+    slopes = sum(amount[:, j, None, None] * every[j][1] for j in range(len(every)))
+    assert isinstance(slopes, Tensor)
+    rest = target - (amount[:, None] @ models).squeeze(1)
+    along = models @ slopes  # (B, J + 1, 6)
+    information = slopes.transpose(1, 2) @ slopes - along.transpose(1, 2) @ inverse @ along
+    return _Slope(score, amount, (rest[:, None] @ slopes).squeeze(1), information)
 
 
 def predicted(

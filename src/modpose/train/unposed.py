@@ -11,10 +11,13 @@ from modpose.config import Config
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.source import Source
 from modpose.search.abinitio.run import find_maps
-from modpose.search.abinitio.saved import is_unfinished
+from modpose.search.abinitio.saved import begun_settings, is_unfinished
 from modpose.search.abinitio.settings import AbInitioSettings
 
 logger = logging.getLogger("modpose")
+
+MOTIONS, STARTS = 3, 2
+"""Principal motions with which poses are found, and random starts."""
 
 
 def lacks_poses(source: Source, config: Config) -> bool:
@@ -50,21 +53,20 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
     """
     logger.info("step 1 of 2: poses, as by modpose abinitio")
     source = dataset.source
+    begun = folder is not None and is_unfinished(folder)
+    settings = AbInitioSettings(motions=MOTIONS, starts=STARTS, seed=config.seed)
     found = find_maps(
         source,
         folder,
-        AbInitioSettings(seed=config.seed),
+        begun_settings(folder) if folder is not None and begun else settings,
         invert=config.data.invert,
         overwrite=True,
-        resume=folder is not None and is_unfinished(folder),
+        resume=begun,
         quiet=quiet,
     )
     for line in found.lines():
         logger.info(line)
-    logger.info(
-        "step 2 of 2: conformations, with these poses; they come from one map of all "
-        "conformations, so the larger the motion, the less exact they are"
-    )
+    logger.info("step 2 of 2: conformations, with these poses")
     return dataset_of(
         source.with_poses(*found.poses),
         config,

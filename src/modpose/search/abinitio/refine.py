@@ -145,6 +145,35 @@ def refine(
     )
 
 
+def at_poses(
+    images: SearchImages,
+    before: Refined,
+    rotation: Tensor,
+    shift: Tensor,
+    half: Tensor,
+    settings: AbInitioSettings,
+    plan: RefinePlan,
+) -> Refined:
+    """Average half maps of one structure anew, at other poses of the images.
+
+    Parameters
+    ----------
+    images, half, settings, plan
+        As of :func:`refine`; no symmetry is imposed.
+    before
+        What was found.
+    rotation, shift
+        (N, 3, 3), and (N, 2) pixels of the images.
+    """
+    box = min(settings.box, smallest_box(plan.last_radius, images.side))
+    limit = min(plan.last_radius, images.side / 2 - 1, box / 2 - MARGIN)
+    none = torch.eye(3)[None]
+    work = _Work(images, half, settings, none, plan, box, torch.Generator())
+    found = _Found(rotation, shift, before.class_index, before.score)
+    halves, maps, fsc, _ = work.maps(found, limit)
+    return replace(before, rotation=rotation, shift=shift, halves=halves, maps=maps, fsc=fsc)
+
+
 class _Found(NamedTuple):
     rotation: Tensor
     shift: Tensor

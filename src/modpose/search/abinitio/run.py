@@ -36,9 +36,11 @@ from modpose.search.abinitio.checks import (
     warn_of_few_views,
 )
 from modpose.search.abinitio.found import FoundMaps, output_files, write_found
+from modpose.search.abinitio.frames import in_one_frame
 from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry
 from modpose.search.abinitio.images import SearchImages, read_images
-from modpose.search.abinitio.refine import Refined, refine
+from modpose.search.abinitio.moving import MotionPlan, with_motions
+from modpose.search.abinitio.refine import Refined, at_poses, refine
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.shells import low_passed
@@ -118,28 +120,37 @@ def find_maps(
         "fingerprint": source_fingerprint(source),
         "halves": zlib.crc32(half.tobytes()),
     }
+    if not settings.motions:
+        del wanted["motions"]  # searches that were begun before there were any can go on
     if folder is not None:
         check_unfinished(folder, wanted, overwrite, resume)
     side = dataset.shape[0]
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
     radius = min(plan.last_radius, side / 2 - 1)
-    check_memory(source.stack.name, memory_needed(dataset.n, radius, settings.classes))
+    asked = settings.begun()
+    check_memory(
+        source.stack.name, memory_needed(dataset.n, radius, max(asked.classes, settings.classes))
+    )
     images = read_images(dataset, radius, quiet)
     warn_of_dark_particles(images, source.stack.name)
-    asked = replace(settings, classes=1, similar=False) if settings.similar else settings
     scores: list[float] = []
     verdicts: list[Verdict] = []
     with unfinished_in(folder, wanted, resume) as unfinished:
-        if maps is None:
+        first = plan
+        if maps is not None:
+            asked = replace(asked, classes=1)
+        else:
             free = symmetry_group("C1").float()
             start, scores = best_start(images, asked, free, StartPlan(), quiet, unfinished)
             maps = start.maps
             if len(group) > 1:
                 maps = _with_symmetry(images, maps, asked, group, quiet)
+        if asked.classes > settings.classes:
+            first = replace(plan, rounds=1, searches=(0,))
         step = unfinished.step("consensus" if settings.similar else "refinement")
         halves = torch.from_numpy(half)
-        refined = refine(images, maps, halves, asked, group, plan, quiet, step)
+        refined = refine(images, maps, halves, asked, group, first, quiet, step)
         if settings.similar:
             states = similar_states(images, refined, settings, unfinished.step("states"), quiet)
             division = Division(settings, states.radius)
@@ -156,6 +167,10 @@ def find_maps(
                 division,
             )
             refined.start_radius = max(refined.start_radius, states.radius)
+        if settings.motions:
+            refined = in_one_frame(refined, side)
+            poses = with_motions(images, refined, halves, settings, MotionPlan(), quiet, unfinished)
+            refined = at_poses(images, refined, *poses, halves, settings, plan)
         if settings.symmetry == AUTO:
             verdicts = judge_symmetry(images, refined, torch.from_numpy(half))
             settings = replace(settings, symmetry=accepted(verdicts))

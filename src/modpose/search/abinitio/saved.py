@@ -10,14 +10,17 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from modpose.errors import InputError
 from modpose.files.locks import writing
 from modpose.files.writing import remove_dead_leftovers, replace_atomically
-from modpose.search.folder import SETTINGS, UNFINISHED, check_settings
+from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.folder import SETTINGS, UNFINISHED, check_settings, settings_of
 
 EVERY = 30.0
 """Seconds between two saved states of a step."""
@@ -67,6 +70,13 @@ class Saved:
 def is_unfinished(folder: Path) -> bool:
     """Return whether there is an interrupted search in a folder."""
     return (folder / UNFINISHED / SETTINGS).is_file()
+
+
+def begun_settings(folder: Path) -> AbInitioSettings:
+    """Return what an interrupted search in a folder was asked for."""
+    stored: dict[str, Any] = settings_of(folder / UNFINISHED)
+    known = {one.name for one in fields(AbInitioSettings)} & set(stored)
+    return AbInitioSettings(**{name: stored[name] for name in known})
 
 
 def check_unfinished(

@@ -98,6 +98,7 @@ def best_poses(
     shifts: Tensor,
     count: int,
     apart_deg: float = 0.0,
+    any_map: bool = False,
 ) -> Poses:
     """Return the best poses of each image, with the best amplitude, none near a better one.
 
@@ -115,6 +116,8 @@ def best_poses(
         How many.
     apart_deg
         Least angle between poses with one map.
+    any_map
+        Between poses with different maps, too.
     """
     many = count if apart_deg <= 0 else 16 * count
 
@@ -122,7 +125,7 @@ def best_poses(
         return score.topk(min(many, len(score)), dim=0).indices.T
 
     found = _search(images, maps, rotations, shifts, take, normalised=True)
-    return found if apart_deg <= 0 else _apart(found, count, apart_deg)
+    return found if apart_deg <= 0 else _apart(found, count, apart_deg, any_map)
 
 
 def _search(
@@ -190,7 +193,7 @@ def search_slices(
     return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _apart(poses: Poses, count: int, angle_deg: float) -> Poses:
+def _apart(poses: Poses, count: int, angle_deg: float, any_map: bool = False) -> Poses:
     """Keep the best poses, none of them nearer than an angle to a better one with its map."""
     alive, rows = poses.score.clone(), torch.arange(len(poses.score))
     limit = 1 + 2 * math.cos(math.radians(angle_deg))
@@ -201,7 +204,7 @@ def _apart(poses: Poses, count: int, angle_deg: float) -> Poses:
         here = poses.rotation[rows, best]
         trace = torch.einsum("bij,bmij->bm", here, poses.rotation)
         own = poses.class_index == poses.class_index[rows, best][:, None]
-        alive.masked_fill_((trace > limit) & own, -math.inf)
+        alive.masked_fill_((trace > limit) & (own | any_map), -math.inf)
         alive[rows, best] = -math.inf
     index = torch.stack(kept, 1)
     pick = [part[rows[:, None], index] for part in poses]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modpose.errors import InputError
 from modpose.limits import check_seed, check_whole
 
-MOST_CLASSES = 32
+MOST_CLASSES, MOST_MOTIONS = 32, 12
+CONFORMATIONS = 3
+"""Maps of a structure that moves, with which its search begins."""
 AUTO = "auto"
 """In place of a point group: one that held-out images prefer to none."""
 
@@ -21,6 +23,8 @@ class AbInitioSettings:
     """How many structures."""
     similar: bool = False
     """Whether the structures are states of one: its map and poses are found first."""
+    motions: int = 0
+    """Principal motions of one structure, with which its poses are found; 0: it is rigid."""
     starts: int = 3
     """Random starts; the best is kept."""
     symmetry: str = "C1"
@@ -41,6 +45,10 @@ class AbInitioSettings:
         check_whole("abinitio", "starts", self.starts, 1, 100)
         check_whole("abinitio", "box", self.box, 24, 256)
         check_seed("abinitio", self.seed)
+        check_whole("abinitio", "motions", self.motions, 0, MOST_MOTIONS)
+        if self.motions and (self.classes > 1 or self.symmetry.strip().upper() != "C1"):
+            expected = "0 with several classes or a symmetry"
+            raise InputError.of("abinitio", "motions", self.motions, expected)
         if self.similar and self.classes == 1:
             raise InputError.of("abinitio", "classes", 1, "2 or more states with --similar")
         for name, value, high in (
@@ -49,6 +57,12 @@ class AbInitioSettings:
         ):
             if not (math.isfinite(value) and 0 < value <= high):
                 raise InputError.of("abinitio", name, value, f"more than 0, at most {high}")
+
+    def begun(self) -> AbInitioSettings:
+        """Return what random starts and the first refinement are asked for."""
+        if self.motions:
+            return replace(self, classes=CONFORMATIONS, motions=0)
+        return replace(self, classes=1, similar=False) if self.similar else self
 
 
 @dataclass(frozen=True)

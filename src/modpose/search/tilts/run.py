@@ -125,6 +125,9 @@ def check_tilts(
     if settings.similar:
         expected = "structures that differ: those of tilt series are searched together"
         raise InputError.of("tilt series", "--similar", "given", expected)
+    if settings.motions:
+        expected = "0: poses of tilt series are found without motions"
+        raise InputError.of("tilt series", "motions", settings.motions, expected)
     if start_map is not None and settings.classes > 1:
         expected = "1 with a map to start from, which cannot separate structures"
         raise InputError.of("abinitio", "classes", settings.classes, expected)
