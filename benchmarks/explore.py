@@ -33,7 +33,7 @@ from modpose.estimator import PoseModel
 from modpose.explore.opened import OpenRun
 from modpose.run import Run
 
-SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+SOFTWARE = ["--no-sandbox", "--enable-unsafe-swiftshader"]
 READY = "document.documentElement.dataset.ready === 'yes'"
 FIRST = "performance.getEntriesByName('first picture')[0]?.startTime"
 COUNTED = """() => { window.frames_ = 0; const count = () => { window.frames_++;

@@ -42,7 +42,9 @@ export class Scatter {
     [this.density, this.canvas] = stage.querySelectorAll("canvas");
     this.rows = [];
     const { width, height } = stage.getBoundingClientRect();
-    this.renderer = createRenderer({ canvas: document.createElement("canvas") });
+    const canvas = document.createElement("canvas");
+    canvas.getContext("webgl", { antialias: false, depth: false }); // squares need neither
+    this.renderer = createRenderer({ canvas });
     this.renderer.resize(width, height); // not the size of the window, which costs frames
     this.plot = createScatterplot({
       renderer: this.renderer, renderPointsAsSquares: true, canvas: this.canvas, width, height, aspectRatio: width / height, syncEvents: true,
@@ -111,7 +113,7 @@ export class Scatter {
     const { x, y, codes, selected, shown } = this, [l, r, b, t] = this.view, n = x.length;
     this.cells = null;
     if (n > MANY) {
-      const w = Math.ceil(this.density.width / CELL), h = Math.ceil(this.density.height / CELL);
+      const { width: w, height: h } = this.density;
       const sum = new Float32Array(4 * w * h), lut = Float32Array.from(this.colours.flatMap(toRgb));
       const sx = w / (r - l), sy = h / (t - b);
       for (let i = 0; i < n; i++) {
@@ -219,8 +221,8 @@ export class Scatter {
   #resize() {
     const { width, height } = this.stage.getBoundingClientRect();
     if (!width || !height) return;
-    this.density.width = width;
-    this.density.height = height;
+    this.density.width = Math.ceil(width / CELL); // a pixel a cell; the browser enlarges them
+    this.density.height = Math.ceil(height / CELL);
     this.renderer.resize(width, height);
     this.plot.set({ width, height, aspectRatio: width / height });
     this.plot.redraw();
