@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from modpose.progress import TIMED, Progress
+from modpose.cli import main
+from modpose.progress import TIMED, Progress, bar
 
 
 def test_the_time_of_a_fit_is_told_after_some_batches(caplog: pytest.LogCaptureFixture) -> None:
@@ -27,3 +29,28 @@ def test_a_fit_within_a_time_tells_nothing(caplog: pytest.LogCaptureFixture) -> 
         for batch in range(1, 2 * TIMED[1]):
             bar.advance(1, 0.1 * batch)
     assert not caplog.messages
+
+
+def test_quiet_hides_the_bars_of_every_verb_and_of_this_command_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown() -> str:
+        with Progress("task", 2) as progress:
+            progress.advance(2, 0.1)
+        return capsys.readouterr().err
+
+    asked = ["simulate", "particles", "--images", "2", "--box", "24", "--pixel-size", "7"]
+    for number, quiet in enumerate(([], ["--quiet"], [])):
+        with pytest.raises(SystemExit) as leaving:
+            main([*asked, "-o", str(tmp_path / str(number)), *quiet])
+        assert leaving.value.code == 0
+        capsys.readouterr()
+        assert ("task" in shown()) is not bool(quiet)
+        assert bar(range(2)).disable is bool(quiet)
+
+
+@pytest.mark.parametrize("verb", ["align", "abinitio", "encode", "pick"])
+def test_verbs_take_quiet(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "--quiet" in capsys.readouterr().out

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -13,6 +15,27 @@ logger = logging.getLogger("modpose")
 
 TIMED = (5, 25)
 """Batches between which the time of a fit is measured; the first ones are slower."""
+
+
+_hidden = False
+
+
+def hide_bars(hidden: bool) -> None:
+    """Show no bar from now on, or show them again."""
+    global _hidden
+    _hidden = hidden
+
+
+def bar(
+    items: Iterable[Any] | None = None,
+    label: str = "",
+    unit: str = "img",
+    *,
+    total: int | None = None,
+    quiet: bool = False,
+) -> tqdm[Any]:
+    """Make a bar over items, or over a total; work of less than a second shows none."""
+    return tqdm(items, label, total, unit=unit, disable=quiet or _hidden, delay=1.0)
 
 
 class Progress:
@@ -51,7 +74,7 @@ class Progress:
             total=images if seconds is None else max(1, math.ceil(seconds)),
             desc=label,
             unit=unit if seconds is None else "s",
-            disable=quiet,
+            disable=quiet or _hidden,
             file=sys.stderr,
             mininterval=0.5,
             dynamic_ncols=True,

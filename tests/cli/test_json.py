@@ -62,6 +62,23 @@ def test_the_resolution_of_half_maps(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["resolution_0.143"] == pytest.approx(4.0)
 
 
+def test_two_dimensional_classes(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    star, few = run.parent / "particles.star", ["--classes", 2, "--rounds", 1]
+    found = told(capsys, "align", star, "-o", tmp_path / "classes", *few, "--refine-rounds", 1)
+    assert sum(one["images"] for one in found["classes"]) == 48 and found["unit"] == "A"
+    assert found["written"][0] == str(tmp_path / "classes" / "particles.star")
+
+
+def test_an_affinity_and_its_projection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "three.npy", np.random.default_rng(0).normal(size=(3, 12, 12)))
+    out = tmp_path / "affinity.csv"
+    found = told(capsys, "affinity", tmp_path / "three.npy", "-o", out, "--project")
+    assert len(found["names"]) == 3 and found["positive"] is True
+    assert -1 <= found["smallest"] <= found["largest"] <= 1 and found["written"] == [str(out)]
+
+
 def test_names_of_images_are_in_the_latents(run: Path, tmp_path: Path) -> None:
     latents = pd.read_parquet(run / "latents.parquet")
     assert list(latents.columns[:2]) == ["index", "name"]

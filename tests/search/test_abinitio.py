@@ -249,10 +249,12 @@ def test_the_command_writes_maps_and_a_table_with_poses_and_halves(folder, tmp_p
         ),
     )
     command = ["abinitio", str(folder / "particles.star"), "-o", str(tmp_path / "maps")]
-    command += ["--starts", "1", "--box", "28", "--classes", "2"]
+    command += ["--starts", "1", "--box", "28", "--classes", "2", "--json"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert "the hand of the maps is not determined" in done.output
+    answer = json.loads(done.stdout)
+    assert any("the hand of the maps is not determined" in line for line in answer["lines"])
+    assert sum(one["images"] for one in answer["classes"]) == open_source(command[1]).n
     before = starfile.read(folder / "particles.star", always_dict=True)["particles"]
     after = starfile.read(tmp_path / "maps" / "particles.star", always_dict=True)["particles"]
     assert after["rlnImageName"].tolist() == before["rlnImageName"].tolist()
@@ -264,7 +266,7 @@ def test_the_command_writes_maps_and_a_table_with_poses_and_halves(folder, tmp_p
         assert stack.shape == (28, 28, 28)
         assert stack.pixel_size == pytest.approx(5.0 * 32 / 28, rel=1e-5)
     told = json.loads((tmp_path / "maps" / "settings.json").read_text())
-    assert f"B-factor of {told['b_factors'][1]:.0f} Å²" in done.output
+    assert f"B-factor of {told['b_factors'][1]:.0f} Å²" in "".join(answer["lines"])
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
 

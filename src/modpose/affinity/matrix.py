@@ -115,6 +115,17 @@ class Affinity:
             f"(smallest eigenvalue {self.eigenvalues()[0]:.3g}), so no cosines can meet it exactly"
         )
 
+    def facts(self) -> dict[str, object]:
+        """Name the figures of :meth:`summary`."""
+        off = self.values[~np.eye(len(self.names), dtype=bool)]
+        return {
+            "names": self.names,
+            "smallest": off.min() if off.size else None,
+            "largest": off.max() if off.size else None,
+            "smallest_eigenvalue": self.eigenvalues()[0],
+            "positive": self.is_positive(),
+        }
+
     def _entry(self, i: int, j: int) -> str:
         return f"the entry '{self.names[i]}', '{self.names[j]}'"
 

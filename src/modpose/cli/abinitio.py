@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import resumable
@@ -73,6 +74,7 @@ def abinitio(
         bool, typer.Option("--resume", help="Go on with an interrupted search in DIR.")
     ] = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Find maps and poses of particles whose poses are not known.
 
@@ -123,9 +125,8 @@ def abinitio(
                 overwrite=overwrite,
                 resume=resume,
             )
-    for line in found.lines():
-        typer.echo(line)
-    typer.echo(f"wrote {out / 'class001.mrc'}")
+    first = out / "class001.mrc"
+    answer(found.facts() | {"written": out}, [*found.lines(), f"wrote {first}"], as_json)
 
 
 def _how(out: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import DataDir, Index, Input, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
@@ -92,6 +93,7 @@ def affinity(
     index: Index = None,
     partial: Partial = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Compute a matrix of similarities of known objects, for training a latent space.
 
@@ -135,18 +137,20 @@ def affinity(
             partial=partial,
         )
     if raw:
-        typer.echo(f"differences of {len(found.names)} x {len(found.names)}, not an affinity")
+        lines = [f"differences of {len(found.names)} x {len(found.names)}, not an affinity"]
     else:
-        typer.echo(f"affinity of {found.summary()}")
+        lines = [f"affinity of {found.summary()}"]
     if project:
-        found = _projected(found)
+        found, line = _projected(found)
+        lines.append(line)
     with writing.all_or_nothing() as place:
         if out is not None:
             affinities.write_affinity(found, place(out), layout)
         if figure is not None:
             heat_map.write_figure(found, place(figure))
-    for path in outputs:
-        typer.echo(f"wrote {path}")
+    facts: dict[str, object] = {"names": found.names} if raw else found.facts()
+    lines += [f"wrote {path}" for path in outputs]
+    answer(facts | {"written": outputs}, lines, as_json)
 
 
 def _check_arguments(
@@ -197,14 +201,11 @@ def _metric(name: str, given: dict[str, object]) -> Metric:
     return made
 
 
-def _projected(found: Affinity) -> Affinity:
-    """Project, and print the largest change."""
+def _projected(found: Affinity) -> tuple[Affinity, str]:
+    """Project; returns also the largest change in words."""
     if found.is_positive():
-        typer.echo("not projected: it is positive semi-definite already")
-        return found
+        return found, "not projected: it is positive semi-definite already"
     nearest = found.projected()
     change = float(abs(nearest.values - found.values).max())
-    typer.echo(
-        f"projected to the nearest positive semi-definite: entries change by up to {change:.3g}"
-    )
-    return nearest
+    words = f"projected to the nearest positive semi-definite: entries change by up to {change:.3g}"
+    return nearest, words

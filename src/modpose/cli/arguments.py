@@ -7,14 +7,45 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 import modpose
+from modpose.cli.lazily import lazily
+
+with lazily():
+    from modpose import progress
 
 JOBS = "modpose.cli.jobs"
 """Commands of this module form a separate group in the help."""
 
 
-class Groups(TyperGroup):
+def _hide_bars(hidden: bool) -> None:
+    progress.hide_bars(hidden)
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="Show no progress bars.", callback=_hide_bars, expose_value=False),
+]
+
+
+def _says_quiet(quiet: Quiet = False) -> None:
+    pass
+
+
+class Verbs(TyperGroup):
+    """Commands that each take ``--quiet``."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        template = typer.Typer(add_completion=False)
+        template.command()(_says_quiet)
+        for command in self.commands.values():
+            if not hasattr(command, "commands"):
+                command.params += get_command(template).params
+
+
+class Groups(Verbs):
     """The commands, in two groups of the help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -39,7 +70,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-simulate_app = typer.Typer(help="Make data with known truth.")
+simulate_app = typer.Typer(cls=Verbs, help="Make data with known truth.")
 app.add_typer(simulate_app, name="simulate")
 
 
@@ -148,7 +179,6 @@ Nodes = Annotated[
         metavar="N", min=1, help="Machines that share the work: in a job of SLURM, or see the docs."
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Stop after this many minutes of training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 

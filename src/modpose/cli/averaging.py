@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modpose.cli import shards
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
     CtfFile,
     DataDir,
@@ -130,6 +132,7 @@ def align(
     wait: Annotated[
         float, typer.Option(metavar="MINUTES", help="With --shard: wait for the other parts.")
     ] = 0.0,
+    as_json: Json = False,
 ) -> None:
     """Find classes and poses of subtomograms, tilt series or particle images without templates.
 
@@ -200,6 +203,7 @@ def align(
             ),
             overwrite,
             resume,
+            as_json,
         )
         return
     default = AlignSettings()
@@ -234,24 +238,28 @@ def align(
     except parts.Waiting as waiting:
         if part is not None and part.number:
             shards.record(context, out)
-        typer.echo(str(waiting))
+        answer({"waiting": str(waiting)}, [str(waiting)], as_json)
         return
     if part is not None and part.number:
         shards.record(context, out)
-        typer.echo(f"all steps are done; write the results with: modpose merge {out}")
+        line = f"all steps are done; write the results with: modpose merge {out}"
+        answer({"waiting": line}, [line], as_json)
         return
     if not ranks.leads():
         return
-    for line in found.lines(opened.pixel_size, opened.stack.shape[0]):
-        typer.echo(line)
+    size = opened.pixel_size, opened.stack.shape[0]
+    facts, lines = found.facts(*size), found.lines(*size)
     truth = (opened if series is None else series).particles.truth()
     if truth is not None and {"r00", "shift_z"} <= set(truth):
         here = found.assignment
-        for line in pose_recovery.recover_poses(
+        recovered = pose_recovery.recover_poses(
             here.rotation, found.shift_px, here.class_index, truth
-        ).lines():
-            typer.echo(f"truth: {line}")
-    typer.echo(f"wrote {out / 'particles.star'} and {out / 'index.html'}")
+        )
+        facts["truth"] = asdict(recovered)
+        lines += [f"truth: {line}" for line in recovered.lines()]
+    written = [out / "particles.star", out / "index.html"]
+    lines.append(f"wrote {written[0]} and {written[1]}")
+    answer(facts | {"written": written}, lines, as_json)
 
 
 @app.command()
@@ -272,15 +280,20 @@ def merge(
 
 
 def _classify(
-    opened: Source, out: Path, settings: Classes2dSettings, overwrite: bool, resume: bool
+    opened: Source,
+    out: Path,
+    settings: Classes2dSettings,
+    overwrite: bool,
+    resume: bool,
+    as_json: bool,
 ) -> None:
     """Find 2-D classes, and print what was found."""
     found = pictures.classify_images(opened, out, settings, overwrite=overwrite, resume=resume)
-    for line in found.lines():
-        typer.echo(line)
     for note in table_files.path_notes(opened, out / "particles.star"):
         typer.echo(note, err=True)
-    typer.echo(f"wrote {out / 'particles.star'} and {out / 'classes.png'}")
+    written = [out / "particles.star", out / "classes.png"]
+    last = f"wrote {written[0]} and {written[1]}"
+    answer(found.facts() | {"written": written}, [*found.lines(), last], as_json)
 
 
 def _wedge(text: str) -> Wedge:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from modpose.cli.arguments import DataDir, InputAgain, Overwrite, Quiet, app
+from modpose.cli.arguments import DataDir, InputAgain, Overwrite, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted
 from modpose.cli.whole import whole_run
@@ -32,7 +32,6 @@ def explore(
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
 ) -> None:
     """Show runs in a local page: look at images, select, filter, decode, write selections.
 
@@ -50,7 +49,7 @@ def explore(
     check_whole("explore", "--port", port, 0, 65_535)
     opened = [whole_run(folder, moved, datadir) for folder in folders]
     if export is not None:
-        page = exported.write_folder(opened, export, overwrite=overwrite, quiet=quiet)
+        page = exported.write_folder(opened, export, overwrite=overwrite)
         typer.echo(f"wrote {page}")
         return
     try:

@@ -23,7 +23,6 @@ from modpose.cli.arguments import (
     Overwrite,
     Partial,
     PosesFile,
-    Quiet,
     RunFolder,
     app,
 )
@@ -137,7 +136,6 @@ def fit(
         typer.Option("--set", metavar="OPTION=VALUE", help="Set any option; may be repeated."),
     ] = None,
     overwrite: Overwrite = False,
-    quiet: Quiet = False,
     as_json: Json = False,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run instead.")
@@ -198,7 +196,6 @@ def fit(
             max_minutes=max_minutes,
             datadir=datadir,
             device=device,
-            quiet=quiet,
             as_json=as_json,
         )
         return
@@ -236,7 +233,6 @@ def fit(
             clusters=clusters,
             max_minutes=max_minutes,
             overwrite=overwrite,
-            quiet=quiet,
         )
     _end(run, as_json)
 
@@ -253,7 +249,6 @@ def resume_verb(
     device: Device = None,
     devices: Devices = None,
     nodes: Nodes = None,
-    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Continue a run from its last checkpoint; the result is as without interruption.
@@ -275,7 +270,6 @@ def resume_verb(
             input=moved,
             datadir=datadir,
             device=device,
-            quiet=quiet,
         )
     _end(resumed, as_json)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from modpose.content.clustering import cluster
 from modpose.errors import InputError
@@ -20,6 +19,7 @@ from modpose.explore.page import offline_html
 from modpose.explore.pictures import KINDS
 from modpose.files.writing import Staging, all_or_nothing, holds_files, refuse_to_replace
 from modpose.infer.latents import content_of_table
+from modpose.progress import bar
 from modpose.run import Run
 
 PAGE = "index.html"
@@ -97,7 +97,7 @@ def _write_run(
         columns[column["name"]] = f"run{number}/{name}"
     rows = _some(len(run.latents), MOST_IMAGES)
     kinds = [kind for kind in KINDS if run.run.has_images or kind == "reconstruction"]
-    for row in tqdm(rows.tolist(), desc=about["name"], unit="image", disable=quiet):
+    for row in bar(rows.tolist(), about["name"], quiet=quiet):
         for kind in kinds:
             place(inside / "images" / f"{row}-{kind}.png").write_bytes(
                 run.pictures.image(row, kind)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from modpose.affinity.known import known_name
 from modpose.data import preprocess
@@ -24,6 +23,7 @@ from modpose.infer.latents import content_columns
 from modpose.plot import grids
 from modpose.plot.figures import DisplayStyle
 from modpose.plot.html import Section, render
+from modpose.progress import bar
 from modpose.report import kin, sections, summary
 from modpose.report.conformations import beside_predictions, conformations
 from modpose.report.equivariance import equivariance
@@ -105,9 +105,9 @@ def make_sections(material: ReportData, points: Integers, quiet: bool) -> list[S
     """Make every section for which the run has data, with a progress bar."""
     made = []
     makers = _volume_makers(material, points) if material.volumes else _makers(material, points)
-    with tqdm(makers.items(), desc="report", unit="section", disable=quiet) as bar:
-        for name, make in bar:
-            bar.set_postfix_str(name)
+    with bar(makers.items(), "report", "section", quiet=quiet) as shown:
+        for name, make in shown:
+            shown.set_postfix_str(name)
             made.append(make())
     return [section for section in made if section is not None]
 

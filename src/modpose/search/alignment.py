@@ -52,9 +52,22 @@ class Alignment(NamedTuple):
         pixel_size, box
             Of the input: Å per voxel or None, and voxels per side.
         """
-        unit, size = ("voxels", 1.0) if pixel_size is None else ("Å", pixel_size)
+        unit = "voxels" if pixel_size is None else "Å"
+        found = self._resolutions(pixel_size, box)
+        return ["none" if one is None else f"{one:.1f} {unit}" for one in found]
+
+    def _resolutions(self, pixel_size: float | None, box: int) -> list[float | None]:
         shells = resolution_shell(self.maps.fsc).tolist()
-        return [f"{size * box / shell:.1f} {unit}" if shell else "none" for shell in shells]
+        return [(pixel_size or 1.0) * box / shell if shell else None for shell in shells]
+
+    def facts(self, pixel_size: float | None, box: int) -> dict[str, object]:
+        """Name the figures of :meth:`lines`; a resolution is None where there is none."""
+        counts = torch.bincount(self.assignment.class_index, minlength=len(self.maps.fsc)).tolist()
+        found = zip(counts, self._resolutions(pixel_size, box), strict=True)
+        return {
+            "unit": "px" if pixel_size is None else "A",
+            "classes": [{"volumes": count, "resolution": one} for count, one in found],
+        }
 
     def lines(self, pixel_size: float | None, box: int) -> list[str]:
         """Describe the result, one line per class."""

@@ -6,8 +6,8 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from modpose.progress import bar
 from modpose.simulate.atoms import Atoms
 
 Floats = NDArray[np.float64]
@@ -118,7 +118,7 @@ def project_atoms(
     blur = along[:, None] * along[: side // 2 + 1]
     images = np.empty((len(rotations), box, box), np.float32)
     pixels = slice(margin, margin + fine * box, fine)
-    for i in tqdm(range(len(rotations)), "projecting", unit="img", delay=1.0):
+    for i in bar(range(len(rotations)), "projecting"):
         place = atoms.positions @ rotations[i, :2].T / step
         place += fine * (shifts_px[i] + box // 2) + margin
         lattice = _share(place, atoms.masses, side)

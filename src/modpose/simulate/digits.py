@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from modpose.errors import InputError
 from modpose.geometry.degrees import wrap_deg
 from modpose.limits import check_data_set
+from modpose.progress import bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def place(
     inverse = np.stack([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2)  # on (y, x)
     offset = centre - np.einsum("nij,nj->ni", inverse, box // 2 + shift[:, ::-1])
     turned = np.empty((len(images), box, box), np.float32)
-    for i in tqdm(range(len(images)), "turning", unit="img", delay=1.0):
+    for i in bar(range(len(images)), "turning"):
         coefficients = spline_filter(np.pad(images[i], margin), output=np.float32)
         affine_transform(
             coefficients,

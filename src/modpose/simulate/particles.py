@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from modpose.data.mrc import write_mrcs
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
+from modpose.progress import bar
 from modpose.simulate import microscope
 from modpose.simulate.molecules import Molecule, axis_rotations, hinged_molecule, project
 from modpose.simulate.settings import HingeSettings as HingeSettings
@@ -95,7 +95,7 @@ def simulate_particles(settings: HingeSettings, molecule: Molecule | None = None
     if settings.ctf:
         ctf = microscope.draw_ctf_parameters(n, settings.pixel_size, settings.defocus_range, rng)
     clean = np.empty((n, settings.box, settings.box), np.float32)
-    with tqdm(total=n, desc="simulating", unit="img", delay=1.0) as progress:
+    with bar(label="simulating", total=n) as progress:
         for start in range(0, n, CHUNK):
             part = slice(start, start + CHUNK)
             clean[part] = project(

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from modpose.errors import InputError
+from modpose.progress import bar
 from modpose.simulate import imperfections, microscope
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.molecules import density, project
@@ -170,7 +170,7 @@ def _project(
     """Return (N, H, W) signals, not scaled, before the CTF."""
     box = settings.box
     clean = np.empty((settings.n, box, box), np.float32)
-    with tqdm(total=settings.n, desc="projecting", unit="img", delay=1.0) as progress:
+    with bar(label="projecting", total=settings.n) as progress:
         for k, one in enumerate(conformers):
             m = one.molecule
             mine = np.flatnonzero(classes == k)

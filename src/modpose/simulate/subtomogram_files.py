@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import TILT_RANGE
 from modpose.data.star import write_star
 from modpose.files.writing import all_or_nothing, refuse_to_replace
 from modpose.observe.wedge import wedge_mask
+from modpose.progress import bar
 from modpose.simulate.star_tables import tables
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     names = [f"{volumes.name}/{number:06d}.mrc" for number in range(1, simulated.n + 1)]
     with (
         all_or_nothing() as place,
-        tqdm(total=simulated.n, desc="writing", unit="vol", delay=1.0) as progress,
+        bar(label="writing", unit="vol", total=simulated.n) as progress,
     ):
         for old in volumes.glob("[0-9]" * 6 + ".mrc"):
             place.remove(old)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from modpose.data.particles import Particles
 from modpose.data.source import Source
@@ -25,6 +24,7 @@ from modpose.errors import InputError
 from modpose.geometry.grids import frequencies
 from modpose.observe.ctf import ctf_3d
 from modpose.observe.wedge import filter_volumes, wedge_mask, whole_mask
+from modpose.progress import bar
 from modpose.simulate import microscope
 from modpose.simulate.atoms import Atoms
 from modpose.simulate.blocks import Blocks
@@ -234,7 +234,7 @@ class Subtomograms(Stack):
         total, squares, wide_total, wide_squares, largest = 0.0, 0.0, 0.0, 0.0, 0.0
         if self.n * 4 * box**3 <= CACHE_BYTES:
             self._cache = np.empty((self.n, box, box, box), np.float32)
-        with tqdm(total=self.n, desc="simulating", unit="vol", delay=1.0) as progress:
+        with bar(label="simulating", unit="vol", total=self.n) as progress:
             for rows in _chunks(np.arange(self.n)):
                 wide = self._observed(rows)
                 volumes = self._crop(wide)

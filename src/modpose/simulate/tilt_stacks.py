@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from tqdm.auto import tqdm
 
 from modpose.errors import InputError
 from modpose.observe.ctf import apply_ctf
 from modpose.observe.ctf_columns import CtfColumn
+from modpose.progress import bar
 from modpose.simulate import microscope
 from modpose.simulate.atoms import Atoms
 from modpose.simulate.blocks import Blocks
@@ -208,7 +208,7 @@ def _draw(made: SimulatedTilts) -> None:
     """Fill in the images: project, filter, scale, add noise, multiply where asked."""
     settings, box = made.settings, made.settings.box
     wide, cut = WIDER * box, slice(box - box // 2, 2 * box - box // 2)
-    for i in tqdm(range(settings.n), desc="simulating", unit="particle", delay=1.0):
+    for i in bar(range(settings.n), "simulating", "particle"):
         turn = made.geometry[made.tomogram[i]].rotation
         rotations, shifts = turn @ made.rotation[i], (turn @ made.shift[i])[:, :2]
         signal = _project(made, i, rotations, shifts, wide)

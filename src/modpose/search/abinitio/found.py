@@ -92,18 +92,38 @@ class FoundMaps:
             found.append("the hand of the maps is not determined by images that were not tilted")
         return found
 
+    def facts(self) -> dict[str, object]:
+        """Name the figures of :meth:`lines`; a resolution is None where none can be quoted."""
+        counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
+        found = [self._quotable(one) for one in self.resolutions]
+        return {
+            "symmetry": self.symmetry,
+            "start_scores": self.start_scores,
+            "views_covered": self.covered,
+            "unit": "px" if self.pixel_size is None else "A",
+            "classes": [
+                {"images": images, "resolution": resolution}
+                for images, resolution in zip(counts, found, strict=True)
+            ],
+            "lines": self.lines(),
+        }
+
     @property
     def poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N, 3, 3) rotations, and (N, 2) or (N, 3) shifts in pixels of the input."""
         rotation, shift = self.refined.rotation.double(), self.refined.shift.double()
         return rotation.numpy(), self.binning * shift.numpy()
 
+    def _quotable(self, one: Resolution) -> float | None:
+        """Return the resolution; None if the halves agree no further than where they began."""
+        found = one.curve.resolution(HALF_MAPS)
+        shell = one.curve.box / found * (self.pixel_size or 1.0)
+        return None if shell <= self.refined.start_radius else found
+
     def _resolution(self, one: Resolution) -> str:
-        box, start = one.curve.box, self.refined.start_radius
-        shell = box / one.curve.resolution(HALF_MAPS) * (self.pixel_size or 1.0)
         unit = "px" if self.pixel_size is None else "Å"
-        began = box * (self.pixel_size or 1.0) / start
-        if shell <= start:
+        began = one.curve.box * (self.pixel_size or 1.0) / self.refined.start_radius
+        if self._quotable(one) is None:
             return (
                 f"the halves began alike up to {began:.3g} {unit} and agree no further, so no "
                 "resolution can be quoted"

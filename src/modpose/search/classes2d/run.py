@@ -97,6 +97,14 @@ class Classes2d:
         found.append("images and their mirror images are in different classes")
         return found
 
+    def facts(self) -> dict[str, object]:
+        """Name the figures of each class."""
+        columns = ["kind", "images", "resolution"]
+        return {
+            "unit": "px" if self.pixel_size is None else "A",
+            "classes": self.table[columns].to_dict(orient="records"),
+        }
+
 
 def classify_images(
     source: Source,
