@@ -17,6 +17,7 @@ from modpose.data.identity import (
     identities_of,
     match_rows,
 )
+from modpose.data.image_names import split_names
 from modpose.data.particles import Particles
 from modpose.data.paths import match_stacks, normalised
 from modpose.data.source import open_source
@@ -185,3 +186,22 @@ def test_many_rows_are_matched_in_little_time_and_memory() -> None:
     assert time.process_time() - start < 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
     np.testing.assert_array_equal(order[rows], np.arange(n))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["000012@a.mrcs", "3@é b.mrcs", "99999999999@c@d"],
+        ["1@a", "b"],
+        ["0x1@a", "1@a"],
+        ["1@", "2@a"],
+        ["@a", "2@a"],
+        ["１@a"],
+    ],
+)
+def test_names_that_are_split_together_are_split_as_alone(names: list[str]) -> None:
+    number, path = split_names(np.array(names, dtype=object), "here")
+    for name, k, file in zip(names, number, path, strict=True):
+        head, _, tail = name.partition("@")
+        alone = head.isascii() and head.isdigit() and tail
+        assert (k, file) == ((int(head), tail) if alone else (-1, name))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.image_names import split_column, split_names
 from modpose.data.paths import match_stacks, normalised
 from modpose.errors import InputError
 
@@ -31,8 +32,6 @@ IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path
 """Columns of a CSV table that may name the images."""
 EXACT_FLOAT = 2.0**53
 """From here on float64 rounds integers, so it cannot hold a uid."""
-MOST_IMAGES = 1 << 40
-"""A larger image number in a stack is an error."""
 KIND_WORDS = {
     "uid": "the uid of cryoSPARC",
     "image": "image number and stack",
@@ -270,50 +269,6 @@ def _named(number: Ints, paths: NDArray[Any]) -> RowIdentity | None:
         keys[i] = text if k < 0 else f"{k}@{text}"
     kind: IdentityKind = "image" if (number >= 0).any() else "file"
     return None if _is_constant(keys) else RowIdentity.of(kind, keys)
-
-
-def split_column(particles: Particles, column: str) -> tuple[Ints, NDArray[Any]]:
-    """Split a column of names as :func:`split_names` does, once for a table."""
-    known = particles.names_split
-    if column not in known:
-        known[column] = split_names(particles.column(column), f"{particles.name}: {column}")
-    return known[column]
-
-
-def split_names(values: NDArray[Any], where: str) -> tuple[Ints, NDArray[Any]]:
-    """Split names ``12@stack`` into numbers from 1, (N,), and stacks; -1 for a name without one.
-
-    Raises
-    ------
-    InputError
-        If a number is 0 or impossibly large.
-    """
-    texts = list(map(str, values.tolist()))
-    paths = np.empty(len(texts), dtype=object)
-    parts = [text.partition("@") for text in texts]
-    heads = [head for head, _, _ in parts]
-    if all(tail and head and len(head) < 12 for head, _, tail in parts):
-        digits = "".join(heads)
-        if digits.isascii() and digits.isdigit():
-            quick = np.array(list(map(int, heads)), dtype=np.int64)
-            if quick.min(initial=1) > 0:
-                paths[:] = [tail for _, _, tail in parts]
-                return quick, paths
-    numbers: list[int] = []
-    for i, name in enumerate(texts):
-        head, at, tail = name.partition("@")
-        if not (at and head.isascii() and head.isdigit() and tail):
-            numbers.append(-1)
-            paths[i] = name
-            continue
-        k = int(head[:20])
-        if not 0 < k < MOST_IMAGES:
-            raise InputError(
-                f"{where} in row {i + 1} is '{name[:80]}', expected image numbers from 1"
-            )
-        numbers.append(k)
-        paths[i] = tail
-    return np.array(numbers, dtype=np.int64), paths
 
 
 # --- comparing ----------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data import formats
-from modpose.data.identity import IMAGE_COLUMNS, split_column
+from modpose.data.identity import IMAGE_COLUMNS
+from modpose.data.image_names import split_column
 from modpose.data.locate import find_files, not_found
 from modpose.data.mrc import SUFFIXES as MRC_SUFFIXES
 from modpose.data.mrc import is_mrc, open_mrc, read_header
@@ -85,13 +86,13 @@ def stack_of_table(particles: Particles, path: Path, datadir: Path | None) -> St
     InputError
         If files are missing, or hold fewer images than the table says.
     """
+    import pandas as pd
+
     names, rows = image_references(particles)
     found, missing = find_files(names, path, datadir)
     if missing:
         raise InputError(f"{path}: {not_found(missing, len(found), path)}")
-    files = list(found)
-    number = {name: i for i, name in enumerate(files)}
-    part = np.array([number[name] for name in names], dtype=np.int64)
+    part, files = pd.factorize(np.array([*names, None], dtype=object)[:-1])
     whole = {names[i] for i in np.flatnonzero(rows < 0)}
     parts = [_open_part(found[name], name in whole, path) for name in files]
     check_one_scale(particles, parts, part)

@@ -34,7 +34,7 @@ from modpose.data.star import (
 )
 from modpose.data.tables import TABLES, particles_of_star, read_particles
 from modpose.data.tags import columns_in, unknown_columns
-from modpose.data.unopened import refuse_run
+from modpose.data.unopened import Unopened, refuse_run
 from modpose.errors import InputError
 
 
@@ -235,7 +235,7 @@ def _image_facts(
     if kind.startswith("subtomograms as 2-D"):
         return None
     try:
-        stack = open_source(path, datadir=datadir).stack
+        stack = Unopened(particles, path, (path,), datadir=datadir).stack()
     except InputError as error:
         problems.append(str(error))
         return None

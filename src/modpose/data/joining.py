@@ -17,8 +17,8 @@ from modpose.data.identity import (
     has_useless_uids,
     identities_of,
     match_rows,
-    split_names,
 )
+from modpose.data.image_names import split_names
 from modpose.data.locate import as_written
 from modpose.data.particles import Particles
 from modpose.data.paths import JOB_FOLDER, normalised

@@ -287,6 +287,10 @@ def _magnification(particles: Particles) -> Floats | None:
 
 def _of_cryosparc(particles: Particles) -> Floats | None:
     """Bound the phases of cryoSPARC's fields: 2π s |shift|, 2π λ² s³ |tilt|, 2π λ³ s⁴ |tetra|."""
+    fields = ("shift_A", "tetra_A", "tilt_A", "trefoil_A")
+    if not any(particles.has(f"ctf/{name}_{i}") for name in fields for i in range(4)):
+        return None
+
     import torch
 
     from modpose.observe.ctf import electron_wavelength
