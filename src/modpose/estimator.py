@@ -106,6 +106,8 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         ctf: str | Path | None = None,
         wedge: Wedge | None = None,
         partial: bool = False,
+        tomograms: str | Path | None = None,
+        tilt_series: bool = False,
     ) -> Self:
         """Learn from images.
 
@@ -123,12 +125,12 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
             Number of clusters of content to find at the end.
         max_minutes, seed
             Override those of the constructor.
-        datadir, index, poses, ctf, wedge, partial
+        datadir, index, poses, ctf, wedge, partial, tomograms, tilt_series
             Options for opening ``x``; see :func:`modpose.open_source`.  Not for an opened source.
         """
         minutes = self.max_minutes if max_minutes is None else max_minutes
         check_minutes(minutes)
-        about = (datadir, index, poses, ctf, wedge)
+        about = (datadir, index, poses, ctf, wedge, tomograms)
         if not isinstance(x, Source):
             options = merge(recipe_config(self.recipe), dict(self.options or {}))
             x = open_source(
@@ -140,11 +142,13 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
                 ctf=ctf,
                 wedge=wedge,
                 partial=partial,
+                tomograms=tomograms,
+                tilt_series=tilt_series,
             )
-        elif partial or any(value is not None for value in about):
+        elif partial or tilt_series or any(value is not None for value in about):
             raise InputError(
-                "fit: datadir, index, poses, ctf, wedge or partial is given with a source, which "
-                "is open already, expected them in open_source"
+                "fit: datadir, index, poses, ctf, wedge, partial, tomograms or tilt_series is "
+                "given with a source, which is open already, expected them in open_source"
             )
         source = x
         check_clusters(clusters, source.n)

@@ -61,6 +61,8 @@ def fit_run(
     poses: Path | None = None,
     ctf: Path | None = None,
     partial: bool = False,
+    tomograms: Path | None = None,
+    tilt_series: bool = False,
     labels: str | Path | ArrayLike | None = None,
     affinity: str | Path | Affinity | None = None,
     sample_affinity: str | Path | ArrayLike | Affinity | None = None,
@@ -79,7 +81,7 @@ def fit_run(
         The complete configuration.
     out
         The run folder to make.
-    datadir, index, poses, ctf
+    datadir, index, poses, ctf, tomograms, tilt_series
         Options for opening the input, recorded so that it can be opened again.
     partial
         Images that are missing in a table of labels get no label.
@@ -110,7 +112,7 @@ def fit_run(
     if not ranks.leads():
         return follow(None if source.places else source.stack)
     config = dealt(config)
-    given = (index, poses, ctf, labels, affinity, sample_affinity)
+    given = (index, poses, ctf, tomograms, labels, affinity, sample_affinity)
     inputs = _files_read(source, config, *given)
     check_target(Path(out), overwrite)  # check before the work, not after
     check_not_an_input(Path(out), inputs)
@@ -128,6 +130,7 @@ def fit_run(
         "command": sys.argv[1:],
         "alarms": [] if unposed else warn_before(dataset),
         "poses_found": False if unposed else None,
+        "tilt_series": tilt_series,
         **{
             name: None if path is None else os.fspath(path.absolute())
             for name, path in {
@@ -135,6 +138,7 @@ def fit_run(
                 "index": index,
                 "poses": poses,
                 "ctf": ctf,
+                "tomograms": tomograms,
             }.items()
         },
     }

@@ -42,12 +42,14 @@ def configure(
     ctf: Path | None = None,
     wedge: Wedge | None = None,
     partial: bool = False,
+    tomograms: Path | None = None,
+    tilt_series: bool = False,
 ) -> tuple[Source, Config, str]:
     """Open images and resolve the options for them.
 
     Parameters
     ----------
-    source, datadir, index, poses, ctf, wedge, partial
+    source, datadir, index, poses, ctf, wedge, partial, tomograms, tilt_series
         See :func:`modpose.data.source.open_source`.
     recipe
         Its name; else that in ``file``, else the default.
@@ -83,6 +85,8 @@ def configure(
         ctf=ctf,
         wedge=wedge,
         partial=partial,
+        tomograms=tomograms,
+        tilt_series=tilt_series,
     )
     best, for_data, meaning = suggest(opened, None if name is None else base)
     if name is None:

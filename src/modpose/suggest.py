@@ -9,6 +9,12 @@ from modpose.data.wedges import CTF_IMAGE, wedge_option
 from modpose.recipes import DEFAULT_FOR_POSED, DEFAULT_FOR_VOLUMES, DEFAULT_RECIPE
 from modpose.recipes.recipe import Options
 
+WEIGHTED = "tilt series: the images of a particle are back-projected to a volume with weights"
+
+
+WHOLE_AT_ONCE = 2
+"""Volumes that a coordinate network decodes at once, every voxel: about 1 GB each at 32 voxels."""
+
 
 def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options, str]:
     """Choose the recipe, the likelihood and the normalisation for the kind of data.
@@ -43,6 +49,11 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
             "; --set model.ctf=auto also models their CTF; "
             "--recipe modpose-posed finds poses in 3-D, then conformations"
         )
+    if source.tilts is not None and (recipe or {}).get("recipe") not in (None, DEFAULT_FOR_VOLUMES):
+        options: Options = {"model": {"wedge": "auto"}, "data": {"normalize": "image"}}
+        if (recipe or {}).get("train", {}).get("pixels") is not None:  # weights need every voxel
+            options["train"] = {"chunk": WHOLE_AT_ONCE}
+        return DEFAULT_FOR_VOLUMES, options, WEIGHTED
     if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
         return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
     by_data = recipe is None or "likelihood" not in recipe.get("model", {})
@@ -52,7 +63,7 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     low, high = float(values.min()), float(values.max())
     eight_bit = low >= 0 and 1 < high <= 255 and bool((values == np.rint(values)).all())
     if eight_bit or (low >= 0 and high <= 1):
-        options: Options = {"model": {"likelihood": {"kind": "bernoulli"}}}
+        options = {"model": {"likelihood": {"kind": "bernoulli"}}}
         options["data"] = {"normalize": "range"}
         meaning = "Bernoulli likelihood on [0, 1]" if by_data else "scaled to [0, 1]"
         return name, options, f"values look like pictures: {meaning}"
@@ -71,6 +82,8 @@ def _of_volumes(source: Source) -> tuple[Options, str]:
     """Use the missing wedge if the table gives one."""
     if source.wedge is not None:
         return given_options(source), "volumes, with the given missing wedge"
+    if source.tilts is not None:
+        return {"model": {"wedge": "auto"}}, WEIGHTED
     if source.particles.tilt_range() is None and not source.particles.has(CTF_IMAGE):
         return {}, "volumes; no missing wedge is given (--wedge)"
     return {"model": {"wedge": "auto"}}, "volumes, with the missing wedge of their table"

@@ -326,11 +326,17 @@ def test_what_files_of_other_programs_are(some_data):
     assert (tilts["particles"], tilts["pixel size"]) == ("40", "12 A")
 
 
-def test_particles_are_opened_and_tilt_stacks_refused(some_data):
+def test_particles_are_opened(some_data):
     source = open_source(some_data / "spa/apoferritin_empiar10146_64.star")
     assert (source.n, source.stack.shape, source.pixel_size) == (1367, (64, 64), 3.0)
-    with pytest.raises(InputError, match="2-D tilt-series stacks, many images per particle"):
-        open_source(some_data / "tomo/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star")
+
+
+@pytest.mark.shared
+def test_real_tilt_series_are_opened_as_volumes(shared_data):
+    name = "tomo/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star"
+    source = open_source(shared_data / name)
+    assert (source.n, source.stack.shape, source.pixel_size) == (40, (32, 32, 32), 12.0)
+    assert np.isfinite(source.stack.read(np.array([3]))).all()
 
 
 @pytest.mark.shared

@@ -17,6 +17,7 @@ from modpose.data.particles import Particles
 from modpose.data.source import open_source
 from modpose.data.star import other_kind, particle_blocks, read_star, write_star
 from modpose.data.tables import particles_of_star, read_csv, read_particles
+from modpose.data.unopened import read_input
 from modpose.errors import InputError
 
 SHARED_TMP = settings(
@@ -140,7 +141,7 @@ def test_what_other_files_are(tmp_path):
         read_particles(star(tmp_path, LOOP + "\n"))
     flag = "data_general\n_rlnTomoSubTomosAre2DStacks 1\n\n"
     with pytest.raises(InputError, match="2-D tilt-series stacks"):
-        read_particles(star(tmp_path, flag + LOOP + "a.mrcs 1\n"))
+        read_input([star(tmp_path, flag + LOOP + "a.mrcs 1\n")] * 2)
 
 
 def test_numbers_of_very_many_digits_are_text(tmp_path):

@@ -15,8 +15,9 @@ from modpose.cli import app
 from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
+from modpose.data.source import open_source
 from modpose.data.star import read_star, write_blocks, write_star
-from modpose.data.tilt_posing import with_tilt_poses
+from modpose.data.tilt_posing import tilts_of_images, with_tilt_poses
 from modpose.data.tilt_series import TiltSeries, open_tilt_series
 from modpose.errors import InputError
 from modpose.evaluate.pose_bound import pose_bound
@@ -304,6 +305,16 @@ def test_a_table_of_m_gives_the_same_coefficients_in_the_frame_of_the_first_imag
     before, after = series.images.particles.poses(10.0), posed.poses(10.0)
     np.testing.assert_allclose(after[0], before[0], atol=1e-4)
     np.testing.assert_allclose(after[1], before[1], atol=1e-4)
+    # as volumes: one row per particle, written with one row per image
+    chosen = open_source(path, tilt_series=True, index=np.array([7, 2]))
+    assert (chosen.n, chosen.stack.shape) == (2, (BOX, BOX, BOX))
+    names = chosen.written().column("rlnGroupName").tolist()
+    counts = np.bincount(series.particle)[[7, 2]]
+    expected = chosen.particles.column("rlnGroupName")
+    assert names == np.repeat(expected, counts).tolist()
+    entries = chosen.written_tilts().posed(np.tile(np.eye(3), (2, 1, 1)), np.zeros((2, 3)), 10.0)
+    rows = np.concatenate([np.flatnonzero(series.particle == one) for one in (7, 2)])
+    np.testing.assert_allclose(entries.poses(10.0)[0], tilts_of_images(series)[rows], atol=1e-5)
 
 
 # --- refusals and the command line --------------------------------------------------------------
@@ -350,3 +361,8 @@ def test_align_takes_tilt_series_from_the_command_line(made, table, tmp_path):
     mine = written["particles"]["rlnRandomSubset"].to_numpy(np.int64)
     np.testing.assert_array_equal(mine, halves)
     assert (out / "index.html").exists()
+    chosen = CliRunner().invoke(
+        app, ["select", str(out), "--class", "1", "-o", str(out / "a.star")]
+    )
+    assert chosen.exit_code == 0, chosen.output
+    assert open_source(out / "a.star", datadir=table.parent).n == 48

@@ -442,7 +442,7 @@ def test_wedges_that_cannot_be(tmp_path: Path) -> None:
 
 def test_volumes_in_stars_that_say_so_are_not_tilt_stacks(tmp_path: Path) -> None:
     frames = {"rlnTomoVisibleFrames": ["[1,1]"] * 3}
-    with pytest.raises(InputError, match="2-D tilt-series stacks"):
+    with pytest.raises(InputError, match="list of tomograms is not known"):
         volumes_with(tmp_path, **frames)
     text = (tmp_path / "p.star").read_text()
     (tmp_path / "p.star").write_text("data_general\n\n_rlnTomoSubTomosAre2DStacks 0\n" + text)

@@ -29,6 +29,7 @@ from modpose.cli.arguments import (
 from modpose.cli.lazily import lazily
 from modpose.cli.processes import launched
 from modpose.cli.signals import resumable
+from modpose.cli.tilts import Grouped, Tomograms
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def fit(
     poses: PosesFile = None,
     ctf: CtfFile = None,
     partial: Partial = False,
+    tomograms: Tomograms = None,
+    grouped: Grouped = False,
     wedge: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +185,7 @@ def fit(
         given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
         given |= {"--clusters": clusters, "--index": index}
         given |= {"--poses": poses, "--ctf": ctf, "--partial": partial or None}
+        given |= {"--tomograms": tomograms, "--tilt-series": grouped or None}
         given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
         for flag, value in given.items():
             if value is not None:
@@ -215,6 +219,8 @@ def fit(
         poses=poses,
         ctf=ctf,
         partial=partial,
+        tomograms=tomograms,
+        tilt_series=grouped,
     )
     typer.echo(sentence, err=True)
     with resumable(lambda: _how(out)):
@@ -227,6 +233,8 @@ def fit(
             poses=poses,
             ctf=ctf,
             partial=partial,
+            tomograms=tomograms,
+            tilt_series=grouped,
             labels=labels,
             affinity=affinity,
             sample_affinity=sample_affinity,

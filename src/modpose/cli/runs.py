@@ -26,6 +26,7 @@ from modpose.cli.arguments import (
     app,
 )
 from modpose.cli.lazily import lazily
+from modpose.cli.tilts import Grouped, Tomograms
 from modpose.cli.whole import whole_run
 from modpose.errors import InputError
 from modpose.limits import MOST_COPIES, check_whole
@@ -156,6 +157,8 @@ def encode(
     ctf: CtfFile = None,
     wedge: WedgeGiven = None,
     partial: Partial = False,
+    tomograms: Tomograms = None,
+    grouped: Grouped = False,
     device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -175,7 +178,8 @@ def encode(
     exports.check_table(out, overwrite)
     opened_run = runs.Run.open(run)
     about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
-    images = _other_images(opened_run, source, out, overwrite, about, wedge, partial)
+    about["tomograms"] = tomograms
+    images = _other_images(opened_run, source, out, overwrite, about, wedge, partial, grouped)
     model = estimator.PoseModel.load(opened_run.path, device=device)
     encoded = model.encode(images, search=search, copies=copies)
     table = tables.with_names(encoded.to_dataframe(), images)
@@ -193,10 +197,16 @@ def _other_images(
     about: dict[str, Path | None],
     wedge: str | None,
     partial: bool,
+    grouped: bool,
 ) -> sources.Source:
     """Open images for a run's model; refuse an output that one of the inputs is."""
     images = sources.open_source(
-        source, kind=run.config.data.kind, wedge=wedge, partial=partial, **about
+        source,
+        kind=run.config.data.kind,
+        wedge=wedge,
+        partial=partial,
+        tilt_series=grouped,
+        **about,
     )
     tables = [path for name, path in about.items() if name != "datadir"]
     exports.check_table(out, overwrite, inputs.files_of_source(images, *tables))
@@ -221,6 +231,8 @@ def map_verb(
     ctf: CtfFile = None,
     wedge: WedgeGiven = None,
     partial: Partial = False,
+    tomograms: Tomograms = None,
+    grouped: Grouped = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -236,7 +248,8 @@ def map_verb(
     exports.check_table(out, overwrite)
     opened = whole_run(run)
     about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
-    images = _other_images(opened, source, out, overwrite, about, wedge, partial)
+    about["tomograms"] = tomograms
+    images = _other_images(opened, source, out, overwrite, about, wedge, partial, grouped)
     table = placing.place_images(opened, images, distance)
     exports.write_latents(table, out, overwrite=overwrite)
     nearest = {str(name): int(count) for name, count in table["nearest"].value_counts().items()}

@@ -59,12 +59,8 @@ def opened_tilts(
     InputError
         Where there are several inputs, or options that tilt series do not take.
     """
-    asked = tomograms is not None or grouped
-    if not asked and not any(tilt_series.is_tilt_series(Path(one)) for one in inputs):
-        return None
-    if len(inputs) > 1:
-        raise InputError.of(command, "the number of inputs", len(inputs), "1 tilt series")
-    if any(given is not None for given in others):
+    series = tilt_series.opened_tilts(list(inputs), tomograms, grouped, datadir)
+    if series is not None and any(given is not None for given in others):
         options = "--poses, --ctf, --index or --wedge"
         raise InputError.of(command, options, "given", "none of them for tilt series")
-    return tilt_series.open_tilt_series(inputs[0], tomograms, datadir)
+    return series

@@ -311,7 +311,7 @@ def _joined(
     per_image: bool = False,
 ) -> tuple[tuple[Particles, Ints], Ints]:
     """Read a table and find its row for each image; and the selected images that have one."""
-    table = read_particles(path)
+    table = read_particles(path, tilts=False)
     joined = join_rows(particles, table, per_image=per_image)
     selected = matched(joined, selected, (particles.name, table.name), partial)
     _check_header(of_header, particles.name, table)
@@ -358,7 +358,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _table(path: Path, n: int) -> Particles:
-    table = read_particles(path)
+    table = read_particles(path, tilts=False)
     if table.n != n:
         raise InputError.of(path, "the number of rows", table.n, f"{n}, one per image")
     return table

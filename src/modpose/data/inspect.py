@@ -6,7 +6,7 @@ Reads only headers and tables, no pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from modpose.data.star import (
 )
 from modpose.data.tables import TABLES, particles_of_star, read_particles
 from modpose.data.tags import columns_in, unknown_columns
+from modpose.data.tilt_posing import tilts_of_images
+from modpose.data.tilt_series import TiltSeries, is_tilt_series, open_tilt_series
 from modpose.data.unopened import Unopened, refuse_run
 from modpose.errors import InputError
 
@@ -150,6 +152,12 @@ def _archive(path: Path) -> Description:
 def _star(path: Path, datadir: Path | None) -> Description:
     blocks = read_star(path)
     found = particle_blocks(blocks)
+    if not found and is_tilt_series(path):
+        try:
+            facts = _series_facts(open_tilt_series(path, None, datadir))
+        except InputError as error:
+            return Description(str(path), other_kind(blocks), _block_facts(blocks), [str(error)])
+        return Description(str(path), f"{other_kind(blocks)} of tilt series", facts)
     if not found:
         problems = ["it lists no particle images, so it cannot be fitted"]
         return Description(str(path), other_kind(blocks), _block_facts(blocks), problems)
@@ -163,9 +171,28 @@ def _star(path: Path, datadir: Path | None) -> Description:
     if tilt is None:
         return _particles(path, _star_kind(particles), particles, datadir)
     kind = f"subtomograms as 2-D tilt-series stacks, RELION 5 or WarpTools ({tilt})"
-    description = _particles(path, kind, particles, datadir)
-    problem = "tilt series cannot be fitted yet; modpose backproject makes maps of them"
-    return Description(str(path), kind, description.facts, [problem, *description.problems])
+    made = _particles(path, kind, particles, datadir)
+    try:
+        own = _series_facts(open_tilt_series(path, None, datadir))
+    except InputError as error:
+        return replace(made, problems=list(dict.fromkeys([*made.problems, str(error)])))
+    return replace(made, facts=made.facts | own)
+
+
+def _series_facts(series: TiltSeries) -> dict[str, str]:
+    """Say what is read of tilt series: particles, images, box, tilts, poses and CTF."""
+    source, counts = series.images, np.bincount(series.particle, minlength=series.n)
+    fewest, most = int(counts.min()), int(counts.max())
+    each = f"{most}" if fewest == most else f"{fewest} to {most}"
+    along = tilts_of_images(series)[:, 2, 2].clip(-1, 1)
+    size = source.pixel_size
+    facts = {"particles": f"{series.n:,}"}
+    facts |= {k: v for k, v in stack_facts(source.stack).items() if k in ("images", "box", "type")}
+    facts["tilts"] = f"{each} a particle, up to {np.rad2deg(np.arccos(along.min())):.0f} degrees"
+    facts["pixel size"] = "unknown" if size is None else f"{size:.4g} A"
+    facts["poses"] = "none" if series.rotation is None else "3-D rotations in the tomogram"
+    facts["CTF"] = _ctf(source.particles, source.stack.pixel_size)
+    return facts
 
 
 def _star_kind(particles: Particles) -> str:

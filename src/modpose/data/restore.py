@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose.data.opened import Source
 from modpose.data.optics import PREMULTIPLIED, SIGN, aberrations, ctf_state, image_sign
 from modpose.data.particles import Particles
-from modpose.data.source import Source
 from modpose.data.wedges import Wedges
 from modpose.errors import InputError
 from modpose.observe.aberrations import EVEN, take_off, zernike_phase
@@ -58,7 +58,7 @@ class Restoration:
         self.params = None
         if self.wedges is None and may_be_premultiplied(particles):
             self.params = self._ctf(source)
-        if self.params is not None or self.wedges is not None:
+        if self.params is not None or (self.wedges is not None and source.tilts is None):
             particles.note("images were multiplied by their CTF; their noise is made white")
         if self.odd is not None:
             particles.note("phases of beam tilt and odd aberrations are removed from the images")

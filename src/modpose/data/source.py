@@ -1,115 +1,22 @@
-"""Sources: a user's files or arrays, opened as a stack with its table of particles."""
+"""Opening a user's files or arrays as a stack with its table of particles."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.display import html_facts, stack_facts
-from modpose.data.given import with_given
-from modpose.data.index import select_rows
-from modpose.data.particles import Particles
-from modpose.data.stack import Kind, Stack, subset
+from modpose.data.opened import Source as Source
+from modpose.data.opened import Wedge as Wedge
+from modpose.data.opened import source_of as source_of
+from modpose.data.stack import Kind, Stack
+from modpose.data.tilt_series import opened_tilts
 from modpose.data.unopened import Input, Unopened, read_input
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-
-Wedge = str | Path | tuple[float, float] | NDArray[Any]
-"""The measured part of volumes: two tilts, a file, or masks; see :mod:`modpose.data.wedges`."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Images and their table.
-
-    Attributes
-    ----------
-    stack
-        The images, one for each row of ``particles``.
-    particles
-        The table, in the same order.
-    path
-        Path of the input, of several the first; None for an array.
-    inputs, others
-        Paths that open the same images again; further files of the input.
-    selection
-        (N,) rows of the whole input that were kept, from 0; None for all.
-    whole
-        The table of the whole input, if only some of its rows were kept; else None.
-    datadir
-        First folder in which the files of the table are searched, or None.
-    wedge
-        The measured part of the volumes, if given; else None.
-    """
-
-    stack: Stack
-    particles: Particles
-    path: Path | None = None
-    inputs: tuple[Path, ...] = ()
-    others: tuple[Path, ...] = ()
-    selection: NDArray[np.int64] | None = None
-    whole: Particles | None = None
-    datadir: Path | None = None
-    wedge: Wedge | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of images."""
-        return self.stack.n
-
-    @property
-    def places(self) -> str | list[str] | None:
-        """Absolute paths that open the images again: None for an array, a list for several."""
-        places = [os.fspath(path.absolute()) for path in self.inputs]
-        return places if len(places) > 1 else next(iter(places), None)
-
-    @property
-    def pixel_size(self) -> float | None:
-        """Angstrom per pixel, from the table, else from the stack; None if unknown."""
-        of_table = self.particles.pixel_size()
-        return self.stack.pixel_size if of_table is None else of_table
-
-    def _repr_html_(self) -> str:
-        columns = f"{self.particles.n:,} rows of {self.particles.table.shape[1]} columns"
-        facts = {**stack_facts(self.stack), "pixel size": "unknown", "table": columns}
-        if self.pixel_size is not None:
-            facts["pixel size"] = f"{self.pixel_size:.4g} A"
-        return html_facts(str(self.path or "an array in memory"), facts)
-
-    def subset(self, index: NDArray[np.int64]) -> Source:
-        """Keep the images at ``index``, in that order, and record their rows."""
-        index = np.asarray(index, dtype=np.int64)
-        kept = index if self.selection is None else self.selection[index]
-        return replace(
-            self,
-            stack=subset(self.stack, index),
-            particles=self.particles.subset(index),
-            selection=kept,
-            whole=self.all_particles,
-        )
-
-    def with_poses(self, rotation: NDArray[Any], shift: NDArray[Any]) -> Source:
-        """Return the same images with these poses in place of those of their table.
-
-        Parameters
-        ----------
-        rotation, shift
-            (N, 3, 3), and (N, 2) pixels of the images as stored.
-        """
-        poses = np.asarray(rotation, np.float64), np.asarray(shift, np.float64)
-        return replace(self, particles=replace(self.particles, given_poses=poses))
-
-    @property
-    def all_particles(self) -> Particles:
-        """The table of the whole input."""
-        return self.particles if self.whole is None else self.whole
 
 
 def open_source(
@@ -122,6 +29,8 @@ def open_source(
     ctf: str | Path | None = None,
     wedge: Wedge | None = None,
     partial: bool = False,
+    tomograms: str | Path | None = None,
+    tilt_series: bool = False,
 ) -> Source:
     """Open images with their table.
 
@@ -148,6 +57,10 @@ def open_source(
         :func:`modpose.data.wedges.open_wedges`.
     partial
         Use only the images with a row in ``poses``, ``ctf`` and a table as ``index``.
+    tomograms, tilt_series
+        The list of tomograms of a table of tilt series, where none is beside it; and whether the
+        images of one rlnGroupName are the tilts of one particle (M).  Each particle of tilt series
+        becomes a volume with its weights (:mod:`modpose.data.tilt_volumes`).
 
     Raises
     ------
@@ -155,56 +68,24 @@ def open_source(
         If the input cannot be used; the message says why.
     """
     folder = None if datadir is None else Path(datadir)
-    return source_of(
-        read_input(input, kind, folder),
-        index=index,
-        poses=poses,
-        ctf=ctf,
-        wedge=wedge,
-        partial=partial,
-    )
+    opened = opened_input(input, kind, folder, tomograms, tilt_series)
+    if opened.tilts is not None and not (poses is None and ctf is None and wedge is None):
+        expected = "none of them for tilt series, whose tables give them"
+        raise InputError.of(opened.particles.name, "poses, ctf or wedge", "given", expected)
+    return source_of(opened, index=index, poses=poses, ctf=ctf, wedge=wedge, partial=partial)
 
 
-def source_of(
-    opened: Unopened,
-    *,
-    index: str | Path | NDArray[Any] | None = None,
-    poses: str | Path | None = None,
-    ctf: str | Path | None = None,
-    wedge: Wedge | None = None,
-    partial: bool = False,
-) -> Source:
-    """Open the images of an input that are wanted; arguments as for :func:`open_source`."""
-    particles = opened.particles
-    rows = None if index is None else select_rows(index, particles, partial=partial)
-    stack = opened.stack(rows)
-    if wedge is not None and len(stack.shape) != 3:
-        found = " x ".join(map(str, stack.shape))
-        expected = "volumes, because a wedge is given"
-        raise InputError.of(stack.name, "the box", found, expected)
-    if poses is not None or ctf is not None:
-        wanted = np.arange(opened.n) if rows is None else rows
-        of_table = particles.subset(wanted).pixel_size()
-        particles, kept = with_given(
-            particles,
-            shape=stack.shape,
-            pixel_size=stack.pixel_size if of_table is None else of_table,
-            poses=poses,
-            ctf=ctf,
-            selected=wanted,
-            partial=partial,
-        )
-        if len(kept) < len(wanted):
-            rows, stack = kept, opened.stack(kept)
-    source = Source(
-        stack,
-        particles,
-        opened.path,
-        opened.inputs,
-        opened.others,
-        datadir=opened.datadir,
-        wedge=wedge,
-    )
-    if rows is None:
-        return source
-    return replace(source, particles=particles.subset(rows), selection=rows, whole=particles)
+def opened_input(
+    input: Input | NDArray[Any] | torch.Tensor | Stack,
+    kind: Kind = "auto",
+    datadir: Path | None = None,
+    tomograms: str | Path | None = None,
+    tilt_series: bool = False,
+) -> Unopened:
+    """Read the list of images, or of particles of tilt series; arguments as above."""
+    series = opened_tilts(input, tomograms, tilt_series, datadir)
+    if series is None:
+        return read_input(input, kind, datadir)
+    from modpose.data.tilt_volumes import of_tilt_series
+
+    return of_tilt_series(series)

@@ -22,8 +22,16 @@ from modpose.errors import InputError
 TABLES = (".star", ".cs", ".csg", ".csv")
 
 
-def read_particles(path: Path) -> Particles:
-    """Read the table of a .star, .cs, .csg or .csv file; 2-D tilt stacks are refused."""
+def read_particles(path: Path, *, tilts: bool = True) -> Particles:
+    """Read the table of a .star, .cs, .csg or .csv file.
+
+    Parameters
+    ----------
+    path
+        The table.
+    tilts
+        Whether a table of 2-D tilt stacks is taken.
+    """
     suffix = path.suffix.lower()
     if suffix == ".cs":
         return read_cs(path)
@@ -33,7 +41,8 @@ def read_particles(path: Path) -> Particles:
         return read_csv(path)
     blocks = read_star(path)
     particles = particles_of_star(blocks, str(path), star_version(path))
-    refuse_tilt_stacks(blocks, str(path))
+    if not tilts:
+        refuse_tilt_stacks(blocks, str(path))
     return particles
 
 
@@ -43,7 +52,7 @@ def particles_of_star(blocks: StarBlocks, name: str, version: int | None = None)
     Raises
     ------
     InputError
-        If the file lists no particle images, lists them twice, or lists 2-D tilt stacks.
+        If the file lists no particle images, or lists them twice.
     """
     import pandas as pd
 
@@ -74,8 +83,7 @@ def refuse_tilt_stacks(blocks: StarBlocks, name: str) -> None:
     if reason:
         raise InputError(
             f"{name}: the particles are 2-D tilt-series stacks, many images per particle "
-            f"({reason}), "
-            "which cannot be fitted yet; expected one image or one volume per particle"
+            f"({reason}), expected one image or one volume per particle"
         )
 
 

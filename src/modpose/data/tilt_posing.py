@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,59 @@ def poses_of_images(series: TiltSeries) -> tuple[Floats, Floats]:
     return found[0], found[1][:, :2]
 
 
+class WrittenRows(NamedTuple):
+    """The rows that a table of tilt series has, and the frame of their poses.
+
+    Attributes
+    ----------
+    particles
+        N rows: one per particle, or one per image (M).
+    row
+        (N,) which of the chosen particles each row shows.
+    turn, offset
+        (N, 3, 3), and (N, 3) pixels, or (N, 2) for images: a particle's pose (R, t), in the frame
+        of :func:`tilts_of_images`, is written as (turn R, turn t + offset).
+    """
+
+    particles: Particles
+    row: Ints
+    turn: Floats
+    offset: Floats
+
+    def posed(
+        self, rotation: Floats | None, shift: Floats | None, pixel_size: float | None
+    ) -> Particles:
+        """Write the poses (P, 3, 3) and (P, 3) of the chosen particles into the table."""
+        turned = None if rotation is None else self.turn @ rotation[self.row]
+        moved = None
+        if shift is not None:
+            moved = np.einsum("nij,nj->ni", self.turn, shift[self.row])
+            moved = moved[:, : self.offset.shape[1]] + self.offset
+        return with_pose(self.particles, rotation=turned, shift=moved, pixel_size=pixel_size)
+
+
+def written_rows(series: TiltSeries, chosen: Ints | None = None) -> WrittenRows:
+    """Return the rows of a table like that of the input, for the chosen particles (default: all).
+
+    With stacks of tilts (RELION 5, WarpTools) it has one row per particle, with poses after the
+    angles of the subtomogram where there are these; a table of M has one row per image.
+    """
+    chosen = np.arange(series.n) if chosen is None else chosen
+    if series.tilt is None:
+        place = [np.flatnonzero(series.particle == one) for one in chosen]
+        image = np.concatenate(place)
+        row = np.repeat(np.arange(len(chosen)), [len(one) for one in place])
+        offset = poses_of_images(series)[1][image]
+        turn = tilts_of_images(series)[image]
+        return WrittenRows(series.images.particles.subset(image), row, turn, offset)
+    particles, zero = series.particles.subset(chosen), np.zeros(len(chosen))
+    turn = np.broadcast_to(np.eye(3), (len(chosen), 3, 3))
+    if any(particles.has(tag) for tag in SUBTOMOGRAM):
+        angles = (particles.numbers(t) if particles.has(t) else zero for t in SUBTOMOGRAM)
+        turn = rotation_of_relion(*angles).transpose(0, 2, 1)
+    return WrittenRows(particles, np.arange(len(chosen)), turn, np.zeros((len(chosen), 3)))
+
+
 def with_tilt_poses(
     series: TiltSeries, rotation: Floats, shift: Floats, class_index: Ints, half: Ints
 ) -> Particles:
@@ -74,23 +128,9 @@ def with_tilt_poses(
     Returns
     -------
     Particles
-        A table like that of the input: one row per particle, with poses after the angles of the
-        subtomogram where it has these (RELION 5, WarpTools), or one row per image (M).
+        A table like that of the input; see :func:`written_rows`.
     """
-    size = series.images.pixel_size
-    if series.tilt is None:
-        tilts, own = tilts_of_images(series), series.particle
-        moved = np.einsum("nij,nj->ni", tilts, shift[own])[:, :2] + poses_of_images(series)[1]
-        posed = with_pose(
-            series.images.particles, rotation=tilts @ rotation[own], shift=moved, pixel_size=size
-        )
-        class_index, half = class_index[own], half[own]
-    else:
-        particles, zero = series.particles, np.zeros(series.n)
-        if any(particles.has(tag) for tag in SUBTOMOGRAM):
-            angles = (particles.numbers(t) if particles.has(t) else zero for t in SUBTOMOGRAM)
-            back = rotation_of_relion(*angles).transpose(0, 2, 1)
-            rotation, shift = back @ rotation, np.einsum("nij,nj->ni", back, shift)
-        posed = with_pose(particles, rotation=rotation, shift=shift, pixel_size=size)
-    columns = {"rlnClassNumber": class_index + 1, HALF: half + 1}
+    rows = written_rows(series)
+    posed = rows.posed(rotation, shift, series.images.pixel_size)
+    columns = {"rlnClassNumber": class_index[rows.row] + 1, HALF: half[rows.row] + 1}
     return replace(posed, table=posed.table.assign(**columns))

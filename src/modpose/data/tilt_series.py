@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from modpose.data.locate import find_files
 from modpose.data.mrc import open_mrc
+from modpose.data.opened import Source, source_of
 from modpose.data.optics import PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
-from modpose.data.source import Source, open_source
 from modpose.data.stack import RowsStack, Stack
-from modpose.data.star import columns_of, read_star
+from modpose.data.star import columns_of, read_star, tilt_stack_reason
 from modpose.data.tables import particles_of_star
 from modpose.data.tomograms import Tomogram, numbers_in, read_tomograms
+from modpose.data.unopened import read_input
 from modpose.errors import InputError
 from modpose.geometry.degrees import rotation_of_relion
 from modpose.observe.ctf_columns import CtfState
@@ -46,6 +47,8 @@ COORDINATE = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
 SUBTOMOGRAM = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
 PARTICLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 HALF = "rlnRandomSubset"
+MARKS = (LISTS[0], FRAMES, "rlnTomoSubTomosAre2DStacks")
+"""One of them is in every table that is recognised as one of tilt series."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class TiltSeries:
     rotation, shift
         (P, 3, 3), and (P, 3) pixels: pose of each particle in its tomogram; None without angles,
         and for tables of M.
+    path, tables
+        What opens the series again; further tables that were read.
     """
 
     images: Source
@@ -77,6 +82,8 @@ class TiltSeries:
     tilt: Floats | None
     rotation: Floats | None
     shift: Floats | None
+    path: Path
+    tables: tuple[Path, ...] = ()
 
     @property
     def n(self) -> int:
@@ -88,8 +95,44 @@ def is_tilt_series(path: Path) -> bool:
     """Tell whether a STAR file lists particles of many images, or names such a list."""
     if path.suffix.lower() != ".star" or not path.is_file():
         return False
-    columns = {tag for block in read_star(path).values() for tag in columns_of(block)}
-    return LISTS[0] in columns or FRAMES in columns
+    text = path.read_bytes()
+    if not any(tag.encode() in text for tag in MARKS):
+        return False
+    blocks = read_star(path)
+    listed = any(LISTS[0] in columns_of(block) for block in blocks.values())
+    return listed or tilt_stack_reason(blocks) is not None
+
+
+def opened_tilts(
+    input: object, tomograms: str | Path | None, grouped: bool, datadir: str | Path | None
+) -> TiltSeries | None:
+    """Open an input as tilt series; None where it is none.
+
+    Parameters
+    ----------
+    input
+        What the user gave: a path, a list of paths, or images.
+    tomograms, grouped
+        The list of tomograms; whether images of one rlnGroupName show one particle.  Both say that
+        these are tilt series.
+    datadir
+        Where the stacks are looked for first.
+
+    Raises
+    ------
+    InputError
+        Where there are several inputs, one of them of tilt series, or the series cannot be read.
+    """
+    paths = list(input) if isinstance(input, list | tuple) else [input]
+    files = [Path(one) for one in paths if isinstance(one, str | Path)]
+    asked = tomograms is not None or grouped
+    if not asked and not any(is_tilt_series(file) for file in files):
+        return None
+    if len(paths) > 1:
+        raise InputError.of(str(files[0]), "the number of inputs", len(paths), "1 tilt series")
+    if not files:
+        raise InputError.of("the input", "its type", type(input).__name__, "a table of tilt series")
+    return open_tilt_series(files[0], tomograms, datadir)
 
 
 def open_tilt_series(
@@ -114,16 +157,17 @@ def open_tilt_series(
         the table is of another kind.
     """
     path, folder = Path(path), None if datadir is None else Path(datadir)
-    blocks = read_star(path)
+    given, blocks = path, read_star(path)
     listed = next((b for b in blocks.values() if LISTS[0] in columns_of(b)), None)
     if listed is not None:
         path, tomograms = _named_files(path, listed, tomograms)
         blocks = read_star(path)
     particles = particles_of_star(blocks, str(path))
-    if not particles.has(TOMOGRAM) or not _has_stacks(blocks, particles):
+    if tilt_stack_reason(blocks) is None:
         return _grouped(path, particles, folder)
-    found = read_tomograms(_list_beside(path, tomograms))
-    return _composed(path, particles, found, folder)
+    beside = _list_beside(path, tomograms, folder)
+    series = _composed(path, particles, read_tomograms(beside), folder)
+    return replace(series, path=given, tables=(path, beside))
 
 
 def _named_files(
@@ -139,17 +183,11 @@ def _named_files(
     return found[names[0]], given
 
 
-def _has_stacks(blocks: Any, particles: Particles) -> bool:
-    return particles.has(FRAMES) or any(
-        isinstance(block, dict) and str(block.get("rlnTomoSubTomosAre2DStacks")) == "1"
-        for block in blocks.values()
-    )
-
-
-def _list_beside(path: Path, tomograms: str | Path | None) -> Path:
+def _list_beside(path: Path, tomograms: str | Path | None, datadir: Path | None) -> Path:
     if tomograms is not None:
         return Path(tomograms)
     near = [path.with_name(path.stem + "_tomograms.star"), path.with_name("tomograms.star")]
+    near += [] if datadir is None else [datadir / "tomograms.star"]
     beside = next((file for file in near if file.exists()), None)
     if beside is None:
         raise InputError(
@@ -204,7 +242,7 @@ def _composed(
     parts, part = _different(stacks)
     stack = RowsStack(parts, part[particle], place, str(path))
     source = Source(stack, images, path, datadir=datadir)
-    return TiltSeries(source, particles, particle, frame, tilt, rotation, shift)
+    return TiltSeries(source, particles, particle, frame, tilt, rotation, shift, path)
 
 
 def _tomogram_of_each(
@@ -375,11 +413,16 @@ def _grouped(path: Path, particles: Particles, datadir: Path | None) -> TiltSeri
     import pandas as pd
 
     if not particles.has(GROUP):
+        if particles.has("rlnCtfImage"):
+            raise InputError(
+                f"{path}: it lists volumes, not tilt series; expected this table itself as the "
+                "input, without --tomograms or --tilt-series"
+            )
         raise InputError(
             f"{path}: these are no tilt series, expected stacks of tilts ({FRAMES}) or tilt images "
             f"grouped by {GROUP}"
         )
-    source = open_source(path, datadir=datadir)
+    source = source_of(read_input(path, datadir=datadir))
     particle, names = pd.factorize(source.particles.column(GROUP))
     counts = pd.Series(particle).groupby(particle).cumcount().to_numpy()
     if len(names) == source.n:
@@ -396,4 +439,5 @@ def _grouped(path: Path, particles: Particles, datadir: Path | None) -> TiltSeri
         None,
         None,
         None,
+        path,
     )

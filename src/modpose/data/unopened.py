@@ -28,6 +28,8 @@ from modpose.files.writing import natural_key
 if TYPE_CHECKING:
     import torch
 
+    from modpose.data.tilt_volumes import TiltVolumes
+
 Input = str | Path | Sequence[str | Path]
 """One input, or several that are joined."""
 
@@ -48,6 +50,8 @@ class Unopened:
         All images, if they came without a table; else None.
     datadir
         First folder in which the files of the table are searched, or None.
+    tilts
+        The volumes that are made of tilt images; else None.
     """
 
     particles: Particles
@@ -56,6 +60,7 @@ class Unopened:
     others: tuple[Path, ...] = ()
     whole: Stack | None = None
     datadir: Path | None = None
+    tilts: TiltVolumes | None = None
 
     @property
     def n(self) -> int:
@@ -105,7 +110,7 @@ def read_input(
 def _one(text: str, kind: Kind, datadir: Path | None) -> Unopened:
     path, array = split_array_name(Path(text))
     if path.suffix.lower() in TABLES:
-        return Unopened(read_particles(path), path, (path,), datadir=datadir)
+        return Unopened(read_particles(path, tilts=False), path, (path,), datadir=datadir)
     if path.is_dir() and path.suffix.lower() != ".zarr":
         return _folder(path, kind)
     stack = open_stack(path, array, kind)
@@ -126,7 +131,7 @@ def _several(
             f"{stray}: it is given together with the table {tables[0].name}, expected tables only "
             "or files of images only"
         )
-    particles = joined_tables([read_particles(file) for file in files], files)
+    particles = joined_tables([read_particles(file, tilts=False) for file in files], files)
     return Unopened(particles, files[0], inputs, (*files, *inputs), datadir=datadir)
 
 

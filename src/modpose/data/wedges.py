@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from modpose.data.image_files import open_stack
 from modpose.data.locate import find_files
 from modpose.data.mrc import is_mrc, open_mrc
+from modpose.data.opened import Source
+from modpose.data.opened import Wedge as Wedge
 from modpose.data.optics import FLIPPED, PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
-from modpose.data.source import Source
-from modpose.data.source import Wedge as Wedge
 from modpose.data.stack import RowsStack, Stack, subset
 from modpose.data.tilts import check_limits, tilt_ranges
 from modpose.data.tomograms import numbers_in
@@ -203,6 +203,14 @@ def open_wedges(
         return Wedges(n, shape, tilt_range=tilt_ranges(particles, Path(wedge)))
     if wedge is not None:
         weights = _of_selection(_open_masks(wedge), source)
+    elif source.tilts is not None:
+        return Wedges(
+            n,
+            shape,
+            weights=_of_selection(source.tilts.weights, source),
+            pixel_size_factor=pixel_size_factor,
+            premultiplied=True,
+        )
     else:
         limits_of_table = particles.tilt_range()
         if limits_of_table is not None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from modpose.data.dataset import Dataset
     from modpose.data.source import Source
+    from modpose.data.tilt_posing import WrittenRows
     from modpose.run import Run
 
 FORMATS = ("star", "cs", "csv", "mrcs", "h5ad", "pkl")
@@ -225,6 +226,7 @@ def with_poses(
     pixels_per_model_pixel: float = 1.0,
     pixel_size: float | None = None,
     added: Iterable[str] = (),
+    tilts: WrittenRows | None = None,
 ) -> Particles:
     """Put poses, classes and content into the table of the particles.
 
@@ -240,6 +242,8 @@ def with_poses(
         Å per pixel of those images, where the table does not say.
     added
         Names of the columns that were added to the run since the fit.
+    tilts
+        The rows of a table of tilt series, whose particles the latents are of; else None.
 
     Returns
     -------
@@ -258,15 +262,17 @@ def with_poses(
     if posed:
         flat = not in_space and len(axes) == 2
         shifts = [np.broadcast_to(np.asarray(latents.get(f"shift_{a}", 0.0)), n) for a in axes]
-        particles = with_pose(
-            particles,
-            rotation=rotations_of_table(latents) if in_space else None,
-            angle_deg=np.broadcast_to(np.asarray(latents.get("angle_deg", 0.0)), n)
-            if flat
-            else None,
-            shift=np.stack(shifts, axis=1) * pixels_per_model_pixel,
-            pixel_size=pixel_size,
-        )
+        rotation = rotations_of_table(latents) if in_space else None
+        shift = np.stack(shifts, axis=1) * pixels_per_model_pixel
+        angle = np.broadcast_to(np.asarray(latents.get("angle_deg", 0.0)), n) if flat else None
+        if tilts is None:
+            particles = with_pose(
+                particles, rotation=rotation, angle_deg=angle, shift=shift, pixel_size=pixel_size
+            )
+        else:
+            particles = tilts.posed(rotation, shift, pixel_size)
+    if tilts is not None:
+        latents = latents.iloc[tilts.row]
     table = particles.table.copy()
     relion = particles.format == "star"
     if "cluster" in latents:
@@ -314,7 +320,8 @@ def _write_poses(
 ) -> list[str]:
     """Write the table of the input with the poses of the run; for other inputs, a STAR file."""
     source = dataset.source
-    particles = source.particles
+    tilts = source.written_tilts()
+    particles = source.particles if tilts is None else tilts.particles
     if out.suffix.lower() == ".star" and particles.format != "star":
         particles = fresh_particles(source, out)
     posed = with_poses(
@@ -323,6 +330,7 @@ def _write_poses(
         pixels_per_model_pixel=_sizes(run, dataset).pixel_size_factor,
         pixel_size=source.pixel_size,
         added=how_added(run.path),
+        tilts=tilts,
     )
     write_table(posed, out, place)
     notes = _mark_notes(source) if out.suffix.lower() == ".star" else _scale_notes(latents)

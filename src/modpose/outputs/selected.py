@@ -87,7 +87,7 @@ def export_selection(
             "of positions with -o selected.txt, which --index takes"
         )
     with all_or_nothing() as place:
-        write_table(source.particles.subset(rows), out, place)
+        write_table(source.subset(rows).written(), out, place)
     return path_notes(source, out)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SELECTIONS = "selections"
 """Folder of a run that holds selections of its images, and what was written of them."""
-RECORDED = ("input", "index", "poses", "ctf")
+RECORDED = ("input", "index", "poses", "ctf", "tomograms")
 """Entries of ``environment.json`` that name files."""
 
 

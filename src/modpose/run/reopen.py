@@ -13,9 +13,9 @@ from modpose.config import DataConfig
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.preprocess import geometry
 from modpose.data.recognise import check_labels, check_pixels, check_used, places_in
-from modpose.data.source import Source, open_source, source_of
+from modpose.data.source import Source, open_source, opened_input, source_of
 from modpose.data.stack import Stack
-from modpose.data.unopened import Input, read_input
+from modpose.data.unopened import Input
 from modpose.data.wedges import follow_order
 from modpose.errors import InputError
 from modpose.run.folder import sha256
@@ -78,7 +78,9 @@ def _found_again(
 ) -> Source:
     """Open the whole input, and take the images of the run from it, in the order of the run."""
     kind, environment = run.config.data.kind, run.environment
-    opened = read_input(where, kind, folder)
+    opened = opened_input(
+        where, kind, folder, files.get("tomograms"), bool(environment.get("tilt_series"))
+    )
     places = places_in(record, opened.particles)
     index = None if np.array_equal(places, np.arange(opened.n)) else places
     source = source_of(opened, index=index, poses=files.get("poses"), ctf=files.get("ctf"))
@@ -110,7 +112,7 @@ def _with_poses_of(record: Record, source: Source, config: DataConfig) -> Source
 def _files(environment: dict[str, Any], where: Any) -> dict[str, Path]:
     """Name the files that were given with the input; if they have moved, look beside the input."""
     files = {}
-    for name in ("index", "poses", "ctf"):
+    for name in ("index", "poses", "ctf", "tomograms"):
         path = _path(environment.get(name))
         if path is not None:
             beside = Path(where).parent / path.name if isinstance(where, str | Path) else path
