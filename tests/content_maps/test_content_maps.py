@@ -21,7 +21,7 @@ from modpose.content_maps.equations import (
     pairs,
 )
 from modpose.content_maps.fit import _Fitting
-from modpose.content_maps.focus import check_focus, focused
+from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.lattice import HalfLattice
 from modpose.content_maps.poses import corrected, improved
@@ -412,3 +412,34 @@ def test_a_focus_outside_the_mask_or_as_large_as_it_is_refused():
         check_focus(beside, ball(), "arm.mrc")
     with pytest.raises(InputError, match="holds the whole mask"):
         check_focus(ball(), ball(), "arm.mrc")
+
+
+def test_a_symmetry_is_imposed_and_makes_maps_better():
+    """Half a turn about z; the molecule is joined with its own copy."""
+    half = np.diag([-1.0, -1.0, 1.0])
+    one = built_in_conformers(1)[0].molecule
+    twice = {name: np.concatenate([getattr(one, name)] * 2) for name in ("sigmas", "masses", "arm")}
+    both = replace(one, centers=np.concatenate([one.centers, one.centers @ half]), **twice)
+    settings = ProjectionSettings(n=120, box=BOX, pixel_size=8.0, snr=0.1, ctf=True)
+    made = simulate_projections(settings, [Conformer("twice", both)])
+    z = np.random.default_rng(0).normal(size=(120, 1))
+    given = opened(made), z, np.ones_like(z), ball()
+    area = {}
+    for group in ("C1", "C2"):
+        few = ContentMapSettings(functions=1, rounds=0, symmetry=group)
+        found = fit_content_maps(*given, few, quiet=True)
+        area[group] = fsc(found.volume(z[0]), made.volume(), ball().numpy()).area()
+    # the copy about n // 2: the first row has no partner
+    inner = found.volume(z[0])[1:, 1:, 1:]
+    turned = inner[:, ::-1, ::-1]
+    assert np.linalg.norm(inner - turned) < 0.02 * np.linalg.norm(inner)
+    assert area["C2"] > area["C1"] + 0.01
+
+
+def test_a_symmetry_beside_a_focus_is_refused():
+    made = simulated(20, 1.0)
+    z = np.random.default_rng(0).normal(size=(20, 1))
+    focus = Focus(ball(), np.zeros((20, 1)))
+    two = ContentMapSettings(symmetry="C2")
+    with pytest.raises(InputError, match="symmetry C2 beside a focus, expected one of the two"):
+        fit_content_maps(opened(made), z, z, ball(), two, focus=focus, quiet=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from pathlib import Path
 
 import mrcfile
@@ -11,6 +12,7 @@ import pytest
 
 from modpose.cli import main
 from modpose.content_maps.files import COMPANIONS, read_content_maps
+from modpose.estimator import PoseModel
 from modpose.outputs.content_maps import content_maps_of, stored_content_maps
 from modpose.run import Run
 
@@ -158,3 +160,36 @@ def test_damaged_maps_and_wrong_masks_are_named(
 def test_content_dimensions_beyond_six_need_no_other_option(folder: Path, tmp_path: Path) -> None:
     star = folder / "data" / "particles.star"
     assert run_cli("fit", star, "-o", tmp_path / "run", "--epochs", 1, "--z-dim", 10) == 0
+
+
+def test_a_disk_without_space_is_told_before_the_work(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = namedtuple("small", "total used free")(2000, 1000, 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: small)
+    out, run = tmp_path / "out", folder / "run"
+    for choice in (["--maps", "model"], ["--functions", 3]):
+        assert run_cli("volumes", run, "-o", out, "--along", 1, *choice) == 2
+        assert "the free space of the disk is 1e-06 GB, expected" in capsys.readouterr().err
+        assert not out.exists()
+    assert run_cli("simulate", "projections", "-o", out, "--images", 10) == 2
+    assert not out.exists()
+
+
+def test_a_symmetry_of_the_fit_is_that_of_all_maps(folder: Path, tmp_path: Path) -> None:
+    few = ["--epochs", 1, "--z-dim", 2, "--set", "model.field.motions=2"]
+    group = ["--set", "model.field.symmetry=C2"]
+    star, run = folder / "data" / "particles.star", tmp_path / "run"
+    assert run_cli("fit", star, "-o", run, *few, *group) == 0
+    opened = Run.open(run)
+    made = PoseModel.load(run).decode(opened.content()[:1])[0]
+    sharp = content_maps_of(opened, quiet=True)
+    for volume in (made, sharp.volume(sharp.z[0])):
+        inner = np.asarray(volume)[1:, 1:, 1:]  # about n // 2: the first row has no partner
+        turned = inner[:, ::-1, ::-1]
+        assert np.linalg.norm(inner - turned) < 0.02 * np.linalg.norm(inner)
+    again = content_maps_of(opened, symmetry="C1", quiet=True)
+    assert np.abs(again.maps - sharp.maps[: len(again.maps)]).max() > 0

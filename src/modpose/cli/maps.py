@@ -175,6 +175,7 @@ def projections(
     writing.refuse_to_replace(written, overwrite)
     given = [path for path in (*(molecules or ()), poses) if path is not None]
     writing.check_outputs(written[:2], overwrite, given)
+    writing.check_space(out, 4.0 * images * box**2)
     kinds = None
     if molecules:
         if states is not None:
@@ -245,6 +246,10 @@ def volumes(
         bool,
         typer.Option("--refine-poses", help="Sharp maps: correct the pose of each image a little."),
     ] = False,
+    symmetry: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="Sharp maps: impose a point group, such as C4 or D7."),
+    ] = None,
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Mirror the volumes: the other handedness.")
     ] = False,
@@ -255,9 +260,8 @@ def volumes(
     """Draw volumes along the content of RUN: MRC maps, their content, and a strip of pictures.
 
     Sharp maps come with half maps, their FSC, local resolution, and the number of images behind
-    each.  They are computed once and kept in RUN; --functions, --mask, --focus or --refine-poses
-    computes them again.  The
-    path between two images then stays where images are.
+    each.  They are computed once and kept in RUN; --functions, --mask, --focus, --refine-poses or
+    --symmetry computes them again.  The path between two images then stays where images are.
 
     \b
     modpose volumes run -o pc1 --along 1
@@ -274,7 +278,7 @@ def volumes(
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
-    sharp = _sharp(opened, maps, functions, mask, focus, refine_poses)
+    sharp = _sharp(opened, maps, functions, mask, focus, refine_poses, symmetry)
     z = z if sharp is None else sharp.z
     if at is not None:
         stops = content_volumes.at_file(at, z.shape[1])
@@ -297,14 +301,15 @@ def _sharp(
     mask: Path | None,
     focus: Path | None,
     refine_poses: bool,
+    symmetry: str | None,
 ) -> ContentMaps | None:
     """Return the sharp maps to draw; None, and a note why, for those of the model."""
-    given = any(option is not None for option in (functions, mask, focus)) or refine_poses
+    given = any(option is not None for option in (functions, mask, focus, symmetry)) or refine_poses
     if maps == "model":
         if given:
             raise InputError(
-                "volumes: --functions, --mask, --focus and --refine-poses are for sharp maps, not "
-                "--maps model"
+                "volumes: --functions, --mask, --focus, --refine-poses and --symmetry are for "
+                "sharp maps, not --maps model"
             )
         return None
     asked = maps == "sharp" or given
@@ -312,7 +317,12 @@ def _sharp(
         return None
     try:
         return sharp_maps.content_maps_of(
-            run, functions=functions, mask=mask, focus=focus, refine_poses=refine_poses
+            run,
+            functions=functions,
+            mask=mask,
+            focus=focus,
+            refine_poses=refine_poses,
+            symmetry=symmetry,
         )
     except InputError as error:
         if asked:

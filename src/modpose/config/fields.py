@@ -103,6 +103,10 @@ class PrincipalFieldConfig(FieldSection):
     """File (.mrc) of the molecule's region, 0 to 1, in the box and pixel size of the images as they
     are stored: mean and motions are zero outside.  None: a sphere, and then ``solvent``.
     """
+    symmetry: str = Field("C1", pattern=r"^([CD][1-9]\d{0,2}|O|I[12])$")
+    """Point group of mean and motions, such as D7: all units of the molecule move alike.  Main axis
+    along z, at n // 2.
+    """
     hidden: Width = 64
     depth: Depth = 2
     activation: Activation = "silu"

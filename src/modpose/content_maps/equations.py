@@ -210,12 +210,12 @@ class Equations:
         kernels = torch.stack([part.kernels for part in parts]).sum(0)
         return Equations(first.box, right, kernels, first.products)
 
-    def first(self, count: int) -> Equations:
-        """Keep the first maps."""
+    def only(self, maps: Tensor) -> Equations:
+        """Keep the maps of these numbers, in ascending order."""
         i, j = pairs(len(self))
-        kept = ((i < count) & (j < count)).nonzero().squeeze(1)
+        kept = (torch.isin(i, maps) & torch.isin(j, maps)).nonzero().squeeze(1)
         products = Products(self.products.vectors[kept])
-        return Equations(self.box, self.right[:count], self.kernels, products)
+        return Equations(self.box, self.right[maps], self.kernels, products)
 
     def precision(self) -> Tensor:
         """Mean precision (J, shells) that the images give to a coefficient of each map."""

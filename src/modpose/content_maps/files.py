@@ -21,6 +21,7 @@ OPTIONAL = ("focus", "pose")
 OF_BASIS = ("scale", "landmarks", "weight", "vectors")
 COMPANIONS = ("half1.mrc", "half2.mrc", "resolution.mrc", "fsc.csv", "fsc.png")
 """What stands beside ``volume-001.mrc``, as ``volume-001-half1.mrc``."""
+MAPS_BESIDE = sum(name.endswith(".mrc") for name in COMPANIONS)
 
 
 def write_content_maps(found: ContentMaps, path: Path, about: dict[str, str]) -> None:

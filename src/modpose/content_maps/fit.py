@@ -2,11 +2,14 @@
 
 The images are in quarters: two in each half.  Content of a quarter is inferred again from the maps
 of the other quarter of its half, so that an image never sees itself, nor the other half.
+
+Maps are a regression of the images on functions of the content that is inferred of them, and not on
+its posterior: the map at a content is then the mean of what images with this inferred content show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +33,7 @@ from modpose.content_maps.posterior import (
     likelihood,
     posterior,
 )
-from modpose.content_maps.settings import ContentMapSettings
+from modpose.content_maps.settings import COUNTS, ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
 from modpose.content_maps.spectra import (
     ITERATIONS,
@@ -40,6 +43,8 @@ from modpose.content_maps.spectra import (
     spectra,
 )
 from modpose.data.dataset import Dataset
+from modpose.errors import InputError
+from modpose.jobs.symmetry import point_group, symmetric
 from modpose.memory import keep_freed_memory
 from modpose.progress import Progress
 from modpose.search.solvent import check_mask
@@ -47,10 +52,6 @@ from modpose.search.solvent import check_mask
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-COUNTS = (1, 2, 3, 5, 9, 13, 17, 25)
-"""Numbers of functions that are compared."""
-IMAGES_EACH = 16
-"""Smallest number of images for each function."""
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 POSE_STEPS = 2
@@ -59,15 +60,22 @@ ROUGH, SETTLED = 6, 12
 """Largest number of steps of the solution that content is inferred from, and of the last one."""
 
 
-class Amounts(NamedTuple):
-    """How much of each map some images hold: (B, J) functions, (B, R) products of them.
+class Compared(NamedTuple):
+    """What images are compared with.
 
-    ``placed`` is where these images are on the lattice.
+    Attributes
+    ----------
+    centres
+        (L, k) contents between which an image may lie.
+    landmarks
+        Functions of these.
+    maps
+        (J, b, b, b) of each quarter; nuisances last.
     """
 
-    functions: Tensor
-    products: Tensor
-    placed: PlacedImages
+    centres: Floats
+    landmarks: Landmarks
+    maps: list[Tensor]
 
 
 def fit_content_maps(
@@ -97,31 +105,30 @@ def fit_content_maps(
         (N,) factor on the signal of each image; None: all one.
     focus
         Where maps may depend on content, and how much of each motion elsewhere an image has;
-        None: everywhere.
+        None: everywhere.  Not with a symmetry.
     quiet
         No progress bar.
 
     Raises
     ------
     InputError
-        If the images are not posed projections, content does not vary, or the mask does not fit.
+        If the images are not posed projections, content does not vary, the mask does not fit, or a
+        symmetry is imposed beside a focus.
     """
     settings = settings or ContentMapSettings()
+    if focus is not None and settings.symmetry.upper() != "C1":
+        raise InputError(
+            f"content maps: symmetry {settings.symmetry} beside a focus, expected one of the two "
+            "(modpose expand repeats the images, so that the focus can be one unit)"
+        )
     keep_freed_memory()
     check_projections(dataset)
     check_mask(mask, dataset.shape[0])
     fitting = _Fitting(dataset, z, mask, settings, contrast, focus)
-    images = (1 + settings.rounds) * dataset.n + 2 * min(JUDGED, dataset.n)
+    rounds, some = settings.rounds, min(JUDGED, dataset.n)
+    images = (1 + 2 * rounds) * dataset.n + (2 + rounds if rounds else 1) * some
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(std, progress)
-
-
-class Inferred(NamedTuple):
-    """Content (N, k), its standard deviation, and (J, J) sums of expected products of functions."""
-
-    z: Floats
-    std: Floats
-    moment: Tensor
 
 
 class _Fitting:
@@ -136,9 +143,11 @@ class _Fitting:
         contrast: Floats | None,
         focus: Focus | None,
     ) -> None:
-        self.images, self.z, self.settings = ImagesOnLattice(dataset, contrast), z, settings
+        self.group = torch.from_numpy(point_group(settings.symmetry)).float()
+        self.images = ImagesOnLattice(dataset, contrast, len(self.group))
+        self.z, self.settings = z, settings
         self.lattice, self.quarter = self.images.lattice, self.images.quarter
-        self.box = MaskBox(mask.float(), self.images.reader.limit)
+        self.box = MaskBox(symmetric(mask.float(), self.group), self.images.reader.limit)
         self.focus = focus
         none = torch.zeros(dataset.n, 0)
         self.nuisance = none if focus is None else torch.from_numpy(focus.nuisance).float()
@@ -149,40 +158,50 @@ class _Fitting:
 
     def run(self, std: Floats, progress: Progress) -> ContentMaps:
         self.images.measure(self.some, progress)
-        most = self.settings.functions or _most(len(self.z))
+        before, rounds = None, self.settings.rounds
+        for number in range(rounds + 1):
+            basis, parts = self._summed(std, progress)
+            if not rounds:
+                break
+            basis, parts, now = self._chosen(basis, parts, progress)
+            if number == rounds or len(basis) == 1:
+                break
+            if before is not None and self._evidence(now) <= self._evidence(before):
+                break
+            parts.clear()
+            std, before = self._inferred(now, progress), now
+        return self._solved(basis, parts, std)
+
+    def _summed(self, std: Floats, progress: Progress) -> tuple[ContentBasis, list[Equations]]:
+        """Find functions of content, and sum up the images of each quarter."""
+        most = self.settings.most(len(self.z))
         basis = ContentBasis.fit(self.z, std, most, self.settings.seed)
-        known = self._known(basis)
-        i, j = pairs(known.shape[1])
+        known = torch.cat([torch.from_numpy(basis(self.z)).float(), self.nuisance], 1)
+        count = known.shape[1]
         products = Products.of(gram_of(known.double().numpy()))
+        i, j = pairs(count)
+        parts = []
+        for quarter in range(4):
+            sums = self.lattice.zeros(count, len(products))
+            for block in self._blocks(np.flatnonzero(self.quarter == quarter)):
+                mine = known[block.rows].repeat_interleave(len(self.group), 0)
+                second = products.within(mine[:, i] * mine[:, j])
+                self.lattice.add(sums, self._views(block), mine, second)
+                progress.advance(len(block.rows), 0.0)
+            parts.append(Equations.of(sums, self.lattice, self.box, count, products))
+        return basis, parts
 
-        def given(block: Block, _: int) -> Amounts:
-            mine = known[block.rows]
-            return Amounts(mine, products.within(mine[:, i] * mine[:, j]), block.placed)
-
-        parts = self._sums(known.shape[1], products, given, progress)
-        if not self.settings.rounds:
-            own = known[:, : len(basis)]
-            return self._solved(basis, parts, Inferred(self.z, std, own.T @ own))
+    def _chosen(
+        self, basis: ContentBasis, parts: list[Equations], progress: Progress
+    ) -> tuple[ContentBasis, list[Equations], Compared]:
+        """Choose the number of functions; return what images are then compared with."""
         maps = self._quarter_maps(parts)
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
-        at_centres = torch.from_numpy(basis(centres)).float()
-        count = self._judged(maps, at_centres, progress)
-        maps = [torch.cat([one[:count], one[len(basis) :]]) for one in maps]
-        basis = basis.first(count)
-        landmarks = Landmarks.of(at_centres[:, :count])
-        for number in range(self.settings.rounds):
-            if number:
-                sharper = self._quarter_maps(parts)
-                if self._evidence(sharper, landmarks) <= self._evidence(maps, landmarks):
-                    break
-                maps = sharper
-            parts.clear()
-            parts, inferred = self._refined(basis, centres, landmarks, maps, progress)
-        return self._solved(basis, parts, inferred)
-
-    def _known(self, basis: ContentBasis) -> Tensor:
-        """Functions of content of the images, and their nuisances."""
-        return torch.cat([torch.from_numpy(basis(self.z)).float(), self.nuisance], 1)
+        values = torch.from_numpy(basis(centres)).float()
+        count, every = self._judged(maps, values, progress), torch.arange(len(parts[0]))
+        kept = every[(every < count) | (every >= len(basis))]
+        now = Compared(centres, Landmarks.of(values[:, :count]), [one[kept] for one in maps])
+        return basis.first(count), [part.only(kept) for part in parts], now
 
     def _quarter_maps(self, parts: list[Equations]) -> list[Tensor]:
         """Maps (J, b, b, b) of each quarter."""
@@ -193,74 +212,60 @@ class _Fitting:
         """Table of the maps that images of a quarter are compared with."""
         return self.lattice.table(self.box.whole(maps[quarter ^ 1]))
 
-    def _evidence(self, maps: list[Tensor], landmarks: Landmarks) -> float:
+    def _evidence(self, now: Compared) -> float:
         """Log-likelihood of some images under the maps of the other quarter of their half."""
         total = 0.0
         for quarter in range(4):
-            table = self._table(maps, quarter)
+            table = self._table(now.maps, quarter)
             for block in self._blocks(self.some[self.quarter[self.some] == quarter]):
                 seen = self._marginal(likelihood(self.lattice, block.placed, table)).likelihood
-                total += float(seen.of(landmarks).logsumexp(1).double().sum())
+                total += float(seen.of(now.landmarks).logsumexp(1).double().sum())
         return total
 
     def _marginal(self, seen: Likelihood) -> Marginal:
         return Marginal.of(seen, self.nuisance.shape[1])
 
-    def _refined(
-        self,
-        basis: ContentBasis,
-        centres: Floats,
-        landmarks: Landmarks,
-        maps: list[Tensor],
-        progress: Progress,
-    ) -> tuple[list[Equations], Inferred]:
-        """Infer content from the maps of the other quarter of each half, and sum up again."""
-        known = self._known(basis)
-        count = known.shape[1]
-        products = Products.of(gram_of(known.double().numpy()))
-        i, j = pairs(count)
-        z, std = np.empty_like(self.z), np.empty_like(self.z)
-        moment = torch.zeros(len(basis), len(basis))
-        tables: dict[int, Tensor] = {}
-        variance = torch.zeros(len(z), 5)
+    def _inferred(self, now: Compared, progress: Progress) -> Floats:
+        """Infer content from the maps of the other quarter of each half; return its deviation.
 
-        def inferred(block: Block, quarter: int) -> Amounts:
-            if quarter not in tables:
-                tables.clear()
-                tables[quarter] = self._table(maps, quarter)
-            table = tables[quarter]
-            rows, placed = block.rows, block.placed
-            probability, content, every = self._expected(placed, table, landmarks)
-            if self.pose is not None:
-                pose, amount = self.pose[rows], every.amount
-                for _ in range(POSE_STEPS):
-                    pose, variance[rows] = improved(
-                        self.lattice, block.images, table, amount, pose, self.spread
-                    )
-                self.pose[rows] = pose
-                placed = self.lattice.place(corrected(block.images, pose))
-                probability, content, every = self._expected(placed, table, landmarks)
-            share = probability.double().numpy()
-            z[rows] = share @ centres
-            std[rows] = np.sqrt(np.maximum(share @ centres**2 - z[rows] ** 2, 0))
-            moment.add_(content.second.sum(0))
-            return Amounts(every.amount, products.within(every.second[:, i, j]), placed)
-
-        parts = self._sums(count, products, inferred, progress)
+        Nuisances are inferred too, and corrections of poses, if these are asked for.
+        """
+        z, std = np.empty((len(self.z), now.centres.shape[1])), np.empty_like(self.z)
+        nuisance, variance = torch.empty_like(self.nuisance), torch.zeros(len(z), 5)
+        for quarter in range(4):
+            table = self._table(now.maps, quarter)
+            for block in self._blocks(np.flatnonzero(self.quarter == quarter)):
+                rows, placed = block.rows, block.placed
+                probability, every = self._expected(placed, table, now.landmarks)
+                if self.pose is not None:
+                    pose, amount = self.pose[rows], every.amount
+                    for _ in range(POSE_STEPS):
+                        pose, variance[rows] = improved(
+                            self.lattice, block.images, table, amount, pose, self.spread
+                        )
+                    self.pose[rows] = pose
+                    placed = self.lattice.place(corrected(block.images, pose))
+                    probability, every = self._expected(placed, table, now.landmarks)
+                share = probability.double().numpy()
+                z[rows] = share @ now.centres
+                spread = share @ now.centres**2 - z[rows] ** 2
+                std[rows] = np.sqrt(np.maximum(spread, 0))
+                nuisance[rows] = every.amount[:, now.landmarks.values.shape[1] :]
+                progress.advance(len(rows), 0.0)
         if self.pose is not None:
             self.spread = torch.minimum(self.spread, spread_of(self.pose, variance))
-        return parts, Inferred(z, std, moment)
+        self.z, self.nuisance = z, nuisance
+        return std
 
     def _expected(
         self, placed: PlacedImages, table: Tensor, landmarks: Landmarks
-    ) -> tuple[Tensor, Expected, Expected]:
-        """Probability of each landmark, and expected amounts: of content, and of all maps."""
+    ) -> tuple[Tensor, Expected]:
+        """Probability of each landmark, and expected amounts of all maps."""
         seen = self._marginal(likelihood(self.lattice, placed, table))
         probability = posterior(seen.likelihood, landmarks)
-        content = Expected.of(probability, landmarks)
-        return probability, content, seen.joined(content)
+        return probability, seen.joined(Expected.of(probability, landmarks))
 
-    # --- sums ---------------------------------------------------------------------------------
+    # --- images -------------------------------------------------------------------------------
 
     def _blocks(self, rows: Ints) -> Iterator[Block]:
         """Read images at their corrected poses."""
@@ -271,23 +276,13 @@ class _Fitting:
                 moved = corrected(block.images, self.pose[block.rows])
                 yield block._replace(placed=self.lattice.place(moved))
 
-    def _sums(
-        self,
-        maps: int,
-        products: Products,
-        amounts: Callable[[Block, int], Amounts],
-        progress: Progress,
-    ) -> list[Equations]:
-        """Sum up the images of each quarter."""
-        parts = []
-        for quarter in range(4):
-            sums = self.lattice.zeros(maps, len(products))
-            for block in self._blocks(np.flatnonzero(self.quarter == quarter)):
-                held = amounts(block, quarter)
-                self.lattice.add(sums, held.placed, held.functions, held.products)
-                progress.advance(len(block.rows), 0.0)
-            parts.append(Equations.of(sums, self.lattice, self.box, maps, products))
-        return parts
+    def _views(self, block: Block) -> PlacedImages:
+        """Place images at each of the poses that the symmetry makes equal."""
+        if len(self.group) == 1:
+            return block.placed
+        images = block.images
+        moved = images if self.pose is None else corrected(images, self.pose[block.rows])
+        return self.lattice.place(moved.repeated(self.group))
 
     # --- solutions ----------------------------------------------------------------------------
 
@@ -307,13 +302,11 @@ class _Fitting:
         kinds = torch.stack([mask, inside, mask - inside])
         return kinds.repeat_interleave(torch.tensor(groups), 0)
 
-    def _solved(
-        self, basis: ContentBasis, parts: list[Equations], inferred: Inferred
-    ) -> ContentMaps:
+    def _solved(self, basis: ContentBasis, parts: list[Equations], std: Floats) -> ContentMaps:
         prior = self._prior(parts)
         halves = [Equations.join(parts[:2]), Equations.join(parts[2:])]
         parts.clear()
-        count = len(basis)
+        count, values = len(basis), basis(self.z)
         half_maps = [half.solve(*prior, ITERATIONS)[:count] for half in halves]
         both = Equations.join(halves)
         maps = both.solve(*prior, SETTLED)[:count]
@@ -326,10 +319,10 @@ class _Fitting:
             maps=maps.numpy(),
             halves=(half_maps[0].numpy(), half_maps[1].numpy()),
             noise=noise.numpy(),
-            moment=inferred.moment.double().numpy(),
+            moment=values.T @ values,
             limit=self.images.reader.limit,
-            z=inferred.z,
-            std=inferred.std,
+            z=self.z,
+            std=std,
             half=self.quarter // 2,
             pixel_size=self.images.dataset.pixel_size,
             focus=focus,
@@ -377,8 +370,3 @@ def _fewest(gain: Tensor, counts: tuple[int, ...]) -> int:
     less = gain[:, best, None] - gain
     error = less.std(0) / len(gain) ** 0.5
     return counts[int((less.mean(0) <= error).nonzero().min())]
-
-
-def _most(images: int) -> int:
-    """Return the largest number of functions to try for so many images."""
-    return max(count for count in COUNTS if count == 1 or count * IMAGES_EACH <= images)

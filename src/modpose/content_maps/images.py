@@ -48,6 +48,8 @@ class ImagesOnLattice:
         Images with given poses.
     contrast
         (N,) factor on the signal of each image; None: all one.
+    copies
+        Number of poses that each image is placed at.
 
     Attributes
     ----------
@@ -59,8 +61,8 @@ class ImagesOnLattice:
         (N,) from 0 to 3.
     """
 
-    def __init__(self, dataset: Dataset, contrast: Floats | None) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, contrast: Floats | None, copies: int = 1) -> None:
+        self.dataset, self.copies = dataset, copies
         every = np.ones(dataset.n) if contrast is None else contrast
         self.contrast = torch.from_numpy(np.asarray(every, np.float32))
         box = dataset.shape[0]
@@ -96,7 +98,7 @@ class ImagesOnLattice:
 
     def blocks(self, rows: Ints) -> Iterator[Block]:
         """Read the images at ``rows``."""
-        at_once = max(1, POINTS_AT_ONCE // len(self.reader.frequency))
+        at_once = max(1, POINTS_AT_ONCE // len(self.reader.frequency) // self.copies)
         for batch in self.dataset.batches(rows, at_once):
             mine = batch.index.numpy()
             images = self.reader.images(batch, self.variance[self.group[mine]])

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+COUNTS = (1, 2, 3, 5, 9, 13, 17, 25)
+"""Numbers of functions that are compared."""
+IMAGES_EACH = 16
+"""Smallest number of images for each function."""
+
 
 @dataclass(frozen=True)
 class ContentMapSettings:
@@ -20,6 +25,8 @@ class ContentMapSettings:
         inferred content predict images that they have not seen no better than those before.
     refine_poses
         Correct the given pose of each image a little, from the maps of its content.
+    symmetry
+        Point group of every map (:func:`modpose.jobs.symmetry.point_group`), its axes at n // 2.
     seed
         Of random choices.
     """
@@ -28,4 +35,10 @@ class ContentMapSettings:
     landmarks: int = 200
     rounds: int = 2
     refine_poses: bool = False
+    symmetry: str = "C1"
     seed: int = 0
+
+    def most(self, images: int) -> int:
+        """Return the largest number of functions for so many images."""
+        fitting = (count for count in COUNTS if count == 1 or count * IMAGES_EACH <= images)
+        return self.functions or max(fitting)

@@ -59,6 +59,16 @@ def check_outputs(
             raise InputError(f"{parent}: not writable, expected a folder to write {path.name} to")
 
 
+def check_space(folder: Path, size: float) -> None:
+    """Refuse files of ``size`` bytes, before the work, if the disk of ``folder`` has less space."""
+    folder = folder.absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        found, needed = f"{free / 1e9:.3g} GB", f"{size / 1e9:.3g} GB, for the files"
+        raise InputError.of(folder, "the free space of the disk", found, needed)
+
+
 def refuse_to_replace(paths: Iterable[Path], overwrite: bool) -> None:
     """Raise InputError if one of the files or folders exists and may not be replaced."""
     there = None if overwrite else next((path for path in paths if os.path.lexists(path)), None)

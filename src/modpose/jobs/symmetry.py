@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modpose.data.identity import EXPANDED, particles_of_rows
 from modpose.data.particles import Particles
@@ -87,12 +89,24 @@ def point_group(name: str) -> NDArray[np.float64]:
     if upper in ("I", "T"):
         other = "I1 or I2 (RELION's I)" if upper == "I" else "C, D, O, I1 or I2"
         found = f"{upper}, whose axes differ between programs"
-        raise InputError.of("expand", "--symmetry", found, other)
+        raise InputError.of("symmetry", "the point group", found, other)
     if upper in ("I1", "I2"):
         group = symmetry_group("I").numpy()
         quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         return group if upper == "I1" else quarter @ group @ quarter.T
     return np.asarray(symmetry_group(upper).numpy())
+
+
+def symmetric(mask: Tensor, group: Tensor) -> Tensor:
+    """Return the union (D, D, D) of a mask and its copies, turned about n // 2 by (n, 3, 3)."""
+    from scipy.ndimage import affine_transform
+
+    found, middle = mask, np.full(3, len(mask) // 2)
+    for element in group[1:].double().numpy():
+        turn = element[::-1, ::-1]  # voxels are z, y, x
+        moved = affine_transform(mask.numpy(), turn, middle - turn @ middle, order=1)
+        found = torch.maximum(found, torch.from_numpy(moved))
+    return found
 
 
 def joined(particles: Particles, by: str | None = None) -> Particles:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from modpose.config import PrincipalFieldConfig
 from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_maps
+from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import check_focus, focused
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
+from modpose.files.writing import check_space
 from modpose.run.added import add_columns
 from modpose.run.folder import CONTENT_MAPS, sha256
 from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
@@ -33,6 +35,8 @@ DRAWN = 40
 """Maps of the model that the mask is made from."""
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
+BYTES = 12.0
+"""Of each voxel and function in the file: the map and those of two halves."""
 COLUMNS = re.compile(r"sharp_(\d+(_std)?|turn_deg|move_px)")
 """Columns of a run that are computed with the maps."""
 
@@ -57,6 +61,7 @@ def content_maps_of(
     mask: Path | None = None,
     focus: Path | None = None,
     refine_poses: bool = False,
+    symmetry: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> ContentMaps:
@@ -80,6 +85,9 @@ def content_maps_of(
     refine_poses
         Correct the poses of the images a little; the columns ``sharp_turn_deg`` and
         ``sharp_move_px`` tell how much.
+    symmetry
+        Point group of every map, such as D7 (:func:`modpose.jobs.symmetry.point_group`); None: as
+        kept, else that of the model's maps.
     overwrite
         Compute them again.
     quiet
@@ -88,13 +96,18 @@ def content_maps_of(
     Raises
     ------
     InputError
-        If the images are not at hand, are no posed projections, or the mask does not fit.
+        If the images are not at hand, are no posed projections, the mask does not fit, or the disk
+        has no space for the maps.
     """
     about = {"latents": _latents(run)}
     about |= {} if functions is None else {"functions": str(functions)}
     about |= {} if mask is None else {"mask": _sum_of(mask, "a mask")}
     about |= {} if focus is None else {"focus": _sum_of(focus, "a mask of the focus")}
     about |= {"poses": "refined"} if refine_poses else {}
+    field = run.config.model.field
+    if symmetry is None and isinstance(field, PrincipalFieldConfig) and field.symmetry != "C1":
+        symmetry = field.symmetry
+    about |= {} if symmetry is None else {"symmetry": symmetry.strip().upper()}
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
         return read_content_maps(path)
@@ -119,7 +132,13 @@ def content_maps_of(
         region = mask_of_images(focus, dataset)
         check_focus(region, where, str(focus))
         z, std, inside = focused(z, std, maps, at, region, where)
-    settings = ContentMapSettings(functions, refine_poses=refine_poses, seed=run.config.seed)
+    settings = ContentMapSettings(
+        functions,
+        refine_poses=refine_poses,
+        symmetry=about.get("symmetry", "C1"),
+        seed=run.config.seed,
+    )
+    check_space(run.path, BYTES * settings.most(len(z)) * MaskBox(where, 0.5).mask.numel())
     found = fit_content_maps(
         dataset, z, std, where, settings, contrast=contrast, focus=inside, quiet=quiet
     )

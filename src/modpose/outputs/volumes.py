@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from modpose.content.embedding import principal_axes
 from modpose.content.paths import dense_path
 from modpose.content_maps import ContentMaps, DrawnMap
-from modpose.content_maps.files import COMPANIONS, companions_of, write_companions
+from modpose.content_maps.files import COMPANIONS, MAPS_BESIDE, companions_of, write_companions
 from modpose.data.mrc import write_mrcs
 from modpose.errors import InputError, shown
 from modpose.estimator import PoseModel
 from modpose.evaluate.drawing import check_draws_volumes
 from modpose.files.text import number, read_text
-from modpose.files.writing import all_or_nothing, check_outputs
+from modpose.files.writing import all_or_nothing, check_outputs, check_space
 from modpose.jobs.hand import mirrored
 from modpose.limits import MOST_STEPS, check_whole
 from modpose.outputs.chimerax import series_script
@@ -183,17 +183,20 @@ def write_volumes(
     Raises
     ------
     InputError
-        If the model draws pictures, or a file already exists.
+        If the model draws pictures, a file already exists, or the disk has no space for the maps.
     """
     names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
     targets = [out / name for name in [*names, "series.cxc", "content.csv", "strip.png"]]
     beside = [companions_of(out / name) for name in names] if content_maps is not None else []
     more = [*chain(*beside), *([out / QUALITY] if beside else [])]
     check_outputs([*targets, *more], overwrite, files_of_run(run))
-    volumes = []
+    maps = len(names) * (1 if content_maps is None else 1 + MAPS_BESIDE)
+    volumes: list[Volume] = []
     with all_or_nothing() as place:
         lines = [f"volume,images,resolution_{'px' if _pixel_size(run) is None else 'A'}"]
         for i, drawn in enumerate(_drawn(run, stops, content_maps, quiet)):
+            if not volumes:
+                check_space(out, float(maps) * drawn.volume.nbytes)
             flipped = mirrored(drawn.volume) if flip_hand else drawn.volume
             write_mrcs(place(targets[i]), flipped[None], _pixel_size(run))
             volumes.append(flipped)

@@ -42,6 +42,14 @@ class PosedImages:
         value, transfer = self.data.value * white, self.data.transfer * white
         return replace(self, data=replace(self.data, value=value, transfer=transfer))
 
+    def repeated(self, group: Tensor) -> PosedImages:
+        """Repeat each image at the poses that a symmetry (G, 3, 3) makes equal, all in a row."""
+        count, data = len(group), self.data
+        value, transfer = (x.repeat_interleave(count, 0) for x in (data.value, data.transfer))
+        rotation = (self.rotation[:, None] @ group.to(self.rotation)).flatten(0, 1)
+        shift = self.shift.repeat_interleave(count, 0)
+        return PosedImages(replace(data, value=value, transfer=transfer), rotation, shift)
+
     def within(self, limit: float) -> PosedImages:
         """Keep the frequencies up to ``limit`` cycles per pixel."""
         return replace(self, data=self.data.within(limit))

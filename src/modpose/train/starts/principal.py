@@ -26,6 +26,7 @@ from modpose.data.preprocess import fourier_crop
 from modpose.fourier.insertion import half_averages
 from modpose.fourier.projection import SETTLED
 from modpose.geometry.grids import soft_sphere
+from modpose.jobs.symmetry import point_group, symmetric
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.imaging import CentralSlices
 from modpose.model.vae import Vae
@@ -88,12 +89,13 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         for cycles in (config.model.field.cycles, last, config.model.field.drawn)
     )
     region = _Region.of(config, dataset)
-    rows = _some(dataset.train, len(low.frequency), config.seed)
+    group = torch.from_numpy(point_group(config.model.field.symmetry)).float()
+    rows = _some(dataset.train, len(low.frequency) * len(group), config.seed)
     steps = 3 * len(rows) + len(dataset.train)
     with Progress("principal motions", steps, quiet=quiet) as progress:
         variance = power_spectrum(dataset, rows, every, progress)
         images = joined_images(
-            low.images(b, variance) for b in dataset.batches(rows, IMAGES_AT_ONCE)
+            low.images(b, variance).repeated(group) for b in dataset.batches(rows, IMAGES_AT_ONCE)
         )
         still = _still(images)
         region.check(still.mean)
@@ -102,7 +104,7 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         contrast = projection.contrast_std
         motions = _motions(images, count, config.seed, contrast, region, progress)
         variance = variance * _left(images, motions, low.shell, len(variance))
-        maps = _drawn(dataset, low, drawn, motions, variance, contrast, region, progress)
+        maps = _drawn(dataset, low, drawn, motions, variance, contrast, region, group, progress)
     if region.given is None and config.model.field.solvent == "flatten":
         maps = maps * molecule_mask(maps, drawn.box - MARGIN)
     field.set_volumes(maps)
@@ -157,7 +159,10 @@ class _Region:
         """Read the mask of a configuration, in the box that the model sees."""
         assert isinstance(config.model.field, PrincipalFieldConfig)
         name = config.model.field.mask
-        return cls(None, "") if name is None else cls(mask_of_images(Path(name), dataset), name)
+        if name is None:
+            return cls(None, "")
+        group = torch.from_numpy(point_group(config.model.field.symmetry))
+        return cls(symmetric(mask_of_images(Path(name), dataset), group), name)
 
     def mask(self, box: int) -> Tensor:
         """(box, box, box) at another sampling."""
@@ -224,22 +229,25 @@ def _drawn(
     variance: Tensor,
     contrast: float,
     region: _Region,
+    group: Tensor,
     progress: Progress,
 ) -> Tensor:
     """Mean and motions (J + 1, b, b, b) with all details, from one pass over the images."""
     count, mask = len(motions.directions), region.mask(drawn.box)
     table = _table(motions, low.limit)
     own_halves = NormalEquations(count + 1), NormalEquations(count + 1)
-    at_once = min(IMAGES_AT_ONCE, math.ceil(len(dataset.train) / 2))
+    most = max(1, IMAGES_AT_ONCE // len(group))
+    at_once = min(most, math.ceil(len(dataset.train) / 2))
     own = ranks.share(list(enumerate(cut(dataset.train, at_once))))
     batches = dataset.each([rows for _, rows in own])
     for (number, _), batch in zip(own, batches, strict=True):
         seen = low.images(batch, variance)
         seen_slices = SliceOperator(seen.data, seen.rotation, seen.shift)
         found = moments(*expected(seen_slices, table, contrast))
-        whole = drawn.images(batch, variance)
+        whole = drawn.images(batch, variance).repeated(group)
         placed = SliceOperator(whole.data, whole.rotation, whole.shift)
-        own_halves[number % 2].add(placed, *found)
+        amount, second = (each.repeat_interleave(len(group), 0) for each in found)
+        own_halves[number % 2].add(placed, amount, second)
         progress.advance(len(batch), 0.0)
     halves = sums_of_halves(lambda: own_halves, count + 1, drawn.limit, drawn.box)
     power = power_of(_average(halves, drawn.box, mask)[None])[0]
