@@ -22,11 +22,12 @@ from modpose.data.posing import with_pose
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.geometry.groups import point_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.jobs.duplicates import without_duplicates
 from modpose.jobs.hand import flip_hand, mirrored
 from modpose.jobs.positions import centres, open_table, recentred
-from modpose.jobs.symmetry import expanded, joined, mirrored_poses, point_group
+from modpose.jobs.symmetry import expanded, joined, mirrored_poses
 from modpose.jobs.unbin import unbinned
 from tests.small_data import cryosparc_table
 

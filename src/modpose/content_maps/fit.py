@@ -44,7 +44,7 @@ from modpose.content_maps.spectra import (
 )
 from modpose.data.dataset import Dataset
 from modpose.errors import InputError
-from modpose.jobs.symmetry import point_group, symmetric
+from modpose.geometry.groups import point_group, symmetric
 from modpose.memory import keep_freed_memory
 from modpose.progress import Progress
 from modpose.search.solvent import check_mask

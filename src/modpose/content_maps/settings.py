@@ -26,7 +26,7 @@ class ContentMapSettings:
     refine_poses
         Correct the given pose of each image a little, from the maps of its content.
     symmetry
-        Point group of every map (:func:`modpose.jobs.symmetry.point_group`), its axes at n // 2.
+        Point group of every map (:func:`modpose.geometry.groups.point_group`), its axes at n // 2.
     seed
         Of random choices.
     """

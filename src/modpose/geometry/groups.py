@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.errors import InputError
@@ -73,6 +75,45 @@ def symmetry_group(name: str) -> Tensor:
     if match is None:
         raise InputError.of("symmetry", "the point group", f"'{name}'", "C1, D7, T, O or I, say")
     return (cyclic if match[1] == "C" else dihedral)(int(match[2]))
+
+
+def point_group(name: str) -> NDArray[np.float64]:
+    """Return the rotations (n, 3, 3) of a point group whose axes all programs agree on.
+
+    Parameters
+    ----------
+    name
+        C4, D7, ... (main axis along z, two-fold axis of D along x); O (four-fold axes along x, y
+        and z); I1 (two-fold axes along x, y and z, five-fold axes in the xz plane near x), or I2,
+        which is I1 turned by 90 degrees about z and RELION's I.
+
+    Raises
+    ------
+    InputError
+        There is no such group, or programs lay its axes in different ways (T, I).
+    """
+    upper = name.strip().upper()
+    if upper in ("I", "T"):
+        other = "I1 or I2 (RELION's I)" if upper == "I" else "C, D, O, I1 or I2"
+        found = f"{upper}, whose axes differ between programs"
+        raise InputError.of("symmetry", "the point group", found, other)
+    if upper in ("I1", "I2"):
+        group = symmetry_group("I").numpy()
+        quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        return group if upper == "I1" else quarter @ group @ quarter.T
+    return np.asarray(symmetry_group(upper).numpy())
+
+
+def symmetric(mask: Tensor, group: Tensor) -> Tensor:
+    """Return the union (D, D, D) of a mask and its copies, turned about n // 2 by (n, 3, 3)."""
+    from scipy.ndimage import affine_transform
+
+    found, middle = mask, np.full(3, len(mask) // 2)
+    for element in group[1:].double().numpy():
+        turn = element[::-1, ::-1]  # voxels are z, y, x
+        moved = affine_transform(mask.numpy(), turn, middle - turn @ middle, order=1)
+        found = torch.maximum(found, torch.from_numpy(moved))
+    return found
 
 
 def so3_grid(n: int) -> Tensor:

@@ -86,7 +86,7 @@ def content_maps_of(
         Correct the poses of the images a little; the columns ``sharp_turn_deg`` and
         ``sharp_move_px`` tell how much.
     symmetry
-        Point group of every map, such as D7 (:func:`modpose.jobs.symmetry.point_group`); None: as
+        Point group of every map, such as D7 (:func:`modpose.geometry.groups.point_group`); None: as
         kept, else that of the model's maps.
     overwrite
         Compute them again.

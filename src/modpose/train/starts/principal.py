@@ -26,7 +26,7 @@ from modpose.data.preprocess import fourier_crop
 from modpose.fourier.insertion import half_averages
 from modpose.fourier.projection import SETTLED
 from modpose.geometry.grids import soft_sphere
-from modpose.jobs.symmetry import point_group, symmetric
+from modpose.geometry.groups import point_group, symmetric
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.imaging import CentralSlices
 from modpose.model.vae import Vae
