@@ -73,7 +73,7 @@ stopwatch: env  ## time four users from pip install to a selection (DATA=folder 
 
 WHEEL := docs/_build/wheel
 wheel: env  ## build the wheel, and try it and each extra in environments of their own
-	$(BIN)/python -m tools.wheel $(WHEEL)
+	$(BIN)/python -m tools.wheel $(WHEEL) --torch $(TORCH)
 
 docs: env  ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going docs docs/_build/html

@@ -81,6 +81,33 @@ def write_particles(folder: Path, n: int, seed: int = 0) -> Path:
     return folder / "particles.star"
 
 
+def write_cs(folder: Path, n: int, seed: int = 0) -> Path:
+    """Write a cryoSPARC table of the stacks that :func:`write_particles` has written."""
+    rng, row = np.random.default_rng(seed), np.arange(n)
+    names = np.char.add(np.char.zfill((row // IN_A_STACK).astype("S3"), 3), b".mrcs")
+    columns: dict[str, tuple[str, object]] = {
+        "uid": ("<u8", row + 1),
+        "blob/path": ("S12", np.char.add(b"mic", names)),
+        "blob/idx": ("<u4", row % IN_A_STACK),
+        "blob/shape": ("2<u4", (SIDE, SIDE)),
+        "blob/psize_A": ("<f4", PIXEL_SIZE),
+        "ctf/accel_kv": ("<f4", 300.0),
+        "ctf/cs_mm": ("<f4", 2.7),
+        "ctf/amp_contrast": ("<f4", 0.1),
+        "ctf/df1_A": ("<f4", rng.uniform(5e3, 3e4, n)),
+        "ctf/df2_A": ("<f4", 1e4),
+        "ctf/df_angle_rad": ("<f4", rng.uniform(0, 3, n)),
+        "ctf/phase_shift_rad": ("<f4", 0.0),
+        "alignments3D/pose": ("3<f4", rng.uniform(-1, 1, (n, 3))),
+        "alignments3D/shift": ("2<f4", rng.uniform(-2, 2, (n, 2))),
+    }
+    records = np.zeros(n, [(name, kind) for name, (kind, _) in columns.items()])
+    for name, (_, values) in columns.items():
+        records[name] = values
+    np.save(folder / "particles.npy", records)
+    return (folder / "particles.npy").rename(folder / "particles.cs")
+
+
 def make_run(folder: Path, star: Path, seed: int = 0) -> Path:
     """Make what a fit of the particles would leave: their record and their latents."""
     time.sleep(1.1)  # a run is told to be later than its input by whole seconds
