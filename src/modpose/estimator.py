@@ -24,8 +24,9 @@ from modpose.limits import (
 )
 from modpose.model.build import build_vae
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
+from modpose.recipes.recipe import Options
 from modpose.run import Run
-from modpose.suggest import given_options, suggest
+from modpose.suggest import given_options, suggest, suited
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.train.placement import usable_device
 from modpose.train.session import announce, describe_fit, finish, start, train_model
@@ -177,11 +178,16 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
 
     def _resolve(self, source: Source, seed: int) -> Config:
         recipe = recipe_config(self.recipe)
-        values = merge(merge(suggest(source, recipe)[1], recipe), given_options(source))
-        values = merge(values, dict(self.options or {}))
-        if self.z_dim is not None:
-            values = merge(values, {"model": {"z_dim": self.z_dim}})
-        return parse_config(values | {"seed": seed}, f"recipe {self.recipe}")
+        for_data = suggest(source, recipe)[1]
+
+        def complete(for_data: Options) -> Config:
+            values = merge(merge(for_data, recipe), given_options(source))
+            values = merge(values, dict(self.options or {}))
+            if self.z_dim is not None:
+                values = merge(values, {"model": {"z_dim": self.z_dim}})
+            return parse_config(values | {"seed": seed}, f"recipe {self.recipe}")
+
+        return complete(suited(for_data, complete(for_data)))
 
     # --- the interface of scikit-learn --------------------------------------------------------
 

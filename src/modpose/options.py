@@ -17,7 +17,8 @@ from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, s
 from modpose.data.source import open_source
 from modpose.errors import SHOWN, InputError
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
-from modpose.suggest import given_options, suggest
+from modpose.recipes.recipe import Options
+from modpose.suggest import given_options, suggest, suited
 
 if TYPE_CHECKING:
     from modpose.data.source import Source, Wedge
@@ -91,12 +92,13 @@ def configure(
     best, for_data, meaning = suggest(opened, None if name is None else base)
     if name is None:
         base = recipe_config(best)
+
+    def complete(for_data: Options) -> Config:
+        return resolved(merge(merge(for_data, base), given_options(opened)))
+
+    config = complete(suited(for_data, complete(for_data)))
     chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")
-    return (
-        opened,
-        resolved(merge(merge(for_data, base), given_options(opened))),
-        f"{chosen}; {meaning}, unless set otherwise",
-    )
+    return opened, config, f"{chosen}; {meaning}, unless set otherwise"
 
 
 def _data_section(

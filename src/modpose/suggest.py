@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from modpose.config import Config, merge
 from modpose.data.source import Source
 from modpose.data.wedges import CTF_IMAGE, wedge_option
 from modpose.recipes import DEFAULT_FOR_POSED, DEFAULT_FOR_VOLUMES, DEFAULT_RECIPE
@@ -71,6 +72,17 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
     options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
     learned = ", learned Gaussian noise" if by_data else ""
     return name, options, f"values look like measurements: normalised images{learned}{hint}"
+
+
+def suited(options: Options, config: Config) -> Options:
+    """Suit suggested options to a configuration that came of them.
+
+    Where scale is inferred, measurements are normalised as one set.  Normalised one by one, larger
+    objects are fainter, because they have more variance, and look smaller than they are.
+    """
+    if not config.model.scale.inferred or options.get("data", {}).get("normalize") != "image":
+        return options
+    return merge(options, {"data": {"normalize": "set"}})
 
 
 def given_options(source: Source) -> Options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.digits import FAR
-from benchmarks.half_turns import Readings, both_contents, drawn_at, third_moment
+from benchmarks.half_turns import Readings, both_contents, drawn_at, steadiest, third_moment
 from modpose.evaluate.equivariance import move
 from modpose.simulate.digits import glyphs, transform
 
@@ -36,3 +36,12 @@ def test_the_third_moment_turns_with_the_image() -> None:
     np.testing.assert_allclose(half, -moment, rtol=1e-9)
     turned = third_moment(move(images, 50.0, 0.0), np.full(2, 50.0))
     np.testing.assert_allclose(turned, moment, rtol=0.15)  # interpolation moves 0.06
+
+
+def test_the_linear_rule_is_the_direction_of_least_noise() -> None:
+    """Two numbers of equal variance, one with a tenth of the other's noise."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((500, 1, 2))
+    numbers = images + [1.0, 0.1] * rng.standard_normal((500, 4, 2))
+    rule = steadiest(numbers)
+    assert abs(rule[1]) > 10 * abs(rule[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,10 @@ from modpose.geometry.rotations import rotation_2d
 from modpose.model.cells import Cells
 from modpose.model.latents import Latents
 from modpose.model.posterior import LatentLayout, Posterior
+from modpose.options import configure
 from modpose.recipes import recipe_config
+from modpose.simulate.molecules import axis_rotations, hinged_molecule, project
+from modpose.simulate.particles import BEAM
 
 STD = 0.2
 
@@ -115,6 +119,51 @@ def scaled_blobs(count: int) -> tuple[np.ndarray, pd.DataFrame]:
     blobs = [(-3, -2), (2, -1), (0, 3)]
     shapes = sum(np.exp(-((x - i) ** 2 + (y - j) ** 2) / 2) for i, j in blobs)
     return shapes + 0.1 * rng.standard_normal(x.shape), pd.DataFrame({"scale": scale})
+
+
+def test_images_are_normalised_as_one_set_where_scale_is_inferred(tmp_path: Path) -> None:
+    """One by one, a larger object is fainter, and the model then draws it smaller."""
+    images, _ = scaled_blobs(20)
+    np.save(tmp_path / "images.npy", images.astype(np.float32))
+    source, scaled = str(tmp_path / "images.npy"), ["model.scale.prior=log-normal"]
+    for recipe in ("spatial-vae", None):
+        assert configure(source, recipe=recipe)[1].data.normalize == "image"
+        assert configure(source, recipe=recipe, assignments=scaled)[1].data.normalize == "set"
+        one_by_one = [*scaled, "data.normalize=image"]
+        chosen = configure(source, recipe=recipe, assignments=one_by_one)[1]
+        assert chosen.data.normalize == "image"
+    options = {"model": {"scale": {"prior": "log-normal"}}, "train": {"epochs": 1}}
+    model = PoseModel("spatial-vae", z_dim=1, options=options, quiet=True).fit(images)
+    assert model.config.data.normalize == "set"
+
+
+def hinges(scale: np.ndarray) -> np.ndarray:
+    """Noise-free pictures (N, 1024) of the built-in molecule at one pose, larger by each factor."""
+    molecule, n = hinged_molecule(), len(scale)
+    turns, shift = axis_rotations(BEAM, np.full(n, 30.0)), np.zeros((n, 2))
+    parts = molecule.conformations(np.zeros(n)), molecule.sigmas, molecule.masses
+    return project(*parts, turns, shift, 32, 5.5 / scale).reshape(n, -1)
+
+
+def best_scale_slope(images: np.ndarray, truth: np.ndarray) -> float:
+    """Slope of the best log scale against the truth, with the true template at the true pose."""
+    steps = np.linspace(-0.5, 0.5, 101)
+    templates, best = hinges(np.exp(steps)), np.full(len(images), 50)
+    for _ in range(8):  # one strength and one background for all images, then the scale of each
+        strength, background = np.polyfit(templates[best].ravel(), images.ravel(), 1)
+        drawn = strength * templates + background
+        best = ((drawn**2).sum(1) - 2 * images @ drawn.T).argmin(1)
+    return float(np.polyfit(truth, steps[best], 1)[0])
+
+
+def test_normalising_images_one_by_one_compresses_the_scale() -> None:
+    rng = np.random.default_rng(0)
+    truth = 0.1 * rng.standard_normal(600)
+    images = hinges(np.exp(truth))
+    images = images / images.std() + rng.standard_normal(images.shape)
+    one_by_one = (images - images.mean(1, keepdims=True)) / images.std(1, keepdims=True)
+    assert abs(best_scale_slope(images, truth) - 1) < 0.03
+    assert best_scale_slope(one_by_one, truth) < 0.92
 
 
 @pytest.mark.parametrize("recipe", ["spatial-vae", "modpose", "target-vae"])
