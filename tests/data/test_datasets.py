@@ -343,3 +343,21 @@ def test_particles_and_galaxies_become_batches(some_data):
     found = colour.statistics()
     assert colour.channels == 3
     assert 0 <= found.min < found.max <= 1
+
+
+def test_batches_that_several_threads_read_keep_their_order(monkeypatch):
+    monkeypatch.setattr(dataset_module, "CACHE_BYTES", 0)
+    first = threading.Event()
+
+    class Late(Counting):
+        def _read_into(self, rows, out):
+            if 0 in rows:
+                assert first.wait(600)  # until a later batch is read
+            super()._read_into(rows, out)
+            if 0 not in rows:
+                first.set()
+
+    data = Dataset(open_source(Late(ArrayStack(pictures()))), DataConfig(normalize="image"), seed=0)
+    parts = [np.arange(k, k + 4) for k in range(0, 20, 4)]
+    found = torch.cat([batch.index for batch in data.each(parts)])
+    assert found.tolist() == list(range(20))

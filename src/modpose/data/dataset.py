@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ SAMPLE_IMAGES = 1000
 SAMPLE_BYTES = 2**28
 """Limits of the sample for statistics."""
 CHUNK_BYTES = 2**26
+READERS, AHEAD_BYTES = 4, 2**28
+"""Threads that read batches, and the most that these batches may take."""
 
 
 class Labelled(Protocol):
@@ -216,19 +219,26 @@ class Dataset:
         return self.each(cut(order, batch_size)[skip:])
 
     def each(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Iterate over batches of these images; the next one is read in the background."""
+        """Iterate over batches of these images; the next ones are read in the background."""
         if not parts:
             return
         if self._cache is not None and all(self._cached[part].all() for part in parts):
             yield from map(self.batch, parts)
             return
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
-            coming = reader.submit(self.batch, parts[0])
-            for part in parts[1:]:
-                batch = coming.result()
-                coming = reader.submit(self.batch, part)
-                yield batch
-            yield coming.result()
+        longest = max(1, max(map(len, parts)) * self._image_bytes)
+        ahead = max(1, min(READERS, AHEAD_BYTES // longest)) if self._cache is None else 1
+        with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="batches") as readers:
+            coming = deque(readers.submit(self.batch, part) for part in parts[:ahead])
+            try:
+                for part in parts[ahead:]:
+                    batch = coming.popleft().result()
+                    coming.append(readers.submit(self.batch, part))
+                    yield batch
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                for future in coming:
+                    future.cancel()
 
     def statistics(self) -> Statistics:
         """Measure a sample of at most 1,000 preprocessed images, evenly spread."""
