@@ -113,6 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
                 if not finished:
                     saved = [p.stat().st_mtime for p in run.glob("checkpoints/*")]
                     now, which, kills = time.time(), kill(fit, drawn), kills + 1
+                    finished = (run / "config.yaml").is_file() and Run.open(run).finished
                     ago = now - max(saved) if saved else float("nan")
                     lost = max(lost, ago) if saved else lost
                     print(f"kill {kills}: {which}; last checkpoint {ago:.1f} s before", flush=True)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import starfile
+import torch
 
 from modpose import AlignSettings, InputError, Shard, Waiting, align_subtomograms, open_source
 from modpose.cli import main
 from modpose.data.source import Source
+from modpose.fourier.coefficients import Coefficients, Make, on_disk
+from modpose.search import pipeline
+from modpose.search import run as run_module
 from modpose.search.alignment import Alignment
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
@@ -75,14 +80,12 @@ def test_each_shard_holds_only_its_volumes(
         held.append((len(data), len(data.value)))
         raise RuntimeError
 
-    from modpose.search import run as alignment
-
-    read = alignment.coefficients_of_source
+    read = run_module.coefficients_of_source
     source, out = open_source(star), tmp_path / "out"
     for number in (1, 2):
         with pytest.raises(Waiting, match=f"shard {number} of 2 has done its part of step start-0"):
             step(source, out, number)
-    monkeypatch.setattr(alignment, "coefficients_of_source", seen)
+    monkeypatch.setattr(run_module, "coefficients_of_source", seen)
     for number in (1, 2, 0):
         with pytest.raises(RuntimeError):
             step(source, out, number)
@@ -134,3 +137,30 @@ def test_single_processes_need_no_files(star: Path, tmp_path: Path) -> None:
         align_subtomograms(
             open_source(star), tmp_path, QUICK, shard=Shard(1, 2), overwrite=True, quiet=True
         )
+
+
+def test_coefficients_may_be_in_a_file(
+    star: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, held = open_source(star), []
+    read = pipeline.align
+
+    def seen(data: Coefficients, *rest: Any, **more: Any) -> Alignment:
+        held.append(data)
+        return read(data, *rest, **more)
+
+    def noted(folder: Path | None) -> Make:
+        folders.append(folder)
+        return on_disk(folder)
+
+    folders: list[Path | None] = []
+    monkeypatch.setattr(pipeline, "on_disk", noted)
+    monkeypatch.setattr(run_module, "align", seen)
+    inside = align_subtomograms(source, tmp_path / "memory", QUICK, quiet=True)
+    monkeypatch.setattr(pipeline, "IN_MEMORY", 0.0)
+    outside = align_subtomograms(source, tmp_path / "file", QUICK, quiet=True)
+    assert folders == [tmp_path]
+    assert torch.equal(held[0].value, held[1].value)
+    assert torch.equal(held[0].transfer, held[1].transfer)
+    assert torch.equal(inside.maps.combined, outside.maps.combined)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "memory"]

@@ -11,9 +11,14 @@ noise's amplitude.  Half of all frequencies describe a real volume completely; e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import os
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -261,31 +266,85 @@ def coefficients_of(
     return Coefficients(frequency, value, transfer, box)
 
 
-def joined(parts: list[Coefficients], largest: Tensor | None = None) -> Coefficients:
+class Common(NamedTuple):
+    """What parts of a set have in common.
+
+    Attributes
+    ----------
+    largest
+        (K,) largest absolute transfer at each frequency.
+    transfer
+        (1, K) that all have, or None.
+    """
+
+    largest: Tensor
+    transfer: Tensor | None
+
+    @classmethod
+    def of(cls, parts: Iterable[Coefficients]) -> Common:
+        """Look at each part once."""
+        largest: Tensor | None = None
+        transfer: Tensor | None = None
+        for part in parts:
+            highest = part.transfer.abs().amax(0)
+            if largest is None:
+                transfer = part.transfer if part.shared else None
+            elif transfer is not None and not torch.equal(part.transfer, transfer):
+                transfer = None
+            largest = highest if largest is None else torch.maximum(largest, highest)
+        assert largest is not None
+        return cls(largest, transfer)
+
+
+Make = Callable[[tuple[int, int], torch.dtype], Tensor]
+
+
+def joined(parts: list[Coefficients], common: Common | None = None) -> Coefficients:
     """Join the volumes of several; frequencies that none of them measured are dropped.
 
-    ``parts`` is emptied on the way, so that memory holds every volume once.  ``largest`` (K,) is
-    the largest transfer of any volume, by default of these.
+    ``parts`` is emptied on the way, so that memory holds every volume once.
     """
-    first, count = parts[0], sum(map(len, parts))
-    alike = all(part.shared and torch.equal(part.transfer, first.transfer) for part in parts)
-    largest = largest_transfer(parts) if largest is None else largest
-    kept = largest > UNSEEN * largest.max()
-    width = int(kept.sum())
-    value = first.value.new_empty(count, width)
-    transfer = first.transfer[:, kept].contiguous() if alike else value.real.new_empty(count, width)
-    begin = 0
+    common, count = common or Common.of(parts), sum(map(len, parts))
     parts.reverse()
-    while parts:
-        part = parts.pop()
+    return stored((parts.pop() for _ in range(len(parts))), count, common)
+
+
+def stored(
+    parts: Iterable[Coefficients], count: int, common: Common, make: Make | None = None
+) -> Coefficients:
+    """Join parts of ``count`` volumes, in tensors that ``make`` gives for a shape and a type."""
+    make = make or _in_memory
+    kept = common.largest > UNSEEN * common.largest.max()
+    width, begin = int(kept.sum()), 0
+    value, transfer = make((count, width), torch.complex64), common.transfer
+    transfer = make((count, width), torch.float32) if transfer is None else transfer[:, kept]
+    for part in parts:
         rows = slice(begin, begin + len(part))
         value[rows] = part.value[:, kept]
-        if not alike:
+        if common.transfer is None:
             transfer[rows] = part.transfer[:, kept]
         begin += len(part)
-    return Coefficients(first.frequency[kept], value, transfer, first.box)
+        frequency, box = part.frequency[kept], part.box
+    return Coefficients(frequency, value, transfer.contiguous(), box)
 
 
-def largest_transfer(parts: list[Coefficients]) -> Tensor:
-    """Return the largest absolute transfer (K,) at each frequency."""
-    return torch.stack([part.transfer.abs().amax(0) for part in parts]).amax(0)
+def _in_memory(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
+
+
+def on_disk(folder: Path | None = None) -> Make:
+    """Make tensors in files of a folder that vanish with them; by default that for temporary files.
+
+    Raises
+    ------
+    OSError
+        Where the disk is too full.
+    """
+
+    def make(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * kind.itemsize))
+            return torch.from_numpy(np.memmap(file, kind, "r+", shape=shape))
+
+    return make

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,17 @@ from torch import Tensor
 
 from modpose import ranks
 from modpose.errors import InputError
+from modpose.files.reading import free_memory
 from modpose.fourier.coefficients import (
     Coefficients,
+    Common,
     NoiseSpectrum,
     coefficients_of,
+    half_sphere,
     joined,
-    largest_transfer,
     measure_noise,
+    on_disk,
+    stored,
 )
 from modpose.fourier.fsc import resolution_shell
 from modpose.fourier.gridded import gridded
@@ -38,6 +43,8 @@ from modpose.search.motion import Motions, principal_motions
 from modpose.search.refine import refine
 from modpose.search.regroup import regrouped
 
+logger = logging.getLogger("modpose")
+
 Rows = NDArray[np.int64]
 
 CHUNK = 64
@@ -46,6 +53,8 @@ NOISE_FROM = 512
 """Number of volumes for measuring the spectrum of the noise."""
 PER_CLASS = 8
 """Smallest mean number of volumes per class."""
+IN_MEMORY, BYTES_EACH = 0.5, 12
+"""Share of the free memory for coefficients, and bytes of one with its transfer."""
 LEAST_SHELLS = 3
 """Smallest number of shells for finding motions."""
 
@@ -78,7 +87,7 @@ def check_alignable(name: str, what: str, side: int, count: int, classes: int) -
 
 
 def read_coefficients(
-    count: int, box: int, read: Callable[[Rows], Block]
+    count: int, box: int, read: Callable[[Rows], Block], folder: Path | None = None
 ) -> tuple[Coefficients, NoiseSpectrum]:
     """Read volumes in chunks and keep their coefficients, whitened by the noise in the corners.
 
@@ -91,18 +100,34 @@ def read_coefficients(
     box
         Side D.
     read
-        Reads the volumes at some rows.
+        Reads the volumes at some rows; twice, where coefficients take more than half of the memory.
+    folder
+        Where coefficients then are, in a file without a name; by default that for temporary files.
     """
     few = np.unique(np.linspace(0, count - 1, min(NOISE_FROM, count)).astype(np.int64))
     noise = measure_noise((read(rows)[:2] for rows in _chunks(few)), box)
-    limit, parts = Schedule().refine_limit, []
+    limit = Schedule().refine_limit
     own = ranks.part_of(count)
-    for rows in _chunks(np.arange(own.start, own.stop)):
-        volumes, measured, ctf = read(rows)
-        parts.append(coefficients_of(volumes, measured, noise, limit, ctf))
-    (largest,) = ranks.rows(lambda: (largest_transfer(parts)[None],))
-    data = joined(parts, largest.amax(0))
-    if len(data) == count:
+
+    def parts() -> Iterator[Coefficients]:
+        for rows in _chunks(np.arange(own.start, own.stop)):
+            volumes, measured, ctf = read(rows)
+            yield coefficients_of(volumes, measured, noise, limit, ctf)
+
+    n = own.stop - own.start
+    here = count if ranks.several() else n  # on this machine, at most
+    needed = BYTES_EACH * here * len(half_sphere(box, limit)[0])
+    held = list(parts()) if needed < IN_MEMORY * free_memory() else None
+    common = Common.of(parts() if held is None else held)
+    (largest,) = ranks.rows(lambda: (common.largest[None],))
+    common = common._replace(largest=largest.amax(0))
+    if held is None:
+        size = f"{needed / 1e9:,.0f} GB"
+        logger.info("the coefficients of the volumes take %s, in a file until the end", size)
+        data = stored(parts(), n, common, on_disk(folder))
+    else:
+        data = joined(held, common)
+    if n == count:
         return data, noise
     place = torch.full((count,), -1)
     place[own] = torch.arange(len(data))

@@ -181,9 +181,10 @@ def _turned(before: Tensor, now: Assignment, classes: int) -> float:
     return float((turned / count.clamp(min=1)).max())
 
 
-def _climbed(seen: Coefficients, mine: Assignment, volumes: Tensor, reach: float) -> Assignment:
-    """Optimise the last poses."""
-    owner = torch.arange(len(seen), device=seen.value.device)
+def _climbed(
+    seen: Coefficients, owner: Tensor, mine: Assignment, volumes: Tensor, reach: float
+) -> Assignment:
+    """Optimise the last poses of some volumes, (n,) ``owner``."""
     references = make_references(volumes, float(seen.radius[-1]), slopes=True)
     posed = climb(
         seen, references, owner, mine.class_index, mine.rotation, mine.shift, steps=3, reach=reach
@@ -255,7 +256,7 @@ def _refined(
         some = (folds.number[rows] == number).nonzero().squeeze(1)
         few = Assignment(*(part[rows[some]] for part in assignment))
         if turns is None and folds.turn is None:
-            found = _climbed(here.rows(some), few, others[number], reach)
+            found = _climbed(here, some, few, others[number], reach)
         else:
             grid = None if folds.turn is None else folds.turn[number]
             found = _elsewhere(here.rows(some), few, others[number], turns, grid, reach, schedule)
@@ -273,7 +274,8 @@ def _elsewhere(
     schedule: Schedule,
 ) -> Assignment:
     """Optimise the last poses, and look-alikes or poses of a new search; return the best."""
-    here = _climbed(seen, mine, volumes, reach)
+    owner = torch.arange(len(seen), device=seen.value.device)
+    here = _climbed(seen, owner, mine, volumes, reach)
     if turns is None:
         assert grid is not None
         found = grid_poses(seen, volumes, reach, schedule, grid, here.shift)

@@ -100,7 +100,8 @@ def align_subtomograms(
     )
     if wedges is None:
         warn_of_wedge(source)
-    read = partial(coefficients_of_source, source, wedges, settings)
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    read = partial(coefficients_of_source, source, wedges, settings, place)
     return aligned(
         source, read, folder, settings, wanted, binning, resume=resume, shard=shard, quiet=quiet
     )
@@ -206,7 +207,7 @@ def check_volumes(source: Source, settings: AlignSettings) -> None:
 
 
 def coefficients_of_source(
-    source: Source, wedges: Wedges | None, settings: AlignSettings
+    source: Source, wedges: Wedges | None, settings: AlignSettings, folder: Path | None = None
 ) -> Coefficients:
     """Read the volumes in the box of the alignment, with their measured frequencies."""
     box = settings.box or source.stack.shape[0]
@@ -230,7 +231,7 @@ def coefficients_of_source(
         own = None if ctf is None else ctf(rows)
         return Block(sign * torch.from_numpy(volumes[:, 0]), measured, own)
 
-    return read_coefficients(source.n, box, read)[0]
+    return read_coefficients(source.n, box, read, folder)[0]
 
 
 def _ctf_of(source: Source, box: int) -> Callable[[Rows], Tensor] | None:
