@@ -48,6 +48,7 @@ Floats = NDArray[np.float64]
 
 NEIGHBOURS, PARTS = 20, 5
 POSES = ("rlnAngle", "rlnOrigin")
+POSES_OF = ("given", "found")
 CONTENTS = 12
 """Parts of the hinge angles, each of which may have a frame of its own."""
 REACH_DEG = 24.0
@@ -170,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", help="particles.star of modpose simulate projections")
+    parser.add_argument("--poses", nargs="+", choices=("given", "found"), default=POSES_OF)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, metavar="N", help="what N images can tell at best")
@@ -198,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     options = {"train": {"epochs": told.epochs}}
     medians = []
-    for name, images in (("given", source), ("found", without_poses(source))):
+    for name in told.poses:
+        images = source if name == "given" else without_poses(source)
         used = time.process_time()
         model = PoseModel("modpose-posed", options=options, seed=told.seed, quiet=True).fit(images)
         used = time.process_time() - used
@@ -210,9 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"poses {name}: hinge angle {medians[-1]:.2f}° median, {error.mean():.2f}° mean error; "
             f"{used:.0f} processor seconds"
         )
+    if "found" not in told.poses:
+        return
     found = torch.tensor(model._record.used("rotation").reshape(-1, 3, 3))
     print(_pose_line(found, rotation, angle))
-    print(f"error of content: {medians[1] / medians[0]:.2f} × that with given poses")
+    if len(medians) == 2:
+        print(f"error of content: {medians[1] / medians[0]:.2f} × that with given poses")
 
 
 if __name__ == "__main__":
