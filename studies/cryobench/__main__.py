@@ -11,9 +11,7 @@ Every contender gets the same files.  What is finished is kept, and not made aga
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ from modpose.backprojection.halves import open_posed
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from studies.cryobench import ours, peers
-from studies.cryobench.measure import Cost
+from studies.cryobench.measure import Cost, once
 from studies.cryobench.score import Draw, Judge, Limits, limits, resembles
 from studies.cryobench.sets import SETS, prepare
 
@@ -33,16 +31,13 @@ HEADER = "| seed | contender | area | worst | gain | first shells | processor s 
 
 def settle(name: str, star: Path, folder: Path, seed: int, options: argparse.Namespace) -> Cost:
     """Run a contender, unless it has finished."""
-    done = folder / "cost.json"
-    if done.is_file():
-        return Cost(**json.loads(done.read_text()))
-    folder.mkdir(parents=True, exist_ok=True)
-    if name in ours.RECIPES:
-        cost = ours.fit(name, star, folder, seed, options.minutes)
-    else:
-        cost = peers.fit(name, peers.python_of(name, options), star, folder, seed, options.epochs)
-    done.write_text(json.dumps(asdict(cost)))
-    return cost
+
+    def work() -> Cost:
+        if name in ours.RECIPES:
+            return ours.fit(name, star, folder, seed, options.minutes)
+        return peers.fit(name, peers.python_of(name, options), star, folder, seed, options.epochs)
+
+    return once(folder / "cost.json", work)
 
 
 def row(name: str, judge: Judge, reach: Limits, draw: Draw, cost: Cost) -> str:

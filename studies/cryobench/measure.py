@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from modpose.errors import InputError
@@ -55,3 +56,13 @@ def measured(command: Sequence[str], log: Path) -> Cost:
         end = " ".join(log.read_text(errors="replace")[-END_OF_LOG:].split())
         raise InputError(f"{' '.join(map(str, command[:3]))} failed; {log} ends: {end}")
     return Cost(used.ru_utime + used.ru_stime, time.monotonic() - start, used.ru_maxrss / 2**20)
+
+
+def once(done: Path, work: Callable[[], Cost]) -> Cost:
+    """Do work unless ``done`` tells what it cost; keep there what it cost."""
+    if done.is_file():
+        return Cost(**json.loads(done.read_text()))
+    done.parent.mkdir(parents=True, exist_ok=True)
+    cost = work()
+    done.write_text(json.dumps(asdict(cost)))
+    return cost

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from modpose.estimator import PoseModel
 from modpose.outputs.content_maps import stored_content_maps
 from modpose.run import Run
-from studies.cryobench.measure import Cost, measured
+from studies.cryobench.measure import Cost, measured, once
 from studies.cryobench.score import Draw
 
 MODPOSE = (sys.executable, "-m", "modpose")
@@ -23,7 +23,8 @@ def fit(name: str, star: Path, folder: Path, seed: int, minutes: float | None) -
     run, log = folder / "run", folder / "log.txt"
     limit = ["--max-minutes", f"{minutes:g}"] if minutes is not None else []
     options = ["--recipe", RECIPES[name], "--seed", str(seed), *limit]
-    cost = measured([*MODPOSE, "fit", str(star), "-o", str(run), *options], log)
+    command = [*MODPOSE, "fit", str(star), "-o", str(run), *options]
+    cost = once(folder / "fit.json", lambda: measured(command, log))
     if name == "ours":
         drawn = ["-o", str(folder / "volumes"), "--cluster", "1"]
         cost += measured([*MODPOSE, "volumes", str(run), *drawn], log)

@@ -37,13 +37,15 @@ from modpose.data.particles import Particles
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
 from modpose.errors import InputError
+from modpose.fit import fit_run
 from modpose.fourier.fsc import fsc
 from modpose.fourier.projection import Projection
 from modpose.geometry.windows import soft_window
+from modpose.options import configure
 from modpose.progress import Progress
 from modpose.search.projections import ImageReader
 from modpose.simulate.conformations import Conformer, built_in_conformers
-from modpose.simulate.projection_files import star_tables
+from modpose.simulate.projection_files import star_tables, write_projections
 from modpose.simulate.projections import Projections, ProjectionSettings, simulate_projections
 
 BOX = 20
@@ -267,6 +269,21 @@ def test_content_is_better_than_it_was(moving):
     assert (found.std > 0).all()
 
 
+def test_maps_are_of_functions_of_the_inferred_content(moving):
+    *_, found = moving
+    values = found.basis(found.z)
+    np.testing.assert_allclose(values.T @ values, found.moment, atol=1e-6 * len(values))
+    np.testing.assert_allclose(found.moment, len(values) * np.eye(5), atol=1e-6 * len(values))
+
+
+def test_more_functions_than_half_the_images_are_refused_before_the_sums(moving, monkeypatch):
+    _, dataset, z, std, _ = moving
+    monkeypatch.setattr(_Fitting, "run", lambda *_: pytest.fail("summed"))
+    many = ContentMapSettings(functions=201)
+    with pytest.raises(InputError, match="number of images is 400, expected at least 402"):
+        fit_content_maps(dataset, z, std, ball(), many, quiet=True)
+
+
 def test_content_is_not_inferred_again_where_maps_get_worse(moving, monkeypatch):
     _, dataset, z, std, _ = moving
     once, more = (ContentMapSettings(functions=5, landmarks=30, rounds=k) for k in (1, 3))
@@ -443,3 +460,13 @@ def test_a_symmetry_beside_a_focus_is_refused():
     two = ContentMapSettings(symmetry="C2")
     with pytest.raises(InputError, match="symmetry C2 beside a focus, expected one of the two"):
         fit_content_maps(opened(made), z, z, ball(), two, focus=focus, quiet=True)
+
+
+def test_a_fit_of_given_poses_without_a_ctf_says_so(tmp_path, caplog):
+    settings = ProjectionSettings(n=20, box=BOX, pixel_size=8.0, snr=1.0)
+    star = write_projections(simulate_projections(settings), tmp_path)
+    source, config, _ = configure(
+        str(star), recipe="modpose-posed", flags={"--epochs": ("train.epochs", 1)}
+    )
+    fit_run(source, config, tmp_path / "run", quiet=True)
+    assert "it gives no CTF, so maps are made without" in caplog.text

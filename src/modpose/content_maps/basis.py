@@ -74,11 +74,7 @@ class ContentBasis:
         InputError
             If content does not vary, or there are fewer images than functions.
         """
-        if len(z) < 2 * count:
-            expected = f"at least {2 * count}, two for each function of content"
-            raise InputError.of("content maps", "the number of images", len(z), expected)
-        if not np.ptp(z, axis=0).max(initial=0) > 0:
-            raise InputError("content maps: all images have the same content, expected some spread")
+        check_content(z, count)
         scale = np.median(std, axis=0)
         scale = np.where(scale > 0, scale, np.maximum(z.std(0), 1e-12))
         rng = np.random.default_rng(seed)
@@ -126,6 +122,15 @@ class ContentBasis:
         count = min(count, len(self.landmarks))
         found = KMeans(count, n_init=1, random_state=seed, max_iter=30).fit(self.landmarks)
         return np.asarray(found.cluster_centers_ * self.scale)
+
+
+def check_content(z: Floats, count: int) -> None:
+    """Refuse content (N, k) that does not vary, or fewer than two images for each function."""
+    if len(z) < 2 * count:
+        expected = f"at least {2 * count}, two for each function of content"
+        raise InputError.of("content maps", "the number of images", len(z), expected)
+    if not np.ptp(z, axis=0).max(initial=0) > 0:
+        raise InputError("content maps: all images have the same content, expected some spread")
 
 
 def _log_kernel(a: Floats, b: Floats, width: float) -> Floats:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.backprojection.halves import check_projections
-from modpose.content_maps.basis import ContentBasis
+from modpose.content_maps.basis import ContentBasis, check_content
 from modpose.content_maps.equations import Equations, MaskBox, Products, gram_of, pairs
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import Block, ImagesOnLattice
@@ -124,6 +124,7 @@ def fit_content_maps(
     keep_freed_memory()
     check_projections(dataset)
     check_mask(mask, dataset.shape[0])
+    check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
     images = (1 + 2 * rounds) * dataset.n + (2 + rounds if rounds else 1) * some
@@ -159,8 +160,9 @@ class _Fitting:
     def run(self, std: Floats, progress: Progress) -> ContentMaps:
         self.images.measure(self.some, progress)
         before, rounds = None, self.settings.rounds
+        most = self.settings.most(len(self.z))
         for number in range(rounds + 1):
-            basis, parts = self._summed(std, progress)
+            basis, parts = self._summed(std, most, progress)
             if not rounds:
                 break
             basis, parts, now = self._chosen(basis, parts, progress)
@@ -169,12 +171,14 @@ class _Fitting:
             if before is not None and self._evidence(now) <= self._evidence(before):
                 break
             parts.clear()
+            most = min((count for count in COUNTS if len(basis) < count < most), default=most)
             std, before = self._inferred(now, progress), now
         return self._solved(basis, parts, std)
 
-    def _summed(self, std: Floats, progress: Progress) -> tuple[ContentBasis, list[Equations]]:
-        """Find functions of content, and sum up the images of each quarter."""
-        most = self.settings.most(len(self.z))
+    def _summed(
+        self, std: Floats, most: int, progress: Progress
+    ) -> tuple[ContentBasis, list[Equations]]:
+        """Find at most so many functions of content, and sum up the images of each quarter."""
         basis = ContentBasis.fit(self.z, std, most, self.settings.seed)
         known = torch.cat([torch.from_numpy(basis(self.z)).float(), self.nuisance], 1)
         count = known.shape[1]

@@ -182,6 +182,16 @@ class Particles:
             )
         return low if low == high else float(np.median(sizes))
 
+    def has_ctf(self, pixel_size: float | None = None) -> bool:
+        """Return whether the table gives a CTF; warn where it gives none."""
+        if self.ctf(pixel_size) is not None:
+            return True
+        logger.warning(
+            "%s: it gives no CTF, so maps are made without; those of real images will be blurred",
+            self.name,
+        )
+        return False
+
     def ctf(self, pixel_size: float | None = None) -> NDArray[np.float32] | None:
         """Return the parameters of the contrast transfer function.
 

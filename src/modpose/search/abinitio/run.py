@@ -227,13 +227,7 @@ def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | N
     if len(source.stack.shape) != 2:
         found = " x ".join(map(str, source.stack.shape))
         raise InputError.of(source.stack.name, "the box", found, "images; for volumes, use align")
-    has_ctf = source.particles.ctf(source.stack.pixel_size) is not None
-    if not has_ctf:
-        logger.warning(
-            "%s: it gives no CTF, so maps are made without; those of real images will be blurred",
-            source.particles.name,
-        )
-    return has_ctf
+    return source.particles.has_ctf(source.stack.pixel_size)
 
 
 def _dataset(source: Source, settings: AbInitioSettings, invert: bool, has_ctf: bool) -> Dataset:

@@ -8,7 +8,6 @@ explain them all, and the likelihood is that of the images.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +22,6 @@ from modpose.errors import InputError
 from modpose.files.reading import check_memory
 from modpose.fourier.coefficients import Coefficients
 from modpose.search.abinitio.images import SearchImages, read_images
-
-logger = logging.getLogger("modpose")
 
 LEVEL_FROM = 0.5
 """The level of the noise of an image is measured beyond this fraction of the highest frequency."""
@@ -136,11 +133,7 @@ def side_of_images(series: TiltSeries) -> int:
     if len(stack.shape) != 2 or len(set(stack.shape)) != 1:
         found = " x ".join(map(str, stack.shape))
         raise InputError.of(stack.name, "the box", found, "square images")
-    if series.images.particles.ctf(stack.pixel_size) is None:
-        logger.warning(
-            "%s: it gives no CTF, so maps are made without; those of real images will be blurred",
-            series.images.particles.name,
-        )
+    series.images.particles.has_ctf(stack.pixel_size)
     return stack.shape[0]
 
 

@@ -90,6 +90,7 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
     )
     region = _Region.of(config, dataset)
     group = torch.from_numpy(point_group(config.model.field.symmetry)).float()
+    dataset.source.particles.has_ctf(dataset.source.pixel_size)
     rows = _some(dataset.train, len(low.frequency) * len(group), config.seed)
     steps = 3 * len(rows) + len(dataset.train)
     with Progress("principal motions", steps, quiet=quiet) as progress:
