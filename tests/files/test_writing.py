@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+import torch
 
 from modpose.errors import InputError
 from modpose.files.writing import (
@@ -173,3 +176,30 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(tmp_path: 
         check_outputs([tmp_path / "file" / "deep" / "a.csv"])
     with pytest.raises(InputError, match="is a folder, expected the name of a file"):
         check_outputs([tmp_path / "folder"], overwrite=True)
+
+
+def test_a_disk_that_fills_while_torch_saves_is_named(tmp_path: Path) -> None:
+    class Full:
+        """The first part fits."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self.file, self.left = file, 2000
+
+        def write(self, part: bytes) -> int:
+            self.left -= len(part)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self.file.write(part)
+
+    state = {"weights": torch.zeros(10_000)}
+    with pytest.raises(InputError, match="not writable \\(No space left on device"):
+        replace_atomically(tmp_path / "state", lambda file: torch.save(state, Full(file)))
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_error_of_a_writer_is_not_one_of_the_disk(tmp_path: Path) -> None:
+    def write(file: BinaryIO) -> None:
+        raise RuntimeError("wrong")
+
+    with pytest.raises(RuntimeError, match="wrong"):
+        replace_atomically(tmp_path / "state", write)

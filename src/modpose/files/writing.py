@@ -135,8 +135,13 @@ def replace_atomically(
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise InputError(f"{path}: not writable ({error.strerror})") from None
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__  # torch raises its own error after that of the disk
+        if cause is None:
+            raise
+        raise InputError(f"{path}: not writable ({cause.strerror})") from None
 
 
 class Staging:
