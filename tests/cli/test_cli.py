@@ -146,6 +146,10 @@ def test_every_verb_teaches_with_an_example(cli: Callable[..., Result], verb: st
         (["ft"], ["No such command 'ft'", "fit"]),
         (["fit", "x.star", "-o", "r", "--z-dm", "3"], ["--z-dm", "Did you mean --z-dim"]),
         (["fit", "x.star", "-o", "r", "--epochs", "many"], ["--epochs", "integer"]),
+        (
+            ["embed", "r", "--method", "pcaa"],
+            ["Invalid value for '--method': 'pcaa' is not one of"],
+        ),
         (["fit"], ["INPUT is missing"]),
         (["fit", "x.star"], ["-o RUN is missing"]),
         (["fit", "x", "-o", "r", "--recipe", "spatial-vea"], ["spatial-vea", "'spatial-vae'"]),

@@ -131,7 +131,8 @@ def _explain(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, typer.TyperException):
         near = getattr(error, "possibilities", None) or []  # of an unknown option
         hint = f". Did you mean {' or '.join(near)}?"
-        return 2, f"{error.message}{hint}" if near else error.format_message()
+        message = f"{error.message}{hint}" if near else error.format_message()
+        return 2, message.replace("Value error, ", "")  # of the library that typer checks with
     if isinstance(error, InputError):
         return 2, str(error)
     if isinstance(error, TrainingError):

@@ -125,9 +125,10 @@ class Selections:
         -------
         The file, and sentences about what should be known.
         """
-        path = self._file(name, suffix)
-        notes = export_selection(self.run, self.mask(name), path, overwrite=True)
-        return path, notes
+        path, mask = self._file(name, suffix), self.mask(name)
+        if suffix == ".npy":  # it is kept in this file
+            return path, []
+        return path, export_selection(self.run, mask, path, overwrite=True)
 
     def _file(self, name: str, suffix: str) -> Path:
         if not NAME.fullmatch(name):
