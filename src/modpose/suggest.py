@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from modpose.config import Config, merge
+from modpose.data.posing import CLASS, SCORE
 from modpose.data.source import Source
 from modpose.data.wedges import CTF_IMAGE, wedge_option
 from modpose.recipes import DEFAULT_FOR_POSED, DEFAULT_FOR_VOLUMES, DEFAULT_RECIPE
@@ -56,7 +57,11 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
             options["train"] = {"chunk": WHOLE_AT_ONCE}
         return DEFAULT_FOR_VOLUMES, options, WEIGHTED
     if len(source.stack.shape) == 3 and (recipe or {}).get("recipe") in (None, DEFAULT_FOR_VOLUMES):
-        return DEFAULT_FOR_VOLUMES, *_of_volumes(source)
+        options, meaning = _of_volumes(source)
+        if source.particles.has(SCORE) and source.particles.poses(source.stack.pixel_size):
+            options = merge(options, {"train": {"start": _found(source)}})
+            meaning += "; they start from the poses and classes that were found"
+        return DEFAULT_FOR_VOLUMES, options, meaning
     by_data = recipe is None or "likelihood" not in recipe.get("model", {})
     few = np.linspace(0, source.stack.n - 1, min(source.stack.n, 32)).astype(np.int64)
     values = source.stack.read(few)
@@ -88,6 +93,12 @@ def suited(options: Options, config: Config) -> Options:
 def given_options(source: Source) -> Options:
     """Return the options that were given with the source itself: its wedge."""
     return {} if source.wedge is None else {"model": {"wedge": wedge_option(source.wedge)}}
+
+
+def _found(source: Source) -> Options:
+    """Start from the poses and classes of a table of ``align`` or ``abinitio``."""
+    known = source.particles.column(CLASS) if source.particles.has(CLASS) else [1]
+    return {"kind": "alignment", "poses": "given", "classes": len(np.unique(known))}
 
 
 def _of_volumes(source: Source) -> tuple[Options, str]:

@@ -15,7 +15,10 @@ from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.inspect import describe
 from modpose.data.source import open_source
+from modpose.data.star import read_star, write_blocks
 from modpose.errors import InputError
+from modpose.geometry.rotations import geodesic
+from modpose.run import Run
 from modpose.simulate.molecules import density
 from modpose.simulate.species import built_in_species
 from modpose.simulate.tilt_settings import TiltSettings
@@ -168,3 +171,30 @@ def test_published_volume_models_see_the_weights(tmp_path, recipe):
     invoked(f"fit {path} -o {run} --recipe {recipe} --epochs 1 --quiet {small}{narrow}")
     text = (run / "config.yaml").read_text()
     assert "wedge: auto" in text
+
+
+def test_a_fit_starts_from_poses_and_classes_that_were_found(tmp_path):
+    settings = TiltSettings(n=24, tomograms=2, tilts=7, box=16, pixel_size=14.0, snr=2.0)
+    made = simulate_tilts(settings, built_in_species(2))
+    table = write_tilts(made, tmp_path / "tilts").with_name("particles.star")
+    blocks, run = read_star(table), tmp_path / "run"
+    classes = made.truth["class"].to_numpy() + 1
+    found = {"rlnClassNumber": classes, "modposeScore": 1.0}
+    table = table.with_name("found.star")
+    write_blocks(table, blocks | {"particles": blocks["particles"].assign(**found)})
+    quick = "--epochs 1 --quiet --set train.start.refine_rounds=1 --set train.start.motions=0"
+    done = CliRunner().invoke(
+        app, f"fit {table} -o {run} --recipe modpose-3d --classes 3 {quick}".split()
+    )
+    assert "rlnClassNumber is 2, expected 3 (--classes)" in str(done.exception)
+    invoked(f"fit {table} -o {run} --recipe modpose-3d {quick}")
+    config = Run.open(run).config.train.start
+    assert (config.poses, config.classes) == ("given", 2)
+    latents = pd.read_parquet(run / "latents.parquet")
+    entries = latents[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy(copy=True)
+    rotation, true = (
+        torch.tensor(entries).float().view(-1, 3, 3),
+        torch.tensor(made.rotation).float(),
+    )
+    error = geodesic(rotation, true)
+    assert error.rad2deg().median() < 10  # in the frame of the table, which a search does not know

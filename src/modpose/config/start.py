@@ -18,7 +18,7 @@ LEAST_IMAGES = 20
 
 
 class AlignmentStartConfig(Frozen):
-    """Subtomograms: search poses and classes from a random start, average, find motions.
+    """Subtomograms: find poses and classes, or take those of the table; average, find motions.
 
     The field starts with the averages and motions; the poses train the encoder.
     """
@@ -26,6 +26,8 @@ class AlignmentStartConfig(Frozen):
     kind: Literal["alignment"] = "alignment"
     classes: int = Field(1, ge=1, le=1000)
     """Number of structures."""
+    poses: Literal["search", "given"] = "search"
+    """``given``: refine the poses and classes of the table, without a search."""
     motions: int = Field(1, ge=0, le=8)
     """Number of principal motions within each class at the start of content."""
     rounds: int = Field(40, ge=1, le=100_000)

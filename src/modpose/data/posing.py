@@ -18,6 +18,10 @@ from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
 
+CLASS = "rlnClassNumber"
+SCORE = "modposeScore"
+"""Column that ``align`` and ``abinitio`` write beside the poses that they find."""
+
 
 def with_pose(
     particles: Particles,

@@ -37,7 +37,14 @@ from modpose.fourier.gridded import gridded
 from modpose.geometry.grids import soft_sphere
 from modpose.progress import Progress
 from modpose.search.alignment import LEAST_BOX, Alignment, AlignSettings
-from modpose.search.classify import Schedule, State, classify, generator_of, random_start
+from modpose.search.classify import (
+    Assignment,
+    Schedule,
+    State,
+    classify,
+    generator_of,
+    random_start,
+)
 from modpose.search.folder import METRICS, SEARCHED, STATE, load_state, save_state
 from modpose.search.motion import Motions, principal_motions
 from modpose.search.refine import refine
@@ -144,6 +151,7 @@ def align(
     *,
     folder: Path | None = None,
     half: Tensor | None = None,
+    start: Assignment | None = None,
     quiet: bool = False,
 ) -> Alignment:
     """Find classes, poses, averages and motions.
@@ -159,6 +167,8 @@ def align(
         process writes them.
     half
         (N,) int64 0 or 1, the half of each volume; drawn at random by default.
+    start
+        Poses and classes that are refined, in place of a search.
     quiet
         No progress bar.
 
@@ -172,7 +182,7 @@ def align(
         expected = f"at most {len(data)}, the number of volumes"
         raise InputError.of("align", "the number of processes", ranks.place().size, expected)
     mask = soft_sphere(data.box, settings.mask_diameter_px or data.box - 4.0)
-    found = _searched_and_refined(data, settings, mask, folder, half, quiet)
+    found = _searched_and_refined(data, settings, mask, folder, half, start, quiet)
     if settings.motions:
         found = found._replace(motions=_motions_of(data, found, settings, mask))
     return found
@@ -184,6 +194,7 @@ def _searched_and_refined(
     mask: Tensor,
     folder: Path | None,
     half: Tensor | None,
+    start: Assignment | None,
     quiet: bool,
 ) -> Alignment:
     schedule, seed, reach = settings.schedule, settings.seed, settings.max_shift_px
@@ -208,6 +219,10 @@ def _searched_and_refined(
         state = ranks.once(lambda: None if folder is None else load_state(folder / STATE))
         if state is not None:
             ranks.enter(f"round{state.round:03d}")
+        elif start is not None:  # the refinement makes the averages
+            empty = data.radius.new_zeros(settings.classes, *(data.box,) * 3)
+            here = start.to(empty.device)
+            state = State(schedule.rounds + 1, here, empty, empty.new_zeros(settings.classes, 1))
         else:
             state = random_start(low, settings.classes, mask, schedule, seed)
         progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modpose.data.inputs import files_of_source
 from modpose.data.mrc import open_mrc
+from modpose.data.posing import SCORE
 from modpose.data.record import source_fingerprint
 from modpose.data.tilt_posing import tilts_of_images, with_tilt_poses
 from modpose.data.tilt_series import TiltSeries
@@ -111,6 +112,9 @@ def find_tilt_maps(
         found = replace(found, tilted=True)
         if folder is not None:
             posed = with_tilt_poses(series, *found.poses, refined.class_index.numpy(), found.half)
+            row = np.arange(series.n) if posed.n == series.n else series.particle
+            score = refined.score.numpy().astype(np.float64)[row].round(6)
+            posed = replace(posed, table=posed.table.assign(**{SCORE: score}))
             write_found(found, series.images, settings, folder, posed)
     return found
 

@@ -18,8 +18,11 @@ from torch.nn.functional import mse_loss
 
 from modpose.config import AlignmentStartConfig
 from modpose.data.batches import Batch
-from modpose.data.dataset import Dataset
+from modpose.data.dataset import Dataset, given_poses
+from modpose.data.posing import CLASS
+from modpose.data.preprocess import geometry
 from modpose.distributions.normal import DiagonalNormal
+from modpose.errors import InputError
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
 from modpose.model.codebook import centres_of
@@ -28,7 +31,7 @@ from modpose.model.fields.basis import BasisField
 from modpose.model.vae import Vae
 from modpose.observe.ctf import ctf_3d
 from modpose.search.alignment import Alignment, AlignSettings
-from modpose.search.classify import generator_of
+from modpose.search.classify import Assignment, generator_of
 from modpose.search.pipeline import (
     CHUNK,
     Block,
@@ -87,7 +90,8 @@ def start_aligned(
         motions=start.motions,
         seed=seed,
     )
-    aligned = align(data, settings, quiet=quiet)
+    given = _given(dataset, start.classes) if start.poses == "given" else None
+    aligned = align(data, settings, start=given, quiet=quiet)
     here = aligned.assignment
     pictures, motion = _pictures_of(aligned, start.motions)
     with torch.no_grad():
@@ -103,6 +107,32 @@ def start_aligned(
     encoder.codebook[len(centres) :] = centres[0]
     _fit_amounts(field, layout, generator)
     _fit_content(vae, dataset, z, generator)
+
+
+def _given(dataset: Dataset, classes: int) -> Assignment:
+    """Return the poses and classes of the table, in voxels of the prepared box."""
+    source = dataset.source
+    rotation, shift = given_poses(source)
+    factor = geometry(source.stack.shape, dataset.config, source.stack.name).pixel_size_factor
+    class_index = np.zeros(dataset.n, np.int64)
+    if source.particles.has(CLASS):
+        class_index = np.unique(source.particles.column(CLASS), return_inverse=True)[1].reshape(-1)
+    found = int(class_index.max()) + 1
+    if found != classes:
+        raise InputError.of(
+            source.particles.name,
+            f"the number of classes in {CLASS}",
+            found,
+            f"{classes} (--classes), or --set train.start.poses=search to find others",
+        )
+    nothing = torch.zeros(dataset.n)
+    return Assignment(
+        torch.from_numpy(rotation).float(),
+        torch.from_numpy(shift / factor).float(),
+        torch.from_numpy(class_index),
+        nothing,
+        nothing + 1,
+    )
 
 
 # --- content ------------------------------------------------------------------------------------
