@@ -22,6 +22,8 @@ TOLERANCE = 1e-3
 """Residual, relative to the first, at which iterations end."""
 LEFT_OUT = 1e-3
 """Fraction of the sum of squares of the products of functions that may be left out."""
+LEFT_OF_ONE = 0.05
+"""The same, of the sum of squares of 1 · 1: functions of rare states have far larger products."""
 CHUNK = 1 << 11
 """Frequencies at which the J x J blocks are made at a time."""
 
@@ -139,7 +141,8 @@ class Products:
     def of(cls, gram: Tensor) -> Products:
         """Choose R from the sums (Q, Q) over images of products of products."""
         values, vectors = torch.linalg.eigh(gram.double())
-        kept = values.cumsum(0) > LEFT_OUT * values.sum()
+        most = min(LEFT_OUT * float(values.sum()), LEFT_OF_ONE * float(gram[0, 0]))
+        kept = values.cumsum(0) > most
         return cls(vectors[:, kept].flip(1).float())
 
     def __len__(self) -> int:
@@ -210,12 +213,12 @@ class Equations:
         kernels = torch.stack([part.kernels for part in parts]).sum(0)
         return Equations(first.box, right, kernels, first.products)
 
-    def only(self, maps: Tensor) -> Equations:
-        """Keep the maps of these numbers, in ascending order."""
+    def first(self, count: int) -> Equations:
+        """Keep the first maps."""
         i, j = pairs(len(self))
-        kept = (torch.isin(i, maps) & torch.isin(j, maps)).nonzero().squeeze(1)
+        kept = ((i < count) & (j < count)).nonzero().squeeze(1)
         products = Products(self.products.vectors[kept])
-        return Equations(self.box, self.right[maps], self.kernels, products)
+        return Equations(self.box, self.right[:count], self.kernels, products)
 
     def precision(self) -> Tensor:
         """Mean precision (J, shells) that the images give to a coefficient of each map."""

@@ -156,6 +156,7 @@ class _Fitting:
         self.pose = torch.zeros(dataset.n, 5) if settings.refine_poses else None
         turn, shift = FIRST_SPREAD
         self.spread = torch.tensor([turn] * 3 + [shift] * 2)
+        self.corrected = False
 
     def run(self, std: Floats, progress: Progress) -> ContentMaps:
         self.images.measure(self.some, progress)
@@ -165,7 +166,7 @@ class _Fitting:
             basis, parts = self._summed(std, most, progress)
             if not rounds:
                 break
-            basis, parts, now = self._chosen(basis, parts, progress)
+            basis, now = self._chosen(basis, parts, progress)
             if number == rounds or len(basis) == 1:
                 break
             if before is not None and self._evidence(now) <= self._evidence(before):
@@ -173,6 +174,9 @@ class _Fitting:
             parts.clear()
             most = min((count for count in COUNTS if len(basis) < count < most), default=most)
             std, before = self._inferred(now, progress), now
+        if len(basis) < len(parts[0]) - self.nuisance.shape[1]:  # fewer than were summed
+            parts.clear()
+            basis, parts = self._summed(std, len(basis), progress)
         return self._solved(basis, parts, std)
 
     def _summed(
@@ -197,15 +201,14 @@ class _Fitting:
 
     def _chosen(
         self, basis: ContentBasis, parts: list[Equations], progress: Progress
-    ) -> tuple[ContentBasis, list[Equations], Compared]:
+    ) -> tuple[ContentBasis, Compared]:
         """Choose the number of functions; return what images are then compared with."""
         maps = self._quarter_maps(parts)
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
         values = torch.from_numpy(basis(centres)).float()
-        count, every = self._judged(maps, values, progress), torch.arange(len(parts[0]))
-        kept = every[(every < count) | (every >= len(basis))]
-        now = Compared(centres, Landmarks.of(values[:, :count]), [one[kept] for one in maps])
-        return basis.first(count), [part.only(kept) for part in parts], now
+        count = self._judged(maps, values, progress)
+        kept = [torch.cat([one[:count], one[len(basis) :]]) for one in maps]
+        return basis.first(count), Compared(centres, Landmarks.of(values[:, :count]), kept)
 
     def _quarter_maps(self, parts: list[Equations]) -> list[Tensor]:
         """Maps (J, b, b, b) of each quarter."""
@@ -364,7 +367,9 @@ class _Fitting:
                 by_shell.index_add_(1, shell, rest.abs().square())
                 left.index_add_(0, group[block.rows], by_shell)
                 progress.advance(len(placed), 0.0)
-        self.images.correct(left, self.some)
+        if not self.corrected:  # again and again, what maps lack would grow
+            self.images.correct(left, self.some)
+            self.corrected = True
         return most if self.settings.functions else _fewest(torch.cat(found), counts)
 
 

@@ -85,7 +85,7 @@ class ImagesOnLattice:
         ratio = left / (images[:, None] * in_shell).clamp(min=1)
         last = int(in_shell.nonzero().max())
         ratio[:, 0], ratio[:, last + 1 :] = ratio[:, 1], ratio[:, last : last + 1]
-        self.variance = self.variance * ratio
+        self.variance = self.variance * ratio.clamp(max=1)  # noise is at most all of the power
 
     def some(self, count: int, seed: int) -> Ints:
         """Choose random rows, ``count`` in all, of each group about equally many."""

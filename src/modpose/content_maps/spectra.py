@@ -44,7 +44,7 @@ def consensus_spectrum(halves: tuple[Equations, Equations]) -> Tensor:
 
     The two are solved with the spectrum so far, and the shrinkage that it causes is divided out.
     """
-    first = [half.only(torch.tensor([0])) for half in halves]
+    first = [half.first(1) for half in halves]
     box = first[0].box
     energy = box.mask.square().sum()
     noise = 1 / (first[0].precision() + first[1].precision())
