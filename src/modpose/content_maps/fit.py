@@ -127,7 +127,8 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    images = (1 + 2 * rounds) * dataset.n + (2 + rounds if rounds else 1) * some
+    passes = 2 + 2 * rounds if rounds else 1
+    images = passes * dataset.n + (2 + rounds if rounds else 1) * some
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(std, progress)
 
@@ -160,7 +161,7 @@ class _Fitting:
 
     def run(self, std: Floats, progress: Progress) -> ContentMaps:
         self.images.measure(self.some, progress)
-        before, rounds = None, self.settings.rounds
+        before, rounds, power = None, self.settings.rounds, self.images.variance
         most = self.settings.most(len(self.z))
         for number in range(rounds + 1):
             basis, parts = self._summed(std, most, progress)
@@ -174,8 +175,9 @@ class _Fitting:
             parts.clear()
             most = min((count for count in COUNTS if len(basis) < count < most), default=most)
             std, before = self._inferred(now, progress), now
-        if len(basis) < len(parts[0]) - self.nuisance.shape[1]:  # fewer than were summed
+        if rounds:  # in units of the images' power: what maps lack would count as noise
             parts.clear()
+            self.images.variance = power
             basis, parts = self._summed(std, len(basis), progress)
         return self._solved(basis, parts, std)
 
