@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,22 @@ def test_a_part_of_another_alignment_is_refused(star: Path, tmp_path: Path) -> N
     stray.replace(tmp_path / "b" / "shards" / stray.name)
     with pytest.raises(InputError, match="a part of another alignment"):
         step(source, tmp_path / "b", 0, dataclasses.replace(QUICK, seed=1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"options": {}}, {"from": 3}, {"options": {"colour": "red"}}],
+)
+def test_damaged_options_are_refused(
+    change: dict[str, Any], star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "parts"
+    assert run("align", star, "-o", out, *WORDS, "--shard", "1/2") == 0
+    path = out / "shards" / "options.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    capsys.readouterr()
+    assert run("merge", out) == 2
+    assert "options.json: damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["3", "3/2", "1/0", "a/2", "-1/2"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -276,7 +277,8 @@ def merge(
     modpose align volumes.star -o aligned --shard 2/2
     modpose merge aligned
     """
-    align(context, **shards.recorded(folder))
+    names = set(inspect.signature(align).parameters) - {"context"}
+    align(context, **shards.recorded(folder, names))
 
 
 def _classify(

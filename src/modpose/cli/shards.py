@@ -29,8 +29,8 @@ def record(context: typer.Context, out: Path) -> None:
     writing.replace_atomically(path, lambda file: file.write(text.encode()), overwrite=True)
 
 
-def recorded(out: Path) -> dict[str, Any]:
-    """Read the options, for the process that adds up.
+def recorded(out: Path, expected: set[str]) -> dict[str, Any]:
+    """Read the options of the names ``expected``, for the process that adds up.
 
     Raises
     ------
@@ -43,14 +43,17 @@ def recorded(out: Path) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         place, number, options = known["from"], known["of"], dict(known["options"])
+        if set(options) != expected.difference(NOT_KEPT):
+            raise ValueError("options of another command")
+        for name in PATHS:
+            options[name] = None if options[name] is None else Path(options[name])
+        here = Path(place).is_dir() and Path(place).samefile(Path.cwd())
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{path}: damaged, expected what a shard writes; start one again"
         ) from None
-    if not (Path(place).is_dir() and Path(place).samefile(Path.cwd())):
+    if not here:
         raise InputError.of(
             "merge", "the folder", str(Path.cwd()), f"{place}, where the shards ran"
         )
-    for name in PATHS:
-        options[name] = None if options[name] is None else Path(options[name])
     return options | {"out": out, "shard": f"0/{number}"}

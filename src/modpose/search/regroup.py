@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.fourier.coefficients import Coefficients, map_coefficients
+from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
-from modpose.geometry.groups import so3_grid
+from modpose.search.alike import compare
 from modpose.search.classify import (
     Assignment,
     Schedule,
@@ -28,12 +28,11 @@ from modpose.search.classify import (
 )
 from modpose.search.shared import row_by_row
 from modpose.search.so3_climb import climb
-from modpose.search.so3_search import search, shift_grid
 
 GRID_LIMIT, LIMIT = 0.15, 0.2
 """Highest frequencies for the start of the optimisation and for comparing averages."""
-ROTATIONS, TRIED, REACH = 1000, 4, 2.0
-"""Rotations in the grid; optimised poses; largest shift, voxels."""
+TRIED = 4
+"""Optimised poses of each pair."""
 ALIKE = 0.95
 """Smallest correlation of two averages that may be one structure."""
 WORST, LEAST = 0.2, 10
@@ -64,30 +63,13 @@ class Pair(NamedTuple):
 
 def most_alike(volumes: Tensor) -> Pair:
     """Find the two most similar of C >= 2 averages (C, D, D, D), after the best alignment."""
-    classes, seen = len(volumes), map_coefficients(volumes, LIMIT)
-    number = torch.arange(classes, device=volumes.device)
-    found = search(
-        seen.within(GRID_LIMIT),
-        make_references(volumes, GRID_LIMIT),
-        so3_grid(ROTATIONS).float(),
-        shift_grid(REACH, 1.0),
-        top=TRIED,
-    )
-    owner, which = (
-        index.flatten().repeat_interleave(TRIED)
-        for index in torch.meshgrid(number, number, indexing="ij")
-    )
-    references = make_references(volumes, LIMIT, slopes=True)
-    start = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
-    top = climb(seen, references, owner, which, *start, steps=5, reach=2 * REACH)
-    score = top.score.reshape(classes, classes, TRIED)
-    power = score.amax(2).diagonal().clamp(min=1e-12)  # of each with itself
-    correlation = (score / power[:, None, None]).clamp(0, 1).sqrt()
+    classes = len(volumes)
+    found = compare(volumes, grid_limit=GRID_LIMIT, limit=LIMIT, tried=TRIED)
+    correlation = found.power.clamp(0, 1).sqrt()
     correlation[torch.triu_indices(classes, classes).unbind()] = -1.0  # second below first
-    place = int(correlation.argmax())
-    second, first = place // (classes * TRIED), place // TRIED % classes
-    best = float(correlation.flatten()[place])
-    return Pair(first, second, best, top.rotation[place], top.shift[place])
+    second, first = divmod(int(correlation.argmax()), classes)
+    best = float(correlation[second, first])
+    return Pair(first, second, best, found.rotation[second, first], found.shift[second, first])
 
 
 def regrouped(

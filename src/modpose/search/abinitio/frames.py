@@ -11,17 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from modpose.fourier.coefficients import map_coefficients
-from modpose.fourier.reference import make_references
-from modpose.geometry.groups import so3_grid
 from modpose.search.abinitio.refine import Refined
-from modpose.search.so3_climb import climb
-from modpose.search.so3_search import search, shift_grid
+from modpose.search.alike import compare
 
 GRID_LIMIT, LIMIT = 0.2, 0.35
 """Highest frequency of the search and of the comparison, cycles per voxel."""
-ROTATIONS, TRIED, REACH = 1000, 6, 2.0
-"""Rotations of the grid; poses that are climbed; largest shift, voxels."""
+TRIED = 6
+"""Poses that are climbed."""
 MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
 
 
@@ -64,7 +60,8 @@ def in_one_frame(found: Refined, side: int) -> Refined:
 def common_frames(maps: Tensor) -> Frames:
     """Find frames and hands of maps (C, D, D, D): each is compared with the most similar one."""
     count, box = len(maps), maps.shape[-1]
-    alike, turns, moves = _compared(torch.cat([maps, maps.flip(1).roll(1, 1)]))
+    both = torch.cat([maps, maps.flip(1).roll(1, 1)])
+    alike, turns, moves = compare(both, grid_limit=GRID_LIMIT, limit=LIMIT, tried=TRIED)
     mirrored = torch.zeros(count, dtype=torch.bool)
     rotation, shift = torch.eye(3).repeat(count, 1, 1), torch.zeros(count, 3)
     placed, left = [0], list(range(1, count))
@@ -81,29 +78,3 @@ def common_frames(maps: Tensor) -> Frames:
         placed.append(new)
         left.remove(new)
     return Frames(mirrored, rotation, shift)
-
-
-def _compared(volumes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Score each volume as each other one posed: (V, V), with rotation and shift of the pose."""
-    count, seen = len(volumes), map_coefficients(volumes, LIMIT)
-    found = search(
-        seen.within(GRID_LIMIT),
-        make_references(volumes, GRID_LIMIT),
-        so3_grid(ROTATIONS).float(),
-        shift_grid(REACH, 1.0),
-        top=TRIED,
-    )
-    number = torch.arange(count)
-    owner, which = (
-        index.flatten().repeat_interleave(TRIED)
-        for index in torch.meshgrid(number, number, indexing="ij")
-    )
-    references = make_references(volumes, LIMIT, slopes=True)
-    start = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
-    top = climb(seen, references, owner, which, *start, steps=5, reach=2 * REACH)
-    score = top.score.view(count, count, TRIED)
-    power = score.amax(2).diagonal().clamp(min=1e-12)
-    best = score.argmax(2).flatten() + torch.arange(count * count) * TRIED
-    shape = (count, count)
-    rotation, shift = top.rotation[best].view(*shape, 3, 3), top.shift[best].view(*shape, 3)
-    return score.amax(2) / power[:, None], rotation, shift
