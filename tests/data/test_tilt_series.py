@@ -14,6 +14,7 @@ from modpose.backprojection import reconstruct_halves
 from modpose.backprojection.halves import half_of, open_posed
 from modpose.cli import app
 from modpose.data.mrc import open_mrc, write_mrcs
+from modpose.data.particles import Particles
 from modpose.data.star import read_star, write_blocks
 from modpose.data.tilt_series import is_tilt_series, open_tilt_series
 from modpose.data.tomograms import read_tomograms
@@ -46,6 +47,22 @@ def truth_of(made: SimulatedTilts) -> np.ndarray:
     eye = np.eye(3)[None]
     size = made.settings.pixel_size
     return density(centers, molecule.sigmas, molecule.masses, eye, np.zeros((1, 3)), box, size)[0]
+
+
+def test_columns_are_read_once_however_many_particles_there_are(tmp_path, plain, monkeypatch):
+    reads = []
+    numbers, column = Particles.numbers, Particles.column
+    monkeypatch.setattr(Particles, "numbers", lambda s, n: (reads.append(n), numbers(s, n))[1])
+    monkeypatch.setattr(Particles, "column", lambda s, n: (reads.append(n), column(s, n))[1])
+    path = write_tilts(plain, tmp_path, "relion5")
+    open_tilt_series(path)
+    few = len(reads)
+    blocks = read_star(tmp_path / "particles.star")
+    blocks["particles"] = pd.concat([blocks["particles"]] * 3, ignore_index=True)
+    write_blocks(tmp_path / "particles.star", blocks, overwrite=True)
+    reads.clear()
+    assert open_tilt_series(path).n == 3 * plain.settings.n
+    assert len(reads) == few
 
 
 @pytest.mark.parametrize("layout", ["relion5", "warptools"])

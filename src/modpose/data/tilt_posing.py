@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
-from modpose.data.tilt_series import HALF, SUBTOMOGRAM, TiltSeries
+from modpose.data.tilt_particles import SUBTOMOGRAM
+from modpose.data.tilt_series import HALF, TiltSeries
 from modpose.errors import InputError
 from modpose.geometry.degrees import rotation_of_relion
 

@@ -9,7 +9,6 @@ angles.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,33 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.locate import find_files
-from modpose.data.mrc import open_mrc
 from modpose.data.opened import Source, source_of
 from modpose.data.optics import PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
-from modpose.data.stack import RowsStack, Stack
+from modpose.data.stack import RowsStack
 from modpose.data.star import columns_of, read_star, tilt_stack_reason
 from modpose.data.tables import particles_of_star
-from modpose.data.tomograms import Tomogram, numbers_in, read_tomograms
+from modpose.data.tilt_particles import (
+    ctf_of_images,
+    different,
+    optics_of,
+    poses_of,
+    positions,
+    stacks_of,
+    visible,
+)
+from modpose.data.tomograms import FRAMES, TOMOGRAM, Tomogram, read_tomograms
 from modpose.data.unopened import read_input
 from modpose.errors import InputError
-from modpose.geometry.degrees import rotation_of_relion
-from modpose.observe.ctf_columns import CtfState
 
 if TYPE_CHECKING:
     import pandas as pd
 
-logger = logging.getLogger("modpose")
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FRAMES, TOMOGRAM, GROUP = "rlnTomoVisibleFrames", "rlnTomoName", "rlnGroupName"
+GROUP = "rlnGroupName"
 LISTS = ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")
-CENTRED = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
-COORDINATE = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
-SUBTOMOGRAM = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
-PARTICLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 HALF = "rlnRandomSubset"
 MARKS = (LISTS[0], FRAMES, "rlnTomoSubTomosAre2DStacks")
 """One of them is in every table that is recognised as one of tilt series."""
@@ -205,31 +204,33 @@ def _composed(
 ) -> TiltSeries:
     """Make the table of images from particles, tomograms and stacks."""
     series = _tomogram_of_each(particles, tomograms, path)
-    stacks = _stacks(path, particles, datadir)
-    rotation, shift = _poses(particles)
-    position = _positions(particles, series)
+    stacks = stacks_of(path, particles, datadir)
+    rotation, shift = poses_of(particles)
+    position = positions(particles, series)
     premultiplied = said_of_all(particles, PREMULTIPLIED)
     pixel_size = particles.pixel_size()
     if pixel_size is None:
         raise InputError(f"{path}: the pixel size is missing, expected rlnImagePixelSize")
     rows, poses, ctf, tilts = [], [], [], []
-    for i, (tomogram, stack) in enumerate(zip(series, stacks, strict=True)):
-        frames, places = _visible(particles, i, tomogram, stack)
+    focused = [tomogram.defocus is not None for tomogram in series]
+    if any(focused) and not all(focused):
+        raise InputError(f"{path}: some tomograms have a defocus and others none, expected all")
+    optics = optics_of(particles, series) if all(focused) else None
+    for i, (frames, places) in enumerate(visible(particles, series, stacks)):
+        tomogram = series[i]
         turn = tomogram.rotation[frames]
         rows.append(np.stack([np.full(len(frames), i), frames, places], axis=1))
         tilts.append(turn)
         if rotation is not None:
             poses.append((turn @ rotation[i], (turn @ shift[i])[:, :2]))
-        if tomogram.defocus is not None:
+        if optics is not None:
             depth = tomogram.depth(position[i])[frames]
-            ctf.append(_ctf(particles, i, tomogram, frames, depth, pixel_size, premultiplied))
+            ctf.append(ctf_of_images(tomogram, frames, depth, optics[i], pixel_size, premultiplied))
     particle, frame, place = np.concatenate(rows).T
     tilt = np.concatenate(tilts)
     given = None
     if rotation is not None:
         given = (np.concatenate([r for r, _ in poses]), np.concatenate([s for _, s in poses]))
-    if ctf and len(ctf) < len(series):
-        raise InputError(f"{path}: some tomograms have a defocus and others none, expected all")
     table = _image_table(particles, particle, place)
     images = Particles(
         table,
@@ -239,7 +240,7 @@ def _composed(
         given_poses=given,
         given_ctf=np.concatenate(ctf) if ctf else None,
     )
-    parts, part = _different(stacks)
+    parts, part = different(stacks)
     stack = RowsStack(parts, part[particle], place, str(path))
     source = Source(stack, images, path, datadir=datadir)
     return TiltSeries(source, particles, particle, frame, tilt, rotation, shift, path)
@@ -253,138 +254,6 @@ def _tomogram_of_each(
     if unknown is not None:
         raise InputError(f"{path}: the tomogram {unknown} is not in the list of tomograms")
     return [tomograms[name] for name in names]
-
-
-def _stacks(path: Path, particles: Particles, datadir: Path | None) -> list[Stack]:
-    names = [str(name) for name in particles.column("rlnImageName")]
-    found, missing = find_files(names, path, datadir)
-    if missing:
-        raise InputError(
-            f"{path}: {len(missing)} of {len(set(names))} stacks cannot be found (the first is "
-            f"{missing[0]}); --datadir says where they are"
-        )
-    opened: dict[str, Stack] = {}
-    for name in names:
-        if name not in opened:
-            opened[name] = open_mrc(found[name], "images")
-    return [opened[name] for name in names]
-
-
-def _different(stacks: list[Stack]) -> tuple[list[Stack], Ints]:
-    """Return the different stacks, and for each particle which is its own."""
-    place = {id(stack): i for i, stack in enumerate(dict.fromkeys(stacks))}
-    return list(dict.fromkeys(stacks)), np.array([place[id(s)] for s in stacks], np.int64)
-
-
-def _visible(particles: Particles, row: int, tomogram: Tomogram, stack: Stack) -> tuple[Ints, Ints]:
-    """Return the tilts in which a particle is visible, and the position of each in its stack.
-
-    WarpTools writes all tilts, RELION only the visible ones.
-    """
-    where = f"{particles.name}: row {row + 1}"
-    seen = np.ones(tomogram.n)
-    if particles.has(FRAMES):
-        seen = numbers_in(particles.column(FRAMES)[row], f"{where}: {FRAMES}")
-    if len(seen) != tomogram.n:
-        found = f"{len(seen)} numbers"
-        raise InputError.of(where, FRAMES, found, f"{tomogram.n}, the tilts of {tomogram.name}")
-    frames = np.flatnonzero(seen != 0)
-    if not frames.size:
-        raise InputError.of(where, FRAMES, "0 throughout", "at least one visible tilt")
-    if stack.n == tomogram.n:
-        return frames, frames
-    if stack.n == len(frames):
-        return frames, np.arange(len(frames))
-    both = f"{tomogram.n}, all tilts of {tomogram.name}, or {len(frames)}, the visible ones"
-    raise InputError.of(where, f"the number of images in {stack.name}", stack.n, both)
-
-
-def _poses(particles: Particles) -> tuple[Floats | None, Floats]:
-    """Return the pose of each particle in its tomogram; the shift in pixels of the images."""
-    zero = np.zeros((particles.n, 3))
-    before = _angles(particles, SUBTOMOGRAM)
-    own = _angles(particles, PARTICLE)
-    if own is None and before is None:
-        return None, zero
-    eye = np.broadcast_to(np.eye(3), (particles.n, 3, 3))
-    before = eye if before is None else before
-    size = particles.sizes_or(None)
-    origin = np.zeros((particles.n, 3))
-    for k, axis in enumerate("XYZ"):
-        angst, pixels = f"rlnOrigin{axis}Angst", f"rlnOrigin{axis}"
-        if particles.has(angst) and size is not None:
-            origin[:, k] = particles.numbers(angst) / size
-        elif particles.has(pixels):
-            origin[:, k] = particles.numbers(pixels)
-    shift = -np.einsum("nij,nj->ni", before, origin)
-    return before @ (eye if own is None else own), shift
-
-
-def _angles(particles: Particles, tags: tuple[str, ...]) -> Floats | None:
-    if not any(particles.has(tag) for tag in tags):
-        return None
-    zero = np.zeros(particles.n)
-    return rotation_of_relion(*(particles.numbers(t) if particles.has(t) else zero for t in tags))
-
-
-def _positions(particles: Particles, series: list[Tomogram]) -> Floats:
-    """Return where each particle lies, (P, 3) Å from the centre of its tomogram.
-
-    RELION 5 says so; WarpTools counts in pixels of its images from a corner, RELION 4 in pixels of
-    the tilt series.
-    """
-    if all(particles.has(tag) for tag in CENTRED):
-        return np.stack([particles.numbers(tag) for tag in CENTRED], axis=1)
-    known = all(particles.has(tag) for tag in COORDINATE)
-    if not known or any(t.size is None or t.pixel_size is None for t in series):
-        particles.note("where particles lie is not known; all get the defocus of the centre")
-        return np.zeros((particles.n, 3))
-    pixels = np.stack([particles.numbers(tag) for tag in COORDINATE], axis=1)
-    of_series = np.array([t.pixel_size for t in series])[:, None]
-    extent = np.stack([t.size for t in series]) * of_series  # type: ignore[misc]
-    sizes = particles.sizes_or(None)
-    assert sizes is not None
-    for size, words in ((sizes[:, None], "of the images"), (of_series, "of the tilt series")):
-        if (pixels * size <= 1.05 * extent).all():
-            logger.info("%s: coordinates are read as pixels %s", particles.name, words)
-            return np.asarray(pixels * size - extent / 2)
-    raise InputError.of(
-        particles.name, COORDINATE[0], "outside its tomogram", "places within rlnTomoSizeX, Y, Z"
-    )
-
-
-def _ctf(
-    particles: Particles,
-    row: int,
-    tomogram: Tomogram,
-    frames: Ints,
-    depth: Floats,
-    pixel_size: float,
-    premultiplied: bool,
-) -> Floats:
-    """Return the CTF of each image, (T, 12); columns as in CtfColumn."""
-    assert tomogram.defocus is not None
-    focus = tomogram.defocus[frames]
-    state = CtfState.PREMULTIPLIED if premultiplied else CtfState.RECORDED
-    columns = np.empty((len(frames), 12))
-    columns[:, 0] = pixel_size
-    columns[:, 1:3] = focus[:, :2] + tomogram.hand * depth[:, None]
-    columns[:, 3] = focus[:, 2]
-    columns[:, 4:7] = _optics(particles, row, tomogram)
-    columns[:, 7:10] = tomogram.others[frames]
-    columns[:, 10] = state
-    columns[:, 11] = tomogram.dose[frames]
-    return columns
-
-
-def _optics(particles: Particles, row: int, tomogram: Tomogram) -> tuple[float, float, float]:
-    names = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-    if all(particles.has(name) for name in names):
-        values = [float(particles.numbers(name)[row]) for name in names]
-        return values[0], values[1], values[2]
-    if tomogram.optics is None:
-        raise InputError(f"{particles.name}: {', '.join(names)} are missing, expected all three")
-    return tomogram.optics
 
 
 def _image_table(particles: Particles, particle: Ints, place: Ints) -> pd.DataFrame:

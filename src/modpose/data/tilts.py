@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.particles import Particles
-from modpose.data.tomograms import numbers_in, tilts_of
+from modpose.data.tomograms import FRAMES, TOMOGRAM, numbers_in, tilts_of
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
-
-FRAMES, TOMOGRAM = "rlnTomoVisibleFrames", "rlnTomoName"
 
 
 def check_limits(tilt_range: Floats, where: str) -> None:

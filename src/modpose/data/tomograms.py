@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-NAME, FILE = "rlnTomoName", "rlnTomoTiltSeriesStarFile"
+TOMOGRAM, FILE = "rlnTomoName", "rlnTomoTiltSeriesStarFile"
+FRAMES = "rlnTomoVisibleFrames"
 MATRIX = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")
 ANGLES = ("rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot")
 NOMINAL = "rlnTomoNominalStageTiltAngle"
@@ -99,10 +100,10 @@ def read_tomograms(path: Path) -> dict[str, Tomogram]:
     import pandas as pd
 
     blocks = read_star(path)
-    overview = next((b for b in blocks.values() if NAME in columns_of(b)), None)
+    overview = next((b for b in blocks.values() if TOMOGRAM in columns_of(b)), None)
     if overview is None:
         alone = [name for name, block in blocks.items() if MATRIX[2] in columns_of(block)]
-        overview = pd.DataFrame({NAME: alone})
+        overview = pd.DataFrame({TOMOGRAM: alone})
     rows = pd.DataFrame([overview]) if isinstance(overview, dict) else overview
     if not len(rows):
         raise InputError(f"{path}: it names no tilts (rlnTomoName, rlnTomoProjZ)")
@@ -114,7 +115,7 @@ def read_tomograms(path: Path) -> dict[str, Tomogram]:
             raise InputError(f"{path}: the tilt series {missing[0]} cannot be found")
     found = {}
     for _, row in rows.iterrows():
-        name = str(row[NAME])
+        name = str(row[TOMOGRAM])
         table = blocks.get(name)
         where = f"{path}: {name}"
         if table is None and FILE in rows.columns:

@@ -17,7 +17,8 @@ from torch import Tensor
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.tilt_posing import poses_of_images, tilts_of_images
-from modpose.data.tilt_series import HALF, TOMOGRAM, TiltSeries
+from modpose.data.tilt_series import HALF, TiltSeries
+from modpose.data.tomograms import TOMOGRAM
 from modpose.errors import InputError
 from modpose.files.reading import check_memory
 from modpose.fourier.coefficients import Coefficients
