@@ -35,6 +35,11 @@ def answer(facts: Mapping[str, object], lines: Iterable[str], as_json: bool) -> 
         typer.echo(line)
 
 
+def answer_written(n: int, what: str, path: Path, as_json: bool) -> None:
+    """Print that ``n`` images or volumes (``what``) are in a new file or folder."""
+    answer({what: n, "written": [path]}, [f"wrote {n} {what} to {path}"], as_json)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}

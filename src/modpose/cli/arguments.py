@@ -11,6 +11,7 @@ from typer.main import get_command
 
 import modpose
 from modpose.cli.lazily import lazily
+from modpose.errors import InputError
 
 with lazily():
     from modpose import progress
@@ -205,3 +206,14 @@ Defocus = Annotated[
 ]
 Resolution = Annotated[float, typer.Option(help="Resolution of the density from atoms, angstrom.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+
+
+def abundances(text: str | None) -> tuple[float, ...] | None:
+    """Read ``--abundance``."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        expected = "numbers, such as 3,1"
+        raise InputError.of("--abundance", "the value", f"'{text}'", expected) from None

@@ -267,6 +267,7 @@ def align(
 def merge(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the shards.")],
+    as_json: Json = False,
 ) -> None:
     """Add up what the shards of modpose align have written; after the last step, write results.
 
@@ -278,7 +279,8 @@ def merge(
     modpose merge aligned
     """
     names = set(inspect.signature(align).parameters) - {"context"}
-    align(context, **shards.recorded(folder, names))
+    options = shards.recorded(folder, names)
+    align(context, **options | {"as_json": as_json or options["as_json"]})
 
 
 def _classify(

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import app
 from modpose.errors import InputError
 
@@ -23,6 +24,7 @@ EXPERIMENTS = {
     "amortisation": "amortisation",
 }
 """Name of an experiment and its package in ``studies/`` of the repository."""
+STDERR = 2
 
 
 @app.command()
@@ -47,6 +49,7 @@ def experiment(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fits in parallel, instead of the budget's.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Repeat the studies of a paper.  An interrupted experiment continues if started again.
 
@@ -61,7 +64,11 @@ def experiment(
     options |= {"--data": data, "--only": only, "--minutes-per-fit": minutes_per_fit}
     options["--jobs"] = jobs
     given = [f"{flag}={value}" for flag, value in options.items() if value is not None]
-    raise typer.Exit(_run_module(f"studies.{EXPERIMENTS[name]}", given, find_repository()))
+    code = _run_module(f"studies.{EXPERIMENTS[name]}", given, find_repository(), quiet=as_json)
+    if as_json and code == 0:
+        facts = {"experiment": name, "budget": budget, "seed": seed, "written": [out / "index.md"]}
+        answer(facts, [], as_json)
+    raise typer.Exit(code)
 
 
 def find_repository() -> Path:
@@ -81,11 +88,15 @@ def find_repository() -> Path:
     )
 
 
-def _run_module(module: str, arguments: list[str], repository: Path) -> int:
-    """Run a module in a separate process; return its exit code."""
+def _run_module(module: str, arguments: list[str], repository: Path, quiet: bool) -> int:
+    """Run a module in a separate process; return its exit code.  Quiet: it prints on stderr."""
     paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    child = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env=environment,
+        stdout=STDERR if quiet else None,
+    )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child too
     try:
         code = child.wait()

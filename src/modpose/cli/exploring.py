@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import DataDir, InputAgain, Overwrite, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted
@@ -32,6 +33,7 @@ def explore(
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Show runs in a local page: look at images, select, filter, decode, write selections.
 
@@ -50,14 +52,14 @@ def explore(
     opened = [whole_run(folder, moved, datadir) for folder in folders]
     if export is not None:
         page = exported.write_folder(opened, export, overwrite=overwrite)
-        typer.echo(f"wrote {page}")
+        answer({"written": [page]}, [f"wrote {page}"], as_json)
         return
+
+    def say(address: str) -> None:
+        answer({"address": address}, [address, "Ctrl-C ends it."], as_json)
+
     try:
-        server.explore(opened, port=port, browser=browser, ready=_say)
+        server.explore(opened, port=port, browser=browser, ready=say)
     except Interrupted as interruption:
         if interruption.number != signal.SIGINT:
             raise
-
-
-def _say(address: str) -> None:
-    typer.echo(f"{address}\nCtrl-C ends it.")

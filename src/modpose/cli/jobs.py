@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modpose.cli.answer import Json, answer
+from modpose.cli.answer import Json, answer, answer_written
 from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, PosesFile, app
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
@@ -61,13 +61,17 @@ def _open(table: Path, out: Path, overwrite: bool, *others: Path) -> Particles:
     return particles
 
 
-def _write(particles: Particles, source: Path, out: Path, done: str) -> None:
+def _write(
+    particles: Particles, source: Path, out: Path, before: int, done: str, as_json: bool
+) -> None:
+    """Write a table, and print what was done to a table of ``before`` rows."""
     with writing.all_or_nothing() as place:
         table_files.write_table(particles, out, place)
     named = particles.has("rlnImageName") or particles.has("blob/path")
     if named and out.absolute().parent != source.absolute().parent:
         typer.echo(f"image paths in {out} start in the same folder as those of {source}", err=True)
-    typer.echo(f"{done}; wrote {out}")
+    facts = {"rows_before": before, "rows": particles.n, "written": table_files.files_of_table(out)}
+    answer(facts, [f"{done}; wrote {out}"], as_json)
 
 
 @app.command("fsc")
@@ -176,6 +180,7 @@ def preprocess(
     index: Index = None,
     ctf: CtfFile = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Correct phases, crop, bin and normalise a stack; write it and its table.
 
@@ -200,7 +205,7 @@ def preprocess(
         resolution=resolution_wanted,
     )
     table = prepare.prepare(opened, out, wanted, shard=shard, overwrite=overwrite)
-    typer.echo(f"wrote {opened.n} images to {table}")
+    answer_written(opened.n, "images", table, as_json)
 
 
 @app.command("duplicates")
@@ -213,6 +218,7 @@ def duplicates_verb(
     by: By = None,
     micrograph_pixel_size: MicrographPixel = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Remove particles that are too close to another one in a micrograph or tomogram.
 
@@ -228,7 +234,7 @@ def duplicates_verb(
         particles, distance, by=by, micrograph_pixel_size=micrograph_pixel_size
     )
     done = f"kept {int(keep.sum())} of {len(keep)} rows"
-    _write(particles.subset(keep.nonzero()[0]), table, out, done)
+    _write(particles.subset(keep.nonzero()[0]), table, out, particles.n, done, as_json)
 
 
 @app.command()
@@ -237,6 +243,7 @@ def recentre(
     out: TableOut,
     micrograph_pixel_size: MicrographPixel = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Add the shifts to the coordinates, for another extraction.
 
@@ -247,7 +254,8 @@ def recentre(
     """
     particles = _open(table, out, overwrite)
     moved = positions.recentred(particles, micrograph_pixel_size)
-    _write(moved, table, out, f"re-centred {particles.n} particles")
+    done = f"re-centred {particles.n} particles"
+    _write(moved, table, out, particles.n, done, as_json)
 
 
 @app.command("unbin")
@@ -259,6 +267,7 @@ def unbin_verb(
     out: TableOut,
     partial: Partial = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Write poses found on binned images into the table of the original images.
 
@@ -269,7 +278,7 @@ def unbin_verb(
     """
     target = _open(onto, out, overwrite, table)
     made = unbin.unbinned(positions.open_table(table), target, partial=partial)
-    _write(made, onto, out, f"{made.n} of {target.n} images have poses")
+    _write(made, onto, out, target.n, f"{made.n} of {target.n} images have poses", as_json)
 
 
 @app.command()
@@ -279,6 +288,7 @@ def expand(
     group: Annotated[str, typer.Option("--symmetry", help="Point group: C4, D7, O, I1, I2.")],
     seed: Annotated[int, typer.Option(help="Seed of the new uids of a .cs.")] = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Repeat each particle for each element of a point group; half sets do not change.
 
@@ -287,11 +297,18 @@ def expand(
     """
     particles = _open(table, out, overwrite)
     made = symmetry.expanded(particles, group, seed=seed)
-    _write(made, table, out, f"{particles.n} particles became {made.n} rows")
+    done = f"{particles.n} particles became {made.n} rows"
+    _write(made, table, out, particles.n, done, as_json)
 
 
 @app.command()
-def join(table: Table, out: TableOut, by: By = None, overwrite: Overwrite = False) -> None:
+def join(
+    table: Table,
+    out: TableOut,
+    by: By = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
     """Keep one row of each particle of an expanded set: the first, or the best.
 
     \b
@@ -299,7 +316,8 @@ def join(table: Table, out: TableOut, by: By = None, overwrite: Overwrite = Fals
     """
     particles = _open(table, out, overwrite)
     made = symmetry.joined(particles, by)
-    _write(made, table, out, f"{particles.n} rows became {made.n} particles")
+    done = f"{particles.n} rows became {made.n} particles"
+    _write(made, table, out, particles.n, done, as_json)
 
 
 @app.command("hand")
@@ -310,14 +328,15 @@ def hand_verb(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.")],
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Flip the handedness of maps and of their poses; content does not change.
 
     \b
     modpose hand map.mrc half1.mrc half2.mrc particles.star -o flipped
     """
-    for path in hand.flip_hand(sources_given, out, overwrite=overwrite):
-        typer.echo(f"wrote {path}")
+    written = hand.flip_hand(sources_given, out, overwrite=overwrite)
+    answer({"written": written}, [f"wrote {path}" for path in written], as_json)
 
 
 @app.command("subtract")
@@ -337,6 +356,7 @@ def subtract_verb(
     poses: PosesFile = None,
     ctf: CtfFile = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Take from each image what a map explains outside a mask.
 
@@ -350,4 +370,5 @@ def subtract_verb(
     table, used = subtract.subtract(
         opened, map_file, mask, out, scale=scale, shard=shard, overwrite=overwrite
     )
-    typer.echo(f"scale {used:.4g}; wrote {opened.n} images to {table}")
+    facts = {"scale": used, "images": opened.n, "written": [table]}
+    answer(facts, [f"scale {used:.4g}; wrote {opened.n} images to {table}"], as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from modpose.cli.answer import Json, answer
+from modpose.cli.answer import Json, answer, answer_written
 from modpose.cli.arguments import (
     AddCtf,
     CtfFile,
@@ -30,6 +30,7 @@ from modpose.cli.arguments import (
     Seed,
     ShiftStd,
     Snr,
+    abundances,
     app,
     simulate_app,
 )
@@ -136,6 +137,7 @@ def projections(
     ] = 0,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate projections of molecules that move: particles.mrcs and particles.star.
 
@@ -158,7 +160,7 @@ def projections(
         pixel_size=pixel_size,
         snr=snr,
         hinge_range_deg=hinge,
-        abundances=None if abundance is None else _numbers(abundance),
+        abundances=abundances(abundance),
         shift_std_px=shift,
         ctf=ctf,
         defocus_range=defocus,
@@ -190,15 +192,7 @@ def projections(
         known = given_files.read_poses(poses, n=images, box=box, pixel_size=pixel_size)
     made = simulator.simulate_projections(settings, kinds, known)
     star = projection_files.write_projections(made, out, maps, overwrite)
-    typer.echo(f"wrote {images} images to {star}")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        expected = "numbers, such as 3,1"
-        raise InputError.of("--abundance", "the value", f"'{text}'", expected) from None
+    answer_written(images, "images", star, as_json)
 
 
 @app.command()
@@ -256,6 +250,7 @@ def volumes(
     moved: InputAgain = None,
     datadir: DataDir = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Draw volumes along the content of RUN: MRC maps, their content, and a strip of pictures.
 
@@ -291,7 +286,8 @@ def volumes(
     written = content_volumes.write_volumes(
         opened, stops, out, content_maps=sharp, flip_hand=flip_hand, overwrite=overwrite
     )
-    typer.echo(f"wrote {len(stops.z)} volumes to {out}; preview: {written[-1]}")
+    line = f"wrote {len(stops.z)} volumes to {out}; preview: {written[-1]}"
+    answer({"volumes": len(stops.z), "content": stops.z, "written": written}, [line], as_json)
 
 
 def _sharp(

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from modpose.cli.answer import Json, answer, answer_written
 from modpose.cli.arguments import (
     AddCtf,
     Defocus,
@@ -23,10 +25,10 @@ from modpose.cli.arguments import (
     Snr,
     TiltRange,
     VolumeBox,
+    abundances,
     simulate_app,
 )
 from modpose.cli.lazily import lazily
-from modpose.errors import InputError
 from modpose.limits import check_resolution
 from modpose.simulate.settings import CharacterSettings, HingeSettings
 from modpose.simulate.subtomogram_settings import Noise, Orientations, SnrOver, SubtomogramSettings
@@ -64,6 +66,7 @@ def particles(
     ctf: AddCtf = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate a hinged macromolecule in random poses: particles.mrcs and particles.star.
 
@@ -86,7 +89,7 @@ def particles(
         seed=seed,
     )
     star = hinged.write_particles(hinged.simulate_particles(settings), out, overwrite)
-    typer.echo(f"wrote {images} images to {star}")
+    answer_written(images, "images", star, as_json)
 
 
 @simulate_app.command()
@@ -106,6 +109,7 @@ def field(
     ] = HingeSettings.hinge_range_deg,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Plant hinged macromolecules in one large image: field.mrc and coordinates.star.
 
@@ -118,7 +122,8 @@ def field(
     )
     writing.refuse_to_replace([out / name for name in fields.WRITTEN], overwrite)
     image = fields.write_field(fields.simulate_field(settings, side), out, overwrite)
-    typer.echo(f"wrote an image with {objects} molecules to {image}")
+    line = f"wrote an image with {objects} molecules to {image}"
+    answer({"molecules": objects, "written": [image]}, [line], as_json)
 
 
 @simulate_app.command()
@@ -172,6 +177,7 @@ def subtomograms(
     ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate subtomograms in random poses with a missing wedge: MRC files and a STAR.
 
@@ -194,7 +200,7 @@ def subtomograms(
         ctf=ctf,
         defocus_range=defocus,
         noise=noise,
-        abundances=None if abundance is None else _numbers(abundance),
+        abundances=abundances(abundance),
         hinge_range_deg=hinge,
         seed=seed,
     )
@@ -205,13 +211,17 @@ def subtomograms(
     else:
         species = kinds.hinged_species() if hinge else kinds.built_in_species(assemblies)
     made = simulator.simulate_subtomograms(settings, species)
-    typer.echo(
-        f"wrote {volumes} volumes to {subtomogram_files.write_subtomograms(made, out, overwrite)}"
-    )
+    star = subtomogram_files.write_subtomograms(made, out, overwrite)
+    facts: dict[str, object] = {"volumes": volumes, "written": [star]}
+    lines = [f"wrote {volumes} volumes to {star}"]
     if noise != "none":
-        typer.echo(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
+        facts["snr_in_box"] = made.signal_variance
+        lines.append(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
     if check:
-        typer.echo(f"check: {tilt_series.compare(made, range(min(8, volumes)))}")
+        compared = tilt_series.compare(made, range(min(8, volumes)))
+        facts["check"] = asdict(compared)
+        lines.append(f"check: {compared}")
+    answer(facts, lines, as_json)
 
 
 @simulate_app.command("tilt-series")
@@ -260,6 +270,7 @@ def tilt_series_verb(
     ] = True,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Simulate tilt series with CTF and dose: stacks of tilts, tables, optimisation set.
 
@@ -293,7 +304,8 @@ def tilt_series_verb(
     )
     made = tilt_stacks.simulate_tilts(settings, species)
     written = tilt_stack_files.write_tilts(made, out, layout, poses, overwrite)
-    typer.echo(f"wrote {particles} particles of {tilts} tilts each to {written}")
+    line = f"wrote {particles} particles of {tilts} tilts each to {written}"
+    answer({"particles": particles, "tilts": tilts, "written": [written]}, [line], as_json)
 
 
 @simulate_app.command()
@@ -319,6 +331,7 @@ def tetrominoes(
     ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Draw tetrominoes in 3-D, each turned at random: MRC files and a STAR.
 
@@ -346,9 +359,8 @@ def tetrominoes(
     made = simulator.simulate_subtomograms(
         settings, cubes.tetromino_species(classes.split(","), cube)
     )
-    typer.echo(
-        f"wrote {volumes} volumes to {subtomogram_files.write_subtomograms(made, out, overwrite)}"
-    )
+    star = subtomogram_files.write_subtomograms(made, out, overwrite)
+    answer_written(volumes, "volumes", star, as_json)
 
 
 @simulate_app.command()
@@ -368,6 +380,7 @@ def alphanumeric(
     grey: Annotated[bool, typer.Option("--grey", help="Smooth edges; else 0 and 1.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Draw letters and digits rotated by less than 45 degrees: particles.mrcs and particles.star.
 
@@ -388,13 +401,4 @@ def alphanumeric(
         seed=seed,
     )
     star = hinged.write_particles(letters.simulate_alphanumeric(settings), out, overwrite)
-    typer.echo(f"wrote {images} images to {star}")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise InputError.of(
-            "--abundance", "the value", f"'{text}'", "numbers, as in 10,1"
-        ) from None
+    answer_written(images, "images", star, as_json)

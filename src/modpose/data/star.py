@@ -138,9 +138,9 @@ def columns_of(block: pd.DataFrame | dict[str, Any]) -> list[str]:
     return [str(tag) for tag in (block if isinstance(block, dict) else block.columns)]
 
 
-def particle_blocks(blocks: StarBlocks) -> list[str]:
-    """Return the blocks that list particle images."""
-    named = [n for n, b in blocks.items() if "rlnImageName" in columns_of(b)]
+def particle_blocks(blocks: StarBlocks, column: str = "rlnImageName") -> list[str]:
+    """Return the blocks that list particles: those with a column, by default of their images."""
+    named = [n for n, b in blocks.items() if column in columns_of(b)]
     return ["particles"] if "particles" in named else named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from modpose.data.cryosparc import read_cs
@@ -46,8 +47,25 @@ def read_particles(path: Path, *, tilts: bool = True) -> Particles:
     return particles
 
 
-def particles_of_star(blocks: StarBlocks, name: str, version: int | None = None) -> Particles:
+def particles_of_star(
+    blocks: StarBlocks,
+    name: str,
+    version: int | None = None,
+    *,
+    columns: Sequence[str] = ("rlnImageName",),
+) -> Particles:
     """Read the particles from the blocks of a STAR file of any version.
+
+    Parameters
+    ----------
+    blocks
+        Of the file.
+    name
+        Of the file, for messages.
+    version
+        Of its format.
+    columns
+        The first of these that the file has marks the block of the particles.
 
     Raises
     ------
@@ -56,7 +74,7 @@ def particles_of_star(blocks: StarBlocks, name: str, version: int | None = None)
     """
     import pandas as pd
 
-    found = particle_blocks(blocks)
+    found = next(filter(None, (particle_blocks(blocks, column) for column in columns)), [])
     if not found:
         if "particles" in blocks:
             have = listed(columns_of(blocks["particles"]))

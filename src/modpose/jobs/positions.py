@@ -45,13 +45,14 @@ EXTRACTED = ("rlnImageName", "rlnImageOriginalName", "rlnCtfImage")
 
 
 def open_table(path: Path) -> Particles:
-    """Read a STAR file or a cryoSPARC table whose images are not needed; tilt stacks, too."""
+    """Read a STAR file or a cryoSPARC table whose images are not needed, or not yet cut out."""
     suffix = path.suffix.lower()
     if suffix in (".cs", ".csg"):
         return read_particles(path)
     if suffix != ".star":
         raise InputError.of(path, "the extension", f"'{path.suffix}'", ".star, .cs or .csg")
-    return particles_of_star(read_star(path), str(path), star_version(path))
+    columns = ("rlnImageName", "rlnCoordinateX")
+    return particles_of_star(read_star(path), str(path), star_version(path), columns=columns)
 
 
 def groups(particles: Particles) -> Ints:
