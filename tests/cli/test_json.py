@@ -94,12 +94,12 @@ def test_simulated_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         here = ["--images", 4, "--characters", "ab"] if kind == "alphanumeric" else small
         found = told(capsys, "simulate", kind, "-o", tmp_path / kind, *here)
         assert found == {"images": 4, "written": [str(tmp_path / kind / "particles.star")]}
-    small = ["--volumes", 3, "--box", 32]
+    small = ["--volumes", 6, "--box", 32]
     found = told(capsys, "simulate", "subtomograms", "-o", tmp_path / "s", *small, "--check")
-    assert found["volumes"] == 3 and found["snr_in_box"] > 0
+    assert found["volumes"] == 6 and found["snr_in_box"] > 0
     assert found["check"]["correlation"] > 0.9
     found = told(capsys, "simulate", "tetrominoes", "-o", tmp_path / "t", *small)
-    assert found == {"volumes": 3, "written": [str(tmp_path / "t" / "particles.star")]}
+    assert found == {"volumes": 6, "written": [str(tmp_path / "t" / "particles.star")]}
     small = ["--particles", 3, "--tilts", 3, "--tomograms", 1, "--box", 32]
     found = told(capsys, "simulate", "tilt-series", "-o", tmp_path / "tilts", *small)
     assert (found["particles"], found["tilts"]) == (3, 3) and Path(found["written"][0]).is_file()
