@@ -23,26 +23,14 @@ from modpose.run import Run
 from tests.outputs.test_export import star_run
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 pytestmark = pytest.mark.browser
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 READY = "document.documentElement.dataset.ready === 'yes'"
 PATIENCE = 60_000
 STORED = Path(__file__).parents[1] / "stored_runs"
 CORNERS = [(0.36, 0.2), (0.75, 0.25), (0.72, 0.84), (0.31, 0.77)]
 """Of the lasso, as fractions of the scatter."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

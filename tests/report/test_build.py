@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import starfile
 from PIL import Image
 
 from modpose import InputError, PoseModel, Run, fit_run, open_source
@@ -19,7 +20,7 @@ from modpose.plot.html import Picture, Section
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report
 from modpose.report.build import read_pictures
-from modpose.simulate.particles import HingeSettings, simulate_particles
+from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 
 SMALL = {
     "train": {"epochs": 2, "batch_size": 20, "restarts": 1, "delay_z_steps": 0},
@@ -72,6 +73,33 @@ def test_report_of_a_posed_run_with_labels_and_clusters(images: Path, tmp_path: 
     assert "row 0 at the bottom" in text
     assert {"angles.png", "shifts.png", "content-2.png", "clusters.png"} <= pngs(page.parent)
     assert sorted(p.name for p in run.path.iterdir() if p.name.startswith(".")) == []
+
+
+def run_with_table(tmp_path: Path) -> Run:
+    """Fit images whose table has columns of a user: numbers, a text, and one value for all."""
+    star = write_particles(simulate_particles(HingeSettings(n=60, box=24, pixel_size=7)), tmp_path)
+    tables = starfile.read(star, always_dict=True)
+    tables["particles"]["rlnCoordinateX"] = 1.5 * np.arange(60)
+    tables["particles"]["rlnGroupName"] = [f"group {row % 4}" for row in range(60)]
+    tables["particles"]["rlnHelicalTubeID"] = 1
+    starfile.write(tables, star, overwrite=True)
+    small = config("spatial-vae", 2, normalize="image")
+    return fit_run(open_source(star), small, tmp_path / "run", clusters=2, quiet=True)
+
+
+def test_every_column_that_varies_gives_a_colour(tmp_path: Path) -> None:
+    run = run_with_table(tmp_path)
+    text = build_report(run.path, quiet=True).read_text()
+    inside = text.split('<script type="application/json" id="scatter-data">')[1]
+    data = json.loads(inside.split("</script>")[0])
+    colours = {one["name"]: one for one in data["colourings"]}
+    assert {"cluster", "z_0", "rlnCoordinateX", "rlnGroupName"} <= set(colours)
+    assert not {"rlnHelicalTubeID", "rlnImageName", "name"} & set(colours)
+    assert colours["rlnGroupName"]["categories"] == [f"group {k}" for k in range(4)]
+    packed = colours["rlnCoordinateX"]["values"]
+    codes = np.frombuffer(base64.b64decode(packed["codes"]), "<u2")
+    x = packed["low"] + packed["step"] * codes
+    np.testing.assert_allclose(x, 1.5 * np.array(data["index"]), atol=packed["step"])
 
 
 def test_report_of_colour_without_pose(tmp_path: Path) -> None:

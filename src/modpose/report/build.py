@@ -190,7 +190,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
         mirrored=latents["mirrored"].to_numpy() == 1 if "mirrored" in names else None,
         scale=latents["scale"].to_numpy(float) if "scale" in names else None,
         columns=columns,
-        further=_further(latents),
+        further=_further(latents, dataset),
         truth=None if known is None else {str(k): column.to_numpy() for k, column in known.items()},
         recovery=() if known is None else _recovery(latents, known),
         shift_prior_px=config.model.shift.std(max(environment["shape"])) if shifted else None,
@@ -215,11 +215,23 @@ def _encoded_images(run: Run, latents: pd.DataFrame) -> Dataset:
     return dataset_of(source, run.config, held_out=False, value_range=dataset.value_range)
 
 
-def _further(latents: pd.DataFrame) -> dict[str, NDArray[np.floating]]:
-    """Return the columns of numbers that no other colour of the scatter shows."""
+def _further(
+    latents: pd.DataFrame, dataset: Dataset | None
+) -> Callable[[Integers], dict[str, NDArray[Any]]]:
+    """Return a function that reads, of some rows, the columns that no other colour shows.
+
+    They are those of the latents, then those of the input's table with its optics groups.
+    """
     shown = {"index", "label", "cluster", "mirrored", "scale", "angle_deg", "elbo"}
-    numbers = latents.select_dtypes("number")
-    return {str(k): numbers[k].to_numpy(float) for k in numbers if str(k) not in shown}
+    table = None if dataset is None else dataset.source.particles
+
+    def columns(rows: Integers) -> dict[str, NDArray[Any]]:
+        own = {str(name): latents[name].to_numpy() for name in latents if str(name) not in shown}
+        given = [] if table is None else [n for n in table.columns() if n not in latents]
+        found = own | {name: table.column(name) for name in given if table is not None}
+        return {name: column[rows] for name, column in found.items() if column.ndim == 1}
+
+    return columns
 
 
 def _kin(run: Run, model: PoseModel, latents: pd.DataFrame) -> KnownClasses | None:

@@ -74,7 +74,7 @@ class ReportData:
     columns
         Columns (N,) of classes: label, cluster.
     further
-        Columns (N,) of numbers to colour by.
+        From rows (n,) to further columns (n,) to colour by, of numbers or text.
     rows
         (M,) positions in these arrays, in random order, of the images that were read.
     images
@@ -118,7 +118,7 @@ class ReportData:
     mirrored: NDArray[np.bool_] | None = None
     scale: Floats | None = None
     columns: Mapping[str, NDArray[Any]] | None = None
-    further: Mapping[str, Floats] | None = None
+    further: Callable[[Integers], Mapping[str, NDArray[Any]]] | None = None
     truth: Mapping[str, Floats] | None = None
     recovery: tuple[tuple[str, str], ...] = ()
     shift_prior_px: float | None = None

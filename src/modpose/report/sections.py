@@ -6,7 +6,10 @@ Each function makes a section from :class:`ReportData`, or returns None if the r
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from modpose.plot import figures, grids, scatter
 from modpose.plot.html import Picture, Section
@@ -284,9 +287,21 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
         length = np.linalg.norm(m.shift_px[points], axis=1)
         found.append(scatter.Colouring("length of the shift (px)", "number", length))
     found.append(scatter.Colouring("ELBO (nats)", "number", m.elbo[points]))
-    for name, column in (m.further or {}).items():
-        found.append(scatter.Colouring(name, "number", column[points]))
+    for name, column in ({} if m.further is None else m.further(points)).items():
+        found.append(_colouring(name, column))
     return [colouring for colouring in found if colouring is not None]
+
+
+def _colouring(name: str, column: NDArray[Any]) -> scatter.Colouring | None:
+    """Colour by a column of any kind; None if it has one value, or too many texts."""
+    if column.dtype.kind == "f":
+        known = column[np.isfinite(column)]
+        varies = len(known) > 0 and known.min() < known.max()
+        return scatter.Colouring(name, "number", column.astype(float)) if varies else None
+    found = scatter.categories(name, column)
+    if found is None and column.dtype.kind in "iu":
+        return scatter.Colouring(name, "number", column.astype(float))
+    return found if found is not None and len(found.categories) > 1 else None
 
 
 # --- pose -------------------------------------------------------------------------------------
