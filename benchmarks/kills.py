@@ -3,15 +3,17 @@
     python -m benchmarks.kills
     python -m benchmarks.kills --kills 5 --seed 1
 
-A fit is started, and one of its processes, or all at once, are killed after a random time.  It is
-checked that the others end, and the run is resumed with one process or two, which may be killed in
-turn.  When a fit comes to its end, its table and its epochs are compared with those of a fit that
-was left alone, and another fit begins, until so many kills are done.
+A fit is started, and one of its processes, or all at once, are killed at a random time: in four of
+five cases after it has written a checkpoint, otherwise before.  It is checked that the others end,
+and the run is resumed with one process or two, which may be killed in turn.  When a fit comes to
+its end, its table and its epochs are compared with those of a fit that was left alone, and another
+fit begins, until so many kills are done.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,8 @@ from modpose.simulate.particles import HingeSettings, simulate_particles, write_
 
 PATIENCE = 120.0
 """Seconds after which a process that has lost the others should have ended."""
+EARLY = 0.2
+"""Share of the kills before a fit has written a checkpoint."""
 TIMES = ("seconds", "images_per_second")
 
 
@@ -37,6 +42,36 @@ def start(folder: Path, *words: str | Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "modpose", *map(str, words), "--quiet"]
     with (folder / "said").open("wb") as said:
         return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+
+
+def wait(fit: subprocess.Popen[bytes], seconds: float, folder: Path | None = None) -> None:
+    """Wait so long, or until a file is written into the folder, or until the fit ends."""
+    begun, clock = time.time(), time.perf_counter()
+    while fit.poll() is None and time.perf_counter() < clock + seconds:
+        if folder is not None and max(written(folder), default=0.0) > begun:
+            return
+        time.sleep(0.02)
+
+
+def written(folder: Path) -> list[float]:
+    """Return when the files of a folder were written."""
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # removed meanwhile, for a newer one
+            found.append(path.stat().st_mtime)
+    return found
+
+
+def left_alone(fit: subprocess.Popen[bytes], folder: Path) -> tuple[float, float]:
+    """Seconds of a fit into ``alone``: to its first checkpoint, and to its end."""
+    begun, first = time.perf_counter(), float("nan")
+    while fit.poll() is None:
+        if math.isnan(first) and written(folder / "alone" / "checkpoints"):
+            first = time.perf_counter() - begun
+        time.sleep(0.02)
+    if fit.poll() or math.isnan(first):
+        raise SystemExit(f"the fit that was left alone failed: {(folder / 'said').read_text()}")
+    return first, time.perf_counter() - begun
 
 
 def processes_of(main: subprocess.Popen[bytes]) -> list[int]:
@@ -88,12 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
         star = write_particles(simulate_particles(settings), folder)
         words = ("fit", star, "--recipe", "spatial-vae", "--epochs", str(options.epochs))
         two = ("--devices", "2")
-        begun = time.perf_counter()
-        if start(folder, *words, "-o", folder / "alone", *two).wait():
-            raise SystemExit("the fit that was left alone failed")
-        whole = time.perf_counter() - begun
-        print(f"left alone: {whole:.0f} s", flush=True)
-        kills, number, largest, lost = 0, 0, 0.0, 0.0
+        first, whole = left_alone(start(folder, *words, "-o", folder / "alone", *two), folder)
+        print(f"left alone: {whole:.0f} s, first checkpoint after {first:.0f} s", flush=True)
+        kills, early, number, largest, lost = 0, 0, 0, 0.0, 0.0
         while kills < options.kills:
             number, run, finished = number + 1, folder / f"run{number + 1}", False
             while not finished:
@@ -101,25 +133,28 @@ def main(arguments: list[str] | None = None) -> None:
                 begins = not (run / "config.yaml").is_file()
                 how = (*words, "-o", run, *two) if begins else ("resume", run, *devices)
                 fit = start(folder, *how)
-                until = time.perf_counter() + drawn.uniform(0.1, 1.0) * whole
-                while fit.poll() is None and (
-                    kills >= options.kills or time.perf_counter() < until
-                ):
-                    time.sleep(0.02)
+                if kills >= options.kills:
+                    fit.wait()
+                elif drawn.random() < EARLY:
+                    wait(fit, drawn.uniform(0, first))
+                else:
+                    wait(fit, math.inf, run / "checkpoints")
+                    wait(fit, drawn.uniform(0, whole - first))
                 finished = fit.poll() is not None
                 if finished and fit.poll():
                     said = (folder / "said").read_text()
                     raise SystemExit(f"{how} ended with {fit.poll()} without a kill: {said}")
                 if not finished:
-                    saved = [p.stat().st_mtime for p in run.glob("checkpoints/*")]
+                    saved = written(run / "checkpoints")
                     now, which, kills = time.time(), kill(fit, drawn), kills + 1
                     finished = (run / "config.yaml").is_file() and Run.open(run).finished
                     ago = now - max(saved) if saved else float("nan")
-                    lost = max(lost, ago) if saved else lost
+                    lost, early = max(lost, ago) if saved else lost, early + (not saved)
                     print(f"kill {kills}: {which}; last checkpoint {ago:.1f} s before", flush=True)
             largest = max(largest, difference(Run.open(folder / "alone"), Run.open(run)))
             print(f"fit {number} ended; largest difference so far {largest:.1e}", flush=True)
-        print(f"{kills} kills, {number} fits, largest difference {largest:.1e} (relative)")
+        print(f"{kills} kills, {early} of them before the first checkpoint of a fit")
+        print(f"{number} fits came to their end, largest difference {largest:.1e} (relative)")
         print(f"longest time from a checkpoint to a kill {lost:.0f} s")
 
 

@@ -16,6 +16,7 @@ from modpose.config import Config, merge, parse_config
 from modpose.data.labels import read_labels
 from modpose.data.record import record_of
 from modpose.data.source import Source, Wedge, open_source
+from modpose.devices import usable_device
 from modpose.errors import InputError
 from modpose.infer.trained import Floats, Images, TrainedModel
 from modpose.limits import (
@@ -28,7 +29,6 @@ from modpose.recipes.recipe import Options
 from modpose.run import Run
 from modpose.suggest import given_options, suggest, suited
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
-from modpose.train.placement import usable_device
 from modpose.train.session import announce, describe_fit, finish, start, train_model
 from modpose.train.training_set import open_dataset
 from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, app
+from modpose.cli.arguments import CtfFile, DataDir, Device, Index, Overwrite, Partial, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import resumable
 from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
@@ -74,6 +74,7 @@ def abinitio(
         bool, typer.Option("--resume", help="Go on with an interrupted search in DIR.")
     ] = False,
     overwrite: Overwrite = False,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Find maps and poses of particles whose poses are not known.
@@ -114,6 +115,7 @@ def abinitio(
                 invert=invert,
                 overwrite=overwrite,
                 resume=resume,
+                device=device,
             )
         else:
             found = tilted.find_tilt_maps(
@@ -124,6 +126,7 @@ def abinitio(
                 invert=invert,
                 overwrite=overwrite,
                 resume=resume,
+                device=device,
             )
     first = out / "class001.mrc"
     answer(found.facts() | {"written": out}, [*found.lines(), f"wrote {first}"], as_json)

@@ -15,6 +15,7 @@ from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
     CtfFile,
     DataDir,
+    Device,
     Devices,
     Index,
     Inputs,
@@ -121,6 +122,7 @@ def align(
         typer.Option("--resume", help="Continue an interrupted alignment in DIR."),
     ] = False,
     overwrite: Overwrite = False,
+    device: Device = None,
     devices: Devices = None,
     nodes: Nodes = None,
     shard: Annotated[
@@ -204,6 +206,7 @@ def align(
             ),
             overwrite,
             resume,
+            device,
             as_json,
         )
         return
@@ -223,7 +226,13 @@ def align(
     try:
         if series is not None:
             found = tilted.align_tilt_series(
-                series, out, settings, overwrite=overwrite, resume=resume, shard=part
+                series,
+                out,
+                settings,
+                overwrite=overwrite,
+                resume=resume,
+                shard=part,
+                device=device,
             )
         else:
             found = subtomograms.align_subtomograms(
@@ -235,6 +244,7 @@ def align(
                 overwrite=overwrite,
                 resume=resume,
                 shard=part,
+                device=device,
             )
     except parts.Waiting as waiting:
         if part is not None and part.number:
@@ -289,10 +299,13 @@ def _classify(
     settings: Classes2dSettings,
     overwrite: bool,
     resume: bool,
+    device: str | None,
     as_json: bool,
 ) -> None:
     """Find 2-D classes, and print what was found."""
-    found = pictures.classify_images(opened, out, settings, overwrite=overwrite, resume=resume)
+    found = pictures.classify_images(
+        opened, out, settings, overwrite=overwrite, resume=resume, device=device
+    )
     for note in table_files.path_notes(opened, out / "particles.star"):
         typer.echo(note, err=True)
     written = [out / "particles.star", out / "classes.png"]

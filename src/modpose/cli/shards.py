@@ -17,7 +17,7 @@ with lazily():
 
 NAME = "options.json"
 PATHS = ("out", "ctf", "tomograms", "datadir", "index")
-NOT_KEPT = ("shard", "wait", "devices", "nodes", "overwrite", "resume")
+NOT_KEPT = ("shard", "wait", "device", "devices", "nodes", "overwrite", "resume")
 
 
 def record(context: typer.Context, out: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modpose.devices import near
 from modpose.errors import InputError
 from modpose.geometry.grids import frequencies, lattice
 
@@ -101,6 +102,11 @@ class Coefficients:
             transfer=self.transfer[:, :count],
         )
 
+    def to(self, device: torch.device) -> Coefficients:
+        """Move to a device."""
+        frequency, value = self.frequency.to(device), self.value.to(device)
+        return replace(self, frequency=frequency, value=value, transfer=self.transfer.to(device))
+
     def rows(self, index: Tensor | slice) -> Coefficients:
         """Select some volumes; of those that are elsewhere, only the place is kept."""
         place = None
@@ -154,10 +160,11 @@ def half_sphere(box: int, limit: float) -> tuple[Tensor, Tensor]:
 
 def transform(volumes: Tensor, place: Tensor) -> Tensor:
     """Fourier coefficients (N, K) of volumes (N, D, D, D), unitary, the origin at the centre."""
-    centred = torch.fft.ifftshift(volumes, dim=(1, 2, 3))
+    device = near(volumes)
+    centred = torch.fft.ifftshift(volumes.to(device), dim=(1, 2, 3))
     spectrum = torch.fft.rfftn(centred, dim=(1, 2, 3), norm="ortho")
-    found: Tensor = spectrum.flatten(1)[:, place]
-    return found
+    found: Tensor = spectrum.flatten(1)[:, place.to(device)]
+    return found.to(volumes.device)
 
 
 def noise_window(box: int) -> Tensor:

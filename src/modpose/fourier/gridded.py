@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from modpose.devices import at_once, near
 from modpose.fourier.coefficients import Coefficients, half_sphere
 from modpose.fourier.reference import corners
 
@@ -45,9 +46,12 @@ def gridded(data: Coefficients, fineness: float = 1.0) -> Coefficients:
     frequency, at = frequency[inside], at[inside]
     found = data.value.new_zeros(len(data), len(at))
     weight = data.value.real.new_zeros(len(data), len(at))
-    step = max(1, POINTS_AT_ONCE // data.width)
+    home, device = data.value.device, near(data.value)
+    here = at.to(device)
+    mate = side**3 - 1 - here
+    step = max(1, at_once(POINTS_AT_ONCE, device) // data.width)
     for first in range(0, len(data), step):
-        part = data.rows(slice(first, first + step))
+        part = data.rows(slice(first, first + step)).to(device)
         index, share = corners(part.frequency, side, padded)
         rows = torch.arange(len(part), device=index.device)[:, None, None]
         flat = (index.long() + rows * side**3).flatten()
@@ -58,11 +62,10 @@ def gridded(data: Coefficients, fineness: float = 1.0) -> Coefficients:
             total = column.new_zeros(len(part) * side**3)
             total.index_add_(0, flat, (share * column[..., None]).flatten())
             sums.append(total.view(len(part), side**3))
-        mate = side**3 - 1 - at
-        real = sums[0][:, at] + sums[0][:, mate]
-        imaginary = sums[1][:, at] - sums[1][:, mate]
-        found[first : first + step] = torch.complex(real, imaginary)
-        weight[first : first + step] = sums[2][:, at] + sums[2][:, mate]
+        real = sums[0][:, here] + sums[0][:, mate]
+        imaginary = sums[1][:, here] - sums[1][:, mate]
+        found[first : first + step] = torch.complex(real, imaginary).to(home)
+        weight[first : first + step] = (sums[2][:, here] + sums[2][:, mate]).to(home)
     seen = weight.amax(0) > 1e-6 * weight.max()
     weight = weight[:, seen].sqrt()
     value = torch.where(weight > 0, found[:, seen] / weight.clamp(min=1e-12), 0)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modpose.devices import HOST, at_once, near
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.fsc import fsc_of_classes, ssnr_of
 from modpose.fourier.reference import blur, corners, turned
@@ -46,7 +47,7 @@ def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
     total
         (P, q) sums at the points of the lattice, contiguous; changed in place.
     """
-    product = _product_in_place() if total.device.type == "cpu" else None
+    product = _product_in_place() if total.device == HOST else None
     if product is None:
         insert_by_torch(index, share, values, total)
         return
@@ -116,6 +117,10 @@ class FourierSums(NamedTuple):
         """Last shell, of 1 / box, with coefficients."""
         return (self.value.shape[-1] // 2 - 1) // OVERSAMPLING
 
+    def to(self, device: torch.device) -> FourierSums:
+        """Move to a device."""
+        return FourierSums(self.value.to(device), self.weight.to(device), self.padded)
+
     def slots(self, index: Tensor) -> FourierSums:
         """Keep some slots."""
         return FourierSums(self.value[index], self.weight[index], self.padded)
@@ -133,7 +138,7 @@ class Inserter:
     limit
         Highest frequency, cycles per voxel.
     device
-        Where the sums are.
+        Where the sums are made; by default the device for computing (:mod:`modpose.devices`).
     """
 
     def __init__(
@@ -142,7 +147,8 @@ class Inserter:
         self.padded = OVERSAMPLING * box
         self.side = min(lattice_side(limit, self.padded), self.padded + 1)
         self._slots = slots
-        self._total = torch.zeros(slots * self.side**3, 3, device=device)  # real, imaginary, weight
+        empty = torch.zeros(0, 3)  # real, imaginary, weight
+        self._total = empty.to(device or near(empty)).new_zeros(slots * self.side**3, 3)
 
     def add(
         self, frequency: Tensor, value: Tensor, weight: Tensor, slot: Tensor | None = None
@@ -160,12 +166,12 @@ class Inserter:
         slot
             (B,) int64 which sum each belongs to; the first by default.
         """
-        index, share = corners(frequency, self.side, self.padded)
-        points = len(self._total)
+        device, points = self._total.device, len(self._total)
+        index, share = corners(frequency.to(device), self.side, self.padded)
         if slot is not None:
             index = index.to(torch.int32 if points < 1 << 31 else torch.int64)
             index = index + (slot * self.side**3).to(index)[:, None, None]
-        values = torch.stack([value.real, value.imag, weight], -1).flatten(0, 1)
+        values = torch.stack([value.real, value.imag, weight], -1).flatten(0, 1).to(device)
         insert(index, share, values, self._total)
 
     def sums(self) -> FourierSums:
@@ -199,16 +205,18 @@ def insert_slices(
     weight
         (N,) weights; all equal by default.
     """
-    made = Inserter(slots, volumes.box, volumes.limit, volumes.value.device)
-    step = max(1, POINTS_AT_ONCE // volumes.width)
+    home, device = volumes.value.device, near(volumes.value)
+    made = Inserter(slots, volumes.box, volumes.limit, device)
+    step = max(1, at_once(POINTS_AT_ONCE, device) // volumes.width)
     for rows in torch.split((slot >= 0).nonzero().squeeze(1), step):
-        part = volumes.rows(rows)
-        back = part.value * part.transfer * phases(part.frequency, -shift[rows])
+        part = volumes.rows(rows).to(device)
+        back = part.value * part.transfer * phases(part.frequency, -shift[rows].to(device))
         squared = part.transfer.square().expand(len(rows), -1)
         if weight is not None:
-            back, squared = back * weight[rows, None], squared * weight[rows, None]
+            own = weight[rows, None].to(device)
+            back, squared = back * own, squared * own
         made.add(turned(part.frequency, rotation[rows]), back, squared, slot[rows])
-    return made.sums()
+    return made.sums().to(home)
 
 
 def averages(sums: FourierSums, box: int, mask: Tensor, ssnr: Tensor | None = None) -> Tensor:
@@ -230,14 +238,17 @@ def averages(sums: FourierSums, box: int, mask: Tensor, ssnr: Tensor | None = No
     Tensor
         (C, D, D, D), in the unit of the volumes that were summed.
     """
+    home, device = sums.weight.device, near(sums.weight)
+    sums = sums.to(device)
     radius = _radius(sums.value.shape[-1]).to(sums.weight) / sums.padded
     shell = (radius * box).round().long()
     mean = _by_shell(sums.weight, shell)
     ratio = torch.full_like(mean, 1 / HARDLY) if ssnr is None else _fit(ssnr, mean.shape[1])
+    ratio = ratio.to(device)
     prior = mean / ratio.clamp(min=1e-4)
     floor = 1e-12 + 1e-9 * sums.weight.amax()
     spectrum = sums.value / (sums.weight + prior[:, shell] + floor)
-    return _volumes_of(spectrum, radius, sums.padded, box) * mask
+    return _volumes_of(spectrum, radius, sums.padded, box).to(home) * mask
 
 
 def solve_jointly(
@@ -264,6 +275,8 @@ def solve_jointly(
         (J, D, D, D).
     """
     side, count, box = values.shape[0], values.shape[-1], mask.shape[-1]
+    home, device = weights.device, near(weights)
+    values, weights, variance = values.to(device), weights.to(device), variance.to(device)
     radius = _radius(side).to(weights) / padded
     shell = (radius * box).round().long().clamp(max=variance.shape[1] - 1).flatten()
     prior = 1 / (OVERSAMPLING**3 * variance.clamp(min=1e-12))  # (J, shells)
@@ -278,7 +291,7 @@ def solve_jointly(
         solved = torch.linalg.solve(normal, torch.view_as_real(flat[0][rows]))
         spectrum[rows] = torch.view_as_complex(solved.contiguous())
     spectrum = spectrum.T.reshape(count, side, side, side)
-    return _volumes_of(spectrum, radius, padded, box) * mask
+    return _volumes_of(spectrum, radius, padded, box).to(home) * mask
 
 
 def _radius(side: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modpose.devices import at_once, near
 from modpose.geometry.grids import lattice
 
 POINTS_AT_ONCE = 1 << 19
@@ -47,7 +48,7 @@ class References(NamedTuple):
 def make_references(
     volumes: Tensor, limit: float, *, oversampling: int = 2, slopes: bool = False
 ) -> References:
-    """Transform upright volumes.
+    """Transform upright volumes; on the device for computing (:mod:`modpose.devices`).
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def make_references(
     slopes
         Also the derivatives by a turn: with R exp([w]), d F(R^T k) / dw at w = 0.
     """
-    box = volumes.shape[-1]
+    box, volumes = volumes.shape[-1], volumes.to(near(volumes))
     padded = oversampling * box
     reach = math.ceil(limit * padded) + 1
     side = 2 * reach + 1
@@ -103,18 +104,19 @@ def sample(references: References, which: Tensor, frequency: Tensor) -> Tensor:
     -------
     Tensor
         (B, K) complex, or (B, K, 4) with the slopes behind the values, or (B, K, C) of references
-        side by side.
+        side by side; on the device of the frequencies.
     """
     rows, count = frequency.shape[:2]
+    home, device = frequency.device, references.table.device
     channels = references.table.shape[1]
     out = references.table.new_empty(rows * count, channels)
-    step = max(1, POINTS_AT_ONCE // count)
+    step = max(1, at_once(POINTS_AT_ONCE, device) // count)
     for first in range(0, rows, step):
         part = slice(first, first + step)
-        index, weight = corners(frequency[part], references.side, references.padded)
-        index += (which[part] * references.side**3).int()[:, None, None]
+        index, weight = corners(frequency[part].to(device), references.side, references.padded)
+        index += (which[part].to(device) * references.side**3).int()[:, None, None]
         out[first * count : (first + step) * count] = read(index, weight, references.table)
-    values = torch.view_as_complex(out.reshape(rows, count, channels // 2, 2))
+    values = torch.view_as_complex(out.reshape(rows, count, channels // 2, 2)).to(home)
     return values if references.slopes or channels > 2 else values.squeeze(-1)
 
 

@@ -170,9 +170,10 @@ def expected(placed: SliceOperator, table: Tensor, contrast: float = 0.0) -> tup
     found = (covariance @ (2 * parts @ target[..., None])).squeeze(-1)
     if contrast:
         found[:, 0] += 1
-        return found, covariance
+        return found.to(placed.home), covariance.to(placed.home)
     certain = torch.cat([found.new_ones(len(found), 1), found], 1)
-    return certain, functional.pad(covariance, (1, 0, 1, 0))
+    covariance = functional.pad(covariance, (1, 0, 1, 0))
+    return certain.to(placed.home), covariance.to(placed.home)
 
 
 def _expected(

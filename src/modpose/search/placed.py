@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from modpose import ranks
+from modpose.devices import near
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.insertion import (
     OVERSAMPLING,
@@ -33,7 +34,7 @@ KEPT_POINTS = 1 << 22
 
 
 class SliceOperator:
-    """Some coefficients, (N, K), in the upright frames of their objects.
+    """Some coefficients, (N, K), in the upright frames of their objects, where they are computed.
 
     Parameters
     ----------
@@ -44,6 +45,9 @@ class SliceOperator:
     """
 
     def __init__(self, data: Coefficients, rotation: Tensor, shift: Tensor) -> None:
+        self.home = data.value.device
+        data = data.to(near(data.value))
+        rotation, shift = rotation.to(data.frequency), shift.to(data.frequency)
         self.limit = float(data.radius[-1])
         self.padded = OVERSAMPLING * data.box
         self.side = lattice_side(self.limit, self.padded)
@@ -73,6 +77,7 @@ class SliceOperator:
             squared transfers times products.
         """
         count = amount.shape[1]
+        amount, second = amount.to(self.transfer), second.to(self.transfer)
         seen = torch.view_as_real(self.value * self.transfer)
         held = (seen[:, :, None] * amount[:, None, :, None]).reshape(-1, 2 * count)
         squared = self.transfer.square()[..., None] * second[:, None]
@@ -80,7 +85,7 @@ class SliceOperator:
         found = both.new_zeros(self.side**3, both.shape[1])
         insert(*self._places, both, found)
         values, weights = found[:, : 2 * count], found[:, 2 * count :]
-        return torch.complex(values[:, ::2], values[:, 1::2]), weights
+        return torch.complex(values[:, ::2], values[:, 1::2]).to(self.home), weights.to(self.home)
 
 
 def table_of(maps: Tensor, limit: float) -> Tensor:

@@ -18,6 +18,7 @@ from modpose.data.preprocess import fourier_crop
 from modpose.data.record import source_fingerprint
 from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges
+from modpose.devices import computing_on
 from modpose.errors import InputError
 from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing
@@ -54,6 +55,7 @@ def align_subtomograms(
     overwrite: bool = False,
     resume: bool = False,
     shard: Shard | None = None,
+    device: str | None = None,
     quiet: bool = False,
 ) -> Alignment:
     """Find classes and poses of subtomograms; write averages and poses into a folder.
@@ -79,6 +81,8 @@ def align_subtomograms(
     shard
         Compute one part, and meet the others in files of the folder; number 0 adds up, and writes
         the results at the end.
+    device
+        Where to compute: ``auto``, ``cpu``, ``cuda`` or ``mps``; by default the CPU.
     quiet
         Show no progress.
 
@@ -102,9 +106,10 @@ def align_subtomograms(
         warn_of_wedge(source)
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
     read = partial(coefficients_of_source, source, wedges, settings, place)
-    return aligned(
-        source, read, folder, settings, wanted, binning, resume=resume, shard=shard, quiet=quiet
-    )
+    with computing_on("--device", device):
+        return aligned(
+            source, read, folder, settings, wanted, binning, resume=resume, shard=shard, quiet=quiet
+        )
 
 
 def aligned(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modpose.devices import HOST, at_once, near
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.reference import References, sample, turned
 from modpose.geometry.rotations import rotation_of_vector
@@ -47,6 +48,10 @@ class PosedVolumes(NamedTuple):
     score: Tensor
     amplitude: Tensor
     information: Tensor
+
+    def to(self, device: torch.device) -> PosedVolumes:
+        """Move to a device."""
+        return PosedVolumes(*(part.to(device) for part in self))
 
     def rows(self, index: Tensor) -> PosedVolumes:
         """Keep some."""
@@ -91,14 +96,15 @@ def climb(
     reach
         Largest shift along an axis, voxels.
     """
-    count = max(1, NUMBERS_AT_ONCE // (14 * volumes.width))
+    device = near(volumes.value)
+    count = max(1, at_once(NUMBERS_AT_ONCE, device) // (14 * volumes.width))
     parts = []
     for first in range(0, len(owner), count):
         part = slice(first, first + count)
-        seen, own = volumes.rows(owner[part]), which[part]
+        seen, own = _seen(volumes, owner[part], device), which[part].to(device)
         look = partial(_slope, seen, references, own, normalised=normalised)
         start = (rotation[part].to(seen.frequency), shift[part].to(seen.frequency))
-        parts.append(_climb(look, *start, steps, reach))
+        parts.append(_climb(look, *start, steps, reach).to(volumes.value.device))
     return PosedVolumes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -131,17 +137,26 @@ def climb_with_motions(
     PosedVolumes
         With the log-likelihood as the score, and as amplitudes (B, J + 1) the expected amounts.
     """
-    maps = len(references)
-    precision = volumes.frequency.new_ones(maps)
+    maps, device = len(references), near(volumes.value)
+    precision = torch.ones(maps, device=device)
     precision[0] = contrast**-2
-    count = max(1, NUMBERS_AT_ONCE // (14 * maps * volumes.width))
+    count = max(1, at_once(NUMBERS_AT_ONCE, device) // (14 * maps * volumes.width))
     parts = []
     for first in range(0, len(owner), count):
         part = slice(first, first + count)
-        look = partial(_slope_of_mixture, volumes.rows(owner[part]), references, precision)
+        seen = _seen(volumes, owner[part], device)
+        look = partial(_slope_of_mixture, seen, references, precision)
         start = (rotation[part].to(precision), shift[part].to(precision))
-        parts.append(_climb(look, *start, steps, math.inf))
+        parts.append(_climb(look, *start, steps, math.inf).to(volumes.value.device))
     return PosedVolumes(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _seen(volumes: Coefficients, owner: Tensor, device: torch.device) -> Coefficients:
+    """Select volumes on a device; one that is selected several times is moved once."""
+    if volumes.value.device == device:
+        return volumes.rows(owner)
+    rows, again = torch.unique(owner.to(HOST), return_inverse=True)
+    return volumes.rows(rows).to(device).rows(again.to(device))
 
 
 def _climb(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modpose.devices import at_once, near
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.reference import References, sample, turned
 
@@ -83,29 +84,31 @@ def search(
     PoseHypotheses
         The best poses.  The plain score is ``log p(y | pose)`` minus that of no object at all.
     """
-    count, grid = len(references), rotations.to(volumes.frequency)
+    home, device = volumes.value.device, near(volumes.value)
+    waves = volumes.frequency.to(device)
+    count, grid = len(references), rotations.to(waves)
     number = torch.arange(count, device=grid.device)
     which, shifts = number.repeat_interleave(len(grid)), shifts.to(grid)
-    frequency = turned(volumes.frequency, grid).repeat(count, 1, 1)
+    frequency = turned(waves, grid).repeat(count, 1, 1)
     values = sample(references, which, frequency)
     energy = 2 * (values.real.square() + values.imag.square())
     features = 2 * torch.cat([values.real, values.imag], 1)
-    near = None if apart <= 0 or top == 1 else _nearer(grid, apart)
-    shifting = phases(volumes.frequency, -shifts)
-    few = max(1, SCORES_AT_ONCE // (len(features) * len(shifts)))
+    beside = None if apart <= 0 or top == 1 else _nearer(grid, apart)
+    shifting = phases(waves, -shifts)
+    few = max(1, at_once(SCORES_AT_ONCE, device) // (len(features) * len(shifts)))
     parts = []
     for first in range(0, len(volumes), few):
-        part = volumes.rows(slice(first, first + few))
+        part = volumes.rows(slice(first, first + few)).to(device)
         moved = (part.value * part.transfer)[:, None] * shifting
         data = torch.cat([moved.real, moved.imag], -1)  # (B, S, 2 K)
         inner = (features @ data.flatten(0, 1).T).reshape(len(features), -1, len(shifts)).amax(-1)
         norm = energy @ part.transfer.square().T  # (C R, B | 1)
         score = pose_score(inner, norm, normalised).T.reshape(len(part), count, len(grid))
-        best, place = _best(score, top, near)
+        best, place = _best(score, top, beside)
         row = (number[:, None] * len(grid) + place).flatten(1)
         at = torch.einsum("btk,bsk->bts", features[row], data).argmax(-1)
         shift = shifts[at].reshape(*place.shape, 3)
-        parts.append(PoseHypotheses(grid[place], shift, best))
+        parts.append([each.to(home) for each in (grid[place], shift, best)])
     return PoseHypotheses(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -62,6 +62,7 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
         invert=config.data.invert,
         overwrite=True,
         resume=begun,
+        device=config.train.accelerator,
         quiet=quiet,
     )
     for line in found.lines():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modpose.data.dataset import Dataset
+from modpose.devices import near
 from modpose.errors import InputError
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.projection import half_plane
@@ -135,9 +136,9 @@ def read_images(dataset: Dataset, radius: float, quiet: bool = False) -> SearchI
 
 def _transform(images: Tensor) -> Tensor:
     """Unitary transform (B, side * (side // 2 + 1)), the origin at the centre."""
-    centred = torch.fft.ifftshift(images, dim=(1, 2))
+    centred = torch.fft.ifftshift(images.to(near(images)), dim=(1, 2))
     found: Tensor = torch.fft.rfft2(centred, norm="ortho").flatten(1)
-    return found
+    return found.to(images.device)
 
 
 def _corners(side: int) -> Tensor:

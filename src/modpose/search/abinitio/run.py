@@ -20,6 +20,7 @@ from modpose.data.mrc import open_mrc
 from modpose.data.preprocess import fourier_crop
 from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
+from modpose.devices import computing_on
 from modpose.errors import InputError
 from modpose.files.reading import check_memory
 from modpose.files.writing import check_outputs
@@ -70,6 +71,7 @@ def find_maps(
     invert: bool = False,
     overwrite: bool = False,
     resume: bool = False,
+    device: str | None = None,
     quiet: bool = False,
 ) -> FoundMaps:
     """Find maps and poses of projections of unknown pose, and write them to a folder.
@@ -92,6 +94,8 @@ def find_maps(
         Replace files of these names.
     resume
         Go on with an interrupted search in the folder; the result is as without interruption.
+    device
+        Where to compute: ``auto``, ``cpu``, ``cuda`` or ``mps``; by default the CPU.
     quiet
         No progress bars.
 
@@ -132,11 +136,15 @@ def find_maps(
     check_memory(
         source.stack.name, memory_needed(dataset.n, radius, max(asked.classes, settings.classes))
     )
-    images = read_images(dataset, radius, quiet)
+    with computing_on("--device", device):
+        images = read_images(dataset, radius, quiet)
     warn_of_dark_particles(images, source.stack.name)
     scores: list[float] = []
     verdicts: list[Verdict] = []
-    with unfinished_in(folder, wanted, resume) as unfinished:
+    with (
+        computing_on("--device", device),
+        unfinished_in(folder, wanted, resume) as unfinished,
+    ):
         first = plan
         if maps is not None:
             asked = replace(asked, classes=1)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modpose.devices import HOST, at_once, near
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.search.so3_search import pose_score
@@ -67,6 +68,10 @@ class Cells(NamedTuple):
     shift: Tensor
     score: Tensor
 
+    def to(self, device: torch.device) -> Cells:
+        """Move to a device."""
+        return Cells(*(part.to(device) for part in self))
+
     def rows(self, index: Tensor) -> Cells:
         """Keep some images."""
         return Cells(*(part[index] for part in self))
@@ -88,7 +93,11 @@ def draw_poses(
 def draw_from_scores(score: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """Draw places (B, draws) in proportion to the exponential of scores (R, B)."""
     weight = (score - score.amax(0)).exp()
-    return torch.multinomial(weight.T, draws, replacement=True, generator=generator)
+    if weight.device == HOST:
+        return torch.multinomial(weight.T, draws, replacement=True, generator=generator)
+    below = weight.T.cumsum(1)
+    drawn = torch.rand(len(below), draws, generator=generator).to(below) * below[:, -1:]
+    return torch.searchsorted(below, drawn).clamp(max=below.shape[1] - 1)
 
 
 def best_poses(
@@ -170,13 +179,15 @@ def search_slices(
     normalised
         Whether scores are those of the best amplitude.
     """
+    home, device = images.value.device, near(images.value)
+    slices, shifts = slices.to(device), shifts.to(device)
     energy = 2 * (slices.real.square() + slices.imag.square())
-    flat = torch.cat([shifts, torch.zeros(len(shifts), 1)], 1)
-    moving = phases(images.frequency, -flat)
-    step = max(1, NUMBERS_AT_ONCE // (len(slices) * len(shifts)))
+    flat = torch.cat([shifts, shifts.new_zeros(len(shifts), 1)], 1)
+    moving = phases(images.frequency.to(device), -flat)
+    step = max(1, at_once(NUMBERS_AT_ONCE, device) // (len(slices) * len(shifts)))
     parts = []
     for first in range(0, len(images), step):
-        part = images.rows(slice(first, first + step))
+        part = images.rows(slice(first, first + step)).to(device)
         data = ((part.value * part.transfer)[None] * moving[:, None]).flatten(0, 1)  # (S B, K)
         real, imaginary = 2 * slices.real @ data.real.T, 2 * slices.imag @ data.imag.T
         shape = (len(slices), len(shifts), len(part))
@@ -189,7 +200,8 @@ def search_slices(
         chosen = slices[row]
         chosen = torch.where(mated[..., None], chosen.conj(), chosen)
         at = torch.einsum("bmk,sbk->bms", chosen.conj(), data.view(*shape[1:], -1))
-        parts.append(Cells(row, mated, shifts[at.real.argmax(-1)], score.T.gather(1, index)))
+        found = row, mated, shifts[at.real.argmax(-1)], score.T.gather(1, index)
+        parts.append([each.to(home) for each in found])
     return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

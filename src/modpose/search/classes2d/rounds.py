@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from modpose.devices import near
 from modpose.fourier.coefficients import Coefficients, phases, smallest_box
 from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.rotations import rotation_2d
@@ -332,13 +333,15 @@ def _optimised(data: Coefficients, table: Tensor, cells: Cells, grid: int, step:
     step
         Of their shifts, pixels of the box.
     """
+    home, device = data.value.device, near(data.value)
+    data, table, cells = data.to(device), table.to(device), cells.to(device)
     fine = table.shape[1] // grid
     row, over = cells.row[:, 0], cells.half_turn[:, 0]
     kind, at = row // grid, (row % grid) * fine
-    reach = torch.arange(-NEAR, NEAR + 1)
+    reach = torch.arange(-NEAR, NEAR + 1, device=device)
     turn, move = fine // (2 * NEAR), step / (2 * NEAR)
-    near = torch.cartesian_prod(reach, reach) * move
-    moving = phases(data.frequency, -pad(near, (0, 1)))  # (S, K)
+    beside = torch.cartesian_prod(reach, reach) * move
+    moving = phases(data.frequency, -pad(beside, (0, 1)))  # (S, K)
     place = at[:, None] + turn * reach
     own = table[kind[:, None], place % table.shape[1]]  # (B, T, K)
     flipped = (place < 0) | (place >= table.shape[1])
@@ -352,10 +355,12 @@ def _optimised(data: Coefficients, table: Tensor, cells: Cells, grid: int, step:
     offset = [_top(score, index, axis) for axis in range(3)]
     angle = (at + turn * offset[0]) * (math.pi / table.shape[1]) + over * math.pi
     shift = cells.shift[:, 0] + torch.stack(offset[1:], 1) * move
-    norm = 2 * (own[torch.arange(len(own)), index[0]].abs() * data.transfer).square().sum(1)
+    number = torch.arange(len(own), device=device)
+    norm = 2 * (own[number, index[0]].abs() * data.transfer).square().sum(1)
     highest = score.flatten(1).amax(1).clamp(min=0)
     gain = highest.square() / (2 * norm).clamp(min=1e-12)
-    return Posed(kind, angle % (2 * math.pi), shift, gain)
+    found = kind, angle % (2 * math.pi), shift, gain
+    return Posed(*(part.to(home) for part in found))
 
 
 def _top(score: Tensor, index: list[Tensor], axis: int) -> Tensor:

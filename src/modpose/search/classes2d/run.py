@@ -25,6 +25,7 @@ from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
 from modpose.data.star import write_star
 from modpose.data.table_files import files_of_table, write_table
+from modpose.devices import computing_on
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import HALF_MAPS, FscCurve
@@ -113,6 +114,7 @@ def classify_images(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    device: str | None = None,
     quiet: bool = False,
 ) -> Classes2d:
     """Find 2-D classes of particle images; write averages, classes and poses into a folder.
@@ -131,6 +133,8 @@ def classify_images(
         Replace files of these names.
     resume
         Go on with an interrupted search in the folder; the result is as without interruption.
+    device
+        Where to compute: ``auto``, ``cpu``, ``cuda`` or ``mps``; by default the CPU.
     quiet
         No progress bars.
 
@@ -151,8 +155,9 @@ def classify_images(
     dataset = _dataset(source, settings, has_ctf)
     _warn(dataset)
     side = dataset.shape[0]
-    images = read_images(dataset, side / 2, quiet)
-    with unfinished_in(out, wanted, resume) as unfinished:
+    with computing_on("--device", device):
+        images = read_images(dataset, side / 2, quiet)
+    with computing_on("--device", device), unfinished_in(out, wanted, resume) as unfinished:
         found = find_classes(images, settings, Plan(), quiet, unfinished.step("classes"))
         made = _described(found, min(source.stack.shape) / side, dataset.pixel_size)
         _write(made, source, wanted, out, table)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from modpose.devices import at_once, near
 from modpose.geometry.rotations import rotation_2d
 
 NUMBERS_AT_ONCE = 1 << 23
@@ -36,12 +37,12 @@ class Turning:
 
     def read(self, pictures: Tensor) -> Tensor:
         """Coefficients (C, A, K), unitary, of pictures (C, D, D) at all angles."""
-        flat = pictures.flatten(1)
+        flat = pictures.flatten(1).to(near(pictures))
         parts = []
-        for _, real, imag in self._waves():
+        for _, real, imag in self._waves(flat.device):
             part = torch.complex(flat @ real.T, -(flat @ imag.T))
             parts.append(part.reshape(len(flat), -1, len(self._frequency)))
-        return torch.cat(parts, 1)
+        return torch.cat(parts, 1).to(pictures.device)
 
     def turned_back(self, sums: Tensor, weight: Tensor) -> Tensor:
         """Turn images back by their angles and add them up.
@@ -58,21 +59,23 @@ class Turning:
         Tensor
             (C, D, D).
         """
-        total = sums.real.new_zeros(len(sums), self.box**2)
+        device = near(sums)
+        total = weight.new_zeros(len(sums), self.box**2).to(device)
         inverse = 2 / weight[:, None, self._shell]
-        for few, real, imag in self._waves():
-            part = (sums[:, few] * inverse).flatten(1)
+        for few, real, imag in self._waves(device):
+            part = (sums[:, few] * inverse).flatten(1).to(device)
             total += part.real @ real - part.imag @ imag
-        return total.reshape(-1, self.box, self.box)
+        return total.reshape(-1, self.box, self.box).to(sums.device)
 
-    def _waves(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def _waves(self, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Some angles at a time, real and imaginary part of exp(2 pi i q.x) / D, (a K, D D)."""
-        few = max(1, NUMBERS_AT_ONCE // (len(self._frequency) * self.box**2))
-        place = torch.arange(self.box).to(self._frequency) - self.box // 2
+        few = at_once(NUMBERS_AT_ONCE, device) // (len(self._frequency) * self.box**2)
+        few, frequency = max(1, few), self._frequency.to(device)
+        place = torch.arange(self.box).to(frequency) - self.box // 2
         for first in range(0, self.angles, few):
             part = slice(first, min(first + few, self.angles))
             angle = torch.arange(part.start, part.stop).to(place) * (math.pi / self.angles)
-            turned = torch.einsum("kj,aji->aki", self._frequency, rotation_2d(angle))
+            turned = torch.einsum("kj,aji->aki", frequency, rotation_2d(angle))
             phase = 2 * math.pi * turned.flatten(0, 1)[..., None] * place
             x, y = torch.polar(torch.full_like(phase, self.box**-0.5), phase).unbind(1)
             x, y = x[:, None], y[:, :, None]

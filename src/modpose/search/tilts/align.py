@@ -12,6 +12,7 @@ from modpose.data.record import source_fingerprint
 from modpose.data.source import Source
 from modpose.data.tilt_posing import with_tilt_poses
 from modpose.data.tilt_series import TiltSeries
+from modpose.devices import computing_on
 from modpose.errors import InputError
 from modpose.fourier.coefficients import Coefficients
 from modpose.parts import Shard
@@ -32,6 +33,7 @@ def align_tilt_series(
     overwrite: bool = False,
     resume: bool = False,
     shard: Shard | None = None,
+    device: str | None = None,
     quiet: bool = False,
 ) -> Alignment:
     """Find classes and poses of particles in tilt series; write averages and poses.
@@ -51,7 +53,7 @@ def align_tilt_series(
         Replace an earlier alignment when this one is finished.
     resume
         Continue an interrupted one.
-    shard
+    shard, device
         As for :func:`modpose.search.run.align_subtomograms`.
     quiet
         Show no progress.
@@ -92,19 +94,20 @@ def align_tilt_series(
         own = {name: values[row] for name, values in own_columns(found, spread).items()}
         return dataclasses.replace(made, table=made.table.assign(**own))
 
-    return aligned(
-        _of_particles(series),
-        read,
-        folder,
-        settings,
-        wanted,
-        side / box,
-        half=given_halves(series),
-        posed=posed,
-        resume=resume,
-        shard=shard,
-        quiet=quiet,
-    )
+    with computing_on("--device", device):
+        return aligned(
+            _of_particles(series),
+            read,
+            folder,
+            settings,
+            wanted,
+            side / box,
+            half=given_halves(series),
+            posed=posed,
+            resume=resume,
+            shard=shard,
+            quiet=quiet,
+        )
 
 
 def _of_particles(series: TiltSeries) -> Source:

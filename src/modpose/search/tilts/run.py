@@ -15,6 +15,7 @@ from modpose.data.posing import SCORE
 from modpose.data.record import source_fingerprint
 from modpose.data.tilt_posing import tilts_of_images, with_tilt_poses
 from modpose.data.tilt_series import TiltSeries
+from modpose.devices import computing_on
 from modpose.errors import InputError
 from modpose.files.writing import check_outputs
 from modpose.fourier.coefficients import Coefficients
@@ -47,6 +48,7 @@ def find_tilt_maps(
     invert: bool = False,
     overwrite: bool = False,
     resume: bool = False,
+    device: str | None = None,
     quiet: bool = False,
 ) -> FoundMaps:
     """Find maps, poses and classes of particles in tilt series, and write them to a folder.
@@ -72,6 +74,8 @@ def find_tilt_maps(
         Replace files of these names.
     resume
         Go on with an interrupted search in the folder.
+    device
+        Where to compute: ``auto``, ``cpu``, ``cuda`` or ``mps``; by default the CPU.
     quiet
         No progress bars.
 
@@ -98,9 +102,13 @@ def find_tilt_maps(
     maps = None if start_map is None else _given(Path(start_map), settings.box, side, size)
     schedule = Schedule() if start_map is None else FROM_MAP
     radius = schedule.refine_limit * settings.box
-    images = read_tilts(series, radius, invert=invert, quiet=quiet)
-    data = without_background(images.coefficients(radius, settings.box))
-    with unfinished_in(folder, wanted, resume) as unfinished:
+    with computing_on("--device", device):
+        images = read_tilts(series, radius, invert=invert, quiet=quiet)
+        data = without_background(images.coefficients(radius, settings.box))
+    with (
+        computing_on("--device", device),
+        unfinished_in(folder, wanted, resume) as unfinished,
+    ):
         state, scores = _searched(data, settings, schedule, maps, unfinished, quiet)
         half = given_halves(series)
         refined, half = _refined(data, state, settings, schedule, half, quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modpose.config import AlignmentStartConfig, Config, SubspacesStartConfig
 from modpose.data.dataset import Dataset
+from modpose.devices import computing_on
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.vae import Vae
 from modpose.train.starts.alignment import start_aligned
@@ -26,10 +27,11 @@ def prepare(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> 
     quiet
         No progress bar.
     """
-    if isinstance(vae.field, PrincipalField):
-        start_motions(vae, dataset, config, quiet)
-    start = config.train.start
-    if isinstance(start, AlignmentStartConfig):
-        start_aligned(vae, dataset, start, seed=config.seed, quiet=quiet)
-    if isinstance(start, SubspacesStartConfig):
-        start_subspaces(vae, dataset, config, start, quiet=quiet)
+    with computing_on("--device (train.accelerator)", config.train.accelerator):
+        if isinstance(vae.field, PrincipalField):
+            start_motions(vae, dataset, config, quiet)
+        start = config.train.start
+        if isinstance(start, AlignmentStartConfig):
+            start_aligned(vae, dataset, start, seed=config.seed, quiet=quiet)
+        if isinstance(start, SubspacesStartConfig):
+            start_subspaces(vae, dataset, config, start, quiet=quiet)

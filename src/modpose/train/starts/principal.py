@@ -208,9 +208,10 @@ def _left(images: PosedImages, motions: Motions, shell: Tensor, shells: int) -> 
     table = _table(motions, blocks.limit)
     for _, rows, placed in blocks:
         held = torch.cat([motions.contrast[rows, None], motions.z[rows]], 1)
-        amount = held.to(torch.complex64)
+        amount = held.to(placed.value)
         predicted = torch.einsum("nj,njk->nk", amount, placed.predictions(table))
-        total.index_add_(0, shell, (placed.value - predicted).abs().square().sum(0))
+        left = (placed.value - predicted).abs().square().sum(0)
+        total.index_add_(0, shell, left.to(placed.home))
     ranks.sum(total)
     number = torch.bincount(shell, minlength=shells) * len(images.data)
     left = torch.where(number > 0, total / number.clamp(min=1), 1.0)
