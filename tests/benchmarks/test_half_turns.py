@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.agreement import agreement
 from benchmarks.digits import FAR
 from benchmarks.half_turns import Readings, both_contents, drawn_at, steadiest, third_moment
+from benchmarks.ways_up import moments, turned_moments
 from modpose.evaluate.equivariance import move
 from modpose.simulate.digits import glyphs, transform
 
@@ -45,3 +47,22 @@ def test_the_linear_rule_is_the_direction_of_least_noise() -> None:
     numbers = images + [1.0, 0.1] * rng.standard_normal((500, 4, 2))
     rule = steadiest(numbers)
     assert abs(rule[1]) > 10 * abs(rule[0])
+
+
+def test_moments_follow_the_image_and_change_sign_by_half_a_turn() -> None:
+    images, _ = transform(glyphs("27", 28), box=FAR.box, angle_std_deg=0.0)
+    here, axis = moments(images, np.zeros(2))
+    half, _ = moments(images, np.zeros(2), axis + np.pi)
+    np.testing.assert_allclose(half, -here, atol=1e-12)
+    cut, free = turned_moments(images, np.array([0.0, 50.0]))
+    np.testing.assert_allclose(cut[:, 0], here, atol=1e-12)
+    size = np.abs(here).max()
+    assert np.abs(free[:, 1] - here).max() < 0.01 * size  # interpolation; cut values move more
+    assert np.abs(free[:, 1] - here).max() < np.abs(cut[:, 1] - here).max()
+
+
+def test_fits_that_group_alike_agree() -> None:
+    rng = np.random.default_rng(0)
+    z = 100.0 * np.repeat(np.arange(10), 5)[:, None] + rng.standard_normal((50, 2))
+    assert agreement([z, -z[:, ::-1], z], "ward") == 1.0
+    assert abs(agreement([z, rng.permutation(z)], "ward")) < 0.3
