@@ -72,7 +72,7 @@ stopwatch: env  ## time four users from pip install to a selection (DATA=folder 
 	$(BIN)/python -m tools.stopwatch $(DATA)
 
 WHEEL := docs/_build/wheel
-wheel: env  ## build the wheel, and try it and each extra in environments of their own
+wheel: env  ## build the wheel, and use it and each extra in an empty environment (3 minutes)
 	$(BIN)/python -m tools.wheel $(WHEEL) --torch $(TORCH)
 
 docs: env  ## the documentation, in docs/_build/html
