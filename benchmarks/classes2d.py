@@ -1,11 +1,13 @@
 """How pure and how fast 2-D classes of two mixed complexes are, from a random start.
 
     python -m benchmarks.classes2d 1igt.pdb 4v4r_30S.pdb.gz --images 8000 --snr 0.05 --seed 0 1 2
+    python -m benchmarks.classes2d 1igt.pdb 4v4r_30S.pdb.gz --images 8000 --junk 0.1
 
 Runs what ``modpose align --classes 50`` runs on simulated projections of several molecules, mixed
 in equal parts (64 pixels a side, uniform views, CTF, shifts of 1.75 pixels).  Purity is the share
 of images that are of the commonest molecule of their class.  It is also given for classes of the
-same sizes that are drawn at random.
+same sizes that are drawn at random.  ``--junk`` leaves only the noise of a share of the images;
+these are left out of the purity, and it is said how many of them lie in classes of each kind.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from modpose.data.source import open_source
 from modpose.fourier.projection import half_plane
 from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.classes2d.run import classify_images
+from modpose.search.classes2d.run import Classes2d, classify_images
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.simulate import microscope
 from modpose.simulate.conformations import Conformer, conformers_of_files
@@ -43,7 +45,7 @@ RESOLUTION = 12.0
 
 
 def mixture(
-    files: Sequence[Path], images: int, snr: float, pixel_size: float, seed: int
+    files: Sequence[Path], images: int, snr: float, pixel_size: float, seed: int, junk: float = 0.0
 ) -> Projections:
     """Simulate projections as central slices of each molecule's map, which is fast."""
     kinds = [Conformer(o.name, o.molecule, None) for o in conformers_of_files(files, RESOLUTION)]
@@ -60,9 +62,12 @@ def mixture(
     ctf = microscope.draw_ctf_parameters(images, pixel_size, settings.defocus_range, rng)
     filtered = microscope.filter_by_ctf(clean.numpy(), ctf)
     scale = microscope.scale_for_snr(float(filtered.var(dtype=np.float64)), snr)
+    empty = np.random.default_rng([seed, 1]).random(images) < junk
+    filtered[empty] = 0.0
     truth = {f"r{i}{j}": rotation[:, i, j].numpy() for i in range(3) for j in range(3)}
     names = np.array([one.name for one in kinds])[kind]
     truth |= {"shift_x": shift[:, 0], "shift_y": shift[:, 1], "class": kind, "template": names}
+    truth["junk"] = empty
     return Projections(
         replace(settings, n=images),
         tuple(kinds),
@@ -102,8 +107,8 @@ def purity(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
 
 def measure(asked: argparse.Namespace, seed: int) -> str:
     """Simulate, find classes, compare with the truth; a line of text."""
-    made = mixture(asked.molecules, asked.images, asked.snr, asked.pixel_size, seed)
-    truth = made.truth["class"].to_numpy()
+    made = mixture(asked.molecules, asked.images, asked.snr, asked.pixel_size, seed, asked.junk)
+    truth, empty = made.truth["class"].to_numpy(), made.truth["junk"].to_numpy()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_projections(made, folder)
@@ -113,15 +118,28 @@ def measure(asked: argparse.Namespace, seed: int) -> str:
         source = open_source(folder / "particles.star")
         found = classify_images(source, asked.keep or folder / "classes", settings, overwrite=True)
         took, used = time.perf_counter() - begun, time.process_time() - used
-    pure = purity(found.class_index, truth)
-    mixed = purity(np.random.default_rng(seed).permutation(found.class_index), truth)
+    index = found.class_index[~empty]
+    pure = purity(index, truth[~empty])
+    mixed = purity(np.random.default_rng(seed).permutation(index), truth[~empty])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     kinds = found.table["kind"].value_counts()
     number = len(np.unique(found.class_index))
     return (
         f"seed {seed}: purity {pure:.4f} (at random {mixed:.2f}), {number} classes with images, "
         f"{kinds.get('junk', 0)} junk; {used:.0f} processor seconds, {took:.0f} seconds, "
-        f"{memory:.1f} GiB at most"
+        f"{memory:.1f} GiB at most{_junk_clause(found, empty)}"
+    )
+
+
+def _junk_clause(found: Classes2d, empty: NDArray[np.bool_]) -> str:
+    """Say how much of the images (N,) without and with an object lies in classes of junk."""
+    if not empty.any():
+        return ""
+    junk = found.table["kind"].to_numpy()[found.class_index] == "junk"
+    holding = len(np.unique(found.class_index[empty & ~junk]))
+    return (
+        f"; in classes of junk: {100 * junk[empty].mean():.1f} % of {empty.sum()} images of noise, "
+        f"{100 * junk[~empty].mean():.1f} % of the others; {holding} good classes hold noise"
     )
 
 
@@ -135,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--snr", type=float, default=0.05)
     parser.add_argument("--pixel-size", type=float, default=4.5)
+    parser.add_argument("--junk", type=float, default=0.0, help="share of images of noise alone")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder of the last classes")
     asked = parser.parse_args(arguments)

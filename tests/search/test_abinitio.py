@@ -33,7 +33,7 @@ from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.similar import Division, agreed, similar_states
-from modpose.search.abinitio.start import best_start
+from modpose.search.abinitio.start import Start, best_start
 from modpose.search.abinitio.symmetry import Frame, in_frame, symmetrised
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import write_projections
@@ -315,6 +315,20 @@ def test_memory_that_will_not_suffice_is_said_before_images_are_read(source, mon
     monkeypatch.setattr("modpose.search.abinitio.run.read_images", None)
     with pytest.raises(InputError, match="does not fit: it needs 1,048,576 GiB of memory"):
         find_maps(source, None, AbInitioSettings(), quiet=True)
+
+
+def test_few_views_are_said_before_the_refinement(source, monkeypatch, caplog):
+    def start(*_):
+        return Start(torch.zeros(1, 24, 24, 24), 0.0, 0.12), [0.0]
+
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("modpose.search.abinitio.run.best_start", start)
+    monkeypatch.setattr("modpose.search.abinitio.run.refine", stop)
+    with pytest.raises(InterruptedError):
+        find_maps(source, None, AbInitioSettings(), quiet=True)
+    assert "after the random starts, views cover 12 % of the directions" in caplog.text
 
 
 @pytest.mark.parametrize(("column", "value"), [("rlnDefocusU", 1e9), ("rlnDefocusV", 1.5)])

@@ -25,7 +25,7 @@ from modpose.search.abinitio import saved
 from modpose.search.abinitio.images import _transform
 from modpose.search.classes2d import rounds
 from modpose.search.classes2d.rounds import Posed, recentred
-from modpose.search.classes2d.run import Classes2d, classify_images
+from modpose.search.classes2d.run import Classes2d, classify_images, memory_of_classes
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.classes2d.turning import Turning
 from modpose.simulate import microscope
@@ -307,6 +307,16 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path, extra: list[str], said: 
     assert isinstance(ran.exception, InputError)
     assert said in str(ran.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_of_classes_is_asked_for_before_images_are_read(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 1.9e9 < memory_of_classes(100_000, 64, 50) < 2.5e9
+    monkeypatch.setattr("modpose.search.classes2d.run.memory_of_classes", lambda *_: 2**50)
+    monkeypatch.setattr("modpose.search.classes2d.run.read_images", None)
+    with pytest.raises(InputError, match="does not fit: it needs 1,048,576 GiB of memory"):
+        classify_images(source, tmp_path / "out", Classes2dSettings(classes=4))
 
 
 def test_dark_particles_and_a_missing_ctf_are_named(

@@ -340,6 +340,13 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(made, series, table, t
         read_tilts(open_tilt_series(path), 8.0)
 
 
+def test_memory_that_will_not_suffice_is_said_before_images_are_read(series, monkeypatch):
+    monkeypatch.setattr("modpose.search.tilts.images.memory_needed", lambda *_: 2**50)
+    monkeypatch.setattr("modpose.search.tilts.images.read_images", None)
+    with pytest.raises(InputError, match="does not fit: it needs 3,145,728 GiB of memory"):
+        find_tilt_maps(series, None, AbInitioSettings())
+
+
 def test_options_that_tilt_series_do_not_take_are_refused(table, tmp_path):
     arguments = ["abinitio", str(table), "-o", str(tmp_path / "o"), "--index", "1.txt"]
     made = CliRunner().invoke(app, arguments)

@@ -72,11 +72,12 @@ def check_symmetry_of_map(volume: Tensor, group: Tensor, symmetry: str, name: st
         raise InputError.of(name, "the map", found, f"at least {HAS_NOT}, a map with this symmetry")
 
 
-def warn_of_few_views(covered: float) -> None:
-    """Warn where views come from few directions."""
+def warn_of_few_views(covered: float, begun: bool = False) -> None:
+    """Warn where views come from few directions; ``begun``: as it seems before the refinement."""
     if covered < UNEVEN:
         logger.warning(
-            "views cover %.0f %% of the directions: the maps are smeared along the others",
+            "%sviews cover %.0f %% of the directions: the maps are smeared along the others",
+            "after the random starts, " if begun else "",
             100 * covered,
         )
 

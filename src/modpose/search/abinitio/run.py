@@ -152,7 +152,9 @@ def find_maps(
             free = symmetry_group("C1").float()
             start, scores = best_start(images, asked, free, StartPlan(), quiet, unfinished)
             maps = start.maps
-            if len(group) > 1:
+            if len(group) == 1:
+                warn_of_few_views(start.covered, begun=True)
+            else:
                 maps = _with_symmetry(images, maps, asked, group, quiet)
         if asked.classes > settings.classes:
             first = replace(plan, rounds=1, searches=(0,))

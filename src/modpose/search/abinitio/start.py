@@ -13,6 +13,7 @@ from modpose.geometry.grids import centre_of_mass, soft_sphere
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.progress import Progress
+from modpose.search.abinitio.checks import covered_directions
 from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.saved import NOT_SAVED, Saved, Unfinished
 from modpose.search.abinitio.scores import Poses, best_poses, draw_poses
@@ -35,13 +36,13 @@ class Start:
         (C, D, D, D).
     score
         Mean over some images of the log-likelihood at their best pose, nats.
-    share
-        (C,) fraction of these images that each map takes.
+    covered
+        Share of the directions from which these images come.
     """
 
     maps: Tensor
     score: float
-    share: Tensor
+    covered: float
 
 
 def best_start(
@@ -97,7 +98,8 @@ def _start(
     before = saved.read()
     if "score" in before:
         progress.advance(plan.rounds, 0.0)
-        return Start(before["maps"], float(before["score"]), before["share"])
+        covered = float(before.get("covered", 1.0))
+        return Start(before["maps"], float(before["score"]), covered)
     box, count = plan.box, settings.classes
     mask = soft_sphere(box, settings.diameter * box)
     reach = settings.max_shift * images.side
@@ -137,9 +139,9 @@ def _start(
                     "generator": generator.get_state(),
                 }
             )
-    start = _judged(images, maps, plan, reach, generator)
-    score = torch.tensor(start.score, dtype=torch.float64)
-    saved.write({"maps": start.maps, "score": score, "share": start.share})
+    start = _judged(images, maps, group, plan, reach, generator)
+    score, covered = torch.tensor([start.score, start.covered], dtype=torch.float64)
+    saved.write({"maps": start.maps, "score": score, "covered": covered})
     return start
 
 
@@ -206,6 +208,7 @@ def _centred(sums: FourierSums, maps: Tensor, box: int, mask: Tensor) -> tuple[F
 def _judged(
     images: SearchImages,
     maps: Tensor,
+    group: Tensor,
     plan: StartPlan,
     reach: float,
     generator: torch.Generator,
@@ -216,5 +219,5 @@ def _judged(
     grid = haar_rotations(1, generator) @ so3_grid(plan.rotations[1] // 2).float()
     shifts = disc(reach, FINENESS * images.side / radius) * (plan.box / images.side)
     found = best_poses(data, maps, grid, shifts, 1)
-    taken = torch.bincount(found.class_index[:, 0], minlength=len(maps)) / len(data)
-    return Start(maps, float(found.score.mean()), taken)
+    covered = covered_directions(found.rotation[:, 0], group)
+    return Start(maps, float(found.score.mean()), covered)

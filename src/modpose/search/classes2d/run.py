@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from modpose.data.star import write_star
 from modpose.data.table_files import files_of_table, write_table
 from modpose.devices import computing_on
 from modpose.errors import InputError
+from modpose.files.reading import check_memory
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import HALF_MAPS, FscCurve
 from modpose.geometry.degrees import wrap_deg
+from modpose.search.abinitio.checks import memory_needed
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.classes2d.page import draw_classes
@@ -39,6 +42,8 @@ from modpose.search.files import table_of_images
 
 logger = logging.getLogger("modpose")
 
+BYTES = 48
+"""Of a coefficient of a class at one angle: of the sums of both halves, and copies of them."""
 GOOD, JUNK, EMPTY = "good", "junk", "empty"
 CAVEAT = "halves not independent"
 WRITTEN = ("classes.mrcs", "classes.star", "classes.png", "frc.csv", "settings.json")
@@ -155,6 +160,7 @@ def classify_images(
     dataset = _dataset(source, settings, has_ctf)
     _warn(dataset)
     side = dataset.shape[0]
+    check_memory(source.stack.name, memory_of_classes(dataset.n, side, settings.classes))
     with computing_on("--device", device):
         images = read_images(dataset, side / 2, quiet)
     with computing_on("--device", device), unfinished_in(out, wanted, resume) as unfinished:
@@ -183,6 +189,12 @@ def _check(source: Source, settings: Classes2dSettings) -> bool:
             "warning: %s: it gives no CTF, so averages are made without", source.particles.name
         )
     return has_ctf
+
+
+def memory_of_classes(count: int, side: int, classes: int) -> int:
+    """Bytes that classes of so many images, pixels a side, will need."""
+    sums = BYTES * classes * Plan().last_angles * math.ceil(math.pi / 8 * side**2)
+    return memory_needed(count, side / 2, 0) + sums
 
 
 def _warn(dataset: Dataset) -> None:

@@ -22,10 +22,13 @@ from modpose.data.tomograms import TOMOGRAM
 from modpose.errors import InputError
 from modpose.files.reading import check_memory
 from modpose.fourier.coefficients import Coefficients
+from modpose.search.abinitio.checks import memory_needed
 from modpose.search.abinitio.images import SearchImages, read_images
 
 LEVEL_FROM = 0.5
 """The level of the noise of an image is measured beyond this fraction of the highest frequency."""
+COPIES = 3
+"""Memory of images, of the same sorted by particle, and of their frequencies, over the first."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def read_tilts(
     source = series.images
     has_ctf = source.particles.ctf(source.stack.pixel_size) is not None
     config = DataConfig(invert=invert, normalize="none", val_fraction=0)
+    check_memory(source.stack.name, COPIES * memory_needed(source.n, radius, 0))
     images = read_images(Dataset(source, config, seed=0, ctf=has_ctf), radius, quiet)
     place = np.full((series.n, int(series.frame.max()) + 1), -1, np.int64)
     if len({*zip(series.particle.tolist(), series.frame.tolist(), strict=True)}) < source.n:
