@@ -123,14 +123,14 @@ def test_a_small_positive_angle_is_drawn_counter_clockwise_for_em() -> None:
 @pytest.mark.parametrize("origin", ["upper", "lower"])
 def test_shift_histograms_count_every_image(origin) -> None:
     shift = np.random.default_rng(0).normal(0, 1, (500, 2)).clip(-2, 2)
-    figure = pose_figures.shift_histograms(shift, 1.0, origin, 3.2)
+    figure = pose_figures.shift_histograms(shift, 1.0, origin, "Å")
     assert figure.axes[0].collections[0].get_array().sum() == 500
     assert figure.axes[0].yaxis_inverted() == (origin == "upper")
     png_size(figure)
 
 
 def test_shifts_that_are_all_zero_are_drawn() -> None:
-    png_size(pose_figures.shift_histograms(np.zeros((10, 2)), None, "lower", None))
+    png_size(pose_figures.shift_histograms(np.zeros((10, 2)), None, "lower", "px"))
 
 
 def test_errors_and_scatters_against_truth() -> None:

@@ -258,10 +258,12 @@ def test_a_shift_that_does_not_follow_has_the_error_of_the_move() -> None:
             fixed = best._replace(shift=torch.zeros_like(best.shift))
             return SimpleNamespace(best=lambda: fixed)
 
-    section = equivariance(moments_material(Still()))
-    assert section is not None
-    rows = {row[0]: row[1:] for row in section.table}
-    assert rows["error of the shift, RMSE"][1] == "8.00 px"
+    material = moments_material(Still())
+    for pixel_size, error in ((None, "8.00 px"), (1.5, "12.00 Å")):
+        section = equivariance(replace(material, pixel_size=pixel_size))
+        assert section is not None
+        rows = {row[0]: row[1:] for row in section.table}
+        assert rows["error of the shift, RMSE"][1] == error
 
 
 def test_errors_count_modulo_the_symmetry_of_the_class() -> None:

@@ -27,7 +27,7 @@ from modpose.observe.ctf import CtfColumn
 from modpose.plot import grids
 from modpose.plot.html import Picture, Section
 from modpose.report import pose_figures
-from modpose.report.material import ReportData
+from modpose.report.material import ReportData, Unit
 from modpose.report.probe import Probe
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def equivariance(m: ReportData) -> Section | None:
     turned = follow(still, [(turn, (0.0, 0.0)) for turn in turns], infer) if has_angle else None
     shifted = follow(still, [(0.0, way) for way in ways], infer) if has_shift else None
     orders = {} if turned is None else orders_of(probe, turned)
-    rows = _rows(probe, turned, shifted, orders)
+    rows = _rows(probe, turned, shifted, orders, m.unit)
     return Section(
         "equivariance",
         "Equivariance",
@@ -76,7 +76,7 @@ def equivariance(m: ReportData) -> Section | None:
         "errors that grow away from 0° or peak at certain angles (the encoder works better for "
         "some orientations), errors of about 180° for an object without symmetry, or content "
         "that moves as far as the distance to another image.",
-        _pictures(probe, turns, turned, shifted, reach, orders),
+        _pictures(probe, turns, turned, shifted, reach, orders, m.unit),
         ("measured", "rotated", "shifted", "meaning"),
         rows,
     )
@@ -136,6 +136,7 @@ def _rows(
     turned: Followed | None,
     shifted: Followed | None,
     orders: Mapping[str, int | None],
+    unit: Unit,
 ) -> list[tuple[str, ...]]:
     """Return the rows of the table: a quantity, its values, and its meaning."""
     parts = (turned, shifted)
@@ -143,18 +144,17 @@ def _rows(
     if turned is not None:
         rows += _angle_rows(probe, parts, orders)
     if shifted is not None:
+        medians = [None if p is None else float(np.median(p.shift_length)) for p in parts]
+        means = [None if p is None else shift_rmse_px(p.shift_px) for p in parts]
         rows += [
             (
                 "error of the shift, median",
-                *(
-                    _cell(None if p is None else float(np.median(p.shift_length)), " px", 2)
-                    for p in parts
-                ),
+                *(_length(error, unit) for error in medians),
                 "half of the inferred shifts have a smaller error",
             ),
             (
                 "error of the shift, RMSE",
-                *(_cell(None if p is None else shift_rmse_px(p.shift_px), " px", 2) for p in parts),
+                *(_length(error, unit) for error in means),
                 "the same, but large errors count most",
             ),
         ]
@@ -216,6 +216,10 @@ def _cell(value: float | None, unit: str, digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f}{unit}"
 
 
+def _length(pixels: float | None, unit: Unit) -> str:
+    return _cell(None if pixels is None else unit.per_pixel * pixels, f" {unit.name}", 2)
+
+
 def _class_row(name: str, errors: Array, order: int | None) -> tuple[str, ...]:
     """Return the row of a class: where its angle errors (T, n) cluster, and how closely."""
     says = {
@@ -236,6 +240,7 @@ def _pictures(
     shifted: Followed | None,
     reach: float,
     orders: Mapping[str, int | None],
+    unit: Unit,
 ) -> list[Picture]:
     if turned is None:
         return []
@@ -244,7 +249,7 @@ def _pictures(
         angle = ("Angle modulo symmetry", "error (degrees)")
         found = {angle: np.abs(folded(probe, part.angle_deg, orders))}
         if infers_shift(probe.vae):
-            found["Shift", "error (px)"] = part.shift_length
+            found["Shift", f"error ({unit.name})"] = unit.per_pixel * part.shift_length
         if probe.vae.layout.z_dim:
             found["Content", "change (% of distance)"] = 100 * part.content
         return found

@@ -28,6 +28,13 @@ class PlanePose(NamedTuple):
     scale: Floats | None
 
 
+class Unit(NamedTuple):
+    """Unit of lengths in a report: its name, and how many of it a pixel is."""
+
+    name: str
+    per_pixel: float
+
+
 @dataclass(frozen=True)
 class KnownClasses:
     """Classes, affinities and pose channel of N images.
@@ -134,6 +141,11 @@ class ReportData:
     def shape(self) -> tuple[int, int]:
         """Height and width of a picture."""
         return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def unit(self) -> Unit:
+        """Å where the pixel size is known, else pixels."""
+        return Unit("px", 1.0) if self.pixel_size is None else Unit("Å", self.pixel_size)
 
     @property
     def wide(self) -> bool:

@@ -56,15 +56,12 @@ def angle_histogram(angle_deg: Floats, std_deg: Floats | None, origin: Origin) -
     return fig
 
 
-def shift_histograms(
-    shift_px: Floats, prior_std_px: float | None, origin: Origin, pixel_size: float | None
-) -> Figure:
-    """Inferred shifts (N, 2) in pixels: their density in the plane and along each axis."""
+def shift_histograms(shift: Floats, prior_std: float | None, origin: Origin, unit: str) -> Figure:
+    """Inferred shifts (N, 2) in a unit: their density in the plane and along each axis."""
     fig = new_figure(3.7, 8.2)
     plane, along = fig.subplots(1, 2)
-    reach = max(float(np.percentile(np.abs(shift_px), 99.5)) * 1.1, 0.5)
-    unit = "px" if pixel_size is None else f"px of {pixel_size:.3g} Å"
-    plane.hist2d(shift_px[:, 0], shift_px[:, 1], bins=41, range=[[-reach, reach]] * 2, cmap="Blues")
+    reach = max(float(np.percentile(np.abs(shift), 99.5)) * 1.1, 0.5)
+    plane.hist2d(shift[:, 0], shift[:, 1], bins=41, range=[[-reach, reach]] * 2, cmap="Blues")
     style(plane, f"shift along x ({unit})", f"shift along y ({unit})", "Positions of the objects")
     plane.set_aspect("equal")
     plane.axhline(0, color=RULE, lw=0.8)
@@ -73,11 +70,11 @@ def shift_histograms(
         plane.invert_yaxis()
     bins = np.linspace(-reach, reach, 51)
     for axis, colour in ((0, BLUE), (1, ORANGE)):
-        along.hist(shift_px[:, axis], bins, histtype="step", color=colour, lw=1.6, label="xy"[axis])
-    if prior_std_px is not None:
+        along.hist(shift[:, axis], bins, histtype="step", color=colour, lw=1.6, label="xy"[axis])
+    if prior_std is not None:
         x = np.linspace(-reach, reach, 300)
-        density = np.exp(-0.5 * (x / prior_std_px) ** 2) / (prior_std_px * np.sqrt(2 * np.pi))
-        scale = len(shift_px) * (bins[1] - bins[0])
+        density = np.exp(-0.5 * (x / prior_std) ** 2) / (prior_std * np.sqrt(2 * np.pi))
+        scale = len(shift) * (bins[1] - bins[0])
         along.plot(x, density * scale, color=MUTED, ls="--", lw=1.2, label="prior")
     style(along, f"shift ({unit})", "images", "Along each axis")
     legend(along)

@@ -284,8 +284,9 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
     if m.scale is not None:
         found.append(scatter.Colouring("scale", "number", m.scale[points]))
     if m.shift_px is not None:
-        length = np.linalg.norm(m.shift_px[points], axis=1)
-        found.append(scatter.Colouring("length of the shift (px)", "number", length))
+        length = m.unit.per_pixel * np.linalg.norm(m.shift_px[points], axis=1)
+        name = f"length of the shift ({m.unit.name})"
+        found.append(scatter.Colouring(name, "number", length))
     found.append(scatter.Colouring("ELBO (nats)", "number", m.elbo[points]))
     for name, column in ({} if m.further is None else m.further(points)).items():
         found.append(_colouring(name, column))
@@ -314,9 +315,9 @@ def pose(m: ReportData) -> Section | None:
         fig = pose_figures.angle_histogram(m.angle_deg, m.angle_std_deg, m.look.origin)
         pictures.append(Picture.of(fig, "angles.png", "Histogram of the inferred angles"))
     if m.shift_px is not None:
-        fig = pose_figures.shift_histograms(
-            m.shift_px, m.shift_prior_px, m.look.origin, m.pixel_size
-        )
+        unit, size = m.unit
+        prior = None if m.shift_prior_px is None else size * m.shift_prior_px
+        fig = pose_figures.shift_histograms(size * m.shift_px, prior, m.look.origin, unit)
         pictures.append(Picture.of(fig, "shifts.png", "Histogram of the inferred shifts"))
     if m.scale is not None:
         fig = pose_figures.scale_histogram(m.scale)

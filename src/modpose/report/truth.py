@@ -78,8 +78,12 @@ def _pose_pictures(m: ReportData) -> list[Picture]:
         if m.scale is not None and "scale" in m.truth:
             scale = np.asarray(m.truth["scale"], float)
         residual, _ = align_shifts(shift, true, turned, mirrored[right], scale[right])
-        names = [(f"true shift along {a} (px)", f"inferred shift along {a} (px)") for a in "xy"]
-        fig = figures.truth_scatter(list(true.T), list((true + residual).T), names, equal=True)
+        unit, size = m.unit
+        known, found = size * true.T, size * (true + residual).T
+        axes = [
+            (f"true shift along {a} ({unit})", f"inferred shift along {a} ({unit})") for a in "xy"
+        ]
+        fig = figures.truth_scatter(list(known), list(found), axes, equal=True)
         alt = "Inferred against true shift along x and y"
         pictures.append(Picture.of(fig, "truth-shift.png", alt))
     if m.scale is not None and "scale" in m.truth:

@@ -47,7 +47,7 @@ export class Details {
     this.now = this.z.map((values) => values.reduce((a, b) => a + b, 0) / values.length);
     const content = this.z.map((values) => extent(values, 0.002)), shift = this.about.box / 4;
     const sliders = this.about.content.map((name, k) => this.#slider(name, content[k], (v) => this.now.splice(k, 1, v)));
-    const reach = { angle: 180, "shift x": shift, "shift y": shift };
+    const reach = { "angle (°)": 180, "shift x (px)": shift, "shift y (px)": shift };
     const poses = this.pose && Object.entries(reach).map(([name, far], k) => this.#slider(name, [-far, far], (v) => this.pose.splice(k, 1, v), 0));
     $("sliders").replaceChildren(...sliders, ...(poses ?? []));
     await this.place(this.now);

@@ -49,7 +49,7 @@ export class Scatter {
     this.plot = createScatterplot({
       renderer: this.renderer, renderPointsAsSquares: true, canvas: this.canvas, width, height, aspectRatio: width / height, syncEvents: true,
       xScale: scale([-1, 1]), yScale: scale([-1, 1]), lassoColor: "#d9482b", lassoLineWidth: 2,
-      colorBy: "valueA", opacityBy: "valueB", sizeBy: "valueB", opacity: [0.12, 0.85], pointSize: [3, 4],
+      colorBy: "valueA", opacityBy: "valueB", sizeBy: "valueB", opacity: [0.25, 0.85], pointSize: [3, 4],
       deselectOnDblClick: false, showReticle: false, pointColorHover: "#d9482b",
     });
     this.view = [-1, 1, -1, 1];
