@@ -114,6 +114,30 @@ def test_content_that_no_image_tells_has_one_function():
     assert len(ContentBasis.fit(z, np.ones_like(z), 5)) == 1
 
 
+def states(sizes: list[int]) -> np.ndarray:
+    """Content of states far apart, each with a little spread."""
+    rng = np.random.default_rng(0)
+    number = np.repeat(np.arange(len(sizes)), sizes)
+    return 50.0 * np.eye(len(sizes))[number] + 0.01 * rng.standard_normal((len(number), len(sizes)))
+
+
+def test_functions_of_separate_states_are_orthonormal_beside_the_constant():
+    z = states([100, 140, 180])
+    basis = ContentBasis.fit(z, np.ones_like(z), 9)
+    values = basis(z)
+    assert len(basis) == 3
+    np.testing.assert_allclose(values.T @ values / len(z), np.eye(3), atol=1e-8)
+    np.testing.assert_allclose(values[:, 0], 1, atol=1e-12)
+
+
+def test_a_rare_state_has_its_function():
+    sizes = [20, 400, 500]  # 2 % of the images
+    values = ContentBasis.fit(states(sizes), np.ones((920, 3)), 9)(states(sizes))
+    rare = np.arange(920) < 20
+    fitted = values @ np.linalg.lstsq(values, rare.astype(float), rcond=None)[0]
+    np.testing.assert_allclose(fitted, rare, atol=1e-3)
+
+
 def test_content_that_does_not_vary_is_refused():
     with pytest.raises(InputError, match="same content"):
         ContentBasis.fit(np.ones((50, 2)), np.ones((50, 2)), 5)
@@ -320,6 +344,26 @@ def test_a_set_without_motion_gives_the_consensus():
     true = made.volume()
     ours, mean = (fsc(each.volume(z[0]), true, mask).area() for each in (found, alone))
     assert ours > mean - 0.01
+
+
+def test_maps_of_three_states_are_not_below_the_consensus():
+    settings = ProjectionSettings(n=400, box=BOX, pixel_size=8.0, snr=1.0, ctf=True)
+    made = simulate_projections(settings, built_in_conformers(3))
+    state = made.truth["class"].to_numpy(int)
+    angle = 2 * np.pi * state / 3
+    rng = np.random.default_rng(0)
+    z = np.stack([np.cos(angle), np.sin(angle)], 1) + 0.6 * rng.standard_normal((400, 2))
+    given = opened(made), z, np.full_like(z, 0.6), ball()
+    found = fit_content_maps(*given, ContentMapSettings(landmarks=60), quiet=True)
+    assert len(found.basis) > 1
+    one = ContentMapSettings(functions=1, rounds=0)
+    consensus = fit_content_maps(*given, one, quiet=True)
+    mask = ball().numpy()
+    for number in range(3):
+        row = int(np.flatnonzero(state == number)[0])
+        drawn = (found.volume(found.z[row]), consensus.volume(z[row]))
+        ours, mean = (fsc(volume, made.volume(number), mask).area() for volume in drawn)
+        assert ours > mean
 
 
 def test_contrast_of_images_is_not_that_of_the_maps():

@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 
 LANDMARKS = 1500
 """Images between which the walk steps."""
-SPARSE = 0.08
-"""Fraction of the landmarks, those of lowest density, that are left out.  Otherwise single outliers
-would take the leading functions."""
+SPARSE, LONELY = 0.08, 8.0
+"""Landmarks with fewer others than this within a step are left out, at most this fraction of all.
+Otherwise single outliers would take the leading functions.  A rare state has more."""
 WIDTH = 2.0
 """Standard deviation of a step, in median posterior standard deviations of content."""
 NEIGHBOURS = 8
@@ -82,20 +82,19 @@ class ContentBasis:
         landmarks = z[some] / scale
         width = max(WIDTH, _usual_distance(landmarks))
         density = np.exp(_log_kernel(landmarks, landmarks, width)).sum(1)
-        dense = np.argsort(density, kind="stable")[int(SPARSE * len(density)) :]
-        landmarks = landmarks[np.sort(dense)]
+        landmarks = landmarks[density >= min(LONELY, float(np.quantile(density, SPARSE)))]
         kernel = np.exp(_log_kernel(landmarks, landmarks, width))
         weight = kernel.sum(1) ** -ALPHA
         kernel = kernel * weight[:, None] * weight
         degree = kernel.sum(1) ** -0.5
-        values, vectors = np.linalg.eigh(kernel * degree[:, None] * degree)
-        count = min(count, int((values > SLOW).sum()))
-        vectors = vectors[:, ::-1][:, :count] * degree[:, None]
-        found = cls(scale, width, landmarks, weight, vectors)
-        at_images = found(z)
+        still = 1 / degree / np.linalg.norm(1 / degree)
+        # without the constant: separate clusters have more than one eigenvector of eigenvalue 1
+        values, vectors = np.linalg.eigh(kernel * degree[:, None] * degree - still[:, None] * still)
+        slow = vectors[:, values > SLOW][:, ::-1][:, : count - 1] * degree[:, None]
+        vectors = np.concatenate([np.ones((len(slow), 1)), slow], 1)
+        at_images = cls(scale, width, landmarks, weight, vectors)(z)
         lower = np.linalg.cholesky(at_images.T @ at_images / len(z))
         turned = np.linalg.solve(lower, vectors.T).T
-        turned[:, 0] = 1.0
         return cls(scale, width, landmarks, weight, turned)
 
     def __len__(self) -> int:

@@ -20,6 +20,8 @@ from modpose.fourier.coefficients import shell_of
 
 TOLERANCE = 1e-3
 """Residual, relative to the first, at which iterations end."""
+MEAN_FIRST = 2
+"""Steps of the solution of the mean alone, for each one of all maps together."""
 LEFT_OUT = 1e-3
 """Fraction of the sum of squares of the products of functions that may be left out."""
 LEFT_OF_ONE = 0.05
@@ -240,6 +242,10 @@ class Equations:
         iterations
             Largest number of steps.
         """
+        return amplitude * self._fields(spectrum, amplitude, iterations)
+
+    def _fields(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
+        """Solve for the stationary fields (J, b, b, b); the mean alone comes first."""
         box = self.box
         penalty = 1 / spectrum.clamp(min=1e-12)
         beyond = penalty.amax()  # at frequencies without data
@@ -253,10 +259,15 @@ class Equations:
                 box.filtered(fields, penalty, beyond)
             )
 
-        x = torch.zeros_like(self.right)
-        residual = amplitude * self.right
-        direction = guess = box.filtered(residual, inverse, 1 / beyond)
+        x, residual = torch.zeros_like(self.right), amplitude * self.right
+        guess = box.filtered(residual, inverse, 1 / beyond)
         now = first = (residual * guess).sum()
+        if len(self) > 1:
+            x[:1] = self.first(1)._fields(spectrum[:1], amplitude[:1], MEAN_FIRST * iterations)
+            residual.sub_(apply(x))
+            guess = box.filtered(residual, inverse, 1 / beyond)
+            now = (residual * guess).sum()
+        direction = guess
         for _ in range(iterations):
             if not now > TOLERANCE**2 * first:
                 break
@@ -267,7 +278,7 @@ class Equations:
             guess = box.filtered(residual, inverse, 1 / beyond)
             last, now = now, (residual * guess).sum()
             direction = guess + now / last * direction
-        return amplitude * x
+        return x
 
     def _convolve(self, spectrum: Tensor, blocks: Tensor) -> None:
         """Apply the data's part of the equations to transforms (J, seen), in place.

@@ -56,7 +56,7 @@ JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 POSE_STEPS = 2
 """Steps of the correction of a pose, each time that content is inferred."""
-ROUGH, SETTLED = 6, 12
+ROUGH, SETTLED = 6, 20
 """Largest number of steps of the solution that content is inferred from, and of the last one."""
 
 
