@@ -110,6 +110,16 @@ def null_row(result: Result, like: Row, labels: Row) -> dict[str, Any]:
     return empty | {name: value for name, value in known.items() if name in like} | dict(labels)
 
 
+def first_fits(studies: Iterable[Study | str]) -> dict[str, Fit]:
+    """Name the first fit of every sample of the studies that can be prepared."""
+    found: dict[str, Fit] = {}
+    for study in studies:
+        if isinstance(study, Study):
+            for fit in study.fits:
+                found.setdefault(f"{study.title}: {fit.sample.name}", fit)
+    return found
+
+
 def null_study(fits: Mapping[str, Fit]) -> Study:
     """The null model's bounds of several sets, beside which other tables can be read.
 

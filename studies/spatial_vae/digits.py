@@ -13,7 +13,7 @@ from modpose.data.source import open_source
 from modpose.plot.grids import Floats
 from studies.common import plots
 from studies.common.conduct import Study
-from studies.common.null import LABEL, NOTE, null_row, null_study
+from studies.common.null import LABEL, NOTE, null_row
 from studies.common.page import Page, Row
 from studies.common.samples import Sample, write_sample
 from studies.common.study import Fit, Result
@@ -93,8 +93,8 @@ def prepare(setting: Setting) -> Study:
     )
 
 
-def prepare_null(setting: Setting) -> Study:
-    """The null model of the three sets, without a fit."""
+def null_fits(setting: Setting) -> dict[str, Fit]:
+    """A fit of each of the three sets, whose null model is asked for."""
     budget = setting.plan.digits
     drawn, n_test, words = pictures(
         setting.find("mnist.npz"), budget.images, budget.held_out, setting.seed
@@ -103,7 +103,7 @@ def prepare_null(setting: Setting) -> Study:
     for name, variant in VARIANTS.items():
         sample = _sample(setting, name, drawn, n_test, words)
         named[variant.title] = _fit(setting, sample, name, "vae", budget.z_dims[0])
-    return null_study(named)
+    return named
 
 
 # --- data -------------------------------------------------------------------------------------

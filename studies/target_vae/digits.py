@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from modpose.config import merge
 from modpose.plot.grids import Floats
 from studies.common.conduct import Study
-from studies.common.null import null_study
 from studies.common.samples import Made, Sample, save_array
 from studies.common.study import Fit, Options, Result
 from studies.target_vae import digit_tables as tables
@@ -149,10 +148,10 @@ def assignments(options: Options, prefix: str = "") -> list[str]:
     return said
 
 
-def prepare_null(setting: Setting) -> Study:
-    """The null model of both sets, without a fit."""
+def null_fits(setting: Setting) -> dict[str, Fit]:
+    """A fit of each set, whose null model is asked for."""
     contender = setting.plan.uniform.contenders[0]
-    return null_study({d.title: _fit(setting, d, contender) for d in (NORMAL, UNIFORM)})
+    return {d.title: _fit(setting, d, contender) for d in (NORMAL, UNIFORM)}
 
 
 SAID = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from studies.common import study
-from studies.common.null import LABEL, null_bounds, null_row
+from studies.common.conduct import Study
+from studies.common.null import LABEL, first_fits, null_bounds, null_row
 from studies.common.samples import write_sample
 from studies.common.study import Fit, Result
 
@@ -66,3 +68,9 @@ def test_pixels_outside_the_mask_do_not_count(tmp_path: Path) -> None:
     whole = fitted(tmp_path / "a", images, {"likelihood": likelihood}, normalize="none")
     disc = fitted(tmp_path / "b", images, {"likelihood": likelihood}, normalize="none", mask=0.9)
     assert null_bounds(disc.fit).mean() > null_bounds(whole.fit).mean()
+
+
+def test_each_set_of_the_studies_is_named_once(tmp_path: Path) -> None:
+    fit = fitted(tmp_path, measured(), {}, normalize="none").fit
+    study = Study("Figure 1", [], [fit, replace(fit, name="another")], lambda results, page: [])
+    assert first_fits([study, "left out"]) == {f"Figure 1: {fit.sample.name}": fit}
