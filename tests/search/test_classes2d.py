@@ -346,6 +346,9 @@ def test_images_of_pure_noise_make_junk(source: Source, tmp_path: Path) -> None:
     junk = np.isin(found.class_index, np.flatnonzero(found.table["kind"] == "junk"))
     others = np.setdiff1d(np.arange(400), noise)
     assert junk[noise].mean() > 0.5 > 10 * junk[others].mean()
+    assert found.noise_like[noise].mean() > 0.9 > 10 * found.noise_like[others].mean()
+    told = f"{found.noise_like.sum():,} images fit their class hardly better than noise would"
+    assert any(line.startswith(told) for line in found.lines())
 
 
 def test_volumes_have_no_2d_classes(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ logger = logging.getLogger("modpose")
 
 BYTES = 48
 """Of a coefficient of a class at one angle: of the sums of both halves, and copies of them."""
+SURE = 3.0
+"""Standard deviations of the gain of noise above its mean, for :attr:`Classes2d.noise_limit`."""
 GOOD, JUNK, EMPTY = "good", "junk", "empty"
 CAVEAT = "halves not independent"
 WRITTEN = ("classes.mrcs", "classes.star", "classes.png", "frc.csv", "settings.json")
@@ -100,8 +102,25 @@ class Classes2d:
             numbers = [str(n + 1) for n in np.flatnonzero(self.table["kind"] == kind)]
             if numbers:
                 found.append(f"{kind}{why}: class {', '.join(numbers)}")
+        count, limit = int(self.noise_like.sum()), self.noise_limit
+        if count:
+            found.append(
+                f"{count:,} images fit their class hardly better than noise would "
+                f"(modposeScore below {limit:.1f})"
+            )
         found.append("images and their mirror images are in different classes")
         return found
+
+    @property
+    def noise_limit(self) -> float:
+        """Gain, nats, that an image of pure noise hardly ever reaches."""
+        mean, spread = self.noise_gain
+        return mean + SURE * spread
+
+    @property
+    def noise_like(self) -> NDArray[np.bool_]:
+        """(N,) whether an image may hold only noise: its gain is below :attr:`noise_limit`."""
+        return self.gain < self.noise_limit
 
     def facts(self) -> dict[str, object]:
         """Name the figures of each class."""
@@ -109,6 +128,8 @@ class Classes2d:
         return {
             "unit": "px" if self.pixel_size is None else "A",
             "classes": self.table[columns].to_dict(orient="records"),
+            "noise_like": int(self.noise_like.sum()),
+            "noise_limit": self.noise_limit,
         }
 
 
