@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from modpose.affinity import Affinity, nearest_correlation, read_affinity, write_affinity
 from modpose.affinity.figure import draw_affinity, write_figure
@@ -213,6 +214,16 @@ def test_the_heat_map_brings_alike_rows_together(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(InputError, match="already exists"):
         write_figure(affinity, tmp_path / "a.png")
+
+
+def test_long_names_are_drawn_whole(tmp_path: Path) -> None:
+    sizes = []
+    for name in ("a", "a name that is much longer"):
+        write_figure(Affinity(np.eye(2), (name, "b")), tmp_path / f"{len(name)}.png")
+        with Image.open(tmp_path / f"{len(name)}.png") as picture:
+            sizes.append(picture.size)
+    (short_width, short_height), (long_width, long_height) = sizes
+    assert long_height > short_height + 100 and long_width > short_width
 
 
 def test_one_class_alone_is_drawn_too() -> None:

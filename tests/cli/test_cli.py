@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +114,14 @@ def test_the_shell_completes_verbs_and_options(
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
         assert cli().out.split() == [expected]
+
+
+def test_figures_need_no_backend_of_a_notebook(
+    cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed_here")
+    assert cli("--version").code == 0
+    assert os.environ["MPLBACKEND"] == "agg"
 
 
 def test_without_arguments_the_help_is_shown(cli: Callable[..., Result]) -> None:

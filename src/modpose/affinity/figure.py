@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -57,7 +57,11 @@ def draw_affinity(affinity: Affinity) -> Figure:
 def write_figure(affinity: Affinity, path: str | Path, overwrite: bool = False) -> None:
     """Write the heat map as a PNG."""
     fig = draw_affinity(affinity)
-    replace_atomically(Path(path), lambda file: fig.savefig(file, format="png"), overwrite)
+
+    def write(file: BinaryIO) -> None:
+        fig.savefig(file, format="png", bbox_inches="tight")  # with the whole of long names
+
+    replace_atomically(Path(path), write, overwrite)
 
 
 def _linkage(affinity: Affinity) -> NDArray[np.float64]:

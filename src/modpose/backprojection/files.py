@@ -56,12 +56,14 @@ def draw_curve(
 ) -> None:
     """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
     fig = new_figure(3.4, 5.2)
-    ax = style(fig.add_subplot(), x="cycles per pixel", y="FSC")
-    for name, curve in curves.items():
-        ax.plot(curve.frequency, curve.correlation, label=name)
-    ax.axhline(threshold, color=MUTED, linewidth=0.8, linestyle="--")
     first = next(iter(curves.values()))
-    ax.set(xlim=(0, 0.5), ylim=(-0.1, 1.02))
+    pixel_size = first.pixel_size or 1.0
+    unit = "cycles per pixel" if first.pixel_size is None else "cycles per Å"
+    ax = style(fig.add_subplot(), x=f"spatial frequency ({unit})", y="FSC")
+    for name, curve in curves.items():
+        ax.plot(curve.frequency / pixel_size, curve.correlation, label=name)
+    ax.axhline(threshold, color=MUTED, linewidth=0.8, linestyle="--")
+    ax.set(xlim=(0, 0.5 / pixel_size), ylim=(-0.1, 1.02))
     ax.set_title(first.sentence(threshold), fontsize=SMALL + 1, loc="left")
     ax.legend(frameon=False, fontsize=SMALL)
     replace_atomically(path, lambda file: fig.savefig(file, format="png"), overwrite)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,6 +65,7 @@ def run_and_exit(
 ) -> None:
     """Run a typer application with the exit codes and messages of :func:`main`."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ["MPLBACKEND"] = "agg"  # a notebook names one that this environment may not have
     try:
         with signals_interrupt(), _notes_on_stderr():
             verb = _only(command, arguments)
