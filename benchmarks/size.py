@@ -2,11 +2,13 @@
 
     python -m benchmarks.size
     python -m benchmarks.size --images 1000 10000 100000 --box 32
+    python -m benchmarks.size --volumes --images 100000 --box 64 --minutes 1
 
-A table names 1,000 simulated images again and again, as often as needed, so that the images need no
-disk.  ``modpose inspect`` and ``modpose fit --max-minutes`` run on it in processes of their own.
-Printed are the seconds of both, the peak of the resident memory of the fit, the number of images
-that were encoded at its end, and a straight line through seconds and memory.
+A table names 1,000 simulated images (``--volumes``: 200 subtomograms) again and again, as often as
+needed, so that the images need no disk.  ``modpose inspect`` and ``modpose fit --max-minutes`` run
+on it in processes of their own.  Printed are the seconds of both, the peak of the resident memory
+of the fit, the number of images that were encoded at its end, and straight lines through seconds
+and memory.
 
 With ``--sparse N`` the stack says that it holds N images, and has holes behind the first 1,000: a
 million of 128 pixels a side are 66 GB by the header, and 66 MB on the disk.  ``modpose inspect`` of
@@ -31,8 +33,12 @@ from benchmarks import machine
 from modpose.data.mrc import HEADER_BYTES
 from modpose.run import Run
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
+from modpose.simulate.species import built_in_species
+from modpose.simulate.subtomogram_files import write_subtomograms
+from modpose.simulate.subtomogram_settings import SubtomogramSettings
+from modpose.simulate.subtomograms import simulate_subtomograms
 
-STORED = 1000
+STORED, VOLUMES = 1000, 200
 OPTICS = """data_optics
 
 loop_
@@ -72,6 +78,22 @@ def write_table(folder: Path, stack: Path, n: int, box: int) -> Path:
     return path
 
 
+def write_volumes(folder: Path, n: int, box: int) -> Path:
+    """Write a STAR of ``n`` rows that name the stored subtomograms again and again."""
+    star = folder / "particles.star"
+    if not star.is_file():
+        settings = SubtomogramSettings(n=VOLUMES, box=box, pixel_size=3.0, snr=0.1)
+        write_subtomograms(simulate_subtomograms(settings, built_in_species(2)), folder)
+    lines = star.read_text(encoding="utf-8").splitlines()
+    begin = max(i for i, line in enumerate(lines) if line.startswith("_")) + 1
+    rows = [line for line in lines[begin:] if line.strip()]
+    path = folder / f"particles_{n}.star"
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines[:begin])
+        file.writelines(f"{rows[i % len(rows)]}\n" for i in range(n))
+    return path
+
+
 def stretch(stack: Path, n: int, box: int) -> None:
     """Let a stack say that it holds ``n`` images; nothing is written behind those it has."""
     with stack.open("r+b") as file:
@@ -106,7 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.size", description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--box", type=int, default=32)
-    parser.add_argument("--recipe", default="modpose")
+    parser.add_argument("--recipe", help="default: modpose, of volumes modpose-3d")
+    parser.add_argument("--volumes", action="store_true", help="subtomograms in place of images")
     parser.add_argument("--minutes", type=float, default=0.5, help="of training")
     parser.add_argument("--sparse", type=int, metavar="N", help="images that the stack claims")
     options = parser.parse_args(arguments)
@@ -116,17 +139,22 @@ def main(arguments: list[str] | None = None) -> None:
     costs = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = HingeSettings(n=STORED, box=options.box, pixel_size=5.0, seed=0)
-        star = write_particles(simulate_particles(settings), folder)
+        if not options.volumes:
+            settings = HingeSettings(n=STORED, box=options.box, pixel_size=5.0, seed=0)
+            star = write_particles(simulate_particles(settings), folder)
         if options.sparse is not None:
             stretch(star.with_suffix(".mrcs"), options.sparse, options.box)
             looked = run("inspect", str(star.with_suffix(".mrcs")))
             print(f"inspect the stack of {options.sparse:,}: {looked.processor:.1f} CPU s")
         for n in options.images:
-            table = write_table(folder, star.with_suffix(".mrcs"), n, options.box)
+            if options.volumes:
+                table = write_volumes(folder, n, options.box)
+            else:
+                table = write_table(folder, star.with_suffix(".mrcs"), n, options.box)
             looked = run("inspect", str(table))
             out = folder / f"run_{n}"
-            words = ["fit", str(table), "-o", str(out), "--recipe", options.recipe]
+            recipe = options.recipe or ("modpose-3d" if options.volumes else "modpose")
+            words = ["fit", str(table), "-o", str(out), "--recipe", recipe]
             fitted = run(*words, "--max-minutes", str(options.minutes))
             encoded = Run.open(out).environment.get("encoded") or n
             costs.append((looked, fitted))
@@ -137,6 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
     if len(costs) > 1:
         print(f"inspect, CPU s: {line_through(options.images, [c[0].processor for c in costs])}")
+        print(f"fit, CPU s: {line_through(options.images, [c[1].processor for c in costs])}")
         print(f"memory, GB: {line_through(options.images, [c[1].memory / 1e9 for c in costs])}")
 
 

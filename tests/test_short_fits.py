@@ -16,7 +16,7 @@ from modpose.cli import main
 from modpose.config import merge, parse_config
 from modpose.recipes import recipe_config
 from modpose.report import build_report
-from modpose.train import encoding
+from modpose.train import encoding, validation
 
 N = 90
 TINY: dict[str, Any] = {
@@ -35,6 +35,7 @@ def slow_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fitted(folder: Path, minutes: float | None, clusters: int | None = 2, **options: Any) -> Run:
+    folder.mkdir(exist_ok=True)
     path = folder / "stack.npy"
     images = np.random.default_rng(0).normal(size=(N, 12, 12)).astype(np.float32)
     np.save(path, images)
@@ -52,6 +53,25 @@ def short(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Run:
     run = fitted(tmp_path, 1e-6)
     assert "20 of them are encoded now" in caplog.text
     return run
+
+
+def test_a_sample_is_as_large_as_there_is_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "LEAST", 6)
+    assert fitted(tmp_path, 1e-6).environment["encoded"] == 6
+
+
+def test_an_epoch_that_is_cut_short_is_judged_by_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "LEAST", 4)
+    asked: list[int] = []
+    evenly = validation._evenly
+    monkeypatch.setattr(validation, "_evenly", lambda rows, n: asked.append(n) or evenly(rows, n))
+    fitted(tmp_path, 1e-6, data={"val_fraction": 0.3})  # one batch of 16
+    fitted(tmp_path / "whole", None, data={"val_fraction": 0.3}, train={"epochs": 1})
+    assert asked == [4, 63 // 4]
 
 
 def test_a_sample_is_encoded_and_nothing_takes_it_for_all(short: Run) -> None:

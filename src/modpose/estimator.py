@@ -29,7 +29,7 @@ from modpose.recipes.recipe import Options
 from modpose.run import Run
 from modpose.suggest import given_options, suggest, suited
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
-from modpose.train.session import announce, describe_fit, finish, start, train_model
+from modpose.train.session import announce, describe_fit, finish, in_time, start, train_model
 from modpose.train.training_set import open_dataset
 from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 
@@ -154,6 +154,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         source = x
         check_clusters(clusters, source.n)
         config = self._resolve(source, self.seed if seed is None else seed)
+        config = in_time(config, source, minutes)
         known = None if labels is None else read_labels(labels, source, partial=partial)
         announce(config, max_minutes=minutes)
         unposed = lacks_poses(source, config)

@@ -34,6 +34,7 @@ from modpose.train.session import (
     dealt,
     describe_fit,
     finish,
+    in_time,
     infer,
     start,
     train_model,
@@ -111,7 +112,7 @@ def fit_run(
     check_clusters(clusters, source.n)
     if not ranks.leads():
         return follow(None if source.places else source.stack)
-    config = dealt(config)
+    config = in_time(dealt(config), source, max_minutes)
     given = (index, poses, ctf, tomograms, labels, affinity, sample_affinity)
     inputs = _files_read(source, config, *given)
     check_target(Path(out), overwrite)  # check before the work, not after

@@ -38,6 +38,10 @@ class AlignmentStartConfig(Frozen):
     """Number of rotations in the grid."""
     mask_diameter_px: Scale | None = None
     """Diameter of the sphere outside which averages are zero, voxels; null: the box minus four."""
+    volumes: Count | None = None
+    """Largest number of volumes that are aligned and trained on, chosen at random; the others are
+    only encoded.  null: all, or as many as ``--max-minutes`` leaves time for.
+    """
 
     def check(self, facts: Facts) -> None:
         """Refuse an encoder that does not learn poses, and a field with too few volumes."""

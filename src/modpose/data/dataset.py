@@ -343,7 +343,7 @@ def dataset_of(
             f"recipe {config.recipe}", "model.wedge", "off", "auto, for a wedge is given (--wedge)"
         )
     data = config.data if held_out else config.data.model_copy(update={"val_fraction": 0.0})
-    return Dataset(
+    made = Dataset(
         source,
         data,
         seed=config.seed,
@@ -353,6 +353,11 @@ def dataset_of(
         value_range=value_range,
         affinity=affinity,
     )
+    most = getattr(config.train.start, "volumes", None)
+    if held_out and most is not None and most < len(made.train):
+        chosen = np.random.default_rng([config.seed, most]).permutation(made.train)[:most]
+        made.train = np.sort(chosen)
+    return made
 
 
 def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -102,11 +102,14 @@ class SearchedPoses(nn.Module):
         self.register_buffer("shift", torch.zeros(n_images, 3))
         self.register_buffer("width", torch.ones(n_images, 2))
 
-    def set(self, rotation: Tensor, shift: Tensor, width: Tensor) -> None:
-        """Keep rotations (N, 3, 3), shifts (N, 3), and their s.d. (N, 2), radians and voxels."""
-        self.rotation.copy_(rotation)
-        self.shift.copy_(shift)
-        self.width.copy_(width)
+    def set(self, index: Tensor, rotation: Tensor, shift: Tensor, width: Tensor) -> None:
+        """Keep poses of the volumes at ``index`` (B,).
+
+        Rotations (B, 3, 3), shifts (B, 3), and their s.d. (B, 2), radians and voxels.
+        """
+        self.rotation[index] = rotation
+        self.shift[index] = shift
+        self.width[index] = width
 
     def at(self, index: Tensor) -> KnownPoses:
         """Take the images at ``index`` (B,)."""

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modpose")
 
-SAMPLE = 10_000
-"""Images that are encoded where encoding all of them would take longer than the fit allows."""
-TIMED = 1_000
+SAMPLE, LEAST = 10_000, 200
+"""Images that are encoded, at most and at least, where all would take longer than the fit allows:
+as many as half of that time is enough for.
+"""
+TIMED = 64
 """Images whose encoding tells the time of all."""
 BLOCK = 50_000
 """Images that are encoded, and written, at once when the rest is encoded."""
@@ -58,22 +60,22 @@ def sample_rows(
     if most_seconds is None or dataset.n <= 2 * SAMPLE or rows_trained_in(learner.vae):
         return None
     rows = np.random.default_rng([seed, SAMPLE]).choice(dataset.n, SAMPLE, replace=False)
-    rows = np.sort(rows).astype(np.int64)
     begun, device = time.perf_counter(), learner.placement.device
-    few = rows[:: SAMPLE // TIMED]
+    few = np.sort(rows[:TIMED]).astype(np.int64)
     how: dict[str, Any] = {"device": device, "seed": seed, "quiet": True, "shared": True}
     encode_dataset(learner.vae, dataset, rows=few, **how)
     seconds = ranks.once(lambda: (time.perf_counter() - begun) * dataset.n / len(few))
     if seconds <= most_seconds:
         return None
+    count = min(SAMPLE, max(LEAST, int(dataset.n * most_seconds / seconds / 2)))
     logger.warning(
         "encoding all %s images would take about %s: %s of them are encoded now; "
         "commands that need all encode the rest first, and so does modpose resume",
         f"{dataset.n:,}",
         "a minute" if seconds < 90 else f"{seconds / 60:,.0f} minutes",
-        f"{SAMPLE:,}",
+        f"{count:,}",
     )
-    return rows
+    return np.sort(rows[:count]).astype(np.int64)
 
 
 def encode_rest(run: Run, dataset: Dataset, *, quiet: bool = False) -> None:

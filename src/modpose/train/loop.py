@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -71,9 +72,9 @@ def run_epochs(
     budget = math.inf if max_minutes is None else 60 * max_minutes
     while state.epoch < epochs and not state.stopped:
         clock = _Clock(state.seconds)
-        metrics = _train_epoch(learner, dataset, config, epochs, budget, progress, save)
+        metrics, images = _train_epoch(learner, dataset, config, epochs, budget, progress, save)
         average_statistics(learner.vae)
-        metrics |= ranks.once(lambda: validate(learner, dataset, config))
+        metrics |= ranks.once(partial(validate, learner, dataset, config, images // 4))
         state.seconds = clock()
         state.epoch += 1
         judged = _judge(metrics, config)
@@ -104,7 +105,8 @@ def _train_epoch(
     budget: float,
     progress: Progress,
     save: Callable[[], None] | None,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], int]:
+    """Train until the end of an epoch or of the time; metrics, and how many images it saw."""
     train, state = config.train, learner.state
     learner.vae.train()
     epoch = Epoch(learner.placement.device, config.seed, state.epoch, learner.begun)
@@ -148,7 +150,8 @@ def _train_epoch(
     metrics["images_per_second"] = (epoch.images - already) / (time.perf_counter() - start)
     if AffinityTerm.name in weights:
         metrics["gamma"] = weights[AffinityTerm.name]
-    return metrics | {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
+    metrics |= {"beta": beta, "lr": learner.optimizers[0].param_groups[0]["lr"]}
+    return metrics, epoch.images
 
 
 def chunked(

@@ -14,20 +14,25 @@ from modpose.train.epoch import Totals, means, random_numbers
 from modpose.train.learner import Learner
 
 VALIDATION_STREAM = 1 << 31
-VALIDATED = 4_000
-"""Largest number of held-out images whose bound is computed after each epoch."""
+VALIDATED, LEAST = 4_000, 500
+"""Numbers of held-out images whose bound is computed after each epoch: at most, and at least."""
 COMPARED = 1000
 """Largest number of validation images for the affinity term."""
 
 
 @torch.no_grad()
-def validate(learner: Learner, dataset: Dataset, config: Config) -> dict[str, float]:
-    """Single-sample ELBO of validation images, the same with the same noise every epoch."""
+def validate(
+    learner: Learner, dataset: Dataset, config: Config, most: int = VALIDATED
+) -> dict[str, float]:
+    """Single-sample ELBO of validation images, the same with the same noise every epoch.
+
+    Of many images at most ``most`` are used: an epoch that was cut short must end shortly.
+    """
     if not len(dataset.val):
         return {}
     learner.vae.eval()
     generator = random_numbers(learner.placement.device, config.seed, VALIDATION_STREAM)
-    totals, rows = Totals(), _evenly(dataset.val, VALIDATED)
+    totals, rows = Totals(), _evenly(dataset.val, min(VALIDATED, max(LEAST, most)))
     for batch in dataset.batches(rows, learner.vae.whole_batch):
         totals.add(learner.objective(batch.to(learner.placement.device), generator))
     metrics = means(totals.sums, len(rows)) | _validate_affinity(learner, dataset, config)

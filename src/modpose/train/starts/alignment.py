@@ -6,9 +6,8 @@ become content, and the poses are kept for training the encoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from modpose.config import AlignmentStartConfig
-from modpose.data.batches import Batch
 from modpose.data.dataset import Dataset, given_poses
 from modpose.data.posing import CLASS
 from modpose.data.preprocess import geometry
@@ -51,14 +49,15 @@ STEPS = 600
 def start_aligned(
     vae: Vae, dataset: Dataset, start: AlignmentStartConfig, *, seed: int, quiet: bool
 ) -> None:
-    """Align the volumes, and write the result into the model.
+    """Align the volumes, or those of the training, and write the result into the model.
 
     Parameters
     ----------
     vae
         A model with an octahedral encoder and a ``basis`` field.
     dataset
-        Its volumes; held-out ones are aligned too, since this needs no labels.
+        Its volumes; held-out ones are aligned too, since this needs no labels, unless there are
+        more than ``start.volumes``.
     start
         Settings of the alignment.
     seed
@@ -72,14 +71,11 @@ def start_aligned(
         If there are too few volumes for the classes.
     """
     encoder, field = cast(OctahedralEncoder, vae.encoder), cast(BasisField, vae.field)
-    check_alignable(
-        dataset.source.stack.name,
-        "the prepared box",
-        dataset.shape[0],
-        dataset.n,
-        start.classes,
-    )
-    data, noise = read_coefficients(dataset.n, dataset.shape[0], partial(_block, dataset))
+    rows, name, side = np.arange(dataset.n), dataset.source.stack.name, dataset.shape[0]
+    if start.volumes is not None and start.volumes < dataset.n:
+        rows = dataset.train
+    check_alignable(name, "the prepared box", side, len(rows), start.classes)
+    data, noise = read_coefficients(len(rows), side, lambda some: _block(dataset, rows[some]))
     settings = AlignSettings(
         classes=start.classes,
         mask_diameter_px=start.mask_diameter_px,
@@ -90,7 +86,7 @@ def start_aligned(
         motions=start.motions,
         seed=seed,
     )
-    given = _given(dataset, start.classes) if start.poses == "given" else None
+    given = _given(dataset, start.classes, rows) if start.poses == "given" else None
     aligned = align(data, settings, start=given, quiet=quiet)
     here = aligned.assignment
     pictures, motion = _pictures_of(aligned, start.motions)
@@ -98,7 +94,8 @@ def start_aligned(
         encoder.noise.copy_(noise.amplitude)
         field.set_pictures((pictures - pictures.mean((1, 2, 3), True))[:, None])
         assert vae.searched is not None
-        vae.searched.set(here.rotation, here.shift, _widths(data, aligned))
+        where = torch.from_numpy(rows)
+        vae.searched.set(where, here.rotation, here.shift, _widths(data, aligned))
     generator = generator_of(seed, -1 - start.classes)  # the earlier axes are those of motions
     layout = ContentLayout.spread(start.classes, start.motions, vae.layout.z_dim, generator)
     z = layout.place(here.class_index, motion)
@@ -106,10 +103,10 @@ def start_aligned(
     encoder.codebook[: len(centres)] = centres
     encoder.codebook[len(centres) :] = centres[0]
     _fit_amounts(field, layout, generator)
-    _fit_content(vae, dataset, z, generator)
+    _fit_content(vae, dataset, rows, z, generator)
 
 
-def _given(dataset: Dataset, classes: int) -> Assignment:
+def _given(dataset: Dataset, classes: int, rows: Rows) -> Assignment:
     """Return the poses and classes of the table, in voxels of the prepared box."""
     source = dataset.source
     rotation, shift = given_poses(source)
@@ -125,11 +122,11 @@ def _given(dataset: Dataset, classes: int) -> Assignment:
             found,
             f"{classes} (--classes), or --set train.start.poses=search to find others",
         )
-    nothing = torch.zeros(dataset.n)
+    nothing = torch.zeros(len(rows))
     return Assignment(
-        torch.from_numpy(rotation).float(),
-        torch.from_numpy(shift / factor).float(),
-        torch.from_numpy(class_index),
+        torch.from_numpy(rotation[rows]).float(),
+        torch.from_numpy(shift[rows] / factor).float(),
+        torch.from_numpy(class_index[rows]),
         nothing,
         nothing + 1,
     )
@@ -203,23 +200,25 @@ def _fit_amounts(field: BasisField, layout: ContentLayout, generator: torch.Gene
     _minimise(field.amounts, loss)
 
 
-def _fit_content(vae: Vae, dataset: Dataset, z: Tensor, generator: torch.Generator) -> None:
+def _fit_content(
+    vae: Vae, dataset: Dataset, rows: Rows, z: Tensor, generator: torch.Generator
+) -> None:
     """Fit the encoder's network from weights of volumes to content."""
     encoder, field = cast(OctahedralEncoder, vae.encoder), cast(BasisField, vae.field)
     assert vae.searched is not None
     amounts = torch.cat(
         [
             encoder.amounts(encoder.coefficients(batch), vae.searched.at(batch.index).pose, field)
-            for batch in _batches(dataset)
+            for batch in dataset.batches(rows, CHUNK)
         ]
     )
     jitter = 0.1 * amounts.std(0)
 
     def loss() -> Tensor:
-        rows = torch.randint(len(z), (256,), generator=generator)
+        few = torch.randint(len(z), (256,), generator=generator)
         noise = torch.randn(256, amounts.shape[1], generator=generator)
-        mean, log_std = encoder.content(amounts[rows] + jitter * noise).chunk(2, dim=-1)
-        return -DiagonalNormal(mean, log_std.clamp(-3, 1)).log_prob(z[rows]).mean()
+        mean, log_std = encoder.content(amounts[few] + jitter * noise).chunk(2, dim=-1)
+        return -DiagonalNormal(mean, log_std.clamp(-3, 1)).log_prob(z[few]).mean()
 
     _minimise(encoder.content, loss)
 
@@ -255,10 +254,6 @@ def _widths(data: Coefficients, aligned: Alignment) -> Tensor:
     here = aligned.assignment
     references = make_references(aligned.maps.combined, float(data.radius[-1]), slopes=True)
     return widths(information_of(data, references, here.class_index, here.rotation, here.shift))
-
-
-def _batches(dataset: Dataset) -> Iterator[Batch]:
-    return dataset.batches(np.arange(dataset.n), CHUNK)
 
 
 def _block(dataset: Dataset, rows: Rows) -> Block:
