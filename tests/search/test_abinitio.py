@@ -339,6 +339,20 @@ def test_a_ctf_that_no_microscope_has_is_refused(source, column, value):
         find_maps(told, None, AbInitioSettings(), quiet=True)
 
 
+def test_a_ctf_of_other_images_is_said_before_the_search(source, monkeypatch, caplog):
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("modpose.search.abinitio.run.read_images", stop)
+    table = source.particles.table
+    for order, warned in ((np.arange(source.n), False), (np.arange(source.n)[::-1], True)):
+        columns = {c: table[c].to_numpy()[order] for c in ("rlnDefocusU", "rlnDefocusV")}
+        told = replace(source.particles, table=table.assign(**columns))
+        with pytest.raises(InterruptedError):
+            find_maps(replace(source, particles=told), None, AbInitioSettings(), quiet=True)
+        assert ("do not follow their CTF" in caplog.text) is warned
+
+
 def test_half_sets_of_cryosparc_are_kept(source):
     split = np.random.default_rng(0).integers(0, 2, source.n)
     without = source.particles.table.drop(columns="rlnRandomSubset", errors="ignore")

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from modpose.alarms.ctf import ctf_alarm
+from modpose.alarms.sample import Sample
 from modpose.errors import InputError
 from modpose.fourier.fsc import fsc_of_classes
 from modpose.search.abinitio.images import SearchImages
@@ -47,6 +49,13 @@ def warn_of_dark_particles(images: SearchImages, name: str) -> None:
             "will be negative; --invert makes them bright",
             name,
         )
+
+
+def warn_of_wrong_ctf(sample: Sample, name: str) -> None:
+    """Warn where the power spectra of images do not follow the CTF of the table."""
+    wrong = ctf_alarm(sample)
+    if wrong is not None:
+        logger.warning("%s: %s", name, wrong.sentence)
 
 
 def brightness(images: SearchImages) -> float:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose.alarms.sample import take_sample
 from modpose.backprojection.halves import half_of
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -35,6 +36,7 @@ from modpose.search.abinitio.checks import (
     memory_needed,
     warn_of_dark_particles,
     warn_of_few_views,
+    warn_of_wrong_ctf,
 )
 from modpose.search.abinitio.found import FoundMaps, output_files, write_found
 from modpose.search.abinitio.frames import in_one_frame
@@ -136,6 +138,8 @@ def find_maps(
     check_memory(
         source.stack.name, memory_needed(dataset.n, radius, max(asked.classes, settings.classes))
     )
+    if has_ctf:
+        warn_of_wrong_ctf(take_sample(dataset), source.stack.name)
     with computing_on("--device", device):
         images = read_images(dataset, radius, quiet)
     warn_of_dark_particles(images, source.stack.name)

@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.alarms.contrast import contrast_alarm
-from modpose.alarms.ctf import ctf_alarm
 from modpose.alarms.sample import take_sample
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -32,7 +31,7 @@ from modpose.files.reading import check_memory
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import HALF_MAPS, FscCurve
 from modpose.geometry.degrees import wrap_deg
-from modpose.search.abinitio.checks import memory_needed
+from modpose.search.abinitio.checks import memory_needed, warn_of_wrong_ctf
 from modpose.search.abinitio.images import read_images
 from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.classes2d.page import draw_classes
@@ -227,9 +226,7 @@ def _warn(dataset: Dataset) -> None:
             "bright, use --invert",
             name,
         )
-    wrong = ctf_alarm(sample)
-    if wrong is not None:
-        logger.warning("warning: %s: %s", name, wrong.sentence)
+    warn_of_wrong_ctf(sample, name)
 
 
 def _dataset(source: Source, settings: Classes2dSettings, has_ctf: bool) -> Dataset:
