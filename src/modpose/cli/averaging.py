@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,7 +42,9 @@ with lazily():
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
+    from modpose.data.tilt_series import TiltSeries
     from modpose.data.wedges import Wedge
+    from modpose.search.alignment import Alignment
 
 
 @app.command()
@@ -157,25 +159,19 @@ def align(
         return
     part = None if shard is None else parts.Shard.parse(shard, wait)
     series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
-    if series is not None:
-        opened = series.images
-    else:
-        opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
-    if series is None and len(opened.stack.shape) != 2:
-        opened = sources.open_source(
-            source, kind="volumes", datadir=datadir, index=index, ctf=ctf, partial=partial
-        )
-    diameter = mask_diameter
+    opened = series.images if series is not None else _opened(source, datadir, index, ctf, partial)
     of_images = series is None and len(opened.stack.shape) == 2
-    if diameter is not None:
-        if opened.pixel_size is None:
-            raise InputError(
-                f"{opened.stack.name}: its pixel size is not known, so --mask-diameter in angstrom "
-                "says nothing, expected a STAR or MRC file with a pixel size"
-            )
-        side = min(opened.stack.shape)
-        wanted = box or (min(side, Classes2dSettings.box) if of_images else side)
-        diameter *= min(wanted, side) / side / opened.pixel_size
+    options = {
+        "classes": classes,
+        "box": box,
+        "mask_diameter_px": _diameter_px(mask_diameter, opened, box, of_images),
+        "max_shift_px": max_shift,
+        "refine_rounds": refine_rounds,
+        "rotations": rotations,
+        "motions": motions,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    given |= {"invert": invert, "rounds": rounds, "seed": seed}
     if of_images:
         for name, value in (
             ("--wedge", wedge),
@@ -189,50 +185,14 @@ def align(
                 raise InputError(
                     f"align: {name} is for volumes, but {opened.stack.name} holds images"
                 )
-        _classify(
-            opened,
-            out,
-            Classes2dSettings(
-                classes=Classes2dSettings.classes if classes is None else classes,
-                box=Classes2dSettings.box if box is None else box,
-                mask_diameter_px=diameter,
-                max_shift_px=max_shift,
-                invert=invert,
-                rounds=rounds,
-                refine_rounds=(
-                    Classes2dSettings.refine_rounds if refine_rounds is None else refine_rounds
-                ),
-                seed=seed,
-            ),
-            overwrite,
-            resume,
-            device,
-            as_json,
-        )
+        _classify(opened, out, Classes2dSettings(**given), overwrite, resume, device, as_json)
         return
-    default = AlignSettings()
-    settings = AlignSettings(
-        classes=default.classes if classes is None else classes,
-        box=box,
-        mask_diameter_px=diameter,
-        max_shift_px=default.max_shift_px if max_shift is None else max_shift,
-        invert=invert,
-        rounds=rounds,
-        refine_rounds=default.refine_rounds if refine_rounds is None else refine_rounds,
-        rotations=default.rotations if rotations is None else rotations,
-        motions=default.motions if motions is None else motions,
-        seed=seed,
-    )
+    settings = AlignSettings(**given)
+    found, line = None, f"all steps are done; write the results with: modpose merge {out}"
     try:
         if series is not None:
             found = tilted.align_tilt_series(
-                series,
-                out,
-                settings,
-                overwrite=overwrite,
-                resume=resume,
-                shard=part,
-                device=device,
+                series, out, settings, overwrite=overwrite, resume=resume, shard=part, device=device
             )
         else:
             found = subtomograms.align_subtomograms(
@@ -247,30 +207,13 @@ def align(
                 device=device,
             )
     except parts.Waiting as waiting:
-        if part is not None and part.number:
-            shards.record(context, out)
-        answer({"waiting": str(waiting)}, [str(waiting)], as_json)
-        return
+        line = str(waiting)
     if part is not None and part.number:
         shards.record(context, out)
-        line = f"all steps are done; write the results with: modpose merge {out}"
+    if found is None or (part is not None and part.number):
         answer({"waiting": line}, [line], as_json)
-        return
-    if not ranks.leads():
-        return
-    size = opened.pixel_size, opened.stack.shape[0]
-    facts, lines = found.facts(*size), found.lines(*size)
-    truth = (opened if series is None else series).particles.truth()
-    if truth is not None and {"r00", "shift_z"} <= set(truth):
-        here = found.assignment
-        recovered = pose_recovery.recover_poses(
-            here.rotation, found.shift_px, here.class_index, truth
-        )
-        facts["truth"] = asdict(recovered)
-        lines += [f"truth: {line}" for line in recovered.lines()]
-    written = [out / "particles.star", out / "index.html"]
-    lines.append(f"wrote {written[0]} and {written[1]}")
-    answer(facts | {"written": written}, lines, as_json)
+    elif ranks.leads():
+        _answer_of_volumes(found, opened, opened if series is None else series, out, as_json)
 
 
 @app.command()
@@ -291,6 +234,57 @@ def merge(
     names = set(inspect.signature(align).parameters) - {"context"}
     options = shards.recorded(folder, names)
     align(context, **options | {"as_json": as_json or options["as_json"]})
+
+
+def _opened(
+    source: list[str],
+    datadir: Path | None,
+    index: Path | None,
+    ctf: Path | None,
+    partial: bool,
+) -> Source:
+    """Open images or volumes."""
+    opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
+    if len(opened.stack.shape) == 2:
+        return opened
+    return sources.open_source(
+        source, kind="volumes", datadir=datadir, index=index, ctf=ctf, partial=partial
+    )
+
+
+def _diameter_px(
+    diameter: float | None, opened: Source, box: int | None, of_images: bool
+) -> float | None:
+    """Convert a diameter, angstrom, to pixels of the box of the search."""
+    if diameter is None:
+        return None
+    if opened.pixel_size is None:
+        raise InputError(
+            f"{opened.stack.name}: its pixel size is not known, so --mask-diameter in angstrom "
+            "says nothing, expected a STAR or MRC file with a pixel size"
+        )
+    side = min(opened.stack.shape)
+    wanted = box or (min(side, Classes2dSettings.box) if of_images else side)
+    return diameter * min(wanted, side) / side / opened.pixel_size
+
+
+def _answer_of_volumes(
+    found: Alignment, opened: Source, given: Source | TiltSeries, out: Path, as_json: bool
+) -> None:
+    """Print what was found, and how well, if the truth is known."""
+    size = opened.pixel_size, opened.stack.shape[0]
+    facts, lines = found.facts(*size), found.lines(*size)
+    truth = given.particles.truth()
+    if truth is not None and {"r00", "shift_z"} <= set(truth):
+        here = found.assignment
+        recovered = pose_recovery.recover_poses(
+            here.rotation, found.shift_px, here.class_index, truth
+        )
+        facts["truth"] = asdict(recovered)
+        lines += [f"truth: {line}" for line in recovered.lines()]
+    written = [out / "particles.star", out / "index.html"]
+    lines.append(f"wrote {written[0]} and {written[1]}")
+    answer(facts | {"written": written}, lines, as_json)
 
 
 def _classify(
