@@ -2,13 +2,15 @@
 
     python -m benchmarks.explore
     python -m benchmarks.explore --rows 10000000 --no-table
+    python -m benchmarks.explore --clicks --side 128
 
 The folder of a run is made without any fit, with a STAR file and a cryoSPARC table of as many rows
 (``--no-table``: without).  The page is opened in the distribution's Chromium, with drawing in
 software.  Printed are the time from the address to the first picture, frames per second while the
 scatter is dragged to and fro, each with seconds of the processor (of browser and server together),
 and, with tables, the time in which the page's server writes a third of the images to each kind of
-file.
+file.  ``--clicks`` times only what a click draws, by models of the full size of their recipes that
+were hardly trained.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,9 @@ from benchmarks.select import make_run, write_cs, write_particles
 from modpose.estimator import PoseModel
 from modpose.explore.opened import OpenRun
 from modpose.run import Run
+from modpose.simulate.projection_files import write_projections
+from modpose.simulate.projections import simulate_projections
+from modpose.simulate.settings import ProjectionSettings
 
 SOFTWARE = ["--no-sandbox", "--enable-unsafe-swiftshader"]
 READY = "document.documentElement.dataset.ready === 'yes'"
@@ -40,6 +47,7 @@ FIRST = "performance.getEntriesByName('first picture')[0]?.startTime"
 COUNTED = """() => { window.frames_ = 0; const count = () => { window.frames_++;
     requestAnimationFrame(count); }; requestAnimationFrame(count); }"""
 DRAGS, STEPS = 6, 30
+CLICKS = 9
 PATIENCE = 600_000
 AIMS = {".npy": 2.0, ".star": 10.0, ".cs": 10.0}
 """Seconds in which a million rows should be written."""
@@ -126,13 +134,47 @@ def write_thirds(run: Run, seed: int) -> None:
             )
 
 
+def clicks(folder: Path, side: int, seed: int) -> None:
+    """Time what a click draws, for a model of pictures and for two of volumes."""
+    images = np.random.default_rng(seed).normal(size=(40, side, side)).astype(np.float32)
+    settings = ProjectionSettings(n=40, box=side, pixel_size=200 / side, seed=seed)
+    star = write_projections(simulate_projections(settings), folder, 0, True)
+    for recipe, data in (("modpose", images), ("modpose-posed", star), ("cryodrgn", star)):
+        options = {"train": {"epochs": 1, "batch_size": 8}}
+        model = PoseModel(recipe, z_dim=4, options=options, quiet=True).fit(data)
+        pictures = OpenRun(model.save(folder / recipe)).pictures
+        pictures.prepare()
+        z = np.zeros(4)
+        draws: dict[str, Callable[[], object]] = {"first picture": partial(pictures.place, z)}
+        if pictures.volumes:
+            draws["three slices"] = partial(pictures.slices, z)
+            draws["surface"] = partial(pictures.surface, z, 3.0)
+        for name, draw in draws.items():
+            spent = [timed(draw) for _ in range(CLICKS)]
+            cpu, clock = (1000 * statistics.median(times) for times in zip(*spent, strict=True))
+            print(f"{recipe}, side {side}, {name}: {cpu:.0f} ms of the processor, {clock:.0f} ms")
+
+
+def timed(draw: Callable[[], object]) -> tuple[float, float]:
+    """Return seconds of the processor and of the clock."""
+    cpu, clock = time.process_time(), time.perf_counter()
+    draw()
+    return time.process_time() - cpu, time.perf_counter() - clock
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-table", action="store_true")
+    parser.add_argument("--clicks", action="store_true")
+    parser.add_argument("--side", type=int, default=128, help="--clicks: of the images, pixels")
     given = parser.parse_args(arguments)
     print(machine.sentence())
+    if given.clicks:
+        with tempfile.TemporaryDirectory() as name:
+            clicks(Path(name), given.side, given.seed)
+        return
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         if given.no_table:
