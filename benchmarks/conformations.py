@@ -2,6 +2,7 @@
 
     modpose simulate projections -o hinge --images 3000 --ctf --maps 24
     python -m benchmarks.conformations hinge/particles.star
+    python -m benchmarks.conformations hinge/particles.star --refine 5 0.3
     python -m benchmarks.conformations hinge/particles.star --limit 400
 
 The table is one of ``modpose simulate projections``: its poses are the true ones, and it holds the
@@ -12,6 +13,9 @@ it in content, out of the other four fifths of the images.
 Poses are compared with the true ones after one rotation of all, and after one rotation for each
 twelfth of the hinge angles.  The difference is drift: a frame that follows the content, which does
 no harm.
+
+--refine DEGREES RATE also corrects found poses while content is learned (model.refine_poses): the
+prior standard deviation of a rotation, and the learning rate.
 
 --limit N fits nothing.  It says how well the angles of N images can be told at all: from the true
 maps, with the true poses, and with poses that are fitted, too, to each map.  Fitting begins at
@@ -174,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--poses", nargs="+", choices=("given", "found"), default=POSES_OF)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--refine", type=float, nargs=2, metavar=("DEGREES", "RATE"))
     parser.add_argument("--limit", type=int, metavar="N", help="what N images can tell at best")
     parser.add_argument("--maps", type=Path, help="true maps; by default those beside the table")
     told = parser.parse_args(arguments)
@@ -198,10 +203,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{both[1].mean() / both[0].mean():.2f} of means"
         )
         return
-    options = {"train": {"epochs": told.epochs}}
     medians = []
     for name in told.poses:
         images = source if name == "given" else without_poses(source)
+        options: dict[str, dict[str, object]] = {"train": {"epochs": told.epochs}}
+        if told.refine is not None and name == "found":
+            std, rate = told.refine
+            options["model"] = {"refine_poses": {"rotation_std_deg": std, "lr": rate}}
         used = time.process_time()
         model = PoseModel("modpose-posed", options=options, seed=told.seed, quiet=True).fit(images)
         used = time.process_time() - used
