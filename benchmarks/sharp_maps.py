@@ -179,8 +179,7 @@ def compare(run: Run, star: Path, functions: int | None, wrong_poses: bool) -> N
     mean = fit_content_maps(dataset, z, std, mask, one, quiet=True)
     consensus = report("consensus", scorer.areas(lambda row: mean.volume(z[row])), start)
     if angle is None:
-        forced = ContentMapSettings(functions=9)
-        moved = fit_content_maps(dataset, z, std, mask, forced, quiet=True)
+        moved = content_maps_of(run, functions=9, overwrite=True, quiet=True)
         print(f"sharp maps - consensus {ours - consensus:+.4f}")
         print(f"halves of nine forced functions correlate to {halves_of_motions(moved):.3f}")
         return

@@ -43,6 +43,7 @@ from modpose.fourier.projection import Projection
 from modpose.geometry.windows import soft_window
 from modpose.jobs.symmetry import expanded
 from modpose.options import configure
+from modpose.outputs.content_maps import content_maps_of
 from modpose.progress import Progress
 from modpose.search.projections import ImageReader
 from modpose.simulate.conformations import Conformer, built_in_conformers
@@ -364,6 +365,19 @@ def test_maps_of_three_states_are_not_below_the_consensus():
         drawn = (found.volume(found.z[row]), consensus.volume(z[row]))
         ours, mean = (fsc(volume, made.volume(number), mask).area() for volume in drawn)
         assert ours > mean
+
+
+def test_half_maps_of_a_set_without_motion_do_not_agree_beyond_the_mean(tmp_path):
+    """Content that noise tells, by motions that both halves share."""
+    star = write_projections(simulated(600, 0.3, moves=False), tmp_path)
+    flags = {"--epochs": ("train.epochs", 1)}
+    source, config, _ = configure(str(star), recipe="modpose-posed", flags=flags)
+    run = fit_run(source, config, tmp_path / "run", quiet=True)
+    found = content_maps_of(run, functions=5, quiet=True)
+    first, second = (half[1:].ravel().astype(float) for half in found.halves)
+    assert len(found.basis) > 1
+    # few images and few shells: not 0; 0.8 where an image's content is told by all of it
+    assert first @ second < 0.6 * np.sqrt((first @ first) * (second @ second))
 
 
 def test_contrast_of_images_is_not_that_of_the_maps():

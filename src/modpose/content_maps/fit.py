@@ -29,6 +29,7 @@ from modpose.content_maps.posterior import (
     Landmarks,
     Likelihood,
     Marginal,
+    fewest,
     gains,
     likelihood,
     posterior,
@@ -127,7 +128,7 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 2 + 2 * rounds if rounds else 1
+    passes = 3 + 2 * rounds if rounds else 1
     images = passes * dataset.n + (2 + rounds if rounds else 1) * some
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(std, progress)
@@ -158,6 +159,7 @@ class _Fitting:
         turn, shift = FIRST_SPREAD
         self.spread = torch.tensor([turn] * 3 + [shift] * 2)
         self.corrected = False
+        self.crossed = [z, z]
 
     def run(self, std: Floats, progress: Progress) -> ContentMaps:
         self.images.measure(self.some, progress)
@@ -176,30 +178,42 @@ class _Fitting:
             most = min((count for count in COUNTS if len(basis) < count < most), default=most)
             std, before = self._inferred(now, progress), now
         if rounds:  # in units of the images' power: what maps lack would count as noise
-            parts.clear()
             self.images.variance = power
-            basis, parts = self._summed(std, len(basis), progress)
-        return self._solved(basis, parts, std)
+        return self._solved(basis, parts, std, progress)
 
     def _summed(
         self, std: Floats, most: int, progress: Progress
     ) -> tuple[ContentBasis, list[Equations]]:
         """Find at most so many functions of content, and sum up the images of each quarter."""
         basis = ContentBasis.fit(self.z, std, most, self.settings.seed)
-        known = torch.cat([torch.from_numpy(basis(self.z)).float(), self.nuisance], 1)
-        count = known.shape[1]
-        products = Products.of(gram_of(known.double().numpy()))
+        return basis, self._sums(basis, [self.z], progress)
+
+    def _sums(
+        self, basis: ContentBasis, contents: list[Floats], progress: Progress
+    ) -> list[Equations]:
+        """Sum up the images of each quarter.
+
+        With two contents, the first is that of the coefficients of even number of each image, the
+        second that of the others.
+        """
+        known = [
+            torch.cat([torch.from_numpy(basis(z)).float(), self.nuisance], 1) for z in contents
+        ]
+        count, step = known[0].shape[1], len(known)
+        products = Products.of(gram_of(torch.cat(known).double().numpy()))
         i, j = pairs(count)
         parts = []
         for quarter in range(4):
             sums = self.lattice.zeros(count, len(products))
             for block in self._blocks(np.flatnonzero(self.quarter == quarter)):
-                mine = known[block.rows].repeat_interleave(len(self.group), 0)
-                second = products.within(mine[:, i] * mine[:, j])
-                self.lattice.add(sums, self._views(block), mine, second)
+                views = self._views(block)
+                for first, every in enumerate(known):
+                    mine = every[block.rows].repeat_interleave(len(self.group), 0)
+                    second = products.within(mine[:, i] * mine[:, j])
+                    self.lattice.add(sums, views.part(slice(first, None, step)), mine, second)
                 progress.advance(len(block.rows), 0.0)
             parts.append(Equations.of(sums, self.lattice, self.box, count, products))
-        return basis, parts
+        return parts
 
     def _chosen(
         self, basis: ContentBasis, parts: list[Equations], progress: Progress
@@ -240,12 +254,13 @@ class _Fitting:
         Nuisances are inferred too, and corrections of poses, if these are asked for.
         """
         z, std = np.empty((len(self.z), now.centres.shape[1])), np.empty_like(self.z)
+        crossed = [np.empty_like(z), np.empty_like(z)]
         nuisance, variance = torch.empty_like(self.nuisance), torch.zeros(len(z), 5)
         for quarter in range(4):
             table = self._table(now.maps, quarter)
             for block in self._blocks(np.flatnonzero(self.quarter == quarter)):
                 rows, placed = block.rows, block.placed
-                probability, every = self._expected(placed, table, now.landmarks)
+                probability, every, parts = self._expected(placed, table, now.landmarks)
                 if self.pose is not None:
                     pose, amount = self.pose[rows], every.amount
                     for _ in range(POSE_STEPS):
@@ -254,7 +269,9 @@ class _Fitting:
                         )
                     self.pose[rows] = pose
                     placed = self.lattice.place(corrected(block.images, pose))
-                    probability, every = self._expected(placed, table, now.landmarks)
+                    probability, every, parts = self._expected(placed, table, now.landmarks)
+                for number, part in enumerate(parts):
+                    crossed[1 - number][rows] = part.double().numpy() @ now.centres
                 share = probability.double().numpy()
                 z[rows] = share @ now.centres
                 spread = share @ now.centres**2 - z[rows] ** 2
@@ -263,16 +280,29 @@ class _Fitting:
                 progress.advance(len(rows), 0.0)
         if self.pose is not None:
             self.spread = torch.minimum(self.spread, spread_of(self.pose, variance))
-        self.z, self.nuisance = z, nuisance
+        self.z, self.nuisance, self.crossed = z, nuisance, crossed
         return std
 
     def _expected(
         self, placed: PlacedImages, table: Tensor, landmarks: Landmarks
-    ) -> tuple[Tensor, Expected]:
-        """Probability of each landmark, and expected amounts of all maps."""
-        seen = self._marginal(likelihood(self.lattice, placed, table))
+    ) -> tuple[Tensor, Expected, list[Tensor]]:
+        """Probability of each landmark, expected amounts of all maps, probability from parts.
+
+        The parts are the coefficients of even and of odd number.
+        """
+        parts = self._parts(placed, table)
+        seen = self._marginal(parts[0] + parts[1])
         probability = posterior(seen.likelihood, landmarks)
-        return probability, seen.joined(Expected.of(probability, landmarks))
+        every = seen.joined(Expected.of(probability, landmarks))
+        return (
+            probability,
+            every,
+            [posterior(self._marginal(part).likelihood, landmarks) for part in parts],
+        )
+
+    def _parts(self, placed: PlacedImages, table: Tensor) -> list[Likelihood]:
+        """What the coefficients of even number, and the others, tell of all maps."""
+        return [likelihood(self.lattice, placed, table, slice(first, None, 2)) for first in (0, 1)]
 
     # --- images -------------------------------------------------------------------------------
 
@@ -311,13 +341,28 @@ class _Fitting:
         kinds = torch.stack([mask, inside, mask - inside])
         return kinds.repeat_interleave(torch.tensor(groups), 0)
 
-    def _solved(self, basis: ContentBasis, parts: list[Equations], std: Floats) -> ContentMaps:
+    def _solved(
+        self, basis: ContentBasis, parts: list[Equations], std: Floats, progress: Progress
+    ) -> ContentMaps:
+        """Solve for the maps, and for those of halves.
+
+        In a half, the content of a coefficient is inferred from other coefficients of its image.
+        Otherwise noise would agree with the maps that content was inferred from, in both halves.
+        """
+        again = self.settings.rounds > 0
+        if again:
+            parts.clear()
+            parts += self._sums(basis, self.crossed if len(basis) > 1 else [self.z], progress)
         prior = self._prior(parts)
         halves = [Equations.join(parts[:2]), Equations.join(parts[2:])]
         parts.clear()
         count, values = len(basis), basis(self.z)
         half_maps = [half.solve(*prior, ITERATIONS)[:count] for half in halves]
+        if again and len(basis) > 1:
+            halves.clear()
+            halves += self._sums(basis, [self.z], progress)
         both = Equations.join(halves)
+        halves.clear()
         maps = both.solve(*prior, SETTLED)[:count]
         noise = 1 / both.precision()[0]
         noise[0], noise[-1] = noise[1], noise[-2]
@@ -353,13 +398,10 @@ class _Fitting:
             table = self._table(maps, quarter)
             for block in self._blocks(self.some[self.quarter[self.some] == quarter]):
                 placed = block.placed
-                halves = [
-                    likelihood(self.lattice, placed, table, slice(start, None, 2))
-                    for start in (0, 1)
-                ]
+                halves = self._parts(placed, table)
                 told = [self._marginal(half).likelihood for half in halves]
                 found.append(gains(told[0], told[1], values, counts))
-                every = self._marginal(Likelihood(*(a + b for a, b in zip(*halves, strict=True))))
+                every = self._marginal(halves[0] + halves[1])
                 landmarks = Landmarks.of(values)
                 content = Expected.of(posterior(every.likelihood, landmarks), landmarks)
                 models = self.lattice.read(placed, table)
@@ -372,12 +414,4 @@ class _Fitting:
         if not self.corrected:  # again and again, what maps lack would grow
             self.images.correct(left, self.some)
             self.corrected = True
-        return most if self.settings.functions else _fewest(torch.cat(found), counts)
-
-
-def _fewest(gain: Tensor, counts: tuple[int, ...]) -> int:
-    """Choose the fewest functions whose gain (N, counts) is within one error of the best."""
-    best = int(gain.mean(0).argmax())
-    less = gain[:, best, None] - gain
-    error = less.std(0) / len(gain) ** 0.5
-    return counts[int((less.mean(0) <= error).nonzero().min())]
+        return most if self.settings.functions else fewest(torch.cat(found), counts)

@@ -46,6 +46,11 @@ class PlacedImages:
     def __len__(self) -> int:
         return len(self.value)
 
+    def part(self, which: slice) -> PlacedImages:
+        """Keep some coefficients of each image."""
+        fields = (self.index, self.share, self.value, self.transfer, self.opposite)
+        return PlacedImages(*(field[:, which] for field in fields))
+
     def upright(self, values: Tensor) -> Tensor:
         """Values (B, K) at k, of those at the points that were taken."""
         return torch.where(self.opposite, values.conj(), values)

@@ -44,6 +44,10 @@ class Likelihood(NamedTuple):
     precision: Tensor
     slope: Tensor
 
+    def __add__(self, other: Likelihood) -> Likelihood:  # type: ignore[override]
+        """Join what disjoint sets of coefficients of the same images tell."""
+        return Likelihood(self.precision + other.precision, self.slope + other.slope)
+
     def of(self, landmarks: Landmarks) -> Tensor:
         """Log-likelihood (B, L) of landmarks, for the first maps if these have fewer."""
         count = landmarks.values.shape[1]
@@ -158,3 +162,11 @@ def gains(seen: Likelihood, unseen: Likelihood, values: Tensor, counts: tuple[in
         expected = (posterior(seen, landmarks) * unseen.of(landmarks)).sum(1, keepdim=True)
         found.append(expected - mean)
     return torch.cat(found, 1)
+
+
+def fewest(gain: Tensor, counts: tuple[int, ...]) -> int:
+    """Choose the fewest functions whose gain (N, counts) is within one error of the best."""
+    best = int(gain.mean(0).argmax())
+    less = gain[:, best, None] - gain
+    error = less.std(0) / len(gain) ** 0.5
+    return counts[int((less.mean(0) <= error).nonzero().min())]
