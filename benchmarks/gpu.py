@@ -6,8 +6,9 @@
 Six families of recipes take steps of training on simulated images for a few seconds each, on the
 device and, for comparison, on the CPU.  Printed are the images per second of both, the share of the
 time in which the device computes (the profiler's time of kernels over the clock), the peak of its
-memory, and the number of copies to the host in a step.  A search for poses of volumes follows.  A
-recipe that fails prints its error, and the next one begins.  Nothing else is read or written.
+memory, and the number of copies to the host in a step.  A search for poses of volumes follows, and
+a short alignment as of ``modpose align --device``.  A recipe that fails prints its error, and the
+next one begins.  Nothing else is read or written.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import machine
 from modpose.config import parse_config
 from modpose.data.batches import Batch
+from modpose.devices import computing_on
 from modpose.fourier.coefficients import map_coefficients
 from modpose.fourier.reference import make_references
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import build_vae
 from modpose.recipes import recipe_config
+from modpose.search.pipeline import align
+from modpose.search.settings import AlignSettings
 from modpose.search.so3_search import search, shift_grid
 from modpose.train.learner import set_up
 
@@ -104,6 +108,19 @@ def searcher(device: torch.device) -> Callable[[], None]:
     return run
 
 
+def aligner(device: torch.device) -> Callable[[], None]:
+    """Return a short alignment of eight volumes, which stay on the host."""
+    generator = torch.Generator().manual_seed(0)
+    data = map_coefficients(torch.randn(8, 32, 32, 32, generator=generator), 0.4)
+    settings = AlignSettings(rounds=1, refine_rounds=1, rotations=300, motions=0)
+
+    def run() -> None:
+        with computing_on("--device", device):
+            align(data, settings, quiet=True)
+
+    return run
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done its work."""
     if device.type == "cuda":
@@ -144,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--batch", type=int, help="images; default: that of each recipe here")
-    parser.add_argument("--only", nargs="+", help="recipes, or search; default: all")
+    parser.add_argument("--only", nargs="+", help="recipes, search or align; default: all")
     options = parser.parse_args(arguments)
     device, host = torch.device(options.device), torch.device("cpu")
     print(machine.sentence(torch.get_num_threads()), flush=True)
@@ -153,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(" | ".join(HEADER), flush=True)
     families = [replace(one, batch=options.batch or one.batch) for one in FAMILIES]
     works = [(one.recipe, one.batch, partial(stepper, one)) for one in families]
-    for name, size, make in [*works, ("search", 8, searcher)]:
+    for name, size, make in [*works, ("search", 8, searcher), ("align", 8, aligner)]:
         if options.only and name not in options.only:
             continue
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ import torch
 from modpose import AlignSettings, InputError, Shard, Waiting, align_subtomograms, open_source
 from modpose.cli import main
 from modpose.data.source import Source
+from modpose.data.tilt_series import open_tilt_series
 from modpose.fourier.coefficients import Coefficients, Make, on_disk
 from modpose.search import pipeline
 from modpose.search import run as run_module
 from modpose.search.alignment import Alignment
+from modpose.search.tilts import parts as tilt_parts
+from modpose.search.tilts.align import align_tilt_series
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
+from modpose.simulate.tilt_settings import TiltSettings
+from modpose.simulate.tilt_stack_files import write_tilts
+from modpose.simulate.tilt_stacks import simulate_tilts
 
 QUICK = AlignSettings(rounds=1, refine_rounds=1, rotations=60)
 WORDS = ["--rounds", "1", "--refine-rounds", "1", "--rotations", "60"]
@@ -69,6 +76,38 @@ def test_two_shards_find_what_one_process_finds(
     assert np.abs(found[0] - whole.maps.combined[0].numpy()).max() < 1e-3 * np.abs(found).max()
     assert run("align", star, "-o", out, *WORDS, "--shard", "1/2") == 2
     assert "there is an alignment already" in capsys.readouterr().err
+
+
+def test_shards_of_tilt_series_hold_only_their_particles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tilt_parts, "NOISE_FROM", 8)
+    monkeypatch.setattr(run_module, "write_page", lambda *_: None)
+    settings = TiltSettings(n=16, tomograms=2, tilts=3, box=24, pixel_size=10.0, snr=2.0)
+    table = write_tilts(simulate_tilts(settings, built_in_species(1)), tmp_path, poses=False)
+    series, quick = open_tilt_series(table), dataclasses.replace(QUICK, motions=0)
+    whole = align_tilt_series(series, tmp_path / "whole", quick, quiet=True)
+    held: list[int] = []
+    align = run_module.align
+
+    def watched(data: Coefficients, *args: Any, **how: Any) -> Alignment:
+        held.append(len(data.value))
+        return align(data, *args, **how)
+
+    monkeypatch.setattr(run_module, "align", watched)
+    out = tmp_path / "parts"
+    found: Alignment | None = None
+    for _ in range(40):
+        for number in (1, 2, 0):
+            with suppress(Waiting):
+                shard = Shard(number, 2)
+                found = align_tilt_series(series, out, quick, shard=shard, quiet=True)
+        if (out / "particles.star").is_file():
+            break
+    assert found is not None and set(held) == {8, 1}  # one for the process that adds up
+    assert found.assignment.score.numpy() == pytest.approx(whole.assignment.score.numpy(), rel=1e-3)
+    largest = whole.maps.combined.abs().max()
+    assert (found.maps.combined - whole.maps.combined).abs().max() < 1e-3 * largest
 
 
 def test_each_shard_holds_only_its_volumes(

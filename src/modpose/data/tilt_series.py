@@ -89,6 +89,22 @@ class TiltSeries:
         """How many particles."""
         return self.particles.n
 
+    def part(self, rows: Ints) -> TiltSeries:
+        """Keep some particles, in rising order, with their images."""
+        number = np.full(self.n, -1)
+        number[rows] = np.arange(len(rows))
+        kept = np.flatnonzero(number[self.particle] >= 0)
+        return replace(
+            self,
+            images=self.images.subset(kept),
+            particles=self.particles.subset(rows),
+            particle=number[self.particle[kept]],
+            frame=self.frame[kept],
+            tilt=None if self.tilt is None else self.tilt[kept],
+            rotation=None if self.rotation is None else self.rotation[rows],
+            shift=None if self.shift is None else self.shift[rows],
+        )
+
 
 def is_tilt_series(path: Path) -> bool:
     """Tell whether a STAR file lists particles of many images, or names such a list."""

@@ -8,6 +8,8 @@ the curvature of F between the points.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from modpose.devices import at_once, near
@@ -31,7 +33,8 @@ def gridded(data: Coefficients, fineness: float = 1.0) -> Coefficients:
     Returns
     -------
     Coefficients
-        Of the same box, with noise of about unit variance; frequencies without data are left out.
+        Of the same box, with noise of about unit variance; frequencies without data are left out,
+        unless this process holds only some of the rows.
     """
     if data.frequency.ndim == 2:
         return data
@@ -44,6 +47,7 @@ def gridded(data: Coefficients, fineness: float = 1.0) -> Coefficients:
     at = ((z + middle) * side + y + middle) * side + x + middle
     inside = torch.stack([x, y, z], 1).abs().amax(1) <= middle
     frequency, at = frequency[inside], at[inside]
+    place, data = data.place, replace(data, place=None)
     found = data.value.new_zeros(len(data), len(at))
     weight = data.value.real.new_zeros(len(data), len(at))
     home, device = data.value.device, near(data.value)
@@ -67,6 +71,8 @@ def gridded(data: Coefficients, fineness: float = 1.0) -> Coefficients:
         found[first : first + step] = torch.complex(real, imaginary).to(home)
         weight[first : first + step] = (sums[2][:, here] + sums[2][:, mate]).to(home)
     seen = weight.amax(0) > 1e-6 * weight.max()
+    if place is not None:  # what one process has not measured, another one may have
+        seen = torch.ones_like(seen)
     weight = weight[:, seen].sqrt()
     value = torch.where(weight > 0, found[:, seen] / weight.clamp(min=1e-12), 0)
-    return Coefficients(frequency[seen], value, weight, data.box)
+    return Coefficients(frequency[seen], value, weight, data.box, place)

@@ -124,7 +124,7 @@ class PlacedBlocks:
 
     def _place(self) -> Iterator[PlacedBlock]:
         data, rotation, shift = self._set
-        step = max(1, min(POINTS_AT_ONCE // len(data.frequency), math.ceil(len(data) / 2)))
+        step = max(1, min(POINTS_AT_ONCE // data.width, math.ceil(len(data) / 2)))
         blocks = torch.split(torch.arange(len(data)), step)
         numbered = list(enumerate(blocks))
         if data.place is None:

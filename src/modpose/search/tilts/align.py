@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,14 @@ from modpose.data.tilt_posing import with_tilt_poses
 from modpose.data.tilt_series import TiltSeries
 from modpose.devices import computing_on
 from modpose.errors import InputError
-from modpose.fourier.coefficients import Coefficients
 from modpose.parts import Shard
 from modpose.search.alignment import Alignment, AlignSettings
 from modpose.search.files import Spread, own_columns
 from modpose.search.folder import check_folder
 from modpose.search.pipeline import check_alignable
 from modpose.search.run import aligned
-from modpose.search.tilts.background import without_background
-from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
+from modpose.search.tilts.images import given_halves, side_of_images
+from modpose.search.tilts.parts import read_part
 
 
 def align_tilt_series(
@@ -76,10 +76,7 @@ def align_tilt_series(
     }
     check_folder(folder, wanted, series.images, overwrite, resume, shard)
     radius = settings.schedule.refine_limit * box
-
-    def read() -> Coefficients:
-        images = read_tilts(series, radius, invert=settings.invert, quiet=quiet)
-        return without_background(images.coefficients(radius, box))
+    read = partial(read_part, series, radius, box, invert=settings.invert, quiet=quiet)
 
     def posed(found: Alignment, spread: Spread) -> Particles:
         rotation, shift = found.assignment.rotation.double(), found.shift_px.double()

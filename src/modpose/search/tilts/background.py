@@ -32,7 +32,12 @@ def without_background(data: Coefficients) -> Coefficients:
     Coefficients
         The same, where each shell counts as much as the sums over all images of a particle say.
     """
-    scale = shared_noise(data).rsqrt()[(data.radius * data.box).round().long()]
+    return divided(data, shared_noise(data))
+
+
+def divided(data: Coefficients, variance: Tensor) -> Coefficients:
+    """Divide out noise with a variance (shells,)."""
+    scale = variance.rsqrt()[(data.radius * data.box).round().long()]
     return replace(data, value=data.value * scale, transfer=data.transfer * scale)
 
 

@@ -45,12 +45,15 @@ class TiltImages:
         (P, T, 3, 3) from the frame of the particle's pose to that of the image.
     level
         (P, T) variance of the noise of an image, relative to that of all; 1 where it has fewer.
+    known
+        That variance by tomogram and tilt.
     """
 
     images: SearchImages
     row: Tensor
     tilt: Tensor
     level: Tensor
+    known: dict[tuple[str, int], float]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -85,7 +88,12 @@ class TiltImages:
 
 
 def read_tilts(
-    series: TiltSeries, radius: float, *, invert: bool = False, quiet: bool = False
+    series: TiltSeries,
+    radius: float,
+    *,
+    invert: bool = False,
+    quiet: bool = False,
+    like: TiltImages | None = None,
 ) -> TiltImages:
     """Read the images of tilt series up to a frequency.
 
@@ -99,6 +107,9 @@ def read_tilts(
         Whether particles are dark.
     quiet
         No progress bar.
+    like
+        Images of the same tilt series whose noise was measured; these have as many tilts and the
+        same noise.
 
     Raises
     ------
@@ -111,18 +122,25 @@ def read_tilts(
     config = DataConfig(invert=invert, normalize="none", val_fraction=0)
     check_memory(source.stack.name, COPIES * memory_needed(source.n, radius, 0))
     images = read_images(Dataset(source, config, seed=0, ctf=has_ctf), radius, quiet)
-    place = np.full((series.n, int(series.frame.max()) + 1), -1, np.int64)
+    tilts = int(series.frame.max()) + 1 if like is None else like.row.shape[1]
+    place = np.full((series.n, tilts), -1, np.int64)
     if len({*zip(series.particle.tolist(), series.frame.tolist(), strict=True)}) < source.n:
         raise InputError(f"{source.particles.name}: an image of a particle is listed twice")
     place[series.particle, series.frame] = np.arange(source.n)
     tilt = torch.from_numpy(tilts_of_images(series)).float()
     row = torch.from_numpy(place)
-    images, level = _unshifted(images, series), _levels(images, series)
+    images, group = _unshifted(images, series), _groups(series)
+    if like is None:
+        known = _levels(images, group)
+    else:
+        images, known = images.with_noise(like.images.noise), like.known
+    level = torch.tensor([known.get(name, 1.0) for name in group])[row.clamp(min=0)]
     return TiltImages(
         images,
         row,
         tilt[row.clamp(min=0)],
-        torch.where(row >= 0, level[row.clamp(min=0)], torch.ones(())),
+        torch.where(row >= 0, level, torch.ones(())),
+        known,
     )
 
 
@@ -159,15 +177,21 @@ def _unshifted(images: SearchImages, series: TiltSeries) -> SearchImages:
     return replace(images, value=images.value * torch.polar(torch.ones_like(angle), angle))
 
 
-def _levels(images: SearchImages, series: TiltSeries) -> Tensor:
-    """Measure the noise of the images (M,) of each tilt of each tomogram, relative to all."""
-    names = np.zeros(series.n, np.int64)
+def _groups(series: TiltSeries) -> list[tuple[str, int]]:
+    """Name the tomogram and the tilt of each image (M,)."""
+    names = [""] * series.n
     if series.particles.has(TOMOGRAM):
-        names = np.unique(series.particles.column(TOMOGRAM), return_inverse=True)[1].reshape(-1)
-    number = names[series.particle] * (int(series.frame.max()) + 1) + series.frame
-    group = torch.from_numpy(np.unique(number, return_inverse=True)[1].reshape(-1))
+        names = [str(name) for name in series.particles.column(TOMOGRAM)]
+    places = zip(series.particle.tolist(), series.frame.tolist(), strict=True)
+    return [(names[particle], frame) for particle, frame in places]
+
+
+def _levels(images: SearchImages, group: list[tuple[str, int]]) -> dict[tuple[str, int], float]:
+    """Measure the noise of the images (M,) of each tilt of each tomogram, relative to all."""
+    number = {name: k for k, name in enumerate(dict.fromkeys(group))}
+    index = torch.tensor([number[name] for name in group])
     high = images.radius > LEVEL_FROM * images.radius[-1]
     power = (images.value[:, high].abs().square() / images.noise[images.shell[high]]).mean(1)
-    level = torch.zeros(int(group.max()) + 1).index_add_(0, group, power)
-    level = (level / torch.bincount(group)).clamp(min=1e-6)
-    return level[group]
+    level = torch.zeros(len(number)).index_add_(0, index, power)
+    level = (level / torch.bincount(index)).clamp(min=1e-6)
+    return dict(zip(number, level.tolist(), strict=True))
