@@ -69,7 +69,7 @@ notebooks: env  ## run the tutorials of the documentation as notebooks (docs/_bu
 	PATH=$(abspath $(BIN)):$$PATH OMP_NUM_THREADS=1 $(BIN)/python -m tools.notebooks
 
 stopwatch: env  ## time four users from pip install to a selection (DATA=folder of real data)
-	$(BIN)/python -m tools.stopwatch $(DATA)
+	$(BIN)/python -m tools.stopwatch $(DATA) --torch $(TORCH)
 
 WHEEL := docs/_build/wheel
 wheel: env  ## build the wheel, and use it and each extra in an empty environment (3 minutes)

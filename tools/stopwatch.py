@@ -1,10 +1,11 @@
 """Time what four users do, from ``pip install`` to a selection on disk, with real data.
 
-    python -m tools.stopwatch DATA [--user NAME] [--installed]
+    python -m tools.stopwatch DATA [--user NAME] [--installed] [--torch torch==2.13.0]
 
 DATA is the folder of real data sets that the tests use (``MODPOSE_DATA``).  Without
-``--installed`` the package is first installed into an empty environment, which counts for each
-user.  Printed are seconds of the clock, seconds of the processor, and what was kept.
+``--installed`` the package is first installed into an empty environment (after this ``--torch``,
+such as a small one without CUDA), which counts for each user.  Printed are seconds of the clock,
+seconds of the processor, and what was kept.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--user", choices=USERS, action="append")
     parser.add_argument("--installed", action="store_true", help="Use this environment.")
+    parser.add_argument("--torch", help="Default: whatever pip chooses.")
     arguments = parser.parse_args()
     data = arguments.data.resolve()
     with tempfile.TemporaryDirectory(prefix="modpose-") as folder:
         place, before = Path(folder), (0.0, 0.0)
         scripts = Path(sys.executable).parent
         if not arguments.installed:
-            scripts, before = _install(place / "venv")
+            scripts, before = _install(place / "venv", arguments.torch)
             print(f"install: {before[0]:.0f} s, processor {before[1]:.0f} s", flush=True)
         for name in arguments.user or USERS:
             work = place / name.replace(" ", "-")
@@ -80,12 +82,14 @@ def main() -> None:
             print(f"{name}: {clock:.0f} s, processor {processor:.0f} s, wrote {kept.name}")
 
 
-def _install(venv: Path) -> tuple[Path, tuple[float, float]]:
+def _install(venv: Path, torch: str | None) -> tuple[Path, tuple[float, float]]:
     """Install the package into an empty environment; returns its commands and the time."""
     scripts = venv / ("Scripts" if os.name == "nt" else "bin")
-    made = timed([sys.executable, "-m", "venv", str(venv)], Path.cwd())
-    pip = timed([str(scripts / "python"), "-m", "pip", "install", "--quiet", "."], Path.cwd())
-    return scripts, (made[0] + pip[0], made[1] + pip[1])
+    pip = [str(scripts / "python"), "-m", "pip", "install", "--quiet"]
+    steps = [[sys.executable, "-m", "venv", str(venv)], *([[*pip, torch]] if torch else [])]
+    times = [timed(step, Path.cwd()) for step in [*steps, [*pip, "."]]]
+    clock, processor = (sum(parts) for parts in zip(*times, strict=True))
+    return scripts, (clock, processor)
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, float]:
