@@ -40,7 +40,8 @@ class Shard:
     Attributes
     ----------
     number
-        From 1; 0 for the one that adds up what the others have written, and computes nothing.
+        From 1; 0 for the one that adds up what the others have written, and computes nothing, as
+        ``modpose merge``.
     of
         Number of the others.
     wait_minutes
