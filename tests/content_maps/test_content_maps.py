@@ -497,6 +497,11 @@ def test_a_focus_outside_the_mask_or_as_large_as_it_is_refused():
     beside[:2] = 1.0
     with pytest.raises(InputError, match="the focus inside the mask is"):
         check_focus(beside, ball(), "arm.mrc")
+    small = torch.zeros(BOX, BOX, BOX)
+    small[8:12, 8:12, 8:12] = 1.0
+    half = torch.zeros(BOX, BOX, BOX)
+    half[..., BOX // 2 :] = 1.0
+    check_focus(half, small, "arm.mrc")  # with much solvent
     with pytest.raises(InputError, match="holds the whole mask"):
         check_focus(ball(), ball(), "arm.mrc")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +23,7 @@ MOST_NUISANCES = 6
 LEAST = 0.01
 """Smallest variance of a motion, over the largest."""
 LEAST_INSIDE = 0.1
-"""Smallest share of a focus that is within the mask."""
+"""Smallest part in common of a focus and the mask, over the smaller of the two."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Focus:
 
 
 def check_focus(focus: Tensor, mask: Tensor, name: str) -> None:
-    """Refuse a focus that is not within the mask, or leaves nothing of it outside."""
-    held = float((focus * mask).sum() / focus.sum())
+    """Refuse a focus that lies beside the mask, or leaves nothing of it outside."""
+    held = float((focus * mask).sum() / torch.minimum(focus.sum(), mask.sum()))
     if held < LEAST_INSIDE:
         expected = f"at least {LEAST_INSIDE:.0%} of it, where the molecule is"
         raise InputError.of(name, "the focus inside the mask", f"{held:.0%} of it", expected)
