@@ -60,6 +60,7 @@ USES: dict[str, list[list[str]]] = {
         ["python", "-c", "import numpy as np; np.save('three.npy', np.eye(9).reshape(3, 3, 3, 3))"],
         ["modpose", "affinity", "three.npy", "-o", "affinity.csv", "--metric", "soap"],
     ],
+    "umap": [["modpose", "embed", "run", "--method", "umap"]],
     "explore": [["python", "-c", SERVED, "modpose"]],
     "notebooks": [["python", "-c", NOTEBOOK]],
 }

@@ -65,7 +65,7 @@ def embed(
     run: RunFolder,
     method: Annotated[
         Literal["pca", "umap", "tsne"],
-        typer.Option(help="umap needs the package umap-learn."),
+        typer.Option(help="umap needs the extra: pip install 'modpose[umap]'."),
     ] = "pca",
     dims: Annotated[int, typer.Option(help="Number of dimensions.")] = 2,
     name: Name = None,

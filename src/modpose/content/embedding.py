@@ -102,8 +102,8 @@ def _umap(z: Floats, seed: int, dims: int) -> Floats:
     try:
         umap = importlib.import_module("umap")
     except ImportError:
-        expected = "umap-learn (pip install umap-learn), or another method"
+        expected = "umap-learn (pip install 'modpose[umap]'), or another method"
         raise InputError.of("embedding", "the package for UMAP", "missing", expected) from None
     neighbours = min(15, len(z) - 1)
-    reducer = umap.UMAP(n_components=dims, n_neighbors=neighbours, random_state=seed)
+    reducer = umap.UMAP(n_components=dims, n_neighbors=neighbours, random_state=seed, n_jobs=1)
     return np.asarray(reducer.fit_transform(z), float)
