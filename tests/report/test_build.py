@@ -15,6 +15,7 @@ from PIL import Image
 
 from modpose import InputError, PoseModel, Run, fit_run, open_source
 from modpose.config import merge, parse_config
+from modpose.outputs.columns import embed_run
 from modpose.plot import figures, grids
 from modpose.plot.html import Picture, Section
 from modpose.recipes import recipe_config
@@ -89,10 +90,12 @@ def run_with_table(tmp_path: Path) -> Run:
 
 def test_every_column_that_varies_gives_a_colour(tmp_path: Path) -> None:
     run = run_with_table(tmp_path)
+    embed_run(run, "pca", dims=1)
     text = build_report(run.path, quiet=True).read_text()
     inside = text.split('<script type="application/json" id="scatter-data">')[1]
     data = json.loads(inside.split("</script>")[0])
     colours = {one["name"]: one for one in data["colourings"]}
+    assert len(colours) == len(data["colourings"]) and "pca_0" in colours
     assert {"cluster", "z_0", "rlnCoordinateX", "rlnGroupName"} <= set(colours)
     assert not {"rlnHelicalTubeID", "rlnImageName", "name"} & set(colours)
     assert colours["rlnGroupName"]["categories"] == [f"group {k}" for k in range(4)]

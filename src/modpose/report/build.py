@@ -222,7 +222,7 @@ def _further(
 
     They are those of the latents, then those of the input's table with its optics groups.
     """
-    shown = {"index", "label", "cluster", "mirrored", "scale", "angle_deg", "elbo"}
+    shown = {"index", "mirrored", "scale", "angle_deg", "elbo"}
     table = None if dataset is None else dataset.source.particles
 
     def columns(rows: Integers) -> dict[str, NDArray[Any]]:

@@ -289,7 +289,8 @@ def _colourings(m: ReportData, points: Integers) -> list[scatter.Colouring]:
         found.append(scatter.Colouring(name, "number", length))
     found.append(scatter.Colouring("ELBO (nats)", "number", m.elbo[points]))
     for name, column in ({} if m.further is None else m.further(points)).items():
-        found.append(_colouring(name, column))
+        if name not in (m.columns or {}):
+            found.append(_colouring(name, column))
     return [colouring for colouring in found if colouring is not None]
 
 
