@@ -291,7 +291,7 @@ class _Fitting:
         The parts are the coefficients of even and of odd number.
         """
         parts = self._parts(placed, table)
-        seen = self._marginal(parts[0] + parts[1])
+        seen = self._marginal(parts[0].plus(parts[1]))
         probability = posterior(seen.likelihood, landmarks)
         every = seen.joined(Expected.of(probability, landmarks))
         return (
@@ -401,7 +401,7 @@ class _Fitting:
                 halves = self._parts(placed, table)
                 told = [self._marginal(half).likelihood for half in halves]
                 found.append(gains(told[0], told[1], values, counts))
-                every = self._marginal(halves[0] + halves[1])
+                every = self._marginal(halves[0].plus(halves[1]))
                 landmarks = Landmarks.of(values)
                 content = Expected.of(posterior(every.likelihood, landmarks), landmarks)
                 models = self.lattice.read(placed, table)
