@@ -44,7 +44,7 @@ from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry
 from modpose.search.abinitio.images import SearchImages, read_images
 from modpose.search.abinitio.moving import MotionPlan, with_motions
 from modpose.search.abinitio.refine import Refined, at_poses, refine
-from modpose.search.abinitio.saved import check_unfinished, unfinished_in
+from modpose.search.abinitio.saved import Unfinished, check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.shells import low_passed
 from modpose.search.abinitio.similar import Division, similar_states
@@ -134,79 +134,135 @@ def find_maps(
     settings = replace(settings, box=min(settings.box, side - side % 2))
     plan = RefinePlan(last_radius=settings.box / 2 - 1)
     radius = min(plan.last_radius, side / 2 - 1)
-    asked = settings.begun()
-    check_memory(
-        source.stack.name, memory_needed(dataset.n, radius, max(asked.classes, settings.classes))
-    )
+    most = max(settings.begun().classes, settings.classes)
+    check_memory(source.stack.name, memory_needed(dataset.n, radius, most))
     if has_ctf:
         warn_of_wrong_ctf(take_sample(dataset), source.stack.name)
     with computing_on("--device", device):
         images = read_images(dataset, radius, quiet)
-    warn_of_dark_particles(images, source.stack.name)
-    scores: list[float] = []
-    verdicts: list[Verdict] = []
-    with (
-        computing_on("--device", device),
-        unfinished_in(folder, wanted, resume) as unfinished,
-    ):
-        first = plan
-        if maps is not None:
-            asked = replace(asked, classes=1)
-        else:
-            free = symmetry_group("C1").float()
-            start, scores = best_start(images, asked, free, StartPlan(), quiet, unfinished)
-            maps = start.maps
-            if len(group) == 1:
-                warn_of_few_views(start.covered, begun=True)
-            else:
-                maps = _with_symmetry(images, maps, asked, group, quiet)
-        if asked.classes > settings.classes:
-            first = replace(plan, rounds=1, searches=(0,))
-        step = unfinished.step("consensus" if settings.similar else "refinement")
-        halves = torch.from_numpy(half)
-        refined = refine(images, maps, halves, asked, group, first, quiet, step)
-        if settings.similar:
-            states = similar_states(images, refined, settings, unfinished.step("states"), quiet)
-            division = Division(settings, states.radius)
-            refined = refine(
-                images,
-                states.maps,
-                halves,
-                settings,
-                group,
-                replace(plan, rounds=STATES_ROUNDS, searches=()),
-                quiet,
-                unfinished.step("refinement"),
-                (refined.rotation, refined.shift, states.class_index),
-                division,
-            )
-            refined.start_radius = max(refined.start_radius, states.radius)
-        if settings.motions:
-            refined = in_one_frame(refined, side)
-            poses = with_motions(images, refined, halves, settings, MotionPlan(), quiet, unfinished)
-            refined = at_poses(images, refined, *poses, halves, settings, plan)
-        if settings.symmetry == AUTO:
-            verdicts = judge_symmetry(images, refined, torch.from_numpy(half))
-            settings = replace(settings, symmetry=accepted(verdicts))
-            if verdicts and verdicts[-1].accepted:
-                frame = verdicts[-1].candidate.frame
-                refined = refine(
-                    images,
-                    low_passed(in_frame(refined.maps, frame), plan.radii[0][0]),
-                    torch.from_numpy(half),
-                    settings,
-                    symmetry_group(settings.symmetry).float(),
-                    plan,
-                    quiet,
-                    unfinished.step("refinement_alike"),
-                )
-        binning = min(source.stack.shape) / side
-        size = None if dataset.pixel_size is None else dataset.pixel_size * side / settings.box
-        found = measured(refined, half, scores, settings, binning, size, refined.rotation)
-        found = replace(found, symmetry=settings.symmetry, verdicts=verdicts)
-        if folder is not None:
-            write_found(found, source, settings, folder)
+        warn_of_dark_particles(images, source.stack.name)
+        with unfinished_in(folder, wanted, resume) as unfinished:
+            search = _Search(images, torch.from_numpy(half), settings, plan, quiet, unfinished)
+            refined = search.run(maps, group)
+            settings = search.settings
+            binning = min(source.stack.shape) / side
+            size = None if dataset.pixel_size is None else dataset.pixel_size * side / settings.box
+            turns = refined.rotation
+            found = measured(refined, half, search.scores, settings, binning, size, turns)
+            found = replace(found, symmetry=settings.symmetry, verdicts=search.verdicts)
+            if folder is not None:
+                write_found(found, source, settings, folder)
     return found
+
+
+class _Search:
+    """The steps of one search, on images that were read.
+
+    Attributes
+    ----------
+    settings
+        What is asked for; in the end with the symmetry that was accepted.
+    scores
+        Of the random starts.
+    verdicts
+        On the symmetries that were tried.
+    """
+
+    def __init__(
+        self,
+        images: SearchImages,
+        half: Tensor,
+        settings: AbInitioSettings,
+        plan: RefinePlan,
+        quiet: bool,
+        unfinished: Unfinished,
+    ) -> None:
+        self.images, self.half, self.settings, self.plan = images, half, settings, plan
+        self.quiet, self.unfinished = quiet, unfinished
+        self.scores: list[float] = []
+        self.verdicts: list[Verdict] = []
+
+    def run(self, maps: Tensor | None, group: Tensor) -> Refined:
+        """Refine maps, given or from random starts, imposing a symmetry (G, 3, 3)."""
+        settings, plan = self.settings, self.plan
+        asked = settings.begun()
+        if maps is None:
+            maps = self._begun(asked, group)
+        else:
+            asked = replace(asked, classes=1)
+        if asked.classes > settings.classes:
+            plan = replace(plan, rounds=1, searches=(0,))
+        step = self.unfinished.step("consensus" if settings.similar else "refinement")
+        refined = refine(self.images, maps, self.half, asked, group, plan, self.quiet, step)
+        if settings.similar:
+            refined = self._states(refined, group)
+        if settings.motions:
+            refined = self._moving(refined)
+        if settings.symmetry == AUTO:
+            refined = self._symmetric(refined)
+        return refined
+
+    def _begun(self, asked: AbInitioSettings, group: Tensor) -> Tensor:
+        """Maps of the best random start."""
+        free = symmetry_group("C1").float()
+        start, self.scores = best_start(
+            self.images, asked, free, StartPlan(), self.quiet, self.unfinished
+        )
+        if len(group) == 1:
+            warn_of_few_views(start.covered, begun=True)
+            return start.maps
+        return _with_symmetry(self.images, start.maps, asked, group, self.quiet)
+
+    def _states(self, refined: Refined, group: Tensor) -> Refined:
+        """Divide the images of one map into similar states, and refine these."""
+        step = self.unfinished.step("states")
+        states = similar_states(self.images, refined, self.settings, step, self.quiet)
+        made = refine(
+            self.images,
+            states.maps,
+            self.half,
+            self.settings,
+            group,
+            replace(self.plan, rounds=STATES_ROUNDS, searches=()),
+            self.quiet,
+            self.unfinished.step("refinement"),
+            (refined.rotation, refined.shift, states.class_index),
+            Division(self.settings, states.radius),
+        )
+        made.start_radius = max(made.start_radius, states.radius)
+        return made
+
+    def _moving(self, refined: Refined) -> Refined:
+        """Take all maps as conformations of one structure, and infer motions beside poses."""
+        refined = in_one_frame(refined, self.images.side)
+        rotation, shift = with_motions(
+            self.images,
+            refined,
+            self.half,
+            self.settings,
+            MotionPlan(),
+            self.quiet,
+            self.unfinished,
+        )
+        return at_poses(self.images, refined, rotation, shift, self.half, self.settings, self.plan)
+
+    def _symmetric(self, refined: Refined) -> Refined:
+        """Impose the symmetry that held-out images prefer, if they prefer one."""
+        self.verdicts = judge_symmetry(self.images, refined, self.half)
+        self.settings = replace(self.settings, symmetry=accepted(self.verdicts))
+        if not (self.verdicts and self.verdicts[-1].accepted):
+            return refined
+        frame = self.verdicts[-1].candidate.frame
+        return refine(
+            self.images,
+            low_passed(in_frame(refined.maps, frame), self.plan.radii[0][0]),
+            self.half,
+            self.settings,
+            symmetry_group(self.settings.symmetry).float(),
+            self.plan,
+            self.quiet,
+            self.unfinished.step("refinement_alike"),
+        )
 
 
 def _with_symmetry(
