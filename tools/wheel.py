@@ -39,7 +39,7 @@ USES: dict[str, list[list[str]]] = {
         ["modpose", "--version"],
         ["modpose", "simulate", "particles", "-o", "data", "--images", "40", "--box", "40"],
         ["modpose", "inspect", "data/particles.star", "--json"],
-        ["modpose", "fit", "data/particles.star", "-o", "run", "--z-dim", "1", "--epochs", "1"],
+        ["modpose", "fit", "data/particles.star", "-o", "run", "--z-dim", "2", "--epochs", "1"],
         ["modpose", "report", "run"],
         ["modpose", "explore", "run", "--export", "page"],
     ],
