@@ -44,7 +44,6 @@ USERS = {
     "researcher of machine learning": (
         "modpose inspect {data}/mnist.npz:x_train",
         "modpose fit {data}/mnist.npz:x_train -o run --z-dim 8 --max-minutes 3",
-        "modpose resume run",
         "modpose cluster run --k 10 --method kmeans",
         "modpose select run --cluster 3 -o chosen.npy",
     ),
