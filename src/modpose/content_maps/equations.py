@@ -21,7 +21,7 @@ from modpose.fourier.coefficients import shell_of
 TOLERANCE = 1e-3
 """Residual, relative to the first, at which iterations end."""
 MEAN_FIRST = 2
-"""Steps of the solution of the mean alone, for each one of all maps together."""
+"""The mean alone is solved for in so many times the steps that all maps together get."""
 LEFT_OUT = 1e-3
 """Fraction of the sum of squares of the products of functions that may be left out."""
 LEFT_OF_ONE = 0.05

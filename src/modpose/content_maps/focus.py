@@ -23,7 +23,7 @@ MOST_NUISANCES = 6
 LEAST = 0.01
 """Smallest variance of a motion, over the largest."""
 LEAST_INSIDE = 0.1
-"""Smallest part in common of a focus and the mask, over the smaller of the two."""
+"""Smallest overlap of a focus and the mask, as a share of the smaller of the two."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modpose")
 
 SAMPLE, LEAST = 10_000, 200
-"""Images that are encoded, at most and at least, where all would take longer than the fit allows:
-as many as half of that time is enough for.
+"""Where all images would take too long, so many are encoded at most and at least: as many as fit
+into half of the time.
 """
 TIMED = 64
 """Images whose encoding tells the time of all."""
