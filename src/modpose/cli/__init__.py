@@ -28,6 +28,7 @@ from modpose.cli import (
     picking,
     runs,
     simulate,
+    simulate_volumes,
 )
 from modpose.cli.arguments import app
 from modpose.cli.signals import Interrupted, exit_code, signals_interrupt
@@ -49,6 +50,7 @@ __all__ = [
     "run_and_exit",
     "runs",
     "simulate",
+    "simulate_volumes",
 ]
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,9 +32,6 @@ from modpose.cli.processes import launched
 from modpose.cli.signals import resumable
 from modpose.cli.tilts import Grouped, Tomograms
 from modpose.errors import InputError
-
-if TYPE_CHECKING:
-    from modpose.run import Run
 from modpose.limits import check_minutes
 
 with lazily():
@@ -42,9 +40,13 @@ with lazily():
     from modpose import run as runs
     from modpose.run import folder as run_folder
 
+if TYPE_CHECKING:
+    from modpose.run import Run
+
 
 @app.command()
 def fit(
+    context: typer.Context,
     source: InputsOrNone = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="RUN", help="Folder of the run to write.")
@@ -160,6 +162,21 @@ def fit(
     """
     if _elsewhere(devices, nodes):
         return
+    if resume is not None:
+        _refuse_beside_resume(context)
+        resume_verb(
+            resume,
+            epochs=epochs,
+            max_minutes=max_minutes,
+            datadir=datadir,
+            device=device,
+            as_json=as_json,
+        )
+        return
+    check_minutes(max_minutes)
+    if not source or out is None:
+        missing = "-o RUN" if source else "INPUT"
+        raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
     flags: dict[str, tuple[str, object]] = {
         "--z-dim": ("model.z_dim", z_dim),
         "--classes": ("train.start.classes", classes),
@@ -178,36 +195,6 @@ def fit(
         "--box": ("data.box", box),
         "--axes": ("data.kind", axes),
     }
-    if resume is not None:
-        kept = ("--epochs", "--device")
-        given = {flag: value for flag, (_, value) in flags.items() if flag not in kept}
-        given |= {"INPUT": source or None, "--out": out, "--recipe": recipe, "--labels": labels}
-        given |= {"--affinity": affinity, "--sample-affinity": sample_affinity}
-        given |= {"--clusters": clusters, "--index": index}
-        given |= {"--poses": poses, "--ctf": ctf, "--partial": partial or None}
-        given |= {"--tomograms": tomograms, "--tilt-series": grouped or None}
-        given |= {"--config": config_file, "--set": assignments, "--overwrite": overwrite or None}
-        for flag, value in given.items():
-            if value is not None:
-                expected = (
-                    "only --epochs, --max-minutes, --device, --devices, --nodes, --datadir or "
-                    "--quiet"
-                )
-                raise InputError.of("--resume", flag, "given too", expected)
-        resume_verb(
-            resume,
-            epochs=epochs,
-            max_minutes=max_minutes,
-            datadir=datadir,
-            device=device,
-            as_json=as_json,
-        )
-        return
-    check_minutes(max_minutes)
-    if not source or out is None:
-        missing = "-o RUN" if source else "INPUT"
-        raise InputError(f"fit: {missing} is missing, expected modpose fit INPUT -o RUN")
-
     opened, config, sentence = options.configure(
         source,
         recipe=recipe,
@@ -243,6 +230,20 @@ def fit(
             overwrite=overwrite,
         )
     _end(run, as_json)
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    """Refuse arguments that a run to be continued has already, such as --lr."""
+    allowed = {"resume", "quiet", *inspect.signature(resume_verb).parameters}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            flag = parameter.opts[-1] if parameter.param_type_name == "option" else "INPUT"
+            expected = (
+                "only --epochs, --max-minutes, --device, --devices, --nodes, --datadir or --quiet"
+            )
+            raise InputError.of("--resume", flag, "given too", expected)
 
 
 @app.command("resume")

@@ -1,4 +1,4 @@
-"""Particles with known 3-D poses: simulate them, check them, compare maps."""
+"""Particles with known 3-D poses: check them, draw their maps, score a run."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
@@ -9,43 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from modpose.cli.answer import Json, answer, answer_written
+from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
-    AddCtf,
     CtfFile,
     DataDir,
-    Defocus,
     Folder,
-    ImageBox,
-    Images,
     Index,
     InputAgain,
     Inputs,
     Overwrite,
     Partial,
-    Pixel,
     PosesFile,
-    Resolution,
     RunFolder,
-    Seed,
-    ShiftStd,
-    Snr,
-    abundances,
     app,
-    simulate_app,
 )
 from modpose.cli.lazily import lazily
 from modpose.cli.tilts import Tomograms, opened_tilts
 from modpose.cli.whole import whole_run
 from modpose.errors import InputError
-from modpose.limits import MOST_MAPS, check_resolution, check_whole
-from modpose.simulate.settings import JunkKind, ProjectionSettings
 
 with lazily():
     from modpose import backprojection
     from modpose.backprojection import files as map_files
     from modpose.backprojection import halves
-    from modpose.data import given as given_files
     from modpose.data import inputs
     from modpose.data import source as sources
     from modpose.evaluate import conformations as scores
@@ -53,146 +39,10 @@ with lazily():
     from modpose.fourier import fsc as curves
     from modpose.outputs import content_maps as sharp_maps
     from modpose.outputs import volumes as content_volumes
-    from modpose.simulate import conformations, projection_files
-    from modpose.simulate import projections as simulator
 
 if TYPE_CHECKING:
     from modpose.content_maps import ContentMaps
     from modpose.run import Run
-
-
-@simulate_app.command()
-def projections(
-    out: Folder,
-    molecules: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[PDB]...",
-            show_default=False,
-            help="PDB or mmCIF files, each a class.  Without one, a built-in molecule.",
-        ),
-    ] = None,
-    images: Images = ProjectionSettings.n,
-    box: ImageBox = ProjectionSettings.box,
-    pixel_size: Pixel = ProjectionSettings.pixel_size,
-    snr: Snr = ProjectionSettings.snr,
-    states: Annotated[
-        int | None,
-        typer.Option(help="Number of states of the built-in molecule (1 to 4), as a mixture."),
-    ] = None,
-    hinge: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Smallest and largest hinge angle, degrees."),
-    ] = None,
-    arm: Annotated[
-        str | None,
-        typer.Option(metavar="CHAINS", help="Part that rotates about a hinge, such as A,B:1-235."),
-    ] = None,
-    hinge_at: Annotated[
-        str | None, typer.Option(metavar="RESIDUE", help="Residue of the hinge, such as B:236.")
-    ] = None,
-    morph: Annotated[
-        bool, typer.Option("--morph", help="Two files are the ends of one motion.")
-    ] = False,
-    abundance: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="Relative abundance of each class, such as 3,1."),
-    ] = None,
-    resolution: Resolution = 10.0,
-    shift: ShiftStd = ProjectionSettings.shift_std_px,
-    poses: PosesFile = None,
-    rotation_error: Annotated[
-        float, typer.Option(help="RMS error of the consensus rotations, degrees.")
-    ] = ProjectionSettings.rotation_error_deg,
-    shift_error: Annotated[
-        float, typer.Option(help="Standard deviation of the error of their shifts, pixels.")
-    ] = ProjectionSettings.shift_error_px,
-    ctf: AddCtf = False,
-    defocus: Defocus = ProjectionSettings.defocus_range,
-    views: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            metavar="SHARE DEGREES",
-            help="This share of the images is seen within so many degrees of the z axis.",
-        ),
-    ] = None,
-    junk: Annotated[
-        float, typer.Option(help="Share of the images that do not show the molecule.")
-    ] = ProjectionSettings.junk,
-    junk_kind: Annotated[
-        JunkKind, typer.Option(help="Such images show only noise, a wrong object, or half each.")
-    ] = ProjectionSettings.junk_kind,
-    contrast: Annotated[
-        float, typer.Option(help="Standard deviation of the contrast of images, such as 0.2.")
-    ] = ProjectionSettings.contrast,
-    noise_spectrum: Annotated[
-        float,
-        typer.Option(
-            metavar="RATIO",
-            help="Noise power at low frequency over that at half the sampling rate; 1: white.",
-        ),
-    ] = ProjectionSettings.noise_spectrum,
-    maps: Annotated[
-        int, typer.Option(help="Write the true map of each class at this many hinge angles.")
-    ] = 0,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Simulate projections of molecules that move: particles.mrcs and particles.star.
-
-    RELION's columns hold the consensus poses; the truth is in separate columns
-    (modposeTruthR00...R22, ...ShiftX/Y, ...Class, ...Hinge, ...Junk, ...Contrast).
-
-    \b
-    modpose simulate projections -o hinge --images 5000 --ctf --maps 10
-    modpose simulate projections -o mixture --states 3 --ctf --maps 1
-    modpose simulate projections -o both --states 3 --hinge -30 30
-    modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
-    modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
-    modpose simulate projections -o flawed --ctf --views 0.8 30 --junk 0.1 --contrast 0.2
-    """
-    check_resolution("--resolution", resolution)
-    check_whole("--maps", "the number", maps, 0, MOST_MAPS)
-    settings = ProjectionSettings(
-        n=images,
-        box=box,
-        pixel_size=pixel_size,
-        snr=snr,
-        hinge_range_deg=hinge,
-        abundances=abundances(abundance),
-        shift_std_px=shift,
-        ctf=ctf,
-        defocus_range=defocus,
-        rotation_error_deg=rotation_error,
-        shift_error_px=shift_error,
-        views=views,
-        junk=junk,
-        junk_kind=junk_kind,
-        contrast=contrast,
-        noise_spectrum=noise_spectrum,
-        seed=seed,
-    )
-    written = [out / name for name in projection_files.WRITTEN]
-    writing.refuse_to_replace(written, overwrite)
-    given = [path for path in (*(molecules or ()), poses) if path is not None]
-    writing.check_outputs(written[:2], overwrite, given)
-    writing.check_space(out, 4.0 * images * box**2)
-    kinds = None
-    if molecules:
-        if states is not None:
-            raise InputError("--states: given with files, expected one of the two")
-        kinds = conformations.conformers_of_files(molecules, resolution, arm, hinge_at, morph)
-    elif arm or hinge_at or morph:
-        raise InputError("projections: --arm, --hinge-at and --morph need files of coordinates")
-    elif states is not None:
-        kinds = conformations.built_in_conformers(states)
-    known = None
-    if poses is not None:
-        known = given_files.read_poses(poses, n=images, box=box, pixel_size=pixel_size)
-    made = simulator.simulate_projections(settings, kinds, known)
-    star = projection_files.write_projections(made, out, maps, overwrite)
-    answer_written(images, "images", star, as_json)
 
 
 @app.command()

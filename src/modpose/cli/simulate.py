@@ -1,9 +1,8 @@
-"""Simulated data: simulate."""
+"""Simulated images: simulate."""
 # ruff: noqa: D301  (the backspace before examples keeps their line breaks)
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,33 +15,34 @@ from modpose.cli.arguments import (
     Folder,
     ImageBox,
     Images,
-    MaxShift,
     Overwrite,
     Pixel,
+    PosesFile,
     Resolution,
     Seed,
     ShiftStd,
     Snr,
-    TiltRange,
-    VolumeBox,
     abundances,
     simulate_app,
 )
 from modpose.cli.lazily import lazily
-from modpose.limits import check_resolution
-from modpose.simulate.settings import CharacterSettings, HingeSettings
-from modpose.simulate.subtomogram_settings import Noise, Orientations, SnrOver, SubtomogramSettings
-from modpose.simulate.tilt_settings import Layout, Order, TiltSettings
+from modpose.errors import InputError
+from modpose.limits import MOST_MAPS, check_resolution, check_whole
+from modpose.simulate.settings import (
+    CharacterSettings,
+    HingeSettings,
+    JunkKind,
+    ProjectionSettings,
+)
 
 with lazily():
+    from modpose.data import given as given_files
     from modpose.files import writing
     from modpose.simulate import characters as letters
+    from modpose.simulate import conformations, projection_files
     from modpose.simulate import field as fields
     from modpose.simulate import particles as hinged
-    from modpose.simulate import species as kinds
-    from modpose.simulate import subtomogram_files, tilt_series, tilt_stack_files, tilt_stacks
-    from modpose.simulate import subtomograms as simulator
-    from modpose.simulate import tetrominoes as cubes
+    from modpose.simulate import projections as simulator
 
 
 @simulate_app.command()
@@ -127,240 +127,137 @@ def field(
 
 
 @simulate_app.command()
-def subtomograms(
+def projections(
     out: Folder,
     molecules: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="[PDB]...",
             show_default=False,
-            help="Molecules: PDB or mmCIF files.  Without one, assemblies of Gaussian blobs.",
+            help="PDB or mmCIF files, each a class.  Without one, a built-in molecule.",
         ),
     ] = None,
-    volumes: Annotated[
-        int, typer.Option(help="Number of volumes, of all molecules.")
-    ] = SubtomogramSettings.n,
-    assemblies: Annotated[
-        int, typer.Option(help="Number of built-in molecules, if no file is given.")
-    ] = 1,
+    images: Images = ProjectionSettings.n,
+    box: ImageBox = ProjectionSettings.box,
+    pixel_size: Pixel = ProjectionSettings.pixel_size,
+    snr: Snr = ProjectionSettings.snr,
+    states: Annotated[
+        int | None,
+        typer.Option(help="Number of states of the built-in molecule (1 to 4), as a mixture."),
+    ] = None,
     hinge: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            help="Use the built-in molecule with a hinge, with angles in this range, degrees."
-        ),
+        typer.Option(help="Smallest and largest hinge angle, degrees."),
     ] = None,
+    arm: Annotated[
+        str | None,
+        typer.Option(metavar="CHAINS", help="Part that rotates about a hinge, such as A,B:1-235."),
+    ] = None,
+    hinge_at: Annotated[
+        str | None, typer.Option(metavar="RESIDUE", help="Residue of the hinge, such as B:236.")
+    ] = None,
+    morph: Annotated[
+        bool, typer.Option("--morph", help="Two files are the ends of one motion.")
+    ] = False,
     abundance: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Relative abundance of each molecule, such as 10,1."),
+        typer.Option(metavar="A,B,...", help="Relative abundance of each class, such as 3,1."),
     ] = None,
-    box: VolumeBox = SubtomogramSettings.box,
-    pixel_size: Annotated[
-        float, typer.Option(help="Angstrom per voxel.")
-    ] = SubtomogramSettings.pixel_size,
-    resolution: Resolution = 15.0,
-    tilt_range: TiltRange = SubtomogramSettings.tilt_range_deg,
-    max_shift: MaxShift = SubtomogramSettings.max_shift_px,
+    resolution: Resolution = 10.0,
+    shift: ShiftStd = ProjectionSettings.shift_std_px,
+    poses: PosesFile = None,
+    rotation_error: Annotated[
+        float, typer.Option(help="RMS error of the consensus rotations, degrees.")
+    ] = ProjectionSettings.rotation_error_deg,
+    shift_error: Annotated[
+        float, typer.Option(help="Standard deviation of the error of their shifts, pixels.")
+    ] = ProjectionSettings.shift_error_px,
     ctf: AddCtf = False,
-    defocus: Defocus = SubtomogramSettings.defocus_range,
-    noise: Annotated[
-        Noise,
-        typer.Option(help="Independent voxels; white outside the wedge; as in a tomogram; none."),
-    ] = SubtomogramSettings.noise,
-    snr: Annotated[float, typer.Option(help="var(signal) / var(noise).")] = SubtomogramSettings.snr,
-    snr_over: Annotated[
-        SnrOver,
-        typer.Option(help="Region for var(signal): the box, or 300 voxels per side."),
-    ] = SubtomogramSettings.snr_over,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Compare with back-projected tilt series."),
-    ] = False,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Simulate subtomograms in random poses with a missing wedge: MRC files and a STAR.
-
-    The truth is in separate STAR columns (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
-
-    \b
-    modpose simulate subtomograms -o demo --assemblies 4 --volumes 600 --snr 0.1
-    modpose simulate subtomograms -o demo 1bxn.pdb 4hhb.cif --abundance 10,1 --box 32
-    modpose simulate subtomograms -o clean *.pdb --box 64 --pixel-size 4 --resolution 10 \\
-        --noise none --tilt-range -90 90 --max-shift 0
-    """
-    settings = SubtomogramSettings(
-        n=volumes,
-        box=box,
-        pixel_size=pixel_size,
-        snr=snr,
-        snr_over=snr_over,
-        tilt_range_deg=tilt_range,
-        max_shift_px=max_shift,
-        ctf=ctf,
-        defocus_range=defocus,
-        noise=noise,
-        abundances=abundances(abundance),
-        hinge_range_deg=hinge,
-        seed=seed,
-    )
-    check_resolution("--resolution", resolution)
-    writing.refuse_to_replace([out / name for name in subtomogram_files.WRITTEN], overwrite)
-    if molecules:
-        species = kinds.species_of_files(molecules, resolution)
-    else:
-        species = kinds.hinged_species() if hinge else kinds.built_in_species(assemblies)
-    made = simulator.simulate_subtomograms(settings, species)
-    star = subtomogram_files.write_subtomograms(made, out, overwrite)
-    facts: dict[str, object] = {"volumes": volumes, "written": [star]}
-    lines = [f"wrote {volumes} volumes to {star}"]
-    if noise != "none":
-        facts["snr_in_box"] = made.signal_variance
-        lines.append(f"signal-to-noise ratio inside the box: {made.signal_variance:.4g}")
-    if check:
-        compared = tilt_series.compare(made, range(min(8, volumes)))
-        facts["check"] = asdict(compared)
-        lines.append(f"check: {compared}")
-    answer(facts, lines, as_json)
-
-
-@simulate_app.command("tilt-series")
-def tilt_series_verb(
-    out: Folder,
-    molecules: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[PDB]...",
-            show_default=False,
-            help="PDB or mmCIF files, each a class.  Without one, built-in assemblies.",
+    defocus: Defocus = ProjectionSettings.defocus_range,
+    views: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="SHARE DEGREES",
+            help="This share of the images is seen within so many degrees of the z axis.",
         ),
     ] = None,
-    assemblies: Annotated[int, typer.Option(help="Number of built-in assemblies.")] = 1,
-    resolution: Annotated[
-        float, typer.Option(help="Resolution of molecules from files, angstrom.")
-    ] = 20.0,
-    particles: Annotated[int, typer.Option(help="Number of particles.")] = TiltSettings.n,
-    tomograms: Annotated[int, typer.Option(help="Number of tomograms.")] = TiltSettings.tomograms,
-    tilts: Annotated[int, typer.Option(help="Images per tilt series.")] = TiltSettings.tilts,
-    max_tilt: Annotated[
-        float, typer.Option(help="Largest tilt, degrees.")
-    ] = TiltSettings.max_tilt_deg,
-    dose: Annotated[
-        float, typer.Option(help="Electrons per square angstrom per image.")
-    ] = TiltSettings.dose,
-    box: ImageBox = TiltSettings.box,
-    pixel_size: Pixel = TiltSettings.pixel_size,
-    snr: Annotated[
-        float, typer.Option(help="var(signal) / var(noise) of the images.")
-    ] = TiltSettings.snr,
-    hand: Annotated[
-        int, typer.Option(help="1 or -1: whether depth adds to the defocus (rlnTomoHand).")
-    ] = TiltSettings.hand,
-    layout: Annotated[
-        Layout, typer.Option(help="Program whose file formats are written.")
-    ] = "relion5",
-    order: Annotated[
-        Order, typer.Option(help="Order of the images in the tables.")
-    ] = TiltSettings.order,
-    premultiplied: Annotated[
-        bool, typer.Option("--premultiplied", help="Multiply images by their CTF and dose.")
-    ] = False,
-    poses: Annotated[
-        bool, typer.Option("--poses/--no-poses", help="Write the true poses as RELION's angles.")
-    ] = True,
+    junk: Annotated[
+        float, typer.Option(help="Share of the images that do not show the molecule.")
+    ] = ProjectionSettings.junk,
+    junk_kind: Annotated[
+        JunkKind, typer.Option(help="Such images show only noise, a wrong object, or half each.")
+    ] = ProjectionSettings.junk_kind,
+    contrast: Annotated[
+        float, typer.Option(help="Standard deviation of the contrast of images, such as 0.2.")
+    ] = ProjectionSettings.contrast,
+    noise_spectrum: Annotated[
+        float,
+        typer.Option(
+            metavar="RATIO",
+            help="Noise power at low frequency over that at half the sampling rate; 1: white.",
+        ),
+    ] = ProjectionSettings.noise_spectrum,
+    maps: Annotated[
+        int, typer.Option(help="Write the true map of each class at this many hinge angles.")
+    ] = 0,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Simulate tilt series with CTF and dose: stacks of tilts, tables, optimisation set.
+    """Simulate projections of molecules that move: particles.mrcs and particles.star.
 
-    The defocus of each image depends on the depth of the particle.  The truth is in separate STAR
-    columns (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class).
+    RELION's columns hold the consensus poses; the truth is in separate columns
+    (modposeTruthR00...R22, ...ShiftX/Y, ...Class, ...Hinge, ...Junk, ...Contrast).
 
     \b
-    modpose simulate tilt-series -o demo --assemblies 4 --particles 600
-    modpose simulate tilt-series -o warp 1bxn.pdb --layout warptools --premultiplied
+    modpose simulate projections -o hinge --images 5000 --ctf --maps 10
+    modpose simulate projections -o mixture --states 3 --ctf --maps 1
+    modpose simulate projections -o both --states 3 --hinge -30 30
+    modpose simulate projections -o kinase open.pdb closed.pdb --morph --pixel-size 1.5
+    modpose simulate projections -o antibody 1igt.pdb --arm A,B:1-235 --hinge-at B:236
+    modpose simulate projections -o flawed --ctf --views 0.8 30 --junk 0.1 --contrast 0.2
     """
     check_resolution("--resolution", resolution)
-    writing.refuse_to_replace([out / name for name in tilt_stack_files.WRITTEN], overwrite)
-    settings = TiltSettings(
-        n=particles,
-        tomograms=tomograms,
-        tilts=tilts,
-        max_tilt_deg=max_tilt,
-        dose=dose,
+    check_whole("--maps", "the number", maps, 0, MOST_MAPS)
+    settings = ProjectionSettings(
+        n=images,
         box=box,
         pixel_size=pixel_size,
         snr=snr,
-        hand=hand,
-        order=order,
-        premultiplied=premultiplied,
+        hinge_range_deg=hinge,
+        abundances=abundances(abundance),
+        shift_std_px=shift,
+        ctf=ctf,
+        defocus_range=defocus,
+        rotation_error_deg=rotation_error,
+        shift_error_px=shift_error,
+        views=views,
+        junk=junk,
+        junk_kind=junk_kind,
+        contrast=contrast,
+        noise_spectrum=noise_spectrum,
         seed=seed,
     )
-    species = (
-        kinds.species_of_files(molecules, resolution)
-        if molecules
-        else kinds.built_in_species(assemblies)
-    )
-    made = tilt_stacks.simulate_tilts(settings, species)
-    written = tilt_stack_files.write_tilts(made, out, layout, poses, overwrite)
-    line = f"wrote {particles} particles of {tilts} tilts each to {written}"
-    answer({"particles": particles, "tilts": tilts, "written": [written]}, [line], as_json)
-
-
-@simulate_app.command()
-def tetrominoes(
-    out: Folder,
-    volumes: Annotated[int, typer.Option(help="Number of volumes, of all classes.")] = 600,
-    classes: Annotated[
-        str, typer.Option(metavar="A,B,...", help="I, O, S, T, L, E, or EL, which is held out.")
-    ] = "I,O,S,T,L,E",
-    box: VolumeBox = 32,
-    cube: Annotated[float, typer.Option(help="Side of a cube, voxels.")] = 6.0,
-    elongation: Annotated[
-        tuple[float, float], typer.Option(help="Smallest and largest elongation.")
-    ] = (1.0, 1.0),
-    orientations: Annotated[
-        Orientations,
-        typer.Option(help="Uniform, or turns by tens of degrees about x, y and z."),
-    ] = "haar",
-    max_shift: MaxShift = 0.0,
-    tilt_range: TiltRange = (-90.0, 90.0),
-    snr: Annotated[
-        float | None, typer.Option(help="var(signal) / var(noise); without it, no noise.")
-    ] = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Draw tetrominoes in 3-D, each turned at random: MRC files and a STAR.
-
-    The truth is kept in separate STAR columns (modposeTruthR00...R22, ...ShiftX/Y/Z, ...Class,
-    ...Template, ...Elongation).
-
-    \b
-    modpose simulate tetrominoes -o known --volumes 600
-    modpose simulate tetrominoes -o unseen --volumes 100 --classes EL --seed 1
-    modpose simulate tetrominoes -o noisy --snr 0.1 --max-shift 2 --tilt-range -60 60
-    """
-    settings = SubtomogramSettings(
-        n=volumes,
-        box=box,
-        pixel_size=1.0,
-        snr=1.0 if snr is None else snr,
-        noise="none" if snr is None else "white",
-        tilt_range_deg=tilt_range,
-        max_shift_px=max_shift,
-        elongation_range=elongation,
-        orientations=orientations,
-        seed=seed,
-    )
-    writing.refuse_to_replace([out / name for name in subtomogram_files.WRITTEN], overwrite)
-    made = simulator.simulate_subtomograms(
-        settings, cubes.tetromino_species(classes.split(","), cube)
-    )
-    star = subtomogram_files.write_subtomograms(made, out, overwrite)
-    answer_written(volumes, "volumes", star, as_json)
+    written = [out / name for name in projection_files.WRITTEN]
+    writing.refuse_to_replace(written, overwrite)
+    given = [path for path in (*(molecules or ()), poses) if path is not None]
+    writing.check_outputs(written[:2], overwrite, given)
+    writing.check_space(out, 4.0 * images * box**2)
+    kinds = None
+    if molecules:
+        if states is not None:
+            raise InputError("--states: given with files, expected one of the two")
+        kinds = conformations.conformers_of_files(molecules, resolution, arm, hinge_at, morph)
+    elif arm or hinge_at or morph:
+        raise InputError("projections: --arm, --hinge-at and --morph need files of coordinates")
+    elif states is not None:
+        kinds = conformations.built_in_conformers(states)
+    known = None
+    if poses is not None:
+        known = given_files.read_poses(poses, n=images, box=box, pixel_size=pixel_size)
+    made = simulator.simulate_projections(settings, kinds, known)
+    star = projection_files.write_projections(made, out, maps, overwrite)
+    answer_written(images, "images", star, as_json)
 
 
 @simulate_app.command()

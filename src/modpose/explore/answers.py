@@ -36,24 +36,6 @@ Answer = Callable[[OpenRun, Request], Response]
 def application(runs: Sequence[OpenRun]) -> Starlette:
     """Make the ASGI application that answers for some runs (without a guard)."""
 
-    def page(request: Request) -> Response:
-        nonce = secrets.token_urlsafe(12)
-        policy = (  # regl, within the vendored component, compiles its drawing commands: eval
-            f"default-src 'none'; script-src 'self' 'unsafe-eval' 'nonce-{nonce}'; "
-            "style-src 'self' 'unsafe-inline'; "
-            "img-src 'self' blob: data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
-        )
-        headers = {"content-security-policy": policy}
-        return HTMLResponse(html(nonce), headers=headers)
-
-    def static(request: Request) -> Response:
-        name = request.path_params["name"]
-        content = served_file(name)
-        if content is None:
-            return PlainTextResponse("refused\n", 404)
-        return Response(content, media_type=CONTENT_TYPES[name.rpartition(".")[2]])
-
     def about(request: Request) -> Response:
         return JSONResponse([run.about() for run in runs])
 
@@ -82,17 +64,12 @@ def application(runs: Sequence[OpenRun]) -> Starlette:
     ) -> Callable[[Request], Response]:
         return of_run(lambda run, request: Response(answer(run, request), media_type=kind))
 
-    def download(run: OpenRun, request: Request) -> Response:
-        path = run.written(request.path_params["file"])
-        headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(path.name)}"}
-        return FileResponse(path, headers=headers)
-
     one = "/runs/{run:int}"
     selection = one + "/selections/{name}"
     return Starlette(
         routes=[
-            Route("/", page),
-            Route("/page/{name:path}", static),
+            Route("/", _page),
+            Route("/page/{name:path}", _static),
             Route("/runs", about),
             Route(one + "/input", json(lambda run, _: run.input_columns())),
             Route(one + "/formats", json(lambda run, _: run.formats())),
@@ -108,9 +85,28 @@ def application(runs: Sequence[OpenRun]) -> Starlette:
             Route(selection, save, methods=["PUT"]),
             Route(selection, json(_remove), methods=["DELETE"]),
             Route(selection + "/write", json(_write), methods=["POST"]),
-            Route(one + "/written/{file}", of_run(download)),
+            Route(one + "/written/{file}", of_run(_download)),
         ]
     )
+
+
+def _page(request: Request) -> Response:
+    nonce = secrets.token_urlsafe(12)
+    policy = (  # regl, within the vendored component, compiles its drawing commands: eval
+        f"default-src 'none'; script-src 'self' 'unsafe-eval' 'nonce-{nonce}'; "
+        "style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' blob: data:; connect-src 'self'; worker-src blob:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(html(nonce), headers={"content-security-policy": policy})
+
+
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    content = served_file(name)
+    if content is None:
+        return PlainTextResponse("refused\n", 404)
+    return Response(content, media_type=CONTENT_TYPES[name.rpartition(".")[2]])
 
 
 def _column(run: OpenRun, request: Request) -> bytes:
@@ -181,6 +177,12 @@ def _write(run: OpenRun, request: Request) -> dict[str, Any]:
     suffix = request.query_params.get("suffix", "")
     path, notes = run.write(request.path_params["name"], suffix)
     return {"path": str(path), "file": path.name, "notes": notes}
+
+
+def _download(run: OpenRun, request: Request) -> Response:
+    path = run.written(request.path_params["file"])
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(path.name)}"}
+    return FileResponse(path, headers=headers)
 
 
 def _bits(mask: NDArray[np.bool_]) -> bytes:

@@ -216,15 +216,7 @@ def _searched_and_refined(
         low = data
         if data.frequency.ndim == 3:  # tilt series
             low = gridded(data.within(schedule.limits[1]))
-        state = ranks.once(lambda: None if folder is None else load_state(folder / STATE))
-        if state is not None:
-            ranks.enter(f"round{state.round:03d}")
-        elif start is not None:  # the refinement makes the averages
-            empty = data.radius.new_zeros(settings.classes, *(data.box,) * 3)
-            here = start.to(empty.device)
-            state = State(schedule.rounds + 1, here, empty, empty.new_zeros(settings.classes, 1))
-        else:
-            state = random_start(low, settings.classes, mask, schedule, seed)
+        state = _first_state(low, settings, mask, folder, start)
         progress.advance(min(state.round, schedule.rounds) * len(data), 0.0)
         if state.round <= schedule.rounds:
             state = classify(
@@ -257,6 +249,26 @@ def _searched_and_refined(
             report=report,
         )
     return Alignment(state.assignment, maps, half)
+
+
+def _first_state(
+    low: Coefficients,
+    settings: AlignSettings,
+    mask: Tensor,
+    folder: Path | None,
+    start: Assignment | None,
+) -> State:
+    """Return the state in ``folder`` if there is one, else that of ``start``, else a random one."""
+    schedule, classes = settings.schedule, settings.classes
+    state = ranks.once(lambda: None if folder is None else load_state(folder / STATE))
+    if state is not None:
+        ranks.enter(f"round{state.round:03d}")
+        return state
+    if start is None:
+        return random_start(low, classes, mask, schedule, settings.seed)
+    empty = low.radius.new_zeros(classes, *(low.box,) * 3)  # the refinement makes the averages
+    here = start.to(empty.device)
+    return State(schedule.rounds + 1, here, empty, empty.new_zeros(classes, 1))
 
 
 def _motions_of(
