@@ -7,7 +7,8 @@ import numpy as np
 from modpose.config import Config, merge
 from modpose.data.posing import CLASS, SCORE
 from modpose.data.source import Source
-from modpose.data.wedges import CTF_IMAGE, wedge_option
+from modpose.data.wedge_masks import CTF_IMAGE
+from modpose.data.wedges import wedge_option
 from modpose.recipes import DEFAULT_FOR_POSED, DEFAULT_FOR_VOLUMES, DEFAULT_RECIPE
 from modpose.recipes.recipe import Options
 

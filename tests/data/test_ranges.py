@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from modpose.cli import main
-from modpose.data.dataset import given_poses
 from modpose.data.given import read_ctf, read_poses
 from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.particles import Particles
+from modpose.data.poses import given_poses
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
 from modpose.data.tables import read_particles

@@ -17,7 +17,7 @@ from modpose.errors import InputError
 from modpose.outputs.columns import cluster_run, embed_run
 from modpose.outputs.export import export_run
 from modpose.outputs.select import choose
-from modpose.report.build import gather
+from modpose.report.gather import gather
 from modpose.run.added import add_columns
 from modpose.run.folder import stage_copy
 from tests.outputs.test_export import N, star_run

@@ -19,8 +19,8 @@ from modpose.outputs.columns import embed_run
 from modpose.plot import figures, grids
 from modpose.plot.html import Picture, Section
 from modpose.recipes import recipe_config
-from modpose.report import build, build_report
-from modpose.report.build import read_pictures
+from modpose.report import build, build_report, gather
+from modpose.report.gather import read_pictures
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 
 SMALL = {
@@ -183,7 +183,7 @@ def test_alignment_undoes_the_pose_that_the_model_draws(images: Path, tmp_path: 
     run = fit_run(
         open_source(images), config("spatial-vae", 2, normalize="image"), tmp_path / "r", quiet=True
     )
-    material = build.gather(run, run.latents())
+    material = gather.gather(run, run.latents())
     rows = material.rows[: len(material.posed)]
     upright = material.decode(material.z[rows])
     aligned, inside = grids.align(material.posed, *material.pose_of(rows))

@@ -24,7 +24,7 @@ from modpose.model.vae import Vae
 from modpose.plot import figures
 from modpose.plot.figures import DisplayStyle
 from modpose.recipes import recipe_config
-from modpose.report import build, build_report
+from modpose.report import build_report, gather
 from modpose.report.equivariance import equivariance, moved, shift_of
 from modpose.report.material import ReportData
 from modpose.report.probe import Probe, choose_probe, classes_of, spread_rows
@@ -379,7 +379,7 @@ def fitted(
 
 def made_of(run: Run) -> tuple[bool, bool]:
     """Whether there is a section on symmetry, and one on equivariance."""
-    material = build.gather(run, run.latents())
+    material = gather.gather(run, run.latents())
     return symmetry(material) is not None, equivariance(material) is not None
 
 

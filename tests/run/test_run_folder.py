@@ -113,8 +113,8 @@ def test_a_run_has_a_marker_and_a_newer_format_is_refused(run: Path) -> None:
     (run / MARKER).write_text(json.dumps(values | {"format": 2}))
     with pytest.raises(InputError, match=r"format 2.*up to 1"):
         Run.open(run)
-    with pytest.raises(InputError, match="format 2"):
-        Run.create(run, tiny(), {})
+    with pytest.raises(InputError, match="format 2"), Run.begin(run, tiny(), {}):
+        pass
     (run / MARKER).write_text("{nonsense")
     with pytest.raises(InputError, match=f"{MARKER}: not readable"):
         Run.open(run)

@@ -403,7 +403,8 @@ def test_rows_of_table_1_for_a_perfect_model(tmp_path: Path) -> None:
     sample = write_sample(tmp_path, "x", "X.", np.zeros((n, 8, 8), np.float32), 300, truth)
     test = truth.iloc[100:]
     values = recipe_config("spatial-vae") | {"model": {"z_dim": 2}}
-    run = Run.create(tmp_path / "run", parse_config(values, "test"), {})
+    with Run.begin(tmp_path / "run", parse_config(values, "test"), {}) as run:
+        pass
     pd.DataFrame(
         {
             "index": np.arange(300),

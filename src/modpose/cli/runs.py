@@ -48,6 +48,7 @@ with lazily():
     from modpose.outputs import select as selection
     from modpose.outputs import selected
     from modpose.report import build as pages
+    from modpose.report import gather as gathered
     from modpose.run import inputs as run_inputs
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def report(
 def _recovery(run: Run) -> Recovery | None:
     """Compare with the known truth; None without truth."""
     known = run.has_images and not run.partial
-    truth = pages.known_truth(run.dataset()) if known else None
+    truth = gathered.known_truth(run.dataset()) if known else None
     return None if truth is None else recovery.recover(run.latents(), truth)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,9 +15,10 @@ from modpose.config import Config, DataConfig
 from modpose.data import preprocess
 from modpose.data.agreement import check_one_voltage
 from modpose.data.batches import Batch
-from modpose.data.ranges import Range, check_range
+from modpose.data.poses import given_poses
 from modpose.data.restore import Restoration, refuse_aberrations
 from modpose.data.source import Source
+from modpose.data.statistics import Statistics
 from modpose.data.twins import Twins
 from modpose.data.wedges import wedges_asked_for
 from modpose.errors import InputError
@@ -41,16 +41,6 @@ class Labelled(Protocol):
     @property
     def label(self) -> NDArray[np.int64]:
         """(N,) row of the affinities for each image, -1 if unknown."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean, s.d., smallest and largest value of a sample of preprocessed images."""
-
-    mean: float
-    std: float
-    min: float
-    max: float
 
 
 class Dataset:
@@ -242,7 +232,7 @@ class Dataset:
 
     def statistics(self) -> Statistics:
         """Measure a sample of at most 1,000 preprocessed images, evenly spread."""
-        return _measure(self._images(rows) for rows in self._sample())
+        return Statistics(self._images(rows) for rows in self._sample())
 
     def _images(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         if self._cache is None:
@@ -295,12 +285,12 @@ class Dataset:
 
     def _find_range(self) -> tuple[float, float]:
         if self.config.normalize == "set":
-            found = _measure(self._resized(rows) for rows in self._sample())
+            found = Statistics(self._resized(rows) for rows in self._sample())
             return found.mean, found.mean + found.std
         by_type = preprocess.stored_range(self.source.stack.dtype, self.config.invert)
         if by_type is not None:
             return by_type
-        found = _measure(self._resized(rows) for rows in self._sample())
+        found = Statistics(self._resized(rows) for rows in self._sample())
         return (0.0, 1.0) if found.min >= 0 and found.max <= 1 else (found.min, found.max)
 
     def _sample(self) -> Iterator[NDArray[np.int64]]:
@@ -360,30 +350,6 @@ def dataset_of(
     return made
 
 
-def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the given poses of the images, in pixels as stored; refuse if some are missing."""
-    found = source.particles.poses(source.stack.pixel_size)
-    if found is None:
-        raise InputError(
-            f"{source.particles.name}: there are no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi "
-            "of RELION or alignments3D/pose of cryoSPARC), expected those of a consensus "
-            "refinement, in the table or in a separate file (--poses)"
-        )
-    rotation, shift = found
-    dims = len(source.stack.shape)
-    if shift.shape[1] < dims:  # a table of volumes without rlnOriginZ
-        shift = np.pad(shift, ((0, 0), (0, dims - shift.shape[1])))
-    shift = shift[:, :dims]
-    side = max(source.stack.shape)
-    check_range(
-        np.abs(shift).max(axis=1, initial=0.0),
-        Range(0, side, f"at most {side}, the side of the box"),
-        "the shift in pixels",
-        source.particles.name,
-    )
-    return rotation, shift
-
-
 def cut(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     """Cut rows into parts of this size; the last one may be shorter."""
     return [rows[first : first + size] for first in range(0, len(rows), size)]
@@ -400,15 +366,3 @@ def split(n: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArra
     held = 0 if fraction == 0 or n < 2 else min(n - 1, max(1, round(n * fraction)))
     order = np.random.default_rng(seed).permutation(n).astype(np.int64)
     return np.sort(order[held:]), np.sort(order[:held])
-
-
-def _measure(parts: Iterator[NDArray[np.float32]]) -> Statistics:
-    count, total, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
-    for images in parts:
-        values = images.astype(np.float64)
-        count += values.size
-        total += float(values.sum())
-        squares += float((values**2).sum())
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    mean = total / count
-    return Statistics(mean, max(squares / count - mean**2, 0.0) ** 0.5, low, high)

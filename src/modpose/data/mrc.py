@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.stack import Kind, Layout, SlicedStack, Stack, file_reader
+from modpose.data.statistics import Statistics
 from modpose.errors import InputError, shown
 from modpose.files.reading import check_memory, open_regular, read_at_most
 from modpose.files.writing import replace_atomically
@@ -355,7 +356,7 @@ def write_mrcs_parts(
 
     def write(file: BinaryIO) -> None:
         file.write(bytes(HEADER_BYTES))
-        seen = _Statistics()
+        seen = Statistics()
         for part in parts:
             stored = np.ascontiguousarray(part, dtype="<f4")
             seen.add(stored)
@@ -366,26 +367,7 @@ def write_mrcs_parts(
     replace_atomically(path, write, overwrite)
 
 
-class _Statistics:
-    """Running minimum, maximum, mean and standard deviation."""
-
-    def __init__(self) -> None:
-        self.n, self.min, self.max, self.mean, self.squares = 0, np.inf, -np.inf, 0.0, 0.0
-
-    def add(self, part: NDArray[np.float32]) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):  # users may write infinite values
-            mean, n = float(part.mean(dtype=np.float64)), part.size
-            around = (part - np.float32(mean)).reshape(len(part), -1)
-            squares = float(np.einsum("ij,ij->i", around, around).sum(dtype=np.float64))
-            apart = mean - self.mean
-            self.squares += squares + apart**2 * self.n * n / (self.n + n)
-            self.mean += apart * n / (self.n + n)
-        self.n += n
-        self.min = float(np.minimum(self.min, part.min()))
-        self.max = float(np.maximum(self.max, part.max()))
-
-
-def _header(shape: tuple[int, ...], pixel_size: float | None, seen: _Statistics) -> bytes:
+def _header(shape: tuple[int, ...], pixel_size: float | None, seen: Statistics) -> bytes:
     *_, rows, columns = shape
     volumes = len(shape) == 4
     depth = shape[1] if volumes else 1
@@ -398,7 +380,7 @@ def _header(shape: tuple[int, ...], pixel_size: float | None, seen: _Statistics)
     words[16:19] = 1, 2, 3
     with np.errstate(invalid="ignore", over="ignore"):
         reals[19:22] = seen.min, seen.max, seen.mean
-        reals[54] = np.sqrt(seen.squares / max(seen.n, 1))
+        reals[54] = seen.std
     words[22] = (1 if shape[0] == 1 else 401) if volumes else 0
     words[27] = 20140
     raw = bytearray(words.tobytes())

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.optics import ctf_parameters
+from modpose.data.poses import poses_of_table
 from modpose.data.ranges import check_column
 from modpose.data.table_form import TableForm
 from modpose.errors import SHOWN, InputError, shorter, shown
-from modpose.geometry.degrees import rotation_of_relion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +51,6 @@ TRUTH = {
     "modposeTruthContrast": "contrast",
 }
 """STAR column of a simulated truth to its short name."""
-MANY = 30
-"""Number of poses that by chance hardly ever all have small angles."""
 TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
 """STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
@@ -232,36 +230,7 @@ class Particles:
         """
         if self.given_poses is not None:
             return self.given_poses
-        if self.has("rlnIsFlip") and self.numbers("rlnIsFlip").any():
-            row = int(np.flatnonzero(self.numbers("rlnIsFlip"))[0])
-            expected = "0: the poses of mirrored images are not read"
-            raise InputError.of(self.name, f"rlnIsFlip in row {row + 1}", "1", expected)
-        if self.has("alignments3D/pose_0"):
-            return self._poses_cryosparc(pixel_size)
-        if not any(self.has(name) for name in ("rlnAnglePsi", "rlnAngleRot", "rlnAngleTilt")):
-            return None
-        angles = [
-            self.numbers(name) if self.has(name) else np.zeros(self.n)
-            for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-        ]
-        if self.n >= MANY and 0.5 < np.abs(angles).max() <= 2 * np.pi:
-            self.note("no angle is larger than 6.3; the angles are read as degrees, not as radians")
-        axes = "XYZ" if self._is_3d() else "XY"
-        shift = np.stack([-self._origin_px(axis, pixel_size) for axis in axes], axis=1)
-        return rotation_of_relion(*angles), shift
-
-    def _poses_cryosparc(self, pixel_size: float | None) -> tuple[Floats, Floats]:
-        """Read alignments3D; shifts are in pixels of its own pixel size, if given."""
-        vector = np.stack([self.numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
-        shift = np.zeros((self.n, 2))
-        if self.has("alignments3D/shift_0"):
-            shift = np.stack([self.numbers(f"alignments3D/shift_{i}") for i in (0, 1)], axis=1)
-        sizes = self.sizes_or(pixel_size)
-        if self.has("alignments3D/psize_A") and sizes is not None:
-            shift *= (self.positive("alignments3D/psize_A") / sizes)[:, None]
-        from scipy.spatial.transform import Rotation
-
-        return Rotation.from_rotvec(vector).inv().as_matrix(), -shift
+        return poses_of_table(self, pixel_size)
 
     def tilt_range(self) -> Floats | None:
         """Return the smallest and largest tilt of each particle's tomogram.
@@ -293,31 +262,12 @@ class Particles:
             )
         return np.stack([low, high], axis=1)
 
-    def _is_3d(self) -> bool:
-        if self.has("rlnImageDimensionality"):
-            return bool((self.numbers("rlnImageDimensionality") == 3).any())
-        return self.has("rlnOriginZAngst") or self.has("rlnOriginZ")
-
     def sizes_or(self, pixel_size: float | None) -> Floats | None:
         """Return the pixel sizes (N,) of the table, else ``pixel_size``; None without either."""
         sizes = self.pixel_sizes()
         if sizes is None and pixel_size is not None:
             return np.full(self.n, pixel_size)
         return sizes
-
-    def _origin_px(self, axis: str, pixel_size: float | None) -> Floats:
-        """Read rlnOrigin<axis>Angst, else rlnOrigin<axis>, else 0, as pixels."""
-        if self.has(f"rlnOrigin{axis}Angst"):
-            origin = self.numbers(f"rlnOrigin{axis}Angst")
-            sizes = self.sizes_or(pixel_size)
-            if sizes is None and origin.any():
-                raise InputError(
-                    f"{self.name}: rlnOrigin{axis}Angst needs a pixel size (rlnImagePixelSize), "
-                    "which the table lacks"
-                )
-            return origin if sizes is None else origin / sizes
-        name = f"rlnOrigin{axis}"
-        return self.numbers(name) if self.has(name) else np.zeros(self.n)
 
     def truth(self) -> pd.DataFrame | None:
         """Return the truth of a simulation, one row per image; None without truth.

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.image_files import open_stack
-from modpose.data.locate import find_files
-from modpose.data.mrc import is_mrc, open_mrc
 from modpose.data.opened import Source
 from modpose.data.opened import Wedge as Wedge
 from modpose.data.optics import FLIPPED, PREMULTIPLIED, said_of_all
 from modpose.data.particles import Particles
-from modpose.data.stack import RowsStack, Stack, subset
+from modpose.data.stack import Stack, subset
 from modpose.data.tilts import check_limits, tilt_ranges
 from modpose.data.tomograms import numbers_in
+from modpose.data.wedge_masks import (
+    CTF_IMAGE,
+    check_masks,
+    ctf_images,
+    open_masks,
+    resampled,
+    whole,
+)
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
 
 MEASURED = 0.01
 """A weight above this fraction of the largest in its volume counts as measured."""
-CTF_IMAGE = "rlnCtfImage"
 
 
 class Wedges:
@@ -124,7 +127,7 @@ class Wedges:
         if self.transfers:
             mask *= np.sqrt(np.abs(weights)) if self.premultiplied else weights
             mask = np.abs(mask) if self.flipped else mask
-        mask = _resampled(mask, self.shape, self._factor)
+        mask = resampled(mask, self.shape, self._factor)
         if self.shared:
             self._made[row] = mask
         return mask
@@ -135,7 +138,7 @@ class Wedges:
         stored = self._weights.read(np.array([row]))[0, 0]
         if _doubled(stored.shape):
             stored = stored[: len(stored) // 2]
-        weights = _whole(stored)
+        weights = whole(stored)
         largest = np.abs(weights).max()
         if not largest > 0:  # NaN too
             where = self._weights.where(row)
@@ -202,7 +205,7 @@ def open_wedges(
     if isinstance(wedge, str | Path) and Path(wedge).suffix.lower() == ".star":
         return Wedges(n, shape, tilt_range=tilt_ranges(particles, Path(wedge)))
     if wedge is not None:
-        weights = _of_selection(_open_masks(wedge), source)
+        weights = _of_selection(open_masks(wedge), source)
     elif source.tilts is not None:
         return Wedges(
             n,
@@ -217,8 +220,8 @@ def open_wedges(
             return Wedges(n, shape, tilt_range=limits_of_table)
         if not particles.has(CTF_IMAGE):
             return None
-        weights = _ctf_images(particles, source.path, datadir or source.datadir)
-        _check_masks(weights, source)
+        weights = ctf_images(particles, source.path, datadir or source.datadir)
+        check_masks(weights, source)
         return Wedges(
             n,
             shape,
@@ -228,7 +231,7 @@ def open_wedges(
             premultiplied=_premultiplied(weights, particles),
             flipped=said_of_all(particles, FLIPPED),
         )
-    _check_masks(weights, source)
+    check_masks(weights, source)
     return Wedges(n, shape, weights=weights, pixel_size_factor=pixel_size_factor)
 
 
@@ -303,7 +306,7 @@ def follow_order(asked: str) -> bool:
     wedge = None if asked in ("off", "auto") else _parsed(asked)
     if not isinstance(wedge, Path) or wedge.suffix.lower() == ".star" or not wedge.exists():
         return False
-    return _open_masks(wedge).n > 1
+    return open_masks(wedge).n > 1
 
 
 def _of_selection(masks: Stack, source: Source) -> Stack:
@@ -311,93 +314,3 @@ def _of_selection(masks: Stack, source: Source) -> Stack:
     if source.selection is None or masks.n == 1 or masks.n != source.all_particles.n:
         return masks
     return subset(masks, source.selection)
-
-
-# --- masks as volumes -------------------------------------------------------------------------
-
-
-def _open_masks(wedge: str | Path | NDArray[Any]) -> Stack:
-    if isinstance(wedge, str | Path):
-        path = Path(wedge)
-        if not path.exists():
-            raise InputError(f"{path}: no such file of wedge masks")
-        if is_mrc(path):
-            return open_mrc(path, "volumes")
-        stack = open_stack(path)
-        if len(stack.shape) == 3:
-            return stack
-        wedge = stack.read(np.arange(stack.n))[:, 0]  # one (D, H, W) looks like D images
-    if wedge.ndim not in (3, 4):
-        raise InputError.of("wedge", "the shape of the mask", wedge.shape, "(D, D, D)")
-    items = wedge.reshape(-1, *wedge.shape[-3:])
-    return _PlainVolumes(items)
-
-
-class _PlainVolumes(Stack):
-    """Volumes of any shape in memory (halves of a Fourier transform are no cubes)."""
-
-    def __init__(self, items: NDArray[Any]) -> None:
-        self._items = items
-        self.n, self.shape, self.channels = len(items), items.shape[1:], 1
-        self.pixel_size, self.name, self.dtype = None, "wedge", items.dtype
-
-    def _read_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-        out[:, 0] = self._items[rows]
-
-
-def _ctf_images(particles: Particles, table: Path | None, datadir: Path | None) -> Stack:
-    names = [str(name) for name in particles.column(CTF_IMAGE)]
-    found, missing = find_files(names, table or Path(particles.name), datadir)
-    if missing:
-        raise InputError(
-            f"{particles.name}: the file {missing[0]} of {CTF_IMAGE} cannot be found beside the "
-            "table, in its parent folders or in --datadir"
-        )
-    files = list(found)
-    parts = [open_mrc(found[name], "volumes") for name in files]
-    number = {name: i for i, name in enumerate(files)}
-    if len(files) == 1:
-        return parts[0]
-    part = np.array([number[name] for name in names], np.int64)
-    return RowsStack(parts, part, np.zeros(len(part), np.int64), particles.name)
-
-
-def _check_masks(weights: Stack, source: Source) -> None:
-    box = source.stack.shape
-    half = (*box[:2], box[2] // 2 + 1)
-    doubled = (2 * half[0], *half[1:])
-    if weights.shape not in (box, half, doubled):
-        found = " x ".join(map(str, weights.shape))
-        raise InputError.of(
-            weights.name,
-            "the size of the wedge mask",
-            found,
-            f"{' x '.join(map(str, box))} as the volumes, or {' x '.join(map(str, half))}",
-        )
-    if weights.n not in (1, source.n):
-        raise InputError.of(
-            weights.name, "the number of wedge masks", weights.n, f"1 or {source.n}, one per volume"
-        )
-
-
-def _whole(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Convert centred weights, or half an FFT, to the order of a whole FFT."""
-    if weights.shape[2] == weights.shape[1]:
-        return np.fft.ifftshift(weights)
-    import torch
-
-    from modpose.observe.wedge import whole_mask
-
-    return whole_mask(torch.from_numpy(weights)[None], weights.shape[1])[0].numpy()
-
-
-def _resampled(
-    mask: NDArray[np.float32], shape: tuple[int, ...], factor: float
-) -> NDArray[np.float32]:
-    """Sample a whole mask at its nearest frequencies for volumes with another box."""
-    index = []
-    for axis, side in enumerate(shape):
-        frequency = np.fft.fftfreq(side) / factor
-        frequency = frequency[: side // 2 + 1] if axis == 2 else frequency
-        index.append(np.rint(frequency * mask.shape[axis]).astype(np.int64) % mask.shape[axis])
-    return np.ascontiguousarray(mask[np.ix_(*index)])

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.dataset import given_poses
 from modpose.data.fresh_table import fresh_particles
 from modpose.data.mrc import HEADER_BYTES, write_mrcs_parts
 from modpose.data.particles import Particles
+from modpose.data.poses import given_poses
 from modpose.data.posing import with_pose
 from modpose.data.record import source_fingerprint
 from modpose.data.source import Source

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose.data.dataset import given_poses
 from modpose.data.fresh_table import has_image_names
 from modpose.data.inputs import files_of_source
 from modpose.data.optics import aberrations, image_sign
+from modpose.data.poses import given_poses
 from modpose.data.renamed import with_images
 from modpose.data.restore import refuse_aberrations
 from modpose.data.source import Source

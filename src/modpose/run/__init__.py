@@ -97,18 +97,6 @@ class Run:
         return run
 
     @classmethod
-    def create(cls, path: str | Path, config: Config, environment: dict[str, Any]) -> Run:
-        """Make the folder of a new run; a folder that is not empty is refused.
-
-        Raises
-        ------
-        InputError
-            If there is already a run, or something that is not a run.
-        """
-        with cls.begin(path, config, environment) as run:
-            return run
-
-    @classmethod
     @contextmanager
     def begin(
         cls,
@@ -330,12 +318,8 @@ class Run:
 
     def content(self) -> NDArray[np.float64]:
         """Posterior means of content, (N, z_dim), from ``latents.parquet``."""
-        latents, names = self.latents(), [f"z_{k}" for k in range(self.config.model.z_dim)]
-        missing = next((name for name in names if name not in latents), None)
-        if missing is not None or not all(kind.kind == "f" for kind in latents[names].dtypes):
-            expected = "numbers in each of the columns " + ", ".join(names)
-            raise InputError.of(self.path / "latents.parquet", "the content", "missing", expected)
-        return latents[names].to_numpy(float)
+        names = [f"z_{k}" for k in range(self.config.model.z_dim)]
+        return self.latents()[names].to_numpy(float)
 
     def content_in_errors(self) -> NDArray[np.float64]:
         """Content, (N, z_dim), each dimension in units of its median posterior deviation."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from modpose.config import AlignmentStartConfig
-from modpose.data.dataset import Dataset, given_poses
+from modpose.data.dataset import Dataset
+from modpose.data.poses import given_poses
 from modpose.data.posing import CLASS
 from modpose.data.preprocess import geometry
 from modpose.distributions.normal import DiagonalNormal

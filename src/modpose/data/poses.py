@@ -1,0 +1,103 @@
+"""The poses of particles according to their table, in the convention of modpose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modpose.data.ranges import Range, check_range
+from modpose.errors import InputError
+from modpose.geometry.degrees import rotation_of_relion
+
+if TYPE_CHECKING:
+    from modpose.data.opened import Source
+    from modpose.data.particles import Particles
+
+Floats = NDArray[np.float64]
+
+MANY = 30
+"""Number of poses that by chance hardly ever all have small angles."""
+
+
+def poses_of_table(particles: Particles, pixel_size: float | None) -> tuple[Floats, Floats] | None:
+    """Return what :meth:`Particles.poses` does, of a table without separate poses."""
+    if particles.has("rlnIsFlip") and particles.numbers("rlnIsFlip").any():
+        row = int(np.flatnonzero(particles.numbers("rlnIsFlip"))[0])
+        expected = "0: the poses of mirrored images are not read"
+        raise InputError.of(particles.name, f"rlnIsFlip in row {row + 1}", "1", expected)
+    if particles.has("alignments3D/pose_0"):
+        return _of_cryosparc(particles, pixel_size)
+    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    if not any(particles.has(name) for name in names):
+        return None
+    zero = np.zeros(particles.n)
+    angles = [particles.numbers(name) if particles.has(name) else zero for name in names]
+    if particles.n >= MANY and 0.5 < np.abs(angles).max() <= 2 * np.pi:
+        particles.note(
+            "no angle is larger than 6.3; the angles are read as degrees, not as radians"
+        )
+    axes = "XYZ" if _is_3d(particles) else "XY"
+    shift = np.stack([-_origin_px(particles, axis, pixel_size) for axis in axes], axis=1)
+    return rotation_of_relion(*angles), shift
+
+
+def _of_cryosparc(particles: Particles, pixel_size: float | None) -> tuple[Floats, Floats]:
+    """Read alignments3D; shifts are in pixels of its own pixel size, if given."""
+    vector = np.stack([particles.numbers(f"alignments3D/pose_{i}") for i in range(3)], axis=1)
+    shift = np.zeros((particles.n, 2))
+    if particles.has("alignments3D/shift_0"):
+        shift = np.stack([particles.numbers(f"alignments3D/shift_{i}") for i in (0, 1)], axis=1)
+    sizes = particles.sizes_or(pixel_size)
+    if particles.has("alignments3D/psize_A") and sizes is not None:
+        shift *= (particles.positive("alignments3D/psize_A") / sizes)[:, None]
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_rotvec(vector).inv().as_matrix(), -shift
+
+
+def _is_3d(particles: Particles) -> bool:
+    if particles.has("rlnImageDimensionality"):
+        return bool((particles.numbers("rlnImageDimensionality") == 3).any())
+    return particles.has("rlnOriginZAngst") or particles.has("rlnOriginZ")
+
+
+def _origin_px(particles: Particles, axis: str, pixel_size: float | None) -> Floats:
+    """Read rlnOrigin<axis>Angst, else rlnOrigin<axis>, else 0, as pixels."""
+    name = f"rlnOrigin{axis}Angst"
+    if particles.has(name):
+        origin = particles.numbers(name)
+        sizes = particles.sizes_or(pixel_size)
+        if sizes is None and origin.any():
+            raise InputError(
+                f"{particles.name}: {name} needs a pixel size (rlnImagePixelSize), "
+                "which the table lacks"
+            )
+        return origin if sizes is None else origin / sizes
+    name = f"rlnOrigin{axis}"
+    return particles.numbers(name) if particles.has(name) else np.zeros(particles.n)
+
+
+def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the given poses of the images, in pixels as stored; refuse if some are missing."""
+    found = source.particles.poses(source.stack.pixel_size)
+    if found is None:
+        raise InputError(
+            f"{source.particles.name}: there are no poses (rlnAngleRot, rlnAngleTilt, rlnAnglePsi "
+            "of RELION or alignments3D/pose of cryoSPARC), expected those of a consensus "
+            "refinement, in the table or in a separate file (--poses)"
+        )
+    rotation, shift = found
+    dims = len(source.stack.shape)
+    if shift.shape[1] < dims:  # a table of volumes without rlnOriginZ
+        shift = np.pad(shift, ((0, 0), (0, dims - shift.shape[1])))
+    shift = shift[:, :dims]
+    side = max(source.stack.shape)
+    check_range(
+        np.abs(shift).max(axis=1, initial=0.0),
+        Range(0, side, f"at most {side}, the side of the box"),
+        "the shift in pixels",
+        source.particles.name,
+    )
+    return rotation, shift
