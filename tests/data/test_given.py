@@ -16,10 +16,12 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
+from modpose.backprojection.halves import half_of
 from modpose.cli import app
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.given import read_ctf, read_poses
+from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.plain_pickle import read_plain_pickle
 from modpose.data.source import Source, open_source
@@ -27,6 +29,7 @@ from modpose.data.stack import ArrayStack
 from modpose.data.star import write_star
 from modpose.data.tables import read_particles
 from modpose.errors import InputError
+from modpose.jobs.shards import table_for
 
 
 def pickled(tmp_path, what, protocol=4, name="p.pkl"):
@@ -183,6 +186,32 @@ def test_a_table_of_another_pixel_size_is_scaled(tmp_path):
     rotation, shift = read_poses(tmp_path / "far.star", n=5, box=12, pixel_size=2.0)
     np.testing.assert_allclose(rotation, r.as_matrix(), atol=1e-9)
     np.testing.assert_allclose(shift, -np.stack([np.arange(5) / 2, np.full(5, 1.5)], 1))
+
+
+def test_half_sets_are_those_of_the_table_of_the_poses(tmp_path):
+    n = 20
+    stack = np.random.default_rng(0).normal(size=(n, 12, 12)).astype(np.float32)
+    write_mrcs(tmp_path / "s.mrcs", stack, 2.0)
+    half, order = np.random.default_rng(1).integers(1, 3, n), np.arange(n)[::-1]
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{i + 1}@s.mrcs" for i in order],
+            "rlnAngleTilt": np.linspace(0, 90, n),
+            "rlnRandomSubset": half[order],
+        }
+    )
+    write_star(tmp_path / "refined.star", table)
+    write_star(tmp_path / "s.star", table.assign(rlnRandomSubset=3 - half[order]))
+    chosen = np.arange(3, n)
+    np.savetxt(tmp_path / "index.txt", chosen, fmt="%d")
+    for images, rows in (("s.mrcs", chosen), ("s.star", order[chosen])):
+        source = open_source(
+            tmp_path / images, poses=tmp_path / "refined.star", index=tmp_path / "index.txt"
+        )
+        data = Dataset(source, DataConfig(), seed=0, poses=True)
+        assert half_of(data, np.arange(len(chosen))).tolist() == (half[rows] - 1).tolist()
+    written = table_for(source, tmp_path / "out.star").table["rlnRandomSubset"]
+    assert written.tolist() == half[order[chosen]].tolist()
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,32 @@ def test_poses_of_binned_images_go_to_the_images_as_recorded(tmp_path: Path) -> 
     assert unbinned(few, open_table(tmp_path / "bin1.star"), partial=True).n == 10
 
 
+def test_half_sets_and_classes_go_along_to_a_cs_and_a_star(tmp_path: Path) -> None:
+    records = np.load(cs(tmp_path))
+    more = [("alignments3D/split", "u4"), ("alignments3D/class", "u4")]
+    found = np.zeros(N, records.dtype.descr + more)
+    for name in records.dtype.names:
+        found[name] = records[name]
+    split, kind = np.random.default_rng(5).integers(0, 2, (2, N))
+    found["alignments3D/split"], found["alignments3D/class"] = split, kind
+    np.save(tmp_path / "found.npy", found[::-1])
+    (tmp_path / "found.npy").rename(tmp_path / "found.cs")
+    stale = found.copy()
+    stale["alignments3D/split"] = 1 - split
+    with (tmp_path / "onto.cs").open("wb") as file:
+        np.save(file, stale)
+    refined = open_table(tmp_path / "found.cs")
+    onto_cs = unbinned(refined, open_table(tmp_path / "onto.cs")).table
+    assert onto_cs["alignments3D/split"].tolist() == split.tolist()
+    assert onto_cs["alignments3D/class"].tolist() == kind.tolist()
+    names = [f"{k + 1:06d}@J1/stack.mrcs" for k in range(N)]
+    table = pd.DataFrame({"rlnImageName": names, "rlnOpticsGroup": 1})
+    write_star(tmp_path / "onto.star", table, pd.DataFrame([{"rlnOpticsGroup": 1}]))
+    onto_star = unbinned(refined, open_table(tmp_path / "onto.star")).table
+    assert onto_star["rlnRandomSubset"].tolist() == (split + 1).tolist()
+    assert onto_star["rlnClassNumber"].tolist() == (kind + 1).tolist()
+
+
 # --- symmetry and hand ------------------------------------------------------------------------
 
 

@@ -269,11 +269,18 @@ def test_a_run_of_a_cs_exports_a_cs(tmp_path: Path) -> None:
     images, poses = posed_images(40)
     (tmp_path / "J1").mkdir()
     write_stack(tmp_path / "J1/stack.mrcs", images)
-    save_cs(tmp_path / "in.cs", wide_records())
+    records, split = wide_records(), np.random.default_rng(2).integers(0, 2, N)
+    both = np.zeros(N, [*records.dtype.descr, ("alignments3D/split", "<u4")])
+    for name in records.dtype.names:
+        both[name] = records[name]
+    both["alignments3D/split"] = split
+    save_cs(tmp_path / "in.cs", both)
     poses["cluster"] = np.arange(N) % 2
     run = make_run(tmp_path / "run", str(tmp_path / "in.cs"), poses)
     written, _ = export_run(run, tmp_path / "all")
     assert {path.name for path in written} >= {"particles.cs", "particles.csg", "particles.star"}
+    for_relion = starfile.read(tmp_path / "all/particles.star")["particles"]
+    assert for_relion["rlnRandomSubset"].tolist() == (split + 1).tolist()
     found = np.load(tmp_path / "all/particles.cs")
     np.testing.assert_array_equal(found["x/m"], wide_records()["x/m"])
     np.testing.assert_allclose(
@@ -282,7 +289,7 @@ def test_a_run_of_a_cs_exports_a_cs(tmp_path: Path) -> None:
     kept = np.zeros(N, bool)
     kept[[3, 9]] = True
     export_selection(run, kept, tmp_path / "kept.cs")
-    assert np.load(tmp_path / "kept.cs").tobytes() == wide_records()[kept].tobytes()
+    assert np.load(tmp_path / "kept.cs").tobytes() == both[kept].tobytes()
     assert (tmp_path / "kept.csg").is_file()
     (tmp_path / "other.csg").write_text("mine")
     with pytest.raises(InputError, match=r"other\.csg: already exists"):

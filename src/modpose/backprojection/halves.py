@@ -31,8 +31,6 @@ WINDOW = (0.85, 0.95)
 MASK = (0.7, 0.85)
 """The same for the ball in which half maps are compared."""
 LARGEST_BOX = 128
-HALF_SETS = {"rlnRandomSubset": 2, "alignments3D/split": 1}
-"""Columns of RELION and cryoSPARC that give the half of each particle, and the second half."""
 IN_PLANE_DEG = 1.0
 """If all tilts are below this, the poses are not 3-D."""
 
@@ -108,7 +106,8 @@ def reconstruct_halves(
 ) -> HalfMaps:
     """Back-project the two halves of a set.
 
-    The halves are those of the table (rlnRandomSubset, alignments3D/split), else every other image.
+    The halves are those of the table of the poses (rlnRandomSubset, alignments3D/split), else
+    every other image.
 
     Parameters
     ----------
@@ -175,11 +174,12 @@ def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     All rows of one image (in a symmetry-expanded set) belong to one half.
     """
     particles = dataset.source.particles
-    for name, second in HALF_SETS.items():
-        if particles.has(name):
-            half = np.asarray(particles.column(name)[rows] == second, np.int64)
-            if min(half.sum(), len(half) - half.sum()) >= max(2, len(half) // 10):
-                return half
+    given = particles.half_sets()
+    if given is not None:
+        half = given[rows]
+        if min(half.sum(), len(half) - half.sum()) >= max(2, len(half) // 10):
+            return half
+        particles.note("nearly all images are in one half set, so every other image is taken")
     particle = np.unique(particles_of_rows(particles)[rows], return_inverse=True)[1]
     return np.asarray(particle.reshape(-1) % 2, np.int64)
 

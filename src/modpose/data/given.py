@@ -296,9 +296,14 @@ def with_given(
             return replace(particles, given_poses=found), selected
         if known is None or poses != ctf:
             known, selected = _joined(particles, path, selected, partial, of_header)
-        rotation, shift = poses_of(known[0], pixel_size)
-        given_poses = rotation[known[1]], shift[known[1]]
-        particles = replace(particles, given_poses=given_poses)
+        table, rows = known
+        rotation, shift = poses_of(table, pixel_size)
+        halves = table.half_sets()
+        particles = replace(
+            particles,
+            given_poses=(rotation[rows], shift[rows]),
+            given_halves=None if halves is None else halves[rows],
+        )
     return particles, selected
 
 

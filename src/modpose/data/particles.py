@@ -51,6 +51,8 @@ TRUTH = {
     "modposeTruthContrast": "contrast",
 }
 """STAR column of a simulated truth to its short name."""
+HALF_SETS = {"rlnRandomSubset": 2, "alignments3D/split": 1}
+"""Columns of half sets, with the value of the second half."""
 TILT_RANGE = ("modposeTiltMin", "modposeTiltMax")
 """STAR columns of the smallest and largest tilt of a particle's tomogram, degrees."""
 
@@ -71,9 +73,9 @@ class Particles:
         Name of the table in messages.
     form
         Further data for writing the table in its original form.
-    given_poses, given_ctf
-        Results of :meth:`poses` and :meth:`ctf` from separate files (:mod:`modpose.data.given`),
-        in place of those of the table; or None.
+    given_poses, given_halves, given_ctf
+        Results of :meth:`poses`, :meth:`half_sets` and :meth:`ctf` from separate files
+        (:mod:`modpose.data.given`), in place of those of the table; or None.
     given_aberrations
         Aberrations in the table of the CTF; or None.
     position
@@ -87,6 +89,7 @@ class Particles:
     name: str = "particles"
     form: TableForm = field(default=TableForm(), repr=False)
     given_poses: tuple[Floats, Floats] | None = field(default=None, repr=False)
+    given_halves: NDArray[np.int64] | None = field(default=None, repr=False)
     given_ctf: Floats | None = field(default=None, repr=False)
     given_aberrations: Aberrations | None = field(default=None, repr=False)
     position: NDArray[np.int64] | None = field(default=None, repr=False)
@@ -133,6 +136,7 @@ class Particles:
             self,
             table=self.table.iloc[rows].reset_index(drop=True),
             given_poses=self.given_poses and (self.given_poses[0][rows], self.given_poses[1][rows]),
+            given_halves=None if self.given_halves is None else self.given_halves[rows],
             given_ctf=None if self.given_ctf is None else self.given_ctf[rows],
             given_aberrations=self.given_aberrations and self.given_aberrations.at(rows),
             position=None if self.position is None else self.position[rows],
@@ -231,6 +235,16 @@ class Particles:
         if self.given_poses is not None:
             return self.given_poses
         return poses_of_table(self, pixel_size)
+
+    def half_sets(self) -> NDArray[np.int64] | None:
+        """Return the half of each particle, (N,) 0 or 1, in which its pose was found.
+
+        RELION: rlnRandomSubset; cryoSPARC: alignments3D/split.  None if the table has none.
+        """
+        if self.given_halves is not None:
+            return self.given_halves
+        name = next((name for name in HALF_SETS if self.has(name)), None)
+        return None if name is None else (self.column(name) == HALF_SETS[name]).astype(np.int64)
 
     def tilt_range(self) -> Floats | None:
         """Return the smallest and largest tilt of each particle's tomogram.

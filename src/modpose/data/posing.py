@@ -29,6 +29,7 @@ def with_pose(
     rotation: Floats | None = None,
     angle_deg: Floats | None = None,
     shift: Floats | None = None,
+    half: NDArray[np.int64] | None = None,
     pixel_size: float | None = None,
 ) -> Particles:
     """Write the pose of each image into its table; all other columns stay in place.
@@ -44,6 +45,8 @@ def with_pose(
     shift
         (N, 2) or, for volumes, (N, 3) pixels of the images in the table, order x, y[, z]; None
         does not change shifts.
+    half
+        (N,) 0 or 1, the half set in which each pose was found; None does not change half sets.
     pixel_size
         Å per pixel of those images, if the table does not give it.
 
@@ -51,8 +54,8 @@ def with_pose(
     -------
     STAR: ``rlnAnglePsi`` (degrees; for 3-D rotations also ``rlnAngleRot`` and ``rlnAngleTilt``) and
     ``rlnOriginXAngst``, ... (Å); ``rlnOriginX``, ... (pixels) in files of RELION 3.0, without a
-    pixel size, or if the table has them.  cryoSPARC: ``pose`` and ``shift`` of ``alignments3D`` or,
-    for 2-D poses, ``alignments2D``.
+    pixel size, or if the table has them; ``rlnRandomSubset``.  cryoSPARC: ``pose``, ``shift`` and
+    ``split`` of ``alignments3D`` or, for 2-D poses, ``alignments2D``.
     """
     table = particles.table.copy()
     columns: Mapping[str, NDArray[np.floating[Any]]]
@@ -65,7 +68,11 @@ def with_pose(
         raise InputError.of(particles.name, "the table", particles.format, expected)
     for name, values in columns.items():
         table[name] = values
-    return replace(particles, table=table, given_poses=None)
+    if half is not None:
+        star = particles.format == "star"
+        name = "rlnRandomSubset" if star else "alignments3D/split"
+        table[name] = half + 1 if star else half.astype(np.uint32)
+    return replace(particles, table=table, given_poses=None, given_halves=None)
 
 
 def _of_relion(

@@ -86,7 +86,8 @@ def table_for(source: Source, table: Path) -> Particles:
     if particles.given_poses is None:
         return made
     rotation, shift = given_poses(source)
-    return with_pose(made, rotation=rotation, shift=shift, pixel_size=source.pixel_size)
+    half = particles.given_halves
+    return with_pose(made, rotation=rotation, shift=shift, half=half, pixel_size=source.pixel_size)
 
 
 def begin(

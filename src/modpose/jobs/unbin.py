@@ -11,8 +11,13 @@ from modpose.data.joining import join_rows, matched
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 
-CARRIED = ("rlnRandomSubset", "rlnClassNumber", "rlnMaxValueProbDistribution", "modposeZ")
-"""Columns (or their prefixes) that are copied with poses."""
+CARRIED = {
+    "star": ("rlnClassNumber", "rlnMaxValueProbDistribution", "modposeZ"),
+    "cs": ("alignments3D/class", "components_mode_"),
+}
+"""Columns (or their prefixes) that are copied with poses and half sets, to the same format."""
+CLASS = {"star": ("rlnClassNumber", 1), "cs": ("alignments3D/class", 0)}
+"""Columns of the class, and the first class."""
 
 
 def unbinned(found: Particles, onto: Particles, *, partial: bool = False) -> Particles:
@@ -39,10 +44,19 @@ def unbinned(found: Particles, onto: Particles, *, partial: bool = False) -> Par
     places = joined.rows[rows]
     rotation, shift = poses_of(found, onto.pixel_size())
     kept = onto.subset(rows)
-    posed = with_pose(kept, rotation=rotation[places], shift=shift[places])
+    half = found.half_sets()
+    posed = with_pose(
+        kept,
+        rotation=rotation[places],
+        shift=shift[places],
+        half=None if half is None else half[places],
+    )
     table = posed.table.copy()
-    if found.format == onto.format == "star":
+    if found.format == onto.format:
         for name in map(str, found.table):
-            if name.startswith(CARRIED):
+            if name.startswith(CARRIED[found.format]):
                 table[name] = found.table[name].to_numpy()[places]
+    elif found.has(CLASS[found.format][0]):
+        (old, first), (new, first_of_new) = CLASS[found.format], CLASS[onto.format]
+        table[new] = (found.column(old) - first + first_of_new).astype(np.int64)[places]
     return replace(posed, table=table)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modpose.config.model import SpectralConfig
 from modpose.data import preprocess
@@ -227,6 +228,7 @@ def with_poses(
     pixel_size: float | None = None,
     added: Iterable[str] = (),
     tilts: WrittenRows | None = None,
+    half: NDArray[np.int64] | None = None,
 ) -> Particles:
     """Put poses, classes and content into the table of the particles.
 
@@ -244,6 +246,9 @@ def with_poses(
         Names of the columns that were added to the run since the fit.
     tilts
         The rows of a table of tilt series, whose particles the latents are of; else None.
+    half
+        (N,) 0 or 1, the half sets of poses that come from another table; None keeps those that
+        the table has.
 
     Returns
     -------
@@ -267,7 +272,12 @@ def with_poses(
         angle = np.broadcast_to(np.asarray(latents.get("angle_deg", 0.0)), n) if flat else None
         if tilts is None:
             particles = with_pose(
-                particles, rotation=rotation, angle_deg=angle, shift=shift, pixel_size=pixel_size
+                particles,
+                rotation=rotation,
+                angle_deg=angle,
+                shift=shift,
+                half=half,
+                pixel_size=pixel_size,
             )
         else:
             particles = tilts.posed(rotation, shift, pixel_size)
@@ -322,7 +332,9 @@ def _write_poses(
     source = dataset.source
     tilts = source.written_tilts()
     particles = source.particles if tilts is None else tilts.particles
+    half = particles.given_halves
     if out.suffix.lower() == ".star" and particles.format != "star":
+        half = particles.half_sets()
         particles = fresh_particles(source, out)
     posed = with_poses(
         particles,
@@ -331,6 +343,7 @@ def _write_poses(
         pixel_size=source.pixel_size,
         added=how_added(run.path),
         tilts=tilts,
+        half=half,
     )
     write_table(posed, out, place)
     notes = _mark_notes(source) if out.suffix.lower() == ".star" else _scale_notes(latents)
