@@ -3,21 +3,29 @@
     python -m benchmarks.gpu
     python -m benchmarks.gpu --device cpu --seconds 1 --batch 2
 
-Six families of recipes take steps of training on simulated images for a few seconds each, on the
-device and, for comparison, on the CPU.  Printed are the images per second of both, the share of the
-time in which the device computes (the profiler's time of kernels over the clock), the peak of its
-memory, and the number of copies to the host in a step.  A search for poses of volumes follows, and
-a short alignment as of ``modpose align --device``.  A recipe that fails prints its error, and the
-next one begins.  Nothing else is read or written.
+First the tests marked ``device`` run there, if pytest and hypothesis are installed: steps and
+gradients of seven families, equivariance, search, encoding, maps, and the verbs that use a run,
+each compared with the CPU.  Then six families of recipes take steps of training on simulated images
+for a few seconds each, on the device and, for comparison, on the CPU.  Printed are the images per
+second of both, the share of the time in which the device computes (the profiler's time of kernels
+over the clock), the peak of its memory, and the number of copies to the host in a step.  A search
+for poses of volumes follows, and a short alignment as of ``modpose align --device``.  What fails
+prints its error, and the next one begins.  No data are needed, and nothing is written but temporary
+files of the tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -59,6 +67,30 @@ FAMILIES = (
     Family("cryodrgn", (64, 64), 8, posed=True),
     Family("affinity-vae", (32, 32, 32), 16),
 )
+
+
+TESTS = "tests/test_on_a_device.py"
+PATIENCE = 120.0
+"""Seconds for the tests."""
+
+
+def tested(device: str) -> str:
+    """Run the tests marked for a device there; what pytest says of failures, and at its end."""
+    root = Path(__file__).parents[1]
+    missing = [name for name in ("pytest", "hypothesis") if not importlib.util.find_spec(name)]
+    if missing or not (root / TESTS).is_file():
+        return f"left out, {' and '.join(missing) or TESTS} is missing"
+    words = ["-m", "device", "-q", "--tb=line", "-W", "default", "-p", "no:cacheprovider", TESTS]
+    command = [sys.executable, "-m", "pytest", *words]
+    known = os.environ | {"MODPOSE_TEST_DEVICE": device}
+    try:
+        said = subprocess.run(
+            command, cwd=root, env=known, capture_output=True, text=True, timeout=PATIENCE
+        ).stdout
+    except subprocess.TimeoutExpired:
+        return f"took longer than {PATIENCE:.0f} s"
+    kept = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return "\n".join([*kept, *said.splitlines()[-1:]])
 
 
 def batch_of(family: Family, device: torch.device) -> Batch:
@@ -161,12 +193,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--batch", type=int, help="images; default: that of each recipe here")
-    parser.add_argument("--only", nargs="+", help="recipes, search or align; default: all")
+    parser.add_argument("--only", nargs="+", help="tests, recipes, search or align; default: all")
     options = parser.parse_args(arguments)
     device, host = torch.device(options.device), torch.device("cpu")
     print(machine.sentence(torch.get_num_threads()), flush=True)
     if device.type == "cuda":
         print(torch.cuda.get_device_name(device), flush=True)
+    if not options.only or "tests" in options.only:
+        print(f"tests: {tested(options.device)}", flush=True)
     print(" | ".join(HEADER), flush=True)
     families = [replace(one, batch=options.batch or one.batch) for one in FAMILIES]
     works = [(one.recipe, one.batch, partial(stepper, one)) for one in families]

@@ -6,9 +6,13 @@ that only :class:`AnotherDevice` sees, which computes with it.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -70,6 +74,50 @@ class _Numbers(TorchFunctionMode):
         if func is Tensor.new_tensor:
             return torch.tensor(args[1], dtype=args[0].dtype).to(args[0].device)
         return func(*args, **given)
+
+
+class SameNumbers(TorchFunctionMode):
+    """Draws the random numbers of a generator on the CPU, whichever device they are for."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        if given.get("generator") is None:
+            return func(*args, **given)
+        first = next((part for part in args if isinstance(part, Tensor)), None)
+        home = given.pop("device", None) or (None if first is None else first.device)
+        here = [part.cpu() if isinstance(part, Tensor) else part for part in args]
+        drawn = func(*here, **given)
+        if first is not None and func.__name__.endswith("_"):
+            return first.copy_(drawn)
+        return drawn if home is None else drawn.to(home)
+
+
+class _OfCpu:
+    """Makes generators of the CPU, whatever device is asked for."""
+
+    def __new__(cls, device: Any = None) -> Any:
+        return _Generator()
+
+
+_Generator = torch.Generator
+
+
+@contextmanager
+def given_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name the device of the variable ``MODPOSE_TEST_DEVICE``, or the one that is made up.
+
+    Random numbers are those of the CPU, so that results can be compared with it.
+    """
+    name = os.environ.get("MODPOSE_TEST_DEVICE", DEVICE)
+    with ExitStack() as modes:
+        if name == DEVICE:
+            monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+            modes.enter_context(AnotherDevice())
+        else:
+            monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        monkeypatch.setattr(torch, "Generator", _OfCpu)
+        modes.enter_context(SameNumbers())
+        yield name
 
 
 class AnotherDevice(TorchDispatchMode):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.another_device import given_device
 from tests.small_data import write_small_data
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -47,6 +49,13 @@ def some_data(request: pytest.FixtureRequest) -> Path:
         "small_data" if request.param == "small" else "shared_data"
     )
     return folder
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name a device to compute on: that of MODPOSE_TEST_DEVICE, or one that is made up."""
+    with given_device(monkeypatch) as name:
+        yield name
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,10 @@ tensor that is on another device already, as in a training, is computed with whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +18,13 @@ from torch import Tensor
 from modpose import ranks
 from modpose.errors import InputError, shown
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 HOST = torch.device("cpu")
 MORE = 32
 """How many times as many numbers a device takes at once as the host, whose cache is small."""
-_chosen = HOST
+_chosen: torch.device | None = None
 
 
 @contextmanager
@@ -46,9 +51,26 @@ def computing_on(where: str, name: str | torch.device | None) -> Iterator[None]:
         _chosen = before
 
 
+def on_its_device(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function compute on the device of its argument ``device``, given by keyword."""
+
+    @wraps(function)
+    def computed(*args: P.args, **kwargs: P.kwargs) -> T:
+        named = kwargs.get("device")
+        with computing_on("--device", None if named is None else str(named)):
+            return function(*args, **kwargs)
+
+    return computed
+
+
+def chosen() -> torch.device | None:
+    """Return the device of :func:`computing_on`; None outside of it."""
+    return _chosen
+
+
 def near(tensor: Tensor) -> torch.device:
     """Return where to compute with a tensor: where it is or, of the host, the chosen device."""
-    return _chosen if tensor.device == HOST else tensor.device
+    return tensor.device if _chosen is None or tensor.device != HOST else _chosen
 
 
 def at_once(numbers: int, device: torch.device) -> int:

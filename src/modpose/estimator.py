@@ -16,7 +16,7 @@ from modpose.config import Config, merge, parse_config
 from modpose.data.labels import read_labels
 from modpose.data.record import record_of
 from modpose.data.source import Source, Wedge, open_source
-from modpose.devices import usable_device
+from modpose.devices import chosen, usable_device
 from modpose.errors import InputError
 from modpose.infer.trained import Floats, Images, TrainedModel
 from modpose.limits import (
@@ -250,8 +250,8 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
     def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
         """Read a trained model from its run folder, onto ``device``.
 
-        The default is a GPU if there is one, unless the model was trained with
-        ``train.accelerator=cpu``.
+        The default is that of a function that takes a ``device``, while it runs; else a GPU if
+        there is one, unless the model was trained with ``train.accelerator=cpu``.
 
         Raises
         ------
@@ -260,7 +260,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         """
         run = Run.open(path)
         on_gpu = torch.cuda.is_available() and run.config.train.accelerator != "cpu"
-        place = usable_device("--device", device or ("cuda" if on_gpu else "cpu"))
+        place = usable_device("--device", device or chosen() or ("cuda" if on_gpu else "cpu"))
         config, environment = run.config, run.environment
         model = cls(config.recipe, z_dim=config.model.z_dim, seed=config.seed)
         vae = build_vae(

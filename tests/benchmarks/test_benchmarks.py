@@ -263,3 +263,10 @@ def test_sharp_maps_are_compared_with_consensus_and_oracle(run: Callable[..., st
         assert word in told
     told = run("sharp_maps", *small, "--still")
     assert "sharp maps - consensus" in told and "forced functions" in told
+
+
+def test_the_gpu_script_runs_on_the_cpu(run: Callable[..., str]) -> None:
+    only = ("--only", "spatial-vae", "search")
+    said = run("gpu", "--device", "cpu", "--seconds", "0.01", "--batch", "2", *only)
+    assert "failed" not in said
+    assert [line.split(" | ")[0] for line in said.splitlines()[-2:]] == ["spatial-vae", "search"]

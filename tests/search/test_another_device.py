@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +136,27 @@ def test_a_device_that_is_missing_is_named(
         given = write_particles(simulate_particles(settings), tmp_path)
     with pytest.raises(SystemExit) as leaving:
         main([command, str(given), "-o", str(tmp_path / "out"), "--device", "cuda"])
+    assert leaving.value.code == 2
+    assert "--device: this machine has no device 'cuda'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["report", "export", "volumes", "backproject"])
+def test_other_commands_name_it_too(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = Path(__file__).parents[1] / "stored_runs"
+    given = shutil.copytree(stored / "modpose-posed", tmp_path / "run")
+    out = ["-o", str(tmp_path / "out")]
+    words = {
+        "report": [str(given), "--input", str(stored / "posed" / "particles.star")],
+        "export": [str(given), *out, "--format", "csv"],
+        "volumes": [str(given), *out, "--along", "1"],
+        "backproject": [str(stored / "posed" / "particles.star"), *out],
+    }
+    with pytest.raises(SystemExit) as leaving:
+        main([command, *words[command], "--device", "cuda"])
     assert leaving.value.code == 2
     assert "--device: this machine has no device 'cuda'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -22,6 +22,7 @@ from modpose.backprojection.halves import (
 )
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
+from modpose.devices import on_its_device
 from modpose.fourier.fsc import FscCurve
 from modpose.geometry.pose import Pose
 from modpose.geometry.windows import soft_window
@@ -150,6 +151,7 @@ MISTAKES: dict[str, tuple[str, Change]] = {
 """The correction of each usual mistake, and its description."""
 
 
+@on_its_device
 def check_poses(
     dataset: Dataset,
     seed: int = 0,
@@ -157,6 +159,7 @@ def check_poses(
     *,
     images: int = IMAGES,
     box: int = BOX,
+    device: str | None = None,
 ) -> PoseCheck:
     """Check the poses and the contrast of a set.
 
@@ -170,6 +173,8 @@ def check_poses(
         No progress bars.
     images, box
         Largest number of checked images, and the side to which they are Fourier-cropped.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: the CPU.
 
     Raises
     ------

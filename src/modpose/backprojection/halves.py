@@ -15,6 +15,7 @@ from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
 from modpose.data.source import Source
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.fourier.fsc import FscCurve, fsc
 from modpose.geometry.pose import Pose
@@ -98,11 +99,14 @@ def open_posed(source: Source, box: int | None = None, invert: bool = False) -> 
     )
 
 
+@on_its_device
 def reconstruct_halves(
     dataset: Dataset,
     rows: NDArray[np.int64] | None = None,
     change: Change | None = None,
     quiet: bool = False,
+    *,
+    device: str | None = None,
 ) -> HalfMaps:
     """Back-project the two halves of a set.
 
@@ -120,6 +124,8 @@ def reconstruct_halves(
         Applied to images and poses on their way.
     quiet
         No progress bar.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: the CPU.
 
     Raises
     ------

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose.devices import near
 from modpose.fourier.insertion import OVERSAMPLING, Inserter, averages
 from modpose.geometry.pose import Pose
 from modpose.observe.ctf import ctf_2d
@@ -18,7 +19,7 @@ FLOOR = 0.02
 
 
 class SliceSums:
-    """Sums over slices, and the map that they make.
+    """Sums over slices, and the map that they make; on the device for computing.
 
     Parameters
     ----------
@@ -30,24 +31,27 @@ class SliceSums:
         self.box, self.padded = box, OVERSAMPLING * box
         self._sums = Inserter(1, box, 0.5)
         p = self.padded
+        self._device = near(torch.empty(0))
         kx, ky = torch.meshgrid(torch.arange(p // 2 + 1.0), torch.fft.fftfreq(p) * p, indexing="xy")
         inside = (kx**2 + ky**2 <= (p / 2) ** 2).reshape(-1)
-        self.kept = torch.nonzero(inside).squeeze(1)
-        self.k = torch.stack([kx.reshape(-1), ky.reshape(-1)], 1)[self.kept] / p
+        kept = torch.nonzero(inside).squeeze(1)
+        k = torch.stack([kx.reshape(-1), ky.reshape(-1)], 1)[kept] / p
+        self.k, self.kept = k.to(self._device), kept.to(self._device)
         self.once = torch.where(self.k[:, 0] == 0, 0.5, 1.0)  # listed with their conjugates
 
     def add(self, images: Tensor, pose: Pose, ctf: Tensor | None = None) -> None:
         """Insert images (B, D, D) of given poses, with the CTF (B, 9) that they have."""
-        p = self.padded
+        p, device = self.padded, self._device
+        pose = Pose(pose.rotation.to(device), pose.shift.to(device))
         low = p // 2 - self.box // 2
         high = p - self.box - low
-        padded = torch.nn.functional.pad(images, (low, high, low, high))
+        padded = torch.nn.functional.pad(images.to(device), (low, high, low, high))
         spectrum = torch.fft.rfft2(torch.fft.ifftshift(padded, dim=(-2, -1))).flatten(1)
         phase = 2 * math.pi * (pose.shift @ self.k.T)
         values = spectrum[:, self.kept] * torch.polar(self.once.expand_as(phase), phase)
         weight = self.once.expand(len(images), -1)
         if ctf is not None:
-            transfer = ctf_2d(ctf, (p, p)).flatten(1)[:, self.kept]
+            transfer = ctf_2d(ctf.to(device), (p, p)).flatten(1)[:, self.kept]
             values, weight = values * transfer, weight * transfer.square()
         self._sums.add(self.k @ pose.rotation[:, :2], values, weight)
 
@@ -55,5 +59,6 @@ class SliceSums:
         """Return the least-squares map, (D, D, D): its sums along z are upright images."""
         box = self.box
         prior = torch.full((1, box // 2 + 1), 1 / FLOOR)
-        made = averages(self._sums.sums(), box, torch.ones(box, box, box), prior)
-        return np.asarray((made[0] / box**1.5).numpy(), np.float32)
+        everywhere = torch.ones(box, box, box, device=self._device)
+        made = averages(self._sums.sums(), box, everywhere, prior)
+        return np.asarray((made[0] / box**1.5).cpu().numpy(), np.float32)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import DataDir, Folder, InputAgain, Overwrite, RunFolder, app
+from modpose.cli.arguments import DataDir, Device, Folder, InputAgain, Overwrite, RunFolder, app
 from modpose.cli.lazily import lazily
 from modpose.cli.whole import whole_run
 
@@ -117,6 +117,7 @@ def analyze(
     flip_hand: Annotated[
         bool, typer.Option("--flip-hand", help="Mirror the maps: the other handedness.")
     ] = False,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -135,7 +136,7 @@ def analyze(
     opened = whole_run(run, moved, datadir)
     sharp = None if maps == "model" else sharp_maps.stored_content_maps(opened)
     if maps == "sharp":
-        sharp = sharp_maps.content_maps_of(opened)
+        sharp = sharp_maps.content_maps_of(opened, device=device)
     found = analyses.analyze_run(
         opened,
         out,
@@ -146,6 +147,7 @@ def analyze(
         content_maps=sharp,
         flip_hand=flip_hand,
         overwrite=overwrite,
+        device=device,
     )
     facts = {
         "clusters": found.clusters.to_dict("records"),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import DataDir, InputAgain, Overwrite, app
+from modpose.cli.arguments import DataDir, Device, InputAgain, Overwrite, app
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted
 from modpose.cli.whole import whole_run
@@ -32,6 +32,7 @@ def explore(
     ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +52,7 @@ def explore(
     check_whole("explore", "--port", port, 0, 65_535)
     opened = [whole_run(folder, moved, datadir) for folder in folders]
     if export is not None:
-        page = exported.write_folder(opened, export, overwrite=overwrite)
+        page = exported.write_folder(opened, export, overwrite=overwrite, device=device)
         answer({"written": [page]}, [f"wrote {page}"], as_json)
         return
 
@@ -59,7 +60,7 @@ def explore(
         answer({"address": address}, [address, "Ctrl-C ends it."], as_json)
 
     try:
-        server.explore(opened, port=port, browser=browser, ready=say)
+        server.explore(opened, port=port, browser=browser, ready=say, device=device)
     except Interrupted as interruption:
         if interruption.number != signal.SIGINT:
             raise

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modpose.cli.answer import Json, answer, answer_written
-from modpose.cli.arguments import CtfFile, DataDir, Index, Overwrite, Partial, PosesFile, app
+from modpose.cli.arguments import (
+    CtfFile,
+    DataDir,
+    Device,
+    Index,
+    Overwrite,
+    Partial,
+    PosesFile,
+    app,
+)
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 from modpose.limits import check_whole
@@ -355,6 +364,7 @@ def subtract_verb(
     index: Index = None,
     poses: PosesFile = None,
     ctf: CtfFile = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -368,7 +378,14 @@ def subtract_verb(
     """
     opened = sources.open_source(source, datadir=datadir, index=index, poses=poses, ctf=ctf)
     table, used = subtract.subtract(
-        opened, map_file, mask, out, scale=scale, shard=shard, overwrite=overwrite
+        opened,
+        map_file,
+        mask,
+        out,
+        scale=scale,
+        shard=shard,
+        overwrite=overwrite,
+        device=device,
     )
     facts = {"scale": used, "images": opened.n, "written": [table]}
     answer(facts, [f"scale {used:.4g}; wrote {opened.n} images to {table}"], as_json)

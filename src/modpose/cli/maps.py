@@ -13,6 +13,7 @@ from modpose.cli.answer import Json, answer
 from modpose.cli.arguments import (
     CtfFile,
     DataDir,
+    Device,
     Folder,
     Index,
     InputAgain,
@@ -99,6 +100,7 @@ def volumes(
     ] = False,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +125,7 @@ def volumes(
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
-    sharp = _sharp(opened, maps, functions, mask, focus, refine_poses, symmetry)
+    sharp = _sharp(opened, maps, functions, mask, focus, refine_poses, symmetry, device)
     z = z if sharp is None else sharp.z
     if at is not None:
         stops = content_volumes.at_file(at, z.shape[1])
@@ -134,7 +136,13 @@ def volumes(
     else:
         stops = content_volumes.along_path(z, str(path), steps, dense=sharp is not None)
     written = content_volumes.write_volumes(
-        opened, stops, out, content_maps=sharp, flip_hand=flip_hand, overwrite=overwrite
+        opened,
+        stops,
+        out,
+        content_maps=sharp,
+        flip_hand=flip_hand,
+        overwrite=overwrite,
+        device=device,
     )
     line = f"wrote {len(stops.z)} volumes to {out}; preview: {written[-1]}"
     answer({"volumes": len(stops.z), "content": stops.z, "written": written}, [line], as_json)
@@ -148,6 +156,7 @@ def _sharp(
     focus: Path | None,
     refine_poses: bool,
     symmetry: str | None,
+    device: str | None,
 ) -> ContentMaps | None:
     """Return the sharp maps to draw; None, and a note why, for those of the model."""
     given = any(option is not None for option in (functions, mask, focus, symmetry)) or refine_poses
@@ -169,6 +178,7 @@ def _sharp(
             focus=focus,
             refine_poses=refine_poses,
             symmetry=symmetry,
+            device=device,
         )
     except InputError as error:
         if asked:
@@ -196,6 +206,7 @@ def backproject(
         bool, typer.Option("--check/--no-check", help="Check whether poses and contrast fit.")
     ] = True,
     tomograms: Tomograms = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -224,10 +235,10 @@ def backproject(
         map_files.outputs_in(out), overwrite, inputs.files_of_source(opened, index, poses, ctf)
     )
     dataset = halves.open_posed(opened, box=box, invert=invert)
-    checked = backprojection.check_poses(dataset).lines() if check else []
+    checked = backprojection.check_poses(dataset, device=device).lines() if check else []
     for line in () if as_json else checked:
         typer.echo(line)
-    made = backprojection.reconstruct_halves(dataset)
+    made = backprojection.reconstruct_halves(dataset, device=device)
     map_files.write_halves(made, out, overwrite)
     facts = {
         "images": dataset.n,
@@ -254,6 +265,7 @@ def score(
     ] = False,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Score RUN against a known truth: its maps (FSC), motion (rank) and classes (ARI).
@@ -262,5 +274,5 @@ def score(
     modpose score run --maps hinge/maps --reference
     """
     opened = whole_run(run, moved, datadir)
-    found = scores.score_run(opened, maps, reference)
+    found = scores.score_run(opened, maps, reference, device=device)
     answer(asdict(found), found.lines(), as_json)

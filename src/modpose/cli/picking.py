@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import Overwrite, app
+from modpose.cli.arguments import Device, Overwrite, app
 from modpose.cli.lazily import lazily
 
 with lazily():
@@ -67,6 +67,7 @@ def pick(
         int | None,
         typer.Option(metavar="BOX", help="Also cut boxes out, to a stack beside the STAR file."),
     ] = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -95,6 +96,7 @@ def pick(
         pixel_size=pixel_size,
         extract=extract,
         overwrite=overwrite,
+        device=device,
     )
     files = " and ".join(str(path) for path in found.written)
     lines = [f"wrote {found.objects} objects to {files}"]

@@ -82,7 +82,11 @@ def inspect(
 
 @app.command()
 def report(
-    run: RunFolder, moved: InputAgain = None, datadir: DataDir = None, as_json: Json = False
+    run: RunFolder,
+    moved: InputAgain = None,
+    datadir: DataDir = None,
+    device: Device = None,
+    as_json: Json = False,
 ) -> None:
     """Write RUN/report: one self-contained index.html, and its figures as PNG files.
 
@@ -91,7 +95,7 @@ def report(
     \b
     modpose report run
     """
-    page = pages.build_report(run, input=moved, datadir=datadir)
+    page = pages.build_report(run, input=moved, datadir=datadir, device=device)
     found = _recovery(runs.Run.open(run, input=moved, datadir=datadir))
     lines = [] if found is None else found.lines()
     facts = {"report": page, "truth": None if found is None else found.to_dict()}
@@ -234,6 +238,7 @@ def map_verb(
     partial: Partial = False,
     tomograms: Tomograms = None,
     grouped: Grouped = False,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -251,7 +256,7 @@ def map_verb(
     about = {"datadir": datadir, "index": index, "poses": poses, "ctf": ctf}
     about["tomograms"] = tomograms
     images = _other_images(opened, source, out, overwrite, about, wedge, partial, grouped)
-    table = placing.place_images(opened, images, distance)
+    table = placing.place_images(opened, images, distance, device=device)
     exports.write_latents(table, out, overwrite=overwrite)
     nearest = {str(name): int(count) for name, count in table["nearest"].value_counts().items()}
     facts = {"images": len(table), "nearest": nearest, "new": int(table["new"].sum())}
@@ -274,6 +279,7 @@ def export(
     ] = None,
     moved: InputAgain = None,
     datadir: DataDir = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -292,7 +298,7 @@ def export(
     modpose export run -o for_cryodrgn --format pkl
     """
     opened = whole_run(run, moved, datadir)
-    written, notes = exports.export_run(opened, out, formats, overwrite=overwrite)
+    written, notes = exports.export_run(opened, out, formats, overwrite=overwrite, device=device)
     for note in notes:
         typer.echo(note, err=True)
     answer({"written": written}, [f"wrote {path}" for path in written], as_json)

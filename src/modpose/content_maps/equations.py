@@ -36,7 +36,7 @@ class MaskBox:
     Parameters
     ----------
     mask
-        (D, D, D), from 0 to 1.
+        (D, D, D), from 0 to 1; everything is on its device.
     limit
         Highest frequency with data, cycles per voxel.
     """
@@ -49,11 +49,11 @@ class MaskBox:
         self.mask = mask[self._cut].contiguous()
         self.side = 4 * reach
         axes = [torch.fft.fftfreq(self.side)] * 2 + [torch.fft.rfftfreq(self.side)]
-        frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(mask.device)
         self._has_data = (frequency.norm(dim=-1) <= limit).flatten()
         self.seen = self._has_data.nonzero().squeeze(1)
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
-        twice = torch.full((self.side // 2 + 1,), 2.0)
+        twice = mask.new_full((self.side // 2 + 1,), 2.0)
         twice[0] = twice[-1] = 1.0
         self.weight = twice.expand(self.side, self.side, -1).flatten()
         self.count = torch.bincount(self.shell, self.weight)
@@ -88,15 +88,15 @@ class MaskBox:
 
     def forward_seen(self, maps: Tensor) -> Tensor:
         """Transform maps (J, b, b, b), one at a time, at the frequencies with data; (J, seen)."""
-        found = torch.empty(len(maps), len(self.seen), dtype=torch.complex64)
+        found = maps.new_empty(len(maps), len(self.seen), dtype=torch.complex64)
         for one, volume in zip(found, maps, strict=True):
             one.copy_(self.forward(volume[None])[0, self.seen])
         return found
 
     def backward_seen(self, spectrum: Tensor) -> Tensor:
         """Transform (J, seen) back, one map at a time, and keep the box, (J, b, b, b)."""
-        found = torch.empty(len(spectrum), *self.mask.shape)
-        wide = torch.zeros(1, len(self.shell), dtype=torch.complex64)
+        found = self.mask.new_empty(len(spectrum), *self.mask.shape)
+        wide = spectrum.new_zeros(1, len(self.shell))
         for one, values in zip(found, spectrum, strict=True):
             wide[0, self.seen] = values
             one.copy_(self.backward(wide)[0])
@@ -120,7 +120,7 @@ class MaskBox:
             first = self.forward(one[None])[0]
             second = first if others is None else self.forward(others[number][None])[0]
             product = (first * second.conj()).real * self.weight
-            rows.append(torch.zeros(len(self.count)).index_add_(0, self.shell, product))
+            rows.append(product.new_zeros(len(self.count)).index_add_(0, self.shell, product))
         return torch.stack(rows) / self.count
 
 
@@ -225,9 +225,9 @@ class Equations:
     def precision(self) -> Tensor:
         """Mean precision (J, shells) that the images give to a coefficient of each map."""
         i, j = pairs(len(self))
-        own = self.products.vectors[i == j] @ self.kernels
+        own = self.products.vectors[i == j].to(self.kernels) @ self.kernels
         shell, weight = self.box.shell[self.box.seen], self.box.weight[self.box.seen]
-        total = torch.zeros(len(own), len(self.box.count)).index_add_(1, shell, own * weight)
+        total = own.new_zeros(len(own), len(self.box.count)).index_add_(1, shell, own * weight)
         return (total / self.box.count).clamp(min=1e-9)
 
     def solve(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
@@ -250,7 +250,7 @@ class Equations:
         penalty = 1 / spectrum.clamp(min=1e-12)
         beyond = penalty.amax()  # at frequencies without data
         inverse = 1 / (self.precision() + penalty)
-        blocks = self.products.vectors[pair_numbers(len(self))].flatten(0, 1)
+        blocks = self.products.vectors[pair_numbers(len(self))].flatten(0, 1).to(self.kernels)
 
         def apply(fields: Tensor) -> Tensor:
             seen = box.forward_seen(amplitude * fields)

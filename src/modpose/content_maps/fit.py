@@ -44,6 +44,7 @@ from modpose.content_maps.spectra import (
     spectra,
 )
 from modpose.data.dataset import Dataset
+from modpose.devices import near
 from modpose.errors import InputError
 from modpose.geometry.groups import point_group, symmetric
 from modpose.memory import keep_freed_memory
@@ -147,10 +148,12 @@ class _Fitting:
         focus: Focus | None,
     ) -> None:
         self.group = torch.from_numpy(point_group(settings.symmetry)).float()
-        self.images = ImagesOnLattice(dataset, contrast, len(self.group))
+        self.device = near(mask)
+        self.images = ImagesOnLattice(dataset, contrast, len(self.group), self.device)
         self.z, self.settings = z, settings
         self.lattice, self.quarter = self.images.lattice, self.images.quarter
-        self.box = MaskBox(symmetric(mask.float(), self.group), self.images.reader.limit)
+        whole = symmetric(mask.float(), self.group).to(self.device)
+        self.box = MaskBox(whole, self.images.reader.limit)
         self.focus = focus
         none = torch.zeros(dataset.n, 0)
         self.nuisance = none if focus is None else torch.from_numpy(focus.nuisance).float()
@@ -210,7 +213,8 @@ class _Fitting:
                 for first, every in enumerate(known):
                     mine = every[block.rows].repeat_interleave(len(self.group), 0)
                     second = products.within(mine[:, i] * mine[:, j])
-                    self.lattice.add(sums, views.part(slice(first, None, step)), mine, second)
+                    seen = views.part(slice(first, None, step))
+                    self.lattice.add(sums, seen, mine.to(self.device), second.to(self.device))
                 progress.advance(len(block.rows), 0.0)
             parts.append(Equations.of(sums, self.lattice, self.box, count, products))
         return parts
@@ -221,7 +225,7 @@ class _Fitting:
         """Choose the number of functions; return what images are then compared with."""
         maps = self._quarter_maps(parts)
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
-        values = torch.from_numpy(basis(centres)).float()
+        values = torch.from_numpy(basis(centres)).float().to(self.device)
         count = self._judged(maps, values, progress)
         kept = [torch.cat([one[:count], one[len(basis) :]]) for one in maps]
         return basis.first(count), Compared(centres, Landmarks.of(values[:, :count]), kept)
@@ -242,7 +246,7 @@ class _Fitting:
             table = self._table(now.maps, quarter)
             for block in self._blocks(self.some[self.quarter[self.some] == quarter]):
                 seen = self._marginal(likelihood(self.lattice, block.placed, table)).likelihood
-                total += float(seen.of(now.landmarks).logsumexp(1).double().sum())
+                total += float(seen.of(now.landmarks).logsumexp(1).cpu().double().sum())
         return total
 
     def _marginal(self, seen: Likelihood) -> Marginal:
@@ -262,21 +266,22 @@ class _Fitting:
                 rows, placed = block.rows, block.placed
                 probability, every, parts = self._expected(placed, table, now.landmarks)
                 if self.pose is not None:
-                    pose, amount = self.pose[rows], every.amount
+                    pose, amount = self.pose[rows].to(self.device), every.amount
+                    spread = self.spread.to(self.device)
                     for _ in range(POSE_STEPS):
-                        pose, variance[rows] = improved(
-                            self.lattice, block.images, table, amount, pose, self.spread
+                        pose, left = improved(
+                            self.lattice, block.images, table, amount, pose, spread
                         )
-                    self.pose[rows] = pose
+                    self.pose[rows], variance[rows] = pose.cpu(), left.cpu()
                     placed = self.lattice.place(corrected(block.images, pose))
                     probability, every, parts = self._expected(placed, table, now.landmarks)
                 for number, part in enumerate(parts):
-                    crossed[1 - number][rows] = part.double().numpy() @ now.centres
-                share = probability.double().numpy()
+                    crossed[1 - number][rows] = part.cpu().double().numpy() @ now.centres
+                share = probability.cpu().double().numpy()
                 z[rows] = share @ now.centres
-                spread = share @ now.centres**2 - z[rows] ** 2
-                std[rows] = np.sqrt(np.maximum(spread, 0))
-                nuisance[rows] = every.amount[:, now.landmarks.values.shape[1] :]
+                square = share @ now.centres**2 - z[rows] ** 2
+                std[rows] = np.sqrt(np.maximum(square, 0))
+                nuisance[rows] = every.amount[:, now.landmarks.values.shape[1] :].cpu()
                 progress.advance(len(rows), 0.0)
         if self.pose is not None:
             self.spread = torch.minimum(self.spread, spread_of(self.pose, variance))
@@ -312,7 +317,7 @@ class _Fitting:
             if self.pose is None:
                 yield block
             else:
-                moved = corrected(block.images, self.pose[block.rows])
+                moved = corrected(block.images, self.pose[block.rows].to(self.device))
                 yield block._replace(placed=self.lattice.place(moved))
 
     def _views(self, block: Block) -> PlacedImages:
@@ -320,7 +325,8 @@ class _Fitting:
         if len(self.group) == 1:
             return block.placed
         images = block.images
-        moved = images if self.pose is None else corrected(images, self.pose[block.rows])
+        pose = None if self.pose is None else self.pose[block.rows].to(self.device)
+        moved = images if pose is None else corrected(images, pose)
         return self.lattice.place(moved.repeated(self.group))
 
     # --- solutions ----------------------------------------------------------------------------
@@ -337,9 +343,9 @@ class _Fitting:
         """Where each map may be, (J, b, b, b)."""
         mask = inside = self.box.mask
         if self.focus is not None:
-            inside = self.box.cut(self.focus.region.float()) * mask
+            inside = self.box.cut(self.focus.region.float()).to(mask) * mask
         kinds = torch.stack([mask, inside, mask - inside])
-        return kinds.repeat_interleave(torch.tensor(groups), 0)
+        return kinds.repeat_interleave(torch.tensor(groups, device=self.device), 0)
 
     def _solved(
         self, basis: ContentBasis, parts: list[Equations], std: Floats, progress: Progress
@@ -369,10 +375,10 @@ class _Fitting:
         focus = None if self.focus is None else self.focus.region.numpy()
         return ContentMaps(
             basis=basis,
-            mask=self.box.whole(self.box.mask[None])[0].numpy(),
-            maps=maps.numpy(),
-            halves=(half_maps[0].numpy(), half_maps[1].numpy()),
-            noise=noise.numpy(),
+            mask=self.box.whole(self.box.mask[None])[0].cpu().numpy(),
+            maps=maps.cpu().numpy(),
+            halves=(half_maps[0].cpu().numpy(), half_maps[1].cpu().numpy()),
+            noise=noise.cpu().numpy(),
             moment=values.T @ values,
             limit=self.images.reader.limit,
             z=self.z,
@@ -393,23 +399,23 @@ class _Fitting:
         most = values.shape[1]
         counts = (*(count for count in COUNTS if count < most), most)
         found, left = [], torch.zeros_like(self.images.variance)
-        group, shell = torch.from_numpy(self.images.group), self.images.reader.shell
+        group, shell = torch.from_numpy(self.images.group), self.images.reader.shell.to(self.device)
         for quarter in range(4):
             table = self._table(maps, quarter)
             for block in self._blocks(self.some[self.quarter[self.some] == quarter]):
                 placed = block.placed
                 halves = self._parts(placed, table)
                 told = [self._marginal(half).likelihood for half in halves]
-                found.append(gains(told[0], told[1], values, counts))
+                found.append(gains(told[0], told[1], values, counts).cpu())
                 every = self._marginal(halves[0].plus(halves[1]))
                 landmarks = Landmarks.of(values)
                 content = Expected.of(posterior(every.likelihood, landmarks), landmarks)
                 models = self.lattice.read(placed, table)
                 amount = every.joined(content).amount
                 rest = placed.value - (amount[:, None].to(models) @ models)[:, 0]
-                by_shell = torch.zeros(len(placed), left.shape[1])
+                by_shell = values.new_zeros(len(placed), left.shape[1])
                 by_shell.index_add_(1, shell, rest.abs().square())
-                left.index_add_(0, group[block.rows], by_shell)
+                left.index_add_(0, group[block.rows], by_shell.cpu())
                 progress.advance(len(placed), 0.0)
         if not self.corrected:  # again and again, what maps lack would grow
             self.images.correct(left, self.some)

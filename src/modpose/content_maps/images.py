@@ -16,6 +16,7 @@ from modpose.config import SpectralConfig
 from modpose.content_maps.lattice import HalfLattice, PlacedImages
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
+from modpose.devices import HOST
 from modpose.fourier.projection import Projection
 from modpose.progress import Progress
 from modpose.search.projections import ImageReader, PosedImages, power_spectrum
@@ -50,6 +51,8 @@ class ImagesOnLattice:
         (N,) factor on the signal of each image; None: all one.
     copies
         Number of poses that each image is placed at.
+    device
+        Where the lattice is, and what is on it.
 
     Attributes
     ----------
@@ -61,13 +64,19 @@ class ImagesOnLattice:
         (N,) from 0 to 3.
     """
 
-    def __init__(self, dataset: Dataset, contrast: Floats | None, copies: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        contrast: Floats | None,
+        copies: int = 1,
+        device: torch.device = HOST,
+    ) -> None:
         self.dataset, self.copies = dataset, copies
         every = np.ones(dataset.n) if contrast is None else contrast
         self.contrast = torch.from_numpy(np.asarray(every, np.float32))
         box = dataset.shape[0]
         self.reader = ImageReader(Projection(SpectralConfig(), box), box / 2 - 0.5)
-        self.lattice = HalfLattice(box, self.reader.limit)
+        self.lattice = HalfLattice(box, self.reader.limit, device)
         self.quarter = quarters_of(dataset)
         self.group = noise_groups(dataset)
         self.variance = torch.ones(0)
@@ -104,6 +113,7 @@ class ImagesOnLattice:
             images = self.reader.images(batch, self.variance[self.group[mine]])
             transfer = images.data.transfer * self.contrast[batch.index][:, None]
             images = replace(images, data=replace(images.data, transfer=transfer))
+            images = images.to(self.lattice.device)
             yield Block(mine, images, self.lattice.place(images))
 
 

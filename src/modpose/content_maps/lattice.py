@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modpose.devices import HOST
 from modpose.fourier.coefficients import phases
 from modpose.fourier.insertion import OVERSAMPLING, insert, lattice_side
 from modpose.fourier.reference import blur, corners, read, turned
@@ -65,25 +66,29 @@ class HalfLattice:
         Side D of the maps, even.
     limit
         Highest frequency, cycles per voxel.
+    device
+        Where sums and tables are.
     """
 
-    def __init__(self, box: int, limit: float) -> None:
-        self.box, self.padded = box, OVERSAMPLING * box
+    def __init__(self, box: int, limit: float, device: torch.device = HOST) -> None:
+        self.box, self.padded, self.device = box, OVERSAMPLING * box, device
         self._side = side = lattice_side(limit, self.padded)
         reach = side // 2
         axis = torch.arange(-reach, reach + 1)
         z, y, x = axis[:, None, None], axis[:, None], axis[None, None]
         inside = (x >= 0) & (x**2 + y**2 + z**2 <= (limit * self.padded + math.sqrt(3)) ** 2)
         place = inside.flatten().nonzero().squeeze(1)
-        self._number = torch.full((side**3,), -1, dtype=torch.int32)
-        self._number[place] = torch.arange(len(place), dtype=torch.int32)
+        number = torch.full((side**3,), -1, dtype=torch.int32)
+        number[place] = torch.arange(len(place), dtype=torch.int32)
         z, y, x = (part.expand(side, side, side).flatten()[place] for part in (z, y, x))
         half = self.padded // 2 + 1
-        self._wide = ((z % self.padded) * self.padded + y % self.padded) * half + x
-        self._plane = (x == 0).nonzero().squeeze(1)
+        wide = ((z % self.padded) * self.padded + y % self.padded) * half + x
+        plane = (x == 0).nonzero().squeeze(1)
         opposite = ((reach - z) * side + reach - y) * side + reach
-        self._opposite = self._number[opposite[self._plane]].long()
-        self._blur = blur(box, self.padded)
+        across = number[opposite[plane]].long()
+        self._number, self._wide = number.to(device), wide.to(device)
+        self._plane, self._opposite = plane.to(device), across.to(device)
+        self._blur = blur(box, self.padded).to(device)
 
     def __len__(self) -> int:
         return len(self._wide)
@@ -128,7 +133,7 @@ class HalfLattice:
         widths = [
             min(COLUMNS_AT_ONCE, columns - first) for first in range(0, columns, COLUMNS_AT_ONCE)
         ]
-        return [torch.zeros(len(self), width) for width in widths]
+        return [torch.zeros(len(self), width, device=self.device) for width in widths]
 
     def read(self, placed: PlacedImages, table: Tensor) -> Tensor:
         """Return what J maps (:meth:`table`) would give in images, (B, J, K) complex."""
@@ -142,7 +147,7 @@ class HalfLattice:
         """Return the coefficients (L, 2 J) of maps (J, D, D, D), to be read."""
         columns = []
         for volume in maps / self._blur:
-            wide = torch.zeros((self.padded,) * 3)
+            wide = volume.new_zeros((self.padded,) * 3)
             wide[self._middle()] = volume
             spectrum = torch.fft.rfftn(torch.fft.ifftshift(wide)).flatten()[self._wide]
             columns.append(torch.view_as_real(spectrum / self.box**1.5))
@@ -162,7 +167,7 @@ class HalfLattice:
         """
         total = total.index_add(0, self._plane, total[self._opposite])
         volume = self._volume(total.to(torch.complex64))
-        place = (torch.fft.fftfreq(2 * reach) * 2 * reach).round().long()
+        place = (torch.fft.fftfreq(2 * reach, device=self.device) * 2 * reach).round().long()
         envelope = torch.special.sinc(place / self.padded).square() * self.box
         kept = (place.abs() < reach) / envelope
         place = place % self.padded
@@ -173,7 +178,7 @@ class HalfLattice:
     def _volume(self, total: Tensor) -> Tensor:
         """Sums as a volume (P, P, P), and their conjugates; entry 0 is the origin."""
         padded = self.padded
-        wide = torch.zeros(padded * padded * (padded // 2 + 1), dtype=torch.complex64)
+        wide = total.new_zeros(padded * padded * (padded // 2 + 1), dtype=torch.complex64)
         wide[self._wide] = total
         wide = wide.reshape(padded, padded, -1)
         volume: Tensor = torch.fft.irfftn(wide, s=(padded,) * 3, norm="forward")

@@ -67,7 +67,7 @@ def improved(
     value, model = seen(pose)
     slopes = []
     for axis in range(3):
-        step = torch.zeros(5)
+        step = pose.new_zeros(5)
         step[axis] = TURN
         slopes.append((model - seen(pose + step)[1]) / TURN)
     wave = 2j * math.pi * images.data.frequency[:, :2]

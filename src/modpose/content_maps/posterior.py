@@ -52,7 +52,7 @@ class Likelihood(NamedTuple):
         """Log-likelihood (B, L) of landmarks, for the first maps if these have fewer."""
         count = landmarks.values.shape[1]
         i, j = pairs(count)
-        twice = torch.where(i == j, 1.0, 2.0)
+        twice = torch.where(i == j, 1.0, 2.0).to(self.precision)
         quadratic = (self.precision[:, i, j] * twice) @ landmarks.products.T
         return 2 * self.slope[:, :count] @ landmarks.values.T - quadratic
 
@@ -93,7 +93,7 @@ class Marginal(NamedTuple):
     def of(cls, seen: Likelihood, nuisances: int) -> Marginal:
         """Integrate over the last maps."""
         count = seen.slope.shape[1] - nuisances
-        rest = seen.precision[:, count:, count:] + 0.5 * torch.eye(nuisances)
+        rest = seen.precision[:, count:, count:] + 0.5 * torch.eye(nuisances).to(seen.precision)
         cross = seen.precision[:, count:, :count]
         inverse = torch.linalg.inv(rest)
         mixed, slope = inverse @ cross, (inverse @ seen.slope[:, count:, None]).squeeze(-1)

@@ -119,8 +119,8 @@ def amplitude_prior(
 
 def _amplitude(maps: Tensor, box: MaskBox) -> Tensor:
     """Square root of the local root mean square of maps."""
-    power = torch.from_numpy(gaussian_filter(maps.square().sum(0).numpy(), 1.0))
-    local = power.clamp(min=0).sqrt()
+    power = torch.from_numpy(gaussian_filter(maps.square().sum(0).cpu().numpy(), 1.0))
+    local = power.to(maps).clamp(min=0).sqrt()
     rank = max(1, round(LARGEST_VOXELS * box.box**3))
     strong = local.flatten().sort(descending=True).values[min(rank, local.numel()) - 1]
     return (local / strong.clamp(min=1e-30)).clamp(FAINTEST, BRIGHTEST).sqrt()
@@ -131,7 +131,7 @@ def _smoothed(values: Tensor, weight: Tensor, width: float) -> Tensor:
 
     The first is the mean of the volume, and the last is cut by the limit of the images.
     """
-    shell = torch.arange(values.shape[1])
+    shell = torch.arange(values.shape[1], device=values.device)
     window = torch.exp(-0.5 * ((shell[:, None] - shell) / width).square())
     window[:, 0] = window[:, -1] = 0
     return (weight * values) @ window.T / (weight @ window.T).clamp(min=1e-30)

@@ -18,6 +18,7 @@ from modpose.backprojection import reconstruct_halves
 from modpose.backprojection.halves import open_posed
 from modpose.content.clustering import Method, cluster
 from modpose.content.embedding import principal_axes
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.evaluate.drawing import check_draws_volumes
@@ -257,8 +258,14 @@ def score_conformations(
     )
 
 
+@on_its_device
 def score_run(
-    run: Run, maps: Path, reference: bool = False, quiet: bool = False
+    run: Run,
+    maps: Path,
+    reference: bool = False,
+    quiet: bool = False,
+    *,
+    device: str | None = None,
 ) -> ConformationScores:
     """Score a run that was fitted to simulated projections.
 
@@ -272,6 +279,8 @@ def score_run(
         Also back-project the images of each true state, and classify states by the true maps.
     quiet
         No progress bars.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modpose.affinity.known import known_name
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.evaluate.latent_map import Distance, LatentMap
@@ -48,7 +49,10 @@ def map_of_run(run: Run, distance: Distance | None = None) -> LatentMap:
     return LatentMap.of(z, [name for name in names if name is not None], distance)
 
 
-def place_images(run: Run, source: Source, distance: Distance | None = None) -> pd.DataFrame:
+@on_its_device
+def place_images(
+    run: Run, source: Source, distance: Distance | None = None, *, device: str | None = None
+) -> pd.DataFrame:
     """Place images in the latent map of a run.
 
     Parameters
@@ -57,6 +61,8 @@ def place_images(run: Run, source: Source, distance: Distance | None = None) -> 
         See :func:`map_of_run`.
     source
         The images, seen or unseen.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Returns
     -------

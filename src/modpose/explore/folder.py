@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.content.clustering import cluster
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.explore.opened import OpenRun
 from modpose.explore.page import offline_html
@@ -29,8 +30,14 @@ SAMPLE = 10_000
 """Contents that are grouped to choose the places."""
 
 
+@on_its_device
 def write_folder(
-    runs: Sequence[Run], out: str | Path, *, overwrite: bool = False, quiet: bool = False
+    runs: Sequence[Run],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    device: str | None = None,
 ) -> Path:
     """Write a folder with the page, the columns, selections and pictures of runs.
 
@@ -44,6 +51,8 @@ def write_folder(
         Replace a folder that this function wrote.
     quiet
         No progress bar.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Returns
     -------

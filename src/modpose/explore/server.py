@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.explore.guard import Guard
 from modpose.explore.opened import OpenRun
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from modpose.run import Run
 
 
+@on_its_device
 def explore(
     runs: Sequence[Run],
     *,
     port: int = 0,
     browser: bool = True,
     ready: Callable[[str], object] = print,
+    device: str | None = None,
 ) -> None:
     """Show runs in a local page until the process is interrupted.
 
@@ -40,6 +43,8 @@ def explore(
         Open the page in the user's browser.
     ready
         Called with the page's address, which holds a secret.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Raises
     ------

@@ -263,7 +263,7 @@ class Refiner:
         """Standard normal numbers (B, *shape), by the image's position in the stack."""
         generator = torch.Generator()
         rows = []
-        for index in self.batch.index.tolist():
+        for index in self.batch.index.cpu().tolist():
             mixed = (self.seed * 4 + STREAMS[stream]) * 0x9E3779B1 + index
             generator.manual_seed(mixed % 2**63)
             rows.append(torch.randn(shape, generator=generator))

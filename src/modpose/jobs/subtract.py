@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modpose.data.fresh_table import has_image_names
 from modpose.data.inputs import files_of_source
@@ -18,6 +19,7 @@ from modpose.data.renamed import with_images
 from modpose.data.restore import refuse_aberrations
 from modpose.data.source import Source
 from modpose.data.table_files import files_of_table, write_table
+from modpose.devices import near, on_its_device
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import read_map
@@ -35,6 +37,7 @@ FITTED = 500
 BATCH = 64
 
 
+@on_its_device
 def subtract(
     source: Source,
     map_file: Path,
@@ -45,6 +48,7 @@ def subtract(
     shard: int = shards.SHARD,
     overwrite: bool = False,
     quiet: bool = False,
+    device: str | None = None,
 ) -> tuple[Path, float]:
     """Write images from which the projection of a map outside a mask has been taken.
 
@@ -65,6 +69,8 @@ def subtract(
         Grey values of the images over those of the projected map; None: fitted to the set.
     shard, overwrite, quiet
         As in :func:`modpose.jobs.prepare.prepare`; an interrupted job goes on in the same way.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: the CPU.
 
     Returns
     -------
@@ -118,6 +124,8 @@ def subtract(
 class Predictor:
     """Draws the projection of a map for each image of a set, filtered as the images were recorded.
 
+    It computes on the device for computing.
+
     Parameters
     ----------
     source
@@ -129,7 +137,8 @@ class Predictor:
     def __init__(self, source: Source, volume: Volume) -> None:
         self.source, self.box = source, len(volume)
         particles = source.particles
-        self.rotation, self.shift = (torch.from_numpy(x).float() for x in given_poses(source))
+        self.device = near(torch.empty(0))
+        self.rotation, self.shift = (self._there(x).float() for x in given_poses(source))
         self.params = particles.ctf(source.stack.pixel_size)
         self.sign = image_sign(particles)
         self.odd = aberrations(particles).odd
@@ -141,24 +150,28 @@ class Predictor:
         self.references = make_references(fine, limit)
         ky, kx = torch.meshgrid(torch.fft.fftfreq(n), torch.fft.rfftfreq(n), indexing="ij")
         inside = (torch.hypot(kx, ky) <= limit).flatten()
-        self.kept = torch.nonzero(inside).squeeze(1)
-        self.k = torch.stack([kx.flatten(), ky.flatten(), torch.zeros(n * (n // 2 + 1))], 1)[inside]
+        self.kept = torch.nonzero(inside).squeeze(1).to(self.device)
+        k = torch.stack([kx.flatten(), ky.flatten(), torch.zeros(n * (n // 2 + 1))], 1)[inside]
+        self.k = k.to(self.device)
+
+    def _there(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def __call__(self, rows: NDArray[np.int64]) -> Images:
         """Return (B, D, D) pictures for the images at ``rows``."""
-        n, at = self.box, torch.from_numpy(rows)
-        which = torch.zeros(len(rows), dtype=torch.int64)
+        n, at = self.box, self._there(rows)
+        which = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
         values = sample(self.references, which, turned(self.k, self.rotation[at])) * n**1.5
         phase = -2 * math.pi * (self.shift[at] @ self.k[:, :2].T)
         values = values * torch.polar(torch.ones_like(phase), phase)
-        plane = torch.zeros(len(rows), n * (n // 2 + 1), dtype=values.dtype)
+        plane = values.new_zeros(len(rows), n * (n // 2 + 1))
         plane[:, self.kept] = values
         plane = plane.reshape(len(rows), n, -1)
         if self.params is not None:
-            params = torch.from_numpy(self.params[rows])
+            params = self._there(self.params[rows])
             plane = plane * ctf_2d(params, (n, n)) * noise_gain(params, (n, n))
         pictures = torch.fft.irfft2(plane, s=(n, n))
-        pictures = torch.fft.fftshift(pictures, dim=(-2, -1))
+        pictures = torch.fft.fftshift(pictures, dim=(-2, -1)).cpu()
         if self.odd is not None and self.sizes is not None:
             odd, sizes = torch.from_numpy(self.odd[rows]), torch.from_numpy(self.sizes[rows])
             pictures = take_off(pictures[:, None], -odd, sizes)[:, 0]

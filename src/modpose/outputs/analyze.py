@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.data.mrc import write_mrcs
+from modpose.devices import on_its_device
 from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs
 from modpose.fourier.fsc import read_map
@@ -37,6 +38,7 @@ OF_MAPS = ("variance.mrc", "series.cxc")
 SUMMARY = "summary.txt"
 
 
+@on_its_device
 def analyze_run(
     run: Run,
     out: Path,
@@ -49,6 +51,7 @@ def analyze_run(
     flip_hand: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    device: str | None = None,
 ) -> Analysis:
     """Analyse the content of a run, and write one folder of tables, pictures and maps.
 
@@ -73,6 +76,8 @@ def analyze_run(
         Replace existing files and columns.
     quiet
         No progress bars.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Returns
     -------

@@ -17,6 +17,7 @@ from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_ma
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import check_focus, focused
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
@@ -54,6 +55,7 @@ def stored_content_maps(run: Run) -> ContentMaps | None:
     return read_content_maps(path)
 
 
+@on_its_device
 def content_maps_of(
     run: Run,
     *,
@@ -64,6 +66,7 @@ def content_maps_of(
     symmetry: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    device: str | None = None,
 ) -> ContentMaps:
     """Return the sharp maps of a run; compute and keep them if they are not there.
 
@@ -92,6 +95,8 @@ def content_maps_of(
         Compute them again.
     quiet
         No progress bar.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: the CPU, for the sums over images.
 
     Raises
     ------

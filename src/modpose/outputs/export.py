@@ -22,6 +22,7 @@ from modpose.data.optics import SIGN, image_sign
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 from modpose.data.table_files import files_of_table, path_notes, write_table
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.writing import Staging, all_or_nothing, check_outputs, refuse_to_replace
@@ -46,8 +47,14 @@ ASKED = ("h5ad", "pkl")
 """Formats that are written only where they are named."""
 
 
+@on_its_device
 def export_run(
-    run: Run, out: Path, formats: Sequence[str] | None = None, *, overwrite: bool = False
+    run: Run,
+    out: Path,
+    formats: Sequence[str] | None = None,
+    *,
+    overwrite: bool = False,
+    device: str | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Write a run's results for other programs.
 
@@ -64,6 +71,8 @@ def export_run(
         and index for cryoDRGN); when None those of the first four that apply.
     overwrite
         Replace existing files.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Returns
     -------

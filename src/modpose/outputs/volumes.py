@@ -18,6 +18,7 @@ from modpose.content.paths import dense_path
 from modpose.content_maps import ContentMaps, DrawnMap
 from modpose.content_maps.files import COMPANIONS, MAPS_BESIDE, companions_of, write_companions
 from modpose.data.mrc import write_mrcs
+from modpose.devices import on_its_device
 from modpose.errors import InputError, shown
 from modpose.estimator import PoseModel
 from modpose.evaluate.drawing import check_draws_volumes
@@ -143,6 +144,7 @@ def ends_of_path(path: str, n: int) -> tuple[int, int]:
 # --- drawing and writing ----------------------------------------------------------------------
 
 
+@on_its_device
 def write_volumes(
     run: Run,
     stops: Stops,
@@ -152,6 +154,7 @@ def write_volumes(
     flip_hand: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    device: str | None = None,
 ) -> list[Path]:
     """Write a map for each stop, their content, and a strip of pictures.
 
@@ -175,6 +178,8 @@ def write_volumes(
         Replace existing files; volumes of an earlier call are removed.
     quiet
         No progress bar.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Returns
     -------

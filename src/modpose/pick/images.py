@@ -15,6 +15,7 @@ from modpose.data.image_files import split_array_name
 from modpose.data.mrc import write_mrcs_parts
 from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.limits import check_real, check_whole
@@ -69,6 +70,7 @@ class Found:
     written: list[Path]
 
 
+@on_its_device
 def pick_images(
     images: str | Path | Sequence[str | Path],
     out: str | Path,
@@ -87,6 +89,7 @@ def pick_images(
     pixel_size: float | None = None,
     extract: int | None = None,
     overwrite: bool = False,
+    device: str | None = None,
 ) -> Found:
     """Find objects in images, or take known coordinates, and write a table of them.
 
@@ -110,6 +113,8 @@ def pick_images(
         ``out``, which is then a STAR file of particles, as ``.mrcs``.
     overwrite
         Replace files that are there.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: the CPU.
 
     Raises
     ------

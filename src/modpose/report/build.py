@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.files.locks import writing
 from modpose.files.writing import all_or_nothing, holds_files, refuse_to_replace
@@ -38,6 +39,7 @@ SCATTER_POINTS = 5000
 """Points of the scatter, and images that t-SNE sees."""
 
 
+@on_its_device
 def build_report(
     run: str | Path,
     *,
@@ -45,6 +47,7 @@ def build_report(
     quiet: bool = False,
     input: Given = None,
     datadir: Path | None = None,
+    device: str | None = None,
 ) -> Path:
     """Draw the report of a finished run into its folder ``report/``.
 
@@ -58,6 +61,8 @@ def build_report(
         No progress bar.
     input, datadir
         New place of the images, if they were moved (:meth:`modpose.run.Run.dataset`).
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``; None: as :meth:`modpose.PoseModel.load`.
 
     Returns
     -------

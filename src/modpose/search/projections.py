@@ -50,6 +50,11 @@ class PosedImages:
         shift = self.shift.repeat_interleave(count, 0)
         return PosedImages(replace(data, value=value, transfer=transfer), rotation, shift)
 
+    def to(self, device: torch.device) -> PosedImages:
+        """Move to a device."""
+        rotation, shift = self.rotation.to(device), self.shift.to(device)
+        return PosedImages(self.data.to(device), rotation, shift)
+
     def within(self, limit: float) -> PosedImages:
         """Keep the frequencies up to ``limit`` cycles per pixel."""
         return replace(self, data=self.data.within(limit))
