@@ -281,6 +281,11 @@ def test_files_of_one_name_are_told_apart_and_far_coordinates_left_out(tmp_path:
     table.write_text("micrograph,x,y\ni.mrc,16,16\n")
     with pytest.raises(InputError, match="expected one of the images given"):
         pick_images(images, out, coordinates=table, extract=8, overwrite=True)
+    table.write_text(f"micrograph,x,y\n{images[1]},16,16\n{images[0]},16,16\n")
+    with pytest.raises(InputError, match=r"a/i\.mrc, expected one of the images given"):
+        pick_images(images[1], out, coordinates=table, extract=8, overwrite=True)
+    table.write_text("micrograph,x,y\nold/i.mrc,16,16\n")
+    assert pick_images(images[1], out, coordinates=table, extract=8, overwrite=True).objects == 1
 
 
 def test_a_micrograph_that_is_not_given_is_named(tmp_path: Path) -> None:

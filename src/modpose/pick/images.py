@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from modpose.pick.templates import CONTENTS, Templates, templates_of_run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger("modpose")
 
 LARGEST_BOX = 4096
 
@@ -227,12 +230,16 @@ def _known(table: pd.DataFrame, opened: list[Large], where: str) -> pd.DataFrame
     known = {PurePosixPath(large.name).name: large.name for large in opened}
     known = {file: name for file, name in known.items() if files[file] == 1}
     known |= {large.name: large.name for large in opened}
-    names = table["micrograph"]
-    found = [known.get(name) or known.get(PurePosixPath(name).name, "") for name in names]
-    if "" in found:
-        missing = names.iloc[found.index("")]
-        raise InputError.of(where, "a micrograph", missing, "one of the images given")
-    return table.assign(micrograph=found)
+    places = {name: known.get(name) for name in table["micrograph"].unique()}
+    ends = Counter(PurePosixPath(name).name for name in places)
+    for name, place in places.items():
+        end = PurePosixPath(name).name
+        if place is None and ends[end] == 1 and end in known:
+            places[name] = known[end]
+            logger.info("%s: %s is taken to be %s, because of its name", where, name, known[end])
+        elif place is None:
+            raise InputError.of(where, "a micrograph", name, "one of the images given")
+    return table.assign(micrograph=table["micrograph"].map(places))
 
 
 def _corners(table: pd.DataFrame, box: int) -> NDArray[np.float64]:
