@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from modpose.errors import InputError
+from modpose.files.text import in_shell
 from modpose.files.writing import replace_atomically
 from modpose.limits import LONGEST_MINUTES, check_real
 
@@ -143,7 +144,7 @@ class Parts:
         if number:
             return Waiting(
                 f"shard {number} of {of} has done its part of step {name}; when all have, run "
-                f"modpose merge {place}, then start the shards again"
+                f"modpose merge {in_shell(place)}, then start the shards again"
             )
         missing = ", ".join(
             str(k) for k, here in zip(self._numbers, there, strict=True) if not here

@@ -28,6 +28,7 @@ from modpose.cli.lazily import lazily
 from modpose.cli.processes import launched
 from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
 from modpose.errors import InputError
+from modpose.files.text import in_shell
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.settings import AlignSettings
 
@@ -188,7 +189,7 @@ def align(
         _classify(opened, out, Classes2dSettings(**given), overwrite, resume, device, as_json)
         return
     settings = AlignSettings(**given)
-    found, line = None, f"all steps are done; write the results with: modpose merge {out}"
+    found, line = None, f"all steps are done; write the results with: modpose merge {in_shell(out)}"
     try:
         if series is not None:
             found = tilted.align_tilt_series(

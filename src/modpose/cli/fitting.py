@@ -32,6 +32,7 @@ from modpose.cli.processes import launched
 from modpose.cli.signals import resumable
 from modpose.cli.tilts import Grouped, Tomograms
 from modpose.errors import InputError
+from modpose.files.text import in_shell
 from modpose.limits import check_minutes
 
 with lazily():
@@ -295,7 +296,7 @@ def _elsewhere(devices: int | None, nodes: int | None) -> bool:
 def _end(run: Run, as_json: bool) -> None:
     """Print where the run is, and its alarms."""
     alarms = {alarm.name: alarm.sentence for alarm in run.alarms}
-    lines = [f"saved {run.path}; next: modpose report {run.path}"]
+    lines = [f"saved {run.path}; next: modpose report {in_shell(run.path)}"]
     facts = {
         "run": run.path,
         "recipe": run.config.recipe,
@@ -314,7 +315,7 @@ def _absolute(wedge: str | None) -> str | None:
 def _how(run: Path) -> str:
     """Say how a fit can continue."""
     if _was_begun(run):
-        return f"continue with: modpose fit --resume {run}"
+        return f"continue with: modpose fit --resume {in_shell(run)}"
     return "nothing of a new run was written yet"
 
 

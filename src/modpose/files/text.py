@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from modpose.errors import InputError
@@ -69,6 +70,12 @@ def read_file(path: Path, kind: str, largest: int = LARGEST) -> bytes:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not readable as {kind} (no file has such a name)") from None
+
+
+def in_shell(path: Path) -> str:
+    """Write a path as a shell takes it: in quotes if it has blanks, and never like an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def whole_number(text: str) -> int | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.files.locks import writing
+from modpose.files.text import in_shell
 from modpose.files.writing import all_or_nothing, holds_files, refuse_to_replace
 from modpose.plot.html import Section, render
 from modpose.progress import bar
@@ -167,7 +168,8 @@ def _page(run: Run, material: ReportData, latents: pd.DataFrame, made: list[Sect
     if run.partial:
         notes.append(
             f"Only {len(latents):,} of {environment['n']:,} images are encoded, because the fit "
-            f"was short. The report shows these. Encode the rest with: modpose resume {run.path}"
+            "was short. The report shows these. Encode the rest with: "
+            f"modpose resume {in_shell(run.path)}"
         )
     if not source:
         notes.append("The run was fitted to an array in memory, so no real image is shown.")

@@ -19,6 +19,7 @@ from modpose.config import Config, dump_config, parse_config, read_yaml
 from modpose.data.record import Record, described, record_of
 from modpose.errors import InputError
 from modpose.files.locks import writing
+from modpose.files.text import in_shell
 from modpose.files.writing import replace_atomically
 from modpose.run import files as run_files
 from modpose.run import folder as run_folder
@@ -289,7 +290,7 @@ class Run:
         if not self.finished:
             raise InputError(
                 f"{self.path}: the run is not finished (no latents.parquet); "
-                f"continue it with: modpose fit --resume {self.path}"
+                f"continue it with: modpose fit --resume {in_shell(self.path)}"
             )
         self.check()
         table = run_folder.read_table(path)
@@ -297,7 +298,7 @@ class Run:
         if encoded is not None and len(table) == encoded and not partial:
             raise InputError(
                 f"{self.path}: only {encoded:,} of {n:,} images are encoded, because the fit was "
-                f"short; encode the rest with: modpose resume {self.path}"
+                f"short; encode the rest with: modpose resume {in_shell(self.path)}"
             )
         known = encoded if partial and len(table) == encoded else n
         run_files.check_latents(path, table, self.config.model.z_dim, known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modpose.data.inspect import Description
+from modpose.files.text import in_shell
 from modpose.run.added import how_added
 from modpose.run.folder import staged
 
@@ -64,7 +65,7 @@ def _epochs(run: Run) -> str:
 
 def _state(run: Run) -> str:
     """Say whether the run is finished, and how to go on if it is not."""
-    how = f"continue with: modpose resume {run.path}"
+    how = f"continue with: modpose resume {in_shell(run.path)}"
     if not run.finished:
         return f"not finished; {how}"
     if staged(run.path) is not None:
@@ -72,6 +73,6 @@ def _state(run: Run) -> str:
     environment = run.environment
     if run.partial:
         sample = f"{environment['encoded']:,} of {environment['n']:,} images are encoded"
-        return f"finished; {sample}, encode the rest with: modpose resume {run.path}"
+        return f"finished; {sample}, encode the rest with: modpose resume {in_shell(run.path)}"
     on = f" on {environment['device']}" if environment.get("device") else ""
     return f"finished{on} {ENDINGS.get(environment.get('stopped', ''), '')}".rstrip()
