@@ -10,11 +10,13 @@ import pytest
 
 from modpose.cli import main
 from modpose.data.given import read_ctf, read_poses
+from modpose.data.inspect import describe
 from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.poses import given_poses
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
+from modpose.data.star import write_star
 from modpose.data.tables import read_particles
 from modpose.errors import InputError
 
@@ -104,7 +106,7 @@ def test_angles_that_may_be_radians_are_named(caplog):
     for scale, count in ((180 / np.pi, 0), (1.0, 1)):
         columns = dict(zip(names, scale * angles, strict=True))
         Particles(pd.DataFrame(columns), name="p.star").poses()
-        assert caplog.text.count("read as degrees, not as radians") == count
+        assert caplog.text.count("the angles look like radians") == count
 
 
 def test_cryosparc_vectors_and_angles_in_degrees_are_refused():
@@ -122,6 +124,23 @@ def test_a_shift_beyond_the_box_is_refused():
         InputError, match=r"the shift in pixels in row 3 is 20, expected at most 16"
     ):
         given_poses(source)
+
+
+def test_inspect_names_a_shift_beyond_the_box_as_a_problem(tmp_path):
+    write_mrcs(tmp_path / "s.mrcs", np.random.default_rng(0).random((3, 16, 16)), 1.5)
+    columns = {"rlnImageName": [f"{i + 1}@s.mrcs" for i in range(3)], "rlnAngleTilt": [0.0] * 3}
+    columns |= {"rlnOriginX": [0.0, 0.0, 20.0], "rlnOriginY": [0.0] * 3}
+    write_star(tmp_path / "p.star", pd.DataFrame(columns))
+    assert any("row 3 is 20" in problem for problem in describe(tmp_path / "p.star").problems)
+
+
+def test_voxels_of_another_depth_are_named(tmp_path, caplog):
+    write_mrcs(tmp_path / "v.mrc", np.random.default_rng(0).random((1, 8, 8, 8)), 2.0)
+    raw = bytearray((tmp_path / "v.mrc").read_bytes())
+    raw[48:52] = np.float32(8 * 3.0).tobytes()  # the cell along z
+    (tmp_path / "v.mrc").write_bytes(raw)
+    assert open_mrc(tmp_path / "v.mrc").pixel_size == 2.0
+    assert "2 by 2 by 3 A" in caplog.text
 
 
 def pickled(path, arrays):

@@ -22,6 +22,7 @@ from modpose.data.locate import find_files, not_found
 from modpose.data.mrc import is_mrc, read_header
 from modpose.data.optics import aberrations, ctf_state, image_sign
 from modpose.data.particles import TILT_RANGE, Particles, listed
+from modpose.data.poses import check_shifts
 from modpose.data.source import open_source
 from modpose.data.stack import Kind, Stack
 from modpose.data.star import (
@@ -226,7 +227,7 @@ def _particles(path: Path, kind: str, particles: Particles, datadir: Path | None
     stack = _image_facts(path, kind, particles, datadir, facts, problems)
     of_stack = None if stack is None else stack.pixel_size
     facts["pixel size"] = _try(lambda: _pixel_size(particles, of_stack), problems)
-    facts["poses"] = _try(lambda: _poses(particles, of_stack), problems)
+    facts["poses"] = _try(lambda: _poses(particles, of_stack, stack), problems)
     facts["CTF"] = _try(lambda: _ctf(particles, of_stack), problems)
     facts |= _try_marks(particles, problems)
     if particles.has(TILT_RANGE[0]):
@@ -286,7 +287,7 @@ def _pixel_size(particles: Particles, of_stack: float | None) -> str:
     return "unknown" if of_stack is None else f"{of_stack:.4g} A (from the stack)"
 
 
-def _poses(particles: Particles, of_stack: float | None) -> str:
+def _poses(particles: Particles, of_stack: float | None, stack: Stack | None) -> str:
     poses = particles.poses(of_stack)
     if poses is None:
         return "none"
@@ -294,7 +295,9 @@ def _poses(particles: Particles, of_stack: float | None) -> str:
     origins = [c for c in map(str, particles.table.columns) if c.startswith("rlnOrigin")]
     origins += ["alignments3D/shift"] if particles.has("alignments3D/shift_0") else []
     text = "in-plane angles" if _in_plane(rotation) else "3-D rotations"
-    largest = float(np.abs(shift).max())
+    largest = float(np.abs(shift).max(initial=0.0))
+    if stack is not None:
+        check_shifts(shift, max(stack.shape), particles.name)
     return f"{text}, {f'shifts up to {largest:.3g} px' if origins else 'no shifts'}"
 
 

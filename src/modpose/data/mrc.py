@@ -127,13 +127,17 @@ def read_header(path: Path) -> MrcHeader:
     return _open(path)[0]
 
 
-def pixel_size_of(path: Path, header: MrcHeader) -> float | None:
-    """Return the pixel size along x; None if the header has none (0)."""
-    x, y, _ = header.pixel_size
+def pixel_size_of(path: Path, header: MrcHeader, axes: int = 2) -> float | None:
+    """Return the pixel size along x; None if the header has none (0).
+
+    A size along another of the first ``axes`` that differs is logged.
+    """
+    x, *others = header.pixel_size[:axes]
     if not (math.isfinite(x) and x > 0):
         return None
-    if math.isfinite(y) and abs(y - x) > 0.01 * x:
-        logger.warning("%s: pixels are %.4g by %.4g A; x is used", path, x, y)
+    if any(math.isfinite(size) and abs(size - x) > 0.01 * x for size in others):
+        sizes = " by ".join(f"{size:.4g}" for size in (x, *others))
+        logger.warning("%s: pixels are %s A; x is used", path, sizes)
     return x
 
 
@@ -295,7 +299,7 @@ def _volumes(path: Path, header: MrcHeader, stored: Stored) -> Stack:
         return reader(start, stop).transpose(0, *(i + 1 for i in order))
 
     layout = Layout(header.sections // depth, shape, 1, shape)
-    return SlicedStack(turned, layout, header.dtype, str(path), pixel_size_of(path, header))
+    return SlicedStack(turned, layout, header.dtype, str(path), pixel_size_of(path, header, 3))
 
 
 def write_mrcs(

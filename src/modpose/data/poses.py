@@ -36,7 +36,8 @@ def poses_of_table(particles: Particles, pixel_size: float | None) -> tuple[Floa
     angles = [particles.numbers(name) if particles.has(name) else zero for name in names]
     if particles.n >= MANY and 0.5 < np.abs(angles).max() <= 2 * np.pi:
         particles.note(
-            "no angle is larger than 6.3; the angles are read as degrees, not as radians"
+            "the angles look like radians, because none is larger than 6.3, but they are read as "
+            "degrees"
         )
     axes = "XYZ" if _is_3d(particles) else "XY"
     shift = np.stack([-_origin_px(particles, axis, pixel_size) for axis in axes], axis=1)
@@ -93,11 +94,11 @@ def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64
     if shift.shape[1] < dims:  # a table of volumes without rlnOriginZ
         shift = np.pad(shift, ((0, 0), (0, dims - shift.shape[1])))
     shift = shift[:, :dims]
-    side = max(source.stack.shape)
-    check_range(
-        np.abs(shift).max(axis=1, initial=0.0),
-        Range(0, side, f"at most {side}, the side of the box"),
-        "the shift in pixels",
-        source.particles.name,
-    )
+    check_shifts(shift, max(source.stack.shape), source.particles.name)
     return rotation, shift
+
+
+def check_shifts(shift: Floats, side: int, name: str) -> None:
+    """Refuse shifts (N, 2) or (N, 3), pixels, that are longer than the side of the box."""
+    possible = Range(0, side, f"at most {side}, the side of the box")
+    check_range(np.abs(shift).max(axis=1, initial=0.0), possible, "the shift in pixels", name)
