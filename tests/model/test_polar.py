@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modpose import PoseModel
-from modpose.config import Config, RotationConfig, parse_config
+from modpose.config import Config, PolarEncoderConfig, RotationConfig, parse_config
 from modpose.data.batches import Batch
 from modpose.evaluate.metrics import resultant_length
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import rotate_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.model.build import build_vae
-from modpose.model.encoders.polar import PolarEncoder, Rings, best_angles
+from modpose.model.encoders.centre import IsotropicConvolution
+from modpose.model.encoders.polar import InvariantPerceptron, PolarEncoder, Rings, best_angles
 from modpose.model.objective import Estimate
 from modpose.model.vae import Vae
 from modpose.simulate.digits import glyphs, transform
@@ -330,3 +331,20 @@ def test_the_pose_of_a_letter_is_found_in_seconds() -> None:
     error = found["angle_deg"].to_numpy() - truth["angle_deg"].to_numpy()
     assert resultant_length(error) > 0.97
     assert found["pose_entropy"].notna().all()
+
+
+def test_four_ways_to_begin_are_those_of_four_turned_rings() -> None:
+    config = PolarEncoderConfig(angles=16, channels=4, hidden=8)
+    look = InvariantPerceptron(3, 5, config).eval()
+    rings = torch.randn(2, 1, 16, 3)
+    sequence = rings.transpose(2, 3).flatten(1, 2)
+    each = torch.cat([look.convolutions(sequence.roll(k, -1)) for k in range(4)], -1)
+    expected = look.perceptron(torch.cat([each.mean(-1), each.amax(-1)], -1))
+    torch.testing.assert_close(look(rings), expected)
+
+
+def test_a_convolution_to_one_channel_is_that_of_its_kernel() -> None:
+    layer, image = IsotropicConvolution(4, 1), torch.randn(2, 4, 7, 9)
+    kernel = torch.einsum("oir,rhw->oihw", layer.weight, layer.rings)
+    expected = torch.nn.functional.conv2d(image, kernel, layer.bias, padding=2)
+    torch.testing.assert_close(layer(image), expected, atol=1e-5, rtol=1e-5)

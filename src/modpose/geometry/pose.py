@@ -40,7 +40,10 @@ class Pose(NamedTuple):
         Tensor
             (..., P, d) pixels.
         """
-        return (x - self.shift.unsqueeze(-2)) @ self.rotation
+        # one product for all poses: many, with inner dimensions of two or three, are slow
+        every = x @ self.rotation.movedim(-2, 0).flatten(1)
+        turned = every.unflatten(1, (*self.rotation.shape[:-2], -1)).movedim(0, -2)
+        return turned - self.shift.unsqueeze(-2) @ self.rotation
 
     def to_image(self, u: Tensor) -> Tensor:
         """Map object coordinates (P, d) to the image, x = R u + t; (..., P, d)."""
@@ -83,10 +86,13 @@ def sample_images(
     Tensor
         (B, P, C).
     """
-    sizes = torch.tensor(images.shape[:1:-1], dtype=x.dtype, device=x.device)
-    scale = 2 / (sizes - 1).clamp(min=1)
-    first = scale * torch.div(sizes, 2, rounding_mode="floor") - 1
-    unit = torch.addcmul(first, x, scale)
+    sizes = images.shape[:1:-1]
+    scales = [2 / max(n - 1, 1) for n in sizes]
+    firsts = [scale * (n // 2) - 1 for n, scale in zip(sizes, scales, strict=True)]
+    if len(set(sizes)) == 1:  # without a sum over an axis of two or three, which is slow
+        unit = (x * scales[0]).add_(firsts[0])
+    else:
+        unit = torch.addcmul(x.new_tensor(firsts), x, x.new_tensor(scales))
     grid = unit.reshape(x.shape[0], *([1] * (x.shape[-1] - 1)), x.shape[1], x.shape[-1])
     values = torch.nn.functional.grid_sample(
         images, grid.to(images.dtype), mode=mode, padding_mode=padding, align_corners=True

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modpose.distributions.normal import LOG_2PI
+from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import rotation_2d, wrap
 from modpose.infer.grid import decode_upright, log_prior
 from modpose.observe.ctf import apply_ctf
@@ -187,9 +188,10 @@ class PoseOptimizer:
         vae = self.vae
         x = vae.coordinates if seen.ctf is not None else vae.coordinates[vae.pixels]
         rotation = rotation_2d(angle)
-        u = (x - shift[:, None]) @ rotation  # (P, pixels, 2)
-        values = _read(seen.maps, u, "bicubic")
-        slopes = _read(seen.slopes, u, "bilinear").reshape(len(u), 2, -1, u.shape[1])
+        u = Pose(rotation, shift).to_object(x)  # (P, pixels, 2)
+        unit = u / (seen.maps.shape[-1] // 2)
+        values = _read(seen.maps, unit, "bicubic")
+        slopes = _read(seen.slopes, unit, "bilinear").reshape(len(u), 2, -1, u.shape[1])
         by_angle = slopes[:, 0] * u[:, None, :, 1] - slopes[:, 1] * u[:, None, :, 0]
         by_shift = -(rotation @ slopes.flatten(2)).reshape(slopes.shape)
         jacobian = torch.cat([by_angle[:, None], by_shift], dim=1)  # (P, 3, C, pixels)
@@ -219,8 +221,9 @@ class PoseOptimizer:
         value = vae.likelihood.log_prob(prediction, target).sum((1, 2))
         score, weight = vae.likelihood.score(prediction, target)
         flat = jacobian.flatten(2)
-        gradient = (flat @ score.flatten(1).unsqueeze(-1)).squeeze(-1)
-        information = (flat * weight.flatten(1)[:, None]) @ flat.transpose(1, 2)
+        weighed = torch.cat([flat * weight.flatten(1)[:, None], score.flatten(1)[:, None]], 1)
+        information, gradient = (flat @ weighed.transpose(1, 2)).split([3, 1], -1)
+        gradient = gradient.squeeze(-1)
         precision, pull = self._prior(angle, shift)
         information = information + torch.diag_embed(precision.expand_as(gradient))
         free = self.free.float()
@@ -252,9 +255,8 @@ def _difference(maps: Tensor, axis: int) -> Tensor:
     return slope if axis == -1 else slope.transpose(-1, -2)
 
 
-def _read(maps: Tensor, u: Tensor, mode: str) -> Tensor:
-    """Read maps (P, C, N, N) at pixels u (P, X, 2) about their centre: (P, C, X)."""
-    unit = u / (maps.shape[-1] // 2)
+def _read(maps: Tensor, unit: Tensor, mode: str) -> Tensor:
+    """Read maps (P, C, N, N) at points (P, X, 2) from -1 to 1: (P, C, X)."""
     return functional.grid_sample(
         maps, unit[:, None], mode=mode, padding_mode="border", align_corners=True
     )[:, :, 0]

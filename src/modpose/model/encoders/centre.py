@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modpose.config import PolarEncoderConfig
-from modpose.geometry.grids import lattice
 from modpose.geometry.pose import sample_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.nn.perceptron import ACTIVATIONS
@@ -47,7 +46,6 @@ class Centre(nn.Module):
     rows: Tensor
     columns: Tensor
     middle: Tensor
-    pixels: Tensor
 
     def __init__(self, channels: int, shape: Sequence[int], config: PolarEncoderConfig) -> None:
         super().__init__()
@@ -66,7 +64,6 @@ class Centre(nn.Module):
             self.register_buffer(name, coarse_grid(n, side) - n // 2, persistent=False)
         middle = torch.tensor([(n - 1) / 2 - n // 2 for n in reversed(shape)])
         self.register_buffer("middle", middle, persistent=False)
-        self.register_buffer("pixels", lattice(shape), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 2) pixels (x, y) relative to the box centre n // 2."""
@@ -83,8 +80,12 @@ class Centre(nn.Module):
         exactly.
         """
         turn = rotation_2d(angle)
-        points = (self.pixels - self.middle) @ turn.transpose(-1, -2) + centre.unsqueeze(1)
-        upright = sample_images(image, points).transpose(1, 2).reshape(image.shape)
+        height, width = image.shape[2:]
+        x = torch.arange(width, device=image.device) - (width - 1) / 2
+        y = torch.arange(height, device=image.device) - (height - 1) / 2
+        along, down = x[:, None] * turn[:, None, :, 0], y[:, None] * turn[:, None, :, 1]
+        points = (down + centre.unsqueeze(1)).unsqueeze(2) + along.unsqueeze(1)
+        upright = sample_images(image, points.flatten(1, 2)).transpose(1, 2).reshape(image.shape)
         off: Tensor = self(upright) - self.middle
         return centre + (off.unsqueeze(1) @ turn.transpose(-1, -2)).squeeze(1)
 
@@ -126,6 +127,9 @@ class IsotropicConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, h, w) to (B, n_out, h, w)."""
+        if len(self.weight) == 1:  # mixed first: a convolution to one channel is slow
+            x = (self.weight[0].T @ x.flatten(2)).unflatten(2, x.shape[2:])
+            return functional.conv2d(x, self.rings[None], self.bias, padding=KERNEL // 2)
         kernel = torch.einsum("oir,rhw->oihw", self.weight, self.rings)
         return functional.conv2d(x, kernel, self.bias, padding=KERNEL // 2)
 

@@ -23,7 +23,7 @@ from modpose.config import ModelConfig, PolarEncoderConfig
 from modpose.data.batches import Batch
 from modpose.distributions.normal import DiagonalNormal
 from modpose.geometry.pose import sample_images
-from modpose.geometry.rotations import rotation_2d, wrap
+from modpose.geometry.rotations import wrap
 from modpose.model.encoders.centre import Centre
 from modpose.model.encoders.encoder import Context, Encoder
 from modpose.model.posterior import LatentLayout, Posterior
@@ -31,8 +31,6 @@ from modpose.nn.perceptron import ACTIVATIONS, perceptron, start_small
 from modpose.observe.ctf import apply_ctf
 
 MAX_RINGS = 32
-THINNED = 4
-"""The convolutions of the invariant head keep one angle of so many."""
 ANGLE_STD_RANGE = (0.01, 0.6)
 
 
@@ -207,7 +205,7 @@ class InvariantPerceptron(nn.Module):
             layer(2 * width, 2 * width, 1),
             act(),
         )
-        self.phases = THINNED if config.read_again else 1
+        self.again = config.read_again > 0
         self.perceptron = perceptron(
             4 * width, n_out, config.hidden // 2, 1, config.activation, False
         )
@@ -216,8 +214,12 @@ class InvariantPerceptron(nn.Module):
     def forward(self, rings: Tensor) -> Tensor:
         """(B, C, A, R) to (B, n_out)."""
         sequence = rings.transpose(2, 3).flatten(1, 2)
-        phases = range(1 if self.training else self.phases)
-        features = torch.cat([self.convolutions(sequence.roll(k, -1)) for k in phases], dim=-1)
+        thinned, rest = self.convolutions[:4], self.convolutions[4:]
+        halves = [thinned(sequence)]
+        if self.again and not self.training:
+            halves.append(thinned(sequence.roll(1, -1)))
+            halves += [half.roll(1, -1) for half in halves]  # as those of sequences rolled by two
+        features = torch.cat([rest(half) for half in halves], dim=-1)
         pooled = torch.cat([features.mean(-1), features.amax(-1)], dim=-1)
         return cast(Tensor, self.perceptron(pooled))
 
@@ -226,6 +228,7 @@ class Rings(nn.Module):
     """A polar grid: A angles on each of R rings, about a pixel apart."""
 
     points: Tensor
+    radii: Tensor
     area: Tensor
     angles: Tensor
 
@@ -237,15 +240,16 @@ class Rings(nn.Module):
         radii = (torch.arange(self.count) + 0.5) * step
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
         self.register_buffer("points", direction[:, None] * radii[:, None], persistent=False)
+        self.register_buffer("radii", radii, persistent=False)
         self.register_buffer("area", radii * step * (2 * math.pi / angles), persistent=False)
         self.register_buffer("angles", angle, persistent=False)
 
     def read(self, image: Tensor, centre: Tensor, angle: Tensor | None = None) -> Tensor:
         """Read images (B, C, H, W) on rings about ``centre`` (B, 2), from ``angle`` (B,) on."""
-        points = self.points.flatten(0, 1).expand(len(image), -1, -1)
-        if angle is not None:
-            points = points @ rotation_2d(angle).transpose(-1, -2)
-        return self.fold(sample_images(image, points + centre.unsqueeze(1)))
+        turned = self.angles if angle is None else self.angles + angle[:, None]
+        direction = torch.stack([turned.cos(), turned.sin()], -1).unsqueeze(-2)
+        points = torch.addcmul(centre[:, None, None], direction, self.radii[:, None])
+        return self.fold(sample_images(image, points.flatten(1, 2)))
 
     def fold(self, values: Tensor) -> Tensor:
         """(B, A * R, C) to (B, C, A, R)."""
