@@ -106,7 +106,7 @@ def encoder(family: gpu.Family) -> Callable[[], object]:
 
     def encode() -> None:
         with torch.no_grad():
-            vae.posterior(batch).best()
+            vae.posterior(gpu.copied(batch)).best()
 
     return encode
 

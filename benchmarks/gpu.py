@@ -108,6 +108,13 @@ def batch_of(family: Family, device: torch.device) -> Batch:
     return made.to(device)
 
 
+def copied(batch: Batch) -> Batch:
+    """Copy a batch, so that a model cannot use again what it computed from the last one."""
+    pose = None if batch.pose is None else Pose(*(part.clone() for part in batch.pose))
+    ctf = None if batch.ctf is None else batch.ctf.clone()
+    return replace(batch, image=batch.image.clone(), ctf=ctf, pose=pose)
+
+
 def stepper(family: Family, device: torch.device) -> Callable[[], None]:
     """Return a step of training."""
     config = parse_config(recipe_config(family.recipe) | {"seed": 0}, f"recipe {family.recipe}")
@@ -119,7 +126,7 @@ def stepper(family: Family, device: torch.device) -> Callable[[], None]:
     batch, generator = batch_of(family, device), torch.Generator(device).manual_seed(0)
 
     def step() -> None:
-        (-learner.objective(batch, generator).value().mean()).backward()
+        (-learner.objective(copied(batch), generator).value().mean()).backward()
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

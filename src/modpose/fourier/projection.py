@@ -31,6 +31,7 @@ from modpose.data.batches import Batch
 from modpose.distributions.normal import LOG_2PI
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
+from modpose.nn.kept import Kept
 from modpose.observe.ctf import ctf_2d
 
 LEAST_CONTRAST = 0.1
@@ -108,6 +109,7 @@ class Projection(nn.Module):
         super().__init__()
         self.box, self.follows = box, config.noise == "shells"
         self.contrast_std = config.contrast
+        self._kept = Kept()
         for name, value in half_plane(box, config.radius * box / 2)._asdict().items():
             self.register_buffer(name, value, persistent=False)
         shells = int(self.shell.max()) + 1
@@ -118,9 +120,13 @@ class Projection(nn.Module):
 
     def transform(self, image: Tensor) -> Tensor:
         """Coefficients (B, M), complex, of pictures (B, 1, n, n) about their centre n // 2."""
-        centred = torch.fft.ifftshift(image[:, 0].float(), dim=(-2, -1))
-        coefficients: Tensor = torch.fft.rfft2(centred, norm="ortho").flatten(1)
-        return coefficients[:, self.place]
+
+        def make() -> Tensor:
+            centred = torch.fft.ifftshift(image[:, 0].float(), dim=(-2, -1))
+            coefficients: Tensor = torch.fft.rfft2(centred, norm="ortho").flatten(1)
+            return coefficients[:, self.place]
+
+        return self._kept("coefficients", (image,), make)
 
     def picture(self, coefficients: Tensor) -> Tensor:
         """Pictures (B, n, n) of coefficients (B, M), the others zero."""
@@ -135,13 +141,21 @@ class Projection(nn.Module):
 
     def transfer(self, ctf: Tensor) -> Tensor:
         """CTF (B, M) of parameters (B, 9)."""
-        return ctf_2d(ctf.float(), (self.box, self.box)).flatten(1)[:, self.place]
+
+        def make() -> Tensor:
+            return ctf_2d(ctf.float(), (self.box, self.box)).flatten(1)[:, self.place]
+
+        return self._kept("transfer", (ctf,), make)
 
     def shift_phase(self, shift: Tensor) -> Tensor:
         """Phase factor (B, M) that moves a picture by shifts (B, 2), pixels."""
-        with torch.autocast(shift.device.type, enabled=False):
-            angle = (-2 * math.pi / self.box) * (shift.float() @ self.k.T)
-            return torch.polar(torch.ones_like(angle), angle)
+
+        def make() -> Tensor:
+            with torch.autocast(shift.device.type, enabled=False):
+                angle = (-2 * math.pi / self.box) * (shift.float() @ self.k.T)
+                return torch.polar(torch.ones_like(angle), angle)
+
+        return self._kept("phase", (shift,), make)
 
     # --- prediction ---------------------------------------------------------------------------
 
@@ -151,13 +165,17 @@ class Projection(nn.Module):
 
     def upright(self, rotation: Tensor) -> Tensor:
         """Frequencies (B, M, 3) of objects at rotations (B, 3, 3), as fractions of Nyquist's."""
-        with torch.autocast(rotation.device.type, enabled=False):
-            return (self.k * (2 / self.box)) @ rotation.float()[:, :2]
+
+        def make() -> Tensor:
+            with torch.autocast(rotation.device.type, enabled=False):
+                return (self.k * (2 / self.box)) @ rotation.float()[:, :2]
+
+        return self._kept("upright", (rotation,), make)
 
     def predict(self, field: nn.Module, z: Tensor, pose: Pose, ctf: Tensor | None) -> Tensor:
         """Predicted coefficients (B, K, M) for content z (B, K, z_dim) at poses (B,)."""
         count = z.shape[1]
-        rotation = pose.rotation.repeat_interleave(count, dim=0)
+        rotation = pose.rotation if count == 1 else pose.rotation.repeat_interleave(count, dim=0)
         predicted = self.slices(field, z.flatten(0, 1), rotation)
         predicted = predicted.reshape(-1, count, len(self.k))
         predicted = predicted * self.shift_phase(pose.shift).unsqueeze(1)
@@ -237,7 +255,7 @@ class Projection(nn.Module):
         Parameters
         ----------
         components
-            From frequencies (B, M, 3) to coefficients (B, M, J + 1, 2) of the maps, the mean first.
+            From frequencies (B, M, 3) to coefficients (B, M, 2, J + 1) of the maps, the mean first.
         batch
             B images with poses.
 
@@ -251,8 +269,9 @@ class Projection(nn.Module):
         passed = scale if batch.ctf is None else scale * self.transfer(batch.ctf)
         real = (self.weight == 2).float()
         held = torch.stack([torch.ones_like(real), real], dim=-1)  # numbers that are data
-        models = components(self.upright(batch.pose.rotation)) * held.unsqueeze(1)
-        models = (models * passed[..., None, None]).permute(0, 2, 1, 3).flatten(2)
+        passed_on = (held * passed[..., None]).unsqueeze(-1)
+        read = components(self.upright(batch.pose.rotation))
+        models = (read * passed_on).flatten(1, 2).transpose(1, 2)  # (B, J + 1, 2 M)
         seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
         target = torch.view_as_real(seen) * held * scale.unsqueeze(-1)
         if self.contrast_std:
@@ -335,7 +354,7 @@ def without_contrast(models: Tensor, target: Tensor, spread: float) -> tuple[Ten
         (B, J, J) and (B, J).
     """
     products = models @ models.transpose(1, 2)
-    seen = (models @ target.unsqueeze(-1)).squeeze(-1)
+    seen = (models * target.unsqueeze(1)).sum(-1)  # faster than many products with one column
     prior = torch.ones_like(seen)
     prior[:, 0] = spread**-2
     start = seen.clone()

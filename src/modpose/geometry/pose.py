@@ -42,8 +42,9 @@ class Pose(NamedTuple):
         """
         # one product for all poses: many, with inner dimensions of two or three, are slow
         every = x @ self.rotation.movedim(-2, 0).flatten(1)
-        turned = every.unflatten(1, (*self.rotation.shape[:-2], -1)).movedim(0, -2)
-        return turned - self.shift.unsqueeze(-2) @ self.rotation
+        turned = every.reshape(len(x), *self.rotation.shape[:-2], -1).movedim(0, -2)
+        found: Tensor = turned - self.shift.unsqueeze(-2) @ self.rotation
+        return found
 
     def to_image(self, u: Tensor) -> Tensor:
         """Map object coordinates (P, d) to the image, x = R u + t; (..., P, d)."""

@@ -222,8 +222,8 @@ class PoseOptimizer:
         score, weight = vae.likelihood.score(prediction, target)
         flat = jacobian.flatten(2)
         weighed = torch.cat([flat * weight.flatten(1)[:, None], score.flatten(1)[:, None]], 1)
-        information, gradient = (flat @ weighed.transpose(1, 2)).split([3, 1], -1)
-        gradient = gradient.squeeze(-1)
+        products = flat @ weighed.transpose(1, 2)
+        information, gradient = products[..., :-1], products[..., -1]
         precision, pull = self._prior(angle, shift)
         information = information + torch.diag_embed(precision.expand_as(gradient))
         free = self.free.float()

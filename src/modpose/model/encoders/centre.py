@@ -128,7 +128,7 @@ class IsotropicConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, h, w) to (B, n_out, h, w)."""
         if len(self.weight) == 1:  # mixed first: a convolution to one channel is slow
-            x = (self.weight[0].T @ x.flatten(2)).unflatten(2, x.shape[2:])
+            x = (self.weight[0].T @ x.flatten(2)).reshape(len(x), -1, *x.shape[2:])
             return functional.conv2d(x, self.rings[None], self.bias, padding=KERNEL // 2)
         kernel = torch.einsum("oir,rhw->oihw", self.weight, self.rings)
         return functional.conv2d(x, kernel, self.bias, padding=KERNEL // 2)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from modpose.config import PrincipalFieldConfig
 from modpose.fourier.coefficients import smallest_box
 from modpose.fourier.reference import corners, make_references
+from modpose.nn.kept import Kept
 from modpose.nn.perceptron import perceptron
 
 OVERSAMPLING = 2
@@ -56,6 +57,7 @@ class PrincipalField(nn.Module):
             last.weight.zero_()
             last.bias.zero_()
         self._table: Tensor | None = None
+        self._kept = Kept()
         self._made_of = (0, 0)
 
     @torch.no_grad()
@@ -84,10 +86,14 @@ class PrincipalField(nn.Module):
         """
         amount = self.amplitudes(z).float()
         amount = torch.cat([torch.ones_like(amount[:, :1]), amount], 1)
-        return torch.einsum("bpjc,bj->bpc", self.components(u), amount)
+        return (self.components(u).flatten(1, 2) @ amount.unsqueeze(-1)).reshape(*u.shape[:2], 2)
 
     def components(self, u: Tensor) -> Tensor:
-        """Transform of the mean and of every motion at u (B, P, 3); (B, P, J + 1, 2)."""
+        """Transform of the mean and of every motion at u (B, P, 3); (B, P, 2, J + 1)."""
+        table = self._lattice()
+        return self._kept("components", (u, table), lambda: self._read(u, table))
+
+    def _read(self, u: Tensor, table: Tensor) -> Tensor:
         with torch.autocast(u.device.type, enabled=False):
             padded = OVERSAMPLING * self.box
             frequency = u.float() * (self.scale / 2)
@@ -95,20 +101,23 @@ class PrincipalField(nn.Module):
             share = share * (frequency.norm(dim=-1, keepdim=True) <= 0.5)
             read = functional.embedding_bag(
                 index.flatten(0, 1),
-                self._lattice(),
+                table,
                 per_sample_weights=share.flatten(0, 1),
                 mode="sum",
             )
-        return read.reshape(*u.shape[:2], -1, 2)
+        return read.reshape(*u.shape[:2], 2, -1)
 
     @torch.no_grad()
     def _lattice(self) -> Tensor:
-        """Coefficients ((2 b + 1)^3, 2 (J + 1)) of the maps, as slices of images have them."""
+        """Coefficients ((2 b + 1)^3, 2 (J + 1)) of the maps, as slices of images have them.
+
+        Real parts of all maps come first.
+        """
         now = (self.volumes.data_ptr(), self.volumes._version)
         if self._table is None or now != self._made_of:
             limit = 0.5 - 0.5 / self.box
             references = make_references(self.volumes, limit, oversampling=OVERSAMPLING)
-            table = references.table.reshape(len(self.volumes), -1, 2).transpose(0, 1).flatten(1)
+            table = references.table.reshape(len(self.volumes), -1, 2).permute(1, 2, 0).flatten(1)
             self._table = math.sqrt(self.box) * table
             self._made_of = now
         return self._table
