@@ -20,6 +20,7 @@ from modpose.data.stack import Stack
 from modpose.errors import InputError
 from modpose.infer.encode import encode_dataset, importance_bounds, table_hypotheses
 from modpose.infer.encoded import Encoded
+from modpose.infer.likeness import check_alike, say_if_unlike
 from modpose.limits import MOST_COPIES, check_seed, check_whole
 from modpose.model.settings import SearchSettings
 from modpose.model.vae import Vae
@@ -115,6 +116,7 @@ class TrainedModel:
             raise InputError.of(
                 source.stack.name, "the image (channels, rows, columns)", found, f"{expected}"
             )
+        check_alike(dataset, self._environment, self.config.model.ctf == "auto")
         return dataset
 
     def encode(
@@ -158,12 +160,14 @@ class TrainedModel:
                 "that it was fitted to (see latents); search finds the content and pose of others"
             )
         dataset = self.dataset(x)
-        if not search:
-            return self._encode(dataset, rows=rows, copies=copies)
         thorough = search if isinstance(search, SearchSettings) else SearchSettings()
         new = table and not self._fitted_to(dataset)
         anew = table_hypotheses(self.vae) if new else None
-        return self._encode(dataset, thorough, anew, rows, copies)
+        encoded = self._encode(dataset, thorough if search else None, anew, rows, copies)
+        if self._latents is not None:
+            known = self._latents["elbo"].to_numpy()
+            say_if_unlike(encoded.elbo, known, dataset.source.particles.name)
+        return encoded
 
     def _fitted_to(self, dataset: Dataset) -> bool:
         return is_fitted_to(self.environment, self._record, dataset)
