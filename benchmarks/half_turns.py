@@ -190,12 +190,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="mnist.npz")
     parser.add_argument("--run", type=Path, required=True, help="of benchmarks.poses --run")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
+    parser.add_argument("--smooth", type=float, default=0.0, help="as of the fit, pixels")
     parser.add_argument("--copies", type=int, default=3, help="1: not read from copies")
     parser.add_argument("--turned-only", action="store_true", help="leave the other readings out")
     options = parser.parse_args(arguments)
     print(machine.sentence(1), flush=True)
     model = PoseModel.load(options.run)
-    test, labels = pictures(options.data, "test", options.test)
+    test, labels = pictures(options.data, "test", options.test, options.smooth)
     images, truth = transform(test, box=FAR.box, shift_std_px=FAR.shift_std_px, seed=2)
     angles = 360.0 * np.arange(ROTATIONS) / ROTATIONS
     turned = [move(images, angle, 0.0) for angle in angles]

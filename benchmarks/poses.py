@@ -8,7 +8,8 @@ upright and centred): angle of the one minus angle of the other, minus the true 
 Every test image (``--turned``) is rotated, too: how many readings follow but for half a turn.
 ``--search 1000`` takes the first thousand of them again with a search of all poses, ``--copies 5``
 the first two thousand (``--copied``) with the pose that most of so many rotated copies tell.
-``--run`` keeps the fitted model, or reads it where it is there already.
+``--run`` keeps the fitted model, or reads it where it is there already.  ``--smooth 1`` blurs the
+pictures first, as a lens does: strokes are then wide enough that a rotation cuts off no values.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import gaussian_filter
 
 from benchmarks import machine
 from benchmarks.digits import FAR, Images
@@ -37,11 +39,12 @@ ROTATIONS = 7
 """Of every test image; no quarter turns among them, which move no pixel off the lattice."""
 
 
-def pictures(data: Path, part: str, most: int) -> tuple[Images, np.ndarray]:
-    """Read (N, 28, 28) pictures in [0, 1] and their digits."""
+def pictures(data: Path, part: str, most: int, smooth: float = 0.0) -> tuple[Images, np.ndarray]:
+    """Read (N, 28, 28) pictures in [0, 1], blurred by ``smooth`` pixels, and their digits."""
     with np.load(data, allow_pickle=False) as arrays:
         images = arrays[f"x_{part}"][:most].astype(np.float32) / 255
-        return images, arrays[f"y_{part}"][:most].astype(np.int64)
+        labels = arrays[f"y_{part}"][:most].astype(np.int64)
+    return gaussian_filter(images, (0, smooth, smooth), mode="constant"), labels
 
 
 def fit(options: argparse.Namespace, train: Images) -> PoseModel:
@@ -73,7 +76,7 @@ def fitted(options: argparse.Namespace) -> PoseModel:
     """Return the model in the folder ``--run``; fit it where there is none yet."""
     if options.run is not None and options.run.exists():
         return PoseModel.load(options.run)
-    model = fit(options, pictures(options.data, "train", options.images)[0])
+    model = fit(options, pictures(options.data, "train", options.images, options.smooth)[0])
     if options.run is not None:
         model.save(options.run)
     return model
@@ -179,6 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--angle-std", type=float, help="degrees; uniform without")
     parser.add_argument("--set", action="append", default=[], help="section.option=value")
     parser.add_argument("--run", type=Path, help="folder that keeps the fitted model")
+    parser.add_argument("--smooth", type=float, default=0.0, help="s.d. of a blur, pixels")
     parser.add_argument("--images", type=int, default=60_000, help="training images, at most")
     parser.add_argument("--test", type=int, default=10_000, help="test images, at most")
     parser.add_argument("--turned", type=int, default=10_000, help="of them also turned, at most")
@@ -188,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     print(machine.sentence(options.threads), flush=True)
     model = fitted(options)
-    report(model, *pictures(options.data, "test", options.test), options)
+    report(model, *pictures(options.data, "test", options.test, options.smooth), options)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+from scipy.ndimage import rotate
 
 from benchmarks.agreement import agreement
 from benchmarks.digits import FAR
 from benchmarks.half_turns import Readings, both_contents, drawn_at, steadiest, third_moment
+from benchmarks.poses import pictures
 from benchmarks.ways_up import moments, turned_moments
 from modpose.evaluate.equivariance import move
 from modpose.simulate.digits import glyphs, transform
@@ -66,3 +70,15 @@ def test_fits_that_group_alike_agree() -> None:
     z = 100.0 * np.repeat(np.arange(10), 5)[:, None] + rng.standard_normal((50, 2))
     assert agreement([z, -z[:, ::-1], z], "ward") == 1.0
     assert abs(agreement([z, rng.permutation(z)], "ward")) < 0.3
+
+
+def test_smoothed_digits_are_cut_hardly_by_a_rotation(tmp_path: Path) -> None:
+    drawn = np.rint(255 * glyphs("27", 28)).astype(np.uint8)
+    np.savez(tmp_path / "mnist.npz", x_test=drawn, y_test=np.array([2, 7]))
+    cut = []
+    for smooth in (0.0, 1.0):
+        images, labels = pictures(tmp_path / "mnist.npz", "test", 2, smooth)
+        assert labels.tolist() == [2, 7] and images.min() >= 0 and images.max() <= 1
+        free = rotate(images, 51.0, axes=(1, 2), reshape=False)
+        cut.append(np.abs(free - free.clip(images.min(), images.max())).max())
+    assert cut[1] < 0.1 * cut[0]
