@@ -79,7 +79,7 @@ _STEPS: dict[str, Any] = {
     "train": {"lr": 1e-3, "batch_size": 16, "schedule": "cosine"},
 }
 _COLLAPSE = Collapse(
-    snrs=(0.1, 10.0),
+    snrs=(0.01, 0.05, 0.1, 10.0),
     per_class=20,
     epochs=50,
     importance=(4, 5),

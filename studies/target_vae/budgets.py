@@ -144,7 +144,8 @@ class Plan:
     ablation
         The variants of Table 4 that ``uniform`` does not have; sizes are those of ``uniform``.
     offset
-        Variants 3 and 4 side by side, trained on equally many images, and P8.
+        Variants 3 and 4 side by side, trained on equally many images, and P8 with few and with
+        many dimensions of content.
     several, fields
         The models of ``uniform`` that look for several objects, and in how many fields.
     sprites, galaxies, hinge, particles, views
@@ -211,9 +212,11 @@ _SMALL_ENCODER: Options = {
 }
 """Smaller than printed, so that a core sees a hundred thousand images in minutes."""
 OFFSET = (VARIANTS[2], replace(WHOLE[0], title="Variant 4: P4, with offsets"))
-_SHORTER = replace(P8, options=merge(dict(P8.options), {"train": {"epochs": 6}}))
+_SHORTER = tuple(
+    replace(p8, options=merge(dict(p8.options), {"train": {"epochs": 6}})) for p8 in (P8, LARGE[1])
+)
 """Twice as many cells take twice as long."""
-_OFFSET = Sizes(10_000, 1_000, 10, None, (*OFFSET, _SHORTER), (50, 20), _SMALL_ENCODER)
+_OFFSET = Sizes(10_000, 1_000, 10, None, (*OFFSET, *_SHORTER), (50, 20), _SMALL_ENCODER)
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(

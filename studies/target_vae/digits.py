@@ -111,7 +111,7 @@ def prepare_ablation(setting: Setting) -> Study:
 
 
 def prepare_offset(setting: Setting) -> Study:
-    """Variants 3 to 5: P4 with and without the angle's offset, and P8, on the same images."""
+    """P4 with and without the angle's offset, and P8 (z 2 and 32), on the same images."""
     sizes = setting.plan.offset
     small = replace(
         setting,
@@ -129,9 +129,9 @@ def prepare_offset(setting: Setting) -> Study:
         "With and without the angle's offset: variants 3 and 4 of Table 4",
         [
             sample_of(small, UNIFORM).description,
-            "Two dimensions of content, the same images. Only in variants 4 and 5 is the angle of "
-            "a cell's rotation added to what is inferred; variant 3 has one output more, to tell "
-            f"any angle. Recipe `target-vae` with {laid}, in all alike.",
+            "The same images for all, two dimensions of content where the name says no other. In "
+            "variant 3 the angle of a cell's rotation is not added to what is inferred; it has one "
+            f"output more, to tell any angle. Recipe `target-vae` with {laid}, in all alike.",
         ],
         list(fits.values()),
         show,
