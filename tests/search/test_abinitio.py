@@ -25,8 +25,9 @@ from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.abinitio.checks import covered_directions, memory_needed
+from modpose.search.abinitio.checks import ONE_VIEW, covered_directions, memory_needed
 from modpose.search.abinitio.images import SearchImages, disc, read_images
+from modpose.search.abinitio.one_view import explained_by_one_average
 from modpose.search.abinitio.refine import Refined, refine
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import Saved
@@ -41,23 +42,23 @@ from modpose.simulate.projections import simulate_projections
 from modpose.simulate.settings import ProjectionSettings
 
 MIRROR = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+PROJECTIONS = ProjectionSettings(
+    n=500,
+    box=32,
+    pixel_size=5.0,
+    snr=1.0,
+    hinge_range_deg=None,
+    ctf=True,
+    shift_std_px=0.7,
+    seed=1,
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with 500 projections of one rigid molecule."""
     made = simulate_projections(
-        ProjectionSettings(
-            n=500,
-            box=32,
-            pixel_size=5.0,
-            snr=1.0,
-            hinge_range_deg=None,
-            ctf=True,
-            shift_std_px=0.7,
-            seed=1,
-        ),
-        [Conformer("rigid", built_in_conformers(1)[0].molecule, None)],
+        PROJECTIONS, [Conformer("rigid", built_in_conformers(1)[0].molecule, None)]
     )
     out = tmp_path_factory.mktemp("projections")
     write_projections(made, out)
@@ -317,18 +318,41 @@ def test_memory_that_will_not_suffice_is_said_before_images_are_read(source, mon
         find_maps(source, None, AbInitioSettings(), quiet=True)
 
 
-def test_few_views_are_said_before_the_refinement(source, monkeypatch, caplog):
+@pytest.mark.parametrize(("alike", "words"), [(0.9, "may show one view only"), (0.6, "smeared")])
+def test_few_views_are_said_before_the_refinement(source, monkeypatch, caplog, alike, words):
     def start(*_):
-        return Start(torch.zeros(1, 24, 24, 24), 0.0, 0.12), [0.0]
+        return Start(torch.zeros(1, 24, 24, 24), 10.0, 0.12), [10.0]
 
     def stop(*_):
         raise InterruptedError
 
     monkeypatch.setattr("modpose.search.abinitio.run.best_start", start)
+    monkeypatch.setattr("modpose.search.abinitio.run.explained_by_one_average", lambda *_: alike)
     monkeypatch.setattr("modpose.search.abinitio.run.refine", stop)
     with pytest.raises(InterruptedError):
         find_maps(source, None, AbInitioSettings(), quiet=True)
-    assert "after the random starts, views cover 12 % of the directions" in caplog.text
+    assert "after the random starts, views cover at most 12 % of the directions" in caplog.text
+    assert f"explains {100 * alike:.0f} % of what the map explains" in caplog.text
+    assert words in caplog.text
+
+
+def test_one_average_explains_images_of_one_view_but_not_of_many(images, tmp_path):
+    write_projections(
+        simulate_projections(
+            replace(PROJECTIONS, n=300, views=(1.0, 3.0)),
+            [Conformer("rigid", built_in_conformers(1)[0].molecule, None)],
+        ),
+        tmp_path,
+    )
+    source = open_source(tmp_path / "particles.star")
+    one = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), 14.0, True)
+    settings, none = AbInitioSettings(starts=1), torch.eye(3)[None]
+    plan = replace(StartPlan(), rounds=20, images=300, rotations=(1152, 1152))
+    alike = []
+    for each in (one, images):
+        start, _ = best_start(each, settings, none, plan, quiet=True)
+        alike.append(explained_by_one_average(each, settings, start.score))
+    assert alike[0] > ONE_VIEW > alike[1] + 0.1
 
 
 @pytest.mark.parametrize(("column", "value"), [("rlnDefocusU", 1e9), ("rlnDefocusV", 1.5)])

@@ -135,6 +135,22 @@ def test_sums_on_a_lattice_give_the_score_of_the_planes(made, images):
     torch.testing.assert_close(scores[1], scores[0], rtol=0.1, atol=3.0)
 
 
+def test_images_times_their_ctf_tell_what_the_same_images_tell_without(series, images, tmp_path):
+    multiplied = simulate_tilts(replace(SETTINGS, premultiplied=True), built_in_species(1))
+    table = write_tilts(multiplied, tmp_path / "tilts", poses=False)
+    again = read_tilts(open_tilt_series(table), 10.0, quiet=True).coefficients(10.0, BOX)
+    plain = images.coefficients(10.0, BOX)
+    # y h is what a pose is scored by, h^2 what that is divided by.  They differ by the noise that
+    # is measured: where the CTF is below 0.05, in about a tenth of a shell, none of it is left
+    for number in range(2, 10):
+        shell = (plain.radius * BOX).round() == number
+        energy = [float(each.transfer[:, shell].square().sum()) for each in (plain, again)]
+        assert energy[1] == pytest.approx(energy[0], rel=0.15)
+        first, second = ((each.value * each.transfer)[:, shell] for each in (plain, again))
+        inner = float((first.conj() * second).real.sum())
+        assert inner / float(first.abs().square().sum()) == pytest.approx(1, abs=0.15)
+
+
 def test_noise_that_images_share_is_divided_out(images):
     # noise alone; then with a random density around each particle, which all its images show
     generator = torch.Generator().manual_seed(0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from modpose.errors import InputError
-from modpose.observe.ctf import apply_ctf
+from modpose.observe.ctf import apply_ctf, ctf_2d
 from modpose.observe.ctf_columns import CtfColumn
 from modpose.progress import bar
 from modpose.simulate import microscope
@@ -218,7 +218,7 @@ def _draw(made: SimulatedTilts) -> None:
         rng = np.random.default_rng([settings.seed, SEEDS["noise"], i])
         made.images[i] = microscope.add_unit_noise(made.images[i], rng)
         if settings.premultiplied:
-            made.images[i] = _filtered(made.images[i], made.ctf[i])
+            made.images[i] = _multiplied(made.images[i], made.ctf[i])
 
 
 def _project(made: SimulatedTilts, i: int, rotations: Floats, shifts: Floats, side: int) -> Images:
@@ -236,3 +236,11 @@ def _project(made: SimulatedTilts, i: int, rotations: Floats, shifts: Floats, si
 def _filtered(images: Images, ctf: Floats) -> Images:
     parameters = torch.from_numpy(ctf).float()
     return np.asarray(apply_ctf(torch.from_numpy(images)[:, None], parameters)[:, 0], np.float32)
+
+
+def _multiplied(images: Images, ctf: Floats) -> Images:
+    """Multiply the transforms of images by their CTF: data cY with noise c² times as strong."""
+    shape = images.shape[-2:]
+    transfer = ctf_2d(torch.from_numpy(ctf).float(), shape)
+    spectrum = torch.fft.rfft2(torch.from_numpy(images)) * transfer
+    return np.asarray(torch.fft.irfft2(spectrum, s=shape), np.float32)

@@ -27,6 +27,8 @@ DIRECTIONS = 100
 """Cells of the half sphere of views."""
 UNEVEN = 0.5
 """Below this share of the cells with images, a warning is printed."""
+ONE_VIEW = 0.85
+"""Images of which one average explains so much of what a map does may show one view only."""
 HAS_NOT = 0.8
 """Mean correlation over low shells below which a map does not have a symmetry."""
 
@@ -81,14 +83,32 @@ def check_symmetry_of_map(volume: Tensor, group: Tensor, symmetry: str, name: st
         raise InputError.of(name, "the map", found, f"at least {HAS_NOT}, a map with this symmetry")
 
 
-def warn_of_few_views(covered: float, begun: bool = False) -> None:
-    """Warn where views come from few directions; ``begun``: as it seems before the refinement."""
-    if covered < UNEVEN:
-        logger.warning(
-            "%sviews cover %.0f %% of the directions: the maps are smeared along the others",
-            "after the random starts, " if begun else "",
-            100 * covered,
-        )
+def warn_of_few_views(covered: float, alike: float | None = None) -> None:
+    """Warn where views come from few directions.
+
+    Parameters
+    ----------
+    covered
+        Share of the directions.  Poses of few views are also found in directions that no image was
+        seen from, so it is an upper limit.
+    alike
+        After the random starts: how much of what the map explains one average in the plane does.
+    """
+    if covered >= UNEVEN:
+        return
+    limit = f"views cover at most {100 * covered:.0f} % of the directions"
+    if alike is None:
+        logger.warning("%s: the maps are smeared along the others", limit)
+        return
+    logger.warning(
+        "after the random starts, %s, and one average in the plane explains %.0f %% of what the "
+        "map explains%s",
+        limit,
+        100 * alike,
+        ": the images may show one view only, and then this map and its poses mean nothing"
+        if alike > ONE_VIEW
+        else ": the maps are smeared along the other directions",
+    )
 
 
 def covered_directions(rotation: Tensor, group: Tensor) -> float:

@@ -22,6 +22,7 @@ from modpose.files.writing import all_or_nothing
 from modpose.fourier.fsc import HALF_MAPS
 from modpose.jobs.resolution import Resolution
 from modpose.jobs.sharpen import Sharpened
+from modpose.search.abinitio.checks import UNEVEN
 from modpose.search.abinitio.held_out import Verdict
 from modpose.search.abinitio.refine import Refined
 from modpose.search.abinitio.settings import AbInitioSettings
@@ -87,7 +88,8 @@ class FoundMaps:
         for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):
             found.append(f"class {number}: {count:,} {what}s; {self._resolution(one)}")
             found.append(f"class {number}: {self.sharpened[number - 1].sentence()}")
-        found.append(f"views cover {100 * self.covered:.0f} % of the directions")
+        most = "at most " if self.covered < UNEVEN else ""
+        found.append(f"views cover {most}{100 * self.covered:.0f} % of the directions")
         if not self.tilted:
             found.append("the hand of the maps is not determined by images that were not tilted")
         return found

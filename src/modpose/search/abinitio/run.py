@@ -31,6 +31,7 @@ from modpose.jobs.sharpen import sharpened
 from modpose.run.folder import sha256
 from modpose.search.abinitio.axes import with_axes
 from modpose.search.abinitio.checks import (
+    UNEVEN,
     check_symmetry_of_map,
     covered_directions,
     memory_needed,
@@ -43,6 +44,7 @@ from modpose.search.abinitio.frames import in_one_frame
 from modpose.search.abinitio.held_out import Verdict, accepted, judge_symmetry
 from modpose.search.abinitio.images import SearchImages, read_images
 from modpose.search.abinitio.moving import MotionPlan, with_motions
+from modpose.search.abinitio.one_view import explained_by_one_average
 from modpose.search.abinitio.refine import Refined, at_poses, refine
 from modpose.search.abinitio.saved import Unfinished, check_unfinished, unfinished_in
 from modpose.search.abinitio.settings import AUTO, AbInitioSettings, RefinePlan, StartPlan
@@ -209,7 +211,9 @@ class _Search:
             self.images, asked, free, StartPlan(), self.quiet, self.unfinished
         )
         if len(group) == 1:
-            warn_of_few_views(start.covered, begun=True)
+            if start.covered < UNEVEN:
+                alike = explained_by_one_average(self.images, asked, start.score)
+                warn_of_few_views(start.covered, alike)
             return start.maps
         return _with_symmetry(self.images, start.maps, asked, group, self.quiet)
 

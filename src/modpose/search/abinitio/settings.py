@@ -82,6 +82,8 @@ class StartPlan:
     """Poses drawn from the posterior of an image, each inserted with one over so much weight."""
     memory: float = 0.45
     """How much of the sums of a round is left in the next."""
+    in_plane: bool = False
+    """Whether rotations are about z only: the map is then an average in the plane."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.insertion import OVERSAMPLING, FourierSums, half_averages, insert_slices
 from modpose.geometry.grids import centre_of_mass, soft_sphere
-from modpose.geometry.groups import so3_grid
-from modpose.geometry.rotations import haar_rotations
+from modpose.geometry.groups import cyclic, so3_grid
+from modpose.geometry.rotations import haar_rotations, rotation_of_vector
 from modpose.progress import Progress
 from modpose.search.abinitio.checks import covered_directions
 from modpose.search.abinitio.images import SearchImages, disc
@@ -118,7 +118,7 @@ def _start(
         rotations = plan.rotations[0] + (plan.rotations[1] - plan.rotations[0]) * part
         rows = _batch(images, plan, generator)
         data = images.coefficients(rows, radius, box)
-        grid = haar_rotations(1, generator) @ so3_grid(int(rotations) // 2).float()
+        grid = _grid(plan, int(rotations), generator)
         step = FINENESS * images.side / radius
         moved = (torch.rand(2, generator=generator) - 0.5) * step
         shifts = (disc(reach, step) + moved) * (box / images.side)
@@ -152,8 +152,23 @@ def _random_sums(
     rows = _batch(images, plan, generator)
     data = images.coefficients(rows, plan.radii[0], plan.box)
     slot = torch.randint(0, 2 * count, (len(rows),), generator=generator)
-    turns = haar_rotations(len(rows), generator)
+    turns = _random(plan, len(rows), generator)
     return insert_slices(data, slot, 2 * count, turns, torch.zeros(len(rows), 3))
+
+
+def _grid(plan: StartPlan, rotations: int, generator: torch.Generator) -> Tensor:
+    """Half of a grid of rotations, the other half being turned by 180 degrees in the plane."""
+    half = rotations // 2
+    grid = cyclic(rotations)[:half] if plan.in_plane else so3_grid(half)
+    return _random(plan, 1, generator) @ grid.float()
+
+
+def _random(plan: StartPlan, count: int, generator: torch.Generator) -> Tensor:
+    """Draw rotations (count, 3, 3)."""
+    if not plan.in_plane:
+        return haar_rotations(count, generator)
+    angle = 2 * torch.pi * torch.rand(count, 1, generator=generator)
+    return rotation_of_vector(angle * torch.tensor([0.0, 0.0, 1.0]))
 
 
 def _batch(images: SearchImages, plan: StartPlan, generator: torch.Generator) -> Tensor:
@@ -216,7 +231,7 @@ def _judged(
     """Score a start by images that all starts share."""
     radius = plan.radii[1] - 1.0
     data = images.coefficients(slice(0, JUDGED), radius, plan.box)
-    grid = haar_rotations(1, generator) @ so3_grid(plan.rotations[1] // 2).float()
+    grid = _grid(plan, plan.rotations[1], generator)
     shifts = disc(reach, FINENESS * images.side / radius) * (plan.box / images.side)
     found = best_poses(data, maps, grid, shifts, 1)
     covered = covered_directions(found.rotation[:, 0], group)
