@@ -40,9 +40,11 @@ with lazily():
     from modpose.fourier import fsc as curves
     from modpose.outputs import content_maps as sharp_maps
     from modpose.outputs import volumes as content_volumes
+    from modpose.run import folder as folders
 
 if TYPE_CHECKING:
     from modpose.content_maps import ContentMaps
+    from modpose.outputs.volumes import Floats, Stops
     from modpose.run import Run
 
 
@@ -125,16 +127,22 @@ def volumes(
         raise InputError(f"{run}: the model has no content (z_dim is 0), so there is one volume")
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
+
+    def stops_of(z: Floats, dense: bool) -> Stops:
+        if at is not None:
+            return content_volumes.at_file(at, z.shape[1])
+        if cluster is not None:
+            return content_volumes.at_clusters(z, cluster, opened.config.seed)
+        if along is not None:
+            return content_volumes.along_component(z, along, steps)
+        return content_volumes.along_path(z, str(path), steps, dense=dense)
+
+    # refuse before the sums; the content of a focus is not known then
+    known = focus is None and not (opened.path / folders.CONTENT_MAPS).is_file()
+    count = len(stops_of(z, dense=False).z) if known else 1
+    content_volumes.check_volumes(opened, count, out, overwrite=overwrite)
     sharp = _sharp(opened, maps, functions, mask, focus, refine_poses, symmetry, device)
-    z = z if sharp is None else sharp.z
-    if at is not None:
-        stops = content_volumes.at_file(at, z.shape[1])
-    elif cluster is not None:
-        stops = content_volumes.at_clusters(z, cluster, opened.config.seed)
-    elif along is not None:
-        stops = content_volumes.along_component(z, along, steps)
-    else:
-        stops = content_volumes.along_path(z, str(path), steps, dense=sharp is not None)
+    stops = stops_of(z if sharp is None else sharp.z, dense=sharp is not None)
     written = content_volumes.write_volumes(
         opened,
         stops,

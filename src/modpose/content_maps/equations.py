@@ -105,11 +105,11 @@ class MaskBox:
     def filtered(self, fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
         """Multiply shells of fields (J, b, b, b), zero around, by ``table`` (J, shells).
 
-        Frequencies without data are multiplied by ``rest``.
+        Frequencies without data are multiplied by ``rest`` (J,).
         """
         found = torch.empty_like(fields)
-        for one, field, values in zip(found, fields, table, strict=True):
-            factor = torch.where(self._has_data, values[self.shell], rest)
+        for one, field, values, other in zip(found, fields, table, rest, strict=True):
+            factor = torch.where(self._has_data, values[self.shell], other)
             one.copy_(self.backward(self.forward(field[None]) * factor)[0])
         return found
 
@@ -248,7 +248,8 @@ class Equations:
         """Solve for the stationary fields (J, b, b, b); the mean alone comes first."""
         box = self.box
         penalty = 1 / spectrum.clamp(min=1e-12)
-        beyond = penalty.amax()  # at frequencies without data
+        # at frequencies without data; the largest of all maps would stop the strong ones
+        beyond = penalty.amax(1)
         inverse = 1 / (self.precision() + penalty)
         blocks = self.products.vectors[pair_numbers(len(self))].flatten(0, 1).to(self.kernels)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from modpose.backprojection.halves import half_of
 from modpose.config import SpectralConfig
 from modpose.content_maps.lattice import HalfLattice, PlacedImages
+from modpose.content_maps.poses import corrected
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
 from modpose.devices import HOST
@@ -33,7 +34,7 @@ OWN_NOISE = 200
 
 
 class Block(NamedTuple):
-    """Some images: their rows in the table, as they are read, and on the lattice."""
+    """Some images: their rows in the table, at their given poses, and on the lattice."""
 
     rows: Ints
     images: PosedImages
@@ -49,8 +50,10 @@ class ImagesOnLattice:
         Images with given poses.
     contrast
         (N,) factor on the signal of each image; None: all one.
-    copies
-        Number of poses that each image is placed at.
+    symmetry
+        (G, 3, 3) rotations that leave every map as it is; None: the identity alone.
+    refine_poses
+        Keep a correction of each pose, at first none.
     device
         Where the lattice is, and what is on it.
 
@@ -62,16 +65,21 @@ class ImagesOnLattice:
         (groups, shells) of the noise.
     quarter
         (N,) from 0 to 3.
+    pose
+        (N, 5) corrections of the poses; None: there are none.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         contrast: Floats | None,
-        copies: int = 1,
+        symmetry: Tensor | None = None,
+        refine_poses: bool = False,
         device: torch.device = HOST,
     ) -> None:
-        self.dataset, self.copies = dataset, copies
+        self.dataset = dataset
+        self.symmetry = torch.eye(3)[None] if symmetry is None else symmetry
+        self.pose = torch.zeros(dataset.n, 5) if refine_poses else None
         every = np.ones(dataset.n) if contrast is None else contrast
         self.contrast = torch.from_numpy(np.asarray(every, np.float32))
         box = dataset.shape[0]
@@ -106,15 +114,27 @@ class ImagesOnLattice:
         return np.sort(np.concatenate(chosen))
 
     def blocks(self, rows: Ints) -> Iterator[Block]:
-        """Read the images at ``rows``."""
-        at_once = max(1, POINTS_AT_ONCE // len(self.reader.frequency) // self.copies)
+        """Read the images at ``rows``; they are on the lattice at their corrected poses."""
+        at_once = max(1, POINTS_AT_ONCE // len(self.reader.frequency) // len(self.symmetry))
         for batch in self.dataset.batches(rows, at_once):
             mine = batch.index.numpy()
             images = self.reader.images(batch, self.variance[self.group[mine]])
             transfer = images.data.transfer * self.contrast[batch.index][:, None]
             images = replace(images, data=replace(images.data, transfer=transfer))
             images = images.to(self.lattice.device)
-            yield Block(mine, images, self.lattice.place(images))
+            yield Block(mine, images, self.lattice.place(self._moved(mine, images)))
+
+    def views(self, block: Block) -> PlacedImages:
+        """Place images at each of the poses that the symmetry makes equal."""
+        if len(self.symmetry) == 1:
+            return block.placed
+        moved = self._moved(block.rows, block.images)
+        return self.lattice.place(moved.repeated(self.symmetry))
+
+    def _moved(self, rows: Ints, images: PosedImages) -> PosedImages:
+        if self.pose is None:
+            return images
+        return corrected(images, self.pose[rows].to(self.lattice.device))
 
 
 def noise_groups(dataset: Dataset) -> Ints:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from modpose.content_maps.equations import pair_numbers, pairs
-from modpose.content_maps.lattice import HalfLattice, PlacedImages
 
 
 class Landmarks(NamedTuple):
@@ -102,6 +101,12 @@ class Marginal(NamedTuple):
         left = seen.slope[:, :count] - (across @ slope[..., None]).squeeze(-1)
         return cls(Likelihood(precision, left), slope, mixed, 0.5 * inverse)
 
+    def first(self, count: int) -> Marginal:
+        """Keep the first of the other maps."""
+        precision, slope = self.likelihood
+        kept = Likelihood(precision[:, :count, :count], slope[:, :count])
+        return Marginal(kept, self.slope, self.mixed[:, :, :count], self.spread)
+
     def joined(self, found: Expected) -> Expected:
         """Return the expected amounts of all maps, from those of maps that are no nuisance."""
         own = self.slope - (self.mixed @ found.amount[..., None]).squeeze(-1)
@@ -113,22 +118,17 @@ class Marginal(NamedTuple):
         return Expected(torch.cat([found.amount, own], 1), torch.cat([top, bottom], 1))
 
 
-def likelihood(
-    lattice: HalfLattice, placed: PlacedImages, table: Tensor, of: Tensor | slice = slice(None)
-) -> Likelihood:
-    """Return what images, or some of their coefficients, tell of the amounts of maps.
+def likelihood(models: Tensor, value: Tensor) -> Likelihood:
+    """Return what coefficients tell of the amounts of maps.
 
     Parameters
     ----------
-    lattice, placed
-        B images on a lattice.
-    table
-        Of the J maps (:meth:`HalfLattice.table`).
-    of
-        Which coefficients.
+    models
+        (B, J, K) complex, whitened: what each map gives (:meth:`HalfLattice.read`).
+    value
+        (B, K) the coefficients of B images.
     """
-    models = torch.view_as_real(lattice.read(placed, table)[:, :, of]).flatten(2)
-    target = torch.view_as_real(placed.value[:, of]).flatten(1)
+    models, target = (torch.view_as_real(part).flatten(-2) for part in (models, value))
     slope = (models @ target[..., None]).squeeze(-1)
     return Likelihood(models @ models.transpose(1, 2), slope)
 
@@ -136,37 +136,3 @@ def likelihood(
 def posterior(seen: Likelihood, landmarks: Landmarks) -> Tensor:
     """Probability (B, L) of each landmark, all equal before."""
     return torch.softmax(seen.of(landmarks), 1)
-
-
-def gains(seen: Likelihood, unseen: Likelihood, values: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """How much better the first maps predict unseen coefficients than the mean map alone.
-
-    Parameters
-    ----------
-    seen, unseen
-        Of two disjoint sets of coefficients of B images: content is inferred from the first.
-    values
-        (L, J) functions of content at the landmarks.
-    counts
-        Numbers of maps to try.
-
-    Returns
-    -------
-    Tensor
-        (B, counts) nats.
-    """
-    mean = (2 * unseen.slope[:, 0] - unseen.precision[:, 0, 0])[:, None]
-    found = []
-    for count in counts:
-        landmarks = Landmarks.of(values[:, :count])
-        expected = (posterior(seen, landmarks) * unseen.of(landmarks)).sum(1, keepdim=True)
-        found.append(expected - mean)
-    return torch.cat(found, 1)
-
-
-def fewest(gain: Tensor, counts: tuple[int, ...]) -> int:
-    """Choose the fewest functions whose gain (N, counts) is within one error of the best."""
-    best = int(gain.mean(0).argmax())
-    less = gain[:, best, None] - gain
-    error = less.std(0) / len(gain) ** 0.5
-    return counts[int((less.mean(0) <= error).nonzero().min())]

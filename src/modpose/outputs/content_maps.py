@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_ma
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import check_focus, focused
+from modpose.data.dataset import Dataset, dataset_of
 from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
@@ -27,7 +27,6 @@ from modpose.run.folder import CONTENT_MAPS, sha256
 from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
 
 if TYPE_CHECKING:
-    from modpose.data.dataset import Dataset
     from modpose.run import Run
 
 Floats = NDArray[np.float64]
@@ -119,7 +118,7 @@ def content_maps_of(
     model = PoseModel.load(run.path)
     if run.config.model.poses != "given" or model.vae.imaging.shown_in != 3:
         raise InputError(f"{run.path}: sharp maps need projections with given poses")
-    dataset = _posed(run, run.dataset())
+    dataset = _images(run)
     latents = run.latents()
     names = [f"z_{k}" for k in range(run.config.model.z_dim)]
     z = latents[names].to_numpy(float)
@@ -171,15 +170,22 @@ def _latents(run: Run) -> str:
     return sha256(run.path / "latents.parquet")
 
 
-def _posed(run: Run, dataset: Dataset) -> Dataset:
-    """Take the poses that the model has corrected, if it has."""
-    if run.config.model.refine_poses is None:
-        return dataset
-    latents, other = run.latents(), copy.copy(dataset)
-    names = [f"r{i}{j}" for i in range(3) for j in range(3)]
-    other.rotation = latents[names].to_numpy().reshape(-1, 3, 3)
-    other.translation = latents[["shift_x", "shift_y"]].to_numpy()
-    return other
+def _images(run: Run) -> Dataset:
+    """Open the images as the maps take them: without a window, at the poses of the model.
+
+    A window makes the noise of neighbouring coefficients alike, so that some of them predict
+    others from noise alone.
+    """
+    opened = run.dataset()
+    data = run.config.data.model_copy(update={"window": None})
+    config = run.config.model_copy(update={"data": data})
+    dataset = dataset_of(opened.source, config, value_range=opened.value_range)
+    if run.config.model.refine_poses is not None:
+        latents = run.latents()
+        names = [f"r{i}{j}" for i in range(3) for j in range(3)]
+        dataset.rotation = latents[names].to_numpy().reshape(-1, 3, 3)
+        dataset.translation = latents[["shift_x", "shift_y"]].to_numpy()
+    return dataset
 
 
 def _drawn(model: PoseModel, z: Floats, seed: int) -> tuple[Floats, Tensor]:

@@ -190,11 +190,10 @@ def write_volumes(
     InputError
         If the model draws pictures, a file already exists, or the disk has no space for the maps.
     """
-    names = [f"volume-{i + 1:03d}.mrc" for i in range(len(stops.z))]
-    targets = [out / name for name in [*names, "series.cxc", "content.csv", "strip.png"]]
-    beside = [companions_of(out / name) for name in names] if content_maps is not None else []
+    check_volumes(run, len(stops.z), out, sharp=content_maps is not None, overwrite=overwrite)
+    targets, beside = _targets(len(stops.z), out, content_maps is not None)
     more = [*chain(*beside), *([out / QUALITY] if beside else [])]
-    check_outputs([*targets, *more], overwrite, files_of_run(run))
+    names = [path.name for path in targets[: len(stops.z)]]
     maps = len(names) * (1 if content_maps is None else 1 + MAPS_BESIDE)
     volumes: list[Volume] = []
     with all_or_nothing() as place:
@@ -222,6 +221,22 @@ def write_volumes(
         place(targets[-2]).write_text("\n".join(lines) + "\n")
         place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names, _pixel_size(run)))
     return [*targets[: len(names)], *more, *targets[len(names) :]]
+
+
+def check_volumes(
+    run: Run, count: int, out: Path, *, sharp: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse to write so many volumes where that is not possible, as :func:`write_volumes` does."""
+    targets, beside = _targets(count, out, sharp)
+    more = [*chain(*beside), *([out / QUALITY] if sharp else [])]
+    check_outputs([*targets, *more], overwrite, files_of_run(run))
+
+
+def _targets(count: int, out: Path, sharp: bool) -> tuple[list[Path], list[list[Path]]]:
+    """Name the files of so many volumes, and what stands beside each sharp map."""
+    names = [f"volume-{i + 1:03d}.mrc" for i in range(count)]
+    targets = [out / name for name in [*names, "series.cxc", "content.csv", "strip.png"]]
+    return targets, [companions_of(out / name) for name in names] if sharp else []
 
 
 class _Drawn(NamedTuple):

@@ -1,0 +1,202 @@
+"""Content of images from maps that have not seen them, and how well these maps predict images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.content_maps.equations import MaskBox
+from modpose.content_maps.images import Block, ImagesOnLattice
+from modpose.content_maps.lattice import PlacedImages
+from modpose.content_maps.poses import FIRST_SPREAD, corrected, improved, spread_of
+from modpose.content_maps.posterior import (
+    Expected,
+    Landmarks,
+    Likelihood,
+    Marginal,
+    likelihood,
+    posterior,
+)
+from modpose.progress import Progress
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+POSE_STEPS = 2
+"""Steps of the correction of a pose, each time that content is inferred."""
+
+
+class Compared(NamedTuple):
+    """What images are compared with.
+
+    Attributes
+    ----------
+    centres
+        (L, k) contents between which an image may lie.
+    landmarks
+        Functions of these.
+    maps
+        (J, b, b, b) of each quarter; nuisances last.
+    """
+
+    centres: Floats
+    landmarks: Landmarks
+    maps: list[Tensor]
+
+
+class Inferred(NamedTuple):
+    """Content of all images.
+
+    Attributes
+    ----------
+    z, std
+        (N, k) posterior mean and standard deviation.
+    crossed
+        (N, k) twice: for the coefficients of even number of each image, told by the others; and the
+        reverse.
+    nuisance
+        (N, M) expected amounts.
+    """
+
+    z: Floats
+    std: Floats
+    crossed: list[Floats]
+    nuisance: Tensor
+
+
+class Inference:
+    """Compares each image with the maps of the other quarter of its half.
+
+    Parameters
+    ----------
+    images
+        The images; corrections of their poses are changed in place.
+    box
+        Where the maps are.
+    nuisances
+        Number of maps, the last, that are nothing but a nuisance.
+    """
+
+    def __init__(self, images: ImagesOnLattice, box: MaskBox, nuisances: int) -> None:
+        self.images, self.box, self.nuisances = images, box, nuisances
+        turn, shift = FIRST_SPREAD
+        self.spread = torch.tensor([turn] * 3 + [shift] * 2)
+
+    def judged(
+        self,
+        maps: list[Tensor],
+        values: Tensor,
+        counts: tuple[int, ...],
+        rows: Ints,
+        progress: Progress,
+    ) -> tuple[Tensor, Tensor]:
+        """Judge the first ``counts`` maps by what they predict of the images at ``rows``.
+
+        Content of an image is inferred from every other of its coefficients; the rest judges, and
+        the reverse.
+
+        Returns
+        -------
+        score, left
+            (rows, counts, shells) log-likelihood of the coefficients, told by the others of their
+            image, up to a constant; (groups, shells) power that all maps leave with all
+            coefficients, summed over the images.
+        """
+        found, images = [], self.images
+        left = torch.zeros_like(images.variance)
+        group, shells = torch.from_numpy(images.group), left.shape[1]
+        landmarks = [Landmarks.of(values[:, :count]) for count in counts]
+        for block, table in self._compared(maps, rows):
+            placed = block.placed
+            models = images.lattice.read(placed, table)
+            parts = self._parts(models, placed)
+            seen = self._marginal(parts[0].plus(parts[1]))
+            rest = self._rest(models, placed.value, seen, landmarks[-1])
+            power = self._by_shell(rest, slice(None), shells)
+            left.index_add_(0, group[block.rows], power.cpu())
+            score = values.new_zeros(len(placed), len(counts), shells)
+            for part, other in ((0, 1), (1, 0)):
+                odd = slice(other, None, 2)
+                seen = self._marginal(parts[part])
+                for number, known in enumerate(landmarks):
+                    rest = self._rest(models[:, :, odd], placed.value[:, odd], seen, known)
+                    score[:, number] -= self._by_shell(rest, odd, shells)
+            found.append(score.cpu())
+            progress.advance(len(placed), 0.0)
+        return torch.cat(found), left
+
+    def _rest(self, models: Tensor, value: Tensor, seen: Marginal, landmarks: Landmarks) -> Tensor:
+        """What maps leave of coefficients (B, K), with the amounts that a likelihood tells."""
+        count, others = landmarks.values.shape[1], models.shape[1] - self.nuisances
+        first = seen.first(count)
+        amount = first.joined(Expected.of(posterior(first.likelihood, landmarks), landmarks)).amount
+        used = torch.cat([models[:, :count], models[:, others:]], 1)
+        return value - (amount[:, None].to(used) @ used)[:, 0]
+
+    def _by_shell(self, rest: Tensor, of: slice, shells: int) -> Tensor:
+        """Power (B, shells) of some coefficients (B, K)."""
+        power = rest.abs().square()
+        shell = self.images.reader.shell[of].to(power.device)
+        return power.new_zeros(len(rest), shells).index_add_(1, shell, power)
+
+    def content(self, now: Compared, progress: Progress) -> Inferred:
+        """Infer content of all images; and corrections of poses, if these are asked for."""
+        images, n, count = self.images, self.images.dataset.n, now.landmarks.values.shape[1]
+        z, std, *crossed = (np.empty((n, now.centres.shape[1])) for _ in range(4))
+        nuisance, variance = torch.empty(n, self.nuisances), torch.zeros(n, 5)
+        for block, table in self._compared(now.maps, np.arange(n)):
+            rows, placed = block.rows, block.placed
+            probability, every, parts = self._expected(placed, table, now.landmarks)
+            if images.pose is not None:
+                pose, amount = images.pose[rows].to(table.device), every.amount
+                spread = self.spread.to(table.device)
+                for _ in range(POSE_STEPS):
+                    pose, left = improved(images.lattice, block.images, table, amount, pose, spread)
+                images.pose[rows], variance[rows] = pose.cpu(), left.cpu()
+                placed = images.lattice.place(corrected(block.images, pose))
+                probability, every, parts = self._expected(placed, table, now.landmarks)
+            for number, part in enumerate(parts):
+                crossed[1 - number][rows] = part.cpu().double().numpy() @ now.centres
+            share = probability.cpu().double().numpy()
+            z[rows] = share @ now.centres
+            square = share @ now.centres**2 - z[rows] ** 2
+            std[rows] = np.sqrt(np.maximum(square, 0))
+            nuisance[rows] = every.amount[:, count:].cpu()
+            progress.advance(len(rows), 0.0)
+        if images.pose is not None:
+            self.spread = torch.minimum(self.spread, spread_of(images.pose, variance))
+        return Inferred(z, std, crossed, nuisance)
+
+    def _compared(self, maps: list[Tensor], rows: Ints) -> Iterator[tuple[Block, Tensor]]:
+        """Read images, each block with the table of the maps that it is compared with."""
+        quarter = self.images.quarter[rows]
+        for number in range(4):
+            table = self.images.lattice.table(self.box.whole(maps[number ^ 1]))
+            for block in self.images.blocks(rows[quarter == number]):
+                yield block, table
+
+    def _marginal(self, seen: Likelihood) -> Marginal:
+        return Marginal.of(seen, self.nuisances)
+
+    def _expected(
+        self, placed: PlacedImages, table: Tensor, landmarks: Landmarks
+    ) -> tuple[Tensor, Expected, list[Tensor]]:
+        """Probability of each landmark, expected amounts of all maps, probability from parts.
+
+        The parts are the coefficients of even and of odd number.
+        """
+        parts = self._parts(self.images.lattice.read(placed, table), placed)
+        seen = self._marginal(parts[0].plus(parts[1]))
+        probability = posterior(seen.likelihood, landmarks)
+        every = seen.joined(Expected.of(probability, landmarks))
+        alone = [posterior(self._marginal(part).likelihood, landmarks) for part in parts]
+        return probability, every, alone
+
+    def _parts(self, models: Tensor, placed: PlacedImages) -> list[Likelihood]:
+        """What the coefficients of even number, and the others, tell of all maps."""
+        return [likelihood(models[:, :, first::2], placed.value[:, first::2]) for first in (0, 1)]
