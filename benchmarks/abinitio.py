@@ -37,10 +37,10 @@ from modpose.fourier.projection import half_plane
 from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.search.abinitio.images import SearchImages, disc, read_images
+from modpose.search.abinitio.rounds import FINENESS
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.scores import best_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
-from modpose.search.abinitio.start import FINENESS
 from modpose.search.so3_climb import climb
 from modpose.simulate.conformations import Conformer, built_in_conformers, conformers_of_files
 from modpose.simulate.imperfections import noise_power

@@ -65,6 +65,11 @@ class SearchImages:
         """Return the same over noise of another variance."""
         return replace(self, noise=noise)
 
+    def some(self, rows: Tensor) -> SearchImages:
+        """Return some of the images."""
+        transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+        return replace(self, value=self.value[rows], transfer=transfer)
+
     def coefficients(self, rows: Tensor | slice, radius: float, box: int) -> Coefficients:
         """Whitened coefficients of some images up to a radius, in a smaller box.
 

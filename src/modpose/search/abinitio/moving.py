@@ -25,10 +25,10 @@ from modpose.geometry.rotations import haar_rotations
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.refine import NEAR, Refined
+from modpose.search.abinitio.rounds import FINENESS
 from modpose.search.abinitio.saved import NOT_SAVED, Unfinished
 from modpose.search.abinitio.scores import best_poses, draw_from_scores
 from modpose.search.abinitio.settings import AbInitioSettings
-from modpose.search.abinitio.start import FINENESS
 from modpose.search.motion import Motions, principal_motions
 from modpose.search.so3_climb import climb_with_motions
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc, residual_noise
+from modpose.search.abinitio.rounds import COARSE, FINENESS
 from modpose.search.abinitio.saved import Saved
-from modpose.search.abinitio.scores import best_poses
+from modpose.search.abinitio.scores import best_poses, likely_maps
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
-from modpose.search.abinitio.start import FINENESS
+from modpose.search.abinitio.state import Found, Now
 from modpose.search.abinitio.symmetry import symmetrised
 from modpose.search.so3_climb import climb
 
@@ -34,8 +35,13 @@ NEAR = 1.5
 JUDGED = 2000
 """Images from whose residuals the noise is measured."""
 
+SETTLED = 10.0
+"""Nats by which the pose of an image beats all others far from it, so that no search is needed."""
+
 Divide = Callable[[SearchImages, Tensor, Tensor, Tensor], Tensor]
 """From images, rotations, shifts and classes to new classes."""
+Starts = tuple[Tensor, Tensor, Tensor]
+"""Rotations (B, M, 3, 3), shifts (B, M, 2) and classes (B, M) of M poses of B images."""
 
 
 @dataclass
@@ -115,8 +121,9 @@ def refine(
     box = min(settings.box, smallest_box(max(radii), images.side))
     work = _Work(images, half, settings, group, plan, box, generator)
     start_radius = min(plan.radii[0][0], maps.shape[-1] / 2 - MARGIN)
-    before = None if poses is None else _Found(*poses, torch.zeros(len(images)))
-    now = _Now(0, start_radius, [maps, maps], before, _Found.empty(len(images)), 0)
+    none = torch.zeros(len(images))
+    before = None if poses is None else Found(*poses, none, none.bool())
+    now = Now(0, start_radius, [maps, maps], before, Found.empty(len(images)), 0)
     now = work.go_on(now, saved or Saved())
     with Progress("refine in halves", len(plan.radii) * len(images), quiet=quiet) as progress:
         progress.advance(now.round * len(images), 0.0)
@@ -131,7 +138,7 @@ def refine(
             after = radii[min(number + 1, len(radii) - 1)]
             radius = min(max(agreed + 1, start_radius), after, box / 2 - MARGIN)
             work.measure_noise(found, state, radius)
-            now = _Now(number + 1, radius, state, found, _Found.empty(len(images)), 0)
+            now = Now(number + 1, radius, state, found, Found.empty(len(images)), 0)
     return Refined(
         found.rotation,
         found.shift,
@@ -169,50 +176,10 @@ def at_poses(
     limit = min(plan.last_radius, images.side / 2 - 1, box / 2 - MARGIN)
     none = torch.eye(3)[None]
     work = _Work(images, half, settings, none, plan, box, torch.Generator())
-    found = _Found(rotation, shift, before.class_index, before.score)
+    known = torch.ones(len(images), dtype=torch.bool)
+    found = Found(rotation, shift, before.class_index, before.score, known)
     halves, maps, fsc, _ = work.maps(found, limit)
     return replace(before, rotation=rotation, shift=shift, halves=halves, maps=maps, fsc=fsc)
-
-
-class _Found(NamedTuple):
-    rotation: Tensor
-    shift: Tensor
-    class_index: Tensor
-    score: Tensor
-
-    @classmethod
-    def empty(cls, count: int) -> _Found:
-        """Make room for the poses of so many images."""
-        which = torch.zeros(count, dtype=torch.int64)
-        return cls(torch.zeros(count, 3, 3), torch.zeros(count, 2), which, torch.zeros(count))
-
-
-@dataclass
-class _Now:
-    """How far a refinement has come.
-
-    Attributes
-    ----------
-    round
-        Number of the round.
-    radius
-        Highest frequency of its climb.
-    state
-        For each half the maps that its images are compared with.
-    before
-        Poses of the round before.
-    made
-        Poses of this round.
-    parts
-        How many parts of the images have these.
-    """
-
-    round: int
-    radius: float
-    state: list[Tensor]
-    before: _Found | None
-    made: _Found
-    parts: int
 
 
 class _Work:
@@ -233,70 +200,55 @@ class _Work:
         self.mask = soft_sphere(box, settings.diameter * box)
         self.saved = Saved()
 
-    def go_on(self, first: _Now, saved: Saved) -> _Now:
+    def go_on(self, first: Now, saved: Saved) -> Now:
         """Return what was saved, or the beginning of the first round; save there from now on."""
         self.saved, values = saved, saved.read()
         if not values:
             return first
         self.images = self.images.with_noise(values["noise"])
         self.generator.set_state(values["generator"])
-        number, radius = int(values["round"]), float(values["radius"])
-        made, before = (
-            _Found(*(values[f"{kind}.{name}"] for name in _Found._fields))
-            if f"{kind}.score" in values
-            else None
-            for kind in ("made", "before")
-        )
-        assert made is not None
-        state = [values["maps1"], values["maps2"]]
-        return _Now(number, radius, state, before, made, int(values["parts"]))
+        return Now.of_values(values)
 
-    def save(self, now: _Now) -> None:
+    def save(self, now: Now) -> None:
         """Save how far the round has come."""
-        values = {
-            "round": torch.tensor(now.round),
-            "radius": torch.tensor(now.radius, dtype=torch.float64),
-            "parts": torch.tensor(now.parts),
-            "noise": self.images.noise,
-            "generator": self.generator.get_state(),
-            "maps1": now.state[0],
-            "maps2": now.state[1],
-        }
-        for kind, poses in (("made", now.made), ("before", now.before)):
-            if poses is not None:
-                values |= {f"{kind}.{name}": part for name, part in poses._asdict().items()}
-        self.saved.write(values)
+        more = {"noise": self.images.noise, "generator": self.generator.get_state()}
+        self.saved.write(now.values() | more)
 
-    def round(self, now: _Now, search_radius: float, search: bool, progress: Progress) -> _Found:
+    def round(self, now: Now, search_radius: float, search: bool, progress: Progress) -> Found:
         """Find poses anew where asked, and climb from them and from those before."""
         before, made = now.before, now.made
         owns = [(self.half == number).nonzero().squeeze(1) for number in range(2)]
         parts = [(n, rows) for n, own in enumerate(owns) for rows in torch.split(own, AT_ONCE)]
         progress.advance(sum(len(rows) for _, rows in parts[: now.parts]), 0.0)
         for number, rows in parts[now.parts :]:
-            maps = now.state[number]
-            starts: list[tuple[Tensor, Tensor, Tensor]] = []
-            if search or before is None:
-                limit = min(search_radius, now.radius)
-                starts.append(self._searched(maps, rows, limit, before))
-            if before is not None:
-                starts.append(self._of_before(before, rows))
-            joined = [torch.cat(pieces, 1) for pieces in zip(*starts, strict=True)]
-            self._climbed(made, maps, rows, joined, now.radius)
+            maps, limit = now.state[number], min(search_radius, now.radius)
+            if before is None:
+                self._climbed(made, maps, rows, self._searched(maps, rows, limit), now.radius)
+            else:
+                settled = before.settled[rows] | (not search)
+                known, unsure = rows[settled], rows[~settled]
+                if len(known):
+                    self._climbed(made, maps, known, self._of_before(before, known), now.radius)
+                    made.settled[known] = before.settled[known]
+                if len(unsure):
+                    found = self._searched(maps, unsure, limit, before)
+                    starts = _joined(found, self._of_before(before, unsure))
+                    again = self._climbed(made, maps, unsure, starts, now.radius)
+                    made.settled[unsure] = again
             progress.advance(len(rows), 0.0)
             now.parts += 1
             if self.saved.due or now.parts == len(parts):
                 self.save(now)
         return made
 
-    def _of_before(self, before: _Found, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _of_before(self, before: Found, rows: Tensor) -> Starts:
         """Take the poses that images have, (B, 1)."""
-        rotation, shift, which, _ = (part[rows][:, None] for part in before)
+        rotation, shift, which = (part[rows][:, None] for part in before[:3])
         return rotation, shift, which
 
     def _searched(
-        self, maps: Tensor, rows: Tensor, radius: float, before: _Found | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, maps: Tensor, rows: Tensor, radius: float, before: Found | None = None
+    ) -> Starts:
         """Search all rotations, at all shifts or near those before; (B, M) poses far apart."""
         box, side = maps.shape[-1], self.images.side
         data = self.images.coefficients(rows, radius, box)
@@ -308,20 +260,31 @@ class _Work:
         flat = torch.cat([about * (box / side), torch.zeros(len(rows), 1)], 1)
         data = replace(data, value=data.value * phases(data.frequency, -flat))
         shifts, plan = disc(reach, step) * (box / side), self.plan
-        found = best_poses(data, maps, grid, shifts, plan.hypotheses, plan.apart_deg)
+        low = data.within(COARSE * radius / box)
+        coarse = disc(reach, step / COARSE) * (box / side)
+        likely = likely_maps(low, maps, so3_grid(plan.rotations // 4).float(), coarse)
+        asked = plan.hypotheses, plan.apart_deg
+        found = best_poses(data, maps, grid, shifts, *asked, likely=likely)
         return found.rotation, found.shift * (side / box) + about[:, None], found.class_index
 
     def _climbed(
-        self, made: _Found, maps: Tensor, rows: Tensor, starts: list[Tensor], radius: float
-    ) -> None:
-        """Climb from all starts of some images, and keep the best of each."""
+        self, made: Found, maps: Tensor, rows: Tensor, starts: Starts, radius: float
+    ) -> Tensor:
+        """Climb from all starts of some images, and keep the best of each.
+
+        Returns
+        -------
+        Tensor
+            (B,) whether that is the last start, and none far from it is nearly as likely.
+        """
         rotation, shift, which = starts
         box, side = maps.shape[-1], self.images.side
         radius = min(radius, box / 2 - MARGIN)
         data = self.images.coefficients(rows, radius, box)
         references = make_references(maps, float(data.radius[-1]), slopes=True)
         tried = rotation.shape[1]
-        owner = torch.arange(len(rows)).repeat_interleave(tried)
+        order = torch.arange(len(rows))
+        owner = order.repeat_interleave(tried)
         flat = torch.cat([shift.flatten(0, 1) * (box / side), torch.zeros(len(owner), 1)], 1)
         top = climb(
             data,
@@ -332,13 +295,19 @@ class _Work:
             flat,
             steps=self.plan.steps,
         )
-        best = top.score.view(-1, tried).argmax(1) + torch.arange(len(rows)) * tried
-        made.rotation[rows] = top.rotation[best]
-        made.shift[rows] = top.shift[best][:, :2] * (side / box)
-        made.class_index[rows] = which.flatten()[best]
-        made.score[rows] = top.score[best]
+        score, turned_to = top.score.view(-1, tried), top.rotation.view(-1, tried, 3, 3)
+        highest, best = score.max(1)
+        made.rotation[rows] = turned_to[order, best]
+        made.shift[rows] = top.shift.view(-1, tried, 3)[order, best, :2] * (side / box)
+        made.class_index[rows] = which[order, best]
+        made.score[rows] = highest
+        trace = torch.einsum("bij,bmij->bm", turned_to[order, best], turned_to)
+        close = trace > 1 + 2 * math.cos(math.radians(self.plan.apart_deg))
+        close &= which == which[order, best][:, None]
+        others = score.masked_fill(close, -torch.inf).amax(1)
+        return close[:, -1] & (highest - others > SETTLED)
 
-    def maps(self, found: _Found, radius: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    def maps(self, found: Found, radius: float) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Average each half.
 
         Returns
@@ -371,7 +340,7 @@ class _Work:
         both, *state = torch.split(alike, count)
         return plain, both, fsc, state
 
-    def measure_noise(self, found: _Found, state: list[Tensor], radius: float) -> None:
+    def measure_noise(self, found: Found, state: list[Tensor], radius: float) -> None:
         """Measure the noise by shell again, from what the maps leave of some images."""
         images, box = self.images, self.box
         rows = torch.randperm(len(images), generator=self.generator)[:JUDGED]
@@ -394,3 +363,8 @@ class _Work:
         count = residuals[0].shape[1]
         noise = residual_noise(images, torch.cat(residuals), images.radius[:count], images.noise)
         self.images = images.with_noise(noise)
+
+
+def _joined(first: Starts, second: Starts) -> Starts:
+    rotation, shift, which = (torch.cat(pair, 1) for pair in zip(first, second, strict=True))
+    return rotation, shift, which

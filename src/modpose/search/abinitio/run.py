@@ -207,9 +207,8 @@ class _Search:
     def _begun(self, asked: AbInitioSettings, group: Tensor) -> Tensor:
         """Maps of the best random start."""
         free = symmetry_group("C1").float()
-        start, self.scores = best_start(
-            self.images, asked, free, StartPlan(), self.quiet, self.unfinished
-        )
+        plan = replace(StartPlan(), regroup=not self.settings.motions)
+        start, self.scores = best_start(self.images, asked, free, plan, self.quiet, self.unfinished)
         if len(group) == 1:
             if start.covered < UNEVEN:
                 alike = explained_by_one_average(self.images, asked, start.score)

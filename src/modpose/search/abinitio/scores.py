@@ -20,6 +20,13 @@ from modpose.fourier.reference import make_references, sample, turned
 from modpose.search.so3_search import pose_score
 
 NUMBERS_AT_ONCE = 1 << 22
+TILE = 1 << 18
+"""Numbers of a matrix product that stay in a cache until they are compared."""
+BLOCK = 32
+"""Scores that are summed, or whose highest is taken, before places among them are found."""
+UNLIKELY = 0.1, 4.0
+"""A map is unlikely for an image where its score is lower than the best by so much of this and so
+many nats."""
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 
@@ -84,20 +91,55 @@ def draw_poses(
     shifts: Tensor,
     draws: int,
     generator: torch.Generator,
+    likely: Tensor | None = None,
 ) -> Poses:
-    """Draw poses from the posterior over a grid, each at its best shift."""
+    """Draw poses from the posterior over a grid, each at its best shift.
+
+    ``likely`` (B, C) says which maps are compared with an image; by default, all are.
+    """
     take = partial(draw_from_scores, draws=draws, generator=generator)
-    return _search(images, maps, rotations, shifts, take, normalised=False)
+    return _search(images, maps, rotations, shifts, take, normalised=False, likely=likely)
 
 
 def draw_from_scores(score: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """Draw places (B, draws) in proportion to the exponential of scores (R, B)."""
     weight = (score - score.amax(0)).exp()
+    blocks = _blocks(weight, 0.0)
+    block = _drawn(blocks.sum(1).T, draws, generator)  # (B, draws)
+    rows = torch.arange(len(block), device=block.device)
+    within = blocks[block, :, rows[:, None]].flatten(0, 1)
+    place = _drawn(within, 1, generator).view(block.shape)
+    return (block * BLOCK + place).clamp(max=len(score) - 1)
+
+
+def _drawn(weight: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """Draw places (B, draws) in proportion to weights (B, R)."""
     if weight.device == HOST:
-        return torch.multinomial(weight.T, draws, replacement=True, generator=generator)
-    below = weight.T.cumsum(1)
+        return torch.multinomial(weight, draws, replacement=True, generator=generator)
+    below = weight.cumsum(1)
     drawn = torch.rand(len(below), draws, generator=generator).to(below) * below[:, -1:]
     return torch.searchsorted(below, drawn).clamp(max=below.shape[1] - 1)
+
+
+def _blocks(score: Tensor, empty: float) -> Tensor:
+    """Rows (R, B) in blocks, (blocks, BLOCK, B), the last of them filled up."""
+    missing = -len(score) % BLOCK
+    if missing:
+        score = torch.nn.functional.pad(score, (0, 0, 0, missing), value=empty)
+    return score.view(-1, BLOCK, score.shape[1])
+
+
+def highest_scores(score: Tensor, count: int) -> Tensor:
+    """Places (B, M) of the highest of scores (R, B), at most so many, best first."""
+    blocks = _blocks(score, -math.inf)
+    count = min(count, len(score))
+    if len(blocks) <= count:
+        return score.topk(count, dim=0).indices.T
+    block = blocks.amax(1).topk(count, dim=0).indices  # no others hold any of the highest
+    within = torch.arange(BLOCK, device=score.device)
+    place = (block[:, None] * BLOCK + within[:, None]).flatten(0, 1)
+    seen = blocks.flatten(0, 1).gather(0, place)
+    return place.gather(0, seen.topk(count, dim=0).indices).T
 
 
 def best_poses(
@@ -108,6 +150,7 @@ def best_poses(
     count: int,
     apart_deg: float = 0.0,
     any_map: bool = False,
+    likely: Tensor | None = None,
 ) -> Poses:
     """Return the best poses of each image, with the best amplitude, none near a better one.
 
@@ -127,14 +170,33 @@ def best_poses(
         Least angle between poses with one map.
     any_map
         Between poses with different maps, too.
+    likely
+        (B, C) which maps are compared with an image; by default, all are.
     """
     many = count if apart_deg <= 0 else 16 * count
 
     def take(score: Tensor) -> Tensor:
-        return score.topk(min(many, len(score)), dim=0).indices.T
+        return highest_scores(score, many)
 
-    found = _search(images, maps, rotations, shifts, take, normalised=True)
+    found = _search(images, maps, rotations, shifts, take, normalised=True, likely=likely)
     return found if apart_deg <= 0 else _apart(found, count, apart_deg, any_map)
+
+
+def scores_by_map(images: Coefficients, maps: Tensor, rotations: Tensor, shifts: Tensor) -> Tensor:
+    """Log-likelihood (B, C) of images at the best pose with each map, with the best amplitude."""
+    each = [best_poses(images, one[None], rotations, shifts, 1).score for one in maps]
+    return torch.cat(each, 1)
+
+
+def likely_maps(
+    images: Coefficients, maps: Tensor, rotations: Tensor, shifts: Tensor
+) -> Tensor | None:
+    """Which maps (B, C) may explain an image, from a coarse grid; None for one map."""
+    if len(maps) == 1:
+        return None
+    score = scores_by_map(images, maps, rotations, shifts)
+    best = score.amax(1, keepdim=True)
+    return score > best - UNLIKELY[0] * best - UNLIKELY[1]
 
 
 def _search(
@@ -144,13 +206,14 @@ def _search(
     shifts: Tensor,
     take: Callable[[Tensor], Tensor],
     normalised: bool,
+    likely: Tensor | None,
 ) -> Poses:
     """Score all images at a grid of poses, and take poses from each table of scores."""
     count, grid = len(maps), len(rotations)
     references = make_references(maps, float(images.radius[-1]))
     which = torch.arange(count).repeat_interleave(grid)
     slices = sample(references, which, turned(images.frequency, rotations).repeat(count, 1, 1))
-    found = search_slices(images, slices, shifts, take, normalised)
+    found = search_slices(images, slices, shifts, take, normalised, likely)
     rotation = rotations[found.row % grid]
     turned_over = HALF_TURN.to(rotation) @ rotation
     rotation = torch.where(found.half_turn[..., None, None], turned_over, rotation)
@@ -163,6 +226,7 @@ def search_slices(
     shifts: Tensor,
     take: Callable[[Tensor], Tensor],
     normalised: bool,
+    likely: Tensor | None = None,
 ) -> Cells:
     """Score all images against references, and take cells from each table of scores.
 
@@ -178,31 +242,66 @@ def search_slices(
         From scores (2 R, b) to the indices (b, M) of those to return.
     normalised
         Whether scores are those of the best amplitude.
+    likely
+        (B, C) which of C equal groups of references are compared with an image.
     """
     home, device = images.value.device, near(images.value)
     slices, shifts = slices.to(device), shifts.to(device)
     energy = 2 * (slices.real.square() + slices.imag.square())
     flat = torch.cat([shifts, shifts.new_zeros(len(shifts), 1)], 1)
     moving = phases(images.frequency.to(device), -flat)
-    step = max(1, at_once(NUMBERS_AT_ONCE, device) // (len(slices) * len(shifts)))
+    step = max(
+        1,
+        at_once(NUMBERS_AT_ONCE, device) // (2 * len(slices) + 16 * slices.shape[1] * len(shifts)),
+    )
+    doubled = (2 * slices.real).contiguous(), (2 * slices.imag).contiguous()
     parts = []
     for first in range(0, len(images), step):
         part = images.rows(slice(first, first + step)).to(device)
         data = ((part.value * part.transfer)[None] * moving[:, None]).flatten(0, 1)  # (S B, K)
-        real, imaginary = 2 * slices.real @ data.real.T, 2 * slices.imag @ data.imag.T
-        shape = (len(slices), len(shifts), len(part))
-        same = (real + imaginary).view(shape).amax(1)
-        mate = (real - imaginary).view(shape).amax(1)
         norm = (energy @ part.transfer.square().T).repeat(2, 1)
-        score = pose_score(torch.cat([same, mate]), norm, normalised)  # (2 R, B)
+        some = None if likely is None else likely[first : first + step].to(device)
+        highest = _highest(doubled, data, len(shifts), some)
+        score = pose_score(highest, norm, normalised)  # (2 R, B)
+        if some is not None:
+            groups = score.view(2, some.shape[1], -1, len(part))
+            groups.masked_fill_(~some.T[None, :, None], -math.inf)
         index = take(score)
         row, mated = index % len(slices), index >= len(slices)
         chosen = slices[row]
         chosen = torch.where(mated[..., None], chosen.conj(), chosen)
-        at = torch.einsum("bmk,sbk->bms", chosen.conj(), data.view(*shape[1:], -1))
+        moved = data.view(len(shifts), len(part), -1)
+        at = torch.einsum("bmk,sbk->bms", chosen.conj(), moved)
         found = row, mated, shifts[at.real.argmax(-1)], score.T.gather(1, index)
         parts.append([each.to(home) for each in found])
     return Cells(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _highest(
+    slices: tuple[Tensor, Tensor], data: Tensor, shifts: int, likely: Tensor | None
+) -> Tensor:
+    """Highest inner product (2 R, B) of slices, then of these turned over, with shifted images.
+
+    ``slices`` are real and imaginary parts (R, K); ``data`` (S B, K) are S shifts of B images.
+    """
+    count, moved = len(slices[0]), data.view(shifts, -1, data.shape[1])
+    found = slices[0].new_zeros(2, count, moved.shape[1])
+    groups = 1 if likely is None else likely.shape[1]
+    for group in range(groups):
+        own = slice(None) if likely is None else likely[:, group].nonzero().squeeze(1)
+        seen = moved[:, own].flatten(0, 1)
+        if not len(seen):
+            continue
+        real, imaginary = seen.real.T.contiguous(), seen.imag.T.contiguous()
+        tile = max(1, at_once(TILE, data.device) // len(seen))
+        last = (group + 1) * count // groups
+        for first in range(group * count // groups, last, tile):
+            rows = slice(first, min(first + tile, last))
+            even, odd = slices[0][rows] @ real, slices[1][rows] @ imaginary
+            shape = (len(even), shifts, -1)
+            found[0, rows, own] = (even + odd).view(shape).amax(1)
+            found[1, rows, own] = even.sub_(odd).view(shape).amax(1)
+    return found.flatten(0, 1)
 
 
 def _apart(poses: Poses, count: int, angle_deg: float, any_map: bool = False) -> Poses:

@@ -84,6 +84,24 @@ class StartPlan:
     """How much of the sums of a round is left in the next."""
     in_plane: bool = False
     """Whether rotations are about z only: the map is then an average in the plane."""
+    regroup: bool = True
+    """Whether a class that is hardly needed gives way to half of another."""
+
+    @property
+    def compared(self) -> int:
+        """Rounds after which starts are compared; only the best goes on."""
+        return math.ceil(0.6 * self.rounds)
+
+    def radius(self, number: int) -> float:
+        """Highest frequency of a round."""
+        return self.radii[0] + (self.radii[1] - self.radii[0]) * self._part(number)
+
+    def grid(self, number: int) -> int:
+        """Rotations of the grid of a round."""
+        return int(self.rotations[0] + (self.rotations[1] - self.rotations[0]) * self._part(number))
+
+    def _part(self, number: int) -> float:
+        return number / max(1, self.rounds - 1)
 
 
 @dataclass(frozen=True)
