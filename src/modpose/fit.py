@@ -40,7 +40,13 @@ from modpose.train.session import (
     train_model,
 )
 from modpose.train.training_set import check_images, open_dataset
-from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
+from modpose.train.unposed import (
+    find_poses,
+    keeping_poses,
+    lacks_poses,
+    with_kept_poses,
+    with_unknown_poses,
+)
 
 if TYPE_CHECKING:
     from modpose.affinity.matrix import Affinity
@@ -121,7 +127,7 @@ def fit_run(
     known = None if labels is None else read_labels(labels, source, partial=partial)
     unposed = lacks_poses(source, config)
     if unposed:
-        source = with_unknown_poses(source)
+        source, config = with_unknown_poses(source), keeping_poses(config)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
     column = str(labels) if isinstance(labels, str | Path) else None
@@ -240,6 +246,8 @@ def resume_run(
                 learner.state.stopped = ""
             ended = run.epochs() if run.begun else []
             rows = [row for row in ended if row["epoch"] <= learner.state.epoch]
+        elif run.config.model.kept_poses:
+            dataset = with_kept_poses(dataset, run.path / SEARCH)
         _go_on(run, dataset, learner, rows, max_minutes=max_minutes, quiet=quiet)
     return Run.open(path)
 

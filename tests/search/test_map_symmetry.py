@@ -69,7 +69,7 @@ def refined(simulated: Projections, folder: Path) -> tuple[SearchImages, Refined
     return images, refine(images, volume, half, settings, torch.eye(3)[None], plan, True), half
 
 
-@pytest.mark.parametrize("name", ["C1", "C5", "D3", "O"])
+@pytest.mark.parametrize("name", ["C1", "C5", "D3", "O", "I"])
 def test_the_group_of_a_map_is_among_those_that_it_seems_to_have(name):
     one = Conformer("one", molecule(name))
     settings = ProjectionSettings(n=1, box=32, pixel_size=5.0)
@@ -85,7 +85,7 @@ def test_the_group_of_a_map_is_among_those_that_it_seems_to_have(name):
         # the axis along z, or one that is equivalent
         group = symmetry_group(name).float()
         cosine = (group @ turn.T @ axis)[:, 2].abs().max()
-        assert name == "O" or cosine > np.cos(np.deg2rad(2.0))
+        assert name in ("O", "I") or cosine > np.cos(np.deg2rad(2.0))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_symmetry_that_is_found_is_imposed_in_its_frame(tmp_path, monkeypatch)
     assert alike[0, 1:9].min() > 0.98
 
 
-@pytest.mark.parametrize("name", ["D3", "D1", "C13", "D14", "O"])
+@pytest.mark.parametrize("name", ["D3", "D1", "C13", "D14", "O", "I"])
 def test_a_map_is_turned_to_the_axes_of_the_symmetry_that_is_asked_for(name):
     settings = ProjectionSettings(n=1, box=32, pixel_size=5.0)
     drawn = simulate_projections(settings, [Conformer("one", molecule(name))])

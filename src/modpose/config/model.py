@@ -196,6 +196,10 @@ class ModelConfig(Frozen):
     """``given``: use rotation and shift of the particles table (or of ``--poses``)."""
     refine_poses: PoseRefinementConfig | None = None
     """Correct given poses by gradient; null does not change them."""
+    kept_poses: int = Field(0, ge=0, le=16)
+    """Most poses of an image that a search keeps where they are nearly equal; before each epoch the
+    model takes the one that explains the image best.  A fit of images without poses sets it.
+    """
     wedge: str = "off"
     """Measured frequencies of volumes: ``auto``, from the particles table; ``LOW,HIGH``, the
     smallest and largest tilt in degrees; or a file of masks or of tomograms.  ``off``: all

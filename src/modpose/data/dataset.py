@@ -81,6 +81,9 @@ class Dataset:
     rotation, translation
         (N, 3, 3) float32 given rotations, and (N, 2) (volumes: (N, 3)) float32 given shifts in
         pixels after Fourier cropping; or None.
+    kept
+        Where a search kept several poses of an image: (N, H, 3, 3) rotations, (N, H, 2) shifts in
+        pixels after Fourier cropping, and (N,) how many; or None.
     wedges
         Measured frequencies of each volume, or None.
     restoration
@@ -125,6 +128,7 @@ class Dataset:
             rotation, shift = given_poses(source)
             self.rotation = rotation.astype(np.float32)
             self.translation = (shift / sizes.pixel_size_factor).astype(np.float32)
+        self.kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self.wedges = None
         if wedge != "off":
             self.wedges = wedges_asked_for(source, wedge, self.shape, sizes.pixel_size_factor)

@@ -18,7 +18,7 @@ from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.windows import disc
 from modpose.model.fields import build_field
-from modpose.model.image_rows import PoseCorrections
+from modpose.model.image_rows import KeptPoses, PoseCorrections
 from modpose.model.imaging import CentralSlices, Imaging
 from modpose.model.latents import Latents
 from modpose.model.posterior import LatentLayout
@@ -66,6 +66,7 @@ class GenerativeModel(nn.Module):
         self.corrections = None
         if model.refine_poses is not None:
             self.corrections = PoseCorrections(model.refine_poses, n_images)
+        self.kept = KeptPoses(n_images, model.kept_poses) if model.kept_poses else None
         self.likelihood = build_likelihood(model.likelihood)
         self.field = build_field(
             model.field,
@@ -101,11 +102,14 @@ class GenerativeModel(nn.Module):
         return self.imaging.log_likelihood(self, batch, latents, generator, pixels)
 
     def given_pose(self, batch: Batch) -> Pose:
-        """Poses (B,) that came with the images, corrected where they are being refined."""
+        """Poses (B,) that came with the images, or those taken of several; corrected if refined."""
         assert batch.pose is not None, "the model needs given poses"
-        if self.corrections is None or not batch.fitted:
-            return batch.pose
-        return cast(Pose, self.corrections(batch.index, batch.pose))
+        pose = batch.pose
+        if not batch.fitted:
+            return pose
+        if self.kept is not None:
+            pose = self.kept.at(batch.index, pose)
+        return pose if self.corrections is None else self.corrections(batch.index, pose)
 
     def pose_penalty(self, batch: Batch) -> Tensor | float:
         """Minus the log prior of the corrections to the given poses, (B,) nats."""

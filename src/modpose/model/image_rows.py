@@ -68,6 +68,52 @@ class PoseCorrections(nn.Module):
         return 0.5 * rows.square().sum(-1)
 
 
+class KeptPoses(nn.Module):
+    """Several poses of each of N projections; the model takes one of them.
+
+    Parameters
+    ----------
+    n_images
+        N.
+    count
+        Most poses of an image, H.
+
+    Attributes
+    ----------
+    rotation, shift
+        (N, H, 3, 3), and (N, H, 2) pixels.
+    number
+        (N,) int64 poses of an image; 0 until they are set.
+    chosen
+        (N,) int64 which of them the model takes.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    number: Tensor
+    chosen: Tensor
+
+    def __init__(self, n_images: int, count: int) -> None:
+        super().__init__()
+        self.register_buffer("rotation", torch.zeros(n_images, count, 3, 3))
+        self.register_buffer("shift", torch.zeros(n_images, count, 2))
+        self.register_buffer("number", torch.zeros(n_images, dtype=torch.int64))
+        self.register_buffer("chosen", torch.zeros(n_images, dtype=torch.int64))
+
+    def set(self, rotation: Tensor, shift: Tensor, number: Tensor) -> None:
+        """Keep poses of all images; the first of each is taken."""
+        self.rotation.copy_(rotation)
+        self.shift.copy_(shift)
+        self.number.copy_(number)
+
+    def at(self, index: Tensor, pose: Pose) -> Pose:
+        """Return the poses that are taken for the images at ``index`` (B,); ``pose`` if not set."""
+        which = self.chosen[index]
+        known = self.number[index] > 0
+        rotation = torch.where(known[:, None, None], self.rotation[index, which], pose.rotation)
+        return Pose(rotation, torch.where(known[:, None], self.shift[index, which], pose.shift))
+
+
 class KnownPoses(NamedTuple):
     """Poses (B,) that a search found before training.
 

@@ -27,6 +27,7 @@ from modpose.progress import Progress
 from modpose.train.augment import augmented
 from modpose.train.epoch import Epoch, means
 from modpose.train.gradients import add_up_gradients, average_statistics
+from modpose.train.kept_poses import take_best_poses
 from modpose.train.learner import Learner, TrainState
 from modpose.train.schedules import rate_factor
 from modpose.train.validation import validate
@@ -72,6 +73,8 @@ def run_epochs(
     budget = math.inf if max_minutes is None else 60 * max_minutes
     while state.epoch < epochs and not state.stopped:
         clock = _Clock(state.seconds)
+        if learner.begun is None:
+            take_best_poses(learner, dataset)
         metrics, images = _train_epoch(learner, dataset, config, epochs, budget, progress, save)
         average_statistics(learner.vae)
         metrics |= ranks.once(partial(validate, learner, dataset, config, images // 4))

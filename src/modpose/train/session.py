@@ -353,6 +353,8 @@ def build(dataset: Dataset, config: Config) -> Vae:
     if isinstance(encoder, TableEncoderConfig) and encoder.init == "pretrained":
         assert isinstance(vae.encoder, TableEncoder)
         vae.encoder.set_content(*content_of(encoder.run, dataset.source, config))
+    if vae.kept is not None and dataset.kept is not None:
+        vae.kept.set(*dataset.kept)
     return vae
 
 

@@ -9,6 +9,7 @@ drawn in proportion to their likelihood; in the end the most probable pose stays
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,13 +28,19 @@ from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.refine import NEAR, Refined
 from modpose.search.abinitio.rounds import FINENESS
 from modpose.search.abinitio.saved import NOT_SAVED, Unfinished
-from modpose.search.abinitio.scores import best_poses, draw_from_scores
+from modpose.search.abinitio.scores import SeveralPoses, best_poses, draw_from_scores
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.motion import Motions, principal_motions
-from modpose.search.so3_climb import climb_with_motions
+from modpose.search.so3_climb import PosedVolumes, climb_with_motions
 
 CONTRAST = 0.2
 """Prior standard deviation of the contrast of an image."""
+
+
+KEPT, NEARLY = 4, 3.0
+"""At most so many poses of an image are kept, each at most so many nats below the best."""
+SAME_DEG = 5.0
+"""Poses that are nearer to each other are one."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ def with_motions(
     plan: MotionPlan,
     quiet: bool = False,
     unfinished: Unfinished = NOT_SAVED,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, SeveralPoses]:
     """Find poses of images of one structure that moves.
 
     Parameters
@@ -88,24 +95,27 @@ def with_motions(
 
     Returns
     -------
-    rotation, shift
-        (N, 3, 3), and (N, 2) pixels of the images.
+    rotation, shift, several
+        (N, 3, 3), and (N, 2) pixels of the images; and all poses that are about as probable.
     """
     if found.noise is not None:
         images = images.with_noise(found.noise)
     rotation, shift = found.rotation.clone(), found.shift.clone()
+    several = SeveralPoses.empty(len(images), KEPT)
     total = plan.rounds * len(images)
     with Progress("poses with motions", total, quiet=quiet) as progress:
         for number in range(2):
             rows = (half == number).nonzero().squeeze(1)
             saved = unfinished.step(f"motions{number + 1}")
             done = saved.read()
-            if not done:
+            if "number" not in done:
                 work = _Half(images, rows, settings, plan, 2 * settings.seed + number)
                 done = work.run(rotation[rows], shift[rows], progress)
                 saved.write(done)
             rotation[rows], shift[rows] = done["rotation"], done["shift"]
-    return rotation, shift
+            several.rotation[rows], several.shift[rows] = done["rotations"], done["shifts"]
+            several.number[rows] = done["number"]
+    return rotation, shift, several
 
 
 class _Half:
@@ -154,7 +164,14 @@ class _Half:
             drawn = top.rows(first + draw_from_scores(score.T, 1, self.generator)[:, 0])
             rotation, shift, z = drawn.rotation, drawn.shift, drawn.amplitude[:, 1:]
             progress.advance(len(self.data), 0.0)
-        return {"rotation": best[0], "shift": best[1][:, :2] / self.scale}
+        several = nearly_as_probable(top, tried)
+        return {
+            "rotation": best[0],
+            "shift": best[1][:, :2] / self.scale,
+            "rotations": several.rotation,
+            "shifts": several.shift / self.scale,
+            "number": several.number,
+        }
 
     def _motions(
         self, rotation: Tensor, shift: Tensor, z: Tensor | None, iterations: int
@@ -187,3 +204,28 @@ class _Half:
         moved = shift[:, None] + pad(found.shift, (0, 1))
         turned = torch.cat([rotation[:, None], found.rotation], 1)
         return turned, torch.cat([shift[:, None], moved], 1)
+
+
+def nearly_as_probable(top: PosedVolumes, tried: int) -> SeveralPoses:
+    """Keep the best pose of each image and others that are nearly as probable, the best first.
+
+    Parameters
+    ----------
+    top
+        ``tried`` poses of each image in turn; the score is the log-likelihood.
+    tried
+        How many.
+    """
+    score, order = top.score.view(-1, tried).sort(1, descending=True)
+    image = torch.arange(len(score))[:, None]
+    rotation = top.rotation.view(-1, tried, 3, 3)[image, order]
+    shift = top.shift.view(-1, tried, 3)[image, order][..., :2]
+    trace = torch.einsum("nhij,nkij->nhk", rotation, rotation)
+    same = trace > 1 + 2 * math.cos(math.radians(SAME_DEG))
+    kept = score > score[:, :1] - NEARLY
+    for number in range(1, tried):
+        kept[:, number] &= ~(same[:, number, :number] & kept[:, :number]).any(1)
+    first = (~kept).int().argsort(dim=1, stable=True)[:, :KEPT]
+    found, few = SeveralPoses.empty(len(score), KEPT), first.shape[1]
+    found.rotation[:, :few], found.shift[:, :few] = rotation[image, first], shift[image, first]
+    return found._replace(number=kept.sum(1).clamp(max=KEPT))

@@ -20,7 +20,7 @@ from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc, residual_noise
 from modpose.search.abinitio.rounds import COARSE, FINENESS
 from modpose.search.abinitio.saved import Saved
-from modpose.search.abinitio.scores import best_poses, likely_maps
+from modpose.search.abinitio.scores import SeveralPoses, best_poses, likely_maps
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
 from modpose.search.abinitio.state import Found, Now
 from modpose.search.abinitio.symmetry import symmetrised
@@ -66,6 +66,8 @@ class Refined:
         Cycles a box up to which both halves began alike.
     noise
         (shells,) variance of the noise of a coefficient; None where it was not measured anew.
+    several
+        Poses that are about as probable, where they were sought.
     """
 
     rotation: Tensor
@@ -77,6 +79,7 @@ class Refined:
     fsc: Tensor
     start_radius: float
     noise: Tensor | None = None
+    several: SeveralPoses | None = None
 
 
 def refine(

@@ -238,7 +238,7 @@ class _Search:
     def _moving(self, refined: Refined) -> Refined:
         """Take all maps as conformations of one structure, and infer motions beside poses."""
         refined = in_one_frame(refined, self.images.side)
-        rotation, shift = with_motions(
+        rotation, shift, several = with_motions(
             self.images,
             refined,
             self.half,
@@ -247,7 +247,8 @@ class _Search:
             self.quiet,
             self.unfinished,
         )
-        return at_poses(self.images, refined, rotation, shift, self.half, self.settings, self.plan)
+        posed = rotation, shift, self.half, self.settings, self.plan
+        return replace(at_poses(self.images, refined, *posed), several=several)
 
     def _symmetric(self, refined: Refined) -> Refined:
         """Impose the symmetry that held-out images prefer, if they prefer one."""

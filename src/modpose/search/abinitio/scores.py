@@ -55,6 +55,28 @@ class Poses(NamedTuple):
         return Poses(*(part[index] for part in self))
 
 
+class SeveralPoses(NamedTuple):
+    """Poses of N images where several are nearly equally probable, the best first.
+
+    Attributes
+    ----------
+    rotation, shift
+        (N, H, 3, 3), and (N, H, 2) pixels of the images.
+    number
+        (N,) int64 how many of these an image has.
+    """
+
+    rotation: Tensor
+    shift: Tensor
+    number: Tensor
+
+    @classmethod
+    def empty(cls, count: int, most: int) -> SeveralPoses:
+        """Make room for ``most`` poses of each of so many images."""
+        rotation, shift = torch.zeros(count, most, 3, 3), torch.zeros(count, most, 2)
+        return cls(rotation, shift, torch.zeros(count, dtype=torch.int64))
+
+
 class Cells(NamedTuple):
     """M cells of the grid for each of B images.
 
