@@ -194,6 +194,25 @@ def test_the_exported_poses_are_the_latents_when_read_as_particles(tmp_path: Pat
     np.testing.assert_allclose(shift, 2 * latents[["shift_x", "shift_y"]], atol=1e-5)
 
 
+def test_a_table_goes_to_no_folder_with_another_stack_of_the_same_name(tmp_path: Path) -> None:
+    run = star_run(tmp_path, "3.1")
+    for name in ("other", "copy", "empty"):
+        (tmp_path / name).mkdir()
+    write_stack(tmp_path / "other" / "stack.mrcs", posed_images(40)[0][:3])
+    (tmp_path / "copy" / "stack.mrcs").symlink_to(tmp_path / "stack.mrcs")
+    every = np.ones(N, bool)
+    for write in (
+        lambda out: export_run(run, out),
+        lambda out: export_selection(run, every, out),
+    ):
+        with pytest.raises(InputError, match=r"other/stack\.mrcs is another file of this name"):
+            write(tmp_path / "other" / "out.star")
+        assert not (tmp_path / "other" / "out.star").exists()
+    for name in ("copy", "empty"):
+        export_run(run, tmp_path / name / "out.star")
+        export_selection(run, every, tmp_path / name / "kept.star")
+
+
 @pytest.mark.parametrize("style", ["3.0", "3.1"])
 def test_everything_else_in_the_star_stays(tmp_path: Path, style: str) -> None:
     run = star_run(tmp_path, style)

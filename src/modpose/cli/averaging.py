@@ -298,10 +298,11 @@ def _classify(
     as_json: bool,
 ) -> None:
     """Find 2-D classes, and print what was found."""
+    notes = table_files.path_notes(opened, out / "particles.star")
     found = pictures.classify_images(
         opened, out, settings, overwrite=overwrite, resume=resume, device=device
     )
-    for note in table_files.path_notes(opened, out / "particles.star"):
+    for note in notes:
         typer.echo(note, err=True)
     written = [out / "particles.star", out / "classes.png"]
     last = f"wrote {written[0]} and {written[1]}"

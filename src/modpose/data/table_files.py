@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 
 from modpose.data.cryosparc import records_of, write_cs_records
+from modpose.data.image_files import image_references
+from modpose.data.locate import find_files
 from modpose.data.particles import Particles
 from modpose.data.star import write_star
 from modpose.errors import InputError
@@ -72,12 +74,25 @@ def write_table(particles: Particles, out: Path, place: Staging) -> None:
 
 
 def path_notes(source: Source, out: Path) -> list[str]:
-    """Return a note on the base folder of image paths if the new file has another folder."""
+    """Return a note on the base folder of image paths if the new file has another folder.
+
+    Raises
+    ------
+    InputError
+        If the new folder holds another file under the name of a stack: it would be read instead.
+    """
     if source.particles.format == "none" or source.path is None:
         return []
-    folder = source.path.absolute().parent
-    if out.absolute().parent == folder:
+    folder, here = source.path.absolute().parent, out.absolute().parent
+    if here == folder:
         return []
+    names = [name for name in set(image_references(source.particles)[0]) if (here / name).is_file()]
+    for name, path in find_files(names, source.path, source.datadir)[0].items():
+        if not path.samefile(here / name):
+            raise InputError(
+                f"{out}: it would name the images {name} as {source.path} does, but {here / name} "
+                "is another file of this name, expected another folder for the table"
+            )
     return [f"image paths in {out} start in the folder of {source.path}; give it as --datadir"]
 
 

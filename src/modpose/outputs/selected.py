@@ -86,9 +86,10 @@ def export_selection(
             f"{out}: the run's input {source.stack.name} is no {what} file; write a list "
             "of positions with -o selected.txt, which --index takes"
         )
+    notes = path_notes(source, out)
     with all_or_nothing() as place:
         write_table(source.subset(rows).written(), out, place)
-    return path_notes(source, out)
+    return notes
 
 
 def _check_count(run: Run, n: int, mask: NDArray[np.bool_]) -> None:
