@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 from modpose.cli import app
 from modpose.data.mrc import write_mrcs
+from modpose.data.source import open_source
 from modpose.data.star import write_star
+from modpose.errors import InputError
 
 SMALL = ["--epochs", "1", "--z-dim", "1", "--recipe", "vae"]
 SMALL += ["--set", "model.encoder.hidden=4", "--set", "model.field.hidden=4"]
@@ -52,6 +54,21 @@ def test_a_run_of_two_tables_is_fitted_resumed_reported_and_selected_from(tmp_pa
     verb("fit", tmp_path / "x/kept.star", "-o", tmp_path / "again", *SMALL)
     verb("encode", run, second, first, "-o", tmp_path / "new.csv")
     assert len(pd.read_csv(tmp_path / "new.csv")) == 16
+
+
+def test_an_input_that_is_given_twice_is_refused_and_shared_images_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = part(tmp_path / "x", "a", 0), part(tmp_path / "y", "b", 1)
+    with pytest.raises(InputError, match=r"a\.star: it is given twice"):
+        open_source([first, second, tmp_path / "y/../x/a.star"])
+    assert open_source([first, second]).n == 16
+    assert "several of the tables" not in caplog.text
+    table = pd.DataFrame({"rlnImageName": ["3@a.mrcs", "5@a.mrcs"], "rlnOpticsGroup": 1})
+    optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [2.0]})
+    write_star(tmp_path / "x" / "some.star", table, optics)
+    assert open_source([first, tmp_path / "x" / "some.star"]).n == 10
+    assert "in several of the tables, and count several times: 2" in caplog.text
 
 
 def test_no_output_replaces_one_of_several_inputs(tmp_path: Path) -> None:

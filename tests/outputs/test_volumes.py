@@ -148,14 +148,16 @@ def test_a_path_goes_straight_from_image_to_image() -> None:
             along_path(z, wrong, 3)
 
 
-@pytest.mark.parametrize("text", ["1 2\n3 4\n", "a,b\n1,2\n3,4", "1;2\n\n3;4"])
+@pytest.mark.parametrize(
+    "text", ["1 2\n3 4\n", "a,b\n1,2\n3,4", "1;2\n\n3;4", "z_1,x,z_0\n2,b,1\r\n4,c,3"]
+)
 def test_content_is_read_from_text(tmp_path: Path, text: str) -> None:
     path = tmp_path / "z.csv"
     path.write_text(text)
     np.testing.assert_array_equal(at_file(path, 2).z, [[1, 2], [3, 4]])
 
 
-@pytest.mark.parametrize("text", ["1,2,3\n", "", "1,x\n1,y\n", "1,nan\n1,inf\n"])
+@pytest.mark.parametrize("text", ["1,2,3\n", "", "1,x\n1,y\n", "1,nan\n1,inf\n", "z_0,x\n1,2"])
 def test_content_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "z.csv"
     path.write_text(text)

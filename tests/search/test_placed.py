@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from modpose.fourier.coefficients import Coefficients, half_sphere
-from modpose.fourier.insertion import insert, insert_slices
+from modpose.fourier.insertion import averages, insert, insert_slices
 from modpose.fourier.reference import corners, make_references, read, sample, turned
 from modpose.geometry.grids import soft_sphere
 from modpose.geometry.rotations import haar_rotations
@@ -55,6 +57,27 @@ def test_what_is_put_back_is_what_averages_sum() -> None:
     asked = insert_slices(data, torch.zeros(7, dtype=torch.int64), 1, rotation, shift, weight)
     torch.testing.assert_close(found.value, asked.value, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.weight, asked.weight, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("box", [15, 16])
+def test_sums_of_all_frequencies_are_a_map_also_for_an_odd_box(box: int) -> None:
+    limit = (box / 2 - 0.5) / box
+    frequency, _ = half_sphere(box, limit)
+    axis = torch.arange(box) - box // 2
+    squared = axis.square()[:, None, None] + axis.square()[:, None] + (axis - 2).square()
+    blob = torch.exp(-squared / 8.0)
+    rotation = haar_rotations(40, generator=torch.Generator().manual_seed(0))
+    ones = torch.ones(40, len(frequency))
+    data = Coefficients(frequency, ones.to(torch.complex64), ones, box)
+    references, first = make_references(blob[None], limit), torch.zeros(40).long()
+    seen = sample(references, first, turned(frequency, rotation))
+    placed = SliceOperator(replace(data, value=seen), rotation, torch.zeros(40, 3))
+    equations = NormalEquations(1)
+    equations.add(placed, torch.ones(40, 1), torch.ones(40, 1, 1))
+    found = averages(equations.first(), box, soft_sphere(box, box - 3.0))[0]
+    wanted = blob * soft_sphere(box, box - 3.0)
+    found, wanted = (part - part.mean() for part in (found, wanted))
+    assert (found * wanted).sum() / (found.norm() * wanted.norm()) > 0.99
 
 
 def test_mixtures_of_maps_are_taken_apart() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modpose.data.identity import particles_of_rows
 from modpose.data.locate import as_written
 from modpose.data.particles import Particles, listed
 from modpose.errors import InputError
@@ -63,6 +64,12 @@ def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particle
         name=f"{first.name} and {len(parts) - 1} more",
         form=replace(first.form, dtype=_fields(first, set(map(str, common)))),
     )
+    unit, number = particles_of_rows(joined), np.arange(len(parts)).repeat([p.n for p in parts])
+    first_seen = np.full(joined.n, len(parts))
+    np.minimum.at(first_seen, unit, number)
+    shared = len(np.unique(unit[number > first_seen[unit]]))
+    if shared:
+        joined.note(f"images that are in several of the tables, and count several times: {shared}")
     dropped = {str(name) for table in tables for name in table} - set(map(str, common))
     if dropped:
         joined.note(f"columns that not all tables have are left out: {listed(sorted(dropped))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,10 @@ def _several(
     files: list[Path], inputs: tuple[Path, ...], kind: Kind, datadir: Path | None
 ) -> Unopened:
     """Join tables, or files of images."""
+    counts = Counter(file.resolve() for file in files)
+    twice = next((file for file, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: it is given twice, expected every input once")
     tables = [file for file in files if file.suffix.lower() in TABLES]
     if not tables:
         parts = [open_stack(*split_array_name(file), kind) for file in files]

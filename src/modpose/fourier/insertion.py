@@ -304,10 +304,14 @@ def _volumes_of(spectrum: Tensor, radius: Tensor, padded: int, box: int) -> Tens
     """Transform back from the lattice of sums, its blur taken off; (C, D, D, D)."""
     slots, side = spectrum.shape[:2]
     spectrum = spectrum.masked_fill(radius * padded > side // 2 + 1e-3, 0)
-    reach, half = side // 2, box // 2
+    middle, half = side // 2, box // 2
+    reach = min(middle, padded // 2)  # sums of an odd box may reach beyond
     wide = spectrum.new_zeros(slots, padded, padded, padded // 2 + 1)
     near = torch.arange(-reach, reach + 1) % padded
-    wide[:, near[:, None, None], near[:, None], torch.arange(reach + 1)] = spectrum[..., reach:]
+    inner = slice(middle - reach, middle + reach + 1)
+    wide[:, near[:, None, None], near[:, None], torch.arange(reach + 1)] = spectrum[
+        :, inner, inner, middle : middle + reach + 1
+    ]
     volumes = torch.fft.fftshift(
         torch.fft.irfftn(wide, s=(padded,) * 3, dim=(1, 2, 3)), dim=(1, 2, 3)
     )

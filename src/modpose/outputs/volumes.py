@@ -64,24 +64,42 @@ class Stops:
 
 
 def at_file(path: Path, z_dim: int) -> Stops:
-    """Read content from a text file: one row per volume, numbers by commas or blanks."""
+    """Read content from a text file: one row per volume, numbers by commas or blanks.
+
+    A header may name the columns z_0, z_1, ... in any order, among others.
+    """
     rows: list[list[float]] = []
-    first = True
+    columns, width, first = list(range(z_dim)), z_dim, True
     for number_of_line, line in enumerate(read_text(path, "content").split("\n"), 1):
-        words = [number(word) for word in re.split(r"[\s,;]+", line.strip(" \t,;"))]
         if not line.strip():
             continue
-        header, first = first and all(word is None for word in words), False
+        words = re.split(r"[\s,;]+", line.strip(" \t\r,;"))
+        values = [number(word) for word in words]
+        header, first = first and all(value is None for value in values), False
         if header:
+            columns, width = _columns_of(words, z_dim, path)
             continue
-        values = [word for word in words if word is not None]
-        if len(words) != z_dim or len(values) != z_dim:
+        chosen = [values[k] for k in columns] if len(values) == width else []
+        content = [value for value in chosen if value is not None]
+        if len(content) < z_dim:
             expected = f"{z_dim} numbers, as many as the model has dimensions of content"
             raise InputError.of(path, f"line {number_of_line}", shown(line), expected)
-        rows.append(values)
+        rows.append(content)
     if not rows:
         raise InputError.of(path, "the number of rows", 0, "at least one")
     return Stops(np.array(rows, dtype=float), [f"row {i + 1}" for i in range(len(rows))])
+
+
+def _columns_of(header: list[str], z_dim: int, path: Path) -> tuple[list[int], int]:
+    """Find the columns z_0, z_1, ... of a header, and count its columns."""
+    names = [f"z_{k}" for k in range(z_dim)]
+    if set(names).isdisjoint(header):
+        return list(range(z_dim)), z_dim
+    missing = next((name for name in names if name not in header), None)
+    if missing is not None:
+        found = shown(" ".join(header))
+        raise InputError.of(path, "the first line", found, f"also {missing}, or numbers alone")
+    return [header.index(name) for name in names], len(header)
 
 
 def at_clusters(z: Floats, count: int, seed: int) -> Stops:
