@@ -80,7 +80,7 @@ def test_volumes_are_written_with_their_pixel_size(
 
 
 def test_the_other_hand_is_the_mirror_image(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "z.csv").write_text("z_0,z_1\n" + ",".join(["0.5"] * 8) + "\n")
+    (tmp_path / "z.csv").write_text(",".join(["0.5"] * 8) + "\n")
     both = [str(folder / "run"), "--at", str(tmp_path / "z.csv"), "-o"]
     assert run_cli("volumes", *both, str(tmp_path / "a")) == 0
     assert run_cli("volumes", *both, str(tmp_path / "b"), "--flip-hand") == 0
