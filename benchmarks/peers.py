@@ -2,6 +2,7 @@
 
     python -m benchmarks.peers --cryodrgn-python PYTHON
     python -m benchmarks.peers --images 300 --box 64
+    python -m benchmarks.peers --images 500 --box 32 --recovar-python PYTHON --only whole
 
 cryoDRGN (its own environment, its command ``train_vae`` with networks of 3 x 256) and the recipes
 ``cryodrgn`` (the same networks) and ``modpose-posed`` are fitted to the same simulated projections
@@ -9,6 +10,9 @@ of known pose, for one epoch and for three: half of the difference is an epoch, 
 end.  The floor are principal components and k-means of scikit-learn, which know no pose.  Times are
 of the processor, so that what else the machine does hardly counts; each line says how many times
 those of the recipe ``cryodrgn`` it takes.
+
+RECOVAR (its command ``pipeline``, four principal components) has no epochs.  It is compared with a
+whole fit of ``modpose-posed``: start, all epochs, and the encoding of the images.
 """
 
 from __future__ import annotations
@@ -67,6 +71,18 @@ def theirs(star: Path, python: Path) -> Callable[[int, Path], float]:
     )
 
 
+def whole(star: Path, folder: Path, recovar: Path | None) -> dict[str, float]:
+    """Processor seconds of a whole fit of our recipe, and of RECOVAR's pipeline."""
+    ours = [sys.executable, "-m", "modpose", "fit", str(star), "-o", str(folder / "fitted")]
+    ours += ["--recipe", "modpose-posed", "--quiet"]
+    found = {"recipe modpose-posed": measured(ours, folder / "fitted.txt").processor_s}
+    if recovar is not None:
+        command = [str(recovar.parent / "recovar"), "pipeline", str(star), "--zdim", "4"]
+        how = ["--mask", "sphere", "--accept-cpu", "--no-downsample", "-o", str(folder / "recovar")]
+        found["RECOVAR"] = measured([*command, *how], folder / "recovar.txt").processor_s
+    return found
+
+
 def floor(star: Path) -> dict[str, float]:
     """Processor seconds of linear analyses of all images."""
     source = open_source(star)
@@ -87,24 +103,40 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--box", type=int, default=64)
     parser.add_argument("--cryodrgn-python", type=Path, help="Python of its environment")
+    parser.add_argument("--recovar-python", type=Path, help="Python of its environment")
+    parser.add_argument("--only", choices=("epochs", "whole"), help="default: both")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(machine.sentence(1), flush=True)
-    settings = ProjectionSettings(n=options.images, box=options.box, pixel_size=3.0, ctf=True)
+    recovar = options.recovar_python and peers.python_of("recovar", options)
+    pixel_size = 192.0 / options.box
+    settings = ProjectionSettings(
+        n=options.images, box=options.box, pixel_size=pixel_size, ctf=True
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_projections(simulate_projections(settings, built_in_conformers(1)), folder)
         star = folder / "particles.star"
-        fits = {f"recipe {recipe}": ours(star, recipe) for recipe in OURS}
-        if options.cryodrgn_python is not None:
-            fits["cryoDRGN"] = theirs(star, peers.python_of("cryodrgn", options))
-        taken = {what: epoch(fit, folder / f"fit{k}") for k, (what, fit) in enumerate(fits.items())}
-        taken |= floor(star)
+        if options.only != "whole":
+            print_epochs(star, folder, options)
+        if options.only != "epochs":
+            print("a whole run | s of a core")
+            for what, seconds in whole(star, folder, recovar).items():
+                print(f"{what} | {seconds:.3g}", flush=True)
+
+
+def print_epochs(star: Path, folder: Path, options: argparse.Namespace) -> None:
+    """Print what an image costs in an epoch of each program."""
+    fits = {f"recipe {recipe}": ours(star, recipe) for recipe in OURS}
+    if options.cryodrgn_python is not None:
+        fits["cryoDRGN"] = theirs(star, peers.python_of("cryodrgn", options))
+    taken = {what: epoch(fit, folder / f"fit{k}") for k, (what, fit) in enumerate(fits.items())}
+    taken |= floor(star)
     first = taken[f"recipe {OURS[0]}"]
     print("what | ms of a core for an image and epoch | times recipe cryodrgn")
     for what, seconds in taken.items():
         each = 1e3 * seconds / options.images
-        print(f"{what} | {each:.3g} | {seconds / first:.3g}")
+        print(f"{what} | {each:.3g} | {seconds / first:.3g}", flush=True)
 
 
 if __name__ == "__main__":

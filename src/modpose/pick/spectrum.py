@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import fft, ndimage
+
+from modpose.devices import near
 
 Floats = NDArray[np.float32]
 
@@ -88,11 +91,16 @@ class Spectrum:
         return float(self.power[fine].mean()) if fine.any() else float(self.power.min())
 
     def apply(self, response: NDArray[Any]) -> Floats:
-        """Multiply the transform by a real or complex filter and return the image, (H, W)."""
-        whole = fft.irfft2(self.transform * response, s=self.padded, workers=-1)
+        """Multiply the transform by a real or complex filter and return the image, (H, W).
+
+        This and the mixing of images is what takes the time: it is done on the chosen device
+        (:mod:`modpose.devices`).
+        """
+        filtered = torch.from_numpy(self.transform * response)
+        whole = torch.fft.irfft2(filtered.to(near(filtered)), s=self.padded)
         (height, width), border = self.shape, self.border
-        cut: Floats = whole[border : border + height, border : border + width]
-        return np.ascontiguousarray(cut)
+        cut = whole[border : border + height, border : border + width]
+        return np.ascontiguousarray(cut.cpu().numpy(), np.float32)
 
     def sum_of(self, power: NDArray[Any]) -> float:
         """Mean over the whole plane of a power given on the half plane."""

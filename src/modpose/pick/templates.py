@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from modpose.devices import at_once, near
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.infer.latents import content_columns
@@ -149,17 +151,14 @@ def _resampled(spectrum: Spectrum, side: int) -> Floats:
 
 def _best(responses: Floats, share: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """Mix responses (C, H, W) by shares (K, C); take the largest of each pixel, and which it is."""
-    flat = responses.reshape(len(responses), -1)
-    score = np.empty(flat.shape[1], np.float32)
-    best = np.empty(flat.shape[1], np.int64)
-    step = max(1, BLOCK // len(share))
-    for first in range(0, len(score), step):
-        block = flat[:, first : first + step].T @ share.T
-        chosen = block.argmax(1)
-        best[first : first + step] = chosen
-        score[first : first + step] = block[np.arange(len(block)), chosen]
+    flat = torch.from_numpy(responses.reshape(len(responses), -1))
+    device = near(flat)
+    mixing = torch.from_numpy(share).to(device)
+    step = max(1, at_once(BLOCK, device) // len(share))
+    parts = [(mixing @ part.to(device)).max(0) for part in torch.split(flat, step, 1)]
+    score, best = (torch.cat([part[k].cpu() for part in parts]) for k in (0, 1))
     shape = responses.shape[1:]
-    return score.reshape(shape), best.reshape(shape)
+    return score.numpy().reshape(shape), best.numpy().reshape(shape)
 
 
 def templates_of(

@@ -1,0 +1,76 @@
+"""What a second process saves: a fit with one process and with several, of one thread each.
+
+    python -m benchmarks.ranks
+    python -m benchmarks.ranks --batch 400 --processes 1 2 4
+
+Printed are the images a second of the last epoch by the clock; the efficiency, this over the number
+of processes times that of one; and the processor milliseconds of an image in training, of all
+processes together, with the efficiency that follows if no process waits for another.  The clock
+tells something only where each process has a core to itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.size import run
+from modpose import ranks
+from modpose.run import Run
+from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images a second by the clock, and processor seconds of an image."""
+
+    clock: float
+    processor: float
+
+
+def measure(star: Path, out: Path, processes: int, words: list[str], epochs: int) -> Rate:
+    """Fit once for an epoch and once for more; what the epochs between them cost."""
+    spent = []
+    for count in (1, epochs):
+        folder = out / f"{processes}-{count}"
+        given = ["fit", str(star), "-o", str(folder), *words, "--epochs", str(count), "--quiet"]
+        given += ["--devices", str(processes)] if processes > 1 else []
+        spent.append(run(*given).processor)
+    fitted = Run.open(folder)
+    images = (epochs - 1) * int(fitted.environment["n"])
+    return Rate(fitted.epochs()[-1]["images_per_second"], (spent[1] - spent[0]) / images)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ranks", description=__doc__)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="the first: 1")
+    parser.add_argument("--recipe", default="modpose")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--box", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=50, help="images of a step, of all processes")
+    parser.add_argument("--epochs", type=int, default=4)
+    options = parser.parse_args(arguments)
+    if options.processes[0] != 1 or max(options.processes) > ranks.MOST or options.epochs < 2:
+        sys.exit("expected one process first, and two epochs or more")
+    print(machine.sentence(1), flush=True)
+    print("processes | images/s | efficiency | CPU ms an image | efficiency without waiting")
+    words = ["--recipe", options.recipe, "--set", f"train.batch_size={options.batch}"]
+    words += ["--set", "data.val_fraction=0"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = HingeSettings(n=options.images, box=options.box, pixel_size=5.0, seed=0)
+        star = write_particles(simulate_particles(settings), folder)
+        found = [measure(star, folder, n, words, options.epochs) for n in options.processes]
+    for n, rate in zip(options.processes, found, strict=True):
+        share = rate.clock / (n * found[0].clock), found[0].processor / rate.processor
+        print(
+            f"{n} | {rate.clock:.0f} | {share[0]:.2f} | {1e3 * rate.processor:.2f} | {share[1]:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
