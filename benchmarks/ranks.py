@@ -21,7 +21,10 @@ from benchmarks import machine
 from benchmarks.size import run
 from modpose import ranks
 from modpose.run import Run
-from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
+from modpose.simulate.conformations import built_in_conformers
+from modpose.simulate.projection_files import write_projections
+from modpose.simulate.projections import simulate_projections
+from modpose.simulate.settings import ProjectionSettings
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,12 @@ def main(arguments: list[str] | None = None) -> None:
     words += ["--set", "data.val_fraction=0"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = HingeSettings(n=options.images, box=options.box, pixel_size=5.0, seed=0)
-        star = write_particles(simulate_particles(settings), folder)
+        pixel_size = 192.0 / options.box
+        settings = ProjectionSettings(
+            n=options.images, box=options.box, pixel_size=pixel_size, ctf=True
+        )
+        write_projections(simulate_projections(settings, built_in_conformers(1)), folder)
+        star = folder / "particles.star"
         found = [measure(star, folder, n, words, options.epochs) for n in options.processes]
     for n, rate in zip(options.processes, found, strict=True):
         share = rate.clock / (n * found[0].clock), found[0].processor / rate.processor
