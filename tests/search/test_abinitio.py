@@ -31,11 +31,12 @@ from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.one_view import explained_by_one_average
 from modpose.search.abinitio.refine import Refined, _Work, refine
 from modpose.search.abinitio.run import find_maps
-from modpose.search.abinitio.saved import Saved
+from modpose.search.abinitio.saved import Saved, Unfinished
 from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.similar import Division, agreed, similar_states
 from modpose.search.abinitio.start import Start, best_start
+from modpose.search.abinitio.state import Found, Now
 from modpose.search.abinitio.symmetry import Frame, in_frame, symmetrised
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import write_projections
@@ -489,6 +490,23 @@ def test_an_interrupted_search_goes_on_only_with_its_settings_and_images(
         find_maps(some, tmp_path, settings, quiet=True, resume=True)
     find_maps(source, tmp_path, settings, quiet=True, resume=True)
     assert not (tmp_path / "unfinished").exists()
+
+
+def test_starts_and_rounds_that_an_older_version_saved_are_begun_again_or_searched(
+    images, tmp_path
+):
+    settings, none = AbInitioSettings(starts=1), torch.eye(3)[None]
+    plan = replace(StartPlan(), rounds=2, images=100, rotations=(288, 288))
+    unfinished = Unfinished(tmp_path)
+    unfinished.step("start1").write({"maps": torch.ones(1), "score": torch.tensor(1e9)})
+    start, scores = best_start(images, settings, none, plan, True, unfinished)
+    again, others = best_start(images, settings, none, plan, quiet=True)
+    assert torch.equal(start.maps, again.maps)
+    assert scores == others
+    now = Now(1, 9.0, [torch.ones(1), torch.ones(1)], None, Found.empty(3), 1)
+    values = now.values()
+    del values["made.settled"]
+    assert not Now.of_values(values).made.settled.any()
 
 
 # --- similar states ---------------------------------------------------------------------------

@@ -86,6 +86,8 @@ def _begun(
     generator = _generator(work.settings, number)
     saved = unfinished.step(f"start{number + 1}")
     before = saved.read()
+    if "round" not in before:  # of an older version
+        before = {}
     if before:
         generator.set_state(before["generator"])
         now = Now.of_values(before)

@@ -80,7 +80,9 @@ class Now:
 
     @classmethod
     def of_values(cls, values: dict[str, Tensor]) -> Now:
-        """Return what was saved."""
+        """Return what was saved; of older versions, without what is settled."""
+        none = torch.zeros(len(values["made.score"]), dtype=torch.bool)
+        values = {"made.settled": none, "before.settled": none} | values
         made, before = (
             Found(*(values[f"{kind}.{name}"] for name in Found._fields))
             if f"{kind}.score" in values
