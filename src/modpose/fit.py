@@ -183,7 +183,7 @@ def resume_run(
 ) -> Run:
     """Continue a run from its last checkpoint; the result is as without interruption.
 
-    Of a finished run of which only a sample of the images was encoded, the rest is encoded.
+    If a finished run encoded only a sample of its images, the others are encoded now.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def resume_run(
 
 
 def _find_poses(run: Run, dataset: Dataset, quiet: bool) -> Dataset:
-    """Find the poses of a run whose images came without, and record them."""
+    """Find poses for a run whose images have none, and record them."""
     posed = find_poses(dataset, run.config, run.path / SEARCH, quiet)
     run.remember(posed)
     run.update_environment(poses_found=True, alarms=warn_before(posed))
@@ -339,7 +339,7 @@ def follow(input: Input | NDArray[Any] | Stack | None = None) -> Run:
 
 
 class _Task(NamedTuple):
-    """What the leading process asks the others to take part in."""
+    """A fit that the leading process asks the others to join."""
 
     path: str
     max_minutes: float | None = None

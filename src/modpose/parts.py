@@ -139,7 +139,7 @@ class Parts:
         return join(known) if len(known) == len(parts) else self._read(whole)
 
     def _waiting(self, name: str, there: list[bool]) -> Exception:
-        """Say who has to do what next."""
+        """Make the message that says which shard or command is needed next."""
         place, number, of = self.folder.parent, self.shard.number, self.shard.of
         if number:
             return Waiting(

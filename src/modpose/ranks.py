@@ -204,7 +204,7 @@ def gathered(part: T) -> list[T]:
 
 
 def rows(make: Callable[[], Columns]) -> Columns:
-    """Put the columns (n, ...) that each process makes of its rows below each other."""
+    """Concatenate the rows (n, ...) that each process makes."""
     if _parts is not None:
         return _parts.meet(make, joined_rows)
     return joined_rows(gathered(make()))
@@ -314,7 +314,7 @@ def _store(address: str, port: int) -> Any:
 
 
 def _code(workers: list[subprocess.Popen[bytes]], said: Mapping[int, IO[bytes]]) -> int:
-    """Return the exit code of all; what a process says that failed is shown once."""
+    """Return the common exit code; show the message of a failed process once."""
     failed = next((k for k, worker in enumerate(workers) if worker.poll()), None)
     if failed is None:
         return 0
@@ -384,8 +384,8 @@ def _packed(value: object) -> bytes:
 
 
 def _unpacked(content: bytes) -> object:
-    """Unpack what another process of this same run packed; tensors come to the CPU.
+    """Unpack data of another process of this run; tensors are moved to the CPU.
 
-    It never comes from a file.  Objects of ours are among it, which safe loading refuses.
+    The data never come from a file.  They hold classes of modpose, which safe loading refuses.
     """
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)

@@ -204,7 +204,7 @@ def _other_images(
     partial: bool,
     grouped: bool,
 ) -> sources.Source:
-    """Open images for a run's model; refuse an output that one of the inputs is."""
+    """Open images for a run's model; refuse an output that is also an input."""
     images = sources.open_source(
         source,
         kind=run.config.data.kind,

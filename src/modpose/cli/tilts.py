@@ -57,7 +57,7 @@ def opened_tilts(
     Raises
     ------
     InputError
-        Where there are several inputs, or options that tilt series do not take.
+        If there are several inputs, or options that tilt series do not take.
     """
     series = tilt_series.opened_tilts(list(inputs), tomograms, grouped, datadir)
     if series is not None and any(given is not None for given in others):

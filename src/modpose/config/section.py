@@ -122,7 +122,7 @@ OTHER = "of another package"
 
 
 def tag_in_union(section: type, own: Collection[str]) -> Discriminator:
-    """Return what chooses the part of a union: the kinds of ours, and those of other packages."""
+    """Return what chooses a member of a union by its kind, also for kinds of other packages."""
 
     def tag(value: Any) -> Any:
         kind = kind_of(value)

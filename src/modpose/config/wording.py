@@ -1,4 +1,4 @@
-"""What a configuration expected, in words of ours."""
+"""Messages about wrong values of a configuration, in plain words."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def read_csg(path: Path) -> Particles:
     Raises
     ------
     InputError
-        Where the group cannot be read, holds no particles, or a table of it lacks some.
+        If the group cannot be read, holds no particles, or a table of it lacks some.
     """
     tables: dict[Path, Particles] = {}
     columns: dict[str, Any] = {}

@@ -83,14 +83,14 @@ def poses_of(table: Particles, pixel_size: float | None) -> tuple[Floats, Floats
 
     Shifts in Å need no assumption.  Shifts in pixels are in pixels of the file that holds them
     (``alignments3D/psize_A``, rlnImagePixelSize); without such a pixel size, they are assumed to be
-    in pixels of the images, and a message says so.
+    in pixels of the images, with a message.
 
     Parameters
     ----------
     table
         N poses, possibly of another table than that of the images.
     pixel_size
-        Å of the images; if unknown, that of the table is used, and a message says so.
+        Å of the images; if unknown, that of the table is used, with a message.
 
     Returns
     -------

@@ -25,20 +25,20 @@ NAMING = ("rlnImageName", "rlnCtfImage", "blob/path")
 def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particles:
     """Join tables of one format, row after row.
 
-    Columns that not all have are left out, and said.  Optics groups get new numbers.  Names of
-    files are changed to start at the first table, where they would not be found from there.
+    Columns that one of the tables lacks are left out, with a note.  Optics groups get new numbers.
+    File names are rewritten relative to the first table if they could not be found from there.
 
     Parameters
     ----------
     parts
         The tables.
     files
-        Where each lies.
+        The file of each table.
 
     Raises
     ------
     InputError
-        Where they are of several formats, or only some have optics groups.
+        If the tables have several formats, or only some have optics groups.
     """
     import pandas as pd
 
@@ -77,7 +77,7 @@ def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particle
 
 
 def _from_first(table: pd.DataFrame, file: Path, first: Path) -> pd.DataFrame:
-    """Let the names of files start at the first table."""
+    """Rewrite file names relative to the first table."""
     if file.absolute().parent == first.absolute().parent:
         return table
     changed = {}
@@ -113,7 +113,7 @@ def _moved(name: str, file: Path, first: Path) -> str:
 def _with_new_groups(
     tables: list[pd.DataFrame], optics: list[pd.DataFrame]
 ) -> tuple[list[pd.DataFrame], pd.DataFrame]:
-    """Number the optics groups of all tables from 1; groups that say the same are one."""
+    """Number the optics groups of all tables from 1; equal groups become one."""
     import pandas as pd
 
     key = "rlnOpticsGroup"

@@ -15,7 +15,7 @@ def read_list(path: Path, datadir: Path | None = None) -> list[Path]:
     Raises
     ------
     InputError
-        Where the list is empty or a file cannot be found.
+        If the list is empty or a file cannot be found.
     """
     lines = (line.strip() for line in read_text(path, "a list of files").split("\n"))
     names = [line for line in lines if line]

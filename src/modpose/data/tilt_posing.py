@@ -31,7 +31,7 @@ def tilts_of_images(series: TiltSeries) -> Floats:
     Raises
     ------
     InputError
-        Where a table of M has no angles, or the images of a particle are no tilts of each other.
+        If a table of M has no angles, or the images of a particle are no tilts of each other.
     """
     if series.tilt is not None:
         return series.tilt

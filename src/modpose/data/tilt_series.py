@@ -121,7 +121,7 @@ def is_tilt_series(path: Path) -> bool:
 def opened_tilts(
     input: object, tomograms: str | Path | None, grouped: bool, datadir: str | Path | None
 ) -> TiltSeries | None:
-    """Open an input as tilt series; None where it is none.
+    """Open an input as tilt series; return None if it is something else.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def opened_tilts(
     Raises
     ------
     InputError
-        Where there are several inputs, one of them of tilt series, or the series cannot be read.
+        If there are several inputs, one of them of tilt series, or the series cannot be read.
     """
     paths = list(input) if isinstance(input, list | tuple) else [input]
     files = [Path(one) for one in paths if isinstance(one, str | Path)]
@@ -168,7 +168,7 @@ def open_tilt_series(
     Raises
     ------
     InputError
-        Where a stack has neither all tilts nor just the visible ones, a tomogram is not listed, or
+        If a stack has neither all tilts nor just the visible ones, a tomogram is not listed, or
         the table is of another kind.
     """
     path, folder = Path(path), None if datadir is None else Path(datadir)

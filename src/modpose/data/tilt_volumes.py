@@ -51,7 +51,7 @@ def of_tilt_series(series: TiltSeries) -> Unopened:
     Raises
     ------
     InputError
-        Where images are not square, or a table of tilt images has no angles.
+        If images are not square, or a table of tilt images has no angles.
     """
     volumes = TiltVolumes(series)
     images = series.images

@@ -95,7 +95,7 @@ def read_tomograms(path: Path) -> dict[str, Tomogram]:
     Raises
     ------
     InputError
-        Where a tilt series is missing, or says nothing of its tilts, or says something impossible.
+        If a tilt series is missing, gives no tilts, or gives impossible numbers.
     """
     import pandas as pd
 
@@ -134,7 +134,7 @@ def tilts_of(path: Path) -> dict[str, Floats]:
     Raises
     ------
     InputError
-        Where a tilt axis is not about y, or the list names no tilts.
+        If a tilt axis is not about y, or the list names no tilts.
     """
     tilts = {}
     for name, tomogram in read_tomograms(path).items():

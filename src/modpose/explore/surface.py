@@ -70,7 +70,7 @@ def surface_of(volume: Floats, level: float) -> Surface:
 def _crossings(
     padded: Floats, level: float, axis: int
 ) -> tuple[Integers, NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the first voxels (E, 3) of the edges along an axis that are crossed, where, and how.
+    """Return the edges along an axis that cross the surface: first voxels (E, 3), place, direction.
 
     The last (E,) is true where the edge leads out of the object.
     """

@@ -15,8 +15,8 @@ from modpose.errors import InputError
 logger = logging.getLogger("modpose")
 
 ALIKE, FAR_APART = 0.01, 0.1
-"""Relative differences of the pixel size: up to the first nothing is said, above the second the
-images are refused."""
+"""Relative differences of the pixel size: above the first there is a warning, above the second an
+error."""
 DEFOCUS = {"rlnDefocusU", "ctf/df1_A"}
 FEWEST, WORST = 10, 0.01
 """Fewest images whose fit is compared, and the fraction of the fitted images that fit worst."""

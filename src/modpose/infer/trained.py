@@ -263,7 +263,7 @@ class TrainedModel:
         return self.decode(z)
 
     def _pictures(self, parts: list[torch.Tensor]) -> Floats:
-        """Join parts (B, *shape, C); one channel is none."""
+        """Concatenate parts (B, *shape, C); a single channel is dropped."""
         pictures = torch.cat([part.cpu() for part in parts])
         drawn: Floats = (pictures[..., 0] if pictures.shape[-1] == 1 else pictures).numpy()
         return drawn

@@ -46,7 +46,7 @@ def without_duplicates(
         name, the smaller one.  None: the first that is there of :data:`QUALITIES`; without any, the
         order of the rows.
     micrograph_pixel_size
-        Å per pixel that coordinates are in, where the table does not say.
+        Å per pixel of the coordinates, if the table does not give it.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Where particles are in their micrograph or tomogram, and tables for another extraction.
 
-The centre of a particle is its coordinate minus its origin (RELION), or plus the shift that our
-poses have.
+The centre of a particle is its coordinate minus its origin (RELION), or plus
+the shift of its pose in modpose.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def centres(particles: Particles, micrograph_pixel_size: float | None = None) ->
     particles
         With coordinates; shifts are 0 where the table has none.
     micrograph_pixel_size
-        Å per pixel that coordinates are in, where the table does not say.
+        Å per pixel of the coordinates, if the table does not give it.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def _stacked(particles: Particles, names: tuple[str, ...]) -> Floats:
 
 
 def pixel_sizes(particles: Particles, given: float | None) -> Floats:
-    """Return the Å per pixel that coordinates are in, (N,)."""
+    """Return the pixel size of the coordinates, (N,) Å."""
     if given is not None:
         if not given > 0:
             expected = "a positive number"
@@ -121,7 +121,7 @@ def pixel_sizes(particles: Particles, given: float | None) -> Floats:
     name = next((name for name in PIXELS if particles.has(name)), None)
     if name is None:
         raise InputError(
-            f"{particles.name}: no column says the pixel size that coordinates are in "
+            f"{particles.name}: no column gives the pixel size of the coordinates "
             f"({', '.join(PIXELS[2:])}, ...), expected --micrograph-pixel-size"
         )
     found = particles.positive(name)
@@ -172,7 +172,7 @@ def recentred(particles: Particles, micrograph_pixel_size: float | None = None) 
     particles
         With coordinates and shifts.
     micrograph_pixel_size
-        Å per pixel that coordinates are in, where the table does not say.
+        Å per pixel of the coordinates, if the table does not give it.
     """
     centre = centres(particles, micrograph_pixel_size)
     table = particles.table.copy()

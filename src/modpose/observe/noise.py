@@ -56,7 +56,9 @@ class Bernoulli(nn.Module):
         return Score(target - mean, mean * (1 - mean))
 
     def statistics(self, image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-        """T(y) of log p(y | s) = sum of T(y) . eta(s) + constant: y and 1 where pixels count.
+        """Return the sufficient statistics T(y): y, and 1 where pixels count.
+
+        log p(y | s) is the sum of T(y) . eta(s), plus a constant.
 
         Parameters
         ----------
@@ -71,7 +73,7 @@ class Bernoulli(nn.Module):
         return _with_ones(image * counted, counted), image.new_zeros(len(image))
 
     def eta(self, prediction: Prediction) -> list[Tensor]:
-        """Return what the Q statistics count for, given pictures (..., C, H, W)."""
+        """Return the natural parameters of the Q statistics, for pictures (..., C, H, W)."""
         signal = prediction.signal
         return [*signal.unbind(-3), -functional.softplus(signal).sum(-3)]
 
@@ -122,7 +124,7 @@ class GaussianNoise(nn.Module):
         return Score(precision * (target - signal), precision)
 
     def statistics(self, image: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-        """T(y) as for :class:`Bernoulli`; y² with it where noise varies between pixels."""
+        """Return T(y) as for :class:`Bernoulli`, with y² if the noise varies between pixels."""
         masked = image * counted
         seen = _with_ones(masked, counted)
         if self.noise == "per-pixel":
@@ -132,7 +134,7 @@ class GaussianNoise(nn.Module):
         return seen, -energy - pixels * (log_std + 0.5 * LOG_2PI)
 
     def eta(self, prediction: Prediction) -> list[Tensor]:
-        """Return what the Q statistics count for, given pictures (..., C, H, W)."""
+        """Return the natural parameters of the Q statistics, for pictures (..., C, H, W)."""
         signal, log_std = prediction
         assert log_std is not None
         precision = (-2 * log_std).exp()

@@ -47,7 +47,7 @@ def read_coordinates(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        Where the file has no coordinates, or one that is not a finite number.
+        If the file has no coordinates, or one that is not a finite number.
     """
     path = Path(path)
     suffix = path.suffix.lower()

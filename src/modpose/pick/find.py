@@ -89,7 +89,7 @@ def find_objects(
     Raises
     ------
     InputError
-        Where the image or an option cannot be used.
+        If the image or an option cannot be used.
     """
     _check(image, radius, templates, dark, packed, false_fraction, threshold, separation)
     if radius is not None and packed:

@@ -122,7 +122,7 @@ def pick_images(
     Raises
     ------
     InputError
-        Where something cannot be used; nothing is then written.
+        If something cannot be used; nothing is then written.
     """
     out = Path(out)
     if out.suffix.lower() not in tables.SUFFIXES:

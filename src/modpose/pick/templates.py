@@ -227,7 +227,7 @@ def templates_of_run(
     Raises
     ------
     InputError
-        Where the run has no pictures of single images, or the scale is not known.
+        If the run has no pictures of single images, or the scale is not known.
     """
     check_whole("--contents", "the number", contents, 1, 100)
     model = PoseModel.load(run)

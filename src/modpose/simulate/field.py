@@ -61,7 +61,7 @@ def simulate_field(settings: HingeSettings, side: int) -> Field:
     Raises
     ------
     InputError
-        Where there is no room for so many.
+        If there is no room for so many.
     """
     check_whole("simulate field", "the side", side, settings.box + 1, LARGEST_SIDE)
     simulated = simulate_particles(settings)

@@ -21,7 +21,7 @@ from modpose.simulate.tilt_stacks import EXTENT, SimulatedTilts, TiltGeometry
 
 WRITTEN = ("optimisation_set.star", "particles.star", "tomograms.star", "tilt_series", "stacks")
 SERIES_PIXEL = 2.0
-"""Å per pixel of the tilt series that the particles are said to be cut from."""
+"""Å per pixel of the tilt series in the written tables; particles are binned."""
 
 
 def write_tilts(

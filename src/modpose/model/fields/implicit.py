@@ -66,7 +66,7 @@ class ImplicitField(nn.Module):
 
     @torch.no_grad()
     def _match_concatenated_start(self, n_inputs: int) -> None:
-        """Draw the split first layer as one layer of ``n_inputs`` would have been drawn."""
+        """Initialise the split first layer like one layer with ``n_inputs`` inputs."""
         bound = 1 / math.sqrt(n_inputs)
         self.from_coordinates.weight.uniform_(-bound, bound)
         self.from_coordinates.bias.uniform_(-bound, bound)

@@ -16,7 +16,7 @@ class PoseSupervisionTerm(Term):
     name = "pose_supervision"
 
     def weight(self, step: int) -> float:
-        """Return one: it is in nats, as the bound is."""
+        """Return 1: the term is in nats, like the bound."""
         return 1.0
 
     def loss(

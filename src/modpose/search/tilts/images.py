@@ -114,7 +114,7 @@ def read_tilts(
     Raises
     ------
     InputError
-        Where images are not square, hold no noise around the particle, or have no CTF while others
+        If images are not square, hold no noise around the particle, or have no CTF while others
         have.
     """
     source = series.images
@@ -150,7 +150,7 @@ def side_of_images(series: TiltSeries) -> int:
     Raises
     ------
     InputError
-        Where they are not square.
+        If they are not square.
     """
     stack = series.images.stack
     if len(stack.shape) != 2 or len(set(stack.shape)) != 1:

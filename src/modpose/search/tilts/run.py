@@ -82,7 +82,7 @@ def find_tilt_maps(
     Raises
     ------
     InputError
-        Where there are too few particles, their images hold no noise around them, or the folder
+        If there are too few particles, their images hold no noise around them, or the folder
         cannot be written to; where settings or images are not those of the search to go on with.
     """
     settings, folder = settings or AbInitioSettings(), None if out is None else Path(out)
