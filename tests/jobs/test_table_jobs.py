@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -100,6 +101,31 @@ def test_of_close_particles_the_better_one_is_kept(tmp_path: Path, kind: str) ->
             expected[near[k] & (np.arange(N) != k)] = False
     assert 0 < (~keep).sum() < N
     np.testing.assert_array_equal(keep, expected)
+
+
+def test_places_by_hand_with_shifts_in_pixels(tmp_path: Path) -> None:
+    columns = {"rlnMicrographName": "m.mrc", "rlnCoordinateX": [100.0, 300.0]}
+    columns |= {"rlnCoordinateY": 50.0, "rlnOriginX": [5.1, -2.0], "rlnOriginY": [0.0, 1.0]}
+    old = pd.DataFrame({"rlnImageName": ["1@s.mrcs", "2@s.mrcs"]}).assign(**columns)
+    plain = Particles(old.assign(rlnMicrographPixelSize=2.0), None, "star", "old.star")
+    with pytest.raises(InputError, match=r"old\.star: rlnOriginX is there but no pixel size"):
+        centres(plain)
+    sized = replace(plain, table=plain.table.assign(rlnImagePixelSize=4.0))
+    np.testing.assert_allclose(centres(sized), [[179.6, 100.0], [608.0, 96.0]])
+    again = recentred(sized).table
+    assert again["rlnCoordinateX"].tolist() == [90.0, 304.0]
+    np.testing.assert_allclose(again["rlnOriginX"], [0.2, 0.0], atol=1e-9)
+    np.testing.assert_allclose(again["rlnOriginY"], [0.0, 0.0], atol=1e-9)
+
+
+def test_places_of_a_cs_by_hand(tmp_path: Path) -> None:
+    particles = open_table(cs(tmp_path))
+    table = particles.table
+    place = np.stack([table["location/center_x_frac"] * 400, table["location/center_y_frac"] * 500])
+    shift = np.stack([table["alignments3D/shift_0"], table["alignments3D/shift_1"]])
+    np.testing.assert_allclose(centres(particles), (place - 1.31 * shift).T, rtol=1e-6)
+    kept = [name for name in table if not str(name).startswith("alignments3D/")]
+    np.testing.assert_allclose(centres(replace(particles, table=table[kept])), place.T, rtol=1e-6)
 
 
 def test_shifts_count_and_copies_stay_together(tmp_path: Path) -> None:

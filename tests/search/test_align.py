@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
 import starfile
 import torch
@@ -17,10 +18,17 @@ from scipy.spatial.transform import Rotation
 import modpose.search.pipeline
 from modpose import AlignSettings, InputError, PoseModel, align_subtomograms, open_source
 from modpose.cli import main
+from modpose.data.mrc import write_mrcs
 from modpose.data.preprocess import fourier_crop
 from modpose.data.source import Source
+from modpose.data.star import write_star
+from modpose.data.table_files import write_table
 from modpose.data.wedges import open_wedges
+from modpose.files.writing import all_or_nothing
 from modpose.fourier.fsc import fsc_of_classes
+from modpose.search.alignment import Alignment
+from modpose.search.classify import Assignment
+from modpose.search.files import pose_table
 from modpose.search.run import coefficients_of_source
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
@@ -177,6 +185,25 @@ def test_an_interrupted_alignment_goes_on(
     torch.testing.assert_close(later.assignment.rotation, whole.assignment.rotation)
     rounds = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in rounds] == [1, 3, 4, 5]
+
+
+def test_poses_go_into_a_table_of_relion_3_0_as_it_reads_them(tmp_path: Path) -> None:
+    write_mrcs(tmp_path / "v.mrc", np.random.default_rng(0).random((1, 8, 8, 8)), 4.0)
+    table = pd.DataFrame({"rlnImageName": ["v.mrc"], "rlnMagnification": 10000.0})
+    write_star(tmp_path / "old.star", table.assign(rlnDetectorPixelSize=4.0))
+    zero, one = torch.zeros(1, dtype=torch.int64), torch.ones(1)
+    shift = torch.tensor([[1.0, -2.0, 0.5]])
+    pose = Assignment(torch.eye(3)[None], shift, zero, one, one)
+    source = open_source(tmp_path / "old.star")
+    particles = pose_table(source, Alignment(pose, None, zero), tmp_path, (one, one))
+    with all_or_nothing() as place:
+        write_table(particles, tmp_path / "out.star", place)
+    text = (tmp_path / "out.star").read_text()
+    written = starfile.read(tmp_path / "out.star")
+    origin = written[[f"rlnOrigin{axis}" for axis in "XYZ"]].to_numpy()
+    assert origin.ravel().tolist() == [-1, 2, -0.5]
+    assert written["rlnRandomSubset"].tolist() == [1]
+    assert "version 3" not in text and "optics" not in text
 
 
 def test_arrays_are_aligned_alike(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
-from modpose.data.star import write_star
+from modpose.data.posing import with_pose
 from modpose.data.table_files import write_table
 from modpose.files.writing import Staging
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
-from modpose.geometry.rotations import relion_of_rotation
 from modpose.search.shared import information_of
 
 if TYPE_CHECKING:
@@ -63,11 +63,8 @@ def write_results(
             write_mrcs(place(path), along_motion(found, number, motion).numpy(), size)
     box = maps.combined.shape[-1]
     correlation_table(found, size, box).to_csv(place(folder / "fsc.csv"), index=False)
-    if posed is None:
-        table = pose_table(source, found, folder, spread)
-        write_star(place(folder / "particles.star"), table, source.particles.optics)
-    else:
-        write_table(posed(spread), folder / "particles.star", place)
+    table = pose_table(source, found, folder, spread) if posed is None else posed(spread)
+    write_table(table, folder / "particles.star", place)
 
 
 def along_motion(found: Alignment, number: int, motion: int) -> torch.Tensor:
@@ -120,44 +117,26 @@ def uncertainties(found: Alignment, data: Coefficients) -> Spread:
     return angle, variances[:, 3:].sum(1).clamp(min=0).sqrt().clamp(max=data.box)
 
 
-def pose_table(
-    source: Source,
-    found: Alignment,
-    folder: Path,
-    spread: Spread,
-) -> pd.DataFrame:
+def pose_table(source: Source, found: Alignment, folder: Path, spread: Spread) -> Particles:
     """Write poses and classes into the particles' table; other columns do not change.
 
     Returns
     -------
-    The table with ``rlnAngleRot``, ``rlnAngleTilt``, ``rlnAnglePsi`` (degrees),
-    ``rlnOriginXAngst`` ... (Å), or ``rlnOriginX`` ... (voxels) where no pixel size is known,
-    ``rlnClassNumber`` and ``rlnRandomSubset`` (from 1), ``modposeScore`` (nats),
-    ``modposeAmplitude``, ``modposeAngleStd`` (degrees), ``modposeShiftStd`` (voxels) and, with
-    motions, ``modposeZ0`` ... along those of its class.  Voxels are those of the input.
+    The table with poses (:func:`modpose.data.posing.with_pose`), ``rlnClassNumber`` and
+    ``rlnRandomSubset`` (from 1), ``modposeScore`` (nats), ``modposeAmplitude``,
+    ``modposeAngleStd`` (degrees), ``modposeShiftStd`` (voxels of the input) and, with motions,
+    ``modposeZ0`` ... along those of its class.
     """
-    import pandas as pd
-
-    particles, here = source.particles, found.assignment
-    if particles.format == "star":
-        table = particles.table.copy()
-    else:
-        table = pd.DataFrame({"rlnImageName": image_names(source, folder)})
-    angles = relion_of_rotation(here.rotation.double()).numpy()
-    for name, column in zip(("Rot", "Tilt", "Psi"), angles.T, strict=True):
-        table[f"rlnAngle{name}"] = _rounded(column)
-    sizes = particles.pixel_sizes()
-    if sizes is None and source.pixel_size is not None:
-        sizes = np.full(source.n, source.pixel_size)
-    for axis, shift in zip("XYZ", found.shift_px.double().numpy().T, strict=True):
-        stale = f"rlnOrigin{axis}"
-        if sizes is not None:
-            table[f"rlnOrigin{axis}Angst"] = _rounded(-shift * sizes)
-        if sizes is None or stale in table:
-            table[stale] = _rounded(-shift)
-    table["rlnClassNumber"] = here.class_index.numpy() + 1
-    table["rlnRandomSubset"] = found.half.numpy() + 1
-    return table.assign(**own_columns(found, spread))
+    here, particles = found.assignment, source.particles
+    posed = with_pose(
+        particles if particles.format == "star" else named_images(source, folder),
+        rotation=here.rotation.double().numpy(),
+        shift=found.shift_px.double().numpy(),
+        half=found.half.numpy(),
+        pixel_size=source.pixel_size,
+    )
+    columns = {"rlnClassNumber": here.class_index.numpy() + 1} | own_columns(found, spread)
+    return replace(posed, table=posed.table.assign(**columns))
 
 
 def own_columns(found: Alignment, spread: Spread) -> dict[str, NDArray[np.float64]]:
@@ -174,10 +153,14 @@ def own_columns(found: Alignment, spread: Spread) -> dict[str, NDArray[np.float6
 
 def table_of_images(source: Source, folder: Path) -> Particles:
     """Return the table of the images; those without RELION's or cryoSPARC's get one of RELION's."""
+    known = source.particles.format in ("star", "cs")
+    return source.particles if known else named_images(source, folder)
+
+
+def named_images(source: Source, folder: Path) -> Particles:
+    """Make a table of RELION that only names the images."""
     import pandas as pd
 
-    if source.particles.format in ("star", "cs"):
-        return source.particles
     names = image_names(source, folder)
     return Particles(pd.DataFrame({"rlnImageName": names}), None, "star", str(folder))
 
