@@ -190,7 +190,7 @@ def watched(step: Callable[[], None], device: torch.device, steps: int = 5) -> t
         synchronise(device)
         clock = time.perf_counter() - begun
     events = seen.key_averages()
-    busy = sum(event.self_device_time_total for event in events) / 1e6 / clock
+    busy = sum(getattr(event, "self_device_time_total", 0.0) for event in events) / 1e6 / clock
     copies = sum(event.count for event in events if "DtoH" in event.key)
     return busy, copies / steps
 
