@@ -13,6 +13,7 @@ from modpose import AlignSettings, align_subtomograms, devices, open_source
 from modpose.cli import main
 from modpose.config import DataConfig, merge, parse_config
 from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.tilt_series import open_tilt_series
 from modpose.devices import computing_on
 from modpose.fourier import insertion
 from modpose.recipes import recipe_config
@@ -24,11 +25,15 @@ from modpose.search.abinitio.start import best_start
 from modpose.search.alignment import Alignment
 from modpose.search.classes2d.rounds import FoundClasses, find_classes
 from modpose.search.classes2d.settings import Classes2dSettings, Plan
+from modpose.search.tilts.align import align_tilt_series
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
+from modpose.simulate.tilt_settings import TiltSettings
+from modpose.simulate.tilt_stack_files import write_tilts
+from modpose.simulate.tilt_stacks import simulate_tilts
 from modpose.train.session import build
 from modpose.train.starts import alignment, prepare
 from tests.another_device import DEVICE, AnotherDevice
@@ -82,6 +87,20 @@ def test_an_alignment_computes_on_its_device(star: Path, tmp_path: Path) -> None
     assert torch.equal(here.assignment.rotation, there.assignment.rotation)
     assert torch.equal(here.maps.combined, there.maps.combined)
     assert torch.equal(here.motions[0].directions, there.motions[0].directions)
+
+
+def test_particles_of_tilt_series_are_aligned_on_the_device(tmp_path: Path) -> None:
+    settings = TiltSettings(n=16, tomograms=1, tilts=5, box=16, pixel_size=14.0, snr=1.0, seed=1)
+    series = open_tilt_series(
+        write_tilts(simulate_tilts(settings, built_in_species(1)), tmp_path / "tilts", poses=False)
+    )
+    quick = replace(QUICK, classes=1, rounds=1, refine_rounds=1, motions=0)
+    here = align_tilt_series(series, tmp_path / "here", quick, quiet=True)
+    with AnotherDevice() as device:
+        there = align_tilt_series(series, tmp_path / "there", quick, device=DEVICE, quiet=True)
+    check(device)
+    assert torch.equal(here.assignment.rotation, there.assignment.rotation)
+    assert torch.equal(here.maps.combined, there.maps.combined)
 
 
 def test_the_start_of_modpose_3d_computes_on_the_device_of_the_training(
