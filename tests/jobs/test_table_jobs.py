@@ -118,6 +118,21 @@ def test_places_by_hand_with_shifts_in_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(again["rlnOriginY"], [0.0, 0.0], atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("name", "dims", "size"),
+    [("TS_01", 3, 2.0), ("TS_01", 2, 10.0), ("TS_01.tomostar", 3, 10.0)],
+)
+def test_coordinates_of_warptools_are_in_pixels_of_the_images(
+    name: str, dims: int, size: float
+) -> None:
+    places = {f"rlnCoordinate{axis}": [float(k)] for k, axis in enumerate("XYZ", 3)}
+    table = pd.DataFrame({"rlnTomoName": [name], "rlnImageName": ["s.mrcs"], **places})
+    sizes = {"rlnTomoTiltSeriesPixelSize": 2.0, "rlnImagePixelSize": 10.0}
+    table = table.assign(rlnImageDimensionality=dims, **sizes)
+    found = centres(Particles(table, None, "star", "t.star"))
+    np.testing.assert_allclose(found, [[3 * size, 4 * size, 5 * size]])
+
+
 def test_places_of_a_cs_by_hand(tmp_path: Path) -> None:
     particles = open_table(cs(tmp_path))
     table = particles.table

@@ -32,9 +32,10 @@ GROUPS = (
     "location/micrograph_uid",
     "location/micrograph_path",
 )
+SERIES = "rlnTomoTiltSeriesPixelSize"
 PIXELS = (
     "location/micrograph_psize_A",
-    "rlnTomoTiltSeriesPixelSize",
+    SERIES,
     "rlnMicrographPixelSize",
     "rlnMicrographOriginalPixelSize",
 )
@@ -124,9 +125,25 @@ def pixel_sizes(particles: Particles, given: float | None) -> Floats:
             f"{particles.name}: no column gives the pixel size of the coordinates "
             f"({', '.join(PIXELS[2:])}, ...), expected --micrograph-pixel-size"
         )
+    if name == SERIES and _counts_in_images(particles):
+        name = "rlnImagePixelSize"
     found = particles.positive(name)
     particles.note(f"coordinates are taken to be in pixels of {np.median(found):.4g} Å ({name})")
     return found
+
+
+def _counts_in_images(particles: Particles) -> bool:
+    """Whether coordinates are in pixels of the images (WarpTools), not of the tilt series.
+
+    RELION 4 counts in pixels of the tilt series, and has volumes; RELION 5 counts in Å.
+    """
+    if not particles.has("rlnImagePixelSize"):
+        return False
+    flat = "rlnImageDimensionality"
+    if particles.has(flat) and (particles.numbers(flat) == 2).all():
+        return True
+    names = particles.column("rlnTomoName") if particles.has("rlnTomoName") else np.array([""])
+    return all(str(name).endswith(".tomostar") for name in np.unique(names))
 
 
 def shifts(particles: Particles, dims: int) -> Floats:
