@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from modpose.cli import main
 from modpose.content_maps.files import COMPANIONS, read_content_maps
+from modpose.content_maps.fit import _Fitting
 from modpose.estimator import PoseModel
 from modpose.outputs.content_maps import content_maps_of, stored_content_maps
 from modpose.run import Run
@@ -106,6 +108,29 @@ def test_a_focus_is_drawn_and_columns_of_other_content_are_removed(
     finally:
         content_maps_of(Run.open(run), overwrite=True, quiet=True)
     assert "sharp_turn_deg" not in Run.open(run).latents()
+
+
+def test_what_cannot_be_drawn_is_refused_before_the_sums(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "run" / CONTENT_MAPS).unlink(missing_ok=True)
+    monkeypatch.setattr(_Fitting, "run", lambda *_: pytest.fail("summed"))
+    (tmp_path / "z.csv").write_text("1,2,3\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "strip.png").touch()
+    for out, choice, said in (
+        ("new", ["--along", 3], "the component is 3, expected 1 to 2"),
+        ("new", ["--at", tmp_path / "z.csv"], "expected 2 numbers"),
+        ("new", ["--path", "3..100"], "the image is 100, expected 0 to 99"),
+        ("full", ["--cluster", 1], "strip.png: already exists"),
+    ):
+        assert run_cli("volumes", tmp_path / "run", "-o", tmp_path / out, *choice) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_images_the_model_is_drawn_and_a_note_says_so(
