@@ -153,9 +153,9 @@ def refine(
     settled = False
     for number in range(schedule.refine_rounds):
         seen, before = data.within(limit), assignment.rotation
-        trying = number in TURNED and not settled
+        trying = number in TURNED and not settled and schedule.search_again
         turns = look_alikes(maps.combined, TURNS) if trying else None
-        again = number in SEARCHED_AGAIN and turns is None
+        again = number in SEARCHED_AGAIN and turns is None and schedule.search_again
         folds = _Folds.drawn(half, generator, again)
         others = folds.averages(seen, assignment, maps, mask)
         compute = partial(_refined, assignment, folds, others, turns, reach, schedule)

@@ -34,6 +34,9 @@ class Schedule:
         Rounds of refinement in two independent halves.
     refine_limit
         Highest frequency of the refinement, cycles per voxel; lower if the halves disagree.
+    search_again
+        Whether the refinement searches all poses and look-alikes again.  Averages of few volumes
+        are poorer than a map that a search started from.
     """
 
     rounds: int = 40
@@ -44,6 +47,7 @@ class Schedule:
     climb_steps: int = 2
     refine_rounds: int = 10
     refine_limit: float = 0.4
+    search_again: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,15 @@ from modpose.search.regroup import regrouped
 from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
 
-FROM_MAP = Schedule(rounds=4, limits=(0.2, 0.25), rotations=4608, grid_limit=0.25, hypotheses=8)
-"""Rounds that start from a map: a fine search at once."""
+FROM_MAP = Schedule(
+    rounds=4,
+    limits=(0.2, 0.25),
+    rotations=4608,
+    grid_limit=0.25,
+    hypotheses=8,
+    search_again=False,
+)
+"""Rounds that start from a map: a fine search at once, which the refinement does not repeat."""
 
 
 def find_tilt_maps(
