@@ -185,13 +185,14 @@ def _products(eta: list[Tensor], spectrum: Tensor, half: int) -> Tensor:
     """
     size = spectrum.shape[-2]
     about = _about(half, size).to(spectrum.device)
-    here, opposite = torch.zeros((), device=spectrum.device), torch.zeros((), device=about.device)
+    halves: list[Tensor] = []
     for statistic, values in zip(spectrum.unbind(1), eta, strict=True):
         seen, transformed = statistic[:, None, None], torch.fft.rfft2(values, s=(size, size))
-        here = here + transformed * seen
+        parts = [transformed * seen]
         if eta[0].shape[2] > 1:
-            opposite = opposite + transformed * (seen * about).conj()
-    return torch.cat([here, opposite.conj()], dim=2) if opposite.dim() else here
+            parts.append(transformed.conj() * (seen * about))
+        halves = [a + b for a, b in zip(halves, parts, strict=True)] if halves else parts
+    return torch.cat(halves, dim=2) if len(halves) > 1 else halves[0]
 
 
 def _natural(vae: Vae, batch: Batch, upright: Upright, turned: Tensor) -> list[Tensor]:
