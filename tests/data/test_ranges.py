@@ -126,6 +126,21 @@ def test_a_shift_beyond_the_box_is_refused():
         given_poses(source)
 
 
+def test_volumes_without_an_origin_along_z_have_no_shift_there():
+    columns = {name: [value] * 2 for name, value in GOOD.items()}
+    columns |= {"rlnOriginX": [1.0, 2.0], "rlnOriginY": [3.0, 4.0]}
+    volumes = ArrayStack(np.zeros((2, 8, 8, 8), np.float32))
+    shift = given_poses(Source(volumes, Particles(pd.DataFrame(columns), name="p.star")))[1]
+    assert shift.tolist() == [[-1, -3, 0], [-2, -4, 0]]
+
+
+@pytest.mark.parametrize("count", [29, 30])
+def test_few_small_angles_are_no_radians(count, caplog):
+    columns = {"rlnAngleRot": np.linspace(0, 6.2, count), "rlnAngleTilt": 0.0}
+    Particles(pd.DataFrame(columns), name="p.star").poses()
+    assert ("radians" in caplog.text) == (count == 30)
+
+
 def test_inspect_names_a_shift_beyond_the_box_as_a_problem(tmp_path):
     write_mrcs(tmp_path / "s.mrcs", np.random.default_rng(0).random((3, 16, 16)), 1.5)
     columns = {"rlnImageName": [f"{i + 1}@s.mrcs" for i in range(3)], "rlnAngleTilt": [0.0] * 3}
