@@ -43,17 +43,15 @@ def write_halves(made: HalfMaps, folder: Path, overwrite: bool = False) -> list[
     return outputs_in(folder)
 
 
-def write_curve(curve: FscCurve, path: Path, overwrite: bool = False) -> None:
+def write_curve(curve: FscCurve, path: Path) -> None:
     """Write a table of shells: cycles per pixel, Å (where known), correlation."""
     import pandas as pd
 
     text = pd.DataFrame(curve.columns()).to_csv(index=False).encode()
-    replace_atomically(path, lambda file: file.write(text), overwrite)
+    replace_atomically(path, lambda file: file.write(text), overwrite=False)
 
 
-def draw_curve(
-    curves: dict[str, FscCurve], path: Path, threshold: float, overwrite: bool = False
-) -> None:
+def draw_curve(curves: dict[str, FscCurve], path: Path, threshold: float) -> None:
     """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
     fig = new_figure(3.4, 5.2)
     first = next(iter(curves.values()))
@@ -66,4 +64,4 @@ def draw_curve(
     ax.set(xlim=(0, 0.5 / pixel_size), ylim=(-0.1, 1.02))
     ax.set_title(first.sentence(threshold), fontsize=SMALL + 1, loc="left")
     ax.legend(frameon=False, fontsize=SMALL)
-    replace_atomically(path, lambda file: fig.savefig(file, format="png"), overwrite)
+    replace_atomically(path, lambda file: fig.savefig(file, format="png"), overwrite=False)

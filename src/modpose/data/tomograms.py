@@ -50,8 +50,6 @@ class Tomogram:
         rlnTomoName.
     rotation
         (T, 3, 3), from the tomogram to the frame of each image.
-    has_matrices
-        Whether they came as matrices (RELION 4, WarpTools) and not as angles (RELION 5).
     defocus
         (T, 3) defocus U, V (Å) and angle (degrees) at the centre of the tomogram; None without.
     others
@@ -70,7 +68,6 @@ class Tomogram:
 
     name: str
     rotation: Floats
-    has_matrices: bool
     defocus: Floats | None
     others: Floats
     dose: Floats
@@ -176,7 +173,6 @@ def _tomogram(name: str, row: Any, tilts: pd.DataFrame, where: str) -> Tomogram:
     return Tomogram(
         name=name,
         rotation=_matrices(tilts, where) if matrices else _of_angles(tilts, where),
-        has_matrices=matrices,
         defocus=defocus,
         others=np.stack([*others, column(SCALE, 1.0)], axis=1),
         dose=column("rlnMicrographPreExposure", 0.0),

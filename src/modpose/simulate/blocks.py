@@ -37,25 +37,10 @@ class Blocks:
     ) -> NDArray[np.float32]:
         """Evaluate signal(x) = f(Rᵀ(x − t)) at the voxels of one volume.
 
-        Edges fall off linearly over one voxel along the block's own axes.  So the value of a voxel
-        is the fraction of it inside the block: exactly if the block is parallel to the lattice,
-        else approximately.
-
-        Parameters
-        ----------
-        rotation
-            (3, 3) active rotation.
-        shift_px
-            (3,) shift (x, y, z), voxels.
-        box
-            Side in voxels; the centre is voxel ``box // 2``.
-        pixel_size
-            Å per voxel.
-
-        Returns
-        -------
-        array
-            (box, box, box) float32 in [0, 1], axes (z, y, x).
+        Parameters and axes are those of :meth:`modpose.simulate.density.AtomDensity.place`; values are
+        from 0 to 1.  Edges fall off linearly over one voxel along the block's own axes.  So the
+        value of a voxel is the fraction of it inside the block: exactly if the block is parallel to
+        the lattice, else approximately.
         """
         reach = self.radius() / pixel_size + 1.0
         first = np.ceil(box // 2 + shift_px - reach).astype(int).clip(0, box)

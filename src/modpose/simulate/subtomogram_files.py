@@ -36,26 +36,8 @@ def write_subtomograms(simulated: Subtomograms, folder: Path, overwrite: bool = 
     ``particles.star``, ``subtomograms/000001.mrc``, ..., ``wedge.mrc`` (what was measured, 1 or 0,
     on the centred Fourier lattice) and ``templates/`` (the molecules upright, free of noise). The
     truth goes into separate columns, never into the pose columns.  The table is written last, so
-    if it exists, all files exist.
-
-    Parameters
-    ----------
-    simulated
-        The data set.
-    folder
-        Created if missing.
-    overwrite
-        Replace files of these names.
-
-    Returns
-    -------
-    Path
-        The STAR file.
-
-    Raises
-    ------
-    InputError
-        If a file exists and ``overwrite`` is false, or a file cannot be written.
+    if it exists, all files exist.  Parameters and errors are those of
+    :func:`modpose.simulate.particles.write_particles`.
     """
     star, wedge, volumes, templates = written = [folder / name for name in WRITTEN]
     refuse_to_replace(written, overwrite)
