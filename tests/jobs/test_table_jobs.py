@@ -287,6 +287,20 @@ def test_half_sets_and_classes_go_along_to_a_cs_and_a_star(tmp_path: Path) -> No
     assert onto_star["rlnClassNumber"].tolist() == (kind + 1).tolist()
 
 
+def test_a_table_goes_to_no_folder_with_another_stack_of_the_same_name(tmp_path: Path) -> None:
+    table = star(tmp_path / "job", rlnImageName=[f"{k + 1}@bin4.mrcs" for k in range(N)])
+    for folder, side in (("job", 8), ("other", 6)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_mrcs(tmp_path / folder / "bin4.mrcs", np.ones((N, side, side)), 4.0)
+    words = ["expand", str(table), "--symmetry", "C2", "-o"]
+    refused = CliRunner().invoke(app, [*words, str(tmp_path / "other" / "out.star")])
+    assert "other/bin4.mrcs is another file of this name" in str(refused.exception)
+    assert not (tmp_path / "other" / "out.star").exists()
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "out.star")])
+    assert done.exit_code == 0, done.output
+    assert "start in the folder of" in done.stderr
+
+
 # --- symmetry and hand ------------------------------------------------------------------------
 
 

@@ -74,11 +74,11 @@ def _write(
     particles: Particles, source: Path, out: Path, before: int, done: str, as_json: bool
 ) -> None:
     """Write a table, and print what was done to a table of ``before`` rows."""
+    notes = table_files.notes_of_paths(particles, source, out)
     with writing.all_or_nothing() as place:
         table_files.write_table(particles, out, place)
-    named = particles.has("rlnImageName") or particles.has("blob/path")
-    if named and out.absolute().parent != source.absolute().parent:
-        typer.echo(f"image paths in {out} start in the same folder as those of {source}", err=True)
+    for note in notes:
+        typer.echo(note, err=True)
     facts = {"rows_before": before, "rows": particles.n, "written": table_files.files_of_table(out)}
     answer(facts, [f"{done}; wrote {out}"], as_json)
 

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from modpose.data.cryosparc import records_of, write_cs_records
+from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.image_files import image_references
 from modpose.data.locate import find_files
 from modpose.data.particles import Particles
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = {".star": "star", ".cs": "cs"}
 """Extension of a table, and the format of its particles."""
+NAMING = ("rlnImageName", "blob/path", *IMAGE_COLUMNS)
 GROUP_VERSION = "v4.0.0"
 """Version of cryoSPARC in the written groups (``.csg``)."""
 KINDS = ((r"components_mode_\d+", "components"), (r"alignments_class_\d+", "alignments3D"))
@@ -83,17 +85,25 @@ def path_notes(source: Source, out: Path) -> list[str]:
     """
     if source.particles.format == "none" or source.path is None:
         return []
-    folder, here = source.path.absolute().parent, out.absolute().parent
-    if here == folder:
+    return notes_of_paths(source.particles, source.path, out, source.datadir)
+
+
+def notes_of_paths(
+    particles: Particles, table: Path, out: Path, datadir: Path | None = None
+) -> list[str]:
+    """Return what :func:`path_notes` does, for particles of a ``table`` that go to ``out``."""
+    here = out.absolute().parent
+    named = any(particles.has(name) for name in NAMING)
+    if not named or here == table.absolute().parent:
         return []
-    names = [name for name in set(image_references(source.particles)[0]) if (here / name).is_file()]
-    for name, path in find_files(names, source.path, source.datadir)[0].items():
+    names = [name for name in set(image_references(particles)[0]) if (here / name).is_file()]
+    for name, path in find_files(names, table, datadir)[0].items():
         if not path.samefile(here / name):
             raise InputError(
-                f"{out}: it would name the images {name} as {source.path} does, but {here / name} "
-                "is another file of this name, expected another folder for the table"
+                f"{out}: it would name the images {name} as {table} does, but {here / name} is "
+                "another file of this name, expected another folder for the table"
             )
-    return [f"image paths in {out} start in the folder of {source.path}; give it as --datadir"]
+    return [f"image paths in {out} start in the folder of {table}; give it as --datadir"]
 
 
 def _group(table: str, fields: tuple[str, ...], count: int) -> str:

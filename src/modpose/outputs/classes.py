@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from modpose.data.particles import Particles
-from modpose.data.table_files import check_format, files_of_table, write_table
+from modpose.data.table_files import check_format, files_of_table, notes_of_paths, write_table
 from modpose.data.tables import read_particles
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
@@ -55,8 +55,11 @@ def select_classes(
     numbers = _class_numbers(particles)
     known = np.unique(numbers)
     mask = labelled(numbers, known, classes, "--class", "class")
+    notes = notes_of_paths(particles, table, out)
     with all_or_nothing() as place:
         write_table(particles.subset(np.flatnonzero(mask)), out, place)
+    for note in notes:
+        particles.note(note)
     return mask
 
 

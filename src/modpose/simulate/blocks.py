@@ -37,10 +37,10 @@ class Blocks:
     ) -> NDArray[np.float32]:
         """Evaluate signal(x) = f(Rᵀ(x − t)) at the voxels of one volume.
 
-        Parameters and axes are those of :meth:`modpose.simulate.density.AtomDensity.place`; values are
-        from 0 to 1.  Edges fall off linearly over one voxel along the block's own axes.  So the
-        value of a voxel is the fraction of it inside the block: exactly if the block is parallel to
-        the lattice, else approximately.
+        Parameters and axes are those of ``AtomDensity.place``; values are from 0 to 1.  Edges fall
+        off linearly over one voxel along the block's own axes.  So the value of a voxel is the
+        fraction of it inside the block: exactly if the block is parallel to the lattice, else
+        approximately.
         """
         reach = self.radius() / pixel_size + 1.0
         first = np.ceil(box // 2 + shift_px - reach).astype(int).clip(0, box)
