@@ -32,7 +32,16 @@ from modpose.search.abinitio.one_view import explained_by_one_average
 from modpose.search.abinitio.refine import Refined, _Work, refine
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import Saved, Unfinished
-from modpose.search.abinitio.scores import Poses, _apart, best_poses, draw_poses
+from modpose.search.abinitio.scores import (
+    Poses,
+    _apart,
+    best_poses,
+    draw_from_scores,
+    draw_poses,
+    highest_scores,
+    likely_maps,
+    scores_by_map,
+)
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.similar import Division, agreed, similar_states
 from modpose.search.abinitio.start import Start, best_start
@@ -149,6 +158,34 @@ def test_scores_of_half_a_grid_are_those_of_all_poses(images, monkeypatch, tile)
             score = (inner.clamp(min=0).square() / (2 * norm)).max()
             best[i] = max(best[i], score)
     torch.testing.assert_close(found.score[:, 0], best, rtol=1e-4, atol=1e-4)
+
+
+def test_only_likely_maps_are_compared_with_an_image(images):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(3, 16, 16, 16, generator=generator)
+    data = images.coefficients(torch.arange(6), 6.0, 16)
+    grid, shifts = so3_grid(24).float()[:20], disc(2.0, 1.0)
+    each = scores_by_map(data, maps, grid, shifts)
+    likely = torch.rand(6, 3, generator=generator) < 0.5
+    likely[:, 1] |= ~likely.any(1)
+    found = best_poses(data, maps, grid, shifts, 1, likely=likely)
+    allowed = each.masked_fill(~likely, -torch.inf)
+    assert torch.equal(found.class_index[:, 0], allowed.argmax(1))
+    torch.testing.assert_close(found.score[:, 0], allowed.amax(1))
+    for coarse in (grid, grid[::2]):
+        assert likely_maps(data, maps, coarse, shifts).any(1).all()
+
+
+@pytest.mark.parametrize("rows", [20, 100, 1000])
+def test_highest_scores_and_draws_do_not_depend_on_blocks(rows):
+    generator = torch.Generator().manual_seed(0)
+    score = torch.randn(rows, 5, generator=generator)
+    for count in (1, 7):
+        assert torch.equal(highest_scores(score, count), score.topk(count, dim=0).indices.T)
+    drawn = draw_from_scores(score, 20_000, generator)
+    share = torch.stack([torch.bincount(one, minlength=rows) for one in drawn]) / 20_000
+    # a binomial share has a standard deviation of at most 0.0035
+    assert (share - score.softmax(0).T).abs().max() < 0.018
 
 
 def test_poses_are_drawn_as_often_as_they_are_probable(images):
