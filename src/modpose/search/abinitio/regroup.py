@@ -21,6 +21,8 @@ IDLE = 0.1
 """A class of mean size that is needed for less than so much of its likelihood may give way."""
 LEAST = 100
 """Images that a class must have to be divided."""
+STARTS = 3
+"""Random starts of a division, of which the best goes on."""
 TRIES = 2
 """Classes that are tried in vain."""
 
@@ -54,8 +56,7 @@ def regrouped(work: Rounds, now: Now, generator: torch.Generator) -> Now:
         some = rows[(member == split) & ~judged]
         if len(some) < LEAST:
             break
-        part = work.of_some(some)
-        new = part.until(part.begun(2, generator), now.round, generator)
+        new = _divided(work.of_some(some), generator)
         changed = score.clone()
         changed[:, [idle, split]] = work.scores(rows, new, generator)
         gain = float((changed.amax(1) - score.amax(1))[judged].mean())
@@ -64,6 +65,16 @@ def regrouped(work: Rounds, now: Now, generator: torch.Generator) -> Now:
             continue
         now, score, vain = _replaced(now, new, [idle, split]), changed, 0
     return now
+
+
+def _divided(work: Rounds, generator: torch.Generator) -> Now:
+    """Start images anew with two maps, a few times; the likeliest start goes on."""
+    starts = [
+        work.until(work.begun(2, generator), work.plan.compared, generator) for _ in range(STARTS)
+    ]
+    scores = [float(work.best(slice(None), one, generator).score.mean()) for one in starts]
+    best = max(range(STARTS), key=scores.__getitem__)
+    return work.until(starts[best], work.plan.rounds, generator)
 
 
 def _needed(score: Tensor) -> tuple[Tensor, Tensor]:
