@@ -264,8 +264,7 @@ class Run:
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Replace ``metrics.jsonl`` in one step."""
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        self._write("metrics.jsonl", text)
+        self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     @property
     def partial(self) -> bool:
