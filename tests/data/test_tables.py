@@ -140,8 +140,11 @@ def test_what_other_files_are(tmp_path):
     with pytest.raises(InputError, match="number of particles is 0"):
         read_particles(star(tmp_path, LOOP + "\n"))
     flag = "data_general\n_rlnTomoSubTomosAre2DStacks 1\n\n"
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+    tables = [star(tmp_path / name, flag + LOOP + "a.mrcs 1\n") for name in ("one", "two")]
     with pytest.raises(InputError, match="2-D tilt-series stacks"):
-        read_input([star(tmp_path, flag + LOOP + "a.mrcs 1\n")] * 2)
+        read_input(tables)
 
 
 def test_numbers_of_very_many_digits_are_text(tmp_path):
