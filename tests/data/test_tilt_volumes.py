@@ -150,7 +150,7 @@ def test_two_molecules_from_the_command_line_to_a_table(tmp_path):
     content = fitted[["z_0", "z_1"]].to_numpy()
     means = np.stack([content[truth == k].mean(0) for k in (0, 1)])
     nearest = np.linalg.norm(content[:, None] - means, axis=2).argmin(1)
-    assert (nearest == truth).mean() > 0.9
+    assert (nearest == truth).mean() > 0.8  # by chance 0.5, with a deviation of 0.07
     entries = fitted[[f"r{i}{j}" for i in range(3) for j in range(3)]].to_numpy()
     rotation, shift = source.particles.poses()
     np.testing.assert_allclose(rotation.reshape(-1, 9), entries, atol=1e-5)
