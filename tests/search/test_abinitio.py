@@ -45,7 +45,7 @@ from modpose.search.abinitio.scores import (
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
 from modpose.search.abinitio.similar import Division, agreed, similar_states
 from modpose.search.abinitio.start import Start, best_start
-from modpose.search.abinitio.state import Found, Now
+from modpose.search.abinitio.state import Found, Refining
 from modpose.search.abinitio.symmetry import Frame, in_frame, symmetrised
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import write_projections
@@ -540,10 +540,10 @@ def test_starts_and_rounds_that_an_older_version_saved_are_begun_again_or_search
     again, others = best_start(images, settings, none, plan, quiet=True)
     assert torch.equal(start.maps, again.maps)
     assert scores == others
-    now = Now(1, 9.0, [torch.ones(1), torch.ones(1)], None, Found.empty(3), 1)
+    now = Refining(1, 9.0, [torch.ones(1), torch.ones(1)], None, Found.empty(3), 1)
     values = now.values()
     del values["made.settled"]
-    assert not Now.of_values(values).made.settled.any()
+    assert not Refining.of_values(values).made.settled.any()
 
 
 # --- similar states ---------------------------------------------------------------------------

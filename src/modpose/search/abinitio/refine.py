@@ -22,7 +22,7 @@ from modpose.search.abinitio.rounds import COARSE, FINENESS
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import SeveralPoses, best_poses, likely_maps
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
-from modpose.search.abinitio.state import Found, Now
+from modpose.search.abinitio.state import Found, Refining
 from modpose.search.abinitio.symmetry import symmetrised
 from modpose.search.so3_climb import climb
 
@@ -126,7 +126,7 @@ def refine(
     start_radius = min(plan.radii[0][0], maps.shape[-1] / 2 - MARGIN)
     none = torch.zeros(len(images))
     before = None if poses is None else Found(*poses, none, none.bool())
-    now = Now(0, start_radius, [maps, maps], before, Found.empty(len(images)), 0)
+    now = Refining(0, start_radius, [maps, maps], before, Found.empty(len(images)), 0)
     now = work.go_on(now, saved or Saved())
     with Progress("refine in halves", len(plan.radii) * len(images), quiet=quiet) as progress:
         progress.advance(now.round * len(images), 0.0)
@@ -141,7 +141,7 @@ def refine(
             after = radii[min(number + 1, len(radii) - 1)]
             radius = min(max(agreed + 1, start_radius), after, box / 2 - MARGIN)
             work.measure_noise(found, state, radius)
-            now = Now(number + 1, radius, state, found, Found.empty(len(images)), 0)
+            now = Refining(number + 1, radius, state, found, Found.empty(len(images)), 0)
     return Refined(
         found.rotation,
         found.shift,
@@ -203,21 +203,21 @@ class _Work:
         self.mask = soft_sphere(box, settings.diameter * box)
         self.saved = Saved()
 
-    def go_on(self, first: Now, saved: Saved) -> Now:
+    def go_on(self, first: Refining, saved: Saved) -> Refining:
         """Return what was saved, or the beginning of the first round; save there from now on."""
         self.saved, values = saved, saved.read()
         if not values:
             return first
         self.images = self.images.with_noise(values["noise"])
         self.generator.set_state(values["generator"])
-        return Now.of_values(values)
+        return Refining.of_values(values)
 
-    def save(self, now: Now) -> None:
+    def save(self, now: Refining) -> None:
         """Save how far the round has come."""
         more = {"noise": self.images.noise, "generator": self.generator.get_state()}
         self.saved.write(now.values() | more)
 
-    def round(self, now: Now, search_radius: float, search: bool, progress: Progress) -> Found:
+    def round(self, now: Refining, search_radius: float, search: bool, progress: Progress) -> Found:
         """Find poses anew where asked, and climb from them and from those before."""
         before, made = now.before, now.made
         owns = [(self.half == number).nonzero().squeeze(1) for number in range(2)]

@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 @dataclass
-class Now:
+class Refining:
     """How far a refinement has come.
 
     Attributes
@@ -79,7 +79,7 @@ class Now:
         return values
 
     @classmethod
-    def of_values(cls, values: dict[str, Tensor]) -> Now:
+    def of_values(cls, values: dict[str, Tensor]) -> Refining:
         """Return what was saved; of older versions, without what is settled."""
         none = torch.zeros(len(values["made.score"]), dtype=torch.bool)
         values = {"made.settled": none, "before.settled": none} | values
