@@ -22,7 +22,9 @@ from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
 from modpose.data.source import open_source
 from modpose.data.star import write_star
+from modpose.data.table_files import write_table
 from modpose.errors import InputError
+from modpose.files.writing import all_or_nothing
 from modpose.geometry.groups import point_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.jobs.duplicates import without_duplicates
@@ -82,6 +84,11 @@ def cs(folder: Path, n: int = N) -> Path:
     return folder / "p.cs"
 
 
+def write_particles(particles: Particles, out: Path) -> None:
+    with all_or_nothing() as place:
+        write_table(particles, out, place)
+
+
 # --- duplicates -------------------------------------------------------------------------------
 
 
@@ -114,8 +121,10 @@ def test_places_by_hand_with_shifts_in_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(centres(sized), [[179.6, 100.0], [608.0, 96.0]])
     again = recentred(sized).table
     assert again["rlnCoordinateX"].tolist() == [90.0, 304.0]
-    np.testing.assert_allclose(again["rlnOriginX"], [0.2, 0.0], atol=1e-9)
+    # what is left, -0.4 Å, is in pixels of the table, which are those of RELION's next extraction
+    np.testing.assert_allclose(again["rlnOriginX"], [0.1, 0.0], atol=1e-9)
     np.testing.assert_allclose(again["rlnOriginY"], [0.0, 0.0], atol=1e-9)
+    np.testing.assert_allclose(centres(replace(sized, table=again)), centres(sized), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +270,42 @@ def test_poses_of_binned_images_go_to_the_images_as_recorded(tmp_path: Path) -> 
     assert unbinned(few, open_table(tmp_path / "bin1.star"), partial=True).n == 10
 
 
+def test_poses_of_preprocessed_images_go_to_the_images_that_they_were_made_of(
+    tmp_path: Path,
+) -> None:
+    rng, onto = np.random.default_rng(6), star(tmp_path)
+    blocks = starfile.read(onto)
+    for number, order in enumerate((rng.permutation(N), rng.permutation(N)[:40])):
+        names = blocks["particles"]["rlnImageName"].to_numpy()
+        made = (
+            blocks["particles"]
+            .iloc[order]
+            .assign(
+                rlnImageName=[f"{k + 1:06d}@particles_00000.mrcs" for k in range(len(order))],
+                rlnImageOriginalName=names[order],
+            )
+        )
+        (tmp_path / f"{number}").mkdir()
+        starfile.write({**blocks, "particles": made}, tmp_path / f"{number}" / "p.star")
+    found = open_table(tmp_path / "0" / "p.star")
+    for table in (onto, tmp_path / "1" / "p.star"):  # the second names its images as the first
+        target = open_table(table)
+        target = replace(target, table=target.table.assign(rlnAngleRot=0.0, rlnOriginXAngst=0.0))
+        poses, known = unbinned(found, target).poses(), open_table(table).poses()
+        assert poses is not None
+        assert known is not None
+        np.testing.assert_allclose(poses[0], known[0], atol=1e-6)
+        np.testing.assert_allclose(poses[1], known[1], atol=1e-5)
+    back = unbinned(open_table(onto), open_table(tmp_path / "1" / "p.star"))
+    assert back.n == 40
+    other = replace(
+        found,
+        table=found.table.assign(rlnImageOriginalName=[f"{k + 1}@other.mrcs" for k in range(N)]),
+    )
+    with pytest.raises(InputError, match="0 of the 40 images"):
+        unbinned(other, open_table(tmp_path / "1" / "p.star"))
+
+
 def test_half_sets_and_classes_go_along_to_a_cs_and_a_star(tmp_path: Path) -> None:
     records = np.load(cs(tmp_path))
     more = [("alignments3D/split", "u4"), ("alignments3D/class", "u4")]
@@ -363,7 +408,12 @@ def test_expanding_and_joining_gives_the_table_back(tmp_path: Path, kind: str) -
         np.testing.assert_array_equal(
             many.table["sym_expand/src_uid"], np.repeat(particles.table["uid"], 4)
         )
-    back = joined(many)
+    write_particles(many, tmp_path / f"many.{kind}")
+    words = ["join", str(tmp_path / f"many.{kind}"), "-o", str(tmp_path / f"back.{kind}")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    back = open_table(tmp_path / f"back.{kind}")
+    assert list(back.table) == list(particles.table)
     poses = [name for name in particles.table if "Angle" in str(name) or "pose" in str(name)]
     pd.testing.assert_frame_equal(
         back.table.drop(columns=poses), particles.table.drop(columns=poses), check_dtype=False

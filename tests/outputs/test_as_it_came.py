@@ -249,6 +249,22 @@ def test_cryosparc_tools_reads_what_is_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["components_mode_0/value"], latents["z_0"], atol=1e-7)
 
 
+def test_content_replaces_that_of_an_analysis_with_more_components(tmp_path: Path) -> None:
+    plain = wide_records()
+    names = [f"components_mode_{k}/{what}" for k in (1, 2) for what in ("component", "value")]
+    records = np.zeros(N, plain.dtype.descr + [(name, "<f4") for name in names])
+    for name in plain.dtype.names:
+        records[name] = plain[name]
+    source = read_particles(save_cs(tmp_path / "in.cs", records))
+    latents = pd.DataFrame({"z_0": np.linspace(0, 1, N)})
+    found = np.load(write(with_poses(source, latents), tmp_path / "out.cs"))
+    assert {name for name in found.dtype.names if "components" in name} == {
+        "components_mode_0/component",
+        "components_mode_0/value",
+    }
+    np.testing.assert_allclose(found["components_mode_0/value"], latents["z_0"], atol=1e-7)
+
+
 def test_poses_in_space_come_back_from_both_tables(tmp_path: Path) -> None:
     rotation = haar_rotations(N, torch.Generator().manual_seed(3)).double().numpy()
     shift = np.random.default_rng(1).normal(size=(N, 2))

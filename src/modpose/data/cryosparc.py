@@ -73,7 +73,8 @@ def records_of(table: pd.DataFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
     table
         Columns as from :func:`read_cs`; new columns become fields at the end if they are numbers.
     dtype
-        The fields, with types and shapes; text fields are widened if needed.
+        The fields, with types and shapes; text fields are widened if needed, and fields whose
+        columns were taken out are left out.
 
     Returns
     -------
@@ -84,6 +85,8 @@ def records_of(table: pd.DataFrame, dtype: np.dtype[Any]) -> NDArray[Any]:
     for name in dtype.names or ():
         field, count = dtype[name], int(np.prod(dtype[name].shape))
         columns = [f"{name}_{i}" for i in range(count)] if field.shape else [name]
+        if not table.columns.isin(columns).any():
+            continue
         left = [column for column in left if column not in columns]
         values = np.stack([_stored(table[c], field.base) for c in columns], axis=-1)
         kind = values.dtype if field.base.kind in "SU" else field.base

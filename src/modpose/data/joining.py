@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from modpose.data.identity import (
     identities_of,
     match_rows,
 )
-from modpose.data.image_names import split_names
+from modpose.data.image_names import split_column, split_names
 from modpose.data.locate import as_written
 from modpose.data.particles import Particles
 from modpose.data.paths import JOB_FOLDER, normalised
@@ -31,6 +31,8 @@ Ints = NDArray[np.int64]
 LOOKED_AT = 1 << 16
 """Bytes of two files that are compared at the beginning, the middle and the end."""
 BY_ORDER = "their order alone"
+ORIGINAL = "rlnImageOriginalName"
+"""Column of the image that an image was made of; RELION's name, and that of our jobs."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Joined:
 def join_rows(particles: Particles, table: Particles, *, per_image: bool = False) -> Joined:
     """Find the row of a table that belongs to each image.
 
-    Rows are compared by uid, by image number and stack, or by file name.  If one side names no
+    Rows are compared by uid, by image number and stack, or by file name; if no image is there,
+    also by the image that another one was made of (:data:`ORIGINAL`).  If one side names no
     images, both must have the same number of rows, which are then paired in order.
 
     Parameters
@@ -69,6 +72,47 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
     InputError
         If it is not certain which row belongs to which image.
     """
+    joined = _joined(particles, table, per_image)
+    before, table_before = _before(particles), _before(table)
+    if joined.by == KIND_WORDS["image"] and _contradicted(joined.rows, before, table_before):
+        pairs = [(before, table_before)]
+    elif (joined.rows < 0).all():
+        pairs = [(particles, table_before), (before, table), (before, table_before)]
+    else:
+        return joined
+    for one, other in pairs:
+        if one is None or other is None:
+            continue
+        made_of = _joined(one, other, per_image)
+        joined = replace(made_of, by=f"{KIND_WORDS['image']} in {ORIGINAL}")
+        if (joined.rows >= 0).any():
+            break
+    return joined
+
+
+def _before(particles: Particles) -> Particles | None:
+    """Name the images that those of a STAR file were made of; None if it does not tell."""
+    if particles.format != "star" or ORIGINAL not in particles.table:
+        return None
+    before = replace(
+        particles, table=particles.table.assign(rlnImageName=particles.table[ORIGINAL])
+    )
+    return before if identities_of(before) else None
+
+
+def _contradicted(rows: Ints, before: Particles | None, table_before: Particles | None) -> bool:
+    """Whether images of one name were made of different images: two jobs wrote like names."""
+    if before is None or table_before is None:
+        return False
+    known = rows >= 0
+    one, other = (split_column(side, "rlnImageName") for side in (before, table_before))
+    numbers = one[0][known] != other[0][rows[known]]
+    return bool(numbers.any()) or [posixpath.basename(path) for path in one[1][known]] != [
+        posixpath.basename(path) for path in other[1][rows[known]]
+    ]
+
+
+def _joined(particles: Particles, table: Particles, per_image: bool) -> Joined:
     wanted, offered = identities_of(particles), identities_of(table)
     pair = common_identity(wanted, offered)
     if pair is None:

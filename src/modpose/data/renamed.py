@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from modpose.data.joining import ORIGINAL
 from modpose.data.optics import FLIPPED, PREMULTIPLIED, SIGN
 from modpose.data.particles import Particles
 from modpose.errors import InputError
@@ -16,7 +17,6 @@ from modpose.observe.ctf_columns import CtfState
 
 SIZES = ("rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "blob/psize_A")
 """Columns of the pixel size; the first that is there speaks of the images."""
-ORIGINAL = "rlnImageOriginalName"
 
 
 def with_images(

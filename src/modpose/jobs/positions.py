@@ -210,16 +210,7 @@ def recentred(particles: Particles, micrograph_pixel_size: float | None = None) 
             table[name] = values.astype(kind)
     _put_rest(particles, table, rest, micrograph_pixel_size)
     gone = [c for c in table if c in EXTRACTED or str(c).startswith("blob/")]
-    table = table.drop(columns=gone)
-    form = particles.form
-    if form.dtype is not None:
-        kept = [
-            (name, form.dtype[name].base, form.dtype[name].shape)
-            for name in form.dtype.names or ()
-            if not name.startswith("blob/")
-        ]
-        form = replace(form, dtype=np.dtype(kept))
-    return replace(particles, table=table, form=form)
+    return replace(particles, table=table.drop(columns=gone))
 
 
 def _put_rest(
@@ -238,6 +229,7 @@ def _put_rest(
         name = f"rlnOrigin{axis}"
         if f"{name}Angst" in table or name not in table:
             table[f"{name}Angst"] = (-rest[:, k]).round(6) + 0.0
-        if name in table:  # pixels of what will be extracted, which has those of the micrograph
-            sizes = pixel_sizes(particles, micrograph_pixel_size)
+        if name in table:  # in pixels of this table, whose pixel size stays
+            found = particles.pixel_sizes()
+            sizes = pixel_sizes(particles, micrograph_pixel_size) if found is None else found
             table[name] = (-rest[:, k] / sizes).round(6) + 0.0
