@@ -7,10 +7,10 @@
     python -m benchmarks.abinitio 1oel.pdb --images 3000 --symmetry D7 --pixel-size 4
 
 Runs what ``modpose abinitio`` runs, on simulated projections (64 pixels a side, CTF, shifts of 1.75
-pixels).  Errors are after one global rotation, of the hand that fits better, modulo the symmetry of
-the map; a pose more than 20 degrees off is lost.  Junk is left out of them.  The bound is that of
-Cramer and Rao at the true map and pose.  ``--true-map`` finds no maps: it searches all poses with
-the true map and the true noise.  What that loses, the images do not tell.
+pixels).  Errors are after one global rotation, of the hand that fits better, modulo the symmetry
+that the molecule itself has; a pose more than 20 degrees off is lost.  Junk is left out of them.
+The bound is that of Cramer and Rao at the true map and pose.  ``--true-map`` finds no maps: it
+searches all poses with the true map and the true noise.  What that loses, the images do not tell.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from modpose.evaluate.pose_bound import MEDIAN_OF_RMS
 from modpose.fourier.projection import half_plane
 from modpose.fourier.reference import make_references
 from modpose.geometry.groups import so3_grid, symmetry_group
+from modpose.search.abinitio.axes import CLIMBED, candidates
 from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.rounds import FINENESS
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.scores import best_poses
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
+from modpose.search.abinitio.symmetry import in_frame, symmetrised
 from modpose.search.so3_climb import climb
 from modpose.simulate.conformations import Conformer, built_in_conformers, conformers_of_files
 from modpose.simulate.imperfections import noise_power
@@ -54,6 +56,8 @@ LIMIT = 26.0
 """Cycles a box that enter the bound."""
 EASY = 10.0
 """Cycles a box within which it is said how much an image tells."""
+ALIKE = 0.99
+"""Mean correlation with itself, turned by a point group, of a molecule that has this symmetry."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Figures:
     """What came out for one molecule."""
 
     name: str
+    symmetry: str
     images: int
     median_deg: float
     bound_deg: float
@@ -70,10 +75,22 @@ class Figures:
     def line(self) -> str:
         """Say it in words."""
         return (
-            f"{self.name}: {self.images} images, rotation {self.median_deg:.2f}° median "
-            f"({self.median_deg / self.bound_deg:.2f} × the bound), {100 * self.lost:.1f} % lost; "
+            f"{self.name} ({self.symmetry}): {self.images} images, "
+            f"rotation {self.median_deg:.2f}° median ({self.median_deg / self.bound_deg:.2f} × the "
+            f"bound), {100 * self.lost:.1f} % lost; "
             f"{self.nats:.1f} nats an image within radius {EASY:g}"
         )
+
+
+def own_symmetry(volume: Tensor) -> tuple[str, Tensor]:
+    """Name and rotations (G, 3, 3) of the largest point group that a molecule (D, D, D) has."""
+    for one in candidates(volume, CLIMBED):
+        group, frame = symmetry_group(one.name).float(), one.frame.rotation
+        upright = in_frame(volume[None], one.frame)
+        alike = torch.cosine_similarity(upright.flatten(), symmetrised(upright, group).flatten(), 0)
+        if (len(group) * float(alike) ** 2 - 1) / (len(group) - 1) > ALIKE:
+            return one.name, frame @ group @ frame.T
+    return "C1", torch.eye(3)[None]
 
 
 def errors_deg(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
@@ -84,15 +101,16 @@ def errors_deg(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
     found, truth
         (N, 3, 3).
     group
-        (G, 3, 3) symmetry of the map that was found; it has the mirror planes z = 0.
+        (G, 3, 3) symmetry of the true map.
     """
-    both = [errors_of_hand(found, t, group) for t in (truth, MIRROR @ truth @ MIRROR)]
+    hands = (truth, group), (MIRROR @ truth @ MIRROR, MIRROR @ group @ MIRROR)
+    both = [errors_of_hand(found, *hand) for hand in hands]
     return min(both, key=lambda angle: float((angle > LOST_DEG).float().mean()))
 
 
 def errors_of_hand(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
     """Angles (N,) between poses of one hand, otherwise as :func:`errors_deg`."""
-    change = (truth.transpose(1, 2) @ found)[:, None] @ group  # (N, G, 3, 3), all of them alike
+    change = group @ (truth.transpose(1, 2) @ found)[:, None]  # (N, G, 3, 3), all of them alike
     near = 1 + 2 * math.cos(math.radians(LOST_DEG))
     some = change[:300, 0]
     alike = torch.einsum("nij,mgij->nmg", some, change[:1000]).amax(2)
@@ -205,14 +223,15 @@ def measure(
         if len(kinds) > 1:
             lines.append(f"{100 * accuracy:.1f} % in the right class")
         rotation, _ = _truth(made)
-        group = symmetry_group(found.symmetry).float()
         for cluster, true in sorted(matched.items()):
             own = np.flatnonzero((classes == true) & (index == cluster) & real)
             every = np.flatnonzero((classes == true) & real)
+            name, group = own_symmetry(torch.from_numpy(made.volume(int(true))).float())
             angle = errors_deg(found.refined.rotation[own], rotation[own], group)
             bound, nats = at_truth(made, int(true), folder, every)
             figures = Figures(
                 kinds[int(true)].name,
+                name,
                 len(own),
                 float(angle.median()),
                 bound,
@@ -226,13 +245,14 @@ def measure(
 def measure_true_maps(kinds: list[Conformer], settings: ProjectionSettings) -> list[str]:
     """Simulate, search poses with the true maps, compare; return lines of text."""
     made = simulate_projections(settings, kinds)
-    rotation, free, lines = _truth(made)[0], symmetry_group("C1").float(), []
+    rotation, lines = _truth(made)[0], []
     with tempfile.TemporaryDirectory() as name:
         write_projections(made, Path(name))
         for number, kind in enumerate(kinds):
             own = made.truth["class"].to_numpy() == number if len(kinds) > 1 else slice(None)
             rows = np.arange(settings.n)[own]
-            angle = errors_deg(with_true_map(made, number, Path(name), rows), rotation[rows], free)
+            group = own_symmetry(torch.from_numpy(made.volume(number)).float())[1]
+            angle = errors_deg(with_true_map(made, number, Path(name), rows), rotation[rows], group)
             lost = float((angle > LOST_DEG).float().mean())
             lines.append(
                 f"{kind.name} with the true map: {len(rows)} images, rotation "
