@@ -18,7 +18,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "modpose"
 
 LAYERS = (
-    ("errors", "progress", "limits", "memory", "version"),
+    ("errors", "progress", "limits", "memory", "shared_memory", "version"),
     ("files", "geometry", "content", "parts", "ranks", "devices"),
     ("config",),
     ("recipes", "nn", "plot", "distributions"),

@@ -12,6 +12,7 @@ the results of processes that run at other times, within :func:`by_files`.
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import pickle
@@ -25,12 +26,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from modpose import shared_memory
 from modpose.errors import InputError, TrainingError
 from modpose.parts import Columns, Parts, added, joined_rows
 
@@ -58,6 +61,8 @@ ALONE = Place(0, 1, 0)
 _TIMES = count()
 _engine: Any = dist  # what torch does not declare
 _parts: Parts | None = None
+_rows: Tensor | None = None
+"""Memory that all processes share, if they run on one machine."""
 
 
 def place() -> Place:
@@ -122,6 +127,7 @@ def joined() -> Iterator[None]:
     TrainingError
         If another process ends before this one.
     """
+    global _rows
     here = place()
     if here.size == 1 or several() or _parts is not None:
         yield
@@ -139,8 +145,10 @@ def joined() -> Iterator[None]:
             timeout=PATIENCE,
         )
     try:
+        _rows = None if gpu else _shared_rows(here.size)
         yield
     finally:
+        _rows = None
         dist.destroy_process_group()
 
 
@@ -177,10 +185,27 @@ def sum(tensor: Tensor) -> Tensor:
         values = torch.cat([values for _, values in parts])
         whole = torch.sparse_coo_tensor(index, values, tensor.shape, check_invariants=False)
         return whole.coalesce().to(tensor.device)
-    together = tensor.contiguous()
+    sum_together([tensor])
+    return tensor
+
+
+def sum_together(tensors: Sequence[Tensor]) -> None:
+    """Add up dense tensors of one type and device over all processes, in place."""
+    if not several():
+        return
+    whole = [tensor.contiguous() for tensor in tensors]
     with _connected():
-        dist.all_reduce(together)
-    return tensor if together is tensor else tensor.copy_(together)
+        if _rows is not None and builtins.sum(t.nbytes for t in whole) >= shared_memory.LEAST:
+            shared_memory.add_up(whole, _rows, dist.get_rank(), dist.barrier)
+        elif len(whole) == 1:
+            dist.all_reduce(whole[0])
+        else:
+            joint = torch.cat([tensor.view(-1) for tensor in whole])
+            dist.all_reduce(joint)
+            whole = list(torch.split(joint, [tensor.numel() for tensor in whole]))
+    for tensor, found in zip(tensors, whole, strict=True):
+        if found is not tensor:
+            tensor.copy_(found.view_as(tensor))
 
 
 def once(make: Callable[[], T]) -> T:
@@ -352,6 +377,16 @@ def _seat() -> tuple[int, int]:
     if several():
         return dist.get_rank(), dist.get_world_size()
     return place()[:2] if _parts is not None else (0, 1)
+
+
+def _shared_rows(size: int) -> Tensor | None:
+    """Open memory that all processes share; None if one of them runs on another machine."""
+    path = once(lambda: shared_memory.make_file(size))
+    rows = shared_memory.open_file(path, size)
+    everywhere = all(gathered(rows is not None))
+    if path and leads():
+        Path(path).unlink()  # the memory stays until the last process ends
+    return rows if everywhere else None
 
 
 @contextmanager

@@ -60,6 +60,12 @@ def sums(folder: Path) -> None:
         assert ranks.sum(torch.tensor([1.0, rank])).tolist() == [2.0, 1.0]
         column = torch.tensor([[1.0, 5.0], [2.0, 5.0]])[:, 0]
         assert ranks.sum(column).tolist() == column.tolist() == [2.0, 4.0]
+        long = torch.arange(3_000_000, dtype=torch.float64)  # in memory that both share
+        assert torch.equal(ranks.sum(long * (1 + rank)), 3 * long)
+        both = [torch.ones(2, 3).T, torch.arange(300_000.0)]
+        ranks.sum_together(both)
+        assert torch.equal(both[0], torch.full((3, 2), 2.0))
+        assert torch.equal(both[1], 2 * torch.arange(300_000.0))
         rows = torch.sparse_coo_tensor([[rank, 2]], [[1.0], [2.0]], (4, 1), check_invariants=True)
         assert ranks.sum(rows).to_dense().tolist() == [[1.0], [1.0], [4.0], [0.0]]
         assert ranks.once(lambda: {"rank": rank}) == {"rank": 0}

@@ -24,13 +24,12 @@ def add_up_gradients(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     if not ranks.several():
         return
     dense, *rows = [_parameters(optimizer) for optimizer in optimizers]
-    there = torch.stack([p.new_tensor(float(p.grad is not None)) for p in dense])
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
-    together = ranks.sum(torch.cat([there, *(part.flatten() for part in parts)]))
-    used = together[: len(dense)].tolist()
-    sums = torch.split(together[len(dense) :], [p.numel() for p in dense])
-    for p, count, total in zip(dense, used, sums, strict=True):
-        p.grad = total.view_as(p) if count else None
+    there = dense[0].new_tensor([p.grad is not None for p in dense])
+    for p in dense:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    ranks.sum_together([there, *(p.grad for p in dense if p.grad is not None)])
+    for p, used in zip(dense, there.tolist(), strict=True):
+        p.grad = p.grad if used else None
     for p in (p for group in rows for p in group):
         p.grad = ranks.sum(torch.zeros_like(p).to_sparse(1) if p.grad is None else p.grad)
 

@@ -97,7 +97,8 @@ class _Clock:
         self._zero = time.perf_counter() - before
 
     def __call__(self) -> float:
-        return ranks.once(lambda: time.perf_counter() - self._zero)
+        here = time.perf_counter() - self._zero if ranks.leads() else 0.0
+        return float(ranks.sum(torch.tensor(here, dtype=torch.float64)))
 
 
 def _train_epoch(
