@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,9 @@ from benchmarks.pick import lattice, precision_and_recall
 from modpose import find_objects, pick_images
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import open_source
+from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.jobs.positions import open_table
 from modpose.pick.coordinates import read_coordinates, write_coordinates
 from modpose.pick.peaks import expected_by_chance, local_maxima
 from modpose.pick.templates import templates_of, templates_of_run
@@ -183,6 +187,63 @@ def test_known_coordinates_are_cut_out(field: Field, tmp_path: Path) -> None:
     assert read_coordinates(tmp_path / "out.star").x[0] == pytest.approx(field.truth.x[0])
 
 
+@pytest.mark.parametrize("version", ["3.0", "3.1"])
+def test_particles_are_cut_out_again_with_their_poses(tmp_path: Path, version: str) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write_mrcs(tmp_path / f"{name}.mrc", rng.random((1, 128, 128)), 2.0)
+    x, y = np.array([40.3, 60.0, 10.0, 90.6]), np.array([50.7, 30.0, 60.0, 70.0])
+    shift = rng.normal(0, 3, (4, 2))
+    table = pd.DataFrame(
+        {
+            "rlnImageName": [f"{k + 1}@old.mrcs" for k in range(4)],
+            "rlnMicrographName": ["mics/b.mrc", "mics/a.mrc", "mics/a.mrc", "mics/b.mrc"],
+            "rlnCoordinateX": x,
+            "rlnCoordinateY": y,
+            "rlnAngleRot": [10.0, 20, 30, 40],
+            "rlnAngleTilt": [50.0, 60, 70, 80],
+            "rlnAnglePsi": [-10.0, 20, 90, 170],
+            "rlnRandomSubset": [1, 2, 2, 1],
+            "rlnDefocusU": [1e4, 1.1e4, 1.2e4, 1.3e4],
+            "rlnCtfDataArePhaseFlipped": 1,
+        }
+    )
+    optics = None
+    if version == "3.0":
+        table = table.assign(rlnDetectorPixelSize=16.0, rlnMagnification=2e4)
+        table[["rlnOriginX", "rlnOriginY"]] = -shift / 8.0
+    else:
+        optics = pd.DataFrame({"rlnOpticsGroup": [1], "rlnImagePixelSize": [8.0]})
+        optics = optics.assign(rlnVoltage=300.0, rlnImageSize=8)
+        table[["rlnOriginXAngst", "rlnOriginYAngst"]] = -shift
+        table["rlnOpticsGroup"] = 1
+    write_star(tmp_path / "refined.star", table, optics)
+    words: dict[str, Any] = {"coordinates": tmp_path / "refined.star", "extract": 32}
+    images = [tmp_path / "a.mrc", tmp_path / "b.mrc"]
+    found = pick_images(images, tmp_path / "new.star", **words)
+    assert (found.objects, found.left_out) == (3, 1)  # the third box leaves its image
+    source, kept = open_source(tmp_path / "new.star"), [0, 1, 3]
+    assert source.pixel_size == 2.0
+    made, before = source.particles, open_table(tmp_path / "refined.star").subset(np.array(kept))
+    for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnRandomSubset", "rlnDefocusU"):
+        assert_allclose(made.column(name), before.column(name))
+    assert not made.numbers("rlnCtfDataArePhaseFlipped").any()
+    poses = made.poses()
+    assert poses is not None
+    corner = np.rint(np.stack([x, y], 1)[kept]) - 16
+    assert_allclose(corner + 16 + poses[1], np.stack([x, y], 1)[kept] + shift[kept] / 2, atol=1e-5)
+    for k, name in enumerate(("b", "a", "b")):
+        pixels = open_source(tmp_path / f"{name}.mrc").stack.read(np.array([0]))[0, 0]
+        i, j = corner[k, ::-1].astype(int)
+        assert_allclose(source.stack.read(np.array([k]))[0, 0], pixels[i : i + 32, j : j + 32])
+    blocks = replace(before, table=before.table.assign(rlnMicrographPixelSize=1.0))
+    write_star(tmp_path / "refined.star", blocks.table, blocks.optics, overwrite=True)
+    with pytest.raises(InputError, match=r"\(rlnMicrographPixelSize\) is 1 Å, expected 2 Å"):
+        pick_images(images, tmp_path / "other.star", **words)
+    with pytest.raises(InputError, match="expected none with --coordinates"):
+        pick_images(images, tmp_path / "other.star", dark=True, **words)
+
+
 @pytest.mark.parametrize("name", ["none.star", "none.csv"])
 def test_an_image_without_objects_gives_an_empty_table(name: str, tmp_path: Path) -> None:
     write_mrcs(tmp_path / "i.mrc", np.random.default_rng(0).random((1, 64, 64)), None)
@@ -215,6 +276,7 @@ def test_coordinates_keep_their_meaning_in_both_formats(tmp_path: Path) -> None:
         ({"radius": 9, "threshold": -1}, "the score is -1"),
         ({"radius": 9, "separation": 0}, "the distance is 0"),
         ({"radius": 9, "extract": 1}, "the box is 1"),
+        ({"radius": 9, "scale": 2}, "expected --run with them"),
         ({"radius": 9, "extract": 127}, "none of them with its box inside"),
         ({"radius": 9, "pixel_size": 0}, "the size, angstrom, is 0"),
         ({"run": STORED / "cryodrgn"}, "the model is of volumes"),

@@ -33,12 +33,8 @@ GROUPS = (
     "location/micrograph_path",
 )
 SERIES = "rlnTomoTiltSeriesPixelSize"
-PIXELS = (
-    "location/micrograph_psize_A",
-    SERIES,
-    "rlnMicrographPixelSize",
-    "rlnMicrographOriginalPixelSize",
-)
+MEASURED = ("location/micrograph_psize_A", SERIES, "rlnMicrographPixelSize")
+PIXELS = (*MEASURED, "rlnMicrographOriginalPixelSize")
 """Columns of the pixel size of coordinates, the most reliable first."""
 TURNED = tuple(f"rlnTomoSubtomogram{name}" for name in ("Rot", "Tilt", "Psi"))
 EXTRACTED = ("rlnImageName", "rlnImageOriginalName", "rlnCtfImage")

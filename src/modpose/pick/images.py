@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from modpose.data.image_files import split_array_name
 from modpose.data.mrc import write_mrcs_parts
+from modpose.data.particles import Particles
 from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
 from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
+from modpose.jobs.positions import open_table
 from modpose.limits import check_real, check_whole
 from modpose.pick import coordinates as tables
 from modpose.pick.find import find_objects
+from modpose.pick.recut import check_coordinates, cut_again
 from modpose.pick.templates import CONTENTS, Templates, templates_of_run
 
 if TYPE_CHECKING:
@@ -108,7 +111,8 @@ def pick_images(
         The folder of a model of single images, in place of a radius; see
         :func:`modpose.pick.templates.templates_of_run`.
     coordinates
-        A table with known coordinates, in place of either.
+        A table with known coordinates, in place of either.  With ``extract``, the new STAR file
+        keeps the columns of a STAR file: poses, shifts, CTF, half sets.
     pixel_size
         Angstrom; None takes that of the images.
     extract
@@ -129,6 +133,14 @@ def pick_images(
         raise InputError.of(out, "the extension", f"'{out.suffix}'", "star or csv")
     if sum(way is not None for way in (radius, run, coordinates)) != 1:
         raise InputError("pick: expected one of --radius, --run and --coordinates")
+    searching = dark or packed or not (threshold is None and separation is None)
+    if coordinates is not None and searching:
+        raise InputError(
+            "pick: --dark, --packed, --threshold and --separation are for a search, expected none "
+            "with --coordinates"
+        )
+    if run is None and not (angles is None and scale is None):
+        raise InputError("pick: --angles and --scale are for a model, expected --run with them")
     if pixel_size is not None:
         check_real("--pixel-size", "the size, angstrom,", pixel_size, 0, 1e6, low_counts=False)
     stack = out.with_suffix(".mrcs")
@@ -146,8 +158,12 @@ def pick_images(
     if pixel_size is None and len(sizes) > 1:
         raise InputError("pick: the images have several pixel sizes, expected one (--pixel-size)")
     pixel_size = pixel_size or (sizes.pop() if sizes else None)
+    known: Particles | None = None
     if coordinates is not None:
         table = _known(tables.read_coordinates(coordinates), opened, str(coordinates))
+        if Path(coordinates).suffix.lower() == ".star" and len(table):
+            known = open_table(Path(coordinates))
+            check_coordinates(known, pixel_size)
     else:
         templates = None
         if run is not None:
@@ -175,7 +191,12 @@ def pick_images(
     with all_or_nothing() as place:
         boxes = _boxes(kept, opened, extract)
         write_mrcs_parts(place(stack), boxes, (len(kept), extract, extract), pixel_size)
-        write_star(place(out), *_particles(kept, stack.name, extract, pixel_size))
+        particles = Particles(tables.star_table(kept), None, "star", str(out))
+        if known is not None:
+            particles = known.subset(np.flatnonzero(whole))
+        names = [f"{row + 1:06d}@{stack.name}" for row in range(len(kept))]
+        made = cut_again(particles, names, kept["micrograph"].to_numpy(), extract, pixel_size)
+        write_star(place(out), made.table, made.optics, form=made.form)
     return Found(len(kept), len(table) - len(kept), outputs)
 
 
@@ -265,24 +286,3 @@ def _boxes(table: pd.DataFrame, opened: list[Large], box: int) -> Iterator[NDArr
     for rows in np.split(np.arange(len(name)), change):
         pixels = at[name[rows[0]]].read()
         yield np.stack([pixels[y : y + box, x : x + box] for y, x in corner[rows]])
-
-
-def _particles(
-    table: pd.DataFrame, stack: str, box: int, pixel_size: float | None
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    import pandas as pd
-
-    particles = tables.star_table(table)
-    names = [f"{row + 1:06d}@{stack}" for row in range(len(table))]
-    particles.insert(0, "rlnImageName", names)
-    if pixel_size is None:
-        return particles, None
-    particles["rlnOpticsGroup"] = 1
-    optics = {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["opticsGroup1"],
-        "rlnImagePixelSize": [pixel_size],
-        "rlnImageSize": [box],
-        "rlnImageDimensionality": [2],
-    }
-    return particles, pd.DataFrame(optics)
