@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.data.image_files import split_array_name
@@ -26,9 +26,6 @@ from modpose.pick import coordinates as tables
 from modpose.pick.find import find_objects
 from modpose.pick.recut import check_coordinates, cut_again
 from modpose.pick.templates import CONTENTS, Templates, templates_of_run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 logger = logging.getLogger("modpose")
 
@@ -222,8 +219,6 @@ def _searched(
     threshold: float | None,
     separation: float | None,
 ) -> pd.DataFrame:
-    import pandas as pd
-
     found = []
     for large in opened:
         picks = find_objects(

@@ -6,18 +6,15 @@ Poses, CTF, half sets and all other columns stay those of the particles.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.data.optics import CORRECTED, FLIPPED, PREMULTIPLIED
 from modpose.data.particles import DEFAULT_MAGNIFICATION, Particles
 from modpose.errors import InputError
 from modpose.jobs.positions import EXTRACTED, MEASURED, PLACES, shifts
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SAME_SIZE = 0.01
 """Pixel sizes with a smaller relative difference are equal."""
@@ -104,8 +101,6 @@ def _sized(
     table: pd.DataFrame, optics: pd.DataFrame | None, pixel_size: float
 ) -> pd.DataFrame | None:
     """Write the pixel size where the table has it; optics groups come back, maybe new ones."""
-    import pandas as pd
-
     old = ("rlnPixelSize", "rlnDetectorPixelSize", "rlnMagnification")
     before_31 = optics is None and "rlnDetectorPixelSize" in table
     for block in (table, optics):
