@@ -169,6 +169,31 @@ def with_true_map(made: Projections, number: int, folder: Path, rows: np.ndarray
     return top.rotation.view(-1, plan.hypotheses, 3, 3)[torch.arange(len(best)), best]
 
 
+def right_with_true_maps(made: Projections, count: int, folder: Path) -> list[float]:
+    """Shares of images that are in the right class with the true maps of all molecules.
+
+    Returns
+    -------
+    list of float
+        At the true pose; and at the best pose near it in each class.
+    """
+    every = np.arange(made.settings.n)
+    images = _true(made, 0, folder, every)[0]
+    maps = torch.cat([_true(made, number, folder, every[:1])[1] for number in range(count)])
+    data = images.coefficients(slice(None), LIMIT, images.side)
+    references = make_references(maps, float(data.radius[-1]), slopes=True)
+    owner, which = every.repeat(count), np.tile(np.arange(count), len(every))
+    rotation, shift = _truth(made)
+    at = rotation[owner], torch.cat([shift, torch.zeros(len(shift), 1)], 1)[owner]
+    own, shares = made.truth["class"].to_numpy(), []
+    for steps in (0, 3):
+        place = torch.from_numpy(owner), torch.from_numpy(which)
+        top = climb(data, references, *place, *at, steps=steps, normalised=False)
+        best = top.score.view(-1, count).argmax(1).numpy()
+        shares.append(float((best == own).mean()))
+    return shares
+
+
 def _true(
     made: Projections, number: int, folder: Path, rows: np.ndarray
 ) -> tuple[SearchImages, Tensor]:
@@ -257,6 +282,12 @@ def measure_true_maps(kinds: list[Conformer], settings: ProjectionSettings) -> l
             lines.append(
                 f"{kind.name} with the true map: {len(rows)} images, rotation "
                 f"{float(angle.median()):.2f}° median, {100 * lost:.1f} % lost"
+            )
+        if len(kinds) > 1:
+            first, second = right_with_true_maps(made, len(kinds), Path(name))
+            lines.append(
+                f"with the true maps, {100 * first:.1f} % in the right class at the true poses, "
+                f"{100 * second:.1f} % at the best pose near it in each class"
             )
     return lines
 

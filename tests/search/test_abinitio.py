@@ -586,6 +586,24 @@ def test_similar_states_are_told_apart_at_the_poses_of_one_map(tmp_path):
     assert float(angles_to_truth(refined.rotation, consensus.rotation).median()) < 3.0
 
 
+def test_the_own_noise_of_an_image_does_not_keep_it_in_its_class(tmp_path, monkeypatch):
+    monkeypatch.setattr("modpose.search.abinitio.similar.AGAIN", 1)
+    made = simulate_projections(
+        ProjectionSettings(n=300, box=32, pixel_size=5.0, snr=0.2, hinge_range_deg=None, seed=3),
+        [Conformer("whole", built_in_conformers(1)[0].molecule, None)],
+    )
+    write_projections(made, tmp_path)
+    source = open_source(tmp_path / "particles.star")
+    truth = source.particles.truth()
+    images = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0), 14.0, True)
+    shift = torch.tensor(truth[["shift_x", "shift_y"]].to_numpy()).float()
+    given = torch.randint(0, 2, (300,), generator=torch.Generator().manual_seed(1))
+    divide = Division(AbInitioSettings(classes=2, similar=True, box=28), 9.0)
+    found = divide(images, true_rotation(source), shift, given)
+    # by chance half of them; 0.12 is four standard deviations
+    assert abs(float((found == given).float().mean()) - 0.5) < 0.12
+
+
 def test_a_difference_is_kept_where_its_halves_agree():
     generator = torch.Generator().manual_seed(0)
     x = lattice((24,) * 3)

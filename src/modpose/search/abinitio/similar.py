@@ -7,6 +7,11 @@ first classes.  Then each image goes to the class whose map explains it best, a 
 Maps of these classes are the mean of all images and, for each class, the part of its difference
 from the mean that its two halves agree on, by frequency and by place: noise where states are alike
 does not tell them apart.
+
+While these classes are refined, an image is compared with differences that other images made: its
+own noise would speak for the class that it is in.  It climbs to its best pose in each class: the
+pose that it has is the best one in its class only.  Poses and half maps stay apart by halves, but
+classes come from images of both, so resolution is quoted only beyond the frequencies used here.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.abinitio.shells import weighted_by_shell
 from modpose.search.motion import principal_motions
+from modpose.search.so3_climb import climb
 
 LEAST_RADIUS, MOST_RADIUS = 9.0, 11.0
 """Cycles a box that states are told apart by, within what the consensus resolves."""
@@ -39,8 +45,12 @@ TRIES = 4
 """Starts of the motions; the division with the highest likelihood is kept."""
 ROUNDS = 8
 """Rounds of averages and new classes."""
-AGAIN = 3
+AGAIN = 2
 """Such rounds at the poses of each round of the refinement."""
+PARTS = 10
+"""Each of so many parts of the images is compared with averages of the others."""
+STEPS = 2
+"""Steps of Gauss-Newton from the pose of an image to its best one in each class."""
 BLUR = 1.0
 """Standard deviation, voxels, of the Gaussian that agreement is averaged over."""
 AT_ONCE = 1000
@@ -128,7 +138,7 @@ class Division:
         """Return the classes (N,)."""
         work = _States(images, rotation, shift, self.settings, self.radius)
         for _ in range(AGAIN):
-            class_index = work.scores(work.maps(class_index)).argmax(1)
+            class_index = work.scores_of_others(class_index).argmax(1)
         return class_index
 
 
@@ -186,6 +196,25 @@ class _States:
         mean = half_averages(_together(first), _together(second), self.box, self.mask)[0]
         parts = (averages(part, self.box, self.mask) for part in (first, second, first + second))
         return mean + agreed(*(part - part.mean(0) for part in parts))
+
+    def scores_of_others(self, index: Tensor) -> Tensor:
+        """Log-likelihood (N, C) of each image at its best pose in classes of the other images."""
+        score = torch.zeros(len(index), self.count)
+        for number in range(PARTS):
+            rows = torch.arange(number, len(index), PARTS)
+            others = index.index_fill(0, rows, -1)
+            score[rows] = self._climbed(rows, self.maps(others))
+        return score
+
+    def _climbed(self, rows: Tensor, maps: Tensor) -> Tensor:
+        """Log-likelihood (B, C) of some images at the best pose near theirs with each map."""
+        references = make_references(maps, float(self.data.radius[-1]), slopes=True)
+        owner = torch.arange(len(rows)).repeat_interleave(self.count)
+        which = torch.arange(self.count).repeat(len(rows))
+        at = self.rotation[rows][owner], self.shift[rows][owner]
+        data = self.data.rows(rows)
+        top = climb(data, references, owner, which, *at, steps=STEPS, normalised=False)
+        return top.score.view(-1, self.count)
 
     def scores(self, maps: Tensor) -> Tensor:
         """Log-likelihood (N, C) of each image with each map, nats, up to a constant."""
