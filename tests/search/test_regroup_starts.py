@@ -13,7 +13,7 @@ from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.grids import lattice
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.abinitio.images import SearchImages
-from modpose.search.abinitio.regroup import _needed, regrouped
+from modpose.search.abinitio.regroup import HELD_OUT, _needed, regrouped
 from modpose.search.abinitio.rounds import Now, Rounds, _maps
 from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
 
@@ -75,3 +75,22 @@ def test_two_structures_that_share_a_class_come_apart(images):
     assert table.amax(1).sum() > 0.8 * len(which)  # the refinement goes on from here
     never = Rounds(seen, SETTINGS, FREE, replace(PLAN, regroup=False))
     assert regrouped(never, begun, generator) is begun
+
+
+def test_where_every_class_is_needed_only_the_judged_images_are_compared(images, monkeypatch):
+    seen, rotation, which = images
+    work, generator = Rounds(seen, SETTINGS, FREE, PLAN), torch.Generator().manual_seed(0)
+    data = seen.coefficients(slice(None), PLAN.radii[1], PLAN.box)
+    slot = 2 * which + torch.arange(len(which)) // 3 % 2
+    sums = insert_slices(data, slot, 6, rotation, torch.zeros(len(which), 3))
+    right = Now(PLAN.rounds, sums, _maps(sums, PLAN.box, work._mask, FREE))
+    compared, scores = [], Rounds.scores
+
+    def counted(self: Rounds, rows: Tensor, *told: object) -> Tensor:
+        compared.append(len(rows))
+        return scores(self, rows, *told)
+
+    monkeypatch.setattr(Rounds, "scores", counted)
+    monkeypatch.setattr("modpose.search.abinitio.regroup.IDLE", 0.0)
+    assert regrouped(work, right, generator) is right
+    assert compared == [len(which) // HELD_OUT]

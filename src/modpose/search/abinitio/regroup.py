@@ -43,12 +43,14 @@ def regrouped(work: Rounds, now: Now, generator: torch.Generator) -> Now:
     if count == 1 or not work.plan.regroup:
         return now
     rows = torch.randperm(len(work.images), generator=generator)[: count * MEMBERS]
-    judged = torch.arange(len(rows)) % HELD_OUT == 0
+    judged, grid = torch.arange(len(rows)) % HELD_OUT == 0, generator.get_state()
+    if _idle(work.scores(rows[judged], now, generator)) is None:
+        return now
+    generator.set_state(grid)
     score, vain = work.scores(rows, now, generator), 0
     for _ in range(2 * count):
-        needed, own = _needed(score[judged])
-        idle = int(needed.argmin())
-        if vain == TRIES or count * needed[idle] > IDLE * own[idle]:
+        idle = _idle(score[judged])
+        if vain == TRIES or idle is None:
             break
         member = score.index_fill(1, torch.tensor([idle]), -torch.inf).argmax(1)
         sizes = torch.bincount(member, minlength=count)
@@ -75,6 +77,13 @@ def _divided(work: Rounds, generator: torch.Generator) -> Now:
     scores = [float(work.best(slice(None), one, generator).score.mean()) for one in starts]
     best = max(range(STARTS), key=scores.__getitem__)
     return work.until(starts[best], work.plan.rounds, generator)
+
+
+def _idle(score: Tensor) -> int | None:
+    """Return the class that is hardly needed, by scores (B, C); None if there is none."""
+    needed, own = _needed(score)
+    least = int(needed.argmin())
+    return None if len(own) * needed[least] > IDLE * own[least] else least
 
 
 def _needed(score: Tensor) -> tuple[Tensor, Tensor]:

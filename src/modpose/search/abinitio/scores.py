@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modpose.devices import HOST, at_once, near
 from modpose.fourier.coefficients import Coefficients, phases
-from modpose.fourier.reference import make_references, sample, turned
+from modpose.fourier.reference import make_references, read_side_by_side, side_by_side
 from modpose.search.so3_search import pose_score
 
 NUMBERS_AT_ONCE = 1 << 22
@@ -24,6 +24,8 @@ TILE = 1 << 18
 """Numbers of a matrix product that stay in a cache until they are compared."""
 BLOCK = 32
 """Scores that are summed, or whose highest is taken, before places among them are found."""
+NEVER = -60.0
+"""Nats below the best at which a pose is never drawn; smaller exponentials are slow to compute."""
 UNLIKELY = 0.1, 4.0
 """A map is unlikely for an image where its score is lower than the best by so much of this and so
 many nats."""
@@ -125,7 +127,7 @@ def draw_poses(
 
 def draw_from_scores(score: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """Draw places (B, draws) in proportion to the exponential of scores (R, B)."""
-    weight = (score - score.amax(0)).exp()
+    weight = (score - score.amax(0)).clamp_(min=NEVER).exp_()
     blocks = _blocks(weight, 0.0)
     block = _drawn(blocks.sum(1).T, draws, generator)  # (B, draws)
     rows = torch.arange(len(block), device=block.device)
@@ -232,9 +234,9 @@ def _search(
 ) -> Poses:
     """Score all images at a grid of poses, and take poses from each table of scores."""
     count, grid = len(maps), len(rotations)
-    references = make_references(maps, float(images.radius[-1]))
-    which = torch.arange(count).repeat_interleave(grid)
-    slices = sample(references, which, turned(images.frequency, rotations).repeat(count, 1, 1))
+    references = side_by_side(make_references(maps, float(images.radius[-1])))
+    slices = read_side_by_side(references, images.frequency, rotations).view(grid, -1, count)
+    slices = slices.movedim(2, 0).flatten(0, 1)
     found = search_slices(images, slices, shifts, take, normalised, likely)
     rotation = rotations[found.row % grid]
     turned_over = HALF_TURN.to(rotation) @ rotation
