@@ -5,6 +5,7 @@ In the plane, R may be a reflection followed by a rotation, R(theta) M^m with M 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,9 +41,10 @@ class Pose(NamedTuple):
         Tensor
             (..., P, d) pixels.
         """
-        # one product for all poses: many, with inner dimensions of two or three, are slow
-        every = x @ self.rotation.movedim(-2, 0).flatten(1)
-        turned = every.reshape(len(x), *self.rotation.shape[:-2], -1).movedim(0, -2)
+        # one product for all poses, each axis in one piece of memory: sampling there is faster
+        turn = self.rotation.transpose(-1, -2)
+        every = turn.reshape(-1, turn.shape[-1]) @ x.T
+        turned = every.reshape(*turn.shape[:-1], len(x)).transpose(-1, -2)
         found: Tensor = turned - self.shift.unsqueeze(-2) @ self.rotation
         return found
 
@@ -99,6 +101,29 @@ def sample_images(
         images, grid.to(images.dtype), mode=mode, padding_mode=padding, align_corners=True
     )
     return values.flatten(2).transpose(1, 2)
+
+
+def linear_weights(x: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the four pixels about each point and their weights, (P, 4) each.
+
+    The sum of weights times pixels is what :func:`sample_images` reads with ``padding`` "border".
+
+    Parameters
+    ----------
+    x
+        (P, 2) pixels relative to the centre, ordered (x, y).
+    shape
+        Rows and columns of the picture, two or more.
+    """
+    height, width = shape
+    column = (x[:, 0] + width // 2).clamp(0, width - 1)
+    row = (x[:, 1] + height // 2).clamp(0, height - 1)
+    left, top = column.floor().clamp(max=width - 2), row.floor().clamp(max=height - 2)
+    right_share, low_share = column - left, row - top
+    first = (top * width + left).long()
+    index = torch.stack([first, first + 1, first + width, first + width + 1], -1)
+    across = torch.stack([1 - right_share, right_share], -1)
+    return index, torch.cat([(1 - low_share)[:, None] * across, low_share[:, None] * across], -1)
 
 
 def rotate_images(images: Tensor, angle: Tensor, x: Tensor, centre: Tensor | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.windows import disc
 from modpose.model.fields import build_field
+from modpose.model.fields.dense import DenseField
 from modpose.model.image_rows import KeptPoses, PoseCorrections
 from modpose.model.imaging import CentralSlices, Imaging
 from modpose.model.latents import Latents
@@ -117,9 +118,16 @@ class GenerativeModel(nn.Module):
             return 0.0
         return self.corrections.penalty(batch.index)
 
+    @torch.no_grad()
     def upright_natural(self, u: Tensor, z: Tensor) -> Tensor:
-        """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame."""
-        outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
+        """Natural parameter (B, P, C) of the likelihood at pixels u (P, 2) of the upright frame.
+
+        Without gradients.
+        """
+        if isinstance(self.field, DenseField):
+            outputs = self.field.read(u, z)
+        else:
+            outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
         return self.likelihood.natural(self.likelihood.read(outputs))
 
     def show(self, batch: Batch, sees: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -20,7 +21,7 @@ class Kept:
 
     def __call__(self, name: str, given: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
         """Return what ``make`` returns, or what it returned for the same ``given`` tensors."""
-        if any(tensor.requires_grad for tensor in given):
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
             return make()
         last = self._last.get(name)
         if last is not None and len(last[0]) == len(given):

@@ -128,6 +128,14 @@ def set_up(vae: Vae, config: Config) -> Learner:
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
     optimizers += [torch.optim.SparseAdam([row], lr=rate) for row, rate in rows.items()]
     for optimizer in optimizers:
+        optimizer.register_step_post_hook(_tell_of_change)
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return Learner(placement, vae, optimizers, TrainState())
+
+
+def _tell_of_change(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Count a change of every weight, which fused Adam leaves out (see :class:`nn.kept.Kept`)."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            torch.autograd.graph.increment_version(weight)

@@ -153,7 +153,7 @@ class PolarEncoder(Encoder):
             zero = content.new_zeros(len(content), 1)
             return Angles(zero, zero, zero)
         draw = context.render.upright_natural
-        picture = draw(self.rings.points.flatten(0, 1), content[:, : self.z_dim])
+        picture = draw(self.rings.points, content[:, : self.z_dim])
         score = self.rings.correlate(at.rings, self.rings.fold(picture))
         angle = self.rings.angles + at.start[:, None]
         prior = self.layout.rotation.log_weight(
@@ -239,7 +239,8 @@ class Rings(nn.Module):
         angle = torch.arange(angles) * (2 * math.pi / angles)
         radii = (torch.arange(self.count) + 0.5) * step
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
-        self.register_buffer("points", direction[:, None] * radii[:, None], persistent=False)
+        points = (direction[:, None] * radii[:, None]).flatten(0, 1)
+        self.register_buffer("points", points, persistent=False)
         self.register_buffer("radii", radii, persistent=False)
         self.register_buffer("area", radii * step * (2 * math.pi / angles), persistent=False)
         self.register_buffer("angles", angle, persistent=False)
@@ -253,7 +254,7 @@ class Rings(nn.Module):
 
     def fold(self, values: Tensor) -> Tensor:
         """(B, A * R, C) to (B, C, A, R)."""
-        return values.transpose(1, 2).reshape(len(values), -1, *self.points.shape[:2])
+        return values.transpose(1, 2).reshape(len(values), -1, len(self.angles), self.count)
 
     def axis(self, rings: Tensor) -> Tensor:
         """Return the axis along which rings (B, C, A, R) are spread, (B,) radians modulo pi."""
