@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import starfile
 from numpy.typing import NDArray
 
 from modpose.config import DataConfig
 from modpose.data.cryosparc import write_cs_records
 from modpose.data.dataset import Dataset
 from modpose.data.mrc import write_mrcs
+from modpose.data.optics import image_sign
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
@@ -103,6 +105,52 @@ def test_several_star_files_are_one(tmp_path: Path) -> None:
     assert source.particles.column("rlnImageName").tolist()[2] == "2@../job2/a.mrcs"
     same = open_source([first, star(tmp_path / "job1/r.star", ["1@a.mrcs"], rlnAnglePsi=[4.0])])
     assert same.particles.optics is not None and len(same.particles.optics) == 1
+
+
+def test_what_one_table_says_of_its_images_is_kept(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 4)
+    one = {"rlnPhaseShift": [90.0], "rlnOriginXAngst": [4.0], "rlnOriginYAngst": [-2.0]}
+    first = star(tmp_path / "p.star", ["1@a.mrcs"], rlnBeamTiltX=[0.5], **one)
+    two = {"rlnOriginX": [3.0], "rlnOriginY": [1.0], "rlnCtfScalefactor": [0.5]}
+    second = star(tmp_path / "q.star", ["2@a.mrcs"], **two)
+    third = star(tmp_path / "r.star", ["3@a.mrcs"])
+    blocks = starfile.read(third, always_dict=True)
+    blocks["optics"] = blocks["optics"].assign(rlnCtfDataArePhaseFlipped=1, rlnBeamTiltX=0.25)
+    starfile.write(blocks, third, overwrite=True)
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        found = open_source([[first, second, third][k] for k in order]).particles
+        expected = {
+            "rlnPhaseShift": [90.0, 0.0, 0.0],
+            "rlnOriginXAngst": [4.0, 6.0, 0.0],
+            "rlnOriginYAngst": [-2.0, 2.0, 0.0],
+            "rlnCtfScalefactor": [1.0, 0.5, 1.0],
+            "rlnBeamTiltX": [0.5, 0.0, 0.25],
+            "rlnCtfDataArePhaseFlipped": [0.0, 0.0, 1.0],
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(found.numbers(name), np.array(values)[order])
+        assert "rlnOriginX" not in found.table
+    bare = star(tmp_path / "s.star", ["4@a.mrcs"], voltage=None, rlnOriginX=[1.0])
+    sized = star(tmp_path / "t.star", ["1@a.mrcs"], voltage=None, rlnOriginXAngst=[1.0])
+    with pytest.raises(InputError, match="is rlnOriginX, expected rlnOriginXAngst, as another"):
+        open_source([sized, bare])
+
+
+def test_dark_images_stay_so_beside_others(tmp_path: Path) -> None:
+    stack(tmp_path / "a.mrcs", 2)
+    about: dict[str, Any] = {"blob__path": np.array([b"a.mrcs"]), "blob__psize_A": np.full(1, 2.0)}
+    about |= {"alignments3D__shift": np.ones((1, 2)), "alignments3D__pose": np.zeros((1, 3))}
+    dark = {"blob__sign": -np.ones(1), "alignments3D__psize_A": np.full(1, 4.0)}
+    first = cs(tmp_path / "p.cs", [1], blob__idx=np.zeros(1, np.uint32), **about, **dark)
+    second = cs(tmp_path / "q.cs", [2], blob__idx=np.ones(1, np.uint32), **about)
+    for order in ([0, 1], [1, 0]):
+        source = open_source([[first, second][k] for k in order])
+        sign = image_sign(source.particles)
+        assert sign is not None
+        np.testing.assert_array_equal(sign, np.array([-1.0, 1.0])[order])
+        poses = source.particles.poses()
+        assert poses is not None
+        np.testing.assert_allclose(poses[1][:, 0], np.array([-2.0, -1.0])[order])
 
 
 def test_tables_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,16 @@ import numpy as np
 
 from modpose.data.identity import particles_of_rows
 from modpose.data.locate import as_written
+from modpose.data.optics import (
+    BEAM_TILT,
+    CORRECTED,
+    EVEN,
+    FLIPPED,
+    MAGNIFICATION,
+    ODD,
+    PREMULTIPLIED,
+    SIGN,
+)
 from modpose.data.particles import Particles, listed
 from modpose.errors import InputError
 
@@ -20,12 +31,22 @@ if TYPE_CHECKING:
 
 NAMING = ("rlnImageName", "rlnCtfImage", "blob/path")
 """Columns that name files."""
+NEUTRAL: dict[str, Any] = {
+    **dict.fromkeys((FLIPPED, PREMULTIPLIED, CORRECTED, "rlnIsFlip"), 0),
+    **dict.fromkeys(("rlnPhaseShift", "rlnCtfBfactor", *BEAM_TILT), 0.0),
+    **dict.fromkeys(("rlnCtfScalefactor", SIGN), 1.0),
+    **dict.fromkeys(("ctf/phase_shift_rad", "ctf/bfactor"), 0.0),
+    **dict.fromkeys((ODD, EVEN), "[0]"),
+    **{name: float(name[-2] == name[-1]) for name in MAGNIFICATION},
+}
+"""Columns that say what was done to images, and the value that says nothing was."""
 
 
 def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particles:
     """Join tables of one format, row after row.
 
-    Columns that one of the tables lacks are left out, with a note.  Optics groups get new numbers.
+    Columns that one of the tables lacks are left out, with a note, unless a value means what the
+    table means (:data:`NEUTRAL`, shifts of 0, shifts in Å).  Optics groups get new numbers.
     File names are rewritten relative to the first table if they could not be found from there.
 
     Parameters
@@ -51,12 +72,12 @@ def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particle
             found, expected = ("without", "with") if part.optics is None else ("with", "without")
             where = f"{expected} optics groups, as in {first.name}"
             raise InputError.of(part.name, "the table", f"{found} optics groups", where)
-    pairs = zip(parts, files, strict=True)
-    tables = [_from_first(part.table, file, files[0]) for part, file in pairs]
+    pairs = zip(_alike(parts), files, strict=True)
+    tables = [_from_first(table, file, files[0]) for table, file in pairs]
     optics = None
     if first.optics is not None:
         tables, optics = _with_new_groups(tables, [p.optics for p in parts if p.optics is not None])
-    common = [name for name in first.table if all(name in table for table in tables)]
+    common = [name for name in tables[0] if all(name in table for table in tables)]
     joined = replace(
         first,
         table=pd.concat([table[common] for table in tables], ignore_index=True),
@@ -71,9 +92,41 @@ def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particle
     if shared:
         joined.note(f"images that are in several of the tables, and count several times: {shared}")
     dropped = {str(name) for table in tables for name in table} - set(map(str, common))
+    dropped = {name for name in dropped if f"{name}Angst" not in common}
     if dropped:
         joined.note(f"columns that not all tables have are left out: {listed(sorted(dropped))}")
     return joined
+
+
+def _alike(parts: Sequence[Particles]) -> list[pd.DataFrame]:
+    """Give all tables the columns of one whose value is known for the others."""
+    names = dict.fromkeys(str(name) for part in parts for name in part.table)
+    in_angstrom = any(name.startswith("rlnOrigin") and name.endswith("Angst") for name in names)
+    names |= dict.fromkeys(f"rlnOrigin{a}Angst" for a in "XYZ" if in_angstrom)
+    tables = []
+    for part in parts:
+        lacking = [name for name in names if name not in part.table]
+        values = {name: _known(part, name) for name in lacking}
+        known = {name: value for name, value in values.items() if value is not None}
+        tables.append(part.table.assign(**known) if known else part.table)
+    return tables
+
+
+def _known(part: Particles, name: str) -> Any:
+    """Return the values of a column that a table lacks; None if they are not known."""
+    if part.has(name):  # in data_optics
+        return part.column(name)
+    if name.endswith("Angst") and part.has(pixels := name.removesuffix("Angst")):
+        sizes = part.pixel_sizes()
+        if sizes is None:
+            expected = f"{name}, as another table has, or a pixel size"
+            raise InputError.of(part.name, "the shift", pixels, expected)
+        return part.numbers(pixels) * sizes
+    if name.startswith(("rlnOriginX", "rlnOriginY")):
+        return None if part.has(f"{name}Angst") else 0.0
+    if re.fullmatch(r"alignments[23]D/psize_A", name):
+        return part.pixel_sizes()
+    return NEUTRAL.get(name)
 
 
 def _from_first(table: pd.DataFrame, file: Path, first: Path) -> pd.DataFrame:
@@ -139,6 +192,7 @@ def _with_new_groups(
         else:
             renumbered.append(table.assign(**{key: next(iter(new.values()))}))
     merged = pd.DataFrame(rows).reset_index(drop=True)
+    merged = merged.fillna({name: v for name, v in NEUTRAL.items() if name in merged})
     merged[key] = np.arange(1, len(merged) + 1)
     return renumbered, merged
 
