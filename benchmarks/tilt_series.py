@@ -1,15 +1,17 @@
 """How well and how fast particles of tilt series are found without poses, against truth and bound.
 
     python -m benchmarks.tilt_series --molecules 4 --particles 150
-    python -m benchmarks.tilt_series --molecules 4 --particles 150 --volumes
+    python -m benchmarks.tilt_series --molecules 4 --particles 150 --through images volumes
     python -m benchmarks.tilt_series --real optimisation_set.star [--map map.mrc [--mirror]]
 
 Runs what ``modpose abinitio`` runs, on simulated tilt series (32 pixels a side, 41 tilts to 60
-degrees, CTF and dose for each).  With ``--volumes``, the same particles are back-projected first,
-and searched as volumes with their weights.  Errors are after one global rotation, never after a
-reflection; the bound is that of Cramer and Rao at the true map and pose.  With ``--real``, poses
-are compared with those of a table.  The map beside the forty public ribosomes is the mirror image
-of what their poses make, so a search that starts from it needs ``--mirror``.
+degrees, CTF and dose for each).  ``--through`` says what is searched, in the same data and with
+the same seed: the images; ``volumes``, as ``modpose fit`` makes them of tilt series, with their
+weights; or ``lattice``, the images summed on a lattice with exact weights.  Errors are after one
+global rotation, never after a reflection; the bound is that of Cramer and Rao at the true map and
+pose.  With ``--real``, poses are compared with those of a table.  The map beside the forty public
+ribosomes is the mirror image of what their poses make, so a search that starts from it needs
+``--mirror``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
+from modpose.data.opened import source_of
 from modpose.data.tilt_series import TiltSeries, open_tilt_series
+from modpose.data.tilt_volumes import of_tilt_series
+from modpose.data.wedges import open_wedges
 from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_recovery import recover_poses
@@ -39,6 +44,7 @@ from modpose.search.abinitio.found import FoundMaps
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.alignment import AlignSettings
 from modpose.search.pipeline import align
+from modpose.search.run import coefficients_of_source
 from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
 from modpose.search.tilts.background import without_background
@@ -52,6 +58,8 @@ from modpose.simulate.tilt_stacks import SimulatedTilts, simulate_tilts
 
 BOUND_LIMIT = 0.45
 """Frequencies up to here enter the bound, cycles per pixel."""
+WAYS = ("images", "volumes", "lattice")
+"""What is searched."""
 COMPARED = 0.2
 """Maps are compared up to here, cycles per voxel."""
 
@@ -119,17 +127,23 @@ def hands(made: SimulatedTilts, maps: Tensor, class_index: Tensor) -> list[str]:
     return lines
 
 
-def through_volumes(series: TiltSeries, settings: AbInitioSettings, box: int) -> FoundLike:
-    """Search the same particles as volumes: images summed on a lattice, with their weights."""
+def as_volumes(
+    series: TiltSeries, settings: AbInitioSettings, box: int, lattice: bool
+) -> FoundLike:
+    """Search particles as back-projected volumes, or as their images summed on a lattice."""
     asked = AlignSettings(
         classes=settings.classes,
         max_shift_px=settings.max_shift * box,
         mask_diameter_px=settings.diameter * box,
         seed=settings.seed,
     )
-    radius = asked.schedule.refine_limit * box
-    data = read_tilts(series, radius, quiet=True).coefficients(radius, box)
-    data = gridded(without_background(data))
+    if lattice:
+        radius = asked.schedule.refine_limit * box
+        data = read_tilts(series, radius, quiet=True).coefficients(radius, box)
+        data = gridded(without_background(data))
+    else:
+        source = source_of(of_tilt_series(series))
+        data = coefficients_of_source(source, open_wedges(source, shape=(box,) * 3), asked)
     found = align(data, asked, quiet=True)
     here = found.assignment
     return here.rotation, here.shift, here.class_index, found.maps.combined
@@ -144,28 +158,28 @@ def _parts(found: FoundMaps) -> FoundLike:
     return rotation, shift, found.refined.class_index, found.refined.maps
 
 
-def measure(settings: TiltSettings, molecules: int, starts: int, volumes: bool) -> list[str]:
-    """Simulate, find, compare; return lines of text."""
+def measure(
+    settings: TiltSettings, molecules: int, starts: int, through: Sequence[str]
+) -> Iterator[str]:
+    """Simulate, find, compare; yield lines of text."""
     made = simulate_tilts(settings, built_in_species(molecules))
     with tempfile.TemporaryDirectory() as name:
         series = open_tilt_series(write_tilts(made, Path(name) / "tilts", poses=False))
         asked = AbInitioSettings(classes=molecules, starts=starts, seed=settings.seed)
-        used = time.process_time()
-        if volumes:
-            found = through_volumes(series, asked, settings.box)
-        else:
-            found = _parts(find_tilt_maps(series, Path(name) / "maps", asked))
-        used = time.process_time() - used
         known = bounds(made, series)
-    rotation, shift, class_index, maps = found
-    recovery = recover_poses(rotation, shift, class_index, made.truth, bounds=known)
-    times = [one.times_bound for one in recovery.classes]
-    return [
-        f"{used:.0f} processor seconds",
-        *recovery.lines(),
-        f"mean of the medians: {np.mean(times):.2f} × the bound",
-        *hands(made, maps, class_index),
-    ]
+        for way in through:
+            used = time.process_time()
+            if way == "images":
+                found = _parts(find_tilt_maps(series, None, asked))
+            else:
+                found = as_volumes(series, asked, settings.box, way == "lattice")
+            yield f"{way}: {time.process_time() - used:.0f} processor seconds"
+            rotation, shift, class_index, maps = found
+            recovery = recover_poses(rotation, shift, class_index, made.truth, bounds=known)
+            yield from recovery.lines()
+            times = [one.times_bound for one in recovery.classes]
+            yield f"mean of the medians: {np.mean(times):.2f} × the bound"
+            yield from hands(made, maps, class_index)
 
 
 def measure_real(
@@ -201,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--premultiplied", action="store_true")
     parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--volumes", action="store_true", help="through back-projected volumes")
+    parser.add_argument("--through", nargs="+", choices=WAYS, default=WAYS[:1])
     parser.add_argument("--real", type=Path, metavar="STAR")
     parser.add_argument("--map", type=Path, metavar="MRC", help="start of --real")
     parser.add_argument("--mirror", action="store_true", help="start from its mirror image")
@@ -209,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     print(machine.sentence(1), flush=True)
     if asked.real is not None:
-        lines = measure_real(asked.real, asked.map, asked.mirror, asked.starts, asked.seed)
+        lines = iter(measure_real(asked.real, asked.map, asked.mirror, asked.starts, asked.seed))
     else:
         settings = TiltSettings(
             n=asked.molecules * asked.particles,
@@ -218,9 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             premultiplied=asked.premultiplied,
             seed=asked.seed,
         )
-        lines = measure(settings, asked.molecules, asked.starts, asked.volumes)
+        lines = measure(settings, asked.molecules, asked.starts, asked.through)
     for line in lines:
-        print(line)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
