@@ -111,6 +111,12 @@ def errors_deg(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
 def errors_of_hand(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
     """Angles (N,) between poses of one hand, otherwise as :func:`errors_deg`."""
     change = group @ (truth.transpose(1, 2) @ found)[:, None]  # (N, G, 3, 3), all of them alike
+    trace = torch.einsum("ij,mgij->mg", common_frame(change), change).amax(1)
+    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+
+
+def common_frame(change: Tensor) -> Tensor:
+    """Mean (3, 3) of the rotations (N, G, 3, 3) that agree, the nearest of G of each."""
     near = 1 + 2 * math.cos(math.radians(LOST_DEG))
     some = change[:300, 0]
     alike = torch.einsum("nij,mgij->nmg", some, change[:1000]).amax(2)
@@ -120,8 +126,7 @@ def errors_of_hand(found: Tensor, truth: Tensor, group: Tensor) -> Tensor:
         own = change[torch.arange(len(change)), which]
         u, _, v = torch.linalg.svd(own[trace > near].mean(0))
         mean = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ v))])) @ v
-    trace = torch.einsum("ij,mgij->mg", mean, change).amax(1)
-    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
+    return mean
 
 
 def at_truth(made: Projections, number: int, folder: Path, rows: np.ndarray) -> tuple[float, float]:

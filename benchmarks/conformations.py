@@ -3,6 +3,7 @@
     modpose simulate projections -o hinge --images 3000 --ctf --maps 24
     python -m benchmarks.conformations hinge/particles.star
     python -m benchmarks.conformations hinge/particles.star --refine 5 0.3
+    python -m benchmarks.conformations hinge/particles.star --causes
     python -m benchmarks.conformations hinge/particles.star --limit 400
 
 The table is one of ``modpose simulate projections``: its poses are the true ones, and it holds the
@@ -16,6 +17,10 @@ no harm.
 
 --refine DEGREES RATE also corrects found poses while content is learned (model.refine_poses): the
 prior standard deviation of a rotation, and the learning rate.
+
+--causes says what in the errors of found poses harms content.  It fits twice more at true poses:
+with the drift alone, and with the errors that are left without it, each given to another image, so
+that they do not follow content.
 
 --limit N fits nothing.  It says how well the angles of N images can be told at all: from the true
 maps, with the true poses, and with poses that are fitted, too, to each map.  Fitting begins at
@@ -38,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks import machine
-from benchmarks.abinitio import LOST_DEG, MIRROR, errors_of_hand
+from benchmarks.abinitio import LOST_DEG, MIRROR, common_frame, errors_of_hand
 from modpose import PoseModel
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -100,13 +105,31 @@ def pose_errors(found: Tensor, truth: Tensor, angle: Floats) -> tuple[Tensor, Te
     hands = truth, MIRROR @ truth @ MIRROR
     both = [errors_of_hand(found, hand, none) for hand in hands]
     better = min((0, 1), key=lambda k: _lost(both[k]))
-    low, high = angle.min(), angle.max()
-    part = np.minimum(CONTENTS * (angle - low) / max(high - low, 1e-6), CONTENTS - 1).astype(int)
-    own = torch.zeros(len(found))
+    part, own = _twelfths(angle), torch.zeros(len(found))
     for k in np.unique(part):
         rows = torch.from_numpy(part == k)
         own[rows] = errors_of_hand(found[rows], hands[better][rows], none)
     return both[better], own, both[1 - better]
+
+
+def causes(found: Tensor, truth: Tensor, angle: Floats) -> dict[str, Tensor]:
+    """True poses (N, 3, 3) with a part of the errors of found ones; arguments as before."""
+    one, _, other = pose_errors(found, truth, angle)
+    truth = truth if _lost(one) <= _lost(other) else MIRROR @ truth @ MIRROR
+    change = truth.transpose(1, 2) @ found
+    part, drift = _twelfths(angle), torch.empty_like(change)
+    for k in np.unique(part):
+        rows = torch.from_numpy(part == k)
+        drift[rows] = common_frame(change[rows][:, None])
+    rest = drift.transpose(1, 2) @ change
+    mixed = torch.randperm(len(rest), generator=torch.Generator().manual_seed(0))
+    return {"true, with the drift": truth @ drift, "true, with errors mixed": truth @ rest[mixed]}
+
+
+def _twelfths(angle: Floats) -> NDArray[np.int64]:
+    low, high = angle.min(), angle.max()
+    place = CONTENTS * (angle - low) / max(high - low, 1e-6)
+    return np.minimum(place, CONTENTS - 1).astype(np.int64)
 
 
 def _pose_line(found: Tensor, truth: Tensor, angle: Floats) -> str:
@@ -179,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--refine", type=float, nargs=2, metavar=("DEGREES", "RATE"))
+    parser.add_argument("--causes", action="store_true", help="what in wrong poses harms content")
     parser.add_argument("--limit", type=int, metavar="N", help="what N images can tell at best")
     parser.add_argument("--maps", type=Path, help="true maps; by default those beside the table")
     told = parser.parse_args(arguments)
@@ -203,30 +227,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{both[1].mean() / both[0].mean():.2f} of means"
         )
         return
-    medians = []
+    options: dict[str, dict[str, object]] = {"train": {"epochs": told.epochs}}
+    medians, model = [], None
     for name in told.poses:
         images = source if name == "given" else without_poses(source)
-        options: dict[str, dict[str, object]] = {"train": {"epochs": told.epochs}}
+        own = dict(options)
         if told.refine is not None and name == "found":
             std, rate = told.refine
-            options["model"] = {"refine_poses": {"rotation_std_deg": std, "lr": rate}}
-        used = time.process_time()
-        model = PoseModel("modpose-posed", options=options, seed=told.seed, quiet=True).fit(images)
-        used = time.process_time() - used
-        table = model.latents()
-        z = table[[f"z_{k}" for k in range(model.config.model.z_dim)]].to_numpy(float)
-        error = angle_errors(z, angle)
-        medians.append(float(np.median(error)))
-        print(
-            f"poses {name}: hinge angle {medians[-1]:.2f}° median, {error.mean():.2f}° mean error; "
-            f"{used:.0f} processor seconds"
-        )
-    if "found" not in told.poses:
+            own["model"] = {"refine_poses": {"rotation_std_deg": std, "lr": rate}}
+        model, median = _fitted(images, own, told.seed, name, angle)
+        medians.append(median)
+    if model is None or "found" not in told.poses:
         return
-    found = torch.tensor(model._record.used("rotation").reshape(-1, 3, 3))
-    print(_pose_line(found, rotation, angle))
+    found = torch.tensor(model._record.used("rotation").reshape(-1, 3, 3)).float()
+    print(_pose_line(found, rotation, angle), flush=True)
     if len(medians) == 2:
         print(f"error of content: {medians[1] / medians[0]:.2f} × that with given poses")
+    if told.causes:
+        shift = truth[["shift_x", "shift_y"]].to_numpy()
+        for name, wrong in causes(found, rotation, angle).items():
+            _fitted(source.with_poses(wrong.numpy(), shift), options, told.seed, name, angle)
+
+
+def _fitted(
+    images: Source, options: dict[str, dict[str, object]], seed: int, name: str, angle: Floats
+) -> tuple[PoseModel, float]:
+    """Fit, print how well content tells the angle, and return the median error, degrees."""
+    used = time.process_time()
+    model = PoseModel("modpose-posed", options=options, seed=seed, quiet=True).fit(images)
+    used = time.process_time() - used
+    table = model.latents()
+    z = table[[f"z_{k}" for k in range(model.config.model.z_dim)]].to_numpy(float)
+    error = angle_errors(z, angle)
+    print(
+        f"poses {name}: hinge angle {np.median(error):.2f}° median, {error.mean():.2f}° mean "
+        f"error; {used:.0f} processor seconds",
+        flush=True,
+    )
+    return model, float(np.median(error))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from modpose.suggest import given_options, suggest, suited
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.train.session import announce, describe_fit, finish, in_time, start, train_model
 from modpose.train.training_set import open_dataset
-from modpose.train.unposed import find_poses, keeping_poses, lacks_poses, with_unknown_poses
+from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 
 if TYPE_CHECKING:
     from modpose.affinity.known import KnownAffinity
@@ -159,7 +159,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         announce(config, max_minutes=minutes)
         unposed = lacks_poses(source, config)
         if unposed:
-            source, config = with_unknown_poses(source), keeping_poses(config)
+            source = with_unknown_poses(source)
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
         if unposed:
             dataset = find_poses(dataset, config, None, self.quiet)

@@ -42,7 +42,6 @@ from modpose.train.session import (
 from modpose.train.training_set import check_images, open_dataset
 from modpose.train.unposed import (
     find_poses,
-    keeping_poses,
     lacks_poses,
     with_kept_poses,
     with_unknown_poses,
@@ -127,7 +126,7 @@ def fit_run(
     known = None if labels is None else read_labels(labels, source, partial=partial)
     unposed = lacks_poses(source, config)
     if unposed:
-        source, config = with_unknown_poses(source), keeping_poses(config)
+        source = with_unknown_poses(source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
     check_images(dataset, quiet)
     column = str(labels) if isinstance(labels, str | Path) else None

@@ -14,9 +14,14 @@ from typer.testing import CliRunner
 
 from modpose import PoseModel
 from modpose.cli import app
+from modpose.config import parse_config
+from modpose.data.dataset import dataset_of
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.fit import resume_run
+from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
+from modpose.options import merge
+from modpose.recipes import recipe_config
 from modpose.run import Run
 from modpose.search.abinitio.moving import MotionPlan
 from modpose.search.abinitio.saved import Saved
@@ -25,6 +30,7 @@ from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import simulate_projections
 from modpose.simulate.settings import ProjectionSettings
+from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
 
 SMALL = ("model.field.motions=2", "model.field.cycles=5", "model.z_dim=1", "train.epochs=1")
 
@@ -58,6 +64,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: MotionPlan(rounds=1, radius=6.0, search_radius=5.0, rotations=288),
     )
     monkeypatch.setattr("modpose.search.abinitio.saved.EVERY", 0.0)
+    plan = PosePlan(rounds=1, seen=200, searched=2, climbed=3, near=2, near_found=1, rotations=288)
+    monkeypatch.setattr("modpose.train.unposed.PosePlan", lambda: plan)
 
 
 def fit(table: Path, out: Path, *more: str) -> list[str]:
@@ -79,12 +87,9 @@ def test_a_fit_finds_poses_then_conformations(table: Path, tmp_path: Path) -> No
     assert "projections of volumes without poses: these are found first" in done.output
     run = Run.open(tmp_path / "run")
     assert len(run.latents()) == 200 and run.environment["poses_found"] is True
-    posed = run.path / "abinitio" / "particles.star"
-    found = open_source(table, poses=posed).particles.poses()
-    assert found is not None
     again = run.dataset()
-    np.testing.assert_allclose(again.rotation, found[0], atol=1e-5)
-    np.testing.assert_allclose(again.translation, found[1], atol=1e-4)
+    assert again.rotation is not None
+    found = again.rotation, again.translation
     assert (run.path / "abinitio" / "class001_sharpened.mrc").is_file()
     # the estimator does the same in memory, and its run finds the poses again
     options: dict[str, dict[str, object]] = {"model": {}, "train": {}}
@@ -101,8 +106,8 @@ def test_a_fit_finds_poses_then_conformations(table: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(app, fit(table, tmp_path / "run", "--overwrite", "--seed", "1"))
     assert done.exit_code == 0, done.output
     assert files_of(run.path) == before
-    other = open_source(table, poses=posed).particles.poses()
-    assert other is not None and not np.allclose(other[0], found[0], atol=0.1)
+    other = Run.open(run.path).dataset().rotation
+    assert other is not None and not np.allclose(other, found[0], atol=0.1)
 
 
 def test_a_fit_that_was_interrupted_while_it_searched_goes_on(
@@ -127,6 +132,51 @@ def test_a_fit_that_was_interrupted_while_it_searched_goes_on(
     runs = [Run.open(tmp_path / name) for name in ("whole", "parts")]
     pd.testing.assert_frame_equal(runs[0].latents(), runs[1].latents())
     assert files_of(runs[0].path) == files_of(runs[1].path)
+
+
+def test_a_fit_that_was_interrupted_after_its_search_does_not_search_again(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr("modpose.train.unposed.with_better_poses", interrupted)
+        assert CliRunner().invoke(app, fit(table, tmp_path / "run")).exit_code == 130
+    before = (tmp_path / "run" / "abinitio" / "particles.star").read_bytes()
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("modpose.train.unposed.find_maps", refused)
+    resumed = resume_run(tmp_path / "run", quiet=True)
+    assert len(resumed.latents()) == 200 and resumed.environment["poses_found"] is True
+    assert (resumed.path / "abinitio" / "particles.star").read_bytes() == before
+
+
+def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> None:
+    """Poses of every fifth image are random, and those of the others 8 degrees off."""
+    settings = ProjectionSettings(n=400, box=24, pixel_size=6.7, snr=1.0, ctf=True)
+    write_projections(simulate_projections(settings, built_in_conformers(1)), tmp_path)
+    config = parse_config(
+        merge(recipe_config("modpose-posed"), {"model": {"field": {"cycles": 9}}}), "test"
+    )
+    right = dataset_of(open_source(tmp_path / "particles.star"), config)
+    assert right.rotation is not None and right.translation is not None
+    truth, shift = torch.from_numpy(right.rotation), torch.from_numpy(right.translation)
+    generator = torch.Generator().manual_seed(0)
+    turn = rotation_of_vector(0.08 * torch.randn(400, 3, generator=generator))
+    turn[::5] = haar_rotations(80, generator)
+    wrong = posed_again(right, config, turn @ truth, shift)
+    found = with_better_poses(wrong, config, PosePlan(rounds=1, rotations=2304), True).rotation
+    assert found is not None
+    before, after = (
+        torch.rad2deg(geodesic(x, truth)) for x in (turn @ truth, torch.from_numpy(found))
+    )
+    assert (before > 20).float().mean() > 0.19
+    assert (after > 20).float().mean() < 0.05
+    assert after.median() < 0.8 * before.median()
 
 
 def test_too_few_images_for_a_search_are_refused_and_leave_nothing(

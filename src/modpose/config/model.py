@@ -197,8 +197,8 @@ class ModelConfig(Frozen):
     refine_poses: PoseRefinementConfig | None = None
     """Correct given poses by gradient; null does not change them."""
     kept_poses: int = Field(0, ge=0, le=16)
-    """Most poses of an image that a search keeps where they are nearly equal; before each epoch the
-    model takes the one that explains the image best.  A fit of images without poses sets it.
+    """Most poses of an image that a search kept where they are nearly equal; before each epoch the
+    model takes the one that explains the image best.  Fits of earlier versions set it.
     """
     wedge: str = "off"
     """Measured frequencies of volumes: ``auto``, from the particles table; ``LOW,HIGH``, the

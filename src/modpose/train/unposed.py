@@ -6,20 +6,21 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from modpose.config import Config
-from modpose.data import preprocess
-from modpose.data.dataset import Dataset, dataset_of
+from modpose.config import Config, PrincipalFieldConfig
+from modpose.data.dataset import Dataset
+from modpose.data.preprocess import geometry
 from modpose.data.source import Source
-from modpose.search.abinitio.moving import KEPT
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import begun_settings, is_unfinished
 from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
 from modpose.train.checkpoint import read_weights, save_weights
 
 logger = logging.getLogger("modpose")
 
-KEPT_FILE, NAMES = "kept_poses.safetensors", ("rotation", "shift", "number")
+FOUND_FILE, NAMES = "kept_poses.safetensors", ("rotation", "shift", "number")
 MOTIONS, STARTS = 3, 2
 """Principal motions with which poses are found, and random starts."""
 
@@ -33,11 +34,6 @@ def lacks_poses(source: Source, config: Config) -> bool:
 def with_unknown_poses(source: Source) -> Source:
     """Return the same images with poses that mean nothing, until :func:`find_poses` is called."""
     return source.with_poses(np.tile(np.eye(3), (source.n, 1, 1)), np.zeros((source.n, 2)))
-
-
-def keeping_poses(config: Config) -> Config:
-    """Return the same configuration for a model that takes one of several poses of an image."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"kept_poses": KEPT})})
 
 
 def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: bool) -> Dataset:
@@ -60,9 +56,25 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
     Dataset
         The same images, with the poses found.
     """
-    logger.info("step 1 of 2: poses, as by modpose abinitio")
+    logger.info("step 1 of 3: poses, as by modpose abinitio")
+    rotation, shift = _searched(dataset, config, folder, quiet)
+    posed = posed_again(dataset, config, rotation, shift)
+    if isinstance(config.model.field, PrincipalFieldConfig):
+        logger.info("step 2 of 3: better poses, with the conformations that a model learns")
+        posed = with_better_poses(posed, config, PosePlan(), quiet)
+    logger.info("step 3 of 3: conformations, with these poses")
+    return posed
+
+
+def _searched(
+    dataset: Dataset, config: Config, folder: Path | None, quiet: bool
+) -> tuple[Tensor, Tensor]:
+    """Rotations (N, 3, 3) and shifts (N, 2) pixels from a search, or from one that has ended."""
     source = dataset.source
     begun = folder is not None and is_unfinished(folder)
+    if folder is not None and not begun and (folder / FOUND_FILE).is_file():
+        kept = read_weights(folder / FOUND_FILE)
+        return kept[NAMES[0]][:, 0], kept[NAMES[1]][:, 0]
     settings = AbInitioSettings(motions=MOTIONS, starts=STARTS, seed=config.seed)
     found = find_maps(
         source,
@@ -76,27 +88,19 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
     )
     for line in found.lines():
         logger.info(line)
-    posed = dataset_of(
-        source.with_poses(*found.poses),
-        config,
-        value_range=dataset.value_range,
-        affinity=dataset.affinity,
-    )
-    if found.refined.several is not None:
-        rotation, shift, number = found.refined.several
-        grown = preprocess.geometry(source.stack.shape, config.data, source.stack.name)
-        posed.kept = rotation, shift * (found.binning / grown.pixel_size_factor), number
-        count = int((number > 1).sum())
-        logger.info("%s images have several nearly equal poses; these are kept", f"{count:,}")
-        if folder is not None:
-            save_weights(folder / KEPT_FILE, dict(zip(NAMES, posed.kept, strict=True)))
-    logger.info("step 2 of 2: conformations, with these poses")
-    return posed
+    several = found.refined.several
+    assert several is not None, "a search with motions keeps several poses of an image"
+    grown = geometry(source.stack.shape, config.data, source.stack.name)
+    shift = several.shift * (found.binning / grown.pixel_size_factor)
+    if folder is not None:
+        parts = (several.rotation, shift, several.number)
+        save_weights(folder / FOUND_FILE, dict(zip(NAMES, parts, strict=True)))
+    return several.rotation[:, 0], shift[:, 0]
 
 
 def with_kept_poses(dataset: Dataset, folder: Path) -> Dataset:
-    """Give a data set the poses that :func:`find_poses` kept in a folder, if it kept any."""
-    path = folder / KEPT_FILE
+    """Give a data set the poses that a search kept in a folder, if it kept any."""
+    path = folder / FOUND_FILE
     if path.is_file():
         kept = read_weights(path)
         dataset.kept = (kept[NAMES[0]], kept[NAMES[1]], kept[NAMES[2]])

@@ -1,0 +1,201 @@
+"""Better poses of images whose poses were found: images are compared with their conformations.
+
+A search knows a structure that moves as a mean and a few motions.  A model that is fitted at the
+poses found knows the curve on which the conformations lie.  So a model is fitted for a short time,
+each image is compared at all rotations with maps of several contents, and its poses climb.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+
+from modpose.config import Config
+from modpose.content.clustering import cluster
+from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.preprocess import fourier_crop, geometry
+from modpose.devices import computing_on
+from modpose.fourier.coefficients import phases
+from modpose.fourier.reference import make_references
+from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import haar_rotations
+from modpose.infer.encode import encode_dataset
+from modpose.model.imaging import CentralSlices
+from modpose.model.vae import Vae
+from modpose.progress import Progress
+from modpose.search.abinitio.images import disc
+from modpose.search.abinitio.refine import NEAR
+from modpose.search.abinitio.rounds import FINENESS
+from modpose.search.abinitio.scores import best_poses
+from modpose.search.projections import IMAGES_AT_ONCE, ImageReader, PosedImages
+from modpose.search.so3_climb import climb
+from modpose.train.session import start, train_model
+
+logger = logging.getLogger("modpose")
+
+
+@dataclass(frozen=True)
+class PosePlan:
+    """How found poses are improved; frequencies are cycles a box."""
+
+    rounds: int = 3
+    seen: int = 12_000
+    """Images that the model of each round learns from; one that it sees again counts again."""
+    searched: int = 8
+    """Contents whose maps are compared with an image at all rotations."""
+    climbed: int = 24
+    """Contents whose maps are compared with an image while its pose climbs."""
+    near: int = 6
+    """How many of these: the nearest to the content of the image."""
+    near_found: int = 3
+    """The same for a pose that the search found: the nearest to the map that it was found with."""
+    rotations: int = 4608
+    search_radius: float = 9.0
+    radius: float = 13.0
+    hypotheses: int = 3
+    """Poses that the search finds for an image."""
+    apart_deg: float = 15.0
+    """Least angle between these."""
+    steps: int = 3
+    """Steps of Gauss-Newton."""
+
+
+def with_better_poses(dataset: Dataset, config: Config, plan: PosePlan, quiet: bool) -> Dataset:
+    """Improve found poses with the conformations that a model learns at them.
+
+    Parameters
+    ----------
+    dataset
+        N projections with poses.
+    config
+        The run's configuration; its model has principal motions.
+    plan
+        Rounds.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    Dataset
+        The same images with other poses.
+    """
+    batches = -(-len(dataset.train) // config.train.batch_size)
+    epochs = -(-plan.seen // (batches * config.train.batch_size))
+    train = config.train.model_copy(update={"epochs": min(epochs, config.train.epochs)})
+    short = config.model_copy(update={"train": train})
+    for number in range(plan.rounds):
+        logger.info("poses and conformations in turn: round %d of %d", number + 1, plan.rounds)
+        learner, rows = start(dataset, short, max_minutes=None, quiet=quiet)
+        train_model(learner, dataset, short, run=None, rows=rows, max_minutes=None, quiet=quiet)
+        device = learner.placement.device
+        found = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=True)
+        generator = torch.Generator().manual_seed(1000 * config.seed + number)
+        turn = haar_rotations(1, generator)
+        work = _Comparison(learner.vae.cpu(), np.asarray(found.z, np.float32), plan, turn)
+        with computing_on("train.accelerator", config.train.accelerator):
+            dataset = posed_again(dataset, config, *work.poses(dataset, quiet))
+    return dataset
+
+
+def posed_again(dataset: Dataset, config: Config, rotation: Tensor, shift: Tensor) -> Dataset:
+    """Return the same images with poses (N, 3, 3) and (N, 2) pixels of the box of the model."""
+    source = dataset.source
+    factor = geometry(source.stack.shape, config.data, source.stack.name).pixel_size_factor
+    posed = source.with_poses(rotation.numpy(), factor * shift.numpy().astype(np.float64))
+    return dataset_of(posed, config, value_range=dataset.value_range, affinity=dataset.affinity)
+
+
+class _Comparison:
+    """Images compared with maps of several contents.
+
+    Parameters
+    ----------
+    vae
+        The model, on the CPU.
+    z
+        (N, k) content of the images.
+    plan
+        Settings.
+    turn
+        (1, 3, 3) rotation of the grid.
+    """
+
+    def __init__(self, vae: Vae, z: NDArray[np.float32], plan: PosePlan, turn: Tensor) -> None:
+        self.plan = plan
+        projection = cast(CentralSlices, vae.imaging).projection
+        self.reader = ImageReader(projection, min(plan.radius, projection.box / 2 - 0.5))
+        self.variance = projection.log_variance.detach().exp()
+        self.scale = self.reader.box / projection.box
+        centres, coarse = _centres(z, plan.climbed), _centres(z, plan.searched)
+        self.maps, self.coarse = (_maps(vae, some, self.reader.box) for some in (centres, coarse))
+        self.own = torch.cdist(torch.from_numpy(z), centres).argsort(1)[:, : plan.near]
+        self.fine = torch.cdist(coarse, centres).argsort(1)[:, : plan.near_found]
+        self.grid = turn @ so3_grid(plan.rotations // 2).float()
+        step = FINENESS * projection.box / plan.search_radius
+        self.shifts = disc(NEAR * step, step) * self.scale
+
+    def poses(self, dataset: Dataset, quiet: bool) -> tuple[Tensor, Tensor]:
+        """Best rotations (N, 3, 3), and shifts (N, 2) pixels, of the images."""
+        rotation, shift = torch.empty(dataset.n, 3, 3), torch.empty(dataset.n, 2)
+        rows = np.arange(dataset.n)
+        with Progress("poses of conformations", dataset.n, quiet=quiet) as progress:
+            for batch in dataset.batches(rows, IMAGES_AT_ONCE):
+                posed = self.reader.images(batch, self.variance)
+                rotation[batch.index], moved = self._best(posed, self.own[batch.index])
+                shift[batch.index] = moved[:, :2] / self.scale
+                progress.advance(len(batch), 0.0)
+        return rotation, shift
+
+    def _best(self, posed: PosedImages, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Best rotation (B, 3, 3) and shift (B, 3) of images, some maps (B, M) for the pose now."""
+        rotation, shift, which = self._searched(posed)
+        tried = own.shape[1]
+        before = posed.rotation[:, None].expand(-1, tried, -1, -1)
+        rotation = torch.cat([before, rotation], 1)
+        shift = torch.cat([posed.shift[:, None].expand(-1, tried, -1), shift], 1)
+        which = torch.cat([own, which], 1)
+        count, tried = which.shape
+        top = climb(
+            posed.data,
+            make_references(self.maps, float(posed.data.radius[-1]), slopes=True),
+            torch.arange(count).repeat_interleave(tried),
+            which.flatten(),
+            rotation.flatten(0, 1),
+            shift.flatten(0, 1),
+            steps=self.plan.steps,
+        )
+        best = top.rows(torch.arange(count) * tried + top.score.view(count, tried).argmax(1))
+        return best.rotation, best.shift
+
+    def _searched(self, posed: PosedImages) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations (B, H, 3, 3), shifts (B, H, 3) and maps (B, H) to climb from."""
+        plan, data = self.plan, posed.data
+        low = data.within(plan.search_radius / data.box)
+        low = replace(low, value=low.value * phases(low.frequency, -posed.shift))
+        asked = plan.hypotheses, plan.apart_deg
+        found = best_poses(low, self.coarse, self.grid, self.shifts, *asked, any_map=True)
+        which = self.fine[found.class_index].flatten(1)
+        times = self.fine.shape[1]
+        moved = posed.shift[:, None] + pad(found.shift, (0, 1))
+        rotation = found.rotation.repeat_interleave(times, 1)
+        return rotation, moved.repeat_interleave(times, 1), which
+
+
+def _centres(z: NDArray[np.float32], count: int) -> Tensor:
+    """Centres (K, k) of clusters of content (N, k)."""
+    count = min(count, len(np.unique(z, axis=0)))
+    label = cluster(z, count, "kmeans")
+    return torch.from_numpy(np.stack([z[label == number].mean(0) for number in range(count)]))
+
+
+def _maps(vae: Vae, z: Tensor, box: int) -> Tensor:
+    """Draw maps (K, b, b, b) of content (K, k) in a smaller box."""
+    every = (vae.decode(one[None])[0, ..., 0].numpy()[None, None] for one in z)
+    return torch.from_numpy(np.concatenate([fourier_crop(one, box)[:, 0] for one in every]))
