@@ -181,7 +181,7 @@ def test_adding_images_is_the_transpose_of_reading_maps():
     sums = lattice.zeros(1, 1)
     one = torch.ones(len(placed), 1)
     lattice.add(sums, placed, one, one)
-    back = lattice.backward(torch.complex(sums[0][:, 0], sums[0][:, 1]))
+    back = lattice.backward(torch.complex(sums[0][:, 0], sums[1][:, 0]))
     # a coefficient and its conjugate: twice the real part
     expected = 2 * (read.conj() * placed.value).real.sum()
     assert float((back * volume).sum()) == pytest.approx(float(expected), rel=1e-4)
@@ -194,10 +194,10 @@ def test_the_kernel_gives_the_energy_of_a_map_in_the_images():
     sums = lattice.zeros(1, 1)
     one = torch.ones(len(placed), 1)
     lattice.add(sums, placed, one, one)
-    equations = Equations.of(sums, lattice, box, 1, Products(torch.ones(1, 1)))
+    equations = Equations.of(sums, lattice, box, Products(torch.ones(1, 1)))
     inside = box.cut(volume)[None]
     spectrum = box.forward_seen(inside)
-    equations._convolve(spectrum, torch.ones(1, 1))
+    equations._convolve(spectrum)
     applied = box.backward_seen(spectrum)
     found = float((inside * applied).sum())
     energy = 2 * float(lattice.read(placed, lattice.table(volume[None])).abs().square().sum())
@@ -228,10 +228,10 @@ def test_maps_solve_the_equations_of_their_images():
     placed = replace(placed, value=value)
     sums = lattice.zeros(2, 3)
     lattice.add(sums, placed, amount, second)
-    equations = Equations.of(sums, lattice, box, 2, Products(torch.eye(3)))
+    equations = Equations.of(sums, lattice, box, Products(torch.eye(3)))
     inside = box.cut(maps)
     spectrum = box.forward_seen(inside)
-    equations._convolve(spectrum, torch.eye(3)[torch.tensor([0, 1, 1, 2])])
+    equations._convolve(spectrum)
     applied = box.backward_seen(spectrum)
     wrong = (applied - equations.right).square().sum() / equations.right.square().sum()
     assert wrong < 0.01  # the same interpolation as above, squared
@@ -255,7 +255,7 @@ def test_a_map_that_is_expected_to_vanish_does_not_slow_down_the_others():
     sums = lattice.zeros(3, 6)
     placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
     lattice.add(sums, placed, amount, second)
-    equations = Equations.of(sums, lattice, box, 3, Products(torch.eye(6)))
+    equations = Equations.of(sums, lattice, box, Products(torch.eye(6)))
     falling = torch.exp(-torch.arange(len(box.count)) / 2.0)
     spectrum = torch.stack([falling, 0.02 * falling, 1e-3 * falling]) * 10
     strength = ball()[box._cut].expand(3, -1, -1, -1).sqrt()
@@ -332,7 +332,8 @@ def test_maps_are_of_functions_of_the_inferred_content(moving):
     *_, found = moving
     values = found.basis(found.z)
     np.testing.assert_allclose(values.T @ values, found.moment, atol=1e-6 * len(values))
-    np.testing.assert_allclose(found.moment, len(values) * np.eye(5), atol=1e-6 * len(values))
+    # the functions are orthonormal over content that was inferred from half as many images
+    np.testing.assert_allclose(found.moment, len(values) * np.eye(5), atol=0.2 * len(values))
 
 
 def test_more_functions_than_half_the_images_are_refused_before_the_sums(moving, monkeypatch):

@@ -26,8 +26,8 @@ LEFT_OUT = 1e-3
 """Fraction of the sum of squares of the products of functions that may be left out."""
 LEFT_OF_ONE = 0.05
 """The same, of the sum of squares of 1 · 1: functions of rare states have far larger products."""
-CHUNK = 1 << 11
-"""Frequencies at which the J x J blocks are made at a time."""
+CHUNK = 1 << 10
+"""Frequencies at which the products are made at a time."""
 
 
 class MaskBox:
@@ -186,21 +186,14 @@ class Equations:
 
     @classmethod
     def of(
-        cls, sums: list[Tensor], lattice: HalfLattice, box: MaskBox, maps: int, products: Products
+        cls, sums: list[Tensor], lattice: HalfLattice, box: MaskBox, products: Products
     ) -> Equations:
         """Convert sums on the lattice; ``sums`` is emptied on the way."""
-        columns = (column for _ in range(len(sums)) for column in sums.pop(0).unbind(1))
-        right = torch.stack(
-            [
-                box.cut(lattice.backward(torch.complex(next(columns), next(columns))))
-                for _ in range(maps)
-            ]
-        )
+        seen = torch.complex(sums.pop(0), sums.pop(0)).T.contiguous()
+        right = torch.stack([box.cut(lattice.backward(column)) for column in seen])
+        columns = (column for _ in range(len(sums)) for column in sums.pop(0).T.contiguous())
         kernels = torch.stack(
-            [
-                torch.fft.rfftn(lattice.kernel(column, 2 * box.reach)).real.flatten()[box.seen]
-                for column in columns
-            ]
+            [kernel.flatten()[box.seen] for kernel in lattice.kernels(columns, 2 * box.reach)]
         )
         return cls(box, right, kernels, products)
 
@@ -211,6 +204,8 @@ class Equations:
     def join(parts: Sequence[Equations]) -> Equations:
         """Return the equations of all images of several."""
         first = parts[0]
+        if len(parts) == 1:
+            return first
         right = torch.stack([part.right for part in parts]).sum(0)
         kernels = torch.stack([part.kernels for part in parts]).sum(0)
         return Equations(first.box, right, kernels, first.products)
@@ -251,11 +246,10 @@ class Equations:
         # at frequencies without data; the largest of all maps would stop the strong ones
         beyond = penalty.amax(1)
         inverse = 1 / (self.precision() + penalty)
-        blocks = self.products.vectors[pair_numbers(len(self))].flatten(0, 1).to(self.kernels)
 
         def apply(fields: Tensor) -> Tensor:
             seen = box.forward_seen(amplitude * fields)
-            self._convolve(seen, blocks)
+            self._convolve(seen)
             return (box.backward_seen(seen).mul_(amplitude)).add_(
                 box.filtered(fields, penalty, beyond)
             )
@@ -281,21 +275,23 @@ class Equations:
             direction = guess + now / last * direction
         return x
 
-    def _convolve(self, spectrum: Tensor, blocks: Tensor) -> None:
+    def _convolve(self, spectrum: Tensor) -> None:
         """Apply the data's part of the equations to transforms (J, seen), in place.
 
-        ``blocks`` (J J, R) say how the symmetric J x J matrices are made of the kernels.
+        At each frequency that is a symmetric matrix, made of the kernels.
         """
-        count = len(self)
+        count, vectors = len(self), self.products.vectors.to(self.kernels)
         for first in range(0, spectrum.shape[1], CHUNK):
             held = spectrum[:, first : first + CHUNK]
-            matrix = (blocks @ self.kernels[:, first : first + CHUNK]).reshape(count, count, -1)
-            parts = held.real.contiguous(), held.imag.contiguous()
-            made = torch.zeros_like(parts[0]), torch.zeros_like(parts[1])
-            for j, column in enumerate(matrix):
-                for out, part in zip(made, parts, strict=True):
-                    out.addcmul_(column, part[j])
-            held.copy_(torch.complex(*made))
+            matrix = vectors @ self.kernels[:, first : first + CHUNK]
+            part = torch.stack([held.real, held.imag], 1)
+            made, row = torch.zeros_like(part), 0
+            for j in range(count):
+                right = matrix[row : row + count - j, None]  # pairs of j and what follows
+                row += count - j
+                made[j:].addcmul_(right, part[j])
+                made[j] += (right[1:] * part[j + 1 :]).sum(0)
+            held.copy_(torch.complex(made[:, 0], made[:, 1]))
 
 
 def _quick(least: int, most: int) -> int:

@@ -97,7 +97,7 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, std, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 3 + 2 * rounds if rounds else 1
+    passes = 4 + 2 * rounds if rounds else 1
     images = passes * dataset.n + (2 + 3 * rounds if rounds else 1) * some
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(progress)
@@ -142,22 +142,34 @@ class _Fitting:
 
     def run(self, progress: Progress) -> ContentMaps:
         self.images.measure(self.some, progress)
-        content, most = self.first, self.settings.most(self.images.dataset.n)
-        if not self.settings.rounds:
-            basis, parts = self._summed(content, most, progress)
-            return self._solved(content, basis, parts, progress)
+        most, again = self.settings.most(self.images.dataset.n), self.settings.rounds > 0
+        if not again:
+            basis = self._basis(self.first, most)
+            halves = self._sums(basis, [self.first.z], self.first.nuisance, 2, progress)
+            prior = self._prior(halves)
+            maps = self._half_maps(halves, prior)
+            return self._solved(self.first, basis, prior, maps, Equations.join(halves))
         power = self.images.variance
-        content, basis = self._settled(content, most, progress)
+        last = self._settled(self.first, most, progress)
+        noise, content, basis = self.images.variance, last.content, last.basis
         # in units of the images' power: what maps lack would count as noise
         self.images.variance = power
-        crossed = self._sums(
-            basis, content.crossed if len(basis) > 1 else [content.z], content.nuisance, progress
-        )
-        return self._solved(content, basis, crossed, progress)
+        # otherwise noise would agree with the maps that content was inferred from, in both halves
+        crossed = content.crossed if len(basis) > 1 else [content.z]
+        halves = self._sums(basis, crossed, content.nuisance, 2, progress)
+        prior = self._prior(halves)
+        maps = self._half_maps(halves, prior)
+        if len(basis) > 1:
+            halves.clear()
+            if content.z is not self.first.z:
+                self.images.variance = noise
+                others = last.compared._replace(maps=[maps[1], maps[1], maps[0], maps[0]])
+                content = self.inference.content(others, progress)
+                self.images.variance = power
+            halves = self._sums(basis, [content.z], content.nuisance, 1, progress)
+        return self._solved(content, basis, prior, maps, Equations.join(halves))
 
-    def _settled(
-        self, content: Inferred, most: int, progress: Progress
-    ) -> tuple[Inferred, ContentBasis]:
+    def _settled(self, content: Inferred, most: int, progress: Progress) -> _Stage:
         """Infer content again, as often as its maps predict images better; choose functions."""
         before = self._stage(content, most, progress)
         for _ in range(self.settings.rounds):
@@ -169,9 +181,10 @@ class _Fitting:
             now = self._stage(content, most, progress)
             if not self._better(now, before, progress):
                 # what coefficients tell of the others of their image is known of the new content
-                return before.content._replace(crossed=content.crossed), before.basis
+                crossed = before.content._replace(crossed=content.crossed)
+                return before._replace(content=crossed)
             before = now
-        return before.content, before.basis
+        return before
 
     def _better(self, now: _Stage, before: _Stage, progress: Progress) -> bool:
         """Whether maps predict unseen coefficients better than maps before."""
@@ -187,17 +200,19 @@ class _Fitting:
         )
         return bool(new.sum() > old.sum())
 
-    def _summed(
-        self, content: Inferred, most: int, progress: Progress
-    ) -> tuple[ContentBasis, list[Equations]]:
-        """Find at most so many functions of content, and sum up the images of each quarter."""
-        basis = ContentBasis.fit(content.z, content.std, most, self.settings.seed)
-        return basis, self._sums(basis, [content.z], content.nuisance, progress)
+    def _basis(self, content: Inferred, most: int) -> ContentBasis:
+        """Find at most so many functions of content."""
+        return ContentBasis.fit(content.z, content.std, most, self.settings.seed)
 
     def _sums(
-        self, basis: ContentBasis, contents: list[Floats], nuisance: Tensor, progress: Progress
+        self,
+        basis: ContentBasis,
+        contents: list[Floats],
+        nuisance: Tensor,
+        parts: int,
+        progress: Progress,
     ) -> list[Equations]:
-        """Sum up the images of each quarter.
+        """Sum up the images in so many parts: all, halves or quarters.
 
         With two contents, the first is that of the coefficients of even number of each image, the
         second that of the others.
@@ -207,10 +222,10 @@ class _Fitting:
         count, step = known[0].shape[1], len(known)
         products = Products.of(gram_of(torch.cat(known).double().numpy()))
         i, j = pairs(count)
-        parts = []
-        for quarter in range(4):
+        found = []
+        for part in range(parts):
             sums = lattice.zeros(count, len(products))
-            for block in images.blocks(np.flatnonzero(images.quarter == quarter)):
+            for block in images.blocks(np.flatnonzero(images.quarter * parts // 4 == part)):
                 views = images.views(block)
                 for first, every in enumerate(known):
                     mine = every[block.rows].repeat_interleave(len(images.symmetry), 0)
@@ -218,13 +233,14 @@ class _Fitting:
                     seen = views.part(slice(first, None, step))
                     lattice.add(sums, seen, mine.to(self.device), second.to(self.device))
                 progress.advance(len(block.rows), 0.0)
-            parts.append(Equations.of(sums, lattice, self.box, count, products))
-        return parts
+            found.append(Equations.of(sums, lattice, self.box, products))
+        return found
 
     def _stage(self, content: Inferred, most: int, progress: Progress) -> _Stage:
         """Choose the number of functions, and measure the noise that their maps leave."""
-        basis, parts = self._summed(content, most, progress)
-        prior = self._prior(parts)
+        basis = self._basis(content, most)
+        parts = self._sums(basis, [content.z], content.nuisance, 4, progress)
+        prior = self._prior([Equations.join(parts[:2]), Equations.join(parts[2:])])
         maps = [part.solve(*prior, ROUGH) for part in parts]
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
         values = torch.from_numpy(basis(centres)).float().to(self.device)
@@ -242,10 +258,12 @@ class _Fitting:
 
     # --- solutions ----------------------------------------------------------------------------
 
-    def _prior(self, parts: list[Equations]) -> Prior:
-        halves = Equations.join(parts[:2]), Equations.join(parts[2:])
+    def _half_maps(self, halves: list[Equations], prior: Prior) -> list[Tensor]:
+        return [half.solve(*prior, ITERATIONS) for half in halves]
+
+    def _prior(self, halves: list[Equations]) -> Prior:
         nuisances = self.nuisances
-        groups = 1, len(parts[0]) - nuisances - 1, nuisances
+        groups = 1, len(halves[0]) - nuisances - 1, nuisances
         regions = self._regions(groups)
         spectrum, maps = spectra(halves, consensus_spectrum(halves), regions)
         return amplitude_prior(maps, spectrum, self.box, regions, groups)
@@ -262,25 +280,12 @@ class _Fitting:
         self,
         content: Inferred,
         basis: ContentBasis,
-        parts: list[Equations],
-        progress: Progress,
+        prior: Prior,
+        half_maps: list[Tensor],
+        both: Equations,
     ) -> ContentMaps:
-        """Solve for the maps, and for those of halves, from the equations of quarters.
-
-        In a half, the content of a coefficient is inferred from other coefficients of its image.
-        Otherwise noise would agree with the maps that content was inferred from, in both halves.
-        The maps of all images take the content that all coefficients tell.
-        """
-        prior = self._prior(parts)
-        halves = [Equations.join(parts[:2]), Equations.join(parts[2:])]
-        parts.clear()
+        """Solve for the maps of all images; those of halves are known."""
         count, values = len(basis), basis(content.z)
-        half_maps = [half.solve(*prior, ITERATIONS)[:count] for half in halves]
-        if self.settings.rounds and count > 1:
-            halves.clear()
-            halves += self._sums(basis, [content.z], content.nuisance, progress)
-        both = Equations.join(halves)
-        halves.clear()
         maps = both.solve(*prior, SETTLED)[:count]
         noise = 1 / both.precision()[0]
         noise[0], noise[-1] = noise[1], noise[-2]
@@ -290,7 +295,7 @@ class _Fitting:
             basis=basis,
             mask=self.box.whole(self.box.mask[None])[0].cpu().numpy(),
             maps=maps.cpu().numpy(),
-            halves=(half_maps[0].cpu().numpy(), half_maps[1].cpu().numpy()),
+            halves=(half_maps[0][:count].cpu().numpy(), half_maps[1][:count].cpu().numpy()),
             noise=noise.cpu().numpy(),
             moment=values.T @ values,
             limit=self.images.reader.limit,

@@ -7,6 +7,7 @@ within the frequency limit are kept: a quarter of the whole lattice.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from modpose.devices import HOST
 from modpose.fourier.coefficients import phases
-from modpose.fourier.insertion import OVERSAMPLING, insert, lattice_side
+from modpose.fourier.insertion import OVERSAMPLING, Spread, lattice_side
 from modpose.fourier.reference import blur, corners, read, turned
 from modpose.search.projections import PosedImages
 
-COLUMNS_AT_ONCE = 32
-"""Sums on the lattice that are added up together."""
+COLUMNS_AT_ONCE = 64
+"""Sums of weights that are added up together."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class HalfLattice:
         plane = (x == 0).nonzero().squeeze(1)
         opposite = ((reach - z) * side + reach - y) * side + reach
         across = number[opposite[plane]].long()
-        self._number, self._wide = number.to(device), wide.to(device)
+        compact = place // side * (reach + 1) + place % side - reach
+        self._number, self._wide, self._compact = (x.to(device) for x in (number, wide, compact))
         self._plane, self._opposite = plane.to(device), across.to(device)
         self._blur = blur(box, self.padded).to(device)
 
@@ -120,19 +122,15 @@ class HalfLattice:
         second
             (B, R) coefficients of the expected products of two functions.
         """
-        seen = torch.view_as_real(placed.value * placed.transfer)
-        held = (seen[:, :, None] * amount[:, None, :, None]).flatten(2)
-        squared = placed.transfer.square()[..., None] * second[:, None]
-        columns = torch.cat([held, squared], 2).flatten(0, 1)
-        for total, part in zip(sums, torch.split(columns, COLUMNS_AT_ONCE, 1), strict=True):
-            insert(placed.index, placed.share, part, total)
+        seen, spread = placed.value * placed.transfer, Spread(placed.index, placed.share)
+        spread.add(seen.real, [amount], sums[:1])
+        spread.add(seen.imag, [amount], sums[1:2])
+        spread.add(placed.transfer.square(), torch.split(second, COLUMNS_AT_ONCE, 1), sums[2:])
 
     def zeros(self, maps: int, products: int) -> list[Tensor]:
-        """Return empty sums for J functions and R products, in blocks of columns."""
-        columns = 2 * maps + products
-        widths = [
-            min(COLUMNS_AT_ONCE, columns - first) for first in range(0, columns, COLUMNS_AT_ONCE)
-        ]
+        """Return empty sums for J functions, real and imaginary, and for R products, in blocks."""
+        last = range(0, products, COLUMNS_AT_ONCE)
+        widths = [maps, maps, *(min(COLUMNS_AT_ONCE, products - first) for first in last)]
         return [torch.zeros(len(self), width, device=self.device) for width in widths]
 
     def read(self, placed: PlacedImages, table: Tensor) -> Tensor:
@@ -160,20 +158,28 @@ class HalfLattice:
         found: Tensor = volume / self._blur / self.box**1.5
         return found
 
-    def kernel(self, total: Tensor, reach: int) -> Tensor:
-        """Convolution (2 reach)^3 that a column (L,) of summed weights stands for.
+    def kernels(self, totals: Iterable[Tensor], reach: int) -> Iterator[Tensor]:
+        """Transforms of the convolutions that columns (L,) of summed weights stand for.
 
-        Entry 0 is the middle, as in an FFT.  Distances of ``reach`` voxels and more are left out.
+        Each is real, (2 reach, 2 reach, reach + 1) in the order of an FFT.  Distances of ``reach``
+        voxels and more are left out of a convolution; that is a product of three matrices.
         """
-        total = total.index_add(0, self._plane, total[self._opposite])
-        volume = self._volume(total.to(torch.complex64))
-        place = (torch.fft.fftfreq(2 * reach, device=self.device) * 2 * reach).round().long()
-        envelope = torch.special.sinc(place / self.padded).square() * self.box
-        kept = (place.abs() < reach) / envelope
-        place = place % self.padded
-        volume = volume[place][:, place][:, :, place]
-        found: Tensor = volume * (kept[:, None, None] * kept[:, None] * kept)
-        return found
+        side, near = self._side, self._side // 2
+        place = torch.arange(1 - reach, reach, dtype=torch.float64)
+        kept = 1 / (torch.special.sinc(place / self.padded).square() * self.box)
+        found = torch.fft.fftfreq(2 * reach, dtype=torch.float64)[:, None]
+        given = torch.arange(-near, near + 1) / self.padded
+        turn = 2 * math.pi * (found - given)[..., None] * place
+        both = (turn.cos() @ kept).float().to(self.device)
+        above, below = both[: reach + 1, near:], both[: reach + 1, : near + 1].flip(1)
+        wide = torch.zeros(side * side * (near + 1), device=self.device)
+        for total in totals:
+            wide[self._compact] = total
+            half = (both @ wide.reshape(side, -1)).reshape(2 * reach, side, -1)
+            half = both @ half
+            # a real weight at k stands for -k too
+            other = (half @ below.T).flip(0, 1).roll((1, 1), (0, 1))
+            yield half @ above.T + other
 
     def _volume(self, total: Tensor) -> Tensor:
         """Sums as a volume (P, P, P), and their conjugates; entry 0 is the origin."""

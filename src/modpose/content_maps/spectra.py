@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ class Prior(NamedTuple):
     amplitude: Tensor
 
 
-def consensus_spectrum(halves: tuple[Equations, Equations]) -> Tensor:
+def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
     """Return the spectrum (shells,) of the first map, from the agreement of two halves.
 
     The two are solved with the spectrum so far, and the shrinkage that it causes is divided out.
@@ -59,7 +60,7 @@ def consensus_spectrum(halves: tuple[Equations, Equations]) -> Tensor:
 
 
 def spectra(
-    halves: tuple[Equations, Equations], consensus: Tensor, regions: Tensor
+    halves: Sequence[Equations], consensus: Tensor, regions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the spectra (J, shells) of all maps, and a first solution (J, b, b, b).
 
