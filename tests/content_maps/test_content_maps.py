@@ -263,6 +263,18 @@ def test_a_map_that_is_expected_to_vanish_does_not_slow_down_the_others():
     assert (soon - late).norm() < 0.2 * late.norm()
 
 
+def test_a_low_shell_without_precision_has_that_of_few_images():
+    """What a kernel that is cut leaks into the lowest shells may be negative."""
+    box = MaskBox(ball(), 0.45)
+    shell = box.shell[box.seen]
+    kernel = torch.where(shell < 3, -0.1, 1.0) * torch.where(shell > 6, 1e-7, 1.0)
+    equations = Equations(box, torch.zeros(1, 1, 1, 1), kernel[None], Products(torch.ones(1, 1)))
+    found = equations.precision()[0]
+    torch.testing.assert_close(found[:3], torch.full((3,), 1e-3))
+    torch.testing.assert_close(found[3:7], torch.ones(4))
+    torch.testing.assert_close(found[7:9], torch.full((2,), 1e-7))  # high ones are as they are
+
+
 # --- the whole --------------------------------------------------------------------------------
 
 

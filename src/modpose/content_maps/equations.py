@@ -26,6 +26,9 @@ LEFT_OUT = 1e-3
 """Fraction of the sum of squares of the products of functions that may be left out."""
 LEFT_OF_ONE = 0.05
 """The same, of the sum of squares of 1 · 1: functions of rare states have far larger products."""
+LEAST_BELOW = 1e-3
+"""Precision of low frequencies, relative to the best, that is never undercut: the CTF leaves more,
+but kernels are cut at the box, and what leaks from other shells may be negative."""
 CHUNK = 1 << 10
 """Frequencies at which the products are made at a time."""
 
@@ -223,7 +226,10 @@ class Equations:
         own = self.products.vectors[i == j].to(self.kernels) @ self.kernels
         shell, weight = self.box.shell[self.box.seen], self.box.weight[self.box.seen]
         total = own.new_zeros(len(own), len(self.box.count)).index_add_(1, shell, own * weight)
-        return (total / self.box.count).clamp(min=1e-9)
+        mean = (total / self.box.count).clamp(min=1e-9)
+        best, at = mean.max(1, keepdim=True)
+        below = torch.arange(mean.shape[1], device=mean.device) < at
+        return torch.where(below, mean.maximum(LEAST_BELOW * best), mean)
 
     def solve(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
         """Return the maps (J, b, b, b) of largest posterior probability.
