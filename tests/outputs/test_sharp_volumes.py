@@ -80,11 +80,16 @@ def test_a_kept_solution_needs_no_images(folder: Path, drawn: Path) -> None:
     np.testing.assert_array_equal(latents["sharp_0_std"], found.std[:, 0])
 
 
-def test_the_number_of_functions_can_be_given(folder: Path, drawn: Path) -> None:
+def test_the_number_of_functions_can_be_given(
+    folder: Path, drawn: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Run.open(folder / "run")
     try:
         assert len(content_maps_of(run, functions=2, quiet=True).basis) == 2
+        assert len(content_maps_of(run, functions=2, quiet=True).basis) == 2
+        assert "computed with" not in caplog.text
         assert len(content_maps_of(run, quiet=True).basis) == 2  # the kept one
+        assert "these sharp maps are used, which were computed with --functions" in caplog.text
     finally:
         content_maps_of(run, overwrite=True, quiet=True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
 
 if TYPE_CHECKING:
     from modpose.run import Run
+
+logger = logging.getLogger("modpose")
 
 Floats = NDArray[np.float64]
 
@@ -114,6 +118,7 @@ def content_maps_of(
     about |= {} if symmetry is None else {"symmetry": symmetry.strip().upper()}
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
+        _say_kept(path, read_about(path).keys() - about.keys())
         return read_content_maps(path)
     model = PoseModel.load(run.path)
     if run.config.model.poses != "given" or model.vae.imaging.shown_in != 3:
@@ -158,6 +163,18 @@ def content_maps_of(
     how = f"content from sharp maps, {unit}"
     add_columns(run, columns, how, overwrite=True, remove=earlier)
     return found
+
+
+def _say_kept(path: Path, options: Set[str]) -> None:
+    """Say with which options the kept maps were computed that are not given now."""
+    words = [f"--{name}".replace("--poses", "--refine-poses") for name in sorted(options)]
+    if words:
+        logger.warning(
+            "%s: these sharp maps are used, which were computed with %s; without this file they "
+            "are computed again",
+            path,
+            " and ".join(words),
+        )
 
 
 def _sum_of(mask: Path, what: str) -> str:
