@@ -83,9 +83,10 @@ class Centre(nn.Module):
         height, width = image.shape[2:]
         x = torch.arange(width, device=image.device) - (width - 1) / 2
         y = torch.arange(height, device=image.device) - (height - 1) / 2
-        along, down = x[:, None] * turn[:, None, :, 0], y[:, None] * turn[:, None, :, 1]
-        points = (down + centre.unsqueeze(1)).unsqueeze(2) + along.unsqueeze(1)
-        upright = sample_images(image, points.flatten(1, 2)).transpose(1, 2).reshape(image.shape)
+        along, down = x * turn[..., :1], y * turn[..., 1:]  # (B, 2, side), axis by axis
+        points = (down + centre.unsqueeze(-1)).unsqueeze(-1) + along.unsqueeze(-2)
+        read = sample_images(image, points.flatten(2).transpose(1, 2))
+        upright = read.transpose(1, 2).reshape(image.shape)
         off: Tensor = self(upright) - self.middle
         return centre + (off.unsqueeze(1) @ turn.transpose(-1, -2)).squeeze(1)
 

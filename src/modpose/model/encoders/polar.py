@@ -248,9 +248,9 @@ class Rings(nn.Module):
     def read(self, image: Tensor, centre: Tensor, angle: Tensor | None = None) -> Tensor:
         """Read images (B, C, H, W) on rings about ``centre`` (B, 2), from ``angle`` (B,) on."""
         turned = self.angles if angle is None else self.angles + angle[:, None]
-        direction = torch.stack([turned.cos(), turned.sin()], -1).unsqueeze(-2)
-        points = torch.addcmul(centre[:, None, None], direction, self.radii[:, None])
-        return self.fold(sample_images(image, points.flatten(1, 2)))
+        direction = torch.stack([turned.cos(), turned.sin()], -2).unsqueeze(-1)
+        points = torch.addcmul(centre[..., None, None], direction, self.radii)  # axis by axis
+        return self.fold(sample_images(image, points.flatten(2).transpose(1, 2)))
 
     def fold(self, values: Tensor) -> Tensor:
         """(B, A * R, C) to (B, C, A, R)."""
