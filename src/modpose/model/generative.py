@@ -26,7 +26,8 @@ from modpose.model.posterior import LatentLayout
 from modpose.observe.noise import Prediction, build_likelihood
 from modpose.observe.observation import Observation
 
-WHOLE_PIXELS = 1 << 17
+WHOLE_PIXELS, DRAWN_PIXELS = 1 << 17, 1 << 18
+"""Pixels at once of a network that sees each of them, and of one that draws pictures."""
 
 
 class GenerativeModel(nn.Module):
@@ -90,7 +91,8 @@ class GenerativeModel(nn.Module):
     @property
     def whole_batch(self) -> int:
         """Images that are decoded at every pixel at once without filling the memory."""
-        return max(1, WHOLE_PIXELS // math.prod(self.shape))
+        pixels = DRAWN_PIXELS if getattr(self.field, "gridded", False) else WHOLE_PIXELS
+        return max(1, pixels // math.prod(self.shape))
 
     def log_likelihood(
         self,

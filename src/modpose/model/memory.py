@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from modpose.errors import InputError
 from modpose.limits import physical_memory
@@ -28,14 +28,17 @@ def bounded_memory(where: str) -> Iterator[None]:
         yield
 
 
-class _Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of new tensors."""
+class _Budget(TorchFunctionMode):
+    """Counts the bytes of new tensors.
+
+    A mode of torch's dispatcher would do it too, but imports torch's compiler, which takes seconds.
+    """
 
     def __init__(self, most: int, where: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.most, self.where, self.used = most, where, 0
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self,
         func: Callable[..., Any],
         types: Any,
