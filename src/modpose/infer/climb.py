@@ -193,8 +193,7 @@ class PoseOptimizer:
         values = _read(seen.maps, unit, "bicubic")
         slopes = _read(seen.slopes, unit, "bilinear").reshape(len(u), 2, -1, u.shape[1])
         by_angle = slopes[:, 0] * u[:, None, :, 1] - slopes[:, 1] * u[:, None, :, 0]
-        by_shift = -(rotation @ slopes.flatten(2)).reshape(slopes.shape)
-        jacobian = torch.cat([by_angle[:, None], by_shift], dim=1)  # (P, 3, C, pixels)
+        jacobian = torch.cat([by_angle[:, None], slopes], dim=1)  # (P, 3, C, pixels)
         channels = jacobian.shape[2]
         signal, log_std = values[:, :channels], self.upright.log_std
         if values.shape[1] > channels:
@@ -206,29 +205,31 @@ class PoseOptimizer:
             signal, jacobian = joined[:, 0], joined[:, 1:]
             if log_std is not None and log_std.dim():
                 log_std = log_std[..., vae.pixels]
-        return self._score(Prediction(signal, log_std), jacobian, seen.target, angle, shift)
+        axes = functional.pad(-rotation, (1, 0, 1, 0))  # to those of the image, for few numbers
+        axes[:, 0, 0] = 1
+        here = self._score(Prediction(signal, log_std), jacobian, seen.target)
+        gradient = (axes @ here.gradient.unsqueeze(-1)).squeeze(-1)
+        information = axes @ here.information @ axes.transpose(1, 2)
+        return self._with_prior(Slope(here.value, gradient, information), angle, shift)
 
-    def _score(
-        self,
-        prediction: Prediction,
-        jacobian: Tensor,
-        target: Tensor,
-        angle: Tensor,
-        shift: Tensor,
-    ) -> Slope:
-        """Chain rule from the pixels' scores and Fisher information to the pose's, and prior."""
-        vae = self.vae
-        value = vae.likelihood.log_prob(prediction, target).sum((1, 2))
-        score, weight = vae.likelihood.score(prediction, target)
+    def _score(self, prediction: Prediction, jacobian: Tensor, target: Tensor) -> Slope:
+        """Chain rule from the pixels' scores and Fisher information to the pose's."""
+        likelihood = self.vae.likelihood
+        value = likelihood.log_prob(prediction, target).sum((1, 2))
+        score, weight = likelihood.score(prediction, target)
         flat = jacobian.flatten(2)
         weighed = torch.cat([flat * weight.flatten(1)[:, None], score.flatten(1)[:, None]], 1)
         products = flat @ weighed.transpose(1, 2)
-        information, gradient = products[..., :-1], products[..., -1]
+        return Slope(value, products[..., -1], products[..., :-1])
+
+    def _with_prior(self, here: Slope, angle: Tensor, shift: Tensor) -> Slope:
+        """Add the prior; what is not inferred has no slope."""
         precision, pull = self._prior(angle, shift)
-        information = information + torch.diag_embed(precision.expand_as(gradient))
+        information = here.information + torch.diag_embed(precision.expand_as(pull))
         free = self.free.float()
         information = information * free * free[:, None] + torch.diag_embed(1 - free)
-        return Slope(value + log_prior(vae, angle, shift), (gradient + pull) * free, information)
+        value = here.value + log_prior(self.vae, angle, shift)
+        return Slope(value, (here.gradient + pull) * free, information)
 
     def _prior(self, angle: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Precision (3,) of the prior and gradient (P, 3) of its log density."""
