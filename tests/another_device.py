@@ -34,6 +34,8 @@ HEAVY = (
     "polar",
 )
 """Operations that take the time of a search."""
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal")
+"""Operations whose result the host has to wait for."""
 
 AT_ONCE: dict[str, Any] = {"_conj": torch.conj_physical, "_neg_view": torch.neg}
 """What torch does later by itself, but not with tensors that a mode has taken apart."""
@@ -127,12 +129,15 @@ class AnotherDevice(TorchDispatchMode):
     ----------
     here, there
         How many numbers heavy operations have read on the CPU, and there.
+    waits
+        How often the CPU has waited for numbers of the device, by operation.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.here: Counter[str] = Counter()
         self.there: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
         self._numbers = _Numbers()
 
     def __enter__(self) -> AnotherDevice:
@@ -157,6 +162,10 @@ class AnotherDevice(TorchDispatchMode):
             goes = isinstance(args[0], There)
         if name in HEAVY:
             (self.there if goes else self.here)[name] += sum(part.numel() for part in found)
+        moves = name in ("_to_copy", "copy_") and not goes
+        masks = name == "index" and any(part.dtype == torch.bool for part in found[1:])
+        if own and (name in READS or moves or masks):
+            self.waits[name] += 1
         if not own and not goes:
             return func(*args, **given)
         if to is not None:

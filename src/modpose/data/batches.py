@@ -63,8 +63,8 @@ class Batch:
         """Return the same batch with other pixels."""
         return replace(self, image=image)
 
-    def rows(self, index: Tensor) -> Batch:
-        """Return the images at ``index`` (P,) of the batch, which may repeat."""
+    def rows(self, index: Tensor | slice) -> Batch:
+        """Return the images at ``index`` (P,), which may repeat, or of a stretch of the batch."""
         return self._map(lambda part: part[index])
 
     def chunks(self, size: int | None) -> Iterator[Batch]:
@@ -73,7 +73,7 @@ class Batch:
             yield self
             return
         for start in range(0, len(self), size):
-            yield self.rows(torch.arange(start, min(start + size, len(self))))
+            yield self.rows(slice(start, start + size))
 
     def to(self, device: torch.device) -> Batch:
         """Move every tensor to ``device``."""

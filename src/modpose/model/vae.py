@@ -140,7 +140,7 @@ class Vae(GenerativeModel):
         rest = len(batch) - few
         if rest:
             latents, log_weight = latents.at(slice(few)), log_weight[:few]
-            batch = batch.rows(torch.arange(few))
+            batch = batch.rows(slice(few))
         nats = self.log_likelihood(batch, latents, generator, how.pixels)
         recon = (log_weight.exp() * nats).sum(1) * (1 + rest / few)
         return Elbo(functional.pad(recon, (0, rest)), kl.pose, kl.content)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from modpose import ranks
 from modpose.model.objective import Objective
@@ -77,19 +78,24 @@ class Totals:
     """Sums of the parts of the ELBO and of the other terms, over an epoch."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, Tensor | float] = {}
 
     def add(self, objective: Objective) -> None:
-        """Count one batch."""
+        """Count one batch; the sums stay on its device, which would have to be waited for."""
         parts = objective.elbo._asdict() | dict(objective.terms)
         if objective.first_pass is not None:
             parts["first_pass"] = objective.first_pass.value()
         for name, part in parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(part.detach().double().sum())
+            exact = torch.float32 if part.device.type == "mps" else torch.float64  # has no doubles
+            self.sums[name] = self.sums.get(name, 0.0) + part.detach().to(exact).sum()
+
+    def numbers(self) -> dict[str, float]:
+        """Return the sums over the images of this process."""
+        return {name: float(total) for name, total in self.sums.items()}
 
     def of_all(self) -> dict[str, float]:
         """Return the sums over the images of all processes."""
-        parts = ranks.gathered(self.sums)
+        parts = ranks.gathered(self.numbers())
         names = dict.fromkeys(name for part in parts for name in part)
         return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
 

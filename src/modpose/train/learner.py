@@ -125,7 +125,8 @@ def set_up(vae: Vae, config: Config) -> Learner:
     vae.to(placement.device)
     rows = rows_trained_in(vae)
     networks = [p for p in vae.parameters() if p not in rows and p.requires_grad]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=True)]
+    fused = placement.device.type in ("cpu", "cuda")  # not in every version that we accept
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(networks, lr=train.lr, fused=fused)]
     optimizers += [torch.optim.SparseAdam([row], lr=rate) for row, rate in rows.items()]
     for optimizer in optimizers:
         optimizer.register_step_post_hook(_tell_of_change)

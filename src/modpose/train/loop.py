@@ -190,12 +190,12 @@ def chunked(
 
 def _backward(learner: Learner, loss: Tensor) -> None:
     """Accumulate the gradients."""
-    if not torch.isfinite(loss):
+    loss.backward()  # type: ignore[no-untyped-call]
+    if not torch.isfinite(loss):  # looked at last: a GPU computes gradients while it is read
         raise TrainingError(
             f"the loss became {loss.item()} in epoch {learner.state.epoch + 1}: a smaller "
             "train.lr or train.max_grad_norm=10 usually helps"
         )
-    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _step(learner: Learner, max_grad_norm: float | None) -> None:

@@ -35,7 +35,7 @@ def validate(
     totals, rows = Totals(), _evenly(dataset.val, min(VALIDATED, max(LEAST, most)))
     for batch in dataset.batches(rows, learner.vae.whole_batch):
         totals.add(learner.objective(batch.to(learner.placement.device), generator))
-    metrics = means(totals.sums, len(rows)) | _validate_affinity(learner, dataset, config)
+    metrics = means(totals.numbers(), len(rows)) | _validate_affinity(learner, dataset, config)
     return {f"val_{name}": value for name, value in metrics.items()}
 
 
