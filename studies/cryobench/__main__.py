@@ -116,6 +116,9 @@ def compare(options: argparse.Namespace, names: list[str]) -> None:
         judge = Judge(star.parent, truth["class"].to_numpy(int))
         costs = {name: settle(name, star, folder / name, seed, options) for name in names}
         reach = reached(judge, star, folder / "ours")
+        known = judge.areas(ours.averaged(folder / "ours", judge.state)(judge.rows))
+        averaged = f"area {known.mean:.4f}, gain {reach.gain(known.mean):.2f}"
+        print(f"ours at the mean content of each true state: {averaged}", flush=True)
         for name, cost in costs.items():
             draw = drawing(name, folder / name, options)
             rows.append(f"| {seed} " + row(name, judge, reach, draw, cost))

@@ -42,6 +42,16 @@ def drawing(name: str, folder: Path) -> Draw:
     return lambda rows: (np.asarray(model.decode(z[row][None])[0], np.float32) for row in rows)
 
 
+def averaged(folder: Path, state: NDArray[np.int64]) -> Draw:
+    """Draw the sharp maps of ours at the mean content of all images of the same true state.
+
+    What these maps reach more tells how much is lost where the content of one image is wrong.
+    """
+    maps = stored_content_maps(Run.open(folder / "run"))
+    assert maps is not None
+    return lambda rows: (maps.volume(maps.z[state == state[row]].mean(0)) for row in rows)
+
+
 def mask_of(folder: Path) -> NDArray[np.float32]:
     """Return the mask that the sharp maps of ours were computed in."""
     maps = stored_content_maps(Run.open(folder / "run"))

@@ -20,7 +20,7 @@ from modpose.content_maps.equations import (
     gram_of,
     pairs,
 )
-from modpose.content_maps.fit import ROUGH, _Fitting
+from modpose.content_maps.fit import ROUGH, _Fitting, last_telling
 from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.lattice import HalfLattice
@@ -346,6 +346,33 @@ def test_maps_are_of_functions_of_the_inferred_content(moving):
     np.testing.assert_allclose(values.T @ values, found.moment, atol=1e-6 * len(values))
     # the functions are orthonormal over content that was inferred from half as many images
     np.testing.assert_allclose(found.moment, len(values) * np.eye(5), atol=0.2 * len(values))
+
+
+def test_content_is_inferred_from_the_shells_that_tell_it():
+    gain = torch.zeros(4, 12)
+    gain[:, 1:6] = 1.0
+    gain[0, 9] = 0.2  # one in a hundred of the whole
+    assert last_telling(gain) == 5
+    gain[:, 9] = 0.2  # one in 25
+    assert last_telling(gain) == 9
+    assert last_telling(torch.zeros(4, 12)) == 11
+
+
+def test_images_within_a_shell_have_the_same_coefficients():
+    images = ImagesOnLattice(opened(simulated(8, 1.0)), None)
+    images.variance = torch.ones(1, BOX)
+    fewer = images.within(6)
+    (one,), (other,) = (list(every.blocks(np.arange(8))) for every in (images, fewer))
+    count = other.placed.value.shape[1]
+    assert 0 < count < one.placed.value.shape[1]
+    assert fewer.reader.shell.max() == 6
+    torch.testing.assert_close(other.placed.value, one.placed.value[:, :count])
+    volume = blob(0)[None]
+    both = (
+        every.lattice.read(block.placed, every.lattice.table(volume))[..., :count]
+        for every, block in ((images, one), (fewer, other))
+    )
+    torch.testing.assert_close(*both)
 
 
 def test_more_functions_than_half_the_images_are_refused_before_the_sums(moving, monkeypatch):

@@ -7,6 +7,7 @@ views.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class MaskBox:
     mask
         (D, D, D), from 0 to 1; everything is on its device.
     limit
-        Highest frequency with data, cycles per voxel.
+        Highest frequency with data, cycles per voxel; ``last`` is its shell.
     """
 
     def __init__(self, mask: Tensor, limit: float) -> None:
@@ -56,6 +57,7 @@ class MaskBox:
         self._has_data = (frequency.norm(dim=-1) <= limit).flatten()
         self.seen = self._has_data.nonzero().squeeze(1)
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
+        self.last = min(math.ceil(limit * box), box // 2)
         twice = mask.new_full((self.side // 2 + 1,), 2.0)
         twice[0] = twice[-1] = 1.0
         self.weight = twice.expand(self.side, self.side, -1).flatten()

@@ -44,6 +44,8 @@ Floats = NDArray[np.float64]
 
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
+UNTOLD = 0.02
+"""Largest part of what maps predict that lies in shells from which content is not inferred."""
 ROUGH, SETTLED = 6, 20
 """Largest number of steps of the solution that content is inferred from, and of the last one."""
 
@@ -104,11 +106,12 @@ def fit_content_maps(
 
 
 class _Stage(NamedTuple):
-    """Content, functions of it, and their maps from quarters of the images."""
+    """Content, functions of it, their maps from quarters of the images, the last shell needed."""
 
     content: Inferred
     basis: ContentBasis
     compared: Compared
+    shell: int
 
 
 class _Fitting:
@@ -130,8 +133,8 @@ class _Fitting:
             dataset, contrast, group, settings.refine_poses, device=self.device
         )
         self.settings, self.focus = settings, focus
-        whole = symmetric(mask.float(), group).to(self.device)
-        self.box = MaskBox(whole, self.images.reader.limit)
+        self.mask = symmetric(mask.float(), group).to(self.device)
+        self.box = MaskBox(self.mask, self.images.reader.limit)
         none = torch.zeros(dataset.n, 0)
         nuisance = none if focus is None else torch.from_numpy(focus.nuisance).float()
         self.first = Inferred(z, std, [z, z], nuisance)
@@ -149,8 +152,9 @@ class _Fitting:
             prior = self._prior(halves)
             maps = self._half_maps(halves, prior)
             return self._solved(self.first, basis, prior, maps, Equations.join(halves))
-        power = self.images.variance
+        every, power = self.images, self.images.variance
         last = self._settled(self.first, most, progress)
+        self._look_at(every)
         noise, content, basis = self.images.variance, last.content, last.basis
         # in units of the images' power: what maps lack would count as noise
         self.images.variance = power
@@ -169,9 +173,19 @@ class _Fitting:
             halves = self._sums(basis, [content.z], content.nuisance, 1, progress)
         return self._solved(content, basis, prior, maps, Equations.join(halves))
 
+    def _look_at(self, images: ImagesOnLattice) -> None:
+        """Compute with these images from now on."""
+        self.images, self.box = images, MaskBox(self.mask, images.reader.limit)
+        self.inference.images, self.inference.box = images, self.box
+
     def _settled(self, content: Inferred, most: int, progress: Progress) -> _Stage:
-        """Infer content again, as often as its maps predict images better; choose functions."""
+        """Infer content again, as often as its maps predict images better; choose functions.
+
+        Only from shells that tell content.
+        """
         before = self._stage(content, most, progress)
+        if self.settings.rounds and len(before.basis) > 1:
+            self._look_at(self.images.within(before.shell))
         for _ in range(self.settings.rounds):
             count = len(before.basis)
             if count == 1:
@@ -254,7 +268,8 @@ class _Fitting:
         count = most if self.settings.functions else fewest(score.sum(2), counts)
         kept = [torch.cat([one[:count], one[most:]]) for one in maps]
         compared = Compared(centres, Landmarks.of(values[:, :count]), kept)
-        return _Stage(content, basis.first(count), compared)
+        shell = last_telling(score[:, counts.index(count)] - score[:, 0])
+        return _Stage(content, basis.first(count), compared, shell)
 
     # --- solutions ----------------------------------------------------------------------------
 
@@ -314,3 +329,10 @@ def fewest(score: Tensor, counts: tuple[int, ...]) -> int:
     less = score[:, best, None] - score
     error = less.std(0) / len(score) ** 0.5
     return counts[int((less.mean(0) <= error).nonzero().min())]
+
+
+def last_telling(gain: Tensor) -> int:
+    """Choose the last shell that content needs, from what (N, shells) content predicts in each."""
+    each = gain.sum(0).clamp(min=0)
+    beyond = each.flip(0).cumsum(0).flip(0)
+    return int((beyond >= UNTOLD * beyond[0]).nonzero().max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -88,6 +89,13 @@ class ImagesOnLattice:
         self.quarter = quarters_of(dataset)
         self.group = noise_groups(dataset)
         self.variance = torch.ones(0)
+
+    def within(self, shell: int) -> ImagesOnLattice:
+        """Return the same images without the coefficients beyond a shell; poses are shared."""
+        found = copy(self)
+        found.reader = self.reader.within(shell)
+        found.lattice = HalfLattice(self.lattice.box, found.reader.limit, self.lattice.device)
+        return found
 
     def measure(self, rows: Ints, progress: Progress) -> None:
         """Take the power of the images at ``rows`` for their noise."""

@@ -55,7 +55,8 @@ def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
         gain = [spectrum / (spectrum + 1 / half.precision()) for half in first]
         shared = box.power(*maps) / energy / (gain[0] * gain[1])
         ratio = (shared / noise).clamp(min=LEAST).log()
-        spectrum = _ends(_smoothed(ratio, torch.ones_like(ratio), SMOOTH_MEAN).exp() * noise)
+        smooth = _smoothed(ratio, torch.ones_like(ratio), SMOOTH_MEAN, box.last)
+        spectrum = _ends(smooth.exp() * noise, box.last)
     return spectrum[0]
 
 
@@ -89,8 +90,8 @@ def spectra(
     independent = (box.count * energy / box.side**3).clamp(min=1)
     variance = (2 * noise + shared.clamp(min=0)).square() / independent
     certainty = consensus.square() / variance
-    ratio = _smoothed(shared / consensus, certainty, SMOOTH).clamp(LEAST, MOST)
-    return _ends(ratio * consensus), 0.5 * (maps[0] + maps[1])
+    ratio = _smoothed(shared / consensus, certainty, SMOOTH, box.last).clamp(LEAST, MOST)
+    return _ends(ratio * consensus, box.last), 0.5 * (maps[0] + maps[1])
 
 
 def amplitude_prior(
@@ -127,18 +128,19 @@ def _amplitude(maps: Tensor, box: MaskBox) -> Tensor:
     return (local / strong.clamp(min=1e-30)).clamp(FAINTEST, BRIGHTEST).sqrt()
 
 
-def _smoothed(values: Tensor, weight: Tensor, width: float) -> Tensor:
+def _smoothed(values: Tensor, weight: Tensor, width: float, last: int) -> Tensor:
     """Weighted Gaussian mean of tables (J, shells) over shells; the first and last count nothing.
 
-    The first is the mean of the volume, and the last is cut by the limit of the images.
+    The first is the mean of the volume; the last is cut by the limit of the images, and there are
+    no data beyond.
     """
     shell = torch.arange(values.shape[1], device=values.device)
     window = torch.exp(-0.5 * ((shell[:, None] - shell) / width).square())
-    window[:, 0] = window[:, -1] = 0
+    window[:, 0] = window[:, last:] = 0
     return (weight * values) @ window.T / (weight @ window.T).clamp(min=1e-30)
 
 
-def _ends(spectrum: Tensor) -> Tensor:
-    """Continue a spectrum to its first and last shell."""
-    spectrum[:, 0], spectrum[:, -1] = spectrum[:, 1], spectrum[:, -2]
+def _ends(spectrum: Tensor, last: int) -> Tensor:
+    """Continue a spectrum to its first shell, and from the last one with data on."""
+    spectrum[:, 0], spectrum[:, last:] = spectrum[:, 1], spectrum[:, last - 1 : last]
     return spectrum

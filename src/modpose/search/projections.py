@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +88,13 @@ class ImageReader:
     def limit(self) -> float:
         """Highest frequency, cycles per pixel of the box."""
         return float(self.frequency[-1].norm())
+
+    def within(self, shell: int) -> ImageReader:
+        """Read only the coefficients of the first shells, to this one."""
+        found, kept = copy(self), self.shell <= shell
+        found.chosen, found.shell = self.chosen[kept], self.shell[kept]
+        found.frequency = self.frequency[kept]
+        return found
 
     def images(self, batch: Batch, variance: Tensor) -> PosedImages:
         """Read a batch, whitened with this variance ([B,] shells) of the noise."""
