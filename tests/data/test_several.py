@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from modpose.config import DataConfig
 from modpose.data.cryosparc import write_cs_records
 from modpose.data.dataset import Dataset
+from modpose.data.fresh_table import fresh_particles, has_image_names, image_names
 from modpose.data.mrc import write_mrcs
 from modpose.data.optics import image_sign
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.search.files import table_of_images
 
 BOX = 8
 
@@ -181,6 +184,46 @@ def test_stacks_and_a_list_of_stacks_are_one(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("x" * 5000)
     with pytest.raises(InputError, match="1 of 1 image files cannot be found"):
         open_source(tmp_path / "long.txt")
+
+
+@pytest.mark.parametrize("given", ["several", "list", "folder", "one"])
+def test_a_new_table_names_the_images_of_every_stack(tmp_path: Path, given: str) -> None:
+    stack(tmp_path / "in/a.mrcs", 3)
+    stack(tmp_path / "in/sub.mrcs", 2, start=5)
+    (tmp_path / "in.txt").write_text("in/a.mrcs\nin/sub.mrcs\n")
+    inputs: dict[str, Any] = {
+        "several": [tmp_path / "in/a.mrcs", tmp_path / "in/sub.mrcs"],
+        "list": tmp_path / "in.txt",
+        "folder": tmp_path / "in",
+        "one": tmp_path / "in/a.mrcs",
+    }
+    index = np.array([2, 1] if given == "one" else [4, 0, 3])
+    expected = [2.0, 1.0] if given == "one" else [6.0, 0.0, 5.0]
+    ctf = np.tile([2.0, 1e4, 1e4, 0.0, 300.0, 2.7, 0.1, 0.0, 0.0], (len(index), 1))
+    opened = open_source(inputs[given], index=index)
+    source = replace(opened, particles=replace(opened.particles, given_ctf=ctf))
+    assert seen(source) == expected
+    assert has_image_names(source)
+    (tmp_path / "out").mkdir()
+    for made in (
+        fresh_particles(source, tmp_path / "out/p.star"),
+        table_of_images(source, tmp_path / "out"),
+    ):
+        write_star(tmp_path / "out/p.star", made.table, made.optics, overwrite=True)
+        again = open_source(tmp_path / "out/p.star")
+        assert seen(again) == expected
+        assert again.pixel_size == 2.0
+        np.testing.assert_allclose(again.particles.ctf(), ctf)
+    named = image_names(source, tmp_path / "out")
+    assert named == made.table["rlnImageName"].tolist()
+
+
+def test_volumes_of_a_folder_have_no_number(tmp_path: Path) -> None:
+    for k, name in enumerate("ab"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_mrcs(tmp_path / f"in/{name}.mrc", np.full((1, 8, 8, 8), k, np.float32), 2.0)
+    source = open_source(tmp_path / "in")
+    assert image_names(source, tmp_path / "out") == ["../in/a.mrc", "../in/b.mrc"]
 
 
 # --- cryoSPARC -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from modpose.data.dataset import Dataset
 from modpose.data.fresh_table import fresh_particles
 from modpose.data.record import record_of
 from modpose.data.source import open_source
+from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.geometry.rotations import relion_of_rotation
@@ -423,6 +424,26 @@ def test_a_fresh_star_says_what_was_done_to_the_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.ctf(), ctf, rtol=1e-6)
     some = replace(source, particles=replace(source.particles, given_ctf=ctf[:, :9]))
     assert "rlnCtfDataAreCtfPremultiplied" not in fresh_particles(some, tmp_path / "o.star").optics
+
+
+def test_a_ctf_of_a_file_of_its_own_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, poses = posed_images(16)
+    write_stack(tmp_path / "stack.mrcs", images)
+    names = [f"{k + 1}@stack.mrcs" for k in range(len(images))]
+    table = pd.DataFrame({"rlnImageName": names, "rlnPixelSize": PIXEL_SIZE})
+    ctf = {"rlnDefocusU": 1e4, "rlnVoltage": 300.0, "rlnSphericalAberration": 2.7}
+    write_star(tmp_path / "plain.star", table)
+    write_star(tmp_path / "ctf.star", table.assign(**ctf, rlnAmplitudeContrast=0.1))
+    run = make_run(tmp_path / "run", str(tmp_path / "plain.star"), poses)
+    assert export_run(run, tmp_path / "a.star")[1] == []
+    source = open_source(tmp_path / "plain.star", ctf=tmp_path / "ctf.star")
+    monkeypatch.setattr(Run, "dataset", lambda run: Dataset(source, run.config.data, seed=0))
+    notes = export_run(run, tmp_path / "b.star")[1]
+    assert notes == [
+        f"the columns of the CTF are those of {tmp_path / 'plain.star'}; give --ctf with it again"
+    ]
 
 
 def test_an_array_file_has_no_image_names(tmp_path: Path) -> None:

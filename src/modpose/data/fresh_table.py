@@ -20,20 +20,46 @@ def has_image_names(source: Source) -> bool:
     """Tell whether a STAR file can name the images: numbers in a stack, or those of a table."""
     if source.particles.format in ("star", "cs"):
         return True
-    flat = len(source.stack.shape) == 2
-    return flat and source.path is not None and source.path.is_file() and is_mrc(source.path)
+    files = set(_files(source))
+    return len(source.stack.shape) == 2 and bool(files) and all(map(_is_stack, files))
+
+
+def _is_stack(file: Path) -> bool:
+    return file.is_file() and is_mrc(file)
+
+
+def _files(source: Source) -> list[Path]:
+    """Name the file of each image that came without a table; none for an array."""
+    if source.path is None:
+        return []
+    if not source.particles.has("file"):
+        return [source.path.absolute()] * source.n
+    base = source.path if source.path.is_dir() else Path()
+    return [(base / str(name)).absolute() for name in source.particles.column("file")]
+
+
+def image_names(source: Source, folder: Path) -> list[str]:
+    """Name images that came without a table, relative to the folder of a new one.
+
+    Files that hold one volume, or one picture, have no number.
+    """
+    files = _files(source) or [(folder / "volumes.mrcs").absolute()] * source.n
+    relative = {file: os.path.relpath(file, folder.absolute()) for file in set(files)}
+    every, position = source.all_particles.position, source.particles.position
+    volumes = len(source.stack.shape) == 3
+    if source.particles.has("file") and (every is None or (volumes and not every.any())):
+        return [relative[file] for file in files]
+    numbers = np.arange(source.n) if position is None else position
+    return [f"{k + 1:06d}@{relative[file]}" for k, file in zip(numbers, files, strict=True)]
 
 
 def fresh_particles(source: Source, out: Path) -> Particles:
     """Make a RELION 3.1 table for images that came without one."""
     if source.particles.format == "cs":
-        files, rows = image_references(source.particles)
+        pairs = zip(*image_references(source.particles), strict=True)
+        names = [f"{row + 1:06d}@{file}" for file, row in pairs]
     else:
-        assert source.path is not None
-        kept = source.selection
-        rows = np.arange(source.n) if kept is None else kept
-        files = [os.path.relpath(source.path.absolute(), out.absolute().parent)] * source.n
-    names = [f"{row + 1:06d}@{file}" for file, row in zip(files, rows, strict=True)]
+        names = image_names(source, out.parent)
     ctf = source.particles.ctf(source.stack.pixel_size)
     table = pd.DataFrame({"rlnImageName": names})
     optics = pd.DataFrame({"rlnImagePixelSize": [source.pixel_size or np.nan]})

@@ -342,9 +342,10 @@ def _write_poses(
     tilts = source.written_tilts()
     particles = source.particles if tilts is None else tilts.particles
     half = particles.given_halves
+    notes = _ctf_notes(source)
     if out.suffix.lower() == ".star" and particles.format != "star":
         half = particles.half_sets()
-        particles = fresh_particles(source, out)
+        particles, notes = fresh_particles(source, out), []
     posed = with_poses(
         particles,
         latents,
@@ -355,7 +356,7 @@ def _write_poses(
         half=half,
     )
     write_table(posed, out, place)
-    notes = _mark_notes(source) if out.suffix.lower() == ".star" else _scale_notes(latents)
+    notes += _mark_notes(source) if out.suffix.lower() == ".star" else _scale_notes(latents)
     return _pose_notes(particles, latents) + notes + path_notes(source, out)
 
 
@@ -372,6 +373,14 @@ def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
     if posed and any((particles.table[column] != 0).any() for column in columns):
         return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]
     return []
+
+
+def _ctf_notes(source: Source) -> list[str]:
+    """Return a note where the CTF came in a file of its own: the table keeps its columns."""
+    particles = source.particles
+    if particles.given_ctf is None or source.tilts is not None:
+        return []
+    return [f"the columns of the CTF are those of {particles.name}; give --ctf with it again"]
 
 
 def _scale_notes(latents: pd.DataFrame) -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from modpose.data.fresh_table import fresh_particles, has_image_names, image_names
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
@@ -22,8 +23,6 @@ from modpose.fourier.reference import make_references
 from modpose.search.shared import information_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from modpose.data.source import Source
     from modpose.search.alignment import Alignment
 
@@ -86,8 +85,6 @@ def content(found: Alignment) -> torch.Tensor:
 
 def correlation_table(found: Alignment, pixel_size: float | None, box: int) -> pd.DataFrame:
     """Fourier shell correlation of the halves of each class, one row per shell."""
-    import pandas as pd
-
     shells = found.maps.fsc.shape[1]
     frequency = np.arange(shells) / box
     rows = []
@@ -153,27 +150,17 @@ def own_columns(found: Alignment, spread: Spread) -> dict[str, NDArray[np.float6
 
 def table_of_images(source: Source, folder: Path) -> Particles:
     """Return the table of the images; those without RELION's or cryoSPARC's get one of RELION's."""
-    known = source.particles.format in ("star", "cs")
-    return source.particles if known else named_images(source, folder)
+    if source.particles.format in ("star", "cs"):
+        return source.particles
+    if has_image_names(source):
+        return fresh_particles(source, folder / "particles.star")
+    return named_images(source, folder)
 
 
 def named_images(source: Source, folder: Path) -> Particles:
     """Make a table of RELION that only names the images."""
-    import pandas as pd
-
     names = image_names(source, folder)
     return Particles(pd.DataFrame({"rlnImageName": names}), None, "star", str(folder))
-
-
-def image_names(source: Source, folder: Path) -> list[str]:
-    """Name volumes that came without a STAR file, relative to the folder."""
-    if source.path is None:
-        return [f"{row + 1:06d}@volumes.mrcs" for row in range(source.n)]
-    start = os.path.relpath(source.path.absolute(), folder.absolute())
-    if source.particles.has("file"):
-        return [str(Path(start) / str(name)) for name in source.particles.column("file")]
-    kept = np.arange(source.n) if source.selection is None else source.selection
-    return [f"{row + 1:06d}@{start}" for row in kept]
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -171,8 +172,6 @@ def write_found(
 
     The table of poses is ``posed``, or that of the images.
     """
-    import pandas as pd
-
     outputs = output_files(out, len(found.masks), source)
     curves = {}
     frames = []
