@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
@@ -190,7 +191,8 @@ def watched(step: Callable[[], None], device: torch.device, steps: int = 5) -> t
         synchronise(device)
         clock = time.perf_counter() - begun
     events = seen.key_averages()
-    busy = sum(getattr(event, "self_device_time_total", 0.0) for event in events) / 1e6 / clock
+    kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+    busy = sum(event.self_device_time_total for event in kernels) / 1e6 / clock
     copies = sum(event.count for event in events if "DtoH" in event.key)
     return busy, copies / steps
 

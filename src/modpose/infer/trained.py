@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -226,12 +226,10 @@ class TrainedModel:
             )
         channel = self._channel(pose_channel, len(content))
         few = self.vae.imaging.whole_batch(self.vae)
-        with torch.no_grad():
-            parts = []
-            for i in range(0, len(content), few):
-                beside = None if channel is None else channel[i : i + few]
-                parts.append(self.vae.decode(content[i : i + few], beside))
-            return self._pictures(parts)
+        cuts = [slice(i, i + few) for i in range(0, len(content), few)]
+        return self._pictures(
+            self.vae.decode(content[cut], None if channel is None else channel[cut]) for cut in cuts
+        )
 
     def _channel(self, given: ArrayLike | None, count: int) -> torch.Tensor | None:
         """(N, p) pose channel to decode with; None if the model has none."""
@@ -253,7 +251,7 @@ class TrainedModel:
         batches = dataset.batches(np.arange(dataset.n), self.vae.whole_batch)
         fitted = self._fitted_to(dataset)
         ready = (replace(batch.to(self.device), fitted=fitted) for batch in batches)
-        return self._pictures([self.vae.reconstruct(batch) for batch in ready])
+        return self._pictures(self.vae.reconstruct(batch) for batch in ready)
 
     def sample(self, n: int, seed: int = 0) -> Floats:
         """Draw ``n`` upright objects with content from the prior N(0, I)."""
@@ -262,8 +260,8 @@ class TrainedModel:
         z = np.random.default_rng(seed).standard_normal((n, self.config.model.z_dim))
         return self.decode(z)
 
-    def _pictures(self, parts: list[torch.Tensor]) -> Floats:
-        """Concatenate parts (B, *shape, C); a single channel is dropped."""
+    def _pictures(self, parts: Iterable[torch.Tensor]) -> Floats:
+        """Concatenate parts (B, *shape, C) on the host; a single channel is dropped."""
         pictures = torch.cat([part.cpu() for part in parts])
         drawn: Floats = (pictures[..., 0] if pictures.shape[-1] == 1 else pictures).numpy()
         return drawn

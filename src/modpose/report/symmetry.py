@@ -119,7 +119,7 @@ def find_modes(m: ReportData, probe: Probe) -> Modes:
         parts.append(modes_of(probe.vae, probe.batch.rows(rows), z[rows], SEARCH, pose))
 
     def joined(name: str) -> Floats:
-        return torch.cat([getattr(part, name) for part in parts]).double().cpu().numpy()
+        return torch.cat([getattr(part, name) for part in parts]).cpu().double().numpy()
 
     return Modes(
         angle_deg=np.rad2deg(joined("angle")),
@@ -149,7 +149,7 @@ def average_turn(m: ReportData, probe: Probe, modes: Modes) -> NDArray[np.float6
         batch = probe.batch.rows(rows)
         value = probe.vae.log_likelihood(batch, poses, generator, PIXELS)
         falls.append(value[:, 0] - value[:, 1:].mean(1))
-    return torch.cat(falls).double().cpu().numpy()
+    return torch.cat(falls).cpu().double().numpy()
 
 
 def second_way_up(modes: Modes) -> Integers:
