@@ -443,3 +443,21 @@ def test_a_long_table_is_written_in_parts(tmp_path, monkeypatch):
     write_star(tmp_path / "long.star", table)
     read = starfile.read(tmp_path / "long.star")
     pd.testing.assert_frame_equal(read, table, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2, 1], [0, 1, 0]),
+        ([0, 1, 1], [0, 1, 1]),
+        ([2, 2, 2], [1, 1, 1]),
+        ([1, 1, 1], [0, 0, 0]),
+    ],
+)
+def test_half_sets_may_be_counted_from_0_or_1(values: list[int], expected: list[int]) -> None:
+    found = particles(rlnImageName=["1@a", "2@a", "3@a"], rlnRandomSubset=values).half_sets()
+    assert found is not None
+    assert found.tolist() == expected
+    two = particles(**{"alignments3D/split": [2, 1, 2]}).half_sets()
+    assert two is not None
+    assert two.tolist() == [1, 0, 1]

@@ -249,6 +249,24 @@ def test_cryosparc_tools_reads_what_is_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["components_mode_0/value"], latents["z_0"], atol=1e-7)
 
 
+def test_shifts_are_in_the_pixels_of_their_own_field(tmp_path: Path) -> None:
+    records = wide_records()
+    records["alignments3D/psize_A"] = 3 * records["blob/psize_A"]
+    source = read_particles(save_cs(tmp_path / "in.cs", records))
+    shift = np.random.default_rng(2).normal(size=(N, 2))
+    posed = with_pose(source, rotation=np.tile(np.eye(3), (N, 1, 1)), shift=shift)
+    found = np.load(write(posed, tmp_path / "out.cs"))
+    np.testing.assert_allclose(found["alignments3D/shift"], -shift / 3, atol=1e-6)
+
+
+def test_a_table_of_relion_30_without_shifts_gets_them_in_pixels() -> None:
+    table = pd.DataFrame({"rlnImageName": ["1@a.mrcs"], "rlnDetectorPixelSize": 4.0})
+    old = Particles(table, None, "star", "old.star")
+    posed = with_pose(old, angle_deg=np.array([10.0]), shift=np.array([[2.0, -1.0]])).table
+    assert posed[["rlnOriginX", "rlnOriginY", "rlnAnglePsi"]].to_numpy().tolist() == [[-2, 1, -10]]
+    assert posed[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy().tolist() == [[-8, 4]]
+
+
 def test_content_replaces_that_of_an_analysis_with_more_components(tmp_path: Path) -> None:
     plain = wide_records()
     names = [f"components_mode_{k}/{what}" for k in (1, 2) for what in ("component", "value")]

@@ -239,12 +239,19 @@ class Particles:
     def half_sets(self) -> NDArray[np.int64] | None:
         """Return the half of each particle, (N,) 0 or 1, in which its pose was found.
 
-        RELION: rlnRandomSubset; cryoSPARC: alignments3D/split.  None if the table has none.
+        RELION: rlnRandomSubset, 1 and 2; cryoSPARC: alignments3D/split, 0 and 1.  Of two values
+        the larger is the second half, also where another program counts otherwise.  None if the
+        table has none.
         """
         if self.given_halves is not None:
             return self.given_halves
         name = next((name for name in HALF_SETS if self.has(name)), None)
-        return None if name is None else (self.column(name) == HALF_SETS[name]).astype(np.int64)
+        if name is None:
+            return None
+        values = self.column(name)
+        kinds = np.unique(values) if values.dtype.kind in "iuf" else values[:0]
+        second = kinds[1] if len(kinds) == 2 else HALF_SETS[name]
+        return np.asarray(values == second, np.int64)
 
     def tilt_range(self) -> Floats | None:
         """Return the smallest and largest tilt of each particle's tomogram.
