@@ -4,10 +4,12 @@
     python -m benchmarks.cost --box 32 64 --recipe modpose-posed
 
 For each recipe and box: milliseconds of processor time for an image in a step of training, and for
-encoding one; a power law through them; and the share that training reaches of the machine's limit:
-operations of its matrix products and convolutions in a second, over those of a large float32 matrix
-product in the same process.  A search of volumes for poses is measured alike.  Times are of one
-thread, so that what else the machine does hardly counts.
+encoding one; a power law through them; and the shares that training reaches of the machine's
+limits: operations of its matrix products and convolutions in a second, over those of a large
+float32 matrix product; and bytes that all its operations read and write in a second, over those of
+a large copy, in the same process.  Of a table the rows that are looked up are counted.  What lies
+in a cache counts too, so the second share may exceed one.  A search of volumes for poses is
+measured alike.  Times are of one thread, so that what else the machine does hardly counts.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks import gpu, machine
@@ -37,14 +40,19 @@ from modpose.search.so3_search import search, shift_grid
 
 HOST = torch.device("cpu")
 SIDE = 1024
+COPIED = 1 << 26
 VOLUMES = 32
-BATCHES = {"modpose": 50, "modpose-posed": 64}
+BATCHES = {"modpose": 50, "modpose-posed": 32}
+"""Images of a step."""
+TABLES = ("_embedding_bag", "_embedding_bag_forward_only", "index", "index_select", "gather")
+"""Operations that read some rows of their first tensor."""
 HEADER = (
     "recipe",
     "box",
     "train, ms",
     "encode, ms",
-    "share of the limit",
+    "of products",
+    "of memory",
     "an epoch of ten million, days",
 )
 TEN_MILLION = 1e7
@@ -61,18 +69,42 @@ def seconds(work: Callable[[], object], least: float) -> float:
     return min(found)
 
 
-def limit() -> float:
-    """Operations a second of a large matrix product."""
+class Amount(NamedTuple):
+    """Operations of matrix products and convolutions, and bytes; or both in a second."""
+
+    operations: float
+    bytes: float
+
+
+def limit() -> Amount:
+    """Operations a second of a large matrix product, and bytes of a large copy."""
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    return 2 * SIDE**3 / seconds(lambda: a @ b, 0.5)
+    large, other = torch.zeros(COPIED), torch.zeros(COPIED)
+    copied = 2 * large.nbytes / seconds(lambda: other.copy_(large), 0.5)
+    return Amount(2 * SIDE**3 / seconds(lambda: a @ b, 0.5), copied)
 
 
-class Operations(TorchDispatchMode):
-    """Counts the operations of matrix products and convolutions."""
+def moved(func: Any, args: Sequence[Any], kwargs: Any, found: object) -> int:
+    """Bytes that an operation reads and writes."""
+    kept = [part.alias_info for part in func._schema.returns]
+    name = func.overloadpacket.__name__
+    if "empty" in name or any(alias is not None and not alias.is_write for alias in kept):
+        return 0  # nothing is written, or a view is made
+    given = [part for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)]
+    written = sum(part.nbytes for part in tree_leaves(found) if isinstance(part, torch.Tensor))
+    if name not in TABLES:
+        return written + sum(part.nbytes for part in given)
+    table, rest = given[0], sum(part.nbytes for part in given[1:])
+    read = given[1].numel() * table[0].nbytes if "embedding" in name else written
+    return written + rest + read
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of matrix products and convolutions, and all bytes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.total, self.bytes = 0, 0
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -82,14 +114,15 @@ class Operations(TorchDispatchMode):
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
             self.total += int(count(*args, **(kwargs or {}), out_val=found))
+        self.bytes += moved(func, args, kwargs, found)
         return found
 
 
-def operations(work: Callable[[], object]) -> int:
-    """Operations of the matrix products and convolutions of a call."""
-    with Operations() as counter:
+def amount(work: Callable[[], object]) -> Amount:
+    """What a call computes and moves."""
+    with Counted() as counter:
         work()
-    return counter.total
+    return Amount(counter.total, counter.bytes)
 
 
 def law(box: Sequence[int], cost: Sequence[float]) -> str:
@@ -133,21 +166,24 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     print(machine.sentence(1), flush=True)
     most = limit()
-    print(f"limit: {most / 1e9:.0f} billion operations a second\n{' | '.join(HEADER)}", flush=True)
+    limits = f"{most.operations / 1e9:.0f} billion operations, {most.bytes / 1e9:.0f} GB a second"
+    print(f"limits: {limits}\n{' | '.join(HEADER)}", flush=True)
     families = {family.recipe: family for family in gpu.FAMILIES}
     for recipe in options.recipe:
         costs: list[tuple[float, float]] = []
         for box in options.box:
-            count = max(4, BATCHES[recipe] * 64 // max(box, 64))
+            count = BATCHES[recipe]
             family = replace(families[recipe], shape=(box, box), batch=count)
             step, encode = gpu.stepper(family, HOST), encoder(family)
             taken = seconds(step, options.seconds)
-            share = operations(step) / taken / most
+            done = amount(step)
+            share = [part / taken / full for part, full in zip(done, most, strict=True)]
             cost = 1e3 * taken / count, 1e3 * seconds(encode, options.seconds) / count
             costs.append(cost)
             days = TEN_MILLION * cost[0] / 1e3 / 86400
+            reached = f"{share[0]:.0%} | {share[1]:.0%}"
             print(
-                f"{recipe} | {box} | {cost[0]:.3g} | {cost[1]:.3g} | {share:.0%} | {days:.2g}",
+                f"{recipe} | {box} | {cost[0]:.3g} | {cost[1]:.3g} | {reached} | {days:.2g}",
                 flush=True,
             )
         if len(costs) > 1:
@@ -155,8 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{recipe}: train {law(options.box, train)}, encode {law(options.box, read)}")
     find = searcher()
     taken = seconds(find, options.seconds)
-    share, each = operations(find) / taken / most, 1e3 * taken / VOLUMES
-    print(f"search: {each:.0f} ms for a volume and two classes, {share:.0%} of the limit")
+    part, each = amount(find).operations / taken / most.operations, 1e3 * taken / VOLUMES
+    print(f"search: {each:.0f} ms for a volume and two classes, {part:.0%} of products")
 
 
 if __name__ == "__main__":

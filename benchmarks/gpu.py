@@ -40,6 +40,7 @@ from modpose.fourier.reference import make_references
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import build_vae
+from modpose.model.objective import Estimate
 from modpose.recipes import recipe_config
 from modpose.search.pipeline import align
 from modpose.search.settings import AlignSettings
@@ -117,7 +118,7 @@ def copied(batch: Batch) -> Batch:
 
 
 def stepper(family: Family, device: torch.device) -> Callable[[], None]:
-    """Return a step of training."""
+    """Return a step of training, with the recipe's estimate of the bound."""
     config = parse_config(recipe_config(family.recipe) | {"seed": 0}, f"recipe {family.recipe}")
     train = config.train.model_copy(update={"accelerator": device.type})
     torch.manual_seed(0)
@@ -125,9 +126,14 @@ def stepper(family: Family, device: torch.device) -> Callable[[], None]:
     learner = set_up(vae, config.model_copy(update={"train": train}))
     learner.vae.train()
     batch, generator = batch_of(family, device), torch.Generator(device).manual_seed(0)
+    how = Estimate(
+        pixels=train.pixels,
+        decoded_images=train.decoded_images,
+        augment=train.augment.rotate == "encoder-input",
+    )
 
     def step() -> None:
-        (-learner.objective(copied(batch), generator).value().mean()).backward()
+        (-learner.objective(copied(batch), generator, how).value().mean()).backward()
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()
