@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from modpose.data.cistem import is_cistem, with_relion_columns
+from modpose.data.plain_rows import read_plain_rows
 from modpose.errors import InputError, shown
 from modpose.files.text import read_utf8, whole_number
 
@@ -201,6 +202,10 @@ class _Rows:
         words = _count_words(self.content)
         if words is None or words % len(self.tags):
             return None
+        text = [bool(TEXT_TAG.search(tag)) for tag in self.tags]
+        read = read_plain_rows(self.reader.content, self.start, self.end, text, MISSING)
+        if read is not None:
+            return read if len(read) * len(self.tags) == words else None
         try:
             table = self._parsed(self._file(), sep=r"\s+", quoting=csv.QUOTE_NONE)
         except pd.errors.ParserError:
