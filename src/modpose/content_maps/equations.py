@@ -219,8 +219,10 @@ class Equations:
         """Keep the first maps."""
         i, j = pairs(len(self))
         kept = ((i < count) & (j < count)).nonzero().squeeze(1)
-        products = Products(self.products.vectors[kept])
-        return Equations(self.box, self.right[:count], self.kernels, products)
+        kernels, vectors = self.kernels, self.products.vectors[kept]
+        if len(kept) < len(self.products):
+            kernels, vectors = vectors.to(kernels) @ kernels, torch.eye(len(kept))
+        return Equations(self.box, self.right[:count], kernels, Products(vectors))
 
     def precision(self) -> Tensor:
         """Mean precision (J, shells) that the images give to a coefficient of each map."""

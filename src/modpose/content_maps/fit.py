@@ -23,7 +23,7 @@ from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
 from modpose.content_maps.posterior import Landmarks
-from modpose.content_maps.settings import COUNTS, ContentMapSettings
+from modpose.content_maps.settings import COUNTS, FIRST, ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
 from modpose.content_maps.spectra import (
     ITERATIONS,
@@ -44,6 +44,8 @@ Floats = NDArray[np.float64]
 
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
+CLEARLY = 2.0
+"""Content is inferred once more where it helped by more than so many standard errors."""
 UNTOLD = 0.02
 """Largest part of what maps predict that lies in shells from which content is not inferred."""
 ROUGH, SETTLED = 6, 20
@@ -183,25 +185,29 @@ class _Fitting:
 
         Only from shells that tell content.
         """
-        before = self._stage(content, most, progress)
+        first = self.settings.functions or min(most, FIRST)
+        before = self._stage(content, first, progress)
         if self.settings.rounds and len(before.basis) > 1:
             self._look_at(self.images.within(before.shell))
         for _ in range(self.settings.rounds):
             count = len(before.basis)
             if count == 1:
                 break
-            most = min((more for more in COUNTS if count < more < most), default=most)
+            step = min((more for more in COUNTS if count < more < most), default=most)
             content = self.inference.content(before.compared, progress)
-            now = self._stage(content, most, progress)
-            if not self._better(now, before, progress):
+            now = self._stage(content, step, progress)
+            gain = self._gain(now, before, progress)
+            if gain.sum() <= 0:
                 # what coefficients tell of the others of their image is known of the new content
                 crossed = before.content._replace(crossed=content.crossed)
                 return before._replace(content=crossed)
             before = now
+            if gain.mean() < CLEARLY * gain.std() / len(gain) ** 0.5:
+                break
         return before
 
-    def _better(self, now: _Stage, before: _Stage, progress: Progress) -> bool:
-        """Whether maps predict unseen coefficients better than maps before."""
+    def _gain(self, now: _Stage, before: _Stage, progress: Progress) -> Tensor:
+        """How much better maps predict unseen coefficients than maps before, (images,)."""
         new, old = (
             self.inference.judged(
                 one.compared.maps,
@@ -212,7 +218,7 @@ class _Fitting:
             )[0].double()
             for one in (now, before)
         )
-        return bool(new.sum() > old.sum())
+        return (new - old).sum((1, 2))
 
     def _basis(self, content: Inferred, most: int) -> ContentBasis:
         """Find at most so many functions of content."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 COUNTS = (1, 2, 3, 5, 9, 13, 17, 25)
 """Numbers of functions that are compared."""
+FIRST = 17
+"""Largest number of functions of the first content, which no sharp map has told."""
 IMAGES_EACH = 16
 """Smallest number of images for each function."""
 
@@ -21,8 +23,8 @@ class ContentMapSettings:
     landmarks
         Contents between which the posterior of an image is spread.
     rounds
-        How many times content is inferred again from the maps, at most: fewer where the maps of
-        inferred content predict images that they have not seen no better than those before.
+        How many times content is inferred again from the maps, at most: as long as the maps of
+        inferred content predict images that they have not seen clearly better than those before.
     refine_poses
         Correct the given pose of each image a little, from the maps of its content.
     symmetry
@@ -33,7 +35,7 @@ class ContentMapSettings:
 
     functions: int | None = None
     landmarks: int = 200
-    rounds: int = 2
+    rounds: int = 4
     refine_poses: bool = False
     symmetry: str = "C1"
     seed: int = 0
