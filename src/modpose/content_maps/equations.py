@@ -54,8 +54,14 @@ class MaskBox:
         self.side = 4 * reach
         axes = [torch.fft.fftfreq(self.side)] * 2 + [torch.fft.rfftfreq(self.side)]
         frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(mask.device)
-        self._has_data = (frequency.norm(dim=-1) <= limit).flatten()
-        self.seen = self._has_data.nonzero().squeeze(1)
+        has_data = (frequency.norm(dim=-1) <= limit).flatten()
+        self.seen = has_data.nonzero().squeeze(1)
+        highest = math.ceil(limit * self.side)
+        every = torch.arange(self.side, device=mask.device)
+        self._low = every[(every <= highest) | (every >= self.side - highest)]
+        self._few = min(highest, self.side // 2) + 1
+        cube = has_data.reshape(self.side, self.side, -1)[self._low][:, self._low]
+        self._place = cube[..., : self._few].flatten().nonzero().squeeze(1)
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
         self.last = min(math.ceil(limit * box), box // 2)
         twice = mask.new_full((self.side // 2 + 1,), 2.0)
@@ -95,16 +101,23 @@ class MaskBox:
         """Transform maps (J, b, b, b), one at a time, at the frequencies with data; (J, seen)."""
         found = maps.new_empty(len(maps), len(self.seen), dtype=torch.complex64)
         for one, volume in zip(found, maps, strict=True):
-            one.copy_(self.forward(volume[None])[0, self.seen])
+            half = torch.fft.rfft(volume, self.side)[..., : self._few]
+            half = torch.fft.fft(half, self.side, dim=1)[:, self._low]
+            one.copy_(torch.fft.fft(half, self.side, dim=0)[self._low].flatten()[self._place])
         return found
 
     def backward_seen(self, spectrum: Tensor) -> Tensor:
         """Transform (J, seen) back, one map at a time, and keep the box, (J, b, b, b)."""
         found = self.mask.new_empty(len(spectrum), *self.mask.shape)
-        wide = spectrum.new_zeros(1, len(self.shell))
+        b, low = 2 * self.reach, self._low
+        cube = spectrum.new_zeros(len(low), len(low), self._few)
+        first = spectrum.new_zeros(self.side, len(low), self._few)
+        second = spectrum.new_zeros(b, self.side, self._few)
         for one, values in zip(found, spectrum, strict=True):
-            wide[0, self.seen] = values
-            one.copy_(self.backward(wide)[0])
+            cube.view(-1)[self._place] = values
+            first[low] = cube
+            second[:, low] = torch.fft.ifft(first, dim=0)[:b]
+            one.copy_(torch.fft.irfft(torch.fft.ifft(second, dim=1)[:, :b], self.side)[..., :b])
         return found
 
     def filtered(self, fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
@@ -112,10 +125,10 @@ class MaskBox:
 
         Frequencies without data are multiplied by ``rest`` (J,).
         """
-        found = torch.empty_like(fields)
+        found, shell = torch.empty_like(fields), self.shell[self.seen]
         for one, field, values, other in zip(found, fields, table, rest, strict=True):
-            factor = torch.where(self._has_data, values[self.shell], other)
-            one.copy_(self.backward(self.forward(field[None]) * factor)[0])
+            seen = self.forward_seen(field[None]) * (values - other)[shell]
+            torch.add(self.backward_seen(seen)[0], other * field, out=one)
         return found
 
     def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
