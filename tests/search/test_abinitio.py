@@ -27,6 +27,7 @@ from modpose.geometry.grids import lattice
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.abinitio.checks import ONE_VIEW, covered_directions, memory_needed
+from modpose.search.abinitio.finer import at_finer_shifts
 from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.one_view import explained_by_one_average
 from modpose.search.abinitio.refine import Refined, _Work, refine
@@ -201,6 +202,24 @@ def test_poses_are_drawn_as_often_as_they_are_probable(images):
     share = counts / counts.sum()
     # a binomial share of 20,000 has a standard deviation of at most 0.0035
     np.testing.assert_allclose(share, expected / expected.sum(), atol=0.02)
+
+
+def test_a_pose_between_shifts_of_the_lattice_is_drawn_at_its_own_shift(images):
+    generator = torch.Generator().manual_seed(0)
+    box, step = 16, 1.0
+    maps = torch.randn(1, box, box, box, generator=generator)
+    data, grid = images.coefficients(torch.arange(3), 6.0, box), so3_grid(24).float()[:3]
+    true = torch.tensor([[0.5, 0.5, 0.0], [-0.5, 0.0, 0.0], [0.0, 1.5, 0.0]])  # half a step off
+    references, which = make_references(maps, data.limit), torch.zeros(3, dtype=torch.int64)
+    seen = sample(references, which, turned(data.frequency, grid)) * data.transfer
+    data = replace(data, value=seen * phases(data.frequency, true))
+    drawn = draw_poses(data, maps, grid, disc(2.0, step), 64, generator)
+    finer = at_finer_shifts(data, maps, drawn, step, 16, generator)
+    assert torch.equal(finer.shift, true[:, None, :2].expand(-1, 16, -1))
+    torch.testing.assert_close(finer.rotation, grid[:, None].expand(-1, 16, -1, -1))
+    # a noiseless image is as likely as its energy says
+    energy = data.value.abs().square().sum(1)
+    torch.testing.assert_close(finer.score, energy[:, None].expand(-1, 16), rtol=1e-4, atol=0)
 
 
 def test_poses_that_are_kept_are_apart():

@@ -14,7 +14,7 @@ from modpose.search.abinitio.images import SearchImages
 from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
 from modpose.search.abinitio.start import best_start
 
-PLANE = StartPlan(rounds=20, rotations=(48, 48), in_plane=True)
+PLANE = StartPlan(rounds=20, images=1000, memory=0.45, rotations=(48, 48), in_plane=True)
 
 
 def explained_by_one_average(

@@ -13,6 +13,7 @@ from modpose.geometry.grids import centre_of_mass, soft_sphere
 from modpose.geometry.groups import cyclic, so3_grid
 from modpose.geometry.rotations import haar_rotations, rotation_of_vector
 from modpose.progress import Progress
+from modpose.search.abinitio.finer import at_finer_shifts
 from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import (
@@ -29,6 +30,8 @@ FINENESS = 0.33
 """Step of the shifts over the resolution of a round."""
 COARSE = 2 / 3
 """Frequency, over that of a search, at which unlikely maps are found."""
+TRIED = 2
+"""Poses that are drawn for each one that is drawn again at finer shifts."""
 DIVIDED = 7.5
 """Cycles a box from which on an image is compared with likely maps only."""
 
@@ -124,7 +127,12 @@ class Rounds:
             low = COARSE * radius
             coarse = _grid(plan, plan.grid(now.round) // 2, generator)
             likely = likely_maps(data.within(low / plan.box), now.maps, coarse, self._shifts(low))
-        drawn = draw_poses(data, now.maps, grid, shifts, plan.draws, generator, likely)
+        finer = now.round >= plan.compared
+        tried = TRIED * plan.draws if finer else plan.draws
+        drawn = draw_poses(data, now.maps, grid, shifts, tried, generator, likely)
+        if finer:
+            step = FINENESS * plan.box / radius
+            drawn = at_finer_shifts(data, now.maps, drawn, step, plan.draws, generator)
         new = _inserted(data, rows, drawn, count)
         sums = _with_memory(now.sums, new, plan.memory)
         maps = _maps(sums, plan.box, self._mask, self.group)

@@ -75,12 +75,12 @@ class StartPlan:
     """Highest frequency in the first and in the last round."""
     rotations: tuple[int, int] = (2304, 4608)
     """Rotations of the grid in the first and in the last round."""
-    rounds: int = 50
-    images: int = 1000
+    rounds: int = 100
+    images: int = 500
     """Images of a round, drawn anew."""
     draws: int = 4
     """Poses drawn from the posterior of an image, each inserted with one over so much weight."""
-    memory: float = 0.45
+    memory: float = 0.67
     """How much of the sums of a round is left in the next."""
     in_plane: bool = False
     """Whether rotations are about z only: the map is then an average in the plane."""
