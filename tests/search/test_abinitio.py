@@ -420,7 +420,7 @@ def test_one_average_explains_images_of_one_view_but_not_of_many(images, tmp_pat
     source = open_source(tmp_path / "particles.star")
     one = read_images(Dataset(source, DataConfig(val_fraction=0), seed=0, ctf=True), 14.0, True)
     settings, none = AbInitioSettings(starts=1), torch.eye(3)[None]
-    plan = replace(StartPlan(), rounds=20, images=300, rotations=(1152, 1152))
+    plan = replace(StartPlan(), rounds=20, images=300, memory=0.45, rotations=(1152, 1152))
     alike = []
     for each in (one, images):
         start, _ = best_start(each, settings, none, plan, quiet=True)

@@ -207,7 +207,7 @@ class _Search:
     def _begun(self, asked: AbInitioSettings, group: Tensor) -> Tensor:
         """Maps of the best random start."""
         free = symmetry_group("C1").float()
-        plan = replace(StartPlan(), regroup=not self.settings.motions)
+        plan = replace(_start_plan(asked), regroup=not self.settings.motions)
         start, self.scores = best_start(self.images, asked, free, plan, self.quiet, self.unfinished)
         if len(group) == 1:
             if start.covered < UNEVEN:
@@ -283,7 +283,12 @@ def _with_symmetry(
         "a map of these images does not seem to have the symmetry %s; it is imposed all the same",
         name,
     )
-    return best_start(images, settings, group, StartPlan(), quiet)[0].maps
+    return best_start(images, settings, group, _start_plan(settings), quiet)[0].maps
+
+
+def _start_plan(asked: AbInitioSettings) -> StartPlan:
+    plan = StartPlan()
+    return plan if asked.classes == 1 else plan.of_several()
 
 
 def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | None) -> bool:

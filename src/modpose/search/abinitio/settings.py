@@ -92,6 +92,15 @@ class StartPlan:
         """Rounds after which starts are compared; only the best goes on."""
         return math.ceil(0.6 * self.rounds)
 
+    def of_several(self) -> StartPlan:
+        """Half of the rounds, with twice the images: a round of several maps costs more."""
+        return replace(
+            self,
+            rounds=math.ceil(self.rounds / 2),
+            images=2 * self.images,
+            memory=self.memory**2,
+        )
+
     def radius(self, number: int) -> float:
         """Highest frequency of a round."""
         return self.radii[0] + (self.radii[1] - self.radii[0]) * self._part(number)
