@@ -116,8 +116,8 @@ def angles_to_truth(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make searches short: two rounds of a start, two of the refinement."""
-    start = replace(StartPlan(), rounds=2, images=100, rotations=(288, 288))
+    """Make searches short: four rounds of a start, two of the refinement."""
+    start = replace(StartPlan(), rounds=4, images=50, rotations=(288, 288))
     monkeypatch.setattr("modpose.search.abinitio.run.StartPlan", lambda: start)
     monkeypatch.setattr(
         "modpose.search.abinitio.run.RefinePlan",

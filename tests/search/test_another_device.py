@@ -123,7 +123,7 @@ def test_the_start_of_modpose_3d_computes_on_the_device_of_the_training(
 
 def found_maps(images: SearchImages) -> Refined:
     settings, turn = AbInitioSettings(starts=1, box=24), torch.eye(3)[None]
-    plan = StartPlan(rounds=2, rotations=(200, 200), images=100)
+    plan = StartPlan(rounds=3, rotations=(200, 200), images=100)
     start = best_start(images, settings, turn, plan, quiet=True)[0]
     half = torch.arange(len(images)) % 2
     refined = RefinePlan(rounds=2, last_radius=9.0, first_radius=8.0, rotations=200, searches=(0,))
