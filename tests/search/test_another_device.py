@@ -45,7 +45,7 @@ QUICK = AlignSettings(classes=2, rounds=2, refine_rounds=2, rotations=60, motion
 def same_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let both devices add up in the same order: searches from a random start are chaotic."""
     monkeypatch.setattr(devices, "MORE", 1)
-    monkeypatch.setattr(insertion, "_product_in_place", lambda: None)
+    monkeypatch.setattr(insertion, "_in_place", lambda _: None)
     monkeypatch.setattr(run, "write_page", lambda *_: None)
     monkeypatch.setattr(regroup, "ROUNDS", 1)
     for module in (alike, look_alikes):
