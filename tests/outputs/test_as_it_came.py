@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import yaml
 from modpose.data.given import read_ctf, read_poses
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
-from modpose.data.source import open_source
+from modpose.data.source import Source, open_source
+from modpose.data.stack import ArrayStack
 from modpose.data.star import read_star, write_star
 from modpose.data.star_text import value_text
 from modpose.data.table_files import files_of_table, write_table
@@ -27,6 +29,7 @@ from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing
 from modpose.geometry.rotations import haar_rotations
 from modpose.jobs.positions import open_table
+from modpose.outputs.cryodrgn import write_cryodrgn
 from modpose.outputs.export import export_run, with_poses
 from modpose.outputs.selected import export_selection
 from modpose.run import Run
@@ -394,9 +397,10 @@ def test_the_ctf_of_cryodrgn_comes_back(tmp_path: Path) -> None:
     images, poses = posed_images(40)
     (tmp_path / "J1").mkdir()
     write_stack(tmp_path / "J1/stack.mrcs", images)
-    save_cs(tmp_path / "in.cs", wide_records())
+    records = wide_records()
+    save_cs(tmp_path / "in.cs", records)
     run = make_run(tmp_path / "run", str(tmp_path / "in.cs"), poses)
-    export_run(run, tmp_path / "drgn", ["pkl"])
+    assert not any("cannot hold" in note for note in export_run(run, tmp_path / "drgn", ["pkl"])[1])
     before = open_source(tmp_path / "in.cs").particles.ctf()
     assert before is not None
     after = read_ctf(tmp_path / "drgn/ctf.pkl", n=N, box=40)
@@ -405,6 +409,18 @@ def test_the_ctf_of_cryodrgn_comes_back(tmp_path: Path) -> None:
     export_selection(run, kept, tmp_path / "kept.pkl")
     with (tmp_path / "kept.pkl").open("rb") as file:
         assert OnlyArrays(file).load().tolist() == [0, 1]
+
+
+def test_what_a_ctf_of_cryodrgn_cannot_hold_is_noted(tmp_path: Path) -> None:
+    ctf = np.tile([1.7, 1e4, 1e4, 0, 300, 2.7, 0.1, 0, 0, 1.0, 1.0], (3, 1))
+    plain = Particles(pd.DataFrame(index=range(3)), name="p.star", position=np.arange(3))
+    stack = ArrayStack(np.zeros((3, 8, 8), np.float32), pixel_size=1.7)
+    latents = pd.DataFrame({"angle_deg": np.zeros(3)})
+    for columns, noted in ((ctf, True), (ctf[:, :9], False), (ctf[:, :9] + 1.0, True)):
+        source = Source(stack, replace(plain, given_ctf=columns))
+        with all_or_nothing() as place:
+            notes = write_cryodrgn(source, latents, tmp_path, place)
+        assert any("cannot hold what p.star says" in note for note in notes) == noted
 
 
 def test_occurrences_of_an_expanded_set_are_kept(tmp_path: Path) -> None:

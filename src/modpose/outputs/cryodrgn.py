@@ -86,6 +86,11 @@ def write_cryodrgn(
     else:
         table = ctf[:, list(CTF_COLUMNS)]
         write_plain_pickle(place(folder / CTF), np.insert(table, 0, np.float32(box), axis=1))
+        if ctf.shape[1] > CtfColumn.SCALE or ctf[:, CtfColumn.B_FACTOR].any():
+            notes.append(
+                f"{CTF} cannot hold what {whole.name} says: a B factor, a scale factor, flipped "
+                "phases, or images that were multiplied by their CTF"
+            )
     write_plain_pickle(place(folder / INDEX), rows.astype(np.int64))
     if len(rows) < whole.n:
         notes.append(f"the run has {len(rows)} of {whole.n} images: give cryoDRGN --ind {INDEX}")
