@@ -178,6 +178,11 @@ def test_tomograms_are_compared_in_space(tmp_path: Path) -> None:
     moved = recentred(particles).table
     np.testing.assert_allclose(moved["rlnCenteredCoordinateZAngst"], [0, 35, 100])
     assert (moved["rlnOriginZAngst"] == 0).all()
+    pixels = {f"rlnCoordinate{axis}": 50.0 for axis in "XYZ"}
+    twice = replace(particles, table=particles.table.assign(**pixels))
+    again = recentred(twice).table  # old coordinates in pixels would contradict
+    assert again["rlnCenteredCoordinateZAngst"].tolist() == [0, 35, 100]
+    assert not any(name in again for name in pixels)
 
 
 def test_what_cannot_be_placed_is_refused(tmp_path: Path) -> None:

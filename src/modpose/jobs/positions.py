@@ -206,6 +206,8 @@ def recentred(particles: Particles, micrograph_pixel_size: float | None = None) 
             table[name] = values.astype(kind)
     _put_rest(particles, table, rest, micrograph_pixel_size)
     gone = [c for c in table if c in EXTRACTED or str(c).startswith("blob/")]
+    if all(name in table for name in CENTRED):  # what also says the place would now contradict
+        gone += [name for name in PLACES if name in table]
     return replace(particles, table=table.drop(columns=gone))
 
 
