@@ -2,6 +2,7 @@
 
     python -m benchmarks.cost
     python -m benchmarks.cost --box 32 64 --recipe modpose-posed
+    python -m benchmarks.cost --recipe modpose --precision bf16-mixed
 
 For each recipe and box: milliseconds of processor time for an image in a step of training, and for
 encoding one; a power law through them; and the shares that training reaches of the machine's
@@ -160,6 +161,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
     parser.add_argument("--box", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--recipe", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument(
+        "--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="of training"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="least time for a figure")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -174,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
         for box in options.box:
             count = BATCHES[recipe]
             family = replace(families[recipe], shape=(box, box), batch=count)
-            step, encode = gpu.stepper(family, HOST), encoder(family)
+            step, encode = gpu.stepper(family, HOST, options.precision), encoder(family)
             taken = seconds(step, options.seconds)
             done = amount(step)
             share = [part / taken / full for part, full in zip(done, most, strict=True)]

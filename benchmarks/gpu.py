@@ -117,10 +117,10 @@ def copied(batch: Batch) -> Batch:
     return replace(batch, image=batch.image.clone(), ctf=ctf, pose=pose)
 
 
-def stepper(family: Family, device: torch.device) -> Callable[[], None]:
+def stepper(family: Family, device: torch.device, precision: str = "32-true") -> Callable[[], None]:
     """Return a step of training, with the recipe's estimate of the bound."""
     config = parse_config(recipe_config(family.recipe) | {"seed": 0}, f"recipe {family.recipe}")
-    train = config.train.model_copy(update={"accelerator": device.type})
+    train = config.train.model_copy(update={"accelerator": device.type, "precision": precision})
     torch.manual_seed(0)
     vae = build_vae(config, shape=family.shape, channels=1, n_images=family.batch)
     learner = set_up(vae, config.model_copy(update={"train": train}))

@@ -41,7 +41,12 @@ class Placement:
     def __str__(self) -> str:
         """Name both, for the user."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
-        return f"device {self.device}{name and f' ({name})'}, precision {self.precision}"
+        why = {
+            "32-true": "the default; bf16-mixed is faster where the processor has units for it",
+            "bf16-mixed": "products of matrices are rounded to three digits",
+        }
+        where = f"device {self.device}{name and f' ({name})'}"
+        return f"{where}, precision {self.precision} ({why[self.precision]})"
 
     def autocast(self) -> torch.autocast:
         """Return a context in which the model computes with this precision."""
