@@ -244,9 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(medians) == 2:
         print(f"error of content: {medians[1] / medians[0]:.2f} × that with given poses")
     if told.causes:
-        shift = truth[["shift_x", "shift_y"]].to_numpy()
+        moved = truth[["shift_x", "shift_y"]].to_numpy()
         for name, wrong in causes(found, rotation, angle).items():
-            _fitted(source.with_poses(wrong.numpy(), shift), options, told.seed, name, angle)
+            _fitted(source.with_poses(wrong.numpy(), moved), options, told.seed, name, angle)
 
 
 def _fitted(

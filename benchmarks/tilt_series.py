@@ -3,6 +3,7 @@
     python -m benchmarks.tilt_series --molecules 4 --particles 150
     python -m benchmarks.tilt_series --molecules 4 --particles 150 --through images volumes
     python -m benchmarks.tilt_series --real optimisation_set.star [--map map.mrc [--mirror]]
+    python -m benchmarks.tilt_series --real optimisation_set.star --map map.mrc --hand 4v4r_30S.pdb
 
 Runs what ``modpose abinitio`` runs, on simulated tilt series (32 pixels a side, 41 tilts to 60
 degrees, CTF and dose for each).  ``--through`` says what is searched, in the same data and with
@@ -11,7 +12,8 @@ weights; or ``lattice``, the images summed on a lattice with exact weights.  Err
 global rotation, never after a reflection; the bound is that of Cramer and Rao at the true map and
 pose.  With ``--real``, poses are compared with those of a table.  The map beside the forty public
 ribosomes is the mirror image of what their poses make, so a search that starts from it needs
-``--mirror``.
+``--mirror``.  ``--hand`` searches nothing.  It compares the map that the poses of the table make,
+and the one that is given, with a molecule and with its mirror image.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
+from modpose.data.mrc import open_mrc
 from modpose.data.opened import source_of
 from modpose.data.tilt_series import TiltSeries, open_tilt_series
 from modpose.data.tilt_volumes import of_tilt_series
@@ -37,12 +40,16 @@ from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_recovery import recover_poses
 from modpose.fourier.coefficients import map_coefficients
 from modpose.fourier.gridded import gridded
+from modpose.fourier.insertion import averages, insert_slices
 from modpose.fourier.reference import make_references
+from modpose.geometry.grids import soft_sphere
 from modpose.geometry.groups import so3_grid
 from modpose.jobs.hand import flip_hand
 from modpose.search.abinitio.found import FoundMaps
 from modpose.search.abinitio.settings import AbInitioSettings
+from modpose.search.abinitio.shells import weighted_by_shell
 from modpose.search.alignment import AlignSettings
+from modpose.search.motion import power_of
 from modpose.search.pipeline import align
 from modpose.search.run import coefficients_of_source
 from modpose.search.so3_climb import climb
@@ -50,6 +57,8 @@ from modpose.search.so3_search import search, shift_grid
 from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import read_tilts
 from modpose.search.tilts.run import find_tilt_maps
+from modpose.simulate.atoms import read_molecule
+from modpose.simulate.density import AtomDensity
 from modpose.simulate.molecules import Molecule, density
 from modpose.simulate.species import built_in_species
 from modpose.simulate.tilt_settings import TiltSettings
@@ -60,8 +69,8 @@ BOUND_LIMIT = 0.45
 """Frequencies up to here enter the bound, cycles per pixel."""
 WAYS = ("images", "volumes", "lattice")
 """What is searched."""
-COMPARED = 0.2
-"""Maps are compared up to here, cycles per voxel."""
+COMPARED, HAND_LIMIT = 0.2, 0.35
+"""Maps are compared up to here, cycles per voxel; to tell the hand of real ones, up to here."""
 
 
 def template(made: SimulatedTilts, number: int) -> Tensor:
@@ -100,11 +109,15 @@ def bounds(made: SimulatedTilts, series: TiltSeries) -> list[float]:
     return found
 
 
-def correlation(volume: Tensor, other: Tensor) -> float:
-    """Best correlation of two maps (D, D, D) at any rotation."""
-    seen, plain = map_coefficients(volume[None], COMPARED), make_references(other[None], COMPARED)
-    found = search(seen, plain, so3_grid(4608).float(), shift_grid(2.0, 1.0), top=12)
-    sloped = make_references(other[None], COMPARED, slopes=True)
+def correlation(volume: Tensor, other: Tensor, limit: float = COMPARED) -> float:
+    """Best correlation of two maps (D, D, D) at any rotation, up to cycles per voxel."""
+    plain = make_references(other[None], COMPARED)
+    low, grid = map_coefficients(volume[None], COMPARED), so3_grid(4608).float()
+    found = search(low, plain, grid, shift_grid(2.0, 1.0), top=12)
+    seen, sloped = (
+        map_coefficients(volume[None], limit),
+        make_references(other[None], limit, slopes=True),
+    )
     zero = torch.zeros(12, dtype=torch.int64)
     top = climb(seen, sloped, zero, zero, found.rotation[0, 0], found.shift[0, 0], steps=8)
     return float((2 * top.score.max()).sqrt() / (2 * seen.value.abs().square().sum()).sqrt())
@@ -182,6 +195,43 @@ def measure(
             yield from hands(made, maps, class_index)
 
 
+def known_hand(path: Path, start_map: Path | None, molecule: Path) -> Iterator[str]:
+    """Compare the map at the poses of a table, and a given map, with a molecule and its mirror."""
+    series = open_tilt_series(path)
+    assert series.rotation is not None
+    assert series.shift is not None
+    box, size = series.images.stack.shape[0], series.images.pixel_size
+    assert size is not None
+    radius = HAND_LIMIT * box
+    data = without_background(read_tilts(series, radius, quiet=True).coefficients(radius, box))
+    poses = (torch.from_numpy(part).float() for part in (series.rotation, series.shift))
+    zero = torch.zeros(series.n, dtype=torch.int64)
+    average = averages(insert_slices(data, zero, 1, *poses), box, soft_sphere(box, box - 2.0))[0]
+    every = {"the map at the poses of the table": average}
+    if start_map is not None:
+        every["the map that is given"] = torch.from_numpy(_read(start_map))
+    atoms = AtomDensity(read_molecule(molecule, 2 * size))
+    known = torch.from_numpy(atoms.place(np.eye(3), np.zeros(3), box, size))
+    mirrored = known.flip(0).roll(1, 0).contiguous()
+    for name, one in every.items():
+        own, other = (
+            correlation(_flat(one), _flat(each), HAND_LIMIT) for each in (known, mirrored)
+        )
+        yield f"{name}: correlation with the molecule {own:.3f}, with its mirror image {other:.3f}"
+
+
+def _read(path: Path) -> Tensor:
+    return torch.from_numpy(
+        np.array(open_mrc(path, "volumes").read(np.array([0]))[0, 0], np.float32)
+    )
+
+
+def _flat(volume: Tensor) -> Tensor:
+    """Give every shell of a map (D, D, D) the same power."""
+    power = power_of(volume[None])[0].clamp(min=1e-12)
+    return weighted_by_shell(volume[None], power.rsqrt())[0]
+
+
 def measure_real(
     path: Path, start_map: Path | None, mirror: bool, starts: int, seed: int
 ) -> list[str]:
@@ -219,10 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--real", type=Path, metavar="STAR")
     parser.add_argument("--map", type=Path, metavar="MRC", help="start of --real")
     parser.add_argument("--mirror", action="store_true", help="start from its mirror image")
+    parser.add_argument("--hand", type=Path, metavar="PDB", help="of a molecule in --real")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(machine.sentence(1), flush=True)
-    if asked.real is not None:
+    if asked.real is not None and asked.hand is not None:
+        lines = known_hand(asked.real, asked.map, asked.hand)
+    elif asked.real is not None:
         lines = iter(measure_real(asked.real, asked.map, asked.mirror, asked.starts, asked.seed))
     else:
         settings = TiltSettings(
