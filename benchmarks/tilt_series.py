@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
+from benchmarks.abinitio import LOST_DEG
 from modpose.data.mrc import open_mrc
 from modpose.data.opened import source_of
 from modpose.data.tilt_series import TiltSeries, open_tilt_series
@@ -44,10 +45,11 @@ from modpose.fourier.insertion import averages, insert_slices
 from modpose.fourier.reference import make_references
 from modpose.geometry.grids import soft_sphere
 from modpose.geometry.groups import so3_grid
+from modpose.geometry.rotations import geodesic
 from modpose.jobs.hand import flip_hand
 from modpose.search.abinitio.found import FoundMaps
 from modpose.search.abinitio.settings import AbInitioSettings
-from modpose.search.abinitio.shells import weighted_by_shell
+from modpose.search.abinitio.shells import low_passed, weighted_by_shell
 from modpose.search.alignment import AlignSettings
 from modpose.search.motion import power_of
 from modpose.search.pipeline import align
@@ -56,7 +58,7 @@ from modpose.search.so3_climb import climb
 from modpose.search.so3_search import search, shift_grid
 from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import read_tilts
-from modpose.search.tilts.run import find_tilt_maps
+from modpose.search.tilts.run import FROM_MAP, find_tilt_maps
 from modpose.simulate.atoms import read_molecule
 from modpose.simulate.density import AtomDensity
 from modpose.simulate.molecules import Molecule, density
@@ -195,6 +197,34 @@ def measure(
             yield from hands(made, maps, class_index)
 
 
+def preferred(series: TiltSeries, volume: Tensor) -> str:
+    """Say whether images prefer the poses of the table, or those found with a map (D, D, D)."""
+    assert series.rotation is not None
+    assert series.shift is not None
+    box, count = series.images.stack.shape[0], series.n
+    radius = FROM_MAP.limits[1] * box
+    data = without_background(read_tilts(series, radius, quiet=True).coefficients(radius, box))
+    references = make_references(low_passed(volume[None], radius), radius / box, slopes=True)
+    truth, shift = (torch.from_numpy(part).float() for part in (series.rotation, series.shift))
+    row = torch.arange(count)
+    own = climb(data, references, row, 0 * row, truth, shift, steps=5)
+    tried = FROM_MAP.hypotheses
+    grid, shifts = so3_grid(FROM_MAP.rotations).float(), shift_grid(3.0, 1.0)
+    low = make_references(low_passed(volume[None], radius), radius / box)
+    found = search(gridded(data), low, grid, shifts, top=tried)
+    rows = row.repeat_interleave(tried)
+    starts = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
+    top = climb(data, references, rows, 0 * rows, *starts, steps=5)
+    best = top.rows(tried * row + top.score.view(count, tried).argmax(1))
+    far = torch.rad2deg(geodesic(best.rotation, truth)) > LOST_DEG
+    gain = (best.score - own.score)[far]
+    return (
+        f"with the map alone: {int(far.sum())} of {count} poses found are more than "
+        f"{LOST_DEG:g}° from those of the table; {int((gain > 0).sum())} of these are more likely "
+        f"than the table's, by {float(gain.median()):.1f} nats (median)"
+    )
+
+
 def known_hand(path: Path, start_map: Path | None, molecule: Path) -> Iterator[str]:
     """Compare the map at the poses of a table, and a given map, with a molecule and its mirror."""
     series = open_tilt_series(path)
@@ -209,7 +239,7 @@ def known_hand(path: Path, start_map: Path | None, molecule: Path) -> Iterator[s
     average = averages(insert_slices(data, zero, 1, *poses), box, soft_sphere(box, box - 2.0))[0]
     every = {"the map at the poses of the table": average}
     if start_map is not None:
-        every["the map that is given"] = torch.from_numpy(_read(start_map))
+        every["the map that is given"] = _read(start_map)
     atoms = AtomDensity(read_molecule(molecule, 2 * size))
     known = torch.from_numpy(atoms.place(np.eye(3), np.zeros(3), box, size))
     mirrored = known.flip(0).roll(1, 0).contiguous()
@@ -227,9 +257,12 @@ def _read(path: Path) -> Tensor:
 
 
 def _flat(volume: Tensor) -> Tensor:
-    """Give every shell of a map (D, D, D) the same power."""
-    power = power_of(volume[None])[0].clamp(min=1e-12)
-    return weighted_by_shell(volume[None], power.rsqrt())[0]
+    """Give the shells of a map (D, D, D), from the second to the limit, the same power."""
+    power = power_of(volume[None])[0]
+    shell = torch.arange(len(power))
+    counted = (shell >= 2) & (shell <= HAND_LIMIT * volume.shape[-1])
+    weight = torch.where(counted, power.clamp(min=1e-12).rsqrt(), 0.0)
+    return weighted_by_shell(volume[None], weight)[0]
 
 
 def measure_real(
@@ -240,9 +273,12 @@ def measure_real(
     assert series.rotation is not None
     assert series.shift is not None
     asked = AbInitioSettings(starts=starts, seed=seed)
+    lines = []
     with tempfile.TemporaryDirectory() as name:
         if start_map is not None and mirror:
             start_map = flip_hand([start_map], Path(name))[0]
+        if start_map is not None:
+            lines.append(preferred(series, _read(start_map)))
         used = time.process_time()
         found = find_tilt_maps(series, None, asked, start_map=start_map)
         used = time.process_time() - used
@@ -250,7 +286,7 @@ def measure_real(
     entries |= {f"shift_{axis}": series.shift[:, k] for k, axis in enumerate("xyz")}
     rotation, shift, class_index, _ = _parts(found)
     recovery = recover_poses(rotation, shift, class_index, pd.DataFrame(entries))
-    return [*found.lines(), f"{used:.0f} processor seconds", *recovery.lines()]
+    return [*lines, *found.lines(), f"{used:.0f} processor seconds", *recovery.lines()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
