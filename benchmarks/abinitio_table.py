@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", type=int, default=1)
     parser.add_argument("--similar", action="store_true")
     parser.add_argument("--invert", action="store_true", help="particles are dark")
+    parser.add_argument("--max-shift", type=float, default=AbInitioSettings.max_shift)
     parser.add_argument("--starts", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
@@ -62,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{asked.table}: it has no poses to compare with")
     bare = without_poses(replace(source, particles=replace(source.particles, given_poses=None)))
     settings = AbInitioSettings(
-        classes=asked.classes, similar=asked.similar, starts=asked.starts, seed=asked.seed
+        classes=asked.classes,
+        similar=asked.similar,
+        max_shift=asked.max_shift,
+        starts=asked.starts,
+        seed=asked.seed,
     )
     used = time.process_time()
     found = find_maps(bare, None, settings, start_map=asked.map, invert=asked.invert, quiet=True)

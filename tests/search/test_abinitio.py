@@ -26,7 +26,12 @@ from modpose.fourier.reference import make_references, sample, turned
 from modpose.geometry.grids import lattice
 from modpose.geometry.groups import so3_grid, symmetry_group
 from modpose.geometry.rotations import haar_rotations
-from modpose.search.abinitio.checks import ONE_VIEW, covered_directions, memory_needed
+from modpose.search.abinitio.checks import (
+    ONE_VIEW,
+    covered_directions,
+    memory_needed,
+    warn_of_far_shifts,
+)
 from modpose.search.abinitio.finer import at_finer_shifts
 from modpose.search.abinitio.images import SearchImages, disc, read_images
 from modpose.search.abinitio.one_view import explained_by_one_average
@@ -434,6 +439,15 @@ def test_a_ctf_that_no_microscope_has_is_refused(source, column, value):
     told = replace(source, particles=replace(source.particles, table=table))
     with pytest.raises(InputError, match=r"efocus.*expected"):
         find_maps(told, None, AbInitioSettings(), quiet=True)
+
+
+def test_shifts_beyond_those_searched_are_said(caplog):
+    shift = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    warn_of_far_shifts(shift, 3.0, "stack")  # 6 % beyond 2.4 standard deviations
+    assert not caplog.text
+    warn_of_far_shifts(shift * (1.5 / shift.norm(dim=1, keepdim=True)).clamp(max=1), 1.5, "stack")
+    assert "stack: " in caplog.text and "% of the particles were found near" in caplog.text
+    assert "--max-shift" in caplog.text
 
 
 def test_a_ctf_of_other_images_is_said_before_the_search(source, monkeypatch, caplog):

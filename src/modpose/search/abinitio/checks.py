@@ -29,6 +29,10 @@ UNEVEN = 0.5
 """Below this share of the cells with images, a warning is printed."""
 ONE_VIEW = 0.85
 """Images of which one average explains so much of what a map does may show one view only."""
+OUTER, FAR = 0.8, 0.25
+"""A warning is printed where more shifts than this share (the second) are larger than this fraction
+of the largest that is searched.
+"""
 HAS_NOT = 0.8
 """Mean correlation over low shells below which a map does not have a symmetry."""
 
@@ -109,6 +113,18 @@ def warn_of_few_views(covered: float, alike: float | None = None) -> None:
         if alike > ONE_VIEW
         else ": the maps are smeared along the other directions",
     )
+
+
+def warn_of_far_shifts(shift: Tensor, largest: float, name: str) -> None:
+    """Warn where many shifts (N, 2) are about as large as the largest that is searched, pixels."""
+    far = float((shift.norm(dim=1) > OUTER * largest).float().mean())
+    if far > FAR:
+        logger.warning(
+            "%s: %.0f %% of the particles were found near the largest shift that is searched; if "
+            "they may be further off the centre of their images, search with a larger --max-shift",
+            name,
+            100 * far,
+        )
 
 
 def covered_directions(rotation: Tensor, group: Tensor) -> float:

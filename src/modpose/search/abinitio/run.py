@@ -36,6 +36,7 @@ from modpose.search.abinitio.checks import (
     covered_directions,
     memory_needed,
     warn_of_dark_particles,
+    warn_of_far_shifts,
     warn_of_few_views,
     warn_of_wrong_ctf,
 )
@@ -146,6 +147,7 @@ def find_maps(
         with unfinished_in(folder, wanted, resume) as unfinished:
             search = _Search(images, torch.from_numpy(half), settings, plan, quiet, unfinished)
             refined = search.run(maps, group)
+            warn_of_far_shifts(refined.shift, settings.max_shift * side, source.stack.name)
             settings = search.settings
             binning = min(source.stack.shape) / side
             size = None if dataset.pixel_size is None else dataset.pixel_size * side / settings.box
