@@ -71,6 +71,10 @@ BOUND_LIMIT = 0.45
 """Frequencies up to here enter the bound, cycles per pixel."""
 WAYS = ("images", "volumes", "lattice")
 """What is searched."""
+TRIED = 30
+"""Poses of one map in another that are climbed."""
+OFF_CENTRE = 5.0
+"""Largest shift of a molecule that is a part of what is seen, voxels."""
 COMPARED, HAND_LIMIT = 0.2, 0.35
 """Maps are compared up to here, cycles per voxel; to tell the hand of real ones, up to here."""
 
@@ -111,16 +115,18 @@ def bounds(made: SimulatedTilts, series: TiltSeries) -> list[float]:
     return found
 
 
-def correlation(volume: Tensor, other: Tensor, limit: float = COMPARED) -> float:
-    """Best correlation of two maps (D, D, D) at any rotation, up to cycles per voxel."""
+def correlation(
+    volume: Tensor, other: Tensor, limit: float = COMPARED, reach: float = 2.0
+) -> float:
+    """Best correlation of two maps (D, D, D) at any rotation and shift up to so many voxels."""
     plain = make_references(other[None], COMPARED)
     low, grid = map_coefficients(volume[None], COMPARED), so3_grid(4608).float()
-    found = search(low, plain, grid, shift_grid(2.0, 1.0), top=12)
+    found = search(low, plain, grid, shift_grid(reach, 1.0), top=TRIED)
     seen, sloped = (
         map_coefficients(volume[None], limit),
         make_references(other[None], limit, slopes=True),
     )
-    zero = torch.zeros(12, dtype=torch.int64)
+    zero = torch.zeros(TRIED, dtype=torch.int64)
     top = climb(seen, sloped, zero, zero, found.rotation[0, 0], found.shift[0, 0], steps=8)
     return float((2 * top.score.max()).sqrt() / (2 * seen.value.abs().square().sum()).sqrt())
 
@@ -245,7 +251,8 @@ def known_hand(path: Path, start_map: Path | None, molecule: Path) -> Iterator[s
     mirrored = known.flip(0).roll(1, 0).contiguous()
     for name, one in every.items():
         own, other = (
-            correlation(_flat(one), _flat(each), HAND_LIMIT) for each in (known, mirrored)
+            correlation(_flat(one), _flat(each), HAND_LIMIT, OFF_CENTRE)
+            for each in (known, mirrored)
         )
         yield f"{name}: correlation with the molecule {own:.3f}, with its mirror image {other:.3f}"
 
