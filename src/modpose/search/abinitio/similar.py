@@ -8,9 +8,9 @@ Maps of these classes are the mean of all images and, for each class, the part o
 from the mean that its two halves agree on, by frequency and by place: noise where states are alike
 does not tell them apart.
 
-While these classes are refined, an image is compared with differences that other images made: its
-own noise would speak for the class that it is in.  It climbs to its best pose in each class: the
-pose that it has is the best one in its class only.  Poses and half maps stay apart by halves, but
+While these classes are refined, an image is compared with maps that other images made: its own
+noise would speak for the class that it is in.  It climbs to its best pose in each class: the pose
+that it has is the best one in its class only.  Poses and half maps stay apart by halves, but
 classes come from images of both, so resolution is quoted only beyond the frequencies used here.
 """
 
