@@ -349,6 +349,12 @@ def test_a_table_goes_to_no_folder_with_another_stack_of_the_same_name(tmp_path:
     done = CliRunner().invoke(app, [*words, str(tmp_path / "out.star")])
     assert done.exit_code == 0, done.output
     assert "start in the folder of" in done.stderr
+    with pytest.raises(InputError, match="another file of this name"):
+        flip_hand([table], tmp_path / "other")
+    (tmp_path / "job" / "bin4.mrcs").rename(tmp_path / "gone.mrcs")
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "more.star")])
+    assert done.exit_code == 0, done.output
+    assert "give the folder where they start as --datadir" in done.stderr
 
 
 # --- symmetry and hand ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import yaml
 from modpose.data.cryosparc import records_of, write_cs_records
 from modpose.data.identity import IMAGE_COLUMNS
 from modpose.data.image_files import image_references
-from modpose.data.locate import find_files
+from modpose.data.locate import as_written, find_files
 from modpose.data.particles import Particles
 from modpose.data.star import write_star
 from modpose.errors import InputError
@@ -96,14 +96,20 @@ def notes_of_paths(
     named = any(particles.has(name) for name in NAMING)
     if not named or here == table.absolute().parent:
         return []
-    names = [name for name in set(image_references(particles)[0]) if (here / name).is_file()]
+    every = set(image_references(particles)[0])
+    names = [name for name in every if (here / name).is_file()]
     for name, path in find_files(names, table, datadir)[0].items():
         if not path.samefile(here / name):
             raise InputError(
                 f"{out}: it would name the images {name} as {table} does, but {here / name} is "
                 "another file of this name, expected another folder for the table"
             )
-    return [f"image paths in {out} start in the folder of {table}; give it as --datadir"]
+    start = f"start in the folder of {table}; give it as --datadir"
+    if datadir is not None:
+        start = f"start in {datadir}; give it as --datadir"
+    elif every and as_written(min(every), table) is None:
+        start = f"are those of {table}; give the folder where they start as --datadir"
+    return [f"image paths in {out} {start}"]
 
 
 def _group(table: str, fields: tuple[str, ...], count: int) -> str:

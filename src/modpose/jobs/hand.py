@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.data.mrc import is_mrc, open_mrc, write_mrcs
-from modpose.data.table_files import files_of_table, write_table
+from modpose.data.table_files import files_of_table, notes_of_paths, write_table
 from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.fourier.fsc import read_map
@@ -52,6 +52,9 @@ def flip_hand(files: Sequence[Path], folder: Path, *, overwrite: bool = False) -
         for path, out in zip(files, outs, strict=True)
         if out not in maps
     }
+    for path, out in zip(files, outs, strict=True):
+        for note in notes_of_paths(tables[out], path, out) if out in tables else ():
+            tables[out].note(note)
     with all_or_nothing() as place:
         for out, (volume, size) in maps.items():
             write_mrcs(place(out), mirrored(volume)[None], size)
