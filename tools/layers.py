@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "modpose"
 
 LAYERS = (
     ("errors", "progress", "limits", "memory", "shared_memory", "version"),
-    ("files", "geometry", "content", "parts", "ranks", "devices"),
+    ("files", "geometry", "content", "parts", "ranks", "processes", "devices"),
     ("config",),
     ("recipes", "nn", "plot", "distributions"),
     ("observe",),

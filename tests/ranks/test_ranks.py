@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modpose import InputError, Run, TrainingError, ranks, resume_run
+from modpose import InputError, Run, TrainingError, processes, ranks, resume_run
 from modpose.cli import main
 from modpose.train.checkpoint import newest_checkpoint, read_weights
 from tests.ranks.together import MODELS, fitted, numbers, write_images
@@ -21,7 +21,7 @@ TIMES = {"seconds", "images_per_second"}
 
 def run_two(folder: Path, task: str) -> int:
     script = Path(__file__).with_name("together.py")
-    return ranks.launch([sys.executable, str(script), str(folder), task], 2)
+    return processes.launch([sys.executable, str(script), str(folder), task], 2)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -78,13 +78,13 @@ def test_two_machines_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         port = str(free.getsockname()[1])
     script = Path(__file__).with_name("together.py")
     command = [sys.executable, str(script), str(tmp_path), "sums"]
-    start = f"from modpose import ranks; raise SystemExit(ranks.launch({command!r}, 1, 2))"
+    start = f"from modpose import processes; raise SystemExit(processes.launch({command!r}, 1, 2))"
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", port)
     monkeypatch.setenv("NODE_RANK", "1")
     with subprocess.Popen([sys.executable, "-c", start]) as other:
         monkeypatch.setenv("NODE_RANK", "0")
-        assert ranks.launch(command, 1, 2) == 0
+        assert processes.launch(command, 1, 2) == 0
         assert other.wait() == 0
 
 
@@ -92,7 +92,7 @@ def test_unknown_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "NODE_RANK", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="--nodes 2: the other machines are not known"):
-        ranks.launch(["true"], 4, 2)
+        processes.launch(["true"], 4, 2)
 
 
 def test_slurm_starts_the_processes_of_its_nodes(
@@ -104,7 +104,7 @@ def test_slurm_starts_the_processes_of_its_nodes(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("NODE_RANK", raising=False)
-    assert ranks.launch(["modpose", "fit"], 4, 2) == 3
+    assert processes.launch(["modpose", "fit"], 4, 2) == 3
     words = (tmp_path / "srun.words").read_text().split()
     assert words == ["--nodes=2", "--ntasks-per-node=4", "--kill-on-bad-exit=1", "modpose", "fit"]
 

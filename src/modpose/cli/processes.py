@@ -10,7 +10,7 @@ from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 
 with lazily():
-    from modpose import ranks
+    from modpose import processes, ranks
 
 
 def launched(devices: int | None, nodes: int | None) -> bool:
@@ -29,7 +29,7 @@ def launched(devices: int | None, nodes: int | None) -> bool:
     if wanted == 1:
         return False
     command = [sys.executable, "-m", "modpose", *sys.argv[1:]]
-    code = ranks.launch(command, devices or 1, nodes or 1)
+    code = processes.launch(command, devices or 1, nodes or 1)
     if code:
         raise typer.Exit(code)
     return True
