@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from modpose.alarms.images import warn_before
 from modpose.config import Config, merge, parse_config
 from modpose.data.labels import read_labels
+from modpose.data.opened import refuse_axes_of_table
 from modpose.data.record import record_of
 from modpose.data.source import Source, Wedge, open_source
 from modpose.devices import chosen, usable_device
@@ -134,9 +135,10 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         about = (datadir, index, poses, ctf, wedge, tomograms)
         if not isinstance(x, Source):
             options = merge(recipe_config(self.recipe), dict(self.options or {}))
+            kind = parse_config(options, f"recipe {self.recipe}").data.kind
             x = open_source(
                 x,
-                kind=parse_config(options, f"recipe {self.recipe}").data.kind,
+                kind=kind,
                 datadir=datadir,
                 index=index,
                 poses=poses,
@@ -146,6 +148,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
                 tomograms=tomograms,
                 tilt_series=tilt_series,
             )
+            refuse_axes_of_table(x, kind)
         elif partial or tilt_series or any(value is not None for value in about):
             raise InputError(
                 "fit: datadir, index, poses, ctf, wedge, partial, tomograms or tilt_series is "

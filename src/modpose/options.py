@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, set_option
+from modpose.data.opened import refuse_axes_of_table
 from modpose.data.source import open_source
 from modpose.errors import SHOWN, InputError
 from modpose.recipes import DEFAULT_RECIPE, recipe_config
@@ -76,7 +77,7 @@ def configure(
     except InputError as error:
         if name is not None or not any(part in str(error) for part in OF_OTHER_RECIPE):
             raise  # else the recipe that the data choose may have the option
-    kind = _data_section(base, file, assignments).kind
+    kind = _data_section(base, file, flags or {}, assignments).kind
     opened = open_source(
         source,
         kind=kind,
@@ -89,6 +90,7 @@ def configure(
         tomograms=tomograms,
         tilt_series=tilt_series,
     )
+    refuse_axes_of_table(opened, kind)
     best, for_data, meaning = suggest(opened, None if name is None else base)
     if name is None:
         base = recipe_config(best)
@@ -102,7 +104,10 @@ def configure(
 
 
 def _data_section(
-    base: Mapping[str, Any], file: Path | None, assignments: Sequence[str]
+    base: Mapping[str, Any],
+    file: Path | None,
+    flags: Mapping[str, tuple[str, object]],
+    assignments: Sequence[str],
 ) -> DataConfig:
     """Resolve only ``data``: it is needed to read the data, which decide the recipe."""
     values = parse_config(dict(base), "the recipe").model_dump(mode="json")
@@ -110,7 +115,8 @@ def _data_section(
         values = merge(values, {"data": read_yaml(file).get("data") or {}})
         _parse(values, str(file))
     about_data = [text for text in assignments if text.startswith("data.")]
-    return resolve(values, assignments=about_data).data
+    of_data = {flag: pair for flag, pair in flags.items() if pair[0].startswith("data.")}
+    return resolve(values, flags=of_data, assignments=about_data).data
 
 
 def resolve(

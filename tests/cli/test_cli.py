@@ -602,3 +602,29 @@ def test_a_note_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
         main(["inspect", str(tmp_path / "particles.star")])
     said = [line for line in capsys.readouterr().err.splitlines() if "moved.mrcs" in line]
     assert len(said) == 1
+
+
+def test_axes_are_those_of_an_array_and_no_others(
+    cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
+    np.save(tmp_path / "colours.npy", np.stack([values, values, values], 1))
+    few = ["--epochs", 1, *SMALL]
+    assert (
+        cli("fit", tmp_path / "colours.npy", "-o", tmp_path / "run", "--axes", "NCYX", *few)[0] == 0
+    )
+    assert Run.open(tmp_path / "run").environment["channels"] == 3
+    write_mrcs(tmp_path / "images.mrcs", values, 4.0)
+    starfile.write(
+        pd.DataFrame({"rlnImageName": [f"{k}@images.mrcs" for k in range(1, 17)]}),
+        tmp_path / "images.star",
+    )
+    star, out = tmp_path / "images.star", tmp_path / "other"
+    refused(cli("fit", star, "-o", out, "--axes", "NCYX"), "images.star: data.kind (--axes) is")
+    refused(
+        cli("fit", star, "-o", out, "--set", "data.kind=volumes"), "is 'volumes', expected auto"
+    )
+    refused(cli("inspect", star, "--axes", "NCYX"), "--axes is 'NCYX', expected none for a table")
+    with pytest.raises(InputError, match=r"data\.kind"):
+        PoseModel(options={"data": {"kind": "NCYX"}}).fit(star)
+    assert cli("fit", star, "-o", out, "--axes", "images", *few)[0] == 0

@@ -126,12 +126,13 @@ def test_a_shift_beyond_the_box_is_refused():
         given_poses(source)
 
 
-def test_volumes_without_an_origin_along_z_have_no_shift_there():
+def test_volumes_without_an_origin_along_z_have_no_shift_there(caplog):
     columns = {name: [value] * 2 for name, value in GOOD.items()}
     columns |= {"rlnOriginX": [1.0, 2.0], "rlnOriginY": [3.0, 4.0]}
     volumes = ArrayStack(np.zeros((2, 8, 8, 8), np.float32))
     shift = given_poses(Source(volumes, Particles(pd.DataFrame(columns), name="p.star")))[1]
     assert shift.tolist() == [[-1, -3, 0], [-2, -4, 0]]
+    assert "p.star: it gives no shift along z (rlnOriginZAngst), which is taken as 0" in caplog.text
 
 
 @pytest.mark.parametrize("count", [29, 30])

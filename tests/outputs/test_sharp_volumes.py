@@ -110,8 +110,11 @@ def test_a_focus_is_drawn_and_columns_of_other_content_are_removed(
         axes = range(found.z.shape[1])
         expected = {f"sharp_{k}" for k in axes} | {f"sharp_{k}_std" for k in axes}
         assert ours == expected | {"sharp_turn_deg", "sharp_move_px"}
-    finally:
-        content_maps_of(Run.open(run), overwrite=True, quiet=True)
+    finally:  # and back to maps without a focus
+        choice = ["--along", 1, "--steps", 2, "--maps", "new", "--overwrite"]
+        assert run_cli("volumes", run, "-o", tmp_path / "out", *choice) == 0
+    found = stored_content_maps(Run.open(run))
+    assert found is not None and found.focus is None
     assert "sharp_turn_deg" not in Run.open(run).latents()
 
 
@@ -132,6 +135,8 @@ def test_what_cannot_be_drawn_is_refused_before_the_sums(
         ("new", ["--at", tmp_path / "z.csv"], "expected 2 numbers"),
         ("new", ["--path", "3..100"], "the image is 100, expected 0 to 99"),
         ("full", ["--cluster", 1], "strip.png: already exists"),
+        ("new", ["--cluster", 2, "--steps", 5], "--steps is given with --cluster, expected --al"),
+        ("new", ["--at", tmp_path / "z.csv", "--steps", 5], "--steps is given with --at"),
     ):
         assert run_cli("volumes", tmp_path / "run", "-o", tmp_path / out, *choice) == 2
         assert said in capsys.readouterr().err

@@ -327,3 +327,30 @@ def test_settings_of_another_program_are_no_alignment(star: Path, tmp_path: Path
     with pytest.raises(InputError, match="holds no alignment"):
         align_subtomograms(open_source(star), tmp_path, overwrite=True, quiet=True)
     assert (tmp_path / "particles.star").read_text() == "mine"
+
+
+def test_a_wedge_may_be_masks_text_or_that_of_the_source(tmp_path: Path) -> None:
+    quick = AlignSettings(rounds=1, refine_rounds=1, rotations=60)
+    made = SubtomogramSettings(n=16, box=BOX, pixel_size=9.0, snr=2.0)
+    plain = simulate_subtomograms(made, built_in_species(1)).volumes()
+    limits = (-40.0, 40.0)
+    wedges = open_wedges(open_source(plain), limits)
+    assert wedges is not None
+    mask = wedges.read(np.arange(1))[0]
+    found = [
+        align_subtomograms(source, tmp_path / str(k), quick, wedge=wedge, quiet=True)
+        for k, (source, wedge) in enumerate(
+            [
+                (open_source(plain), limits),
+                (open_source(plain), "-40,40"),
+                (open_source(plain), mask),
+                (open_source(plain, wedge=limits), None),
+            ]
+        )
+    ]
+    scores = [one.assignment.score for one in found]
+    assert all(torch.equal(scores[0], other) for other in scores[1:])
+    with pytest.raises(InputError, match="the wedge is not that of its start"):
+        align_subtomograms(
+            open_source(plain), tmp_path / "2", quick, wedge=1 - mask, resume=True, quiet=True
+        )

@@ -132,6 +132,15 @@ def test_each_shard_holds_only_its_volumes(
     assert held == [(20, 10), (20, 10), (20, 1)]
 
 
+def test_options_of_shards_without_a_shard_or_with_devices_are_refused(
+    star: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("align", star, "-o", tmp_path / "out", "--wait", "2") == 2
+    assert "--wait is given without --shard" in capsys.readouterr().err
+    assert run("align", star, "-o", tmp_path / "out", "--shard", "1/2", "--devices", "2") == 2
+    assert "--shard is given with --devices or --nodes" in capsys.readouterr().err
+
+
 def test_what_does_not_belong_together_is_refused(star: Path, tmp_path: Path) -> None:
     source, out = open_source(star), tmp_path / "out"
     with pytest.raises(InputError, match="no shard of an alignment has begun"):

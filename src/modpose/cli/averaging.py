@@ -44,7 +44,6 @@ with lazily():
 if TYPE_CHECKING:
     from modpose.data.source import Source
     from modpose.data.tilt_series import TiltSeries
-    from modpose.data.wedges import Wedge
     from modpose.search.alignment import Alignment
 
 
@@ -156,9 +155,13 @@ def align(
     modpose align particles.star -o classes --classes 50
     modpose align optimisation_set.star -o aligned --classes 4
     """
+    if shard is not None and (devices is not None or nodes is not None):
+        raise InputError("align: --shard is given with --devices or --nodes, expected one of them")
     if launched(devices, nodes):
         return
     part = None if shard is None else parts.Shard.parse(shard, wait)
+    if part is None and wait:
+        raise InputError("align: --wait is given without --shard, expected both")
     series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
     opened = series.images if series is not None else _opened(source, datadir, index, ctf, partial)
     of_images = series is None and len(opened.stack.shape) == 2
@@ -200,7 +203,7 @@ def align(
                 opened,
                 out,
                 settings,
-                wedge=None if wedge is None else _wedge(wedge),
+                wedge=wedge,
                 datadir=datadir,
                 overwrite=overwrite,
                 resume=resume,
@@ -307,13 +310,3 @@ def _classify(
     written = [out / "particles.star", out / "classes.png"]
     last = f"wrote {written[0]} and {written[1]}"
     answer(found.facts() | {"written": written}, [*found.lines(), last], as_json)
-
-
-def _wedge(text: str) -> Wedge:
-    parts = text.split(",")
-    if len(parts) != 2:
-        return Path(text)
-    try:
-        return (float(parts[0]), float(parts[1]))
-    except ValueError:
-        return Path(text)

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from modpose.outputs.volumes import Floats, Stops
     from modpose.run import Run
 
+STEPS = 10
+"""Volumes along a component or a path."""
+
 
 @app.command()
 def volumes(
@@ -65,12 +68,15 @@ def volumes(
         str | None,
         typer.Option(metavar="A..B", help="From image A to image B (positions from 0)."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="--along, --path: number of volumes.")] = 10,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help=f"--along, --path: number of volumes ({STEPS}).")
+    ] = None,
     maps: Annotated[
-        Literal["sharp", "model"] | None,
+        Literal["sharp", "new", "model"] | None,
         typer.Option(
-            help="From all images near each content, or of the model alone; default: sharp for "
-            "recipe modpose-posed, if the images are there."
+            help="From all images near each content; the same, computed again with the options "
+            "given now and no others; or of the model alone.  Default: sharp for recipe "
+            "modpose-posed, if the images are there."
         ),
     ] = None,
     functions: Annotated[
@@ -110,7 +116,8 @@ def volumes(
 
     Sharp maps come with half maps, their FSC, local resolution, and the number of images behind
     each.  They are computed once and kept in RUN; --functions, --mask, --focus, --refine-poses or
-    --symmetry computes them again.  The path between two images then stays where images are.
+    --symmetry computes them again, --maps new without these.  The path between two images then
+    stays where images are.
 
     \b
     modpose volumes run -o pc1 --along 1
@@ -121,6 +128,10 @@ def volumes(
     """
     if sum(choice is not None for choice in (at, cluster, along, path)) != 1:
         raise InputError("volumes: expected one of --at, --cluster, --along and --path")
+    if steps is not None and (at is not None or cluster is not None):
+        option = "--at" if cluster is None else "--cluster"
+        raise InputError.of("volumes", "--steps", f"given with {option}", "--along or --path")
+    steps = STEPS if steps is None else steps
     opened = whole_run(run, moved, datadir)
     z = opened.content()
     if not z.shape[1]:
@@ -175,7 +186,7 @@ def _sharp(
                 "sharp maps, not --maps model"
             )
         return None
-    asked = maps == "sharp" or given
+    asked = maps is not None or given
     if not (asked or sharp_maps.has_sharp_maps(run)):
         return None
     try:
@@ -186,6 +197,7 @@ def _sharp(
             focus=focus,
             refine_poses=refine_poses,
             symmetry=symmetry,
+            overwrite=maps == "new",
             device=device,
         )
     except InputError as error:

@@ -93,6 +93,9 @@ def describe(path: str | Path, datadir: Path | None = None, kind: Kind = "auto")
     """
     file, array = split_array_name(Path(path))
     suffix = file.suffix.lower()
+    if suffix in TABLES and kind != "auto":
+        expected = "none for a table, whose images have axes of their own"
+        raise InputError.of(file, "--axes", f"'{kind}'", expected)
     if suffix == ".star":
         return _star(file, datadir)
     if suffix in TABLES:

@@ -14,7 +14,7 @@ from modpose.data.display import html_facts, stack_facts
 from modpose.data.given import with_given
 from modpose.data.index import select_rows
 from modpose.data.particles import Particles
-from modpose.data.stack import Stack, subset
+from modpose.data.stack import Kind, Stack, subset
 from modpose.data.unopened import Unopened
 from modpose.errors import InputError
 
@@ -171,3 +171,14 @@ def source_of(
     if rows is None:
         return source
     return replace(source, particles=particles.subset(rows), selection=rows, whole=particles)
+
+
+def refuse_axes_of_table(source: Source, kind: Kind) -> None:
+    """Refuse axes that are given for a table and are not those of the files that it names."""
+    stack, volumes, colour = source.stack, kind == "volumes" or "Z" in kind, "C" in kind
+    agrees = volumes == (len(stack.shape) == 3) and (colour or kind == "rgb") == (
+        stack.channels > 1
+    )
+    if kind != "auto" and source.particles.format != "none" and not agrees:
+        expected = "auto for a table, whose images have axes of their own"
+        raise InputError.of(source.particles.name, "data.kind (--axes)", f"'{kind}'", expected)

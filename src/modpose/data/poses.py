@@ -61,7 +61,11 @@ def _of_cryosparc(particles: Particles, pixel_size: float | None) -> tuple[Float
 def _is_3d(particles: Particles) -> bool:
     if particles.has("rlnImageDimensionality"):
         return bool((particles.numbers("rlnImageDimensionality") == 3).any())
-    return particles.has("rlnOriginZAngst") or particles.has("rlnOriginZ")
+    return _has_origin(particles, "Z")
+
+
+def _has_origin(particles: Particles, axis: str) -> bool:
+    return particles.has(f"rlnOrigin{axis}Angst") or particles.has(f"rlnOrigin{axis}")
 
 
 def _origin_px(particles: Particles, axis: str, pixel_size: float | None) -> Floats:
@@ -91,7 +95,9 @@ def given_poses(source: Source) -> tuple[NDArray[np.float64], NDArray[np.float64
         )
     rotation, shift = found
     dims = len(source.stack.shape)
-    if shift.shape[1] < dims:  # a table of volumes without rlnOriginZ
+    if dims == 3 and not _has_origin(source.particles, "Z") and shift.any():
+        source.particles.note("it gives no shift along z (rlnOriginZAngst), which is taken as 0")
+    if shift.shape[1] < dims:
         shift = np.pad(shift, ((0, 0), (0, dims - shift.shape[1])))
     shift = shift[:, :dims]
     check_shifts(shift, max(source.stack.shape), source.particles.name)

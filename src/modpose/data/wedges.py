@@ -267,7 +267,7 @@ def wedges_asked_for(
     InputError
         If they cannot be found, also if ``auto`` finds nothing.
     """
-    wedge = _parsed(asked if source.wedge is None else source.wedge)
+    wedge = read_wedge(asked if source.wedge is None else source.wedge)
     found = open_wedges(source, wedge, shape=shape, pixel_size_factor=pixel_size_factor)
     if found is None:
         raise InputError(
@@ -278,7 +278,7 @@ def wedges_asked_for(
     return found
 
 
-def _parsed(asked: Wedge) -> Wedge | None:
+def read_wedge(asked: Wedge) -> Wedge | None:
     """Read ``auto`` (None) and ``LOW,HIGH``; other text names a file."""
     if not isinstance(asked, str):
         return asked
@@ -303,7 +303,7 @@ def wedge_option(wedge: Wedge) -> str:
 
 def follow_order(asked: str) -> bool:
     """Whether ``model.wedge`` names masks, one per volume, in the order of the input."""
-    wedge = None if asked in ("off", "auto") else _parsed(asked)
+    wedge = None if asked in ("off", "auto") else read_wedge(asked)
     if not isinstance(wedge, Path) or wedge.suffix.lower() == ".star" or not wedge.exists():
         return False
     return open_masks(wedge).n > 1

@@ -170,8 +170,8 @@ def _say_kept(path: Path, options: Set[str]) -> None:
     words = [f"--{name}".replace("--poses", "--refine-poses") for name in sorted(options)]
     if words:
         logger.warning(
-            "%s: these sharp maps are used, which were computed with %s; without this file they "
-            "are computed again",
+            "%s: these sharp maps are used, which were computed with %s; "
+            "modpose volumes --maps new computes them without",
             path,
             " and ".join(words),
         )

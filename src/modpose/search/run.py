@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from modpose.alarms.images import warn_of_wedge
 from modpose.data.preprocess import fourier_crop
 from modpose.data.record import source_fingerprint
 from modpose.data.restore import Restoration
-from modpose.data.wedges import Wedge, Wedges, open_wedges
+from modpose.data.wedges import Wedge, Wedges, open_wedges, read_wedge
 from modpose.devices import computing_on
 from modpose.errors import InputError
 from modpose.files.locks import writing
@@ -70,7 +71,7 @@ def align_subtomograms(
     settings
         The settings.
     wedge
-        The measured part of the volumes, if the table does not give it
+        The measured part of the volumes, if neither the source nor its table gives it
         (:func:`modpose.data.wedges.open_wedges`).
     datadir
         First folder in which the files of a table are searched.
@@ -95,6 +96,8 @@ def align_subtomograms(
     """
     settings = settings or AlignSettings()
     check_volumes(source, settings)
+    wedge = source.wedge if wedge is None else wedge
+    wedge = None if wedge is None else read_wedge(wedge)
     folder, wanted = Path(out), _wanted(source, settings, wedge)
     check_folder(folder, wanted, source, overwrite, resume, shard)
     side = settings.box or source.stack.shape[0]
@@ -190,6 +193,9 @@ def _aligned(
 def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dict[str, object]:
     """Return the settings and the identity of the volumes, for JSON."""
     measured = [float(tilt) for tilt in wedge] if isinstance(wedge, tuple) else wedge
+    if isinstance(measured, np.ndarray):
+        masks = np.ascontiguousarray(measured)
+        measured = hashlib.sha256(f"{masks.dtype}{masks.shape}".encode() + masks.data).hexdigest()
     return dataclasses.asdict(settings) | {
         "volumes": source.n,
         "fingerprint": source_fingerprint(source),
