@@ -242,11 +242,13 @@ def _seat() -> tuple[int, int]:
 
 def _shared_rows(size: int) -> Tensor | None:
     """Open memory that all processes share; None if one of them runs on another machine."""
-    path = once(lambda: shared_memory.make_file(size))
-    rows = shared_memory.open_file(path, size)
-    everywhere = all(gathered(rows is not None))
-    if path and leads():
-        Path(path).unlink()  # the memory stays until the last process ends
+    made = shared_memory.make_file(size) if leads() else ""
+    try:
+        rows = shared_memory.open_file(once(lambda: made), size)
+        everywhere = all(gathered(rows is not None))
+    finally:
+        if made:
+            Path(made).unlink()  # the memory stays until the last process ends
     return rows if everywhere else None
 
 

@@ -452,9 +452,11 @@ def test_a_long_table_is_written_in_parts(tmp_path, monkeypatch):
         ([0, 1, 1], [0, 1, 1]),
         ([2, 2, 2], [1, 1, 1]),
         ([1, 1, 1], [0, 0, 0]),
+        ([2, np.nan, 2], [1, 0, 1]),
+        ([0, np.nan, 1], [0, 0, 1]),
     ],
 )
-def test_half_sets_may_be_counted_from_0_or_1(values: list[int], expected: list[int]) -> None:
+def test_half_sets_may_be_counted_from_0_or_1(values: list[float], expected: list[int]) -> None:
     found = particles(rlnImageName=["1@a", "2@a", "3@a"], rlnRandomSubset=values).half_sets()
     assert found is not None
     assert found.tolist() == expected

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modpose import shared_memory
+from modpose import ranks, shared_memory
+from modpose.errors import TrainingError
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.complex64])
@@ -53,3 +54,18 @@ def test_memory_of_another_machine_or_without_room_is_not_used(
     monkeypatch.setattr(shared_memory, "FOLDER", tmp_path / "missing")
     assert shared_memory.make_file(2) == ""
     assert shared_memory.open_file("", 2) is None
+
+
+def test_no_file_is_left_where_a_process_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    monkeypatch.setattr(shared_memory, "ROW", 1 << 14)
+
+    def lost(part: object) -> list[object]:
+        raise TrainingError("process 1 of 2 has lost the others")
+
+    monkeypatch.setattr(ranks, "gathered", lost)
+    with pytest.raises(TrainingError):
+        ranks._shared_rows(2)
+    assert not list(tmp_path.iterdir())

@@ -134,16 +134,21 @@ def test_a_fit_that_was_interrupted_while_it_searched_goes_on(
     assert files_of(runs[0].path) == files_of(runs[1].path)
 
 
+@pytest.mark.parametrize(
+    ("kept", "step"), [(0, "train.unposed.with_better_poses"), (5, "fit._go_on")]
+)
 def test_a_fit_that_was_interrupted_after_its_search_does_not_search_again(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: int, step: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = ("--set", f"model.kept_poses={kept}")
+    assert CliRunner().invoke(app, fit(table, tmp_path / "whole", *own)).exit_code == 0
     with monkeypatch.context() as patched:
 
-        def interrupted(*_: object) -> None:
+        def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr("modpose.train.unposed.with_better_poses", interrupted)
-        assert CliRunner().invoke(app, fit(table, tmp_path / "run")).exit_code == 130
+        patched.setattr(f"modpose.{step}", interrupted)
+        assert CliRunner().invoke(app, fit(table, tmp_path / "run", *own)).exit_code == 130
     before = (tmp_path / "run" / "abinitio" / "particles.star").read_bytes()
 
     def refused(*_: object, **__: object) -> None:
@@ -151,8 +156,12 @@ def test_a_fit_that_was_interrupted_after_its_search_does_not_search_again(
 
     monkeypatch.setattr("modpose.train.unposed.find_maps", refused)
     resumed = resume_run(tmp_path / "run", quiet=True)
-    assert len(resumed.latents()) == 200 and resumed.environment["poses_found"] is True
+    pd.testing.assert_frame_equal(resumed.latents(), Run.open(tmp_path / "whole").latents())
+    assert resumed.environment["poses_found"] is True
     assert (resumed.path / "abinitio" / "particles.star").read_bytes() == before
+    several = PoseModel.load(resumed.path).vae.kept
+    assert (several is None) == (kept == 0)
+    assert several is None or several.number.min() > 0  # poses of every image are known
 
 
 def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> None:

@@ -197,8 +197,9 @@ class ModelConfig(Frozen):
     refine_poses: PoseRefinementConfig | None = None
     """Correct given poses by gradient; null does not change them."""
     kept_poses: int = Field(0, ge=0, le=16)
-    """Most poses of an image that a search kept where they are nearly equal; before each epoch the
-    model takes the one that explains the image best.  Fits of earlier versions set it.
+    """Of images that come without poses: most poses, nearly as probable, that the model keeps of an
+    image.  Before each epoch it takes the one that explains the image best.  0: one pose, which is
+    improved before the fit.  Fits of earlier versions kept 4.
     """
     wedge: str = "off"
     """Measured frequencies of volumes: ``auto``, from the particles table; ``LOW,HIGH``, the

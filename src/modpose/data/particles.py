@@ -250,6 +250,7 @@ class Particles:
             return None
         values = self.column(name)
         kinds = np.unique(values) if values.dtype.kind in "iuf" else values[:0]
+        kinds = kinds[kinds == kinds]  # without missing values
         second = kinds[1] if len(kinds) == 2 else HALF_SETS[name]
         return np.asarray(values == second, np.int64)
 

@@ -101,10 +101,11 @@ class KeptPoses(nn.Module):
         self.register_buffer("chosen", torch.zeros(n_images, dtype=torch.int64))
 
     def set(self, rotation: Tensor, shift: Tensor, number: Tensor) -> None:
-        """Keep poses of all images; the first of each is taken."""
-        self.rotation.copy_(rotation)
-        self.shift.copy_(shift)
-        self.number.copy_(number)
+        """Keep the first H poses of all images, or all if there are fewer; the first is taken."""
+        most = min(rotation.shape[1], self.rotation.shape[1])
+        self.rotation[:, :most] = rotation[:, :most]
+        self.shift[:, :most] = shift[:, :most]
+        self.number.copy_(number.clamp(max=most))
 
     def at(self, index: Tensor, pose: Pose) -> Pose:
         """Return the poses that are taken for the images at ``index`` (B,); ``pose`` if not set."""

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
@@ -14,13 +13,14 @@ from modpose.data.preprocess import geometry
 from modpose.data.source import Source
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import begun_settings, is_unfinished
+from modpose.search.abinitio.scores import SeveralPoses
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
 from modpose.train.checkpoint import read_weights, save_weights
 
 logger = logging.getLogger("modpose")
 
-FOUND_FILE, NAMES = "kept_poses.safetensors", ("rotation", "shift", "number")
+FOUND_FILE = "kept_poses.safetensors"
 MOTIONS, STARTS = 3, 2
 """Principal motions with which poses are found, and random starts."""
 
@@ -57,24 +57,23 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
         The same images, with the poses found.
     """
     logger.info("step 1 of 3: poses, as by modpose abinitio")
-    rotation, shift = _searched(dataset, config, folder, quiet)
-    posed = posed_again(dataset, config, rotation, shift)
-    if isinstance(config.model.field, PrincipalFieldConfig):
+    kept = _searched(dataset, config, folder, quiet)
+    posed = posed_again(dataset, config, kept.rotation[:, 0], kept.shift[:, 0])
+    if config.model.kept_poses:
+        posed.kept = kept
+    elif isinstance(config.model.field, PrincipalFieldConfig):
         logger.info("step 2 of 3: better poses, with the conformations that a model learns")
         posed = with_better_poses(posed, config, PosePlan(), quiet)
     logger.info("step 3 of 3: conformations, with these poses")
     return posed
 
 
-def _searched(
-    dataset: Dataset, config: Config, folder: Path | None, quiet: bool
-) -> tuple[Tensor, Tensor]:
-    """Rotations (N, 3, 3) and shifts (N, 2) pixels from a search, or from one that has ended."""
+def _searched(dataset: Dataset, config: Config, folder: Path | None, quiet: bool) -> SeveralPoses:
+    """Poses from a search, or from one that has ended; shifts in pixels of the model."""
     source = dataset.source
     begun = folder is not None and is_unfinished(folder)
     if folder is not None and not begun and (folder / FOUND_FILE).is_file():
-        kept = read_weights(folder / FOUND_FILE)
-        return kept[NAMES[0]][:, 0], kept[NAMES[1]][:, 0]
+        return _read(folder / FOUND_FILE)
     settings = AbInitioSettings(motions=MOTIONS, starts=STARTS, seed=config.seed)
     found = find_maps(
         source,
@@ -91,17 +90,19 @@ def _searched(
     several = found.refined.several
     assert several is not None, "a search with motions keeps several poses of an image"
     grown = geometry(source.stack.shape, config.data, source.stack.name)
-    shift = several.shift * (found.binning / grown.pixel_size_factor)
+    factor = found.binning / grown.pixel_size_factor
+    kept = several._replace(shift=several.shift * factor)
     if folder is not None:
-        parts = (several.rotation, shift, several.number)
-        save_weights(folder / FOUND_FILE, dict(zip(NAMES, parts, strict=True)))
-    return several.rotation[:, 0], shift[:, 0]
+        save_weights(folder / FOUND_FILE, kept._asdict())
+    return kept
 
 
 def with_kept_poses(dataset: Dataset, folder: Path) -> Dataset:
     """Give a data set the poses that a search kept in a folder, if it kept any."""
-    path = folder / FOUND_FILE
-    if path.is_file():
-        kept = read_weights(path)
-        dataset.kept = (kept[NAMES[0]], kept[NAMES[1]], kept[NAMES[2]])
+    if (folder / FOUND_FILE).is_file():
+        dataset.kept = _read(folder / FOUND_FILE)
     return dataset
+
+
+def _read(path: Path) -> SeveralPoses:
+    return SeveralPoses(**read_weights(path))
