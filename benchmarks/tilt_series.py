@@ -224,10 +224,15 @@ def preferred(series: TiltSeries, volume: Tensor) -> str:
     best = top.rows(tried * row + top.score.view(count, tried).argmax(1))
     far = torch.rad2deg(geodesic(best.rotation, truth)) > LOST_DEG
     gain = (best.score - own.score)[far]
-    return (
+    said = (
         f"with the map alone: {int(far.sum())} of {count} poses found are more than "
-        f"{LOST_DEG:g}° from those of the table; {int((gain > 0).sum())} of these are more likely "
-        f"than the table's, by {float(gain.median()):.1f} nats (median)"
+        f"{LOST_DEG:g}° from those of the table"
+    )
+    if not len(gain):
+        return said
+    return (
+        f"{said}; {int((gain > 0).sum())} of these are more likely than the table's, by "
+        f"{float(gain.median()):.1f} nats (median)"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,13 @@ from typer.testing import CliRunner
 from modpose.cli import app
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
+from modpose.data.poses import given_poses
 from modpose.data.posing import with_pose
 from modpose.data.source import open_source
 from modpose.data.star import write_star
 from modpose.errors import InputError
 from modpose.geometry.rotations import haar_rotations
+from modpose.jobs import shards
 from modpose.jobs.subtract import subtract
 from modpose.observe.ctf import ctf_2d
 
@@ -136,3 +140,31 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--scale is nan, expected a number"):
         subtract(source, map_file, mask, out, scale=float("nan"))
     assert not out.exists()
+
+
+def test_an_interrupted_job_goes_on_only_with_its_poses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    source, out = open_source(tmp_path / "p.star"), tmp_path / "out"
+    files = tmp_path / "map.mrc", tmp_path / "mask.mrc"
+    made = shards.write_mrcs_parts
+
+    def stopped(path: Path, *rest: object, **more: object) -> None:
+        if path.name == "particles_00001.mrcs":
+            raise KeyboardInterrupt
+        made(path, *rest, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_mrcs_parts", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            subtract(source, *files, out, shard=5, quiet=True)
+    rotation, shift = given_poses(source)
+    with pytest.raises(InputError, match="an interrupted job with another set of poses"):
+        subtract(source.with_poses(rotation, shift + 1), *files, out, shard=5, quiet=True)
+    given = np.repeat([CTF], N, axis=0)
+    other = replace(source, particles=replace(source.particles, given_ctf=given))
+    about = json.loads((out / shards.SETTINGS).read_text())
+    with pytest.raises(InputError, match="an interrupted job with another CTF"):
+        shards.begin(shards.Shards(out, N, 5), other, about, out / "particles.star", False)
+    subtract(source, *files, out, shard=5, quiet=True)

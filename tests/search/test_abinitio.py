@@ -558,6 +558,10 @@ def test_an_interrupted_search_goes_on_only_with_its_settings_and_images(
     some = source.subset(np.arange(400))
     with pytest.raises(InputError, match="not those of the start"):
         find_maps(some, tmp_path, settings, quiet=True, resume=True)
+    given = np.repeat([[2.0, 9000, 9000, 0, 300, 2.7, 0.1, 0, 0]], source.n, axis=0)
+    other = replace(source, particles=replace(source.particles, given_ctf=given))
+    with pytest.raises(InputError, match="the CTF is not that of the start"):
+        find_maps(other, tmp_path, settings, quiet=True, resume=True)
     find_maps(source, tmp_path, settings, quiet=True, resume=True)
     assert not (tmp_path / "unfinished").exists()
 

@@ -261,6 +261,10 @@ def test_an_interrupted_search_goes_on_to_the_same_result(
             classify_images(few, tmp_path / "parts", settings, quiet=True)
     with pytest.raises(InputError, match="an interrupted search is here"):
         classify_images(few, tmp_path / "parts", settings)
+    given = np.repeat([[2.0, 9000, 9000, 0, 300, 2.7, 0.1, 0, 0]], few.n, axis=0)
+    other = replace(few, particles=replace(few.particles, given_ctf=given))
+    with pytest.raises(InputError, match="the CTF is not that of the start"):
+        classify_images(other, tmp_path / "parts", settings, resume=True)
     again = classify_images(few, tmp_path / "parts", settings, resume=True, quiet=True)
     assert np.array_equal(again.class_index, whole.class_index)
     assert np.array_equal(again.averages, whole.averages)

@@ -153,6 +153,10 @@ def test_what_does_not_belong_together_is_refused(star: Path, tmp_path: Path) ->
         step(source, out, 2, dataclasses.replace(QUICK, seed=5))
     with pytest.raises(InputError, match="shards to continue is 3, expected 2"):
         align_subtomograms(source, out, QUICK, shard=Shard(2, 3), quiet=True)
+    given = np.repeat([[9.0, 30000, 30000, 0, 300, 2.7, 0.1, 0, 0]], source.n, axis=0)
+    particles = dataclasses.replace(source.particles, given_ctf=given)
+    with pytest.raises(InputError, match="the CTF is not that of its start"):
+        step(dataclasses.replace(source, particles=particles), out, 2)
     with pytest.raises(InputError, match="the volumes are not those of its start"):
         step(source.subset(np.arange(20)[::-1].copy()), out, 2)
     with pytest.raises(Waiting):

@@ -247,6 +247,12 @@ def source_fingerprint(source: Source) -> str:
     return f"2-{digest.hexdigest()}"
 
 
+def given_ctf_sum(source: Source) -> str | None:
+    """Return a checksum of the CTF that came in a file of its own; None where none did."""
+    given = source.particles.given_ctf
+    return None if given is None else hashlib.sha256(np.ascontiguousarray(given)).hexdigest()
+
+
 def column_sums(particles: Particles) -> dict[str, str]:
     """Return a checksum of every column of a table, those of the optics groups by particle."""
     names = [str(name) for name in particles.table.columns]

@@ -16,7 +16,7 @@ from modpose.data.mrc import HEADER_BYTES, write_mrcs_parts
 from modpose.data.particles import Particles
 from modpose.data.poses import given_poses
 from modpose.data.posing import with_pose
-from modpose.data.record import source_fingerprint
+from modpose.data.record import given_ctf_sum, source_fingerprint
 from modpose.data.source import Source
 from modpose.errors import InputError
 from modpose.files.writing import refuse_to_replace, replace_atomically
@@ -102,7 +102,8 @@ def begin(
         other things.
     """
     about = settings | {"images": source_fingerprint(source), "n": shards.n, "shard": shards.size}
-    about = json.loads(json.dumps(about))
+    ctf = given_ctf_sum(source)
+    about = json.loads(json.dumps(about if ctf is None else about | {"CTF": ctf}))
     path = shards.folder / SETTINGS
     there = _read(path) if path.is_file() else None
     refuse_to_replace([table], overwrite)

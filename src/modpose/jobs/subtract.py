@@ -104,6 +104,7 @@ def subtract(
         "map": _digest(map_file),
         "mask": _digest(mask_file),
         "scale": None if scale is None else float(scale),
+        "set of poses": hashlib.sha256(np.concatenate(given_poses(source), None)).hexdigest(),
     }
     outside = Predictor(source, volume * (1 - mask))
     shards.begin(place, source, settings, table, overwrite)

@@ -47,6 +47,7 @@ SHARDS = "shards"
 DATA = {
     "fingerprint": "the volumes are not those of its start",
     "wedge": "the wedge is not that of its start",
+    "ctf": "the CTF is not that of its start",
 }
 """Entries of the settings that identify the volumes; an older version lacks them."""
 

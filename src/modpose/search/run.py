@@ -16,7 +16,7 @@ from torch import Tensor
 from modpose import ranks
 from modpose.alarms.images import warn_of_wedge
 from modpose.data.preprocess import fourier_crop
-from modpose.data.record import source_fingerprint
+from modpose.data.record import given_ctf_sum, source_fingerprint
 from modpose.data.restore import Restoration
 from modpose.data.wedges import Wedge, Wedges, open_wedges, read_wedge
 from modpose.devices import computing_on
@@ -199,6 +199,7 @@ def _wanted(source: Source, settings: AlignSettings, wedge: Wedge | None) -> dic
     return dataclasses.asdict(settings) | {
         "volumes": source.n,
         "fingerprint": source_fingerprint(source),
+        "ctf": given_ctf_sum(source),
         "wedge": str(measured.absolute()) if isinstance(measured, Path) else measured,
     }
 

@@ -19,7 +19,7 @@ from modpose.data.dataset import Dataset
 from modpose.data.inputs import files_of_source
 from modpose.data.mrc import open_mrc
 from modpose.data.preprocess import fourier_crop
-from modpose.data.record import source_fingerprint
+from modpose.data.record import given_ctf_sum, source_fingerprint
 from modpose.data.source import Source
 from modpose.devices import computing_on
 from modpose.errors import InputError
@@ -127,6 +127,7 @@ def find_maps(
         "invert": invert,
         "start_map": None if start_map is None else sha256(Path(start_map)),
         "fingerprint": source_fingerprint(source),
+        "ctf": given_ctf_sum(source),
         "halves": zlib.crc32(half.tobytes()),
     }
     if not settings.motions:

@@ -102,6 +102,7 @@ def check_unfinished(
         changed = dict.fromkeys(
             ("fingerprint", "halves"), "the images or their half sets are not those of the start"
         )
+        changed["ctf"] = "the CTF is not that of the start"
         changed["start_map"] = "the map to start from is not that of the start"
         check_settings(folder / UNFINISHED, wanted, changed)
     elif begun and not overwrite:

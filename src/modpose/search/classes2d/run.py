@@ -21,7 +21,7 @@ from modpose.data.inputs import files_of_source
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
-from modpose.data.record import source_fingerprint
+from modpose.data.record import given_ctf_sum, source_fingerprint
 from modpose.data.source import Source
 from modpose.data.star import write_star
 from modpose.data.table_files import files_of_table, write_table
@@ -175,7 +175,11 @@ def classify_images(
     table = out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
     outputs = [*(out / name for name in WRITTEN), *files_of_table(table)]
     check_outputs(outputs, overwrite or resume, files_of_source(source))
-    wanted = asdict(settings) | {"images": source.n, "fingerprint": source_fingerprint(source)}
+    wanted = asdict(settings) | {
+        "images": source.n,
+        "fingerprint": source_fingerprint(source),
+        "ctf": given_ctf_sum(source),
+    }
     check_unfinished(out, wanted, overwrite, resume)
     dataset = _dataset(source, settings, has_ctf)
     _warn(dataset)
