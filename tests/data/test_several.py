@@ -139,6 +139,18 @@ def test_what_one_table_says_of_its_images_is_kept(tmp_path: Path) -> None:
         open_source([sized, bare])
 
 
+def test_half_sets_that_are_counted_otherwise_in_one_table_stay_apart(tmp_path: Path) -> None:
+    for name, halves in (("a", [0, 1, 0]), ("b", [1, 2, 2])):
+        stack(tmp_path / f"{name}.mrcs", 3)
+        names = [f"{row + 1}@{name}.mrcs" for row in range(3)]
+        star(tmp_path / f"{name}.star", names, rlnRandomSubset=halves)
+    both = open_source([tmp_path / "a.star", tmp_path / "b.star"]).particles
+    assert both.column("rlnRandomSubset").tolist() == [1, 2, 1, 1, 2, 2]
+    half = both.half_sets()
+    assert half is not None
+    assert half.tolist() == [0, 1, 0, 0, 1, 1]
+
+
 def test_dark_images_stay_so_beside_others(tmp_path: Path) -> None:
     stack(tmp_path / "a.mrcs", 2)
     about: dict[str, Any] = {"blob__path": np.array([b"a.mrcs"]), "blob__psize_A": np.full(1, 2.0)}

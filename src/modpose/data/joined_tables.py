@@ -23,7 +23,7 @@ from modpose.data.optics import (
     PREMULTIPLIED,
     SIGN,
 )
-from modpose.data.particles import Particles, listed
+from modpose.data.particles import HALF_SETS, Particles, listed
 from modpose.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,9 +78,14 @@ def joined_tables(parts: Sequence[Particles], files: Sequence[Path]) -> Particle
     if first.optics is not None:
         tables, optics = _with_new_groups(tables, [p.optics for p in parts if p.optics is not None])
     common = [name for name in tables[0] if all(name in table for table in tables)]
+    table = pd.concat([table[common] for table in tables], ignore_index=True)
+    for name, second in HALF_SETS.items():
+        if name in common and table[name].nunique() > 2:  # from 0 in one table, from 1 in another
+            halves = [half for part in parts if (half := part.half_sets()) is not None]
+            table[name] = np.concatenate(halves) + second - 1
     joined = replace(
         first,
-        table=pd.concat([table[common] for table in tables], ignore_index=True),
+        table=table,
         optics=optics,
         name=f"{first.name} and {len(parts) - 1} more",
         form=replace(first.form, dtype=_fields(first, set(map(str, common)))),
