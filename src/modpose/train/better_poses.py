@@ -3,6 +3,9 @@
 A search knows a structure that moves as a mean and a few motions.  A model that is fitted at the
 poses found knows the curve on which the conformations lie.  So a model is fitted for a short time,
 each image is compared at all rotations with maps of several contents, and its poses climb.
+
+The maps come from all images, so poses of the two half sets are not independent any more: half maps
+agree in noise too, up to the highest frequency that images are compared at.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class PosePlan:
     rotations: int = 4608
     search_radius: float = 9.0
     radius: float = 13.0
+    """Highest frequency while a pose climbs."""
     hypotheses: int = 3
     """Poses that the search finds for an image."""
     apart_deg: float = 15.0
