@@ -250,7 +250,7 @@ def source_fingerprint(source: Source) -> str:
 def given_ctf_sum(source: Source) -> str | None:
     """Return a checksum of the CTF that came in a file of its own; None where none did."""
     given = source.particles.given_ctf
-    return None if given is None else hashlib.sha256(np.ascontiguousarray(given)).hexdigest()
+    return None if given is None else hashlib.sha256(given.tobytes()).hexdigest()
 
 
 def column_sums(particles: Particles) -> dict[str, str]:

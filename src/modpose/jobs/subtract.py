@@ -104,7 +104,9 @@ def subtract(
         "map": _digest(map_file),
         "mask": _digest(mask_file),
         "scale": None if scale is None else float(scale),
-        "set of poses": hashlib.sha256(np.concatenate(given_poses(source), None)).hexdigest(),
+        "set of poses": hashlib.sha256(
+            np.concatenate(given_poses(source), None).tobytes()
+        ).hexdigest(),
     }
     outside = Predictor(source, volume * (1 - mask))
     shards.begin(place, source, settings, table, overwrite)
