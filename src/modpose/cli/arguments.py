@@ -94,6 +94,26 @@ def _general(
     pass
 
 
+def needs(context: typer.Context, option: str, other: str, there: bool) -> None:
+    """Refuse an option (its name in Python) that the user gave, but has no effect without another.
+
+    Parameters
+    ----------
+    context
+        Of the command.
+    option
+        Its name among the parameters of the command.
+    other
+        What it needs, in words.
+    there
+        Whether that is there.
+    """
+    source = context.get_parameter_source(option)
+    if not there and source is not None and source.name == "COMMANDLINE":
+        flag = next(one.opts[0] for one in context.command.params if one.name == option)
+        raise InputError.of(context.info_name or "modpose", flag, "given", f"it only with {other}")
+
+
 Input = Annotated[
     str | None,
     typer.Argument(

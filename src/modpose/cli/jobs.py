@@ -18,6 +18,7 @@ from modpose.cli.arguments import (
     Partial,
     PosesFile,
     app,
+    needs,
 )
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
@@ -85,6 +86,7 @@ def _write(
 
 @app.command("fsc")
 def fsc_verb(
+    context: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A.mrc", help="A map.")],
     second: Annotated[Path, typer.Argument(metavar="B.mrc", help="A map of the same size.")],
     mask: Annotated[
@@ -134,6 +136,7 @@ def fsc_verb(
         if tables.count(path) > 1:
             raise InputError(f"{path}: is given twice, expected different files")
     check_whole("--cones", "the number", cones, 0, MOST_CONES)
+    needs(context, "cone_angle", "--cones", cones > 0)
     given = [path for path in (first, second, mask) if path is not None]
     writing.check_outputs(outputs, overwrite, given)
     found = resolution.resolution_of_files(

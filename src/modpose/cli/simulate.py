@@ -23,6 +23,7 @@ from modpose.cli.arguments import (
     ShiftStd,
     Snr,
     abundances,
+    needs,
     simulate_app,
 )
 from modpose.cli.lazily import lazily
@@ -128,6 +129,7 @@ def field(
 
 @simulate_app.command()
 def projections(
+    context: typer.Context,
     out: Folder,
     molecules: Annotated[
         list[Path] | None,
@@ -219,6 +221,9 @@ def projections(
     """
     check_resolution("--resolution", resolution)
     check_whole("--maps", "the number", maps, 0, MOST_MAPS)
+    needs(context, "defocus", "--ctf", ctf)
+    needs(context, "junk_kind", "--junk", junk > 0)
+    needs(context, "resolution", "files of coordinates", bool(molecules))
     settings = ProjectionSettings(
         n=images,
         box=box,

@@ -23,6 +23,7 @@ from modpose.cli.arguments import (
     TiltRange,
     VolumeBox,
     abundances,
+    needs,
     simulate_app,
 )
 from modpose.cli.lazily import lazily
@@ -40,6 +41,7 @@ with lazily():
 
 @simulate_app.command()
 def subtomograms(
+    context: typer.Context,
     out: Folder,
     molecules: Annotated[
         list[Path] | None,
@@ -117,6 +119,9 @@ def subtomograms(
         seed=seed,
     )
     check_resolution("--resolution", resolution)
+    needs(context, "defocus", "--ctf", ctf)
+    needs(context, "resolution", "files of coordinates", bool(molecules))
+    needs(context, "assemblies", "neither files nor --hinge", not molecules and hinge is None)
     writing.refuse_to_replace([out / name for name in subtomogram_files.WRITTEN], overwrite)
     if molecules:
         species = kinds.species_of_files(molecules, resolution)
@@ -138,6 +143,7 @@ def subtomograms(
 
 @simulate_app.command("tilt-series")
 def tilt_series_verb(
+    context: typer.Context,
     out: Folder,
     molecules: Annotated[
         list[Path] | None,
@@ -194,6 +200,8 @@ def tilt_series_verb(
     modpose simulate tilt-series -o warp 1bxn.pdb --layout warptools --premultiplied
     """
     check_resolution("--resolution", resolution)
+    needs(context, "resolution", "files of coordinates", bool(molecules))
+    needs(context, "assemblies", "no files of coordinates", not molecules)
     writing.refuse_to_replace([out / name for name in tilt_stack_files.WRITTEN], overwrite)
     settings = TiltSettings(
         n=particles,
