@@ -548,7 +548,8 @@ def test_a_fit_says_its_device_precision_and_time(
     run, flags = tmp_path / "run", ["--device", "cpu", "--precision", "bf16-mixed", "--quiet"]
     fit = cli("fit", particles, "-o", run, "--epochs", 2, "--max-minutes", 5, *flags, *SMALL)
     assert fit.code == 0
-    said = "device cpu, precision bf16-mixed; 2 epochs, at most 5 minutes of training"
+    rounded = "precision bf16-mixed (products of matrices are rounded to three digits)"
+    said = f"device cpu, {rounded}; 2 epochs, at most 5 minutes of training"
     assert fit.err.splitlines()[1:] == [said]  # the first is about the recipe; no progress bars
     train = Run.open(run).config.train
     assert (train.accelerator, train.precision) == ("cpu", "bf16-mixed")
@@ -561,7 +562,7 @@ def test_a_fit_says_its_device_precision_and_time(
     assert Run.open(run).config.train == train
     resumed = cli("fit", "--resume", run, "--epochs", 3, "--device", "auto", "--quiet")
     assert resumed.code == 0
-    assert " precision bf16-mixed; 1 more epoch, less than a minute" in resumed.err
+    assert f" {rounded}; 1 more epoch, less than a minute" in resumed.err
     assert "img/s" not in resumed.err
     assert Run.open(run).config.train.accelerator == "auto"
 
