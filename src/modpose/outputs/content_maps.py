@@ -27,7 +27,6 @@ from modpose.files.writing import check_space
 from modpose.run.added import add_columns
 from modpose.run.folder import CONTENT_MAPS, sha256
 from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
-from modpose.train.better_poses import PosePlan
 
 if TYPE_CHECKING:
     from modpose.run import Run
@@ -117,7 +116,6 @@ def content_maps_of(
     if symmetry is None and isinstance(field, PrincipalFieldConfig) and field.symmetry != "C1":
         symmetry = field.symmetry
     about |= {} if symmetry is None else {"symmetry": symmetry.strip().upper()}
-    warn_of_shared_poses(run)
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
         _say_kept(path, read_about(path).keys() - about.keys())
@@ -165,19 +163,6 @@ def content_maps_of(
     how = f"content from sharp maps, {unit}"
     add_columns(run, columns, how, overwrite=True, remove=earlier)
     return found
-
-
-def warn_of_shared_poses(run: Run) -> None:
-    """Warn that half maps are not independent where a fit found poses with maps of all images."""
-    model, found = run.config.model, run.environment.get("poses_found")
-    if found and isinstance(model.field, PrincipalFieldConfig) and not model.kept_poses:
-        logger.warning(
-            "%s: the fit found the poses with maps of all images, so half maps agree in noise too, "
-            "up to %g cycles a box; resolution below is not told by them (poses of modpose "
-            "abinitio keep the halves apart: fit with --poses)",
-            run.path,
-            PosePlan.radius,
-        )
 
 
 def _say_kept(path: Path, options: Set[str]) -> None:

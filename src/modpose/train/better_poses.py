@@ -4,8 +4,7 @@ A search knows a structure that moves as a mean and a few motions.  A model that
 poses found knows the curve on which the conformations lie.  So a model is fitted for a short time,
 each image is compared at all rotations with maps of several contents, and its poses climb.
 
-The maps come from all images, so poses of the two half sets are not independent any more: half maps
-agree in noise too, up to the highest frequency that images are compared at.
+The two half sets have models of their own, so their poses stay independent.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
+from modpose.backprojection.halves import half_of
 from modpose.config import Config
 from modpose.content.clustering import cluster
 from modpose.data.dataset import Dataset, dataset_of
@@ -49,8 +49,9 @@ class PosePlan:
     """How found poses are improved; frequencies are cycles a box."""
 
     rounds: int = 3
-    seen: int = 12_000
-    """Images that the model of each round learns from; one that it sees again counts again."""
+    seen: int = 6_000
+    """Images that the model of a half learns from in a round; one that it sees again counts again.
+    """
     searched: int = 8
     """Contents whose maps are compared with an image at all rotations."""
     climbed: int = 24
@@ -90,22 +91,35 @@ def with_better_poses(dataset: Dataset, config: Config, plan: PosePlan, quiet: b
     Dataset
         The same images with other poses.
     """
+    half = half_of(dataset, np.arange(dataset.n))
+    rotation, shift = torch.empty(dataset.n, 3, 3), torch.empty(dataset.n, 2)
+    for number in range(plan.rounds):
+        logger.info("poses and conformations in turn: round %d of %d", number + 1, plan.rounds)
+        for one in (0, 1):
+            rows = np.flatnonzero(half == one)
+            own = dataset_of(dataset.source.subset(rows), config, value_range=dataset.value_range)
+            generator = torch.Generator().manual_seed(1000 * config.seed + 2 * number + one)
+            rotation[rows], shift[rows] = _better_poses(own, config, plan, generator, quiet)
+        dataset = posed_again(dataset, config, rotation, shift)
+    return dataset
+
+
+def _better_poses(
+    dataset: Dataset, config: Config, plan: PosePlan, generator: torch.Generator, quiet: bool
+) -> tuple[Tensor, Tensor]:
+    """Fit a model to one half set, and return better rotations and shifts of its images."""
     batches = -(-len(dataset.train) // config.train.batch_size)
     epochs = -(-plan.seen // (batches * config.train.batch_size))
     train = config.train.model_copy(update={"epochs": min(epochs, config.train.epochs)})
     short = config.model_copy(update={"train": train})
-    for number in range(plan.rounds):
-        logger.info("poses and conformations in turn: round %d of %d", number + 1, plan.rounds)
-        learner, rows = start(dataset, short, max_minutes=None, quiet=quiet)
-        train_model(learner, dataset, short, run=None, rows=rows, max_minutes=None, quiet=quiet)
-        device = learner.placement.device
-        found = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=True)
-        generator = torch.Generator().manual_seed(1000 * config.seed + number)
-        turn = haar_rotations(1, generator)
-        work = _Comparison(learner.vae.cpu(), np.asarray(found.z, np.float32), plan, turn)
-        with computing_on("train.accelerator", config.train.accelerator):
-            dataset = posed_again(dataset, config, *work.poses(dataset, quiet))
-    return dataset
+    learner, rows = start(dataset, short, max_minutes=None, quiet=quiet)
+    train_model(learner, dataset, short, run=None, rows=rows, max_minutes=None, quiet=quiet)
+    device = learner.placement.device
+    found = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=True)
+    turn = haar_rotations(1, generator)
+    work = _Comparison(learner.vae.cpu(), np.asarray(found.z, np.float32), plan, turn)
+    with computing_on("train.accelerator", config.train.accelerator):
+        return work.poses(dataset, quiet)
 
 
 def posed_again(dataset: Dataset, config: Config, rotation: Tensor, shift: Tensor) -> Dataset:
