@@ -266,7 +266,8 @@ def inputs(folder: Path, images: np.ndarray) -> dict[str, tuple[str, set[str]]]:
     both = {"csv", "mrcs"}
     return {
         "npy": ("array.npy", both), "npz": ("arrays.npz:x", both), "tiff": ("pages.tif", both),
-        "pictures": ("pictures", both), "csv": ("list.csv", both), "maps": ("maps", both),
+        "pictures": ("pictures", both), "csv": ("list.csv", both),
+        "maps": ("maps", both | {"star"}),
         "colour": ("colour.npy", {"csv"}), "mrcs": ("stack.mrcs", both | {"star"}),
         "cs": ("job.cs", both | {"star", "cs", "csg"}), "star-3.0": ("old.star", both | {"star"}),
     }  # fmt: skip
