@@ -394,6 +394,15 @@ def test_the_first_content_is_kept_where_the_new_does_not_predict_better(moving,
     np.testing.assert_allclose(values.T @ values, found.moment, atol=1e-6 * len(values))
 
 
+def test_all_shells_tell_content_where_few_do_not_help(moving, monkeypatch):
+    made, dataset, z, std, _ = moving
+    monkeypatch.setattr("modpose.content_maps.fit.last_telling", lambda _: 2)
+    found = fit_content_maps(dataset, z, std, ball(), SMALL, quiet=True)
+    hinge = made.truth["hinge_deg"].to_numpy()
+    before, after = (abs(np.corrcoef(one[:, 0], hinge)[0, 1]) for one in (z, found.z))
+    assert after > before
+
+
 def test_a_set_without_motion_gives_the_consensus():
     made = simulated(300, 0.3, moves=False)
     rng = np.random.default_rng(0)

@@ -183,12 +183,13 @@ class _Fitting:
     def _settled(self, content: Inferred, most: int, progress: Progress) -> _Stage:
         """Infer content again, as often as its maps predict images better; choose functions.
 
-        Only from shells that tell content.
+        Only from the shells that tell content; from all where that does not help.
         """
-        first = self.settings.functions or min(most, FIRST)
+        first, every = self.settings.functions or min(most, FIRST), self.images
         before = self._stage(content, first, progress)
-        if self.settings.rounds and len(before.basis) > 1:
-            self._look_at(self.images.within(before.shell))
+        narrow = self.settings.rounds > 0 and len(before.basis) > 1
+        if narrow:
+            self._look_at(every.within(before.shell))
         for _ in range(self.settings.rounds):
             count = len(before.basis)
             if count == 1:
@@ -197,6 +198,10 @@ class _Fitting:
             content = self.inference.content(before.compared, progress)
             now = self._stage(content, step, progress)
             gain = self._gain(now, before, progress)
+            if gain.sum() <= 0 and narrow:
+                self._look_at(every)
+                narrow = False
+                continue
             if gain.sum() <= 0:
                 # what coefficients tell of the others of their image is known of the new content
                 crossed = before.content._replace(crossed=content.crossed)
