@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from modpose import PoseModel
+from modpose.backprojection import reconstruct_halves
 from modpose.cli import app
 from modpose.config import parse_config
 from modpose.data.dataset import dataset_of
@@ -186,6 +187,19 @@ def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> No
     assert (before > 20).float().mean() > 0.19
     assert (after > 20).float().mean() < 0.05
     assert after.median() < 0.8 * before.median()
+
+
+def test_better_poses_of_noise_make_half_maps_of_noise(tmp_path: Path) -> None:
+    """Poses that one model had given to both halves would make their maps agree (by 0.3)."""
+    settings = ProjectionSettings(n=300, box=24, pixel_size=6.7, snr=1e-4, ctf=True)
+    write_projections(simulate_projections(settings, built_in_conformers(1)), tmp_path)
+    config = parse_config(
+        merge(recipe_config("modpose-posed"), {"model": {"field": {"cycles": 9}}}), "test"
+    )
+    dataset = dataset_of(open_source(tmp_path / "particles.star"), config)
+    found = with_better_poses(dataset, config, PosePlan(rounds=1, rotations=2304), True)
+    curve = reconstruct_halves(found, quiet=True).curve
+    assert curve.correlation[3:9].mean() < 0.15
 
 
 def test_too_few_images_for_a_search_are_refused_and_leave_nothing(
