@@ -121,7 +121,8 @@ def warn_of_far_shifts(shift: Tensor, largest: float, name: str) -> None:
     if far > FAR:
         logger.warning(
             "%s: %.0f %% of the particles were found near the largest shift that is searched; if "
-            "they may be further off the centre of their images, search with a larger --max-shift",
+            "they may be further off the centre of their images, give modpose abinitio a larger "
+            "--max-shift",
             name,
             100 * far,
         )
