@@ -256,6 +256,7 @@ def inputs(folder: Path, images: np.ndarray) -> dict[str, tuple[str, set[str]]]:
         Image.fromarray(grey).save(folder / "pictures" / f"im{k}.png")
         with mrcfile.new(folder / "maps" / f"{k}.mrc") as file:
             file.set_data(image)
+            file.voxel_size = 12
     colour = np.random.default_rng(0).integers(0, 255, (n, 16, 16, 3)).astype(np.uint8)
     np.save(folder / "colour.npy", colour)
     names = "".join(f"pictures/im{k}.png,{k}\n" for k in range(n))
