@@ -187,7 +187,7 @@ class _Fitting:
         """
         first, every = self.settings.functions or min(most, FIRST), self.images
         before = self._stage(content, first, progress)
-        narrow = self.settings.rounds > 0 and len(before.basis) > 1
+        narrow = len(before.basis) > 1
         if narrow:
             self._look_at(every.within(before.shell))
         for _ in range(self.settings.rounds):
@@ -198,11 +198,11 @@ class _Fitting:
             content = self.inference.content(before.compared, progress)
             now = self._stage(content, step, progress)
             gain = self._gain(now, before, progress)
-            if gain.sum() <= 0 and narrow:
-                self._look_at(every)
-                narrow = False
-                continue
             if gain.sum() <= 0:
+                if narrow:
+                    self._look_at(every)
+                    narrow = False
+                    continue
                 # what coefficients tell of the others of their image is known of the new content
                 crossed = before.content._replace(crossed=content.crossed)
                 return before._replace(content=crossed)

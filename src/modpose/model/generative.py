@@ -18,7 +18,6 @@ from modpose.geometry.grids import half_box, lattice
 from modpose.geometry.pose import Pose
 from modpose.geometry.windows import disc
 from modpose.model.fields import build_field
-from modpose.model.fields.dense import DenseField
 from modpose.model.image_rows import KeptPoses, PoseCorrections
 from modpose.model.imaging import CentralSlices, Imaging
 from modpose.model.latents import Latents
@@ -126,10 +125,11 @@ class GenerativeModel(nn.Module):
 
         Without gradients.
         """
-        if isinstance(self.field, DenseField):
-            outputs = self.field.read(u, z)
-        else:
+        read = getattr(self.field, "read", None)
+        if read is None:
             outputs = self.field((u / half_box(self.shape)).expand(len(z), -1, -1), z)
+        else:
+            outputs = read(u, z)
         return self.likelihood.natural(self.likelihood.read(outputs))
 
     def show(self, batch: Batch, sees: str) -> Tensor:

@@ -5,8 +5,9 @@ gives (B, P, n_outputs).  Coordinates are positions over half the box; for
 :class:`modpose.model.fields.slices.SliceField` and
 :class:`modpose.model.fields.principal.PrincipalField` they are frequencies over Nyquist's.
 A field that says ``gridded = True`` has ``shape`` and ``picture(z)``, (B, n_outputs, *shape), too,
-which is read as it is where no pose is inferred.  One that says ``whole_box = True`` needs the
-coordinates of every pixel of the box at once.
+which is read as it is where no pose is inferred.  One that has ``read(x, z)`` draws the same points
+x (P, 2), pixels, of the pictures of all images at once.  One that says ``whole_box = True`` needs
+the coordinates of every pixel of the box at once.
 """
 
 from __future__ import annotations
