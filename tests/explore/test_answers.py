@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -120,6 +121,33 @@ def test_files_are_those_of_the_command_line(page: Page, tmp_path: Path, suffix:
     if suffix == ".star":
         rows = starfile.read(tmp_path / "run" / "selections" / "a.star")["particles"]
         assert rows["rlnCoordinateX"].tolist() == (1.5 * np.flatnonzero(SOME)).tolist()
+
+
+def test_a_selection_that_is_made_again_leaves_no_file_of_the_earlier_one(
+    page: Page, tmp_path: Path
+) -> None:
+    held = page.runs[0].selections
+    page.ask("runs/0/selections/a", "PUT", BITS)
+    for suffix in (".star", ".txt", ".pkl"):
+        page.ask(f"runs/0/selections/a/write?suffix={suffix}", "POST")
+    (held.folder / "notes.txt").write_text("of the user")
+    page.ask("runs/0/selections/a", "PUT", BITS)  # the same images: its files are still right
+    assert (held.folder / "a.star").is_file()
+    held.save("a", ~SOME, "inverted")
+    names = sorted(path.name for path in held.folder.iterdir())
+    assert names == ["a.npy", "notes.txt", "selections.json"]
+
+
+def test_selections_that_are_kept_at_the_same_time_are_all_kept(page: Page) -> None:
+    def keep(number: int) -> None:
+        Selections(page.runs[0].run).save(f"s{number % 8}", np.arange(N) < 1 + number, "")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(keep, range(32)))
+    held = Selections(page.runs[0].run)
+    assert sorted(one.name for one in held.all()) == [f"s{number}" for number in range(8)]
+    for one in held.all():
+        assert held.mask(one.name).sum() == one.count
 
 
 def test_positions_are_those_of_the_whole_input(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.errors import InputError, shown
-from modpose.files.writing import replace_atomically
+from modpose.files.writing import held, replace_atomically
 from modpose.outputs.selected import export_selection
 from modpose.run import Run
 from modpose.run.files import read_json
@@ -98,7 +98,7 @@ class Selections:
         return self._positions
 
     def save(self, name: str, mask: Mask, how: str) -> Selection:
-        """Keep a selection; one of the same name is replaced.
+        """Keep a selection; one of the same name is replaced, and what was written of it removed.
 
         Raises
         ------
@@ -106,17 +106,22 @@ class Selections:
             If the name is no name of a file, or no image is selected.
         """
         path = self._file(name, ".npy")
-        export_selection(self.run, mask, path, overwrite=True)
         saved = Selection(name, how, int(mask.sum()))
-        self._keep({**self._about(), name: (how, saved.count)})
+        with held(self.run.path):
+            same = self._holds(name, mask)
+            export_selection(self.run, mask, path, overwrite=True)
+            if not same:
+                self._remove_written(name)
+            self._keep({**self._about(), name: (how, saved.count)})
         return saved
 
     def remove(self, name: str) -> None:
         """Forget a selection, and remove its list of positions; other files stay."""
-        about = self._about()
-        if about.pop(name, None) is not None:
-            self._keep(about)
-            self._file(name, ".npy").unlink(missing_ok=True)
+        with held(self.run.path):
+            about = self._about()
+            if about.pop(name, None) is not None:
+                self._keep(about)
+                self._file(name, ".npy").unlink(missing_ok=True)
 
     def write(self, name: str, suffix: str) -> tuple[Path, list[str]]:
         """Write a selection as ``modpose select -o NAME.SUFFIX`` does, beside its positions.
@@ -125,10 +130,24 @@ class Selections:
         -------
         The file, and sentences about what should be known.
         """
-        path, mask = self._file(name, suffix), self.mask(name)
-        if suffix == ".npy":  # it is kept in this file
-            return path, []
-        return path, export_selection(self.run, mask, path, overwrite=True)
+        path = self._file(name, suffix)
+        with held(self.run.path):
+            mask = self.mask(name)
+            if suffix == ".npy":  # it is kept in this file
+                return path, []
+            return path, export_selection(self.run, mask, path, overwrite=True)
+
+    def _holds(self, name: str, mask: Mask) -> bool:
+        """Whether these images are kept under the name already."""
+        try:
+            return np.array_equal(self.mask(name), mask)
+        except InputError:
+            return False
+
+    def _remove_written(self, name: str) -> None:
+        """Remove what :meth:`write` made of a selection that is replaced."""
+        for suffix in WRITTEN:
+            self._file(name, suffix).unlink(missing_ok=True)
 
     def _file(self, name: str, suffix: str) -> Path:
         if not NAME.fullmatch(name):
@@ -159,5 +178,7 @@ class Selections:
         replace_atomically(self.folder / ABOUT, lambda file: file.write(text), overwrite=True)
 
 
+WRITTEN = (".star", ".cs", ".csg", ".txt", ".pkl", ".mrcs")
+"""Extensions of the files that are written of a selection, beside its positions."""
 NAME = re.compile(r"[\w-](?:[\w -]{0,58}[\w-])?")
 """Names that are names of files on every system."""

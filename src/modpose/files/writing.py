@@ -192,9 +192,9 @@ class Staging:
         for temporary in self._temporary.values():
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        with ExitStack() as held:
+        with ExitStack() as locks:
             for folder in sorted({path.parent for path in (*self._temporary, *self._obsolete)}):
-                held.enter_context(_held(folder))
+                locks.enter_context(held(folder))
             self._move()
 
     def _move(self) -> None:
@@ -235,8 +235,8 @@ class Staging:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Make other processes wait before they move files into a folder, if the disk has locks."""
+def held(folder: Path) -> Iterator[None]:
+    """Make others wait that hold the same folder: threads and processes, if the disk has locks."""
     if sys.platform == "win32" or not folder.is_dir():
         yield
         return
