@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import DataDir, Index, Input, Overwrite, Partial, app
+from modpose.cli.arguments import DataDir, Index, Input, Overwrite, Partial, app, needs
 from modpose.cli.lazily import lazily
 from modpose.errors import InputError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def affinity(
+    context: typer.Context,
     source: Input = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="CSV", help="affinity.csv to write.")
@@ -116,7 +117,9 @@ def affinity(
         "raw": raw,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    _check_arguments(source, matrix, out, given, project or figure is not None, labels)
+    _check_arguments(source, matrix, out, given, project or figure is not None)
+    for option in OF_INPUT:
+        needs(context, option, "INPUT", matrix is None)
 
     outputs = [path for path in (out, figure) if path is not None]
     given_files = [Path(name) for name in (source, matrix, labels, index) if name is not None]
@@ -159,7 +162,6 @@ def _check_arguments(
     out: Path | None,
     given: dict[str, object],
     affinity_needed: bool,
-    labels: str | None,
 ) -> None:
     """Refuse contradictory options before anything is read."""
     if (source is None) == (matrix is None):
@@ -168,13 +170,15 @@ def _check_arguments(
     if matrix is None and out is None:
         expected = "modpose affinity INPUT -o affinity.csv"
         raise InputError(f"affinity: -o CSV is missing, expected {expected}")
-    if matrix is not None and (given or labels is not None):
-        name = FLAGS[next(iter(given))] if given else "--labels"
+    if matrix is not None and given:
+        name = FLAGS[next(iter(given))]
         raise InputError.of("--matrix", name, "given too", "settings of a metric only with INPUT")
     if given.get("raw") and affinity_needed:
         raise InputError("--raw: given with --project or --figure, expected it without")
 
 
+OF_INPUT = ("metric", "labels", "kind", "datadir", "index", "partial")
+"""Options that say how INPUT is read and compared."""
 FLAGS = {
     "kmax": "--kmax",
     "step_deg": "--step",
