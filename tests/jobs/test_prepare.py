@@ -190,12 +190,31 @@ def test_boxes_that_are_too_small_are_refused_with_the_right_one(tmp_path: Path)
         (Preparation(crop=0), "--crop is 0, expected a whole number"),
         (Preparation(box=32, diameter=-5), "--diameter is -5, expected a number above 0"),
         (Preparation(crop=16, resolution=0), "--resolution is 0, expected a number above 0"),
+        (Preparation(box=32, diameter=130), "--diameter is 130 Å, expected at most .* 128 Å"),
+        (Preparation(crop=48, diameter=100), "--diameter is 100 Å, expected at most .* 96 Å"),
+        (Preparation(box=32, resolution=7.9), "--resolution is 7.9 Å, expected at least .* 8 Å"),
     ],
 )
 def test_sizes_that_do_not_fit(tmp_path: Path, how: Preparation, sentence: str) -> None:
     source = open_source(particles(tmp_path / "in"))
     with pytest.raises(InputError, match=sentence):
         prepare(source, tmp_path / "out", how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_lengths_in_angstrom_need_what_gives_them_a_meaning(tmp_path: Path) -> None:
+    write_mrcs(tmp_path / "bare.mrcs", np.ones((N, BOX, BOX), np.float32), PIXEL)
+    with pytest.raises(InputError, match="there is no CTF, expected one for --resolution"):
+        prepare(
+            open_source(tmp_path / "bare.mrcs"),
+            tmp_path / "out",
+            Preparation(crop=48, resolution=9),
+        )
+    write_mrcs(tmp_path / "no.mrcs", np.ones((N, BOX, BOX), np.float32), None)
+    for option in ("diameter", "resolution"):
+        how = Preparation(box=32, **{option: 20})  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"no pixel size, expected one for --{option}"):
+            prepare(open_source(tmp_path / "no.mrcs"), tmp_path / "out", how)
     assert not (tmp_path / "out").exists()
 
 

@@ -179,13 +179,11 @@ def preprocess(
         bool, typer.Option("--normalise", help="Zero mean and unit s.d. outside the particle.")
     ] = False,
     diameter: Annotated[
-        float | None, typer.Option(help="Diameter of the particle, Å; the background is outside.")
+        float | None, typer.Option(help="Diameter of the particle, Å: the box must hold it.")
     ] = None,
     resolution_wanted: Annotated[
         float | None,
-        typer.Option(
-            "--resolution", help="Resolution in Å that the box must keep; default: twice the pixel."
-        ),
+        typer.Option("--resolution", help="Resolution in Å to keep; default: twice the new pixel."),
     ] = None,
     shard: Annotated[int, typer.Option(help="Images per file.")] = 10_000,
     datadir: DataDir = None,

@@ -57,7 +57,8 @@ class Preparation:
         Of the particle, Å: the background is what lies outside, and the box must hold it with what
         the microscope moved.  None: the background is what lies outside the largest circle.
     resolution
-        Å that the box must hold the signal of; None: twice the new pixel size.
+        Å that the pixels must resolve, and whose signal the box must hold; None: twice the new
+        pixel size.
     """
 
     ctf: Literal["flip", "multiply"] | None = None
@@ -155,18 +156,39 @@ class _Job:
         self.pixel_size = None if stored is None else stored * self.grew
         self.params = _ctf(source, preparation.ctf)
         self.state = STATES[preparation.ctf] if preparation.ctf else CtfState.RECORDED
+        self._check_lengths()
         if preparation.ctf is not None or preparation.crop is not None:
             self._check_box(stack.shape[0])
         self.outside = self._outside() if preparation.normalise else None
+
+    def _check_lengths(self) -> None:
+        """Refuse a particle that the box does not hold, and a resolution that pixels do not."""
+        wanted, name = self.preparation, self.source.stack.name
+        for option, length in (("diameter", wanted.diameter), ("resolution", wanted.resolution)):
+            if length is not None and self.pixel_size is None:
+                raise InputError(f"{name}: there is no pixel size, expected one for --{option}")
+        if self.pixel_size is None:
+            return
+        width, finest = self.side * self.pixel_size, 2 * self.pixel_size
+        if wanted.diameter is not None and wanted.diameter > width:
+            found = f"{wanted.diameter:g} Å"
+            raise InputError.of(name, "--diameter", found, f"at most the new box, {width:.4g} Å")
+        if wanted.resolution is not None and wanted.resolution < finest:
+            found = f"{wanted.resolution:g} Å"
+            expected = f"at least two of the new pixels, {finest:.4g} Å"
+            raise InputError.of(name, "--resolution", found, expected)
 
     def _check_box(self, stored: int) -> None:
         """Refuse a box that is too small for the signal spread by the defocus."""
         known = self.source.particles
         params = self.params
         state = ctf_state(known)
-        if params is None and (state is None or not state.any()):
+        recorded = state is None or not state.any()
+        if params is None and recorded:
             params = known.ctf(self.source.stack.pixel_size)
         size = self.source.pixel_size
+        if params is None and recorded and self.preparation.resolution is not None:
+            raise InputError(f"{known.name}: there is no CTF, expected one for --resolution")
         if params is None or size is None:
             return
         finest = self.preparation.resolution or 2 * size * self.grew
