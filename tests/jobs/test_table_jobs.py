@@ -305,10 +305,41 @@ def test_poses_of_preprocessed_images_go_to_the_images_that_they_were_made_of(
     assert back.n == 40
     other = replace(
         found,
-        table=found.table.assign(rlnImageOriginalName=[f"{k + 1}@other.mrcs" for k in range(N)]),
+        table=found.table.assign(
+            rlnImageOriginalName=[f"{k + 1}@other.mrcs" for k in range(N)],
+            rlnCoordinateX=found.table["rlnCoordinateX"] + 1,
+        ),
     )
     with pytest.raises(InputError, match="0 of the 40 images"):
         unbinned(other, open_table(tmp_path / "1" / "p.star"))
+
+
+def test_poses_go_to_another_extraction_of_the_same_picks(tmp_path: Path) -> None:
+    """RELION numbers the images of each job anew, and names other files."""
+    onto = star(tmp_path)
+    blocks = starfile.read(onto)
+    order = np.random.default_rng(7).permutation(N)[:40]
+    here = [f"{k + 1:06d}@Extract/job010/mics/m{k % 3}.mrcs" for k in range(N)]
+    there = [f"{i + 1:06d}@Extract/job020/mics/m{k % 3}.mrcs" for i, k in enumerate(order)]
+    blocks["particles"]["rlnImageName"] = here
+    starfile.write(blocks, tmp_path / "bin4.star")
+    again = blocks["particles"].iloc[order].assign(rlnImageName=there, rlnAngleRot=0.0)
+    optics = blocks["optics"].assign(rlnImagePixelSize=1.0, rlnImageSize=64)
+    starfile.write({"optics": optics, "particles": again}, tmp_path / "bin1.star")
+    found, target = open_table(tmp_path / "bin4.star"), open_table(tmp_path / "bin1.star")
+    poses, known = unbinned(found, target).poses(), found.poses()
+    assert poses is not None
+    assert known is not None
+    np.testing.assert_allclose(poses[0], known[0][order], atol=1e-6)
+    np.testing.assert_allclose(poses[1], known[1][order] * 4, atol=1e-5)
+    moved = replace(
+        target, table=target.table.assign(rlnCoordinateX=lambda t: t.rlnCoordinateX + 1)
+    )
+    with pytest.raises(InputError, match="0 of the 40 images"):
+        unbinned(found, moved)
+    nowhere = replace(target, table=target.table.drop(columns="rlnMicrographName"))
+    with pytest.raises(InputError, match="0 of the 40 images"):
+        unbinned(found, nowhere)
 
 
 def test_half_sets_and_classes_go_along_to_a_cs_and_a_star(tmp_path: Path) -> None:

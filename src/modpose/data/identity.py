@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modpose.data.particles import Particles
     from modpose.data.source import Source
 
-IdentityKind = Literal["uid", "image", "file"]
+IdentityKind = Literal["uid", "image", "file", "place"]
 Ints = NDArray[np.int64]
 
 IMAGE_COLUMNS = ("rlnImageName", "image", "file", "filename", "file_name", "path")
@@ -36,6 +36,7 @@ KIND_WORDS = {
     "uid": "the uid of cryoSPARC",
     "image": "image number and stack",
     "file": "file name",
+    "place": "place in the micrograph",
 }
 """The kinds of identity, in words."""
 
@@ -47,9 +48,11 @@ class RowIdentity:
     Attributes
     ----------
     kind
-        ``uid`` (cryoSPARC), ``image`` (number@stack), or ``file`` (a name without a number).
+        ``uid`` (cryoSPARC), ``image`` (number@stack), ``file`` (a name without a number), or
+        ``place`` (micrograph and coordinates).
     key
-        (N,) uint64 for ``uid``; else str, ``12@folder/stack.mrcs`` or ``folder/picture.png``.
+        (N,) uint64 for ``uid``; else str, ``12@folder/stack.mrcs``, ``folder/picture.png`` or
+        ``mics/a.mrc 812.0 95.5``.
     occurrence
         (N,) number of earlier rows with the same key; above 0 in symmetry-expanded sets.
     """
@@ -174,6 +177,8 @@ def match_rows(
         )
     if wanted.kind == "uid":
         keys = np.concatenate([wanted.key.astype(np.uint64), offered.key.astype(np.uint64)])
+    elif wanted.kind == "place":
+        keys = np.concatenate([wanted.key, offered.key])
     else:
         keys = _image_codes(wanted.key, offered.key, names, renamed, moved)
     code, n_codes = _codes(keys)

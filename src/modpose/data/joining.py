@@ -22,6 +22,7 @@ from modpose.data.image_names import split_column, split_names
 from modpose.data.locate import as_written
 from modpose.data.particles import Particles
 from modpose.data.paths import JOB_FOLDER, normalised
+from modpose.data.places import places_of
 from modpose.errors import InputError
 
 logger = logging.getLogger("modpose")
@@ -55,8 +56,9 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
     """Find the row of a table that belongs to each image.
 
     Rows are compared by uid, by image number and stack, or by file name; if no image is there,
-    also by the image that another one was made of (:data:`ORIGINAL`).  If one side names no
-    images, both must have the same number of rows, which are then paired in order.
+    also by the image that another one was made of (:data:`ORIGINAL`), then by the place in the
+    micrograph.  If one side names no images, both must have the same number of rows, which are then
+    paired in order.
 
     Parameters
     ----------
@@ -86,8 +88,17 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
         made_of = _joined(one, other, per_image)
         joined = replace(made_of, by=f"{KIND_WORDS['image']} in {ORIGINAL}")
         if (joined.rows >= 0).any():
-            break
-    return joined
+            return joined
+    return _by_place(particles, table, per_image) or joined
+
+
+def _by_place(particles: Particles, table: Particles, per_image: bool) -> Joined | None:
+    """Join images that were cut out of the same micrographs twice; None if no place is the same."""
+    here, there = places_of(particles), places_of(table)
+    if here is None or there is None:
+        return None
+    rows = match_rows(here, there, names=(particles.name, table.name), per_image=per_image)
+    return Joined(rows, KIND_WORDS["place"]) if (rows >= 0).any() else None
 
 
 def _before(particles: Particles) -> Particles | None:
