@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from modpose.errors import InputError
 from modpose.outputs.select import choose, evaluate_where, in_clusters, in_region
+from modpose.outputs.selected import export_selection
 from tests.outputs.test_export import N, star_run
 
 
@@ -189,3 +190,9 @@ def test_a_bad_region_is_refused(table: pd.DataFrame, text: str) -> None:
 def test_a_region_needs_two_axes() -> None:
     with pytest.raises(InputError, match="no column 'z_1'"):
         in_region(pd.DataFrame({"z_0": [0.0]}), "0,0,1,1")
+
+
+def test_a_table_of_another_kind_is_refused_and_the_right_one_named(tmp_path: Path) -> None:
+    run = star_run(tmp_path, "3.1")
+    with pytest.raises(InputError, match=r"is no \.cs file, expected box\.star"):
+        export_selection(run, np.arange(N) < 2, tmp_path / "box.cs")

@@ -82,9 +82,13 @@ def export_selection(
         return []
     if source.particles.format != FORMATS[suffix]:
         what = "STAR" if suffix == ".star" else ".cs"
+        own = next(
+            (end for end, kind in FORMATS.items() if kind == source.particles.format), ".txt"
+        )
+        meaning = "a list of positions, which --index takes" if own == ".txt" else "like the input"
         raise InputError(
-            f"{out}: the run's input {source.stack.name} is no {what} file; write a list "
-            "of positions with -o selected.txt, which --index takes"
+            f"{out}: the run's input {source.stack.name} is no {what} file, expected "
+            f"{out.with_suffix(own).name} ({meaning})"
         )
     notes = path_notes(source, out)
     with all_or_nothing() as place:
