@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from modpose.simulate import molecules
 from modpose.simulate.molecules import axis_rotations, hinged_molecule, project
 
 BEAM = np.array([0.0, 0.0, 1.0])
@@ -48,6 +49,21 @@ def test_projection_is_the_integral_of_the_density_along_the_beam() -> None:
         distance2 = ((upright[:, None] - centers) ** 2).sum(-1)
         density = masses / (2 * np.pi * sigmas**2) ** 1.5 * np.exp(-distance2 / (2 * sigmas**2))
         assert image[row, column] == pytest.approx(density.sum(), rel=1e-5)
+
+
+def test_small_blobs_are_drawn_near_their_place_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many atoms, some at the rim or outside, are drawn as in all pixels, image by image."""
+    rng = np.random.default_rng(1)
+    count, box, pixel = 300, 64, np.array([3.0, 4.0])
+    centers = rng.uniform(-150, 150, (2, count, 3))
+    blobs = rng.uniform(1, 2, count), rng.uniform(1, 12, count)
+    posed = Rotation.random(2, rng=rng).as_matrix(), rng.normal(0, 2, (2, 2))
+    monkeypatch.setattr(molecules, "BLOBS", 128)
+    near = project(centers, *blobs, *posed, box, pixel)
+    monkeypatch.setattr(molecules, "DENSE", box)
+    whole = project(centers, *blobs, *posed, box, pixel)
+    rounding = np.finfo(np.float32).eps * whole.max()
+    np.testing.assert_allclose(near, whole, rtol=0, atol=2 * rounding)
 
 
 def test_all_mass_is_in_the_image() -> None:
