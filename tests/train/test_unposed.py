@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import simulate_projections
 from modpose.simulate.settings import ProjectionSettings
+from modpose.train import better_poses
 from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
 
 SMALL = ("model.field.motions=2", "model.field.cycles=5", "model.z_dim=1", "train.epochs=1")
@@ -163,6 +165,33 @@ def test_a_fit_that_was_interrupted_after_its_search_does_not_search_again(
     several = PoseModel.load(resumed.path).vae.kept
     assert (several is None) == (kept == 0)
     assert several is None or several.number.min() > 0  # poses of every image are known
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_fit_that_was_interrupted_while_it_improved_poses_goes_on(
+    left: int, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One half set is done when the work stops, or both are."""
+    assert CliRunner().invoke(app, fit(table, tmp_path / "whole")).exit_code == 0
+    write, improve, calls = Saved.write, better_poses._better_poses, []
+
+    def interrupted(saved: Saved, values: dict[str, torch.Tensor]) -> None:
+        write(saved, values)
+        if int(values.get("done", 0)) == left:
+            raise KeyboardInterrupt
+
+    def counted(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(arguments)
+        return improve(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Saved, "write", interrupted)
+        assert CliRunner().invoke(app, fit(table, tmp_path / "parts")).exit_code == 130
+    monkeypatch.setattr(better_poses, "_better_poses", counted)
+    resumed = resume_run(tmp_path / "parts", quiet=True)
+    assert len(calls) == 2 - left
+    pd.testing.assert_frame_equal(resumed.latents(), Run.open(tmp_path / "whole").latents())
+    assert files_of(resumed.path) == files_of(tmp_path / "whole")
 
 
 def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from modpose.progress import Progress
 from modpose.search.abinitio.images import disc
 from modpose.search.abinitio.refine import NEAR
 from modpose.search.abinitio.rounds import FINENESS
+from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import best_poses
 from modpose.search.projections import IMAGES_AT_ONCE, ImageReader, PosedImages
 from modpose.search.so3_climb import climb
@@ -72,7 +73,9 @@ class PosePlan:
     """Steps of Gauss-Newton."""
 
 
-def with_better_poses(dataset: Dataset, config: Config, plan: PosePlan, quiet: bool) -> Dataset:
+def with_better_poses(
+    dataset: Dataset, config: Config, plan: PosePlan, quiet: bool, saved: Saved | None = None
+) -> Dataset:
     """Improve found poses with the conformations that a model learns at them.
 
     Parameters
@@ -85,22 +88,36 @@ def with_better_poses(dataset: Dataset, config: Config, plan: PosePlan, quiet: b
         Rounds.
     quiet
         No progress bar.
+    saved
+        Where to save the poses after each half set of a round, and to go on from.
 
     Returns
     -------
     Dataset
         The same images with other poses.
     """
-    half = half_of(dataset, np.arange(dataset.n))
-    rotation, shift = torch.empty(dataset.n, 3, 3), torch.empty(dataset.n, 2)
-    for number in range(plan.rounds):
-        logger.info("poses and conformations in turn: round %d of %d", number + 1, plan.rounds)
-        for one in (0, 1):
-            rows = np.flatnonzero(half == one)
-            own = dataset_of(dataset.source.subset(rows), config, value_range=dataset.value_range)
-            generator = torch.Generator().manual_seed(1000 * config.seed + 2 * number + one)
-            rotation[rows], shift[rows] = _better_poses(own, config, plan, generator, quiet)
+    half, saved = half_of(dataset, np.arange(dataset.n)), saved or Saved()
+    before = saved.read()
+    done = int(before.get("done", 0))
+    rotation = before.get("rotation", torch.zeros(dataset.n, 3, 3))
+    shift = before.get("shift", torch.zeros(dataset.n, 2))
+    if done > 1:
         dataset = posed_again(dataset, config, rotation, shift)
+    for step in range(done, 2 * plan.rounds):
+        number, one = divmod(step, 2)
+        logger.info(
+            "poses and conformations in turn: round %d of %d, half set %d",
+            number + 1,
+            plan.rounds,
+            one + 1,
+        )
+        rows = np.flatnonzero(half == one)
+        own = dataset_of(dataset.source.subset(rows), config, value_range=dataset.value_range)
+        generator = torch.Generator().manual_seed(1000 * config.seed + step)
+        rotation[rows], shift[rows] = _better_poses(own, config, plan, generator, quiet)
+        saved.write({"rotation": rotation, "shift": shift, "done": torch.tensor(step + 1)})
+        if one == 1:
+            dataset = posed_again(dataset, config, rotation, shift)
     return dataset
 
 

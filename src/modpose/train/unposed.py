@@ -12,7 +12,7 @@ from modpose.data.dataset import Dataset
 from modpose.data.preprocess import geometry
 from modpose.data.source import Source
 from modpose.search.abinitio.run import find_maps
-from modpose.search.abinitio.saved import begun_settings, is_unfinished
+from modpose.search.abinitio.saved import Saved, begun_settings, is_unfinished
 from modpose.search.abinitio.scores import SeveralPoses
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
@@ -21,6 +21,7 @@ from modpose.train.checkpoint import read_weights, save_weights
 logger = logging.getLogger("modpose")
 
 FOUND_FILE = "kept_poses.safetensors"
+BETTER_FILE = "better_poses.safetensors"
 MOTIONS, STARTS = 3, 2
 """Principal motions with which poses are found, and random starts."""
 
@@ -63,7 +64,8 @@ def find_poses(dataset: Dataset, config: Config, folder: Path | None, quiet: boo
         posed.kept = kept
     elif isinstance(config.model.field, PrincipalFieldConfig):
         logger.info("step 2 of 3: better poses, with the conformations that a model learns")
-        posed = with_better_poses(posed, config, PosePlan(), quiet)
+        saved = Saved(None if folder is None else folder / BETTER_FILE)
+        posed = with_better_poses(posed, config, PosePlan(), quiet, saved)
     logger.info("step 3 of 3: conformations, with these poses")
     return posed
 
