@@ -488,6 +488,20 @@ def test_halves_are_those_of_particles_not_of_copies(tmp_path: Path) -> None:
         np.testing.assert_array_equal(half, np.repeat(np.arange(8) % 2, copies))
 
 
+def test_no_image_is_in_both_halves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two tables that were joined may give the rows of an image to different halves."""
+    names = [f"{k % 10 + 1}@Extract.mrcs" for k in range(12)]
+    path = star(tmp_path, 12, rlnImageName=names, rlnRandomSubset=[1, 2] * 5 + [2, 2])
+    write_mrcs(
+        tmp_path / "Extract.mrcs", np.random.default_rng(0).random((10, 16, 16)), IMAGE_PIXEL
+    )
+    dataset = Dataset(open_source(path), DataConfig(), seed=0)
+    half = half_of(dataset, np.arange(12))
+    assert half.tolist() == [0, 1] * 5 + [0, 1]
+    assert "1 rows name an image that the other half set has too" in caplog.text
+    assert half_of(dataset, np.array([10, 3, 0, 1])).tolist() == [0, 1, 0, 1]
+
+
 def test_mirrored_maps_and_poses_give_the_same_images(tmp_path: Path) -> None:
     path = star(tmp_path)
     x, y, z = np.meshgrid(*[np.arange(16) - 8] * 3, indexing="ij")[::-1]

@@ -14,6 +14,7 @@ from modpose.backprojection.slices import SliceSums
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
+from modpose.data.particles import Particles
 from modpose.data.source import Source
 from modpose.devices import on_its_device
 from modpose.errors import InputError
@@ -177,17 +178,31 @@ def check_projections(dataset: Dataset) -> None:
 def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the half, 0 or 1, of each of the images at ``rows``.
 
-    All rows of one image (in a symmetry-expanded set) belong to one half.
+    All rows of one image (in a symmetry-expanded set) belong to one half, also where the table
+    puts them into both.
     """
     particles = dataset.source.particles
     given = particles.half_sets()
     if given is not None:
-        half = given[rows]
+        half = _of_particles(given, particles)[rows]
         if min(half.sum(), len(half) - half.sum()) >= max(2, len(half) // 10):
             return half
         particles.note("nearly all images are in one half set, so every other image is taken")
     particle = np.unique(particles_of_rows(particles)[rows], return_inverse=True)[1]
     return np.asarray(particle.reshape(-1) % 2, np.int64)
+
+
+def _of_particles(half: NDArray[np.int64], particles: Particles) -> NDArray[np.int64]:
+    """Give all rows of a particle the half of its first row."""
+    particle = particles_of_rows(particles)
+    first = np.unique(particle, return_index=True)[1]
+    one = half[first][particle]
+    if moved := np.count_nonzero(one != half):
+        particles.note(
+            f"{moved} rows name an image that the other half set has too, so they are taken to the "
+            "half of its first row; their poses were not found in independent halves"
+        )
+    return one
 
 
 def without_background(images: Tensor, window: Tensor) -> Tensor:
