@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,33 @@ def test_angles_that_may_be_radians_are_named(caplog):
         columns = dict(zip(names, scale * angles, strict=True))
         Particles(pd.DataFrame(columns), name="p.star").poses()
         assert caplog.text.count("the angles look like radians") == count
+
+
+def many(**changes: float) -> Particles:
+    columns = {name: np.full(40, value) for name, value in (GOOD | changes).items()}
+    return Particles(pd.DataFrame(columns), name="p.star")
+
+
+@pytest.mark.parametrize(
+    ("columns", "note"),
+    [
+        ({"rlnDefocusU": -15000.0, "rlnDefocusV": -14000.0}, "of all images is negative"),
+        ({"rlnPhaseShift": np.pi / 2}, "the phase shifts look like radians"),
+        ({"rlnPhaseShift": 90.0}, ""),
+    ],
+)
+def test_ctf_values_of_another_convention_are_named(columns, note, caplog):
+    many(**columns).ctf()
+    assert (note in caplog.text) if note else not caplog.text
+
+
+def test_a_pose_without_one_of_its_columns_is_named(caplog):
+    whole = many(rlnOriginXAngst=3.0, rlnOriginYAngst=2.0)
+    whole.poses()
+    assert not caplog.text
+    for name in ("rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"):
+        replace(whole, table=whole.table.drop(columns=name), _notes=set()).poses()
+        assert f"there is no {name}, which is taken as 0" in caplog.text
 
 
 def test_cryosparc_vectors_and_angles_in_degrees_are_refused():

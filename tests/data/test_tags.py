@@ -122,6 +122,15 @@ def test_a_binning_that_contradicts_the_pixel_size_is_refused():
         check_agreement(Particles(bad, name="p.star"), images())
 
 
+def test_a_pixel_size_that_contradicts_its_optics_group_is_refused():
+    groups = pd.DataFrame({"rlnOpticsGroup": [2, 1], "rlnImagePixelSize": [3.0, 4.0]})
+    table = pd.DataFrame({"rlnOpticsGroup": [2, 2], "rlnImagePixelSize": [3.0, 3.0]})
+    check_agreement(Particles(table, groups, name="p.star"), images(size=3.0))
+    bad = table.assign(rlnImagePixelSize=[3.0, 6.0])
+    with pytest.raises(InputError, match=r"row 2 is 6, expected 3, as in data_optics"):
+        check_agreement(Particles(bad, groups, name="p.star"), images(size=3.0))
+
+
 def test_mirrored_images_have_no_poses():
     table = pd.DataFrame({"rlnAnglePsi": [1.0, 2.0], "rlnIsFlip": [0, 1]})
     with pytest.raises(InputError, match="rlnIsFlip in row 2 is 1, expected 0"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ def check_agreement(particles: Particles, stack: Stack) -> None:
         images), or the table contradicts itself.
     """
     _check_binning(particles)
+    _check_optics(particles)
     size = particles.pixel_size()
     for name in BOXES:
         if particles.has(name):
@@ -65,6 +68,23 @@ def _check_box(particles: Particles, name: str, stack: Stack, size: float | None
         f"{particles.name}: {name} in row {bad[0] + 1} is {side:g}, but the images have {box} "
         f"pixels per side; if they were scaled down, correct the table (the box {box}{scaled})"
     )
+
+
+def _check_optics(particles: Particles) -> None:
+    """Refuse a pixel size of the particles that their optics groups contradict."""
+    name = "rlnImagePixelSize"
+    if particles.optics is None or not all(
+        name in one for one in (particles.table, particles.optics)
+    ):
+        return
+    own = particles.positive(name)
+    without = replace(particles, table=particles.table.drop(columns=name))
+    of_group = without.positive(name)
+    bad = np.flatnonzero(np.abs(own - of_group) > TOLERANCE * own)
+    if bad.size:
+        row = int(bad[0])
+        found, expected = f"{own[row]:.4g}", f"{of_group[row]:.4g}, as in data_optics"
+        raise InputError.of(particles.name, f"{name} in row {row + 1}", found, expected)
 
 
 def _check_binning(particles: Particles) -> None:

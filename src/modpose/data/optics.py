@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.ranges import check_ctf
+from modpose.data.ranges import MANY, check_ctf
 from modpose.errors import InputError
+from modpose.observe.ctf_columns import CtfColumn
 
 if TYPE_CHECKING:
     from modpose.data.particles import Particles
@@ -50,6 +51,7 @@ def ctf_parameters(particles: Particles, pixel_size: float | None) -> Floats | N
             raise InputError(f"{particles.name}: there is a defocus but no pixel size (angstrom)")
         found = np.stack([sizes, *columns], axis=1)
         check_ctf(found, particles.name)
+        _note_unusual(particles, found)
     state, scale = ctf_state(particles), _scale(particles)
     if state is None and scale is None:
         return found
@@ -59,6 +61,21 @@ def ctf_parameters(particles: Particles, pixel_size: float | None) -> Floats | N
     if (scale == 1).all() and not state.any():
         return found[:, :9]
     return np.concatenate([found[:, :9], scale[:, None], state[:, None]], axis=1)
+
+
+def _note_unusual(particles: Particles, ctf: Floats) -> None:
+    """Note values that are possible, but mostly come from another convention."""
+    if len(ctf) and (ctf[:, CtfColumn.DEFOCUS_U : CtfColumn.DEFOCUS_ANGLE] < 0).all():
+        particles.note(
+            "the defocus of all images is negative (overfocus); underfocus is positive here, as in "
+            "RELION and cryoSPARC: check its sign before the contrast of the images"
+        )
+    phase = np.abs(ctf[:, CtfColumn.PHASE_SHIFT])
+    if particles.n >= MANY and phase.min() > 0 and phase.max() <= np.pi:
+        particles.note(
+            "the phase shifts look like radians, because none is larger than 3.2, but they are "
+            "read as degrees"
+        )
 
 
 def _scale(particles: Particles) -> Floats | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from modpose.data.ranges import Range, check_range
+from modpose.data.ranges import MANY, Range, check_range
 from modpose.errors import InputError
 from modpose.geometry.degrees import rotation_of_relion
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from modpose.data.particles import Particles
 
 Floats = NDArray[np.float64]
-
-MANY = 30
-"""Number of poses that by chance hardly ever all have small angles."""
 
 
 def poses_of_table(particles: Particles, pixel_size: float | None) -> tuple[Floats, Floats] | None:
@@ -32,6 +29,7 @@ def poses_of_table(particles: Particles, pixel_size: float | None) -> tuple[Floa
     names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
     if not any(particles.has(name) for name in names):
         return None
+    _note_missing(particles)
     zero = np.zeros(particles.n)
     angles = [particles.numbers(name) if particles.has(name) else zero for name in names]
     if particles.n >= MANY and 0.5 < np.abs(angles).max() <= 2 * np.pi:
@@ -56,6 +54,16 @@ def _of_cryosparc(particles: Particles, pixel_size: float | None) -> tuple[Float
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_rotvec(vector).inv().as_matrix(), -shift
+
+
+def _note_missing(particles: Particles) -> None:
+    """Note a column without which a pose is incomplete; in-plane poses have only rlnAnglePsi."""
+    if not particles.has("rlnAnglePsi"):
+        particles.note("there is no rlnAnglePsi, which is taken as 0")
+    there = [axis for axis in "XY" if _has_origin(particles, axis)]
+    if len(there) == 1:
+        other = "Y" if there == ["X"] else "X"
+        particles.note(f"there is no rlnOrigin{other}Angst, which is taken as 0")
 
 
 def _is_3d(particles: Particles) -> bool:

@@ -104,6 +104,8 @@ CTF_RANGES: tuple[tuple[str, Range], ...] = (
 )
 """The same for the columns of CTF parameters (:class:`modpose.observe.ctf.CtfColumn`)."""
 
+MANY = 30
+"""Number of images that by chance hardly ever all have small angles."""
 MICROMETRES = 100.0
 """A set with a smaller defocus throughout, in angstrom and not 0, was given in micrometres."""
 
