@@ -227,6 +227,24 @@ def test_recentring_finds_what_is_in_the_micrograph(tmp_path: Path) -> None:
     assert moved["rlnOriginYAngst"] == pytest.approx(0.1)
 
 
+def test_priors_of_filaments_follow_the_coordinates_and_the_hand(tmp_path: Path) -> None:
+    path = star(tmp_path)
+    table = open_table(path).table
+    priors = {
+        f"{name}Prior": table[name] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    }
+    priors["rlnOriginXPriorAngst"] = table["rlnOriginXAngst"]
+    particles = replace(open_table(path), table=table.assign(**priors))
+    moved = recentred(particles).table
+    np.testing.assert_array_equal(moved["rlnOriginXPriorAngst"], moved["rlnOriginXAngst"])
+    other = mirrored_poses(particles)
+    names = {f"{name}Prior": name for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
+    of_priors = other.table.drop(columns=list(names.values())).rename(columns=names)
+    found, expected = replace(other, table=of_priors).poses(), other.poses()
+    assert found is not None and expected is not None
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["star", "cs"])
 def test_recentring_moves_no_particle(tmp_path: Path, kind: str) -> None:
     path = star(tmp_path) if kind == "star" else cs(tmp_path)

@@ -227,7 +227,10 @@ def _put_rest(
         name = f"rlnOrigin{axis}"
         if f"{name}Angst" in table or name not in table:
             table[f"{name}Angst"] = (-rest[:, k]).round(6) + 0.0
-        if name in table:  # in pixels of this table, whose pixel size stays
-            found = particles.pixel_sizes()
-            sizes = pixel_sizes(particles, micrograph_pixel_size) if found is None else found
-            table[name] = (-rest[:, k] / sizes).round(6) + 0.0
+        if f"{name}PriorAngst" in table:
+            table[f"{name}PriorAngst"] = (-rest[:, k]).round(6) + 0.0
+        for old in (name, f"{name}Prior"):  # in pixels of this table, whose pixel size stays
+            if old in table:
+                found = particles.pixel_sizes()
+                sizes = pixel_sizes(particles, micrograph_pixel_size) if found is None else found
+                table[old] = (-rest[:, k] / sizes).round(6) + 0.0

@@ -102,11 +102,24 @@ def mirrored_poses(particles: Particles) -> Particles:
     """Return the poses for the mirrored map (the other hand).
 
     The images do not change.  With M = diag(1, 1, -1), the map f(M x) seen from M R M gives the
-    projection that f gives seen from R.
+    projection that f gives seen from R.  In RELION's angles, psi and rot become larger by 180
+    degrees; so do their priors.
     """
     _refuse_volumes(particles)
     rotation = _rotations(particles)
-    return with_pose(particles, rotation=MIRROR @ rotation @ MIRROR)
+    posed = with_pose(particles, rotation=MIRROR @ rotation @ MIRROR)
+    priors = {name: particles.numbers(name) for name in TURNED_PRIORS if name in posed.table}
+    turned = {name: _wrapped(values + 180).round(6) for name, values in priors.items()}
+    return replace(posed, table=posed.table.assign(**turned))
+
+
+TURNED_PRIORS = ("rlnAngleRotPrior", "rlnAnglePsiPrior")
+"""Expected angles of filaments, in RELION's tables, that change with the hand."""
+
+
+def _wrapped(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move angles into -180 to 180 degrees."""
+    return (degrees + 180) % 360 - 180
 
 
 def _refuse_volumes(particles: Particles) -> None:
