@@ -24,6 +24,7 @@ from modpose.outputs.classes import select_classes
 from modpose.search.abinitio import saved
 from modpose.search.abinitio.images import _transform
 from modpose.search.classes2d import rounds
+from modpose.search.classes2d.neighbours import without_neighbours
 from modpose.search.classes2d.rounds import Posed, recentred
 from modpose.search.classes2d.run import Classes2d, classify_images, memory_of_classes
 from modpose.search.classes2d.settings import Classes2dSettings
@@ -131,6 +132,24 @@ def test_averages_are_moved_to_the_middle_with_their_images() -> None:
     # an average twice as large, its blob in the middle, makes the same image
     before = shift[0] + rotation_2d(angle)[0] @ (2 * centre)
     assert (moved.shift[0] - before).norm() < 1e-2
+
+
+def disc(x: float, y: float, radius: float) -> torch.Tensor:
+    """Draw a disc of ones."""
+    place = lattice((SIDE, SIDE)).reshape(SIDE, SIDE, 2) - torch.tensor([x, y])
+    return (place.norm(dim=2) < radius).float()
+
+
+def test_a_neighbour_at_the_edge_does_not_count_for_the_middle() -> None:
+    ring = disc(2, -1, 7) - disc(2, -1, 4)
+    beside = disc(14, 6, 6) * disc(0, 0, 14)
+    parts = disc(-5, 2, 3) + disc(4, 2, 3)
+    wide = disc(3, 0, 12) * disc(0, 0, 14)
+    pictures = torch.stack([ring + beside, parts, wide])
+    kept = without_neighbours(pictures, 28.0)
+    assert torch.equal(kept[0], ring)
+    assert torch.equal(kept[1], parts)  # all parts of a particle count
+    assert torch.equal(kept[2], wide)  # a particle that fills the circle is no neighbour
 
 
 def test_averages_have_their_mass_in_the_middle(found: Classes2d) -> None:

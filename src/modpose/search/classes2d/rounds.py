@@ -19,6 +19,7 @@ from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Cells, draw_from_scores, search_slices
+from modpose.search.classes2d.neighbours import FAINT, without_neighbours
 from modpose.search.classes2d.settings import Classes2dSettings, Plan
 from modpose.search.classes2d.sums import ClassSums, averages
 from modpose.search.classes2d.turning import Turning
@@ -31,8 +32,6 @@ NOISE_IMAGES = 256
 """Images of pure noise that show how well noise fits."""
 NEAR = 2
 """Steps of a fine grid to each side of a pose."""
-FAINT = 0.2
-"""Pixels below this share of the largest have no mass."""
 
 
 class Posed(NamedTuple):
@@ -244,8 +243,9 @@ class _Work:
             own = cells.rows(some)
             parts.append(_optimised(data, table, own, grid, step))
         posed = Posed(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        posed = posed._replace(shift=posed.shift * self.side / self.box)
-        posed = recentred(posed, pictures, self.side / self.box)
+        scale = self.side / self.box
+        posed = posed._replace(shift=posed.shift * scale)
+        posed = recentred(posed, without_neighbours(pictures, self.diameter / scale), scale)
         whole, frc = self._final_averages(posed)
         return FoundClasses(posed, whole, frc, self._noise_gain(pictures, table, radius, step))
 
