@@ -34,7 +34,7 @@ def settle(name: str, star: Path, folder: Path, seed: int, options: argparse.Nam
 
     def work() -> Cost:
         if name in ours.RECIPES:
-            return ours.fit(name, star, folder, seed, options.minutes)
+            return ours.fit(name, star, folder, seed, options.minutes, options.precision)
         return peers.fit(name, peers.python_of(name, options), star, folder, seed, options.epochs)
 
     return once(folder / "cost.json", work)
@@ -87,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0", help="as 0,1,2; of images and of fits")
     parser.add_argument("--contenders", default="ours", help=f"some of {','.join(CONTENDERS)}")
     parser.add_argument("--minutes", type=float, help="of training, of each recipe of ours")
+    parser.add_argument("--precision", help="of training, of each recipe of ours: bf16-mixed")
     parser.add_argument("--epochs", type=int, default=20, help="of cryodrgn")
     for peer in peers.PEERS:
         parser.add_argument(

@@ -18,11 +18,16 @@ MODPOSE = (sys.executable, "-m", "modpose")
 RECIPES = {"ours": "modpose-posed", "own-cryodrgn": "cryodrgn", "own-vlt": "vlt"}
 
 
-def fit(name: str, star: Path, folder: Path, seed: int, minutes: float | None) -> Cost:
+def fit(
+    name: str, star: Path, folder: Path, seed: int, minutes: float | None, precision: str | None
+) -> Cost:
     """Fit a recipe; of ours compute the sharp maps too."""
     run, log = folder / "run", folder / "log.txt"
-    limit = ["--max-minutes", f"{minutes:g}"] if minutes is not None else []
-    options = ["--recipe", RECIPES[name], "--seed", str(seed), *limit]
+    options = ["--recipe", RECIPES[name], "--seed", str(seed)]
+    if minutes is not None:
+        options += ["--max-minutes", f"{minutes:g}"]
+    if precision is not None:
+        options += ["--precision", precision]
     command = [*MODPOSE, "fit", str(star), "-o", str(run), *options]
     cost = once(folder / "fit.json", lambda: measured(command, log))
     if name == "ours":
