@@ -119,6 +119,11 @@ def angles_to_truth(found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return min(both, key=lambda angle: float((angle > 20).float().mean()))
 
 
+def correlation(first: Tensor, second: Tensor) -> float:
+    """Correlation of two maps."""
+    return float(torch.cosine_similarity(first.flatten(), second.flatten(), 0))
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make searches short: four rounds of a start, two of the refinement."""
@@ -288,6 +293,29 @@ def test_views_of_one_direction_cover_little():
 # --- recovery ---------------------------------------------------------------------------------
 
 
+def test_maps_that_images_are_compared_with_hold_no_noise_around_the_molecule(
+    source, images, monkeypatch
+):
+    rigid = Conformer("rigid", built_in_conformers(1)[0].molecule, None)
+    volume = torch.from_numpy(simulate_projections(PROJECTIONS, [rigid]).volume(0)).float()
+    count, box = 100, PROJECTIONS.box
+    truth = source.particles.truth()[["shift_x", "shift_y"]].to_numpy()[:count]
+    one, none = torch.eye(3)[None], torch.zeros(count)
+    shift = torch.tensor(truth).float()
+    found = Found(true_rotation(source)[:count], shift, none.long(), none, none.bool())
+    settings, half = AbInitioSettings(box=box), torch.arange(count) % 2
+    some = images.some(torch.arange(count))
+    work = _Work(some, half, settings, one, RefinePlan(), box, torch.Generator())
+    state = work.maps(found, 12.0)[3]
+    monkeypatch.setattr("modpose.search.abinitio.refine.without_solvent", lambda maps, _: maps)
+    noisy = work.maps(found, 12.0)[3]
+    away = volume.abs() < 1e-3 * volume.amax()
+    for whole, maps in zip(noisy, state, strict=True):
+        noise, left = (float(each[0][away].square().mean()) for each in (whole, maps))
+        assert left < 0.2 * noise
+        assert correlation(maps[0], volume) > correlation(whole[0], volume)
+
+
 def test_maps_and_poses_are_found_from_nothing(images, source, monkeypatch):
     searched, search = [], _Work._searched
 
@@ -304,6 +332,7 @@ def test_maps_and_poses_are_found_from_nothing(images, source, monkeypatch):
     )
     best, scores = best_start(images, settings, group, start, quiet=True)
     assert len(scores) == 2
+    assert (best.maps != 0).float().mean() < 0.3  # 0.38 of the box is in the ball
     half = torch.arange(len(images)) % 2
     found = refine(images, best.maps, half, settings, group, plan, quiet=True)
     angle = angles_to_truth(found.rotation, true_rotation(source))

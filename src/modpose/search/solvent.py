@@ -70,6 +70,14 @@ def molecule_within(volumes: Tensor, ball: Tensor) -> Tensor:
     return ball * (0.5 + 0.5 * torch.cos(math.pi * beyond))
 
 
+def without_solvent(maps: Tensor, ball: Tensor) -> Tensor:
+    """Set maps (C, D, D, D) to zero outside of their molecules, each within a soft region.
+
+    Noise around a molecule makes wrong poses as likely as right ones where images tell little.
+    """
+    return maps * torch.stack([molecule_within(one[None], ball) for one in maps])
+
+
 def read_mask(path: Path, box: int, pixel_size: float | None = None) -> Tensor:
     """Read a mask of the molecule, (D, D, D), 0 in the solvent and 1 in the molecule.
 

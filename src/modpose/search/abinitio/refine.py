@@ -25,6 +25,7 @@ from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan
 from modpose.search.abinitio.state import Found, Refining
 from modpose.search.abinitio.symmetry import symmetrised
 from modpose.search.so3_climb import climb
+from modpose.search.solvent import without_solvent
 
 MARGIN = 1.5
 """Cycles that a box must hold beyond the highest frequency of its maps."""
@@ -317,7 +318,8 @@ class _Work:
         -------
         halves, both, fsc, state
             (2, C, D, D, D) without a prior; (C, D, D, D) of both; (C, shells); and for each half
-            the maps, with a prior from how far both agree, that its images are compared with.
+            the maps that its images are compared with: with a prior from how far both agree, and
+            without the noise around the molecule.
         """
         count, box = self.settings.classes, self.box
         slot = found.class_index + count * self.half
@@ -341,7 +343,7 @@ class _Work:
         filtered = [averages(part, box, self.mask, ratio) for part in (first, second)]
         alike = symmetrised(torch.cat([both, *filtered]), self.group)
         both, *state = torch.split(alike, count)
-        return plain, both, fsc, state
+        return plain, both, fsc, [without_solvent(part, self.mask) for part in state]
 
     def measure_noise(self, found: Found, state: list[Tensor], radius: float) -> None:
         """Measure the noise by shell again, from what the maps leave of some images."""

@@ -25,6 +25,7 @@ from modpose.search.abinitio.scores import (
 )
 from modpose.search.abinitio.settings import AbInitioSettings, StartPlan
 from modpose.search.abinitio.symmetry import symmetrised
+from modpose.search.solvent import without_solvent
 
 FINENESS = 0.33
 """Step of the shifts over the resolution of a round."""
@@ -138,6 +139,8 @@ class Rounds:
         maps = _maps(sums, plan.box, self._mask, self.group)
         if len(self.group) == 1:
             sums, maps = _centred(sums, maps, plan.box, self._mask)
+        if finer:
+            maps = without_solvent(maps, self._mask)
         return Now(now.round + 1, sums, maps)
 
     def _shifts(self, radius: float, generator: torch.Generator | None = None) -> Tensor:
