@@ -27,6 +27,10 @@ DIRECTIONS = 100
 """Cells of the half sphere of views."""
 UNEVEN = 0.5
 """Below this share of the cells with images, a warning is printed."""
+DOUBTFUL = 0.9
+"""Below this share after the random starts, images are also compared with one average: where they
+tell little, images of one view are found in most of the directions.
+"""
 ONE_VIEW = 0.85
 """Images of which one average explains so much of what a map does may show one view only."""
 OUTER, FAR = 0.8, 0.25
@@ -88,7 +92,7 @@ def check_symmetry_of_map(volume: Tensor, group: Tensor, symmetry: str, name: st
 
 
 def warn_of_few_views(covered: float, alike: float | None = None) -> None:
-    """Warn where views come from few directions.
+    """Warn where views come from few directions, or may all be the same.
 
     Parameters
     ----------
@@ -98,7 +102,7 @@ def warn_of_few_views(covered: float, alike: float | None = None) -> None:
     alike
         After the random starts: how much of what the map explains one average in the plane does.
     """
-    if covered >= UNEVEN:
+    if covered >= UNEVEN and (alike is None or alike <= ONE_VIEW):
         return
     limit = f"views cover at most {100 * covered:.0f} % of the directions"
     if alike is None:

@@ -31,7 +31,7 @@ from modpose.jobs.sharpen import sharpened
 from modpose.run.folder import sha256
 from modpose.search.abinitio.axes import with_axes
 from modpose.search.abinitio.checks import (
-    UNEVEN,
+    DOUBTFUL,
     check_symmetry_of_map,
     covered_directions,
     memory_needed,
@@ -213,7 +213,7 @@ class _Search:
         plan = replace(_start_plan(asked), regroup=not self.settings.motions)
         start, self.scores = best_start(self.images, asked, free, plan, self.quiet, self.unfinished)
         if len(group) == 1:
-            if start.covered < UNEVEN:
+            if start.covered < DOUBTFUL:
                 alike = explained_by_one_average(self.images, asked, start.score)
                 warn_of_few_views(start.covered, alike)
             return start.maps
