@@ -377,6 +377,16 @@ def test_the_command_writes_maps_and_a_table_with_poses_and_halves(folder, tmp_p
     assert all(f"B-factor of {factor:.0f} Å²" in said for factor in measured)
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
+    own = ["--map", str(tmp_path / "maps" / "class002.mrc"), "--overwrite"]
+    refused = CliRunner().invoke(app, [*command[:4], "--box", "28", *own])
+    assert "class002.mrc: is an input" in str(refused.exception)
+    for extra, said in ((["--box", "48"], "--box is 48, expected at most 32"), (own, "--starts")):
+        refused = CliRunner().invoke(app, [*command[:6], *extra])
+        assert said in str(refused.exception)
+    fewer = CliRunner().invoke(app, [*command[:-3], "--classes", "1", "--overwrite"])
+    assert fewer.exit_code == 0, fewer.output
+    left = sorted(path.name for path in (tmp_path / "maps").glob("class*.mrc"))
+    assert len(left) == 5 and all(name.startswith("class001") for name in left)
 
 
 def test_half_sets_of_the_input_are_kept(source, tmp_path, monkeypatch):

@@ -247,6 +247,22 @@ def test_the_command_makes_classes_of_images_and_says_so(folder: Path, tmp_path:
     assert set(table["rlnClassNumber"]) <= {1, 2} and "rlnOriginX" in table
 
 
+def test_a_table_of_an_earlier_search_does_not_stay(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("particles.cs", "particles.csg"):
+        (out / name).write_text("of the user")
+    asked = ["align", str(folder / "particles.star"), "-o", str(out), "--classes", "2"]
+    asked += ["--rounds", "1", "--refine-rounds", "1", "--box", "24"]
+    ran = CliRunner().invoke(app, asked)
+    assert ran.exit_code == 0, ran.output
+    assert (out / "particles.cs").is_file()  # no search had written there
+    ran = CliRunner().invoke(app, [*asked, "--overwrite"])
+    assert ran.exit_code == 0, ran.output
+    tables = sorted(path.name for path in out.glob("particles.*"))
+    assert tables == ["particles.star"]
+
+
 def test_chosen_classes_are_selected(folder: Path, found: Classes2d, tmp_path: Path) -> None:
     out, best = folder / "classes", np.isin(found.class_index, [0, 1])
     asked = ["select", str(out), "--class", "1,2", "-o", str(tmp_path / "good.star")]
@@ -321,6 +337,8 @@ def test_cryosparc_gets_classes_and_poses(tmp_path: Path) -> None:
         (["--classes", "2", "--wedge", "-60,60"], "--wedge is for volumes"),
         (["--classes", "2", "--motions", "1"], "--motions is for volumes"),
         (["--classes", "2", "--box", "8"], "box"),
+        (["--classes", "2", "--box", "48"], "--box is 48, expected at most 32"),
+        (["--classes", "2", "--max-shift", "33"], "--max-shift is 33, expected at most the 32"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, extra: list[str], said: str) -> None:

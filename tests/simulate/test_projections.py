@@ -270,6 +270,15 @@ def test_what_is_written_says_poses_truth_and_maps(tmp_path):
     assert (stack.n, stack.shape, stack.pixel_size) == (1, (24, 24, 24), 7.0)
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, InputError)
+    (out / "maps" / "mine.mrc").write_bytes(b"")
+    fewer = CliRunner().invoke(app, [*command[:-1], "1", "--overwrite"])
+    assert fewer.exit_code == 0, fewer.output
+    listed = pd.read_csv(out / "maps" / "maps.csv")["file"]
+    left = {path.name for path in (out / "maps").iterdir()}
+    assert left == {*listed, "maps.csv", "mine.mrc"} and len(listed) == 2
+    none = CliRunner().invoke(app, [*command[:-2], "--overwrite"])
+    assert none.exit_code == 0, none.output
+    assert [path.name for path in (out / "maps").iterdir()] == ["mine.mrc"]
     for extra in (["--states", "9"], ["--morph"], ["--abundance", "a"], ["--arm", "A"]):
         bad = CliRunner().invoke(app, [*command[:3], str(tmp_path / "bad"), *command[4:10], *extra])
         assert isinstance(bad.exception, InputError), extra

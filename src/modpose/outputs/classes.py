@@ -13,8 +13,8 @@ from modpose.errors import InputError
 from modpose.files.writing import all_or_nothing, check_outputs
 from modpose.outputs.select import labelled
 from modpose.outputs.where import Mask
+from modpose.search.files import TABLES
 
-TABLES = ("particles.star", "particles.cs")
 COLUMNS = {"rlnClassNumber": 0, "alignments2D/class": 1, "alignments3D/class": 1}
 """Columns of classes, and what turns their numbers into those that a user sees, from 1."""
 

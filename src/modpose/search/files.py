@@ -16,16 +16,19 @@ from modpose.data.fresh_table import fresh_particles, has_image_names, image_nam
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
-from modpose.data.table_files import write_table
+from modpose.data.table_files import files_of_table, write_table
 from modpose.files.writing import Staging
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
+from modpose.search.folder import SETTINGS
 from modpose.search.shared import information_of
 
 if TYPE_CHECKING:
     from modpose.data.source import Source
     from modpose.search.alignment import Alignment
 
+TABLES = ("particles.star", "particles.cs")
+"""Tables of poses in the folder of a search."""
 MAPS = ("class{:03d}.mrc", "class{:03d}_half1.mrc", "class{:03d}_half2.mrc")
 MOTION = "class{:03d}_motion{}.mrc"
 """File name of the volumes along a motion."""
@@ -35,6 +38,13 @@ STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 Spread = tuple[torch.Tensor, torch.Tensor]
 """Standard deviations of each pose: degrees, and voxels of the averages."""
+
+
+def earlier_tables(folder: Path) -> list[Path]:
+    """Name the tables of an earlier search in a folder; none if no search was written there."""
+    if not (folder / SETTINGS).is_file():
+        return []
+    return [path for name in TABLES for path in files_of_table(folder / name)]
 
 
 def write_results(

@@ -51,10 +51,23 @@ def write_projections(
     size = simulated.settings.pixel_size
     with all_or_nothing() as place:
         write_mrcs(place(folder / "particles.mrcs"), simulated.images, size)
+        for earlier in _earlier_maps(folder / "maps"):
+            place.remove(earlier)
         if maps:
             _write_maps(simulated, folder / "maps", maps, place)
         write_star(place(folder / "particles.star"), *star_tables(simulated))
     return folder / "particles.star"
+
+
+def _earlier_maps(folder: Path) -> list[Path]:
+    """Name the true maps of an earlier simulation: they are not those of the new images."""
+    import pandas as pd
+
+    listed = folder / "maps.csv"
+    if not listed.is_file():
+        return []
+    names = map(str, pd.read_csv(listed).get("file", ()))
+    return [listed, *(folder / name for name in names if Path(name).name == name)]
 
 
 def _write_maps(simulated: Projections, folder: Path, count: int, place: Staging) -> None:

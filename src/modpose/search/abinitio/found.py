@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from modpose.search.abinitio.checks import UNEVEN
 from modpose.search.abinitio.held_out import Verdict
 from modpose.search.abinitio.refine import Refined
 from modpose.search.abinitio.settings import AbInitioSettings
-from modpose.search.files import table_of_images
+from modpose.search.files import earlier_tables, table_of_images
 
 KINDS = ("", "_sharpened", "_half1", "_half2", "_mask")
 """Files of a map."""
@@ -135,10 +136,24 @@ class FoundMaps:
 
 
 def output_files(out: Path, classes: int, source: Source) -> list[Path]:
-    """Name the files of so many maps; those of the first map come first."""
+    """Name the files of so many maps, those of the first map first; then those that they replace.
+
+    These are maps and tables of an earlier search in the folder.
+    """
     maps = [out / f"class{k:03d}{kind}.mrc" for k in range(1, classes + 1) for kind in KINDS]
     files = [out / name for name in ("fsc.csv", "fsc.png", "settings.json")]
-    return [*maps, *files, *files_of_table(_table(out, source))]
+    return [*maps, *files, *files_of_table(_table(out, source)), *earlier_files(out)]
+
+
+def earlier_files(out: Path) -> list[Path]:
+    """Name the maps and tables of an earlier search: of more classes, or of another input."""
+    tables = earlier_tables(out)
+    maps = out.glob("class*.mrc") if tables else ()
+    return [*tables, *(path for path in maps if re.fullmatch(WRITTEN, path.name))]
+
+
+WRITTEN = rf"class\d{{3,}}({'|'.join(KINDS)})\.mrc"
+"""Names of the files of maps."""
 
 
 def _table(out: Path, source: Source) -> Path:
@@ -176,6 +191,8 @@ def write_found(
     curves = {}
     frames = []
     with all_or_nothing() as place:
+        for earlier in earlier_files(out):
+            place.remove(earlier)
         for number, one in enumerate(found.resolutions):
             parts = (
                 found.refined.maps[number],

@@ -116,7 +116,8 @@ def find_maps(
     folder = None if out is None else Path(out)
     if folder is not None:
         outputs = output_files(folder, settings.classes, source)
-        check_outputs(outputs, overwrite or resume, files_of_source(source))
+        given = [*files_of_source(source), *([] if start_map is None else [Path(start_map)])]
+        check_outputs(outputs, overwrite or resume, given)
     group = symmetry_group("C1" if settings.symmetry == AUTO else settings.symmetry).float()
     dataset = _dataset(source, settings, invert, has_ctf)
     half = half_of(dataset, np.arange(dataset.n))

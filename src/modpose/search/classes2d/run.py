@@ -37,7 +37,7 @@ from modpose.search.abinitio.saved import check_unfinished, unfinished_in
 from modpose.search.classes2d.page import draw_classes
 from modpose.search.classes2d.rounds import FoundClasses, find_classes
 from modpose.search.classes2d.settings import LEAST_BOX, PER_CLASS, Classes2dSettings, Plan
-from modpose.search.files import table_of_images
+from modpose.search.files import earlier_tables, table_of_images
 
 logger = logging.getLogger("modpose")
 
@@ -335,6 +335,8 @@ def _write(
     ]
     told = wanted | {"noise_score": found.noise_gain}
     with all_or_nothing() as place:
+        for earlier in earlier_tables(out):
+            place.remove(earlier)
         write_mrcs(place(out / "classes.mrcs"), found.averages, found.pixel_size)
         write_star(place(out / "classes.star"), class_table(found))
         draw_classes(found, place(out / "classes.png"))

@@ -96,7 +96,8 @@ def find_tilt_maps(
     side = check_tilts(series, settings, start_map)
     if folder is not None:
         outputs = output_files(folder, settings.classes, series.images)
-        check_outputs(outputs, overwrite or resume, files_of_source(series.images))
+        given = [*files_of_source(series.images), *([] if start_map is None else [Path(start_map)])]
+        check_outputs(outputs, overwrite or resume, given)
     settings = replace(settings, box=min(settings.box, side - side % 2))
     wanted = asdict(settings) | {
         "invert": invert,
