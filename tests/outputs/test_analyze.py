@@ -78,6 +78,8 @@ def test_the_variance_is_that_of_the_maps(folder: Path) -> None:  # noqa: F811
 
 
 def test_a_model_of_pictures_gets_no_maps(pictures: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="draws pictures, expected one of volumes"):
+        analyze_run(pictures, tmp_path / "out", flip_hand=True, quiet=True)
     found = analyze_run(pictures, tmp_path / "out", k=4, steps=5, quiet=True)
     assert not (tmp_path / "out" / "series").exists()
     assert not (tmp_path / "out" / "series.cxc").exists()

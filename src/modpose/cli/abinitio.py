@@ -9,10 +9,21 @@ from typing import Annotated
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import CtfFile, DataDir, Device, Index, Overwrite, Partial, app
+from modpose.cli.arguments import (
+    CtfFile,
+    DataDir,
+    Device,
+    Index,
+    Overwrite,
+    Partial,
+    app,
+    needs,
+    was_given,
+)
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import resumable
 from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
+from modpose.errors import InputError
 from modpose.search.abinitio.settings import AbInitioSettings
 
 with lazily():
@@ -24,6 +35,7 @@ with lazily():
 
 @app.command()
 def abinitio(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="Particle images: particles.star, .cs, .mrcs.")
     ],
@@ -92,6 +104,7 @@ def abinitio(
     modpose abinitio optimisation_set.star -o maps --classes 4
     modpose abinitio particles.star -o maps --symmetry auto
     """
+    needs(context, "starts", "random starts, not --map", start_map is None)
     settings = AbInitioSettings(
         classes=classes,
         similar=similar,
@@ -105,6 +118,9 @@ def abinitio(
     series = opened_tilts("abinitio", [source], tomograms, grouped, datadir, ctf, index)
     if series is None:
         opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
+    side = min((opened if series is None else series.images).stack.shape)
+    if was_given(context, "box") and box > side:
+        raise InputError.of(source, "--box", box, f"at most {side}, the side of the images")
     with resumable(lambda: _how(out)):
         if series is None:
             found = maps.find_maps(

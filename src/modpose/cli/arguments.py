@@ -94,6 +94,12 @@ def _general(
     pass
 
 
+def was_given(context: typer.Context, option: str) -> bool:
+    """Whether the user gave an option (its name in Python), and not its default alone."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def needs(context: typer.Context, option: str, other: str, there: bool) -> None:
     """Refuse an option (its name in Python) that the user gave, but has no effect without another.
 
@@ -108,8 +114,7 @@ def needs(context: typer.Context, option: str, other: str, there: bool) -> None:
     there
         Whether that is there.
     """
-    source = context.get_parameter_source(option)
-    if not there and source is not None and source.name == "COMMANDLINE":
+    if not there and was_given(context, option):
         flag = next(one.opts[0] for one in context.command.params if one.name == option)
         raise InputError.of(context.info_name or "modpose", flag, "given", f"it only with {other}")
 

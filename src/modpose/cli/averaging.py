@@ -165,6 +165,7 @@ def align(
     series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
     opened = series.images if series is not None else _opened(source, datadir, index, ctf, partial)
     of_images = series is None and len(opened.stack.shape) == 2
+    _check_sizes(opened, box, mask_diameter, max_shift)
     options = {
         "classes": classes,
         "box": box,
@@ -254,6 +255,21 @@ def _opened(
     return sources.open_source(
         source, kind="volumes", datadir=datadir, index=index, ctf=ctf, partial=partial
     )
+
+
+def _check_sizes(
+    opened: Source, box: int | None, diameter: float | None, max_shift: float | None
+) -> None:
+    """Refuse lengths that the images cannot hold."""
+    name, side, size = opened.stack.name, min(opened.stack.shape), opened.pixel_size
+    if box is not None and box > side:
+        raise InputError.of(name, "--box", box, f"at most {side}, the side of the images")
+    if max_shift is not None and max_shift > (box or side):
+        expected = f"at most the {box or side} pixels of the box"
+        raise InputError.of(name, "--max-shift", f"{max_shift:g}", expected)
+    if diameter is not None and size is not None and diameter > side * size:
+        expected = f"at most the box, {side * size:.4g} Å"
+        raise InputError.of(name, "--mask-diameter", f"{diameter:g} Å", expected)
 
 
 def _diameter_px(

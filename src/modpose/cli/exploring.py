@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import DataDir, Device, InputAgain, Overwrite, app
+from modpose.cli.arguments import DataDir, Device, InputAgain, Overwrite, app, needs
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import Interrupted
 from modpose.cli.whole import whole_run
@@ -23,6 +23,7 @@ with lazily():
 
 @app.command()
 def explore(
+    context: typer.Context,
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
@@ -50,6 +51,9 @@ def explore(
     modpose explore run --export for_a_colleague
     """
     check_whole("explore", "--port", port, 0, 65_535)
+    for option in ("port", "browser"):
+        needs(context, option, "a page that is served, not --export", export is None)
+    needs(context, "overwrite", "--export", export is not None)
     opened = [whole_run(folder, moved, datadir) for folder in folders]
     if export is not None:
         page = exported.write_folder(opened, export, overwrite=overwrite, device=device)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from modpose.cli.answer import Json, answer
-from modpose.cli.arguments import Device, Overwrite, app
+from modpose.cli.arguments import Device, Overwrite, app, needs
 from modpose.cli.lazily import lazily
 
 with lazily():
@@ -19,6 +19,7 @@ with lazily():
 
 @app.command()
 def pick(
+    context: typer.Context,
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Large images: .mrc, .npy, .tif, ...")
     ],
@@ -79,6 +80,9 @@ def pick(
     modpose pick atoms.npy -o atoms.csv --radius 9 --packed
     modpose pick micrograph.mrc -o particles.star --coordinates picks.star --extract 256
     """
+    needs(context, "contents", "--run", run is not None)
+    by_share = coordinates is None and threshold is None
+    needs(context, "false", "a search without --threshold", by_share)
     found = picking.pick_images(
         images,
         out,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from modpose.data.mrc import write_mrcs
 from modpose.devices import on_its_device
 from modpose.estimator import PoseModel
+from modpose.evaluate.drawing import check_draws_volumes
 from modpose.files.writing import Staging, all_or_nothing, check_outputs
 from modpose.fourier.fsc import read_map
 from modpose.jobs.hand import mirrored
@@ -87,15 +88,18 @@ def analyze_run(
     Raises
     ------
     InputError
-        As :func:`modpose.outputs.landscape.analyze_content`, or a file or column already exists.
+        As :func:`modpose.outputs.landscape.analyze_content`; a file or column already exists; or
+        the maps of a model that draws pictures are to be mirrored.
     """
     clustered = k is not None or CLUSTER not in run.latents()
     new = (*COLUMNS, CLUSTER) if clustered else COLUMNS
     check_names(run, new, overwrite=overwrite)
     targets = [out / name for name in (*FILES, *OF_MAPS, SUMMARY)]
     check_outputs(targets, overwrite, files_of_run(run))
-    found = analyze_content(run, k=k, path=path, steps=steps, seed=seed, content_maps=content_maps)
     model = PoseModel.load(run.path)
+    if flip_hand:
+        check_draws_volumes(run, model)
+    found = analyze_content(run, k=k, path=path, steps=steps, seed=seed, content_maps=content_maps)
     draws = model.vae.imaging.shown_in == 3
     written = []
     if draws:
