@@ -311,6 +311,26 @@ def test_a_folder_of_two_formats_is_refused(tmp_path):
     write_mrcs(tmp_path / "v.mrc", CUBES[:1], 1.0)
     with pytest.raises(InputError, match="EM files and MRC files"):
         open_source(tmp_path)
+    (tmp_path / "v.em").unlink()
+    Image.new("L", (4, 4)).save(tmp_path / "preview.png")
+    with pytest.raises(InputError, match=r"pictures \(preview.png\) and other images \(v.mrc\)"):
+        open_source(tmp_path)
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path, caplog):
+    """Of a folder with pictures and sub-folders, only its own pictures are read."""
+    (tmp_path / "spirals").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "spirals" / "a.png")
+    assert open_source(tmp_path).n == 1 and not caplog.text
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    assert open_source(tmp_path).n == 1
+    assert "its 1 pictures are read, not its sub-folders; they hold pictures too" in caplog.text
+
+
+def test_an_archive_is_to_be_unpacked_first(tmp_path):
+    (tmp_path / "galaxies.ZIP").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"an archive \(.zip\), expected the folder"):
+        open_source(tmp_path / "galaxies.ZIP")
 
 
 # --- cisTEM -----------------------------------------------------------------------------------

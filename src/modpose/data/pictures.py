@@ -86,6 +86,12 @@ def picture_files(folder: Path, nested: bool = True) -> list[Path]:
     return sorted(files, key=lambda p: natural_key(str(p.relative_to(folder))))
 
 
+def folders_of_pictures(folder: Path) -> list[Path]:
+    """List the folders within a folder that hold pictures, one level down."""
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(path for path in inner if any(_is_picture(path, p) for p in path.iterdir()))
+
+
 def _is_picture(folder: Path, path: Path) -> bool:
     """Return whether the name is that of a picture; hidden files and folders are left out."""
     shown = not any(part.startswith(".") for part in path.relative_to(folder).parts)

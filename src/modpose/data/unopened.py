@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -19,12 +20,15 @@ from modpose.data.joined_tables import joined_tables
 from modpose.data.lists import read_list
 from modpose.data.mrc import is_mrc
 from modpose.data.particles import Particles
+from modpose.data.pictures import folders_of_pictures
 from modpose.data.stack import ArrayStack, Kind, RowsStack, Stack, subset
 from modpose.data.tables import TABLES, read_particles
 from modpose.data.tags import note_unknown
 from modpose.errors import InputError
 from modpose.files.marker import is_run
 from modpose.files.writing import natural_key
+
+logger = logging.getLogger("modpose")
 
 if TYPE_CHECKING:
     import torch
@@ -174,6 +178,9 @@ def _folder(path: Path, kind: Kind) -> Unopened:
     refuse_run(path)
     files = _stack_files(path)
     pictures = formats.picture_files(path, nested=not files)
+    if pictures and files:
+        both = f"with pictures ({pictures[0].name}) and other images ({files[0].name})"
+        raise InputError.of(path, "the folder", both, "files of one format")
     if pictures:
         return _pictures(path, pictures)
     if not files:
@@ -188,6 +195,11 @@ def _pictures(path: Path, files: list[Path]) -> Unopened:
     table = pd.DataFrame({"file": [str(file.relative_to(path)) for file in files]})
     if any(file.parent != path for file in files):
         table["folder"] = [str(file.parent.relative_to(path)) for file in files]
+    elif inner := folders_of_pictures(path):
+        more = f"; they hold pictures too ({inner[0].name}, ...)"
+        logger.warning(
+            "%s: its %d pictures are read, not its sub-folders%s", path, len(files), more
+        )
     stack = formats.PictureStack(files, str(path))
     return Unopened(Particles(table, name=str(path)), path, (path,), whole=stack)
 
