@@ -94,6 +94,29 @@ def test_what_is_as_written_is_no_guess(place: Path, caplog: pytest.LogCaptureFi
     assert not caplog.records
 
 
+def test_a_bare_name_in_a_folder_above_is_a_guess_and_a_path_is_not(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RELION names files from the project; a bare name may be that of another data set."""
+    (place / "proj/other.mrcs").write_text("of another job")
+    table = place / "proj/Extract/gridA/p.star"
+    found, _ = find_files(["Extract/gridB/mic001.mrcs"], table, None)
+    assert found["Extract/gridB/mic001.mrcs"].read_text() == "gridB" and not caplog.text
+    found, _ = find_files(["other.mrcs"], table, None)
+    assert found["other.mrcs"].read_text() == "of another job"
+    assert f"other.mrcs is read from {place / 'proj/other.mrcs'}" in caplog.text
+
+
+def test_the_images_of_a_linked_table_are_beside_the_file(place: Path) -> None:
+    (place / "proj/Extract/gridA/p.star").write_text("")
+    link = place / "links/p.star"
+    link.parent.mkdir()
+    link.symlink_to(place / "proj/Extract/gridA/p.star")
+    found, missing = find_files(["mic001.mrcs", "Extract/gridB/mic001.mrcs"], link, None)
+    assert not missing
+    assert [path.read_text() for path in found.values()] == ["gridA", "gridB"]
+
+
 def test_a_data_folder_that_is_not_there(place: Path) -> None:
     with pytest.raises(InputError, match="nowhere is not a folder"):
         find_files(["a.mrc"], place / "p.star", place / "nowhere")

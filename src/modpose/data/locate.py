@@ -24,10 +24,10 @@ def find_files(
 ) -> tuple[dict[str, Path], list[str]]:
     """Find the files that a table names.
 
-    They are searched in the data folder, in the folder of the table, and in the folders above it
-    (RELION's paths start at the project).  In the data folder, and then in the folder of the table,
-    also by the longest end of their path.  A file found by the end of its path is a guess, and is
-    logged.
+    They are searched in the data folder, in the folder of the table (of a link, also in that of the
+    file), and in the folders above it (RELION's paths start at the project).  In the data folder,
+    and then in the folder of the table, also by the longest end of their path.  A file found by the
+    end of its path, or by its bare name in a folder above, is a guess, and is logged.
 
     Parameters
     ----------
@@ -84,9 +84,13 @@ def _candidates(name: str, table: Path, datadir: Path | None) -> Iterator[tuple[
         yield datadir / written, 0
         yield from _ends(datadir, parts)
     yield folder / written, 0
+    real = table.resolve().parent  # another folder if the table is a link
+    if real != folder:
+        yield real / written, 0
     if not written.is_absolute():
-        for parent in folder.parents:
-            yield parent / written, 0
+        bare = len(parts) == 1  # RELION's paths name the folder of a job
+        for parent in dict.fromkeys((*folder.parents, *real.parents)):
+            yield parent / written, int(bare)
     yield from _ends(folder, parts)
 
 
