@@ -203,13 +203,6 @@ def test_sizes_that_do_not_fit(tmp_path: Path, how: Preparation, sentence: str) 
 
 
 def test_lengths_in_angstrom_need_what_gives_them_a_meaning(tmp_path: Path) -> None:
-    write_mrcs(tmp_path / "bare.mrcs", np.ones((N, BOX, BOX), np.float32), PIXEL)
-    with pytest.raises(InputError, match="there is no CTF, expected one for --resolution"):
-        prepare(
-            open_source(tmp_path / "bare.mrcs"),
-            tmp_path / "out",
-            Preparation(crop=48, resolution=9),
-        )
     write_mrcs(tmp_path / "no.mrcs", np.ones((N, BOX, BOX), np.float32), None)
     for option in ("diameter", "resolution"):
         how = Preparation(box=32, **{option: 20})  # type: ignore[arg-type]

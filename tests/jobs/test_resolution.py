@@ -17,7 +17,12 @@ from modpose.errors import InputError
 from modpose.fourier.fsc import fsc
 from modpose.geometry.windows import soft_window
 from modpose.jobs.curve_files import write_resolution
-from modpose.jobs.resolution import half_sphere, resolution, with_random_phases
+from modpose.jobs.resolution import (
+    half_sphere,
+    resolution,
+    resolution_of_files,
+    with_random_phases,
+)
 
 BOX = 32
 
@@ -155,6 +160,15 @@ def test_bad_questions_are_refused() -> None:
         resolution(a, b, seed=-1)
     with pytest.raises(InputError, match="a cone is 3 of 95 degrees"):
         resolution(a, b, cones=3, cone_deg=95)
+
+
+def test_a_map_and_itself_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, volume in zip("abc", [*halves(), halves()[0]], strict=True):
+        write_mrcs(tmp_path / f"{name}.mrc", volume[None].astype(np.float32), 1.5)
+    resolution_of_files(tmp_path / "a.mrc", tmp_path / "b.mrc")
+    assert not caplog.text
+    resolution_of_files(tmp_path / "a.mrc", tmp_path / "c.mrc")
+    assert "a.mrc and" in caplog.text and "hold the same map" in caplog.text
 
 
 def test_the_verb(tmp_path: Path) -> None:

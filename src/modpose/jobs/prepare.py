@@ -183,12 +183,9 @@ class _Job:
         known = self.source.particles
         params = self.params
         state = ctf_state(known)
-        recorded = state is None or not state.any()
-        if params is None and recorded:
+        if params is None and (state is None or not state.any()):
             params = known.ctf(self.source.stack.pixel_size)
         size = self.source.pixel_size
-        if params is None and recorded and self.preparation.resolution is not None:
-            raise InputError(f"{known.name}: there is no CTF, expected one for --resolution")
         if params is None or size is None:
             return
         finest = self.preparation.resolution or 2 * size * self.grew

@@ -7,6 +7,7 @@ replaced by random ones beyond a frequency: FSC = (FSC_masked - FSC_random) / (1
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from modpose.errors import InputError
 from modpose.fourier.fsc import HALF_MAPS, KNOWN, FscCurve, fsc, read_pair
 from modpose.fourier.shells import make_shells
 from modpose.limits import check_seed
+
+logger = logging.getLogger("modpose")
 
 Floats = NDArray[np.float64]
 
@@ -213,6 +216,8 @@ def resolution_of_files(
 ) -> Resolution:
     """Do the same for MRC files; ``radius`` is that of a soft ball, in half boxes."""
     first, second, weight, size = read_pair(a, b, mask, radius)
+    if np.array_equal(first, second):
+        logger.warning("%s and %s hold the same map, so their FSC is 1 everywhere", a, b)
     return resolution(
         first,
         second,
