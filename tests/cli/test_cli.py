@@ -629,29 +629,3 @@ def test_axes_are_those_of_an_array_and_no_others(
     with pytest.raises(InputError, match=r"data\.kind"):
         PoseModel(options={"data": {"kind": "NCYX"}}).fit(star)
     assert cli("fit", star, "-o", out, "--axes", "images", *few)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (
-            "simulate projections --defocus 9000 9500",
-            "--defocus is given, expected it only with --ctf",
-        ),
-        ("simulate projections --junk-kind noise", "--junk-kind is given"),
-        ("simulate projections --resolution 20", "only with files of coordinates"),
-        ("simulate subtomograms --defocus 9000 9500", "--defocus is given"),
-        (
-            "simulate subtomograms --hinge -9 9 --assemblies 2",
-            "only with neither files nor --hinge",
-        ),
-        ("simulate tilt-series --resolution 20", "only with files of coordinates"),
-        ("fsc a.mrc b.mrc --cone-angle 30", "--cone-angle is given, expected it only with --cones"),
-    ],
-)
-def test_options_that_have_no_effect_are_refused(
-    cli: Callable[..., Result], tmp_path: Path, words: str, said: str
-) -> None:
-    out = [] if words.startswith("fsc") else ["-o", tmp_path / "out"]
-    refused(cli(*words.split(), *out), said)
-    assert not (tmp_path / "out").exists()

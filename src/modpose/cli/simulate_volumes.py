@@ -120,6 +120,8 @@ def subtomograms(
     )
     check_resolution("--resolution", resolution)
     needs(context, "defocus", "--ctf", ctf)
+    for option in ("snr", "snr_over"):
+        needs(context, option, "noise, not --noise none", noise != "none")
     needs(context, "resolution", "files of coordinates", bool(molecules))
     needs(context, "assemblies", "neither files nor --hinge", not molecules and hinge is None)
     writing.refuse_to_replace([out / name for name in subtomogram_files.WRITTEN], overwrite)
