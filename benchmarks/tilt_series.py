@@ -10,10 +10,11 @@ degrees, CTF and dose for each).  ``--through`` says what is searched, in the sa
 the same seed: the images; ``volumes``, as ``modpose fit`` makes them of tilt series, with their
 weights; or ``lattice``, the images summed on a lattice with exact weights.  Errors are after one
 global rotation, never after a reflection; the bound is that of Cramer and Rao at the true map and
-pose.  With ``--real``, poses are compared with those of a table.  The map beside the forty public
-ribosomes is the mirror image of what their poses make, so a search that starts from it needs
-``--mirror``.  ``--hand`` searches nothing.  It compares the map that the poses of the table make,
-and the one that is given, with a molecule and with its mirror image.
+pose.  With ``--real``, poses are compared with those of a table; the first lines say how many poses
+are lost with averages of other particles, and of simulated images that tell as much.  The map
+beside the forty public ribosomes is the mirror image of what their poses make, so a search that
+starts from it needs ``--mirror``.  ``--hand`` searches nothing.  It compares the map that the poses
+of the table make, and the one that is given, with a molecule and with its mirror image.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +41,23 @@ from modpose.data.wedges import open_wedges
 from modpose.evaluate.metrics import hungarian_accuracy
 from modpose.evaluate.pose_bound import pose_bound
 from modpose.evaluate.pose_recovery import recover_poses
-from modpose.fourier.coefficients import map_coefficients
+from modpose.fourier.coefficients import Coefficients, map_coefficients
+from modpose.fourier.fsc import fsc_of_classes, ssnr_of
 from modpose.fourier.gridded import gridded
-from modpose.fourier.insertion import averages, insert_slices
+from modpose.fourier.insertion import FourierSums, averages, insert_slices
 from modpose.fourier.reference import make_references
 from modpose.geometry.grids import soft_sphere
-from modpose.geometry.groups import so3_grid
+from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import geodesic
 from modpose.jobs.hand import flip_hand
 from modpose.search.abinitio.found import FoundMaps
 from modpose.search.abinitio.settings import AbInitioSettings
-from modpose.search.abinitio.shells import low_passed, weighted_by_shell
+from modpose.search.abinitio.shells import weighted_by_shell
 from modpose.search.alignment import AlignSettings
 from modpose.search.motion import power_of
 from modpose.search.pipeline import align
 from modpose.search.run import coefficients_of_source
-from modpose.search.so3_climb import climb
+from modpose.search.so3_climb import climb, predicted
 from modpose.search.so3_search import search, shift_grid
 from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import read_tilts
@@ -73,6 +76,8 @@ WAYS = ("images", "volumes", "lattice")
 """What is searched."""
 TRIED = 30
 """Poses of one map in another that are climbed."""
+FOLDS = 8
+"""Parts of real particles; each is compared with the average of the others."""
 OFF_CENTRE = 5.0
 """Largest shift of a molecule that is a part of what is seen, voxels."""
 COMPARED, HAND_LIMIT = 0.2, 0.35
@@ -203,36 +208,72 @@ def measure(
             yield from hands(made, maps, class_index)
 
 
-def preferred(series: TiltSeries, volume: Tensor) -> str:
-    """Say whether images prefer the poses of the table, or those found with a map (D, D, D)."""
+def preferred(series: TiltSeries) -> Iterator[str]:
+    """Say whether images prefer the poses of the table, or those that a search finds.
+
+    Each particle is compared with the average of others at the poses of the table.  The same is
+    said of simulated images, noise and the average of all at these poses, searched with it.
+    """
     assert series.rotation is not None
     assert series.shift is not None
-    box, count = series.images.stack.shape[0], series.n
-    radius = FROM_MAP.limits[1] * box
-    data = without_background(read_tilts(series, radius, quiet=True).coefficients(radius, box))
-    references = make_references(low_passed(volume[None], radius), radius / box, slopes=True)
-    truth, shift = (torch.from_numpy(part).float() for part in (series.rotation, series.shift))
-    row = torch.arange(count)
-    own = climb(data, references, row, 0 * row, truth, shift, steps=5)
-    tried = FROM_MAP.hypotheses
-    grid, shifts = so3_grid(FROM_MAP.rotations).float(), shift_grid(3.0, 1.0)
-    low = make_references(low_passed(volume[None], radius), radius / box)
-    found = search(gridded(data), low, grid, shifts, top=tried)
-    rows = row.repeat_interleave(tried)
-    starts = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
-    top = climb(data, references, rows, 0 * rows, *starts, steps=5)
-    best = top.rows(tried * row + top.score.view(count, tried).argmax(1))
-    far = torch.rad2deg(geodesic(best.rotation, truth)) > LOST_DEG
-    gain = (best.score - own.score)[far]
-    said = (
-        f"with the map alone: {int(far.sum())} of {count} poses found are more than "
-        f"{LOST_DEG:g}° from those of the table"
+    box, limit = series.images.stack.shape[0], FROM_MAP.refine_limit
+    data = without_background(
+        read_tilts(series, limit * box, quiet=True).coefficients(limit * box, box)
     )
-    if not len(gain):
+    rotation, shift = (torch.from_numpy(part).float() for part in (series.rotation, series.shift))
+    fold = torch.arange(series.n) % FOLDS
+    sums, mask = insert_slices(data, fold, FOLDS, rotation, shift), soft_sphere(box, 0.9 * box)
+    first, second = (averages(_joined(sums, range(side, FOLDS, 2)), box, mask) for side in (0, 1))
+    ratio = ssnr_of(fsc_of_classes(first, second), halved=True)
+    whole = _joined(sums, range(FOLDS))
+    others = sums._replace(value=whole.value - sums.value, weight=whole.weight - sums.weight)
+    maps = averages(others, box, mask, ratio.expand(FOLDS, -1))
+    yield f"with averages of others: {_far(data, maps, fold, rotation, shift)}"
+    average = averages(whole, box, mask, ratio)
+    model, _ = predicted(
+        data, make_references(average, limit, slopes=True), 0 * fold, rotation, shift
+    )
+    real, imaginary = (model / 2**0.5).chunk(2, dim=1)
+    value = torch.complex(real, imaginary)
+    value += torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(0))
+    made = replace(data, value=value)
+    yield f"simulated, with the true map: {_far(made, average, 0 * fold, rotation, shift)}"
+
+
+def _joined(sums: FourierSums, slots: range) -> FourierSums:
+    value, weight = (part[list(slots)].sum(0, keepdim=True) for part in (sums.value, sums.weight))
+    return sums._replace(value=value, weight=weight)
+
+
+def _far(data: Coefficients, maps: Tensor, which: Tensor, rotation: Tensor, shift: Tensor) -> str:
+    """Search N particles with one of some maps each; compare with their poses in the table."""
+    tried, row = 2 * FROM_MAP.hypotheses, torch.arange(len(data))
+    references = make_references(maps, data.limit, slopes=True)
+    own = climb(data, references, row, which, rotation, shift, steps=5)
+    coarse = gridded(data.within(FROM_MAP.grid_limit))
+    grid, shifts = so3_grid(FROM_MAP.rotations).float(), shift_grid(3.0, 1.0)
+    apart = 1.5 * grid_spacing(FROM_MAP.rotations)
+    gain, far = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
+    for number in range(len(maps)):
+        some = (which == number).nonzero().squeeze(1)
+        low = make_references(maps[number : number + 1], coarse.limit)
+        found = search(coarse.rows(some), low, grid, shifts, top=tried, apart=apart)
+        rows = some.repeat_interleave(tried)
+        starts = found.rotation.reshape(-1, 3, 3), found.shift.reshape(-1, 3)
+        top = climb(data, references, rows, which[rows], *starts, steps=5)
+        score, place = top.score.view(len(some), tried).max(1)
+        place += tried * torch.arange(len(some))
+        gain[some] = score - own.score[some]
+        far[some] = geodesic(top.rotation[place], rotation[some]) > np.deg2rad(LOST_DEG)
+    said = (
+        f"{int(far.sum())} of {len(data)} poses found are more than {LOST_DEG:g}° from those of "
+        f"the table, which explain {float(own.score.mean()):.1f} nats (mean)"
+    )
+    if not far.any():
         return said
     return (
-        f"{said}; {int((gain > 0).sum())} of these are more likely than the table's, by "
-        f"{float(gain.median()):.1f} nats (median)"
+        f"{said}; {int((gain[far] > 0).sum())} of these are more likely than the table's, by "
+        f"{float(gain[far].median()):.1f} nats (median)"
     )
 
 
@@ -285,12 +326,10 @@ def measure_real(
     assert series.rotation is not None
     assert series.shift is not None
     asked = AbInitioSettings(starts=starts, seed=seed)
-    lines = []
+    lines = list(preferred(series))
     with tempfile.TemporaryDirectory() as name:
         if start_map is not None and mirror:
             start_map = flip_hand([start_map], Path(name))[0]
-        if start_map is not None:
-            lines.append(preferred(series, _read(start_map)))
         used = time.process_time()
         found = find_tilt_maps(series, None, asked, start_map=start_map)
         used = time.process_time() - used

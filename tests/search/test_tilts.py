@@ -253,6 +253,17 @@ def test_a_search_starts_from_a_map_of_the_right_hand(made, series, tmp_path):
     assert maps.start_scores == []
 
 
+@pytest.mark.parametrize(("pixel_size", "kept"), [(12.0, 7), (5.0, 3)])
+def test_a_map_to_start_from_is_low_passed(tmp_path, pixel_size, kept):
+    """At 12 Å, 0.3 cycles per pixel come first: 7.2 cycles a box; at 5 Å, 40 Å: 3 cycles."""
+    place = torch.arange(BOX).float() / BOX
+    waves = [torch.cos(2 * torch.pi * cycles * place) for cycles in (kept, kept + 1)]
+    volume = (waves[0] + waves[1]).expand(BOX, BOX, BOX)
+    write_mrcs(tmp_path / "map.mrc", volume[None].numpy(), pixel_size)
+    low = run._given(tmp_path / "map.mrc", BOX, BOX, pixel_size)
+    assert torch.allclose(low[0], waves[0].expand(BOX, BOX, BOX), atol=1e-4)
+
+
 def test_poses_that_were_found_are_read_again(found, series, table):
     maps, folder = found
     tomograms = table.with_name("tomograms.star")

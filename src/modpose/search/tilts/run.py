@@ -37,13 +37,15 @@ from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
 
 FROM_MAP = Schedule(
     rounds=4,
-    limits=(0.2, 0.25),
+    limits=(0.25, 0.3),
     rotations=4608,
     grid_limit=0.25,
     hypotheses=8,
     search_again=False,
 )
 """Rounds that start from a map: a fine search at once, which the refinement does not repeat."""
+GIVEN_LIMIT = 0.3
+"""A map to start from is low-passed here, cycles per pixel; a coarser limit in Å comes first."""
 
 
 def find_tilt_maps(
@@ -292,7 +294,7 @@ def _given(path: Path, box: int, side: int, pixel_size: float | None) -> Tensor:
     wide_spectrum = torch.zeros((box,) * 3, dtype=spectrum.dtype)
     into, of = (slice(side // 2 - reach, side // 2 + reach + 1) for side in (box, own))
     wide_spectrum[into, into, into] = spectrum[of, of, of]
-    cut = 0.2 * box
+    cut = GIVEN_LIMIT * box
     if pixel_size is not None:
         cut = min(cut, side * pixel_size / STARTED_FROM)
     radius = lattice((box,) * 3).norm(dim=1).reshape(box, box, box)
