@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,24 @@ from modpose.data.dataset import dataset_of
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.fit import resume_run
+from modpose.fourier.coefficients import map_coefficients
+from modpose.fourier.reference import make_references
 from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vector
 from modpose.options import merge
 from modpose.recipes import recipe_config
 from modpose.run import Run
 from modpose.search.abinitio.moving import MotionPlan
 from modpose.search.abinitio.saved import Saved
+from modpose.search.abinitio.scores import SeveralPoses
 from modpose.search.abinitio.settings import RefinePlan, StartPlan
+from modpose.search.so3_climb import predicted
 from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import simulate_projections
 from modpose.simulate.settings import ProjectionSettings
 from modpose.train import better_poses
 from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
+from modpose.train.unposed import _searched, with_unknown_poses
 
 SMALL = ("model.field.motions=2", "model.field.cycles=5", "model.z_dim=1", "train.epochs=1")
 
@@ -194,8 +200,13 @@ def test_a_fit_that_was_interrupted_while_it_improved_poses_goes_on(
     assert files_of(resumed.path) == files_of(tmp_path / "whole")
 
 
-def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> None:
-    """Poses of every fifth image are random, and those of the others 8 degrees off."""
+@pytest.mark.parametrize("off", [0.0, 3.0])
+def test_wrong_poses_of_a_moving_structure_are_found_again(off: float, tmp_path: Path) -> None:
+    """Rotations of every fifth image are random, and those of the others 5 degrees off.
+
+    The molecule is in the right place of each image, but its map may be off the middle of the box,
+    by pixels.  Then the right shift is up to twice as far from that of a wrong pose.
+    """
     settings = ProjectionSettings(n=400, box=24, pixel_size=6.7, snr=1.0, ctf=True)
     write_projections(simulate_projections(settings, built_in_conformers(1)), tmp_path)
     config = parse_config(
@@ -207,6 +218,8 @@ def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> No
     generator = torch.Generator().manual_seed(0)
     turn = rotation_of_vector(0.08 * torch.randn(400, 3, generator=generator))
     turn[::5] = haar_rotations(80, generator)
+    middle = torch.tensor([off, 0.0, 0.0])
+    shift = shift - ((turn @ truth) @ middle)[:, :2]
     wrong = posed_again(right, config, turn @ truth, shift)
     found = with_better_poses(wrong, config, PosePlan(rounds=1, rotations=2304), True).rotation
     assert found is not None
@@ -216,6 +229,46 @@ def test_wrong_poses_of_a_moving_structure_are_found_again(tmp_path: Path) -> No
     assert (before > 20).float().mean() > 0.19
     assert (after > 20).float().mean() < 0.05
     assert after.median() < 0.8 * before.median()
+
+
+def test_a_map_moved_to_its_centre_of_mass_shows_the_same_at_the_moved_pose() -> None:
+    generator = torch.Generator().manual_seed(2)
+    blob = torch.zeros(2, 16, 16, 16)
+    blob[0, 9:13, 5:8, 6:9] = torch.rand(4, 3, 3, generator=generator) + 0.5
+    blob[1, 7:10, 8:12, 9:12] = torch.rand(3, 4, 3, generator=generator) + 0.5
+    centred, middle = better_poses._centred(blob)
+    assert better_poses._middle(centred).abs().max() <= 0.5
+    rotation, shift = haar_rotations(2, generator), torch.rand(2, 3, generator=generator)
+    shift[:, 2] = 0.0
+    moved = shift + better_poses._seen(rotation, middle)
+    seen, which = map_coefficients(blob[:1], 0.3), torch.arange(2)
+    images = replace(seen, value=seen.value.expand(2, -1))
+    images = replace(images, frequency=images.frequency * torch.tensor([1.0, 1.0, 0.0]))
+    before, after = (
+        predicted(images, make_references(maps, 0.3, slopes=True), which, rotation, at)[0]
+        for maps, at in ((blob, shift), (centred, moved))
+    )
+    # the transform is interpolated, less well for a blob that is off the middle
+    assert (after - before).norm() < 0.03 * before.norm()
+
+
+@pytest.mark.parametrize(("apart", "expected"), [(1.0, [0.08]), (3.8, [0.08, 0.16])])
+def test_where_many_shifts_are_near_the_largest_poses_are_searched_again(
+    apart: float, expected: list[float], table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest shift of the first search is 0.08 of 24 pixels, which were halved."""
+    asked = []
+
+    def found(*arguments: Any) -> SimpleNamespace:
+        asked.append(arguments[3].max_shift)
+        shift = torch.tensor([[0.48, 0.0]]).repeat(200, 1) * apart / 2
+        refined = SimpleNamespace(shift=shift, several=SeveralPoses.empty(200, 4))
+        return SimpleNamespace(refined=refined, binning=2.0, lines=list)
+
+    monkeypatch.setattr("modpose.train.unposed._found", found)
+    config = parse_config(recipe_config("modpose-posed"), "test")
+    _searched(dataset_of(with_unknown_poses(open_source(table)), config), config, None, True)
+    assert asked == expected
 
 
 def test_better_poses_of_noise_make_half_maps_of_noise(tmp_path: Path) -> None:

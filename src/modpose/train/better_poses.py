@@ -27,6 +27,7 @@ from modpose.data.preprocess import fourier_crop, geometry
 from modpose.devices import computing_on
 from modpose.fourier.coefficients import phases
 from modpose.fourier.reference import make_references
+from modpose.geometry.grids import centre_of_mass
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.infer.encode import encode_dataset
@@ -43,6 +44,10 @@ from modpose.search.so3_climb import climb
 from modpose.train.session import start, train_model
 
 logger = logging.getLogger("modpose")
+
+
+FAINT = 0.2
+"""Mass counts above so much of the maximum of a map."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,9 @@ class _Comparison:
         self.variance = projection.log_variance.detach().exp()
         self.scale = self.reader.box / projection.box
         centres, coarse = _centres(z, plan.climbed), _centres(z, plan.searched)
-        self.maps, self.coarse = (_maps(vae, some, self.reader.box) for some in (centres, coarse))
+        self.maps, rough = (_maps(vae, some, self.reader.box) for some in (centres, coarse))
+        self.middle = _middle(self.maps)
+        self.coarse, self.coarse_middle = _centred(rough)
         self.own = torch.cdist(torch.from_numpy(z), centres).argsort(1)[:, : plan.near]
         self.fine = torch.cdist(coarse, centres).argsort(1)[:, : plan.near_found]
         self.grid = turn @ so3_grid(plan.rotations // 2).float()
@@ -190,7 +197,7 @@ class _Comparison:
 
     def _best(self, posed: PosedImages, own: Tensor) -> tuple[Tensor, Tensor]:
         """Best rotation (B, 3, 3) and shift (B, 3) of images, some maps (B, M) for the pose now."""
-        rotation, shift, which = self._searched(posed)
+        rotation, shift, which = self._searched(posed, own[:, 0])
         tried = own.shape[1]
         before = posed.rotation[:, None].expand(-1, tried, -1, -1)
         rotation = torch.cat([before, rotation], 1)
@@ -209,18 +216,49 @@ class _Comparison:
         best = top.rows(torch.arange(count) * tried + top.score.view(count, tried).argmax(1))
         return best.rotation, best.shift
 
-    def _searched(self, posed: PosedImages) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotations (B, H, 3, 3), shifts (B, H, 3) and maps (B, H) to climb from."""
+    def _searched(self, posed: PosedImages, now: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations (B, H, 3, 3), shifts (B, H, 3) and maps (B, H) to climb from.
+
+        Poses keep the molecule's centre of mass where it is in the image, or near; ``now`` (B,) is
+        the map that says where.  Its place in the map changes with the conformation, so the shift
+        of the right pose may be far from that of a wrong one.
+        """
         plan, data = self.plan, posed.data
+        middle = posed.shift + _seen(posed.rotation, self.middle[now])
         low = data.within(plan.search_radius / data.box)
-        low = replace(low, value=low.value * phases(low.frequency, -posed.shift))
+        low = replace(low, value=low.value * phases(low.frequency, -middle))
         asked = plan.hypotheses, plan.apart_deg
         found = best_poses(low, self.coarse, self.grid, self.shifts, *asked, any_map=True)
         which = self.fine[found.class_index].flatten(1)
         times = self.fine.shape[1]
-        moved = posed.shift[:, None] + pad(found.shift, (0, 1))
+        shift = middle[:, None] + pad(found.shift, (0, 1))
+        shift = shift - _seen(found.rotation, self.coarse_middle[found.class_index])
         rotation = found.rotation.repeat_interleave(times, 1)
-        return rotation, moved.repeat_interleave(times, 1), which
+        return rotation, shift.repeat_interleave(times, 1), which
+
+
+def _middle(maps: Tensor) -> Tensor:
+    """Centres of mass (K, 3), voxels from the middle, of maps (K, b, b, b)."""
+    return centre_of_mass(maps, FAINT * maps.flatten(1).amax(1))
+
+
+def _centred(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Move maps by whole voxels, so that their centres of mass are in the middle.
+
+    Returns
+    -------
+    maps, middle
+        (K, b, b, b), and (K, 3) where the middle of each was, voxels.
+    """
+    middle = _middle(maps).round()
+    moves = (-middle.flip(1)).int().tolist()
+    moved = [one.roll(move, (0, 1, 2)) for one, move in zip(maps, moves, strict=True)]
+    return torch.stack(moved), middle
+
+
+def _seen(rotation: Tensor, point: Tensor) -> Tensor:
+    """Where points (..., 3) of an object at rotations (..., 3, 3) are in the image, (..., 3)."""
+    return pad((rotation @ point[..., None])[..., :2, 0], (0, 1))
 
 
 def _centres(z: NDArray[np.float32], count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from modpose.config import Config, PrincipalFieldConfig
 from modpose.data.dataset import Dataset
 from modpose.data.preprocess import geometry
 from modpose.data.source import Source
+from modpose.search.abinitio.checks import FAR, far_share
+from modpose.search.abinitio.found import FoundMaps
 from modpose.search.abinitio.run import find_maps
 from modpose.search.abinitio.saved import Saved, begun_settings, is_unfinished
 from modpose.search.abinitio.scores import SeveralPoses
@@ -24,6 +27,8 @@ FOUND_FILE = "kept_poses.safetensors"
 BETTER_FILE = "better_poses.safetensors"
 MOTIONS, STARTS = 3, 2
 """Principal motions with which poses are found, and random starts."""
+FAR_SHIFT = 0.16
+"""Largest shift, as a fraction of the box, where many particles are near the usual one."""
 
 
 def lacks_poses(source: Source, config: Config) -> bool:
@@ -77,16 +82,14 @@ def _searched(dataset: Dataset, config: Config, folder: Path | None, quiet: bool
     if folder is not None and not begun and (folder / FOUND_FILE).is_file():
         return _read(folder / FOUND_FILE)
     settings = AbInitioSettings(motions=MOTIONS, starts=STARTS, seed=config.seed)
-    found = find_maps(
-        source,
-        folder,
-        begun_settings(folder) if folder is not None and begun else settings,
-        invert=config.data.invert,
-        overwrite=True,
-        resume=begun,
-        device=config.train.accelerator,
-        quiet=quiet,
-    )
+    if folder is not None and begun:
+        settings = begun_settings(folder)
+    found = _found(source, config, folder, settings, begun, quiet)
+    largest = settings.max_shift * min(source.stack.shape) / found.binning
+    if settings.max_shift < FAR_SHIFT and far_share(found.refined.shift, largest) > FAR:
+        logger.info("poses are searched again, with shifts up to %g of the box", FAR_SHIFT)
+        wider = replace(settings, max_shift=FAR_SHIFT)
+        found = _found(source, config, folder, wider, False, quiet)
     for line in found.lines():
         logger.info(line)
     several = found.refined.several
@@ -97,6 +100,27 @@ def _searched(dataset: Dataset, config: Config, folder: Path | None, quiet: bool
     if folder is not None:
         save_weights(folder / FOUND_FILE, kept._asdict())
     return kept
+
+
+def _found(
+    source: Source,
+    config: Config,
+    folder: Path | None,
+    settings: AbInitioSettings,
+    begun: bool,
+    quiet: bool,
+) -> FoundMaps:
+    """Search, or go on with a search that was begun."""
+    return find_maps(
+        source,
+        folder,
+        settings,
+        invert=config.data.invert,
+        overwrite=True,
+        resume=begun,
+        device=config.train.accelerator,
+        quiet=quiet,
+    )
 
 
 def with_kept_poses(dataset: Dataset, folder: Path) -> Dataset:

@@ -119,9 +119,14 @@ def warn_of_few_views(covered: float, alike: float | None = None) -> None:
     )
 
 
+def far_share(shift: Tensor, largest: float) -> float:
+    """Return the share of shifts (N, 2) that are about as large as the largest, pixels."""
+    return float((shift.norm(dim=1) > OUTER * largest).float().mean())
+
+
 def warn_of_far_shifts(shift: Tensor, largest: float, name: str) -> None:
     """Warn where many shifts (N, 2) are about as large as the largest that is searched, pixels."""
-    far = float((shift.norm(dim=1) > OUTER * largest).float().mean())
+    far = far_share(shift, largest)
     if far > FAR:
         logger.warning(
             "%s: %.0f %% of the particles were found near the largest shift that is searched; if "
