@@ -43,7 +43,7 @@ def open_dataset(
     if config.train.gamma.used:
         known = known_affinity(source, labels, affinity, sample_affinity)
     dataset = dataset_of(source, config, affinity=known)
-    if not len(dataset.train):
+    if dataset.n < 2 or not len(dataset.train):
         raise InputError.of(source.stack.name, "the number of images", dataset.n, "at least 2")
     facts = Facts(
         config,
