@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -242,8 +243,6 @@ def agreed(first: Tensor, second: Tensor, both: Tensor) -> Tensor:
     first, second, both
         (C, D, D, D) differences of classes from the mean: of each half, and of all images.
     """
-    from scipy.ndimage import gaussian_filter
-
     weight = _wiener(fsc_of_classes(first, second).mean(0))
     one, other, whole = (weighted_by_shell(part, weight) for part in (first, second, both))
     shared, own = (one * other).mean(0), (one.square() + other.square()).mean(0) / 2
