@@ -127,7 +127,7 @@ def test_images_of_two_scales_are_fitted_after_the_command_that_is_named(tmp_pat
 
 
 def test_a_model_needs_more_than_one_image(tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", np.zeros((1, 16, 16), np.float32))
+    np.save(tmp_path / "one.npy", np.random.default_rng(0).random((1, 16, 16)))
     words = ["fit", str(tmp_path / "one.npy"), "-o", str(tmp_path / "run"), *SMALL]
     done = CliRunner().invoke(app, words)
     assert "the number of images is 1, expected at least 2" in str(done.exception)
