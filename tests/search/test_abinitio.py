@@ -49,7 +49,7 @@ from modpose.search.abinitio.scores import (
     scores_by_map,
 )
 from modpose.search.abinitio.settings import AbInitioSettings, RefinePlan, StartPlan
-from modpose.search.abinitio.similar import Division, agreed, similar_states
+from modpose.search.abinitio.similar import SHARPNESS, Division, agreed, similar_states
 from modpose.search.abinitio.start import Start, best_start
 from modpose.search.abinitio.state import Found, Refining
 from modpose.search.abinitio.symmetry import Frame, in_frame, symmetrised
@@ -708,6 +708,19 @@ def test_a_difference_is_kept_where_its_halves_agree():
     assert (
         agreed(noise[0], noise[1], noise.mean(0)).square().sum() < noise.mean(0).square().sum() / 20
     )
+
+
+def test_a_sharp_weight_keeps_a_small_difference_better(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = lattice((24,) * 3)
+    blob = torch.exp(-(x - torch.tensor([5.0, 0.0, 0.0])).square().sum(1) / 18).view(1, 24, 24, 24)
+    first, second = blob + 0.1 * torch.randn(2, 1, 24, 24, 24, generator=generator)
+    error = {}
+    for power in (1, SHARPNESS):
+        monkeypatch.setattr("modpose.search.abinitio.similar.SHARPNESS", power)
+        kept = agreed(first, second, (first + second) / 2)
+        error[power] = float((kept - blob).square().sum())
+    assert error[SHARPNESS] < 0.9 * error[1]
 
 
 @pytest.mark.usefixtures("quick", "saving_each_round")
