@@ -450,6 +450,23 @@ def test_half_maps_of_a_set_without_motion_do_not_agree_beyond_the_mean(tmp_path
     assert first @ second < 0.6 * np.sqrt((first @ first) * (second @ second))
 
 
+def test_half_maps_of_noise_do_not_agree():
+    """A prior that both halves share makes them agree: 0.27, the mean over all shells."""
+    found = []
+    for seed in range(6):
+        made = simulated(60, 1.0, moves=False, seed=seed)
+        rng = np.random.default_rng(seed)
+        noise = rng.standard_normal(made.images.shape).astype(np.float32)
+        z = rng.standard_normal((60, 1))
+        given = opened(replace(made, images=noise)), z, np.ones_like(z), ball()
+        one = ContentMapSettings(functions=1, rounds=0)
+        drawn = fit_content_maps(*given, one, quiet=True).draw(z[0])
+        found.append(drawn.curve.correlation.mean())
+    error = np.std(found) / len(found) ** 0.5
+    assert error < 0.05
+    assert abs(np.mean(found)) < 3 * error
+
+
 def test_the_images_of_a_run_are_taken_without_their_window(tmp_path, monkeypatch):
     """A window makes the noise of neighbouring coefficients alike."""
     star = write_projections(simulated(60, 1.0), tmp_path)
@@ -541,6 +558,30 @@ def test_a_pose_that_is_a_little_wrong_is_corrected():
     before = error.square().mean(0).sqrt()
     assert (left < 0.7 * before).all()
     assert (variance > 0).all()
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_corrections_of_poses_are_those_of_the_last_round_that_helped(monkeypatch, better):
+    """And the last content, from maps of the other half, leaves them."""
+    made = simulated(200, 1.0)
+    hinge = made.truth["hinge_deg"].to_numpy()
+    z = hinge[:, None] / 15 + 0.6 * np.random.default_rng(0).standard_normal((200, 1))
+    contents, real = [], _Fitting._stage
+
+    def stage(self, content, *args):
+        contents.append(content)
+        return real(self, content, *args)
+
+    monkeypatch.setattr(_Fitting, "_stage", stage)
+    monkeypatch.setattr(_Fitting, "_gain", lambda *_: torch.tensor([2.0, 1.0]) * (2 * better - 1))
+    few = ContentMapSettings(functions=2, landmarks=10, rounds=1, refine_poses=True)
+    given = opened(made), z, np.full_like(z, 0.6), ball()
+    found = fit_content_maps(*given, few, quiet=True)
+    first, second = (content.corrections.pose.numpy() for content in contents)
+    assert not first.any()
+    assert second.any()
+    np.testing.assert_array_equal(found.pose, second if better else first)
+    assert not np.array_equal(found.z, contents[1].z)
 
 
 def test_small_optics_groups_share_their_noise(monkeypatch):

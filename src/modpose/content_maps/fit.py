@@ -22,11 +22,11 @@ from modpose.content_maps.equations import Equations, MaskBox, Products, gram_of
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
+from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
 from modpose.content_maps.settings import COUNTS, FIRST, ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
 from modpose.content_maps.spectra import (
-    ITERATIONS,
     Prior,
     amplitude_prior,
     consensus_spectrum,
@@ -48,8 +48,9 @@ CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
 UNTOLD = 0.02
 """Largest part of what maps predict that lies in shells from which content is not inferred."""
-ROUGH, SETTLED = 6, 20
-"""Largest number of steps of the solution that content is inferred from, and of the last one."""
+ROUGH, ITERATIONS, SETTLED = 6, 10, 20
+"""Largest number of steps of the solution that content is inferred from, that halves are compared
+by, and of the last one."""
 
 
 def fit_content_maps(
@@ -139,7 +140,8 @@ class _Fitting:
         self.box = MaskBox(self.mask, self.images.reader.limit)
         none = torch.zeros(dataset.n, 0)
         nuisance = none if focus is None else torch.from_numpy(focus.nuisance).float()
-        self.first = Inferred(z, std, [z, z], nuisance)
+        corrections = Corrections.none(dataset.n) if settings.refine_poses else None
+        self.first = Inferred(z, std, [z, z], nuisance, corrections)
         self.nuisances = nuisance.shape[1]
         self.some = self.images.some(JUDGED, settings.seed)
         self.inference = Inference(self.images, self.box, self.nuisances)
@@ -150,9 +152,9 @@ class _Fitting:
         most, again = self.settings.most(self.images.dataset.n), self.settings.rounds > 0
         if not again:
             basis = self._basis(self.first, most)
-            halves = self._sums(basis, [self.first.z], self.first.nuisance, 2, progress)
-            prior = self._prior(halves)
-            maps = self._half_maps(halves, prior)
+            quarters = self._sums(basis, [self.first.z], self.first.nuisance, 4, progress)
+            halves, maps = self._half_maps(quarters)
+            prior, _ = self._priors(halves, ITERATIONS)
             return self._solved(self.first, basis, prior, maps, Equations.join(halves))
         every, power = self.images, self.images.variance
         last = self._settled(self.first, most, progress)
@@ -162,14 +164,15 @@ class _Fitting:
         self.images.variance = power
         # otherwise noise would agree with the maps that content was inferred from, in both halves
         crossed = content.crossed if len(basis) > 1 else [content.z]
-        halves = self._sums(basis, crossed, content.nuisance, 2, progress)
-        prior = self._prior(halves)
-        maps = self._half_maps(halves, prior)
+        quarters = self._sums(basis, crossed, content.nuisance, 4, progress)
+        halves, maps = self._half_maps(quarters)
+        prior, _ = self._priors(halves, ITERATIONS)
         if len(basis) > 1:
             halves.clear()
             if content.z is not self.first.z:
                 self.images.variance = noise
                 others = last.compared._replace(maps=[maps[1], maps[1], maps[0], maps[0]])
+                # poses stay: those of a half are never corrected by maps of the other
                 content = self.inference.content(others, progress)
                 self.images.variance = power
             halves = self._sums(basis, [content.z], content.nuisance, 1, progress)
@@ -179,6 +182,11 @@ class _Fitting:
         """Compute with these images from now on."""
         self.images, self.box = images, MaskBox(self.mask, images.reader.limit)
         self.inference.images, self.inference.box = images, self.box
+
+    def _move(self, content: Inferred) -> None:
+        """Place images at the poses that a content was inferred at."""
+        if self.images.pose is not None and content.corrections is not None:
+            self.images.pose.copy_(content.corrections.pose)
 
     def _settled(self, content: Inferred, most: int, progress: Progress) -> _Stage:
         """Infer content again, as often as its maps predict images better; choose functions.
@@ -195,10 +203,12 @@ class _Fitting:
             if count == 1:
                 break
             step = min((more for more in COUNTS if count < more < most), default=most)
-            content = self.inference.content(before.compared, progress)
+            at = before.content.corrections
+            content = self.inference.content(before.compared, progress, at)
             now = self._stage(content, step, progress)
             gain = self._gain(now, before, progress)
             if gain.sum() <= 0:
+                self._move(before.content)
                 if narrow:
                     self._look_at(every)
                     narrow = False
@@ -263,10 +273,13 @@ class _Fitting:
 
     def _stage(self, content: Inferred, most: int, progress: Progress) -> _Stage:
         """Choose the number of functions, and measure the noise that their maps leave."""
+        self._move(content)
         basis = self._basis(content, most)
         parts = self._sums(basis, [content.z], content.nuisance, 4, progress)
-        prior = self._prior([Equations.join(parts[:2]), Equations.join(parts[2:])])
-        maps = [part.solve(*prior, ROUGH) for part in parts]
+        halves = [Equations.join(parts[:2]), Equations.join(parts[2:])]
+        _, own = self._priors(halves, ITERATIONS)
+        halves.clear()
+        maps = [part.solve(*own[number // 2], ROUGH) for number, part in enumerate(parts)]
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
         values = torch.from_numpy(basis(centres)).float().to(self.device)
         parts.clear()
@@ -284,15 +297,34 @@ class _Fitting:
 
     # --- solutions ----------------------------------------------------------------------------
 
-    def _half_maps(self, halves: list[Equations], prior: Prior) -> list[Tensor]:
-        return [half.solve(*prior, ITERATIONS) for half in halves]
+    def _half_maps(self, quarters: list[Equations]) -> tuple[list[Equations], list[Tensor]]:
+        """Join quarters to halves, and solve for the maps of each; ``quarters`` is emptied.
 
-    def _prior(self, halves: list[Equations]) -> Prior:
+        The prior of a half is that which its own quarters agree on.  A prior of both halves would
+        make noise strong in the same places and shells of both, where it agrees by chance.
+        """
+        halves, maps = [], []
+        while quarters:
+            pair = [quarters.pop(0), quarters.pop(0)]
+            prior, _ = self._priors(pair, ROUGH)
+            halves.append(Equations.join(pair))
+            maps.append(halves[-1].solve(*prior, ITERATIONS))
+        return halves, maps
+
+    def _priors(self, parts: list[Equations], steps: int) -> tuple[Prior, list[Prior]]:
+        """Find the prior of maps from all of two parts of the images, and that of each part.
+
+        The parts share the spectra, a number for each shell and map, and not the amplitudes.
+        """
         nuisances = self.nuisances
-        groups = 1, len(halves[0]) - nuisances - 1, nuisances
+        groups = 1, len(parts[0]) - nuisances - 1, nuisances
         regions = self._regions(groups)
-        spectrum, maps = spectra(halves, consensus_spectrum(halves), regions)
-        return amplitude_prior(maps, spectrum, self.box, regions, groups)
+        spectrum, maps = spectra(parts, consensus_spectrum(parts), regions, steps)
+        every, *own = (
+            amplitude_prior(one, spectrum, self.box, regions, groups)
+            for one in (0.5 * (maps[0] + maps[1]), *maps)
+        )
+        return every, own
 
     def _regions(self, groups: tuple[int, int, int]) -> Tensor:
         """Where each map may be, (J, b, b, b)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.images import Block, ImagesOnLattice
 from modpose.content_maps.lattice import PlacedImages
-from modpose.content_maps.poses import FIRST_SPREAD, corrected, improved, spread_of
+from modpose.content_maps.poses import Corrections, corrected, improved
 from modpose.content_maps.posterior import (
     Expected,
     Landmarks,
@@ -61,12 +61,15 @@ class Inferred(NamedTuple):
         reverse.
     nuisance
         (N, M) expected amounts.
+    corrections
+        Of the poses that this content was inferred at; None: poses are not corrected.
     """
 
     z: Floats
     std: Floats
     crossed: list[Floats]
     nuisance: Tensor
+    corrections: Corrections | None = None
 
 
 class Inference:
@@ -75,7 +78,7 @@ class Inference:
     Parameters
     ----------
     images
-        The images; corrections of their poses are changed in place.
+        The images, at their poses.
     box
         Where the maps are.
     nuisances
@@ -84,8 +87,6 @@ class Inference:
 
     def __init__(self, images: ImagesOnLattice, box: MaskBox, nuisances: int) -> None:
         self.images, self.box, self.nuisances = images, box, nuisances
-        turn, shift = FIRST_SPREAD
-        self.spread = torch.tensor([turn] * 3 + [shift] * 2)
 
     def judged(
         self,
@@ -144,20 +145,25 @@ class Inference:
         shell = self.images.reader.shell[of].to(power.device)
         return power.new_zeros(len(rest), shells).index_add_(1, shell, power)
 
-    def content(self, now: Compared, progress: Progress) -> Inferred:
-        """Infer content of all images; and corrections of poses, if these are asked for."""
+    def content(
+        self, now: Compared, progress: Progress, corrections: Corrections | None = None
+    ) -> Inferred:
+        """Infer content of all images, and improve the corrections of their poses, if given."""
         images, n, count = self.images, self.images.dataset.n, now.landmarks.values.shape[1]
         z, std, *crossed = (np.empty((n, now.centres.shape[1])) for _ in range(4))
-        nuisance, variance = torch.empty(n, self.nuisances), torch.zeros(n, 5)
+        nuisance = torch.empty(n, self.nuisances)
+        found = None if corrections is None else corrections.pose.clone()
+        variance = torch.zeros(n, 5)
         for block, table in self._compared(now.maps, np.arange(n)):
             rows, placed = block.rows, block.placed
             probability, every, parts = self._expected(placed, table, now.landmarks)
-            if images.pose is not None:
-                pose, amount = images.pose[rows].to(table.device), every.amount
-                spread = self.spread.to(table.device)
+            if corrections is not None and found is not None:
+                pose, spread = (one.to(table.device) for one in (found[rows], corrections.spread))
                 for _ in range(POSE_STEPS):
-                    pose, left = improved(images.lattice, block.images, table, amount, pose, spread)
-                images.pose[rows], variance[rows] = pose.cpu(), left.cpu()
+                    pose, left = improved(
+                        images.lattice, block.images, table, every.amount, pose, spread
+                    )
+                found[rows], variance[rows] = pose.cpu(), left.cpu()
                 placed = images.lattice.place(corrected(block.images, pose))
                 probability, every, parts = self._expected(placed, table, now.landmarks)
             for number, part in enumerate(parts):
@@ -168,9 +174,9 @@ class Inference:
             std[rows] = np.sqrt(np.maximum(square, 0))
             nuisance[rows] = every.amount[:, count:].cpu()
             progress.advance(len(rows), 0.0)
-        if images.pose is not None:
-            self.spread = torch.minimum(self.spread, spread_of(images.pose, variance))
-        return Inferred(z, std, crossed, nuisance)
+        if corrections is not None and found is not None:
+            corrections = corrections.improved(found, variance)
+        return Inferred(z, std, crossed, nuisance, corrections)
 
     def _compared(self, maps: list[Tensor], rows: Ints) -> Iterator[tuple[Block, Tensor]]:
         """Read images, each block with the table of the maps that it is compared with."""

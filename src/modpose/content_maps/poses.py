@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,37 @@ FIRST_SPREAD = (math.radians(2.0), 1.0)
 """Expected deviation of rotations about an axis, and of shifts in pixels, before any correction."""
 LARGEST = 2.0
 """Largest step, in expected deviations."""
+
+
+class Corrections(NamedTuple):
+    """Corrections of the poses of a set.
+
+    Attributes
+    ----------
+    pose
+        (N, 5) turns about x, y, z in the object's frame, radians, and shifts in x and y, pixels.
+    spread
+        (5,) expected deviation of each.
+    """
+
+    pose: Tensor
+    spread: Tensor
+
+    @classmethod
+    def none(cls, count: int) -> Corrections:
+        """Leave the poses of so many images as they are."""
+        turn, shift = FIRST_SPREAD
+        return cls(torch.zeros(count, 5), torch.tensor([turn] * 3 + [shift] * 2))
+
+    def improved(self, pose: Tensor, variance: Tensor) -> Corrections:
+        """Take new corrections (N, 5), with the variance that is left of each, for these.
+
+        The expected deviation is one for the three turns and one for the two shifts; it does not
+        grow.
+        """
+        square = (pose.square() + variance).mean(0)
+        spread = torch.stack([square[:3].mean()] * 3 + [square[3:].mean()] * 2).sqrt()
+        return Corrections(pose, torch.minimum(self.spread, spread))
 
 
 def corrected(images: PosedImages, pose: Tensor) -> PosedImages:
@@ -87,13 +119,6 @@ def improved(
     better = (cost[1] < cost[0])[:, None]
     variance = 0.5 * torch.linalg.inv(curvature).diagonal(dim1=1, dim2=2)
     return torch.where(better, pose + step, pose), variance
-
-
-def spread_of(pose: Tensor, variance: Tensor) -> Tensor:
-    """Deviation (5,) of the errors of poses: one of the three turns, one of the two shifts."""
-    square = (pose.square() + variance).mean(0)
-    turn, shift = square[:3].mean(), square[3:].mean()
-    return torch.stack([turn] * 3 + [shift] * 2).sqrt()
 
 
 def _model(lattice: HalfLattice, placed: PlacedImages, table: Tensor, amount: Tensor) -> Tensor:

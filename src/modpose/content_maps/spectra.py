@@ -18,7 +18,7 @@ SMOOTH_MEAN, SMOOTH = 1.0, 2.0
 """Width of the smoothing over shells: of the mean's spectrum, and of ratios to it."""
 LEAST, MOST = 1e-3, 3.0
 """Smallest and largest ratio of a spectrum to the mean's."""
-ITERATIONS = 10
+CONSENSUS_ITERATIONS = 20
 LARGEST_VOXELS = 0.01
 """Fraction of the voxels, the strongest, whose amplitude is taken to be one."""
 FAINTEST, BRIGHTEST = 0.02, 1.5
@@ -51,7 +51,7 @@ def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
     noise = 1 / (first[0].precision() + first[1].precision())
     spectrum = LOOSE * LOOSE * noise
     for _ in range(CONSENSUS_ROUNDS):
-        maps = [half.solve(spectrum, box.mask[None], 2 * ITERATIONS) for half in first]
+        maps = [half.solve(spectrum, box.mask[None], CONSENSUS_ITERATIONS) for half in first]
         gain = [spectrum / (spectrum + 1 / half.precision()) for half in first]
         shared = box.power(*maps) / energy / (gain[0] * gain[1])
         ratio = (shared / noise).clamp(min=LEAST).log()
@@ -61,18 +61,20 @@ def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
 
 
 def spectra(
-    halves: Sequence[Equations], consensus: Tensor, regions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the spectra (J, shells) of all maps, and a first solution (J, b, b, b).
+    halves: Sequence[Equations], consensus: Tensor, regions: Tensor, iterations: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the spectra (J, shells) of all maps, and a first solution (J, b, b, b) of each half.
 
     Parameters
     ----------
     halves
-        Equations of two halves of the images.
+        Equations of two halves of the images, or of the two quarters of a half.
     consensus
         (shells,) spectrum of the mean.
     regions
         (J, b, b, b) where each map may be, from 0 to 1.
+    iterations
+        Largest number of steps of the first solution.
 
     Notes
     -----
@@ -81,7 +83,7 @@ def spectra(
     """
     count, box = len(halves[0]), halves[0].box
     loose = torch.cat([LOOSE * consensus[None], SHARE * consensus.expand(count - 1, -1)])
-    maps = [half.solve(loose, regions, ITERATIONS) for half in halves]
+    maps = [half.solve(loose, regions, iterations) for half in halves]
     energy = regions.square().sum((1, 2, 3))[:, None]
     precision = [half.precision() for half in halves]
     gain = [loose / (loose + 1 / one) for one in precision]
@@ -91,7 +93,7 @@ def spectra(
     variance = (2 * noise + shared.clamp(min=0)).square() / independent
     certainty = consensus.square() / variance
     ratio = _smoothed(shared / consensus, certainty, SMOOTH, box.last).clamp(LEAST, MOST)
-    return _ends(ratio * consensus, box.last), 0.5 * (maps[0] + maps[1])
+    return _ends(ratio * consensus, box.last), maps
 
 
 def amplitude_prior(
