@@ -549,7 +549,7 @@ def test_a_fit_says_its_device_precision_and_time(
     fit = cli("fit", particles, "-o", run, "--epochs", 2, "--max-minutes", 5, *flags, *SMALL)
     assert fit.code == 0
     rounded = "precision bf16-mixed (products of matrices are rounded to three digits)"
-    said = f"device cpu, {rounded}; 2 epochs, at most 5 minutes of training"
+    said = f"device cpu, {rounded}; 2 epochs, at most 5 min of training"
     assert fit.err.splitlines()[1:] == [said]  # the first is about the recipe; no progress bars
     train = Run.open(run).config.train
     assert (train.accelerator, train.precision) == ("cpu", "bf16-mixed")

@@ -197,6 +197,16 @@ def test_a_disk_that_fills_while_torch_saves_is_named(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+def test_a_file_of_several_is_named_as_the_user_knows_it(tmp_path: Path) -> None:
+    def write(file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError) as caught, all_or_nothing() as place:
+        replace_atomically(place(tmp_path / "new" / "open.mrcs"), write)
+    assert str(caught.value).startswith(f"{tmp_path / 'new' / 'open.mrcs'}: not writable")
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_error_of_a_writer_is_not_one_of_the_disk(tmp_path: Path) -> None:
     def write(file: BinaryIO) -> None:
         raise RuntimeError("wrong")

@@ -80,6 +80,13 @@ def test_an_embedding_is_that_of_the_function_and_goes_to_star(run: Run, tmp_pat
     assert np.array_equal(PoseModel.load(run.path).latents()["pca_0"], latents["pca_0"])
 
 
+def test_principal_components_refuse_a_seed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("embed", str(run.path), "--seed", "3") == 2
+    assert "--seed: the seed is 3, expected none: pca draws no" in capsys.readouterr().err
+    embed_run(run)
+    assert "pca_0" in run.latents()
+
+
 def test_the_report_colours_by_an_added_column(run: Run) -> None:
     cluster_run(run, 3, name="three")
     embed_run(run, dims=1)

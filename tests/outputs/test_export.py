@@ -260,6 +260,23 @@ def test_poses_stay_as_they_were_where_the_model_has_none(tmp_path: Path) -> Non
     assert "rlnOriginXAngst" not in table
 
 
+def test_angles_of_another_pose_do_not_stay_beside_the_one_that_is_found(tmp_path: Path) -> None:
+    """In the plane RELION's rot and tilt are 0: the written pose is the one of the run."""
+    run = star_run(tmp_path, "3.1")
+    path = tmp_path / "particles.star"
+    tables = starfile.read(path)
+    tables["particles"] = tables["particles"].assign(rlnAngleRot=30.0, rlnAngleTilt=70.0)
+    starfile.write(tables, path, overwrite=True)
+    written, notes = export_run(run, tmp_path / "out.star")
+    assert sum("rlnAngleRot and rlnAngleTilt of" in note for note in notes) == 1
+    poses = open_source(written[0]).particles.poses()
+    assert poses is not None
+    angle = np.deg2rad(run.latents()["angle_deg"])
+    np.testing.assert_allclose(poses[0][:, 2, 2], 1.0)
+    np.testing.assert_allclose(poses[0][:, 0, 0], np.cos(angle), atol=1e-6)
+    np.testing.assert_allclose(poses[0][:, 1, 0], np.sin(angle), atol=1e-6)
+
+
 def mirrored_run(tmp_path: Path) -> tuple[Run, Images]:
     """A run whose every third image shows the object mirrored: f(M R^T (x - t)) by hand."""
     images, poses = posed_images(40)
@@ -572,7 +589,7 @@ def test_selected_positions_count_in_the_whole_input(tmp_path: Path) -> None:
     assert (tmp_path / "kept.txt").read_text() == "9\n7\n"
     again = open_source(source, index=tmp_path / "kept.txt")
     np.testing.assert_array_equal(again.stack.read(np.arange(2))[:, 0], images[[9, 7]])
-    with pytest.raises(InputError, match=r"no STAR file; write a list"):
+    with pytest.raises(InputError, match=r"no STAR file, expected kept.txt"):
         export_selection(run, mask, tmp_path / "kept.star")
     with pytest.raises(InputError, match="images left is 0"):
         export_selection(run, ~mask & False, tmp_path / "none.txt")

@@ -18,6 +18,8 @@ from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
 
+OUT_OF_PLANE = ("rlnAngleRot", "rlnAngleTilt")
+"""RELION's angles beside the in-plane one."""
 CLASS = "rlnClassNumber"
 SCORE = "modposeScore"
 """Column that ``align`` and ``abinitio`` write beside the poses that they find."""
@@ -52,9 +54,10 @@ def with_pose(
 
     Returns
     -------
-    STAR: ``rlnAnglePsi`` (degrees; for 3-D rotations also ``rlnAngleRot`` and ``rlnAngleTilt``) and
-    ``rlnOriginXAngst``, ... (Å); ``rlnOriginX``, ... (pixels) in files of RELION 3.0, without a
-    pixel size, or if the table has them; ``rlnRandomSubset``.  cryoSPARC: ``pose``, ``shift`` and
+    STAR: ``rlnAnglePsi`` (degrees), for 3-D rotations also ``rlnAngleRot`` and ``rlnAngleTilt``
+    (for in-plane angles these become 0 where the table has them), and ``rlnOriginXAngst``, ...
+    (Å); ``rlnOriginX``, ... (pixels) in files of RELION 3.0, without a pixel size, or if the table
+    has them; ``rlnRandomSubset``.  cryoSPARC: ``pose``, ``shift`` and
     ``split`` of ``alignments3D`` or, for 2-D poses, ``alignments2D``.
     """
     table = particles.table.copy()
@@ -87,6 +90,7 @@ def _of_relion(
         columns |= _relion_angles(rotation)
     elif angle_deg is not None:
         columns["rlnAnglePsi"] = _rounded(-angle_deg)
+        columns |= {name: np.zeros(len(angle_deg)) for name in OUT_OF_PLANE if particles.has(name)}
     if shift is None:
         return columns
     sizes = particles.sizes_or(pixel_size)

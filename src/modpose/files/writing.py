@@ -141,7 +141,17 @@ def replace_atomically(
             cause = cause.__context__  # torch raises its own error after that of the disk
         if cause is None:
             raise
-        raise InputError(f"{path}: not writable ({cause.strerror})") from None
+        raise InputError(f"{_final(path)}: not writable ({cause.strerror})") from None
+
+
+def _final(path: Path) -> Path:
+    """Return where a file ends up: a file in the hidden folder of a `Staging` moves out of it."""
+    hidden = path.parent.name == temporary_name(STAGING)
+    return path.parent.parent / path.name if hidden else path
+
+
+STAGING = "modpose"
+"""Name of the hidden folders, before the part that tells their process."""
 
 
 class Staging:
@@ -181,7 +191,7 @@ class Staging:
                     parent.mkdir()
                     self._made.append(parent)
             remove_dead_leftovers(folder)
-            hidden = folder / temporary_name("modpose")
+            hidden = folder / temporary_name(STAGING)
             hidden.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: not a folder to write to ({error.strerror})") from None

@@ -86,7 +86,7 @@ def embed_run(
     name
         Of the columns, before the number; None: the method.
     seed
-        Of ``umap`` and ``tsne``; None: that of the run.
+        Of ``umap`` and ``tsne``, refused for ``pca``; None: that of the run.
     overwrite
         Replace columns of these names.
 
@@ -99,12 +99,15 @@ def embed_run(
     InputError
         As :func:`cluster_run` and :func:`modpose.content.embedding.embed`.
     """
+    if method == "pca" and seed is not None:
+        raise InputError.of("--seed", "the seed", seed, "none: pca draws no random numbers")
     names = [f"{method if name is None else name}_{i}" for i in range(dims)]
     check_names(run, names, overwrite=overwrite)
     start = run.config.seed if seed is None else seed
     made = embed(content_of(run), method, dims, start)
     columns = dict(zip(names, made.T, strict=True))
-    return add_columns(run, columns, f"{method}, seed {start}", overwrite=overwrite)
+    how = method if method == "pca" else f"{method}, seed {start}"
+    return add_columns(run, columns, how, overwrite=overwrite)
 
 
 def content_of(run: Run) -> Floats:

@@ -20,7 +20,7 @@ from modpose.data import preprocess
 from modpose.data.fresh_table import fresh_particles, has_image_names
 from modpose.data.optics import SIGN, image_sign
 from modpose.data.particles import Particles
-from modpose.data.posing import with_pose
+from modpose.data.posing import OUT_OF_PLANE, with_pose
 from modpose.data.table_files import files_of_table, path_notes, write_table
 from modpose.devices import on_its_device
 from modpose.errors import InputError
@@ -369,9 +369,13 @@ def _pose_notes(particles: Particles, latents: pd.DataFrame) -> list[str]:
             "read this, nor rlnIsFlip: give them the upright images (.mrcs)"
         ]
     posed = ("angle_deg" in latents or "shift_x" in latents) and "r00" not in latents
-    columns = [c for c in ("rlnAngleRot", "rlnAngleTilt") if c in particles.table]
-    if posed and any((particles.table[column] != 0).any() for column in columns):
-        return [f"{' and '.join(columns)} are kept but do not belong with the new rlnAnglePsi"]
+    if posed and particles.format == "star":
+        lost = [c for c in OUT_OF_PLANE if c in particles.table and (particles.table[c] != 0).any()]
+        if lost:
+            return [
+                f"{' and '.join(lost)} of {particles.name} are of another pose and set to 0: this "
+                "run finds in-plane angles"
+            ]
     return []
 
 

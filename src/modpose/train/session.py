@@ -77,7 +77,7 @@ def announce(
     placement, epochs, time_left = Placement.of(config.train), config.train.epochs, ""
     left = max(0, epochs - int(rows[-1]["epoch"])) if rows else epochs
     if max_minutes is not None:
-        time_left = f", at most {max_minutes:g} minutes of training"
+        time_left = f", at most {max_minutes:g} min of training"
     elif rows and "seconds" in rows[-1]:
         minutes = left * rows[-1]["seconds"] / rows[-1]["epoch"] / 60
         time_left = f", {in_words(minutes)}"

@@ -301,9 +301,6 @@ def classified_table(source: Source, found: Classes2d, folder: Path) -> Particle
     columns: dict[str, NDArray[Any]]
     if particles.format == "star":
         columns = {"rlnClassNumber": found.class_index + 1, "modposeScore": found.gain.round(6)}
-        for name in ("rlnAngleRot", "rlnAngleTilt"):  # of another search; not of these averages
-            if name in posed.table:
-                columns[name] = np.zeros(source.n)
     else:
         columns = {"alignments2D/class": found.class_index.astype(np.uint32)}
     return replace(posed, table=posed.table.assign(**columns))
