@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modpose.cli import main
 from modpose.errors import InputError
-from modpose.outputs.select import choose, evaluate_where, in_clusters, in_region
+from modpose.outputs.select import choose, evaluate_where, in_clusters, in_region, none_left
 from modpose.outputs.selected import export_selection
 from tests.outputs.test_export import N, star_run
 
@@ -60,6 +61,22 @@ def test_where_means_what_pandas_says(table: pd.DataFrame) -> None:
         assert found.dtype == bool
         assert found.shape == (50,)
         np.testing.assert_array_equal(found, np.asarray(expected), err_msg=expression)
+
+
+def test_conditions_that_no_image_meets_are_answered_with_the_ranges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = star_run(tmp_path, "3.1")
+    z = run.latents()["z_0"]
+    where = "z_0 > 1e6 and rlnCoordinateX > 0 and z_1 < 1e6"
+    with pytest.raises(SystemExit) as leaving:
+        main(["select", str(run.path), "--where", where, "-o", str(tmp_path / "a.star")])
+    assert leaving.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("modpose: select: no image meets the conditions, expected at least one")
+    assert f"z_0 is between {z.min():.4g} and {z.max():.4g}" in said
+    assert f"rlnCoordinateX is between 0 and {(N - 1) * 1.5:.4g}" in said
+    assert str(none_left(run, None)).endswith("expected at least one")
 
 
 def test_where_treats_missing_values_as_false() -> None:

@@ -45,6 +45,14 @@ def test_learning_curves_show_the_numbers() -> None:
     assert png_size(figure)[0] == round(figures.WIDTH * figures.DPI)
 
 
+@pytest.mark.parametrize("epochs", [5, 18, 30])
+def test_learning_curves_count_whole_epochs(epochs: int) -> None:
+    epoch = np.arange(1, epochs + 1)
+    for ax in figures.learning_curves({"epoch": epoch, "elbo": -50.0 - 1 / epoch}).axes:
+        ticks = np.asarray(ax.get_xticks())
+        assert np.array_equal(ticks, ticks.round())
+
+
 def test_given_poses_have_no_curve_of_their_kl() -> None:
     metrics = {name: np.arange(3.0) for name in ("epoch", "elbo", "recon", "kl_content")}
     figure = figures.learning_curves(metrics | {"kl_pose": np.zeros(3)})

@@ -166,7 +166,10 @@ def test_facts_give_the_elbo_of_the_epoch_that_was_kept() -> None:
     assert found["Training"] == "3 epochs in 1 h 1 min"
     assert found["Images"] == "1,800 train, 200 val"
     assert found["Pixel size"] == "3.25 Å"
-    assert "Stopped because" not in found
+    assert "Ended" not in found
+    environment["stopped"] = "max-minutes"
+    found = dict(summary.facts(Config(recipe="vae"), environment, metrics, {"train": 2000}))
+    assert found["Ended"] == "at the limit of time (--max-minutes)"
 
 
 def quiet_metrics() -> dict[str, np.ndarray]:

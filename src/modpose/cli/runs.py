@@ -372,6 +372,8 @@ def select(
     writing.check_outputs([out], overwrite, [] if region is None else [Path(region)])
     opened = whole_run(run, moved, datadir)
     mask = selection.choose(opened, cluster=cluster, where=where, region=region)
+    if not mask.any():
+        raise selection.none_left(opened, where)
     for note in selected.export_selection(opened, mask, out, overwrite=overwrite):
         typer.echo(note, err=True)
     _say_kept(int(mask.sum()), len(mask), out, as_json)

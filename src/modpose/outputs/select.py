@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from modpose.run import Run
 
-__all__ = ["choose", "evaluate_where", "in_clusters", "in_region"]
+__all__ = ["choose", "evaluate_where", "in_clusters", "in_region", "none_left"]
 
 
 def choose(
@@ -59,6 +59,20 @@ def choose(
     if region is not None:
         mask &= in_region(latents, region)
     return mask
+
+
+def none_left(run: Run, where: str | None) -> InputError:
+    """Return the error for conditions that no image meets, with the range of the columns named."""
+    ranges = []
+    if where is not None:
+        expression = Where(where)
+        table = _with_columns(run, run.latents(), expression.names())
+        for name in sorted(expression.names() & set(table.columns)):
+            column = table[name]
+            if column.dtype.kind in "iuf" and column.notna().any():
+                ranges.append(f"{name} is between {column.min():.4g} and {column.max():.4g}")
+    known = f"; {', '.join(ranges)}" if ranges else ""
+    return InputError(f"select: no image meets the conditions, expected at least one{known}")
 
 
 def _with_columns(run: Run, latents: pd.DataFrame, names: set[str]) -> pd.DataFrame:

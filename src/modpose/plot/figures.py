@@ -139,6 +139,7 @@ def learning_curves(metrics: Mapping[str, Floats]) -> Figure:
         style(ax, "epoch", "nats per image", title)
         ax.grid(axis="y", color=RULE, linewidth=0.6)
         ax.set_axisbelow(True)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         drawn_values = []
         for name, label, colour in ((key, "training", BLUE), (f"val_{key}", "validation", ORANGE)):
             values = np.asarray(metrics.get(name, np.full(len(epoch), np.nan)), float)

@@ -9,6 +9,7 @@ import numpy as np
 
 from modpose.config import Config
 from modpose.plot.grids import Floats
+from modpose.run.describe import ENDINGS
 
 
 def duration(seconds: float) -> str:
@@ -79,9 +80,10 @@ def _training_facts(
         value = float(metrics[key][at]) if key in metrics else np.nan
         if np.isfinite(value):
             found.append((name, nats(value) + when))
+    stopped = str(environment.get("stopped") or "")
     return [
         *found,
-        ("Stopped because", str(environment.get("stopped") or "")),
+        ("Ended", ENDINGS.get(stopped, stopped)),
         ("Machine", str(environment.get("device") or "")),
     ]
 
