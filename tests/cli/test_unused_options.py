@@ -22,7 +22,7 @@ from modpose.errors import InputError
             "a search without",
         ),
         ("explore run --export out --port 8800", "--port", "a page that is served"),
-        ("explore run --export out --no-browser", "--browser", "a page that is served"),
+        ("explore run --export out --no-browser", "--no-browser", "a page that is served"),
         ("explore run --overwrite", "--overwrite", "--export"),
         ("abinitio p.star -o out --map m.mrc --starts 4", "--starts", "random starts, not --map"),
         ("simulate projections -o out --defocus 9000 9500", "--defocus", "--ctf"),

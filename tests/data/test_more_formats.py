@@ -327,10 +327,12 @@ def test_pictures_that_are_not_read_are_named(tmp_path, caplog):
     assert "its 1 pictures are read, not its sub-folders; they hold pictures too" in caplog.text
 
 
-def test_an_archive_is_to_be_unpacked_first(tmp_path):
+def test_a_packed_file_is_to_be_unpacked_first(tmp_path):
     (tmp_path / "galaxies.ZIP").write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"an archive \(.zip\), expected the folder"):
-        open_source(tmp_path / "galaxies.ZIP")
+    (tmp_path / "set.tar.gz").write_bytes(b"")
+    for name, suffix in (("galaxies.ZIP", "zip"), ("set.tar.gz", "gz")):
+        with pytest.raises(InputError, match=rf"packed \(.{suffix}\), expected what it holds"):
+            open_source(tmp_path / name)
 
 
 # --- cisTEM -----------------------------------------------------------------------------------

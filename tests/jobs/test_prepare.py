@@ -211,6 +211,16 @@ def test_lengths_in_angstrom_need_what_gives_them_a_meaning(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_lengths_that_just_fit_are_taken(tmp_path: Path) -> None:
+    """A pixel size in a header has 24 bits: twice three of 0.8 Å are a little more than 4.8."""
+    images = np.random.default_rng(0).random((2, 96, 96)).astype(np.float32)
+    for pixel_size in (0.8, 0.85, 1.1):
+        write_mrcs(tmp_path / "p.mrcs", images, pixel_size, overwrite=True)
+        finest, width = round(6 * pixel_size, 2), round(96 * pixel_size, 2)
+        how = Preparation(box=32, resolution=finest, diameter=width)
+        prepare(open_source(tmp_path / "p.mrcs"), tmp_path / "out", how, overwrite=True)
+
+
 def test_phases_are_not_flipped_twice(tmp_path: Path) -> None:
     star = particles(tmp_path / "in")
     once = prepare(open_source(star), tmp_path / "once", Preparation(ctf="flip"))

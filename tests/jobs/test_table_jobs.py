@@ -234,9 +234,12 @@ def test_priors_of_filaments_follow_the_coordinates_and_the_hand(tmp_path: Path)
         f"{name}Prior": table[name] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
     }
     priors["rlnOriginXPriorAngst"] = table["rlnOriginXAngst"]
+    priors["rlnOriginYPriorAngst"] = table["rlnOriginYAngst"] + 1.5
     particles = replace(open_table(path), table=table.assign(**priors))
     moved = recentred(particles).table
-    np.testing.assert_array_equal(moved["rlnOriginXPriorAngst"], moved["rlnOriginXAngst"])
+    for axis, apart in (("X", 0.0), ("Y", 1.5)):
+        prior, origin = moved[f"rlnOrigin{axis}PriorAngst"], moved[f"rlnOrigin{axis}Angst"]
+        np.testing.assert_allclose(prior, origin + apart, atol=1e-6)
     other = mirrored_poses(particles)
     names = {f"{name}Prior": name for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
     of_priors = other.table.drop(columns=list(names.values())).rename(columns=names)

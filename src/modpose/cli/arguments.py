@@ -115,7 +115,9 @@ def needs(context: typer.Context, option: str, other: str, there: bool) -> None:
         Whether that is there.
     """
     if not there and was_given(context, option):
-        flag = next(one.opts[0] for one in context.command.params if one.name == option)
+        found = next(one for one in context.command.params if one.name == option)
+        off = found.secondary_opts if context.params[option] is False else []
+        flag = [*off, *found.opts][0]
         raise InputError.of(context.info_name or "modpose", flag, "given", f"it only with {other}")
 
 

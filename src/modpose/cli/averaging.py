@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,8 +35,8 @@ from modpose.search.settings import AlignSettings
 
 with lazily():
     from modpose import parts, ranks
+    from modpose.data import agreement, table_files
     from modpose.data import source as sources
-    from modpose.data import table_files
     from modpose.evaluate import pose_recovery
     from modpose.search import run as subtomograms
     from modpose.search.classes2d import run as pictures
@@ -267,7 +268,8 @@ def _check_sizes(
     if max_shift is not None and max_shift > (box or side):
         expected = f"at most the {box or side} pixels of the box"
         raise InputError.of(name, "--max-shift", f"{max_shift:g}", expected)
-    if diameter is not None and size is not None and diameter > side * size:
+    most = math.inf if size is None else (1 + agreement.TOLERANCE) * side * size
+    if diameter is not None and size is not None and diameter > most:
         expected = f"at most the box, {side * size:.4g} Å"
         raise InputError.of(name, "--mask-diameter", f"{diameter:g} Å", expected)
 

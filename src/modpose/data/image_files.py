@@ -43,14 +43,14 @@ def open_stack(path: Path, array: str | None = None, kind: Kind = "auto") -> Sta
         return open_mrc(path, kind)
     if suffix in formats.OPENERS:
         return formats.OPENERS[suffix](path, array, kind)
-    if suffix in ARCHIVES:
-        expected = "the folder that it holds (unpack it first)"
-        raise InputError.of(path, "the file", f"an archive ({suffix})", expected)
+    if suffix in PACKED:
+        expected = "what it holds (unpack it first)"
+        raise InputError.of(path, "the file", f"packed ({suffix})", expected)
     known = " ".join(sorted(name[1:] for name in (*TABLES, *MRC_SUFFIXES, *formats.OPENERS)))
     raise InputError.of(path, "the extension", f"'{suffix}'", f"one of {known}")
 
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
+PACKED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
 """Extensions of files that hold other files."""
 
 

@@ -89,7 +89,7 @@ def picture_files(folder: Path, nested: bool = True) -> list[Path]:
 def folders_of_pictures(folder: Path) -> list[Path]:
     """List the folders within a folder that hold pictures, one level down."""
     inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(path for path in inner if any(_is_picture(path, p) for p in path.iterdir()))
+    return sorted(path for path in inner if any(_is_picture(path, p) for p in path.glob("*")))
 
 
 def _is_picture(folder: Path, path: Path) -> bool:

@@ -214,7 +214,7 @@ def recentred(particles: Particles, micrograph_pixel_size: float | None = None) 
 def _put_rest(
     particles: Particles, table: pd.DataFrame, rest: Floats, micrograph_pixel_size: float | None
 ) -> None:
-    """Write the shift (Å) that is left, in the columns where shifts are."""
+    """Write the shift (Å) that is left, where shifts are; move expected shifts by the same."""
     if particles.format == "cs":
         for group in ("alignments3D", "alignments2D"):
             if f"{group}/shift_0" in table:
@@ -223,14 +223,20 @@ def _put_rest(
                 for k in (0, 1):
                     table[f"{group}/shift_{k}"] = (-rest[:, k] / sizes).astype(np.float32)
         return
+    origin, change = -rest, shifts(particles, rest.shape[1]) - rest
     for k, axis in enumerate("XYZ"[: rest.shape[1]]):
         name = f"rlnOrigin{axis}"
-        if f"{name}Angst" in table or name not in table:
-            table[f"{name}Angst"] = (-rest[:, k]).round(6) + 0.0
-        if f"{name}PriorAngst" in table:
-            table[f"{name}PriorAngst"] = (-rest[:, k]).round(6) + 0.0
-        for old in (name, f"{name}Prior"):  # in pixels of this table, whose pixel size stays
-            if old in table:
-                found = particles.pixel_sizes()
-                sizes = pixel_sizes(particles, micrograph_pixel_size) if found is None else found
-                table[old] = (-rest[:, k] / sizes).round(6) + 0.0
+        prior, angst = f"{name}Prior", f"{name}Angst"
+        if angst in table or name not in table:
+            table[angst] = origin[:, k].round(6) + 0.0
+        if f"{prior}Angst" in table:
+            moved = particles.numbers(f"{prior}Angst") + change[:, k]
+            table[f"{prior}Angst"] = moved.round(6) + 0.0
+        if name not in table and prior not in table:
+            continue
+        found = particles.pixel_sizes()  # of this table's images, which stays
+        sizes = pixel_sizes(particles, micrograph_pixel_size) if found is None else found
+        if name in table:
+            table[name] = (origin[:, k] / sizes).round(6) + 0.0
+        if prior in table:
+            table[prior] = (particles.numbers(prior) + change[:, k] / sizes).round(6) + 0.0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from modpose.config import DataConfig
 from modpose.data import preprocess as steps
+from modpose.data.agreement import TOLERANCE
 from modpose.data.fresh_table import has_image_names
 from modpose.data.inputs import files_of_source
 from modpose.data.optics import ctf_state
@@ -170,10 +171,10 @@ class _Job:
         if self.pixel_size is None:
             return
         width, finest = self.side * self.pixel_size, 2 * self.pixel_size
-        if wanted.diameter is not None and wanted.diameter > width:
+        if wanted.diameter is not None and wanted.diameter > (1 + TOLERANCE) * width:
             found = f"{wanted.diameter:g} Å"
             raise InputError.of(name, "--diameter", found, f"at most the new box, {width:.4g} Å")
-        if wanted.resolution is not None and wanted.resolution < finest:
+        if wanted.resolution is not None and wanted.resolution < (1 - TOLERANCE) * finest:
             found = f"{wanted.resolution:g} Å"
             expected = f"at least two of the new pixels, {finest:.4g} Å"
             raise InputError.of(name, "--resolution", found, expected)

@@ -173,7 +173,7 @@ def classify_images(
     settings, out = settings or Classes2dSettings(), Path(out)
     has_ctf = _check(source, settings)
     table = out / ("particles.cs" if source.particles.format == "cs" else "particles.star")
-    outputs = [*(out / name for name in WRITTEN), *files_of_table(table)]
+    outputs = [*(out / name for name in WRITTEN), *files_of_table(table), *earlier_tables(out)]
     check_outputs(outputs, overwrite or resume, files_of_source(source))
     wanted = asdict(settings) | {
         "images": source.n,
