@@ -28,6 +28,7 @@ from modpose.geometry.rotations import geodesic, haar_rotations, rotation_of_vec
 from modpose.options import merge
 from modpose.recipes import recipe_config
 from modpose.run import Run
+from modpose.run.folder import SEARCH, clear
 from modpose.search.abinitio.moving import MotionPlan
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import SeveralPoses
@@ -39,7 +40,7 @@ from modpose.simulate.projections import simulate_projections
 from modpose.simulate.settings import ProjectionSettings
 from modpose.train import better_poses
 from modpose.train.better_poses import PosePlan, posed_again, with_better_poses
-from modpose.train.unposed import _searched, with_unknown_poses
+from modpose.train.unposed import BETTER_FILE, FOUND_FILE, _searched, with_unknown_poses
 
 SMALL = ("model.field.motions=2", "model.field.cycles=5", "model.z_dim=1", "train.epochs=1")
 
@@ -198,6 +199,15 @@ def test_a_fit_that_was_interrupted_while_it_improved_poses_goes_on(
     assert len(calls) == 2 - left
     pd.testing.assert_frame_equal(resumed.latents(), Run.open(tmp_path / "whole").latents())
     assert files_of(resumed.path) == files_of(tmp_path / "whole")
+
+
+def test_poses_that_were_found_are_files_of_the_run(tmp_path: Path) -> None:
+    """They go with it: the next fit in the folder may be of other images."""
+    (tmp_path / SEARCH).mkdir()
+    for name in (FOUND_FILE, BETTER_FILE):
+        (tmp_path / SEARCH / name).write_bytes(b"")
+    clear(tmp_path)
+    assert not (tmp_path / SEARCH).exists()
 
 
 @pytest.mark.parametrize("off", [0.0, 3.0])

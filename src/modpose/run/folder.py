@@ -61,7 +61,7 @@ CHECKPOINT = re.compile(
 )
 SEARCHED = re.compile(
     r"(class\d{3}(_sharpened|_half[12]|_mask)?\.mrc|fsc\.(csv|png)|particles\.(star|cs)"
-    r"|(unfinished/)?settings\.json|unfinished/\w+\.safetensors)"
+    r"|(kept|better)_poses\.safetensors|(unfinished/)?settings\.json|unfinished/\w+\.safetensors)"
 )
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+(@[^/]*)?\.part")
 LONGEST_WAIT = 10.0
