@@ -17,6 +17,7 @@ from modpose.backprojection.halves import half_of
 from modpose.cli import app
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
+from modpose.data.joining import join_rows
 from modpose.data.mrc import write_mrcs
 from modpose.data.particles import Particles
 from modpose.data.posing import with_pose
@@ -358,6 +359,13 @@ def test_poses_go_to_another_extraction_of_the_same_picks(tmp_path: Path) -> Non
     )
     with pytest.raises(InputError, match="0 of the 40 images"):
         unbinned(found, moved)
+    rounded = target.table["rlnCoordinateX"] + np.random.default_rng(3).uniform(-4e-3, 4e-3, 40)
+    near = replace(target, table=target.table.assign(rlnCoordinateX=rounded))
+    assert join_rows(near, found).rows.tolist() == order.tolist()
+    chance = target.table["rlnCoordinateX"].where(np.arange(40) < 19, -1.0)
+    few = replace(target, table=target.table.assign(rlnCoordinateX=chance))
+    with pytest.raises(InputError, match="0 of the 40 images"):
+        unbinned(found, few, partial=True)
     nowhere = replace(target, table=target.table.drop(columns="rlnMicrographName"))
     with pytest.raises(InputError, match="0 of the 40 images"):
         unbinned(found, nowhere)

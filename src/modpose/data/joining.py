@@ -35,6 +35,9 @@ BY_ORDER = "their order alone"
 ORIGINAL = "rlnImageOriginalName"
 """Column of the image that an image was made of; RELION's name, and that of our jobs."""
 
+LEAST_SAME = 0.5
+"""Smallest share of the shorter table whose places are in the other: fewer agree by chance."""
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -93,12 +96,13 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
 
 
 def _by_place(particles: Particles, table: Particles, per_image: bool) -> Joined | None:
-    """Join images that were cut out of the same micrographs twice; None if no place is the same."""
-    here, there = places_of(particles), places_of(table)
-    if here is None or there is None:
+    """Join images that were cut out of the same micrographs twice; None if too few are the same."""
+    pair = places_of(particles, table)
+    if pair is None:
         return None
-    rows = match_rows(here, there, names=(particles.name, table.name), per_image=per_image)
-    return Joined(rows, KIND_WORDS["place"]) if (rows >= 0).any() else None
+    rows = match_rows(*pair, names=(particles.name, table.name), per_image=per_image)
+    enough = (rows >= 0).sum() >= LEAST_SAME * min(particles.n, table.n)
+    return Joined(rows, KIND_WORDS["place"]) if enough else None
 
 
 def _before(particles: Particles) -> Particles | None:
