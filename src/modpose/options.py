@@ -100,7 +100,7 @@ def configure(
 
     config = complete(suited(for_data, complete(for_data)))
     chosen = f"recipe {base['recipe']}" + (" (the default)" if name is None else "")
-    return opened, config, f"{chosen}; {meaning}, unless set otherwise"
+    return opened, config, f"{chosen}; {meaning}"
 
 
 def _data_section(

@@ -73,11 +73,12 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         options = {"model": {"likelihood": {"kind": "bernoulli"}}}
         options["data"] = {"normalize": "range"}
         meaning = "Bernoulli likelihood on [0, 1]" if by_data else "scaled to [0, 1]"
-        return name, options, f"values look like pictures: {meaning}"
+        return name, options, f"values look like pictures: {meaning}, unless set otherwise"
     noise = {"kind": "gaussian", "noise": "learned", "std": 1.0}
     options = {"model": {"likelihood": noise}, "data": {"normalize": "image"}}
     learned = ", learned Gaussian noise" if by_data else ""
-    return name, options, f"values look like measurements: normalised images{learned}{hint}"
+    meaning = f"normalised images{learned}, unless set otherwise{hint}"
+    return name, options, f"values look like measurements: {meaning}"
 
 
 def suited(options: Options, config: Config) -> Options:

@@ -408,7 +408,7 @@ def test_a_table_goes_to_no_folder_with_another_stack_of_the_same_name(tmp_path:
     assert not (tmp_path / "other" / "out.star").exists()
     done = CliRunner().invoke(app, [*words, str(tmp_path / "out.star")])
     assert done.exit_code == 0, done.output
-    assert "start in the folder of" in done.stderr
+    assert f"give --datadir {tmp_path / 'job'}\n" in done.stderr
     with pytest.raises(InputError, match="another file of this name"):
         flip_hand([table], tmp_path / "other")
     (tmp_path / "job" / "bin4.mrcs").rename(tmp_path / "gone.mrcs")

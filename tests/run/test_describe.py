@@ -11,6 +11,7 @@ import pytest
 from modpose.cli import main
 from modpose.errors import InputError
 from modpose.run import Run
+from modpose.run.alarm import Alarm
 
 STORED = Path(__file__).parents[1] / "stored_runs"
 
@@ -53,6 +54,12 @@ def test_alarms_are_problems(run: Path) -> None:
     environment["alarms"] = [{"name": "ctf", "sentence": "Look at the CTF."}]
     (run / "environment.json").write_text(json.dumps(environment))
     assert Run.open(run).describe().problems == ["Look at the CTF."]
+
+
+def test_an_alarm_names_the_run_in_its_command() -> None:
+    alarm = Alarm("outliers", "Leave them out: modpose select RUN -o good.star; RUNS stay.")
+    said = "Leave them out: modpose select 'my run' -o good.star; RUNS stay."
+    assert alarm.of(Path("my run")) == said
 
 
 @pytest.mark.parametrize("name", ["n", "shape", "modpose"])

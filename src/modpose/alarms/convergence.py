@@ -80,7 +80,7 @@ def _after_few(curve: Floats, stopped: str) -> Alarm | None:
         return Alarm(
             "convergence",
             f"The time limit ended the fit after {epochs}, too early for a good model. Continue "
-            "with modpose resume RUN and a larger --max-minutes.",
+            "for longer: modpose resume RUN --max-minutes N.",
         )
     if len(curve) < 2 or curve[-1] - curve[-2] < LAST_NATS:
         return None

@@ -295,7 +295,7 @@ def _elsewhere(devices: int | None, nodes: int | None) -> bool:
 
 def _end(run: Run, as_json: bool) -> None:
     """Print where the run is, and its alarms."""
-    alarms = {alarm.name: alarm.sentence for alarm in run.alarms}
+    alarms = {alarm.name: alarm.of(run.path) for alarm in run.alarms}
     lines = [f"saved {run.path}; next: modpose report {in_shell(run.path)}"]
     facts = {
         "run": run.path,

@@ -17,6 +17,7 @@ from modpose.data.locate import as_written, find_files
 from modpose.data.particles import Particles
 from modpose.data.star import write_star
 from modpose.errors import InputError
+from modpose.files.text import in_shell
 from modpose.files.writing import Staging
 
 if TYPE_CHECKING:
@@ -104,10 +105,9 @@ def notes_of_paths(
                 f"{out}: it would name the images {name} as {table} does, but {here / name} is "
                 "another file of this name, expected another folder for the table"
             )
-    start = f"start in the folder of {table}; give it as --datadir"
-    if datadir is not None:
-        start = f"start in {datadir}; give it as --datadir"
-    elif every and as_written(min(every), table) is None:
+    base = table.absolute().parent if datadir is None else datadir
+    start = f"start in another folder; where you use it, give --datadir {in_shell(base)}"
+    if datadir is None and every and as_written(min(every), table) is None:
         start = f"are those of {table}; give the folder where they start as --datadir"
     return [f"image paths in {out} {start}"]
 

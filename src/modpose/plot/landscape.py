@@ -12,6 +12,7 @@ from modpose.plot.figures import BLUE, INK, ORANGE, SMALL, TEXT, new_figure, sty
 from modpose.plot.grids import Floats
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 HIGHEST = 8.0
@@ -41,7 +42,7 @@ def free_energy_map(
         ax.fill_between(x, found.energy - found.error, found.energy + found.error, alpha=0.25)
         ax.plot(x, found.energy, color=BLUE)
         for place, label in zip(places[:, 0], labels, strict=True):
-            ax.annotate(label, (place, 0), ha="center", fontsize=SMALL, color=INK)
+            _mark(ax, label, (place, float(np.interp(place, x, found.energy))))
         return fig
     ax = style(fig.subplots(), *names)
     x, y = found.ticks
@@ -52,11 +53,16 @@ def free_energy_map(
     if len(path):
         ax.plot(*path.T, "-o", color=ORANGE, ms=3.5, lw=1.4)
     for place, label in zip(places, labels, strict=True):
-        ax.annotate(
-            label, place, ha="center", va="center", fontsize=SMALL, color=INK,
-            bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": INK, "lw": 0.6},
-        )  # fmt: skip
+        _mark(ax, label, (float(place[0]), float(place[1])))
     return fig
+
+
+def _mark(ax: Axes, label: str, place: tuple[float, float]) -> None:
+    """Write the name of a cluster at its place."""
+    ax.annotate(
+        label, place, ha="center", va="center", fontsize=SMALL, color=INK,
+        bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": INK, "lw": 0.6},
+    )  # fmt: skip
 
 
 def path_profile(position: Floats, energy: Floats, error: Floats) -> Figure:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from modpose.files.text import in_shell
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,10 @@ class Alarm:
     def __str__(self) -> str:
         """Return the sentence."""
         return self.sentence
+
+    def of(self, run: Path) -> str:
+        """Return the sentence with its commands for this run, as a shell takes them."""
+        return re.sub(r"\bRUN\b", lambda _: in_shell(run), self.sentence)
 
     def as_dict(self) -> dict[str, str]:
         """Return what ``environment.json`` stores."""

@@ -46,7 +46,7 @@ def describe(run: Run) -> Description:
         facts[name] = f"an added column: {how}" if how else "an added column"
     if (run.path / "report" / "index.html").is_file():
         facts["report"] = str(run.path / "report" / "index.html")
-    return Description(str(run.path), "a run", facts, [alarm.sentence for alarm in run.alarms])
+    return Description(str(run.path), "a run", facts, [alarm.of(run.path) for alarm in run.alarms])
 
 
 def _input(environment: dict[str, Any]) -> str:

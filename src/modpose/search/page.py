@@ -37,7 +37,7 @@ def write_page(
         sections.append(_motions(found))
     for section in sections:
         for picture in section.pictures:
-            place(folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
+            place(folder / "figures" / picture.name).write_bytes(picture.png)
     facts = [
         ("volumes", f"{source.n}"),
         ("box", f"{box}³" + ("" if size is None else f", {size:g} Å per voxel")),
@@ -59,7 +59,9 @@ def _averages(found: Alignment, pixel_size: float | None, box: int) -> Section:
         good="a compact shape with details, of similar size from all sides.",
         bad="a ball (poses were not found), or a shape cut by the mask.",
         pictures=[
-            Picture.of(projections(found.maps.combined, pixel_size), "averages", "class averages")
+            Picture.of(
+                projections(found.maps.combined, pixel_size), "averages.png", "class averages"
+            )
         ],
         header=("class", "volumes", "resolution"),
         table=[
@@ -78,7 +80,9 @@ def _agreement(found: Alignment, pixel_size: float | None, box: int) -> Section:
         good="near one at low frequency, then a fall to about zero.",
         bad="a curve that never falls: the mask is too tight or the volumes are not independent.",
         pictures=[
-            Picture.of(correlations(found.maps.fsc, pixel_size, box), "fsc", "shell correlation")
+            Picture.of(
+                correlations(found.maps.fsc, pixel_size, box), "fsc.png", "shell correlation"
+            )
         ],
     )
 
@@ -91,7 +95,7 @@ def _poses(found: Alignment) -> Section:
         "lower half, and the lengths of the shifts.",
         good="all directions, unless the objects lie on a membrane or a grid.",
         bad="volumes crowded about the missing wedge: poses follow the wedge, not the object.",
-        pictures=[Picture.of(directions(found), "poses", "directions and shifts")],
+        pictures=[Picture.of(directions(found), "poses.png", "directions and shifts")],
     )
 
 
@@ -100,7 +104,7 @@ def _motions(found: Alignment) -> Section:
     pictures = [
         Picture.of(
             motion_figure(found, number, motion),
-            f"class{number + 1:03d}_motion{motion + 1}",
+            f"class{number + 1:03d}_motion{motion + 1}.png",
             f"class {number + 1} along motion {motion + 1}",
         )
         for number in range(min(SHOWN, len(found.motions)))

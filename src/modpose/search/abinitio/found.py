@@ -84,7 +84,9 @@ class FoundMaps:
         found, what = [], "particle" if self.tilted else "image"
         if self.start_scores:
             scores = ", ".join(f"{score:.1f}" for score in self.start_scores)
-            found.append(f"random starts: {scores} nats per {what}; the highest is kept")
+            several = len(self.start_scores) > 1
+            kept = "; the highest is kept" if several else ""
+            found.append(f"random start{'s' * several}: {scores} nats per {what}{kept}")
         found += [one.sentence() for one in self.verdicts]
         counts = torch.bincount(self.refined.class_index, minlength=len(self.masks)).tolist()
         for number, (one, count) in enumerate(zip(self.resolutions, counts, strict=True), 1):

@@ -107,7 +107,9 @@ class Classes2d:
                 f"{count:,} images fit their class hardly better than noise would "
                 f"(modposeScore below {limit:.1f})"
             )
-        found.append("images and their mirror images are in different classes")
+        found.append(
+            "classes are not mirrored: views of one object from opposite sides are in two classes"
+        )
         return found
 
     @property
@@ -210,7 +212,8 @@ def _check(source: Source, settings: Classes2dSettings) -> bool:
     has_ctf = source.particles.ctf(stack.pixel_size) is not None
     if not has_ctf:
         logger.warning(
-            "warning: %s: it gives no CTF, so averages are made without", source.particles.name
+            "warning: %s: it gives no CTF, so averages are not corrected for it",
+            source.particles.name,
         )
     return has_ctf
 
