@@ -182,7 +182,9 @@ def test_convergence() -> None:
     assert convergence_alarm(curve(settled[:2])) is not None
     assert convergence_alarm(curve(settled[98:])) is None
     assert convergence_alarm(curve(settled[:1])) is None
-    assert convergence_alarm(curve(settled[:1]), stopped="max-minutes") is not None
+    limited = convergence_alarm(curve(settled[:1]), stopped="max-minutes")
+    assert limited is not None
+    assert limited.sentence.endswith("modpose resume RUN --epochs N.")  # as a finished run asks
     assert convergence_alarm(curve(-1300 + 0 * epochs + noise)) is None
     assert convergence_alarm([]) is None
     slower = np.array([-2276.4, -2272.9, -2269.5, -2266.1, -2264.4, -2264.1])  # rates fall to 0

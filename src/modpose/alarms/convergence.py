@@ -79,8 +79,8 @@ def _after_few(curve: Floats, stopped: str) -> Alarm | None:
     if len(curve) and stopped == "max-minutes":
         return Alarm(
             "convergence",
-            f"The time limit ended the fit after {epochs}, too early for a good model. Continue "
-            "for longer: modpose resume RUN --max-minutes N.",
+            f"The time limit ended the fit after {epochs}, too early for a good model. Train for "
+            "longer: modpose resume RUN --epochs N.",
         )
     if len(curve) < 2 or curve[-1] - curve[-2] < LAST_NATS:
         return None

@@ -57,9 +57,9 @@ def reconstructions(m: ReportData) -> Section | None:
     return Section(
         "reconstructions",
         "Images and reconstructions",
-        "Particles chosen at random. From left to right: the image as the model sees it, the "
+        "Images chosen at random. From left to right: the image as the model sees it, the "
         "model's noise-free version in the inferred pose, and the same object upright. "
-        "All images share one grey scale, and so do all predictions. "
+        "All images share one scale of brightness, and so do all predictions. "
         + sense_of_angle(m.look.origin),
         "the posed version lies on the object in the image, and all upright versions have the "
         "same orientation and differ only where the objects differ.",
@@ -89,7 +89,8 @@ def average(m: ReportData) -> Section | None:
         "Average before and after alignment",
         f"The mean of {len(m.rows):,} images without alignment, and after each was rotated and "
         "shifted upright by its inferred pose. The second picture uses only the poses of the "
-        "model, so its details are details of the data. Each average has its own grey scale.",
+        "model, so its details are details of the data. Each average has its own scale of "
+        "brightness.",
         "a round blur on the left, a sharp object in the middle.",
         "the middle is as round and blurred as the left (poses not found), or shows an object "
         "with rings or several copies of itself (poses found only up to a symmetry).",
@@ -188,7 +189,7 @@ def interpolations(m: ReportData) -> Section | None:
     fig = figures.interpolations(first, paths, last, m.look)
     return Section(
         "interpolations",
-        "From one particle to another",
+        "From one image to another",
         "Each row starts with one real image and ends with another of distant content. Between "
         "them are the model's upright pictures on the straight line between the two contents.",
         "every step looks like a real object, and the change is gradual.",
