@@ -45,11 +45,12 @@ def test_learning_curves_show_the_numbers() -> None:
     assert png_size(figure)[0] == round(figures.WIDTH * figures.DPI)
 
 
-@pytest.mark.parametrize("epochs", [5, 18, 30])
+@pytest.mark.parametrize("epochs", [1, 2, 5, 18, 30])
 def test_learning_curves_count_whole_epochs(epochs: int) -> None:
     epoch = np.arange(1, epochs + 1)
     for ax in figures.learning_curves({"epoch": epoch, "elbo": -50.0 - 1 / epoch}).axes:
-        ticks = np.asarray(ax.get_xticks())
+        low, high = ax.get_xlim()
+        ticks = np.array([tick for tick in ax.get_xticks() if low <= tick <= high])
         assert np.array_equal(ticks, ticks.round())
 
 

@@ -139,7 +139,8 @@ def learning_curves(metrics: Mapping[str, Floats]) -> Figure:
         style(ax, "epoch", "nats per image", title)
         ax.grid(axis="y", color=RULE, linewidth=0.6)
         ax.set_axisbelow(True)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.ticklabel_format(axis="y", useOffset=False)
         drawn_values = []
         for name, label, colour in ((key, "training", BLUE), (f"val_{key}", "validation", ORANGE)):
             values = np.asarray(metrics.get(name, np.full(len(epoch), np.nan)), float)

@@ -101,8 +101,8 @@ def check_names(run: Run, names: Iterable[str], *, overwrite: bool = False) -> N
             raise InputError.of("--name", "the name", shown(name), "one that no fit writes")
         if name in there and not overwrite:
             raise InputError(
-                f"{run.path}: the column {name} already exists, expected another --name, or "
-                "--overwrite to replace it"
+                f"{run.path}: the column {name} already exists; --overwrite (overwrite=True) "
+                "replaces it"
             )
 
 
