@@ -29,6 +29,7 @@ from modpose.search.classes2d.rounds import Posed, recentred
 from modpose.search.classes2d.run import Classes2d, classify_images, memory_of_classes
 from modpose.search.classes2d.settings import Classes2dSettings
 from modpose.search.classes2d.turning import Turning
+from modpose.search.files import earlier_tables
 from modpose.simulate import microscope
 from modpose.simulate.star_tables import tables
 
@@ -252,6 +253,9 @@ def test_a_table_of_an_earlier_search_does_not_stay(folder: Path, tmp_path: Path
     out.mkdir()
     for name in ("particles.cs", "particles.csg"):
         (out / name).write_text("of the user")
+    (out / "settings.json").write_text('{"editor": 1}')
+    assert not earlier_tables(out)  # another program's settings
+    (out / "settings.json").unlink()
     asked = ["align", str(folder / "particles.star"), "-o", str(out), "--classes", "2"]
     asked += ["--rounds", "1", "--refine-rounds", "1", "--box", "24"]
     ran = CliRunner().invoke(app, asked)

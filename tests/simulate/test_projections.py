@@ -279,6 +279,9 @@ def test_what_is_written_says_poses_truth_and_maps(tmp_path):
     none = CliRunner().invoke(app, [*command[:-2], "--overwrite"])
     assert none.exit_code == 0, none.output
     assert [path.name for path in (out / "maps").iterdir()] == ["mine.mrc"]
+    (out / "maps" / "maps.csv").write_bytes(b"")  # not a list of maps
+    assert CliRunner().invoke(app, [*command[:-2], "--overwrite"]).exit_code == 0
+    assert (out / "maps" / "maps.csv").is_file()
     for extra in (["--states", "9"], ["--morph"], ["--abundance", "a"], ["--arm", "A"]):
         bad = CliRunner().invoke(app, [*command[:3], str(tmp_path / "bad"), *command[4:10], *extra])
         assert isinstance(bad.exception, InputError), extra

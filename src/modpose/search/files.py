@@ -20,7 +20,7 @@ from modpose.data.table_files import files_of_table, write_table
 from modpose.files.writing import Staging
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.reference import make_references
-from modpose.search.folder import SETTINGS
+from modpose.search.folder import holds_search
 from modpose.search.shared import information_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Spread = tuple[torch.Tensor, torch.Tensor]
 
 def earlier_tables(folder: Path) -> list[Path]:
     """Name the tables of an earlier search in a folder; none if no search was written there."""
-    if not (folder / SETTINGS).is_file():
+    if not holds_search(folder):
         return []
     return [path for name in TABLES for path in files_of_table(folder / name)]
 

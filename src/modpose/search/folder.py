@@ -185,6 +185,14 @@ def check_settings(work: Path, wanted: dict[str, object], data: dict[str, str]) 
         raise InputError.of(folder, f"{name} to continue", value, expected)
 
 
+def holds_search(folder: Path) -> bool:
+    """Tell whether a search wrote its settings into a folder."""
+    try:
+        return {"classes", "seed"} <= set(settings_of(folder))
+    except InputError:
+        return False
+
+
 def _is_alignment(folder: Path) -> bool:
     if not (folder / SETTINGS).is_file():
         return False

@@ -66,7 +66,10 @@ def _earlier_maps(folder: Path) -> list[Path]:
     listed = folder / "maps.csv"
     if not listed.is_file():
         return []
-    names = map(str, pd.read_csv(listed).get("file", ()))
+    try:
+        names = [str(name) for name in pd.read_csv(listed).get("file", ())]
+    except (ValueError, OSError):  # not a table that a simulation wrote
+        return []
     return [listed, *(folder / name for name in names if Path(name).name == name)]
 
 
