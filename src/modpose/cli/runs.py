@@ -153,7 +153,7 @@ def encode(
         int,
         typer.Option(
             min=1,
-            help="Rotated copies to encode per image (odd); the consensus is kept.",
+            help="Rotated copies to encode per image, best an odd number; the consensus is kept.",
         ),
     ] = 1,
     datadir: DataDir = None,
