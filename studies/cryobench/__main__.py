@@ -29,12 +29,22 @@ CONTENDERS = (*ours.RECIPES, *peers.PEERS)
 HEADER = "| seed | contender | area | worst | gain | first shells | processor s | clock s | GB |"
 
 
+def fit_options(options: argparse.Namespace) -> list[str]:
+    """Return the options of ``modpose fit`` that are given."""
+    given = {
+        "--max-minutes": options.minutes,
+        "--precision": options.precision,
+        "--z-dim": options.z_dim,
+    }
+    return [text for k, v in given.items() if v is not None for text in (k, str(v))]
+
+
 def settle(name: str, star: Path, folder: Path, seed: int, options: argparse.Namespace) -> Cost:
     """Run a contender, unless it has finished."""
 
     def work() -> Cost:
         if name in ours.RECIPES:
-            return ours.fit(name, star, folder, seed, options.minutes, options.precision)
+            return ours.fit(name, star, folder, seed, fit_options(options))
         return peers.fit(name, peers.python_of(name, options), star, folder, seed, options.epochs)
 
     return once(folder / "cost.json", work)
@@ -87,6 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0", help="as 0,1,2; of images and of fits")
     parser.add_argument("--contenders", default="ours", help=f"some of {','.join(CONTENDERS)}")
     parser.add_argument("--minutes", type=float, help="of training, of each recipe of ours")
+    parser.add_argument("--z-dim", type=int, help="dimensions of content, of each recipe of ours")
     parser.add_argument("--precision", help="of training, of each recipe of ours: bf16-mixed")
     parser.add_argument("--epochs", type=int, default=20, help="of cryodrgn")
     for peer in peers.PEERS:

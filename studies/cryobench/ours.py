@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,10 @@ MODPOSE = (sys.executable, "-m", "modpose")
 RECIPES = {"ours": "modpose-posed", "own-cryodrgn": "cryodrgn", "own-vlt": "vlt"}
 
 
-def fit(
-    name: str, star: Path, folder: Path, seed: int, minutes: float | None, precision: str | None
-) -> Cost:
-    """Fit a recipe; of ours compute the sharp maps too."""
+def fit(name: str, star: Path, folder: Path, seed: int, options: Sequence[str]) -> Cost:
+    """Fit a recipe with these options of ``modpose fit``; of ours compute the sharp maps too."""
     run, log = folder / "run", folder / "log.txt"
-    options = ["--recipe", RECIPES[name], "--seed", str(seed)]
-    if minutes is not None:
-        options += ["--max-minutes", f"{minutes:g}"]
-    if precision is not None:
-        options += ["--precision", precision]
+    options = ["--recipe", RECIPES[name], "--seed", str(seed), *options]
     command = [*MODPOSE, "fit", str(star), "-o", str(run), *options]
     cost = once(folder / "fit.json", lambda: measured(command, log))
     if name == "ours":

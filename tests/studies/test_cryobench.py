@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from modpose.simulate.projection_files import write_projections
 from modpose.simulate.projections import simulate_projections
 from modpose.simulate.settings import ProjectionSettings
 from studies.cryobench import peers, score, sets
+from studies.cryobench.__main__ import fit_options
 from studies.cryobench.measure import measured
 
 
@@ -94,3 +96,8 @@ def test_a_bent_linker_keeps_its_bonds_and_both_ends(shared_data: Path) -> None:
     rest = ~fab & ~(heavy & (table.residue <= last))
     np.testing.assert_array_equal(placed[rest], table.positions[rest])
     assert np.linalg.norm(placed[fab] - table.positions[fab], axis=1).max() > 10
+
+
+def test_the_fits_of_our_recipes_get_the_options_that_are_given() -> None:
+    given = argparse.Namespace(minutes=2.5, precision=None, z_dim=8)
+    assert fit_options(given) == ["--max-minutes", "2.5", "--z-dim", "8"]
