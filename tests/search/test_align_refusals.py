@@ -28,7 +28,7 @@ def test_a_table_that_is_read_is_not_removed(source: Source, tmp_path: Path) -> 
     """Tables of an earlier search are removed, but not one that these images need."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "settings.json").write_text("{}")
+    (out / "settings.json").write_text('{"classes": 1, "seed": 0}')
     (out / "particles.cs").write_text("")
     read = replace(source, others=(out / "particles.cs",))
     with pytest.raises(InputError, match=r"particles\.cs"):
