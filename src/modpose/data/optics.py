@@ -67,8 +67,8 @@ def _note_unusual(particles: Particles, ctf: Floats) -> None:
     """Note values that are possible, but mostly come from another convention."""
     if len(ctf) and (ctf[:, CtfColumn.DEFOCUS_U : CtfColumn.DEFOCUS_ANGLE] < 0).all():
         particles.note(
-            "the defocus of all images is negative (overfocus); underfocus is positive here, as in "
-            "RELION and cryoSPARC: check its sign before the contrast of the images"
+            "the defocus of all images is negative, which means overfocus; underfocus is positive "
+            "here, as in RELION and cryoSPARC. Check its sign"
         )
     phase = np.abs(ctf[:, CtfColumn.PHASE_SHIFT])
     if particles.n >= MANY and phase.min() > 0 and phase.max() <= np.pi:
