@@ -21,6 +21,7 @@ from modpose.cli.arguments import app
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.particles import Particles
+from modpose.data.repeated_rows import repeated_rows, repeated_rows_sentence
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
 from modpose.run import Run
@@ -121,11 +122,30 @@ def test_a_symmetry_expanded_set_repeats_no_image() -> None:
     images = np.repeat(rng.standard_normal((50, 16, 16)).astype(np.float32), 2, axis=0)
     stack = ArrayStack(images)
     once = [f"{i // 2 + 1:06d}@a.mrcs" for i in range(100)]
-    table = Particles(pd.DataFrame({"rlnImageName": once}), None, "star", "a.star")
+    angles = {"rlnAngleRot": 90.0 * (np.arange(100) % 2), "rlnAngleTilt": 0.0, "rlnAnglePsi": 0.0}
+    table = Particles(pd.DataFrame({"rlnImageName": once} | angles), None, "star", "a.star")
     assert names(Dataset(Source(stack, table), DataConfig(), seed=0)) == []
     each = [f"{i + 1:06d}@a.mrcs" for i in range(100)]
     table = Particles(pd.DataFrame({"rlnImageName": each}), None, "star", "a.star")
     assert names(Dataset(Source(stack, table), DataConfig(), seed=0)) == ["repeated"]
+
+
+def test_rows_of_one_image_at_one_pose_are_counted() -> None:
+    """Images 1 to 4 are named again: 1 and 2 at the same pose, 3 turned by 360°, 4 by 180°."""
+    import pandas as pd
+
+    names = [f"{i + 1}@a.mrcs" for i in (*range(10), 0, 1, 2, 3)]
+    psi = [*10.0 * np.arange(10), 0.0, 10.0, 380.0, 210.0]
+    table = pd.DataFrame({"rlnImageName": names, "rlnAngleRot": 0.0, "rlnAnglePsi": psi})
+    table = table.assign(rlnAngleTilt=30.0, rlnOriginX=0.0, rlnOriginY=0.0)
+    assert repeated_rows(Particles(table, None, "star", "a.star")) == 3
+    shifted = table.assign(rlnOriginX=np.arange(14.0))
+    assert repeated_rows(Particles(shifted, None, "star", "a.star")) == 0
+    unposed = Particles(table[["rlnImageName"]], None, "star", "a.star")
+    assert repeated_rows(unposed) == 4
+    assert repeated_rows(unposed.subset(np.arange(10))) == 0
+    sentence = repeated_rows_sentence(unposed)
+    assert sentence is not None and sentence.startswith("4 rows name the same image")
 
 
 def with_strength(seed: int) -> tuple[Dataset, np.ndarray, np.ndarray, np.ndarray]:

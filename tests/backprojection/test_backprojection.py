@@ -61,6 +61,16 @@ def test_without_noise_the_map_is_the_object_in_scale_and_place():
     assert fsc(mean, truth, BALL).correlation[:8].min() > 0.97
 
 
+def test_images_that_count_twice_are_said_with_their_number(caplog: pytest.LogCaptureFixture):
+    made = source(rigid())
+    rows = np.r_[0:50, 0:3]
+    images = ArrayStack(made.stack.read(rows)[:, 0], pixel_size=5.0)
+    open_posed(made.subset(np.arange(50)))
+    assert not caplog.text
+    open_posed(Source(images, made.particles.subset(rows)))
+    assert "3 rows name the same image at the same pose as an earlier row" in caplog.text
+
+
 def test_the_ctf_and_shifts_are_undone():
     made = rigid(600, 1e4, True)
     halves = reconstruct_halves(open_posed(source(made)), quiet=True)

@@ -8,7 +8,7 @@ from modpose.alarms.contrast import contrast_alarm
 from modpose.alarms.ctf import ctf_alarm
 from modpose.alarms.neighbours import neighbours_alarm
 from modpose.alarms.poses import poses_alarm
-from modpose.alarms.repeated import constant_alarm, repeated_alarm
+from modpose.alarms.repeated import constant_alarm, repeated_alarm, repeated_rows_alarm
 from modpose.alarms.sample import take_sample
 from modpose.alarms.wedge import wedge_alarm
 from modpose.config import DataConfig
@@ -22,6 +22,7 @@ WEDGE_VOLUMES = 100
 """Number of volumes that are checked if only a wedge is searched."""
 OF_IMAGES = (
     constant_alarm,
+    repeated_rows_alarm,
     repeated_alarm,
     contrast_alarm,
     ctf_alarm,

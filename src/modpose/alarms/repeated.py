@@ -12,6 +12,7 @@ import numpy as np
 from modpose.alarms.sample import BYTES, COMMON_VALUE, Integers, Sample
 from modpose.data.dataset import Dataset
 from modpose.data.identity import identities_of
+from modpose.data.repeated_rows import repeated_rows_sentence
 from modpose.run.alarm import Alarm
 
 FAINT = 1e-3
@@ -46,6 +47,13 @@ def constant_alarm(sample: Sample) -> Alarm | None:
             "(--index), or extract them again.",
         )
     return None
+
+
+def repeated_rows_alarm(sample: Sample) -> Alarm | None:
+    """Check whether rows of the table name the image of another row at the same pose."""
+    source = sample.dataset.source
+    sentence = repeated_rows_sentence(source.particles, source.pixel_size)
+    return None if sentence is None else Alarm("repeated", f"In the table, {sentence}")
 
 
 def repeated_alarm(sample: Sample) -> Alarm | None:

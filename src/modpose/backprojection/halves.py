@@ -15,6 +15,7 @@ from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
 from modpose.data.identity import particles_of_rows
 from modpose.data.particles import Particles
+from modpose.data.repeated_rows import warn_of_repeated_rows
 from modpose.data.source import Source
 from modpose.devices import on_its_device
 from modpose.errors import InputError
@@ -91,6 +92,7 @@ def open_posed(source: Source, box: int | None = None, invert: bool = False) -> 
     side = min(source.stack.shape)
     size = box if box is not None else min(LARGEST_BOX, side - side % 2)
     square = len(set(source.stack.shape)) == 1
+    warn_of_repeated_rows(source.particles, source.pixel_size)
     return Dataset(
         source,
         DataConfig(crop=None if square else side, box=size, invert=invert, val_fraction=0),

@@ -19,6 +19,7 @@ from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import check_focus, focused
 from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.repeated_rows import warn_of_repeated_rows
 from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
@@ -124,6 +125,7 @@ def content_maps_of(
     if run.config.model.poses != "given" or model.vae.imaging.shown_in != 3:
         raise InputError(f"{run.path}: sharp maps need projections with given poses")
     dataset = _images(run)
+    warn_of_repeated_rows(dataset.source.particles, dataset.source.pixel_size)
     latents = run.latents()
     names = [f"z_{k}" for k in range(run.config.model.z_dim)]
     z = latents[names].to_numpy(float)
