@@ -248,3 +248,15 @@ def test_a_sheet_of_two_thousand_noisy_thumbnails_is_small() -> None:
     tiles = np.random.default_rng(0).random((2000, 8, 8))
     uri = scatter.thumbnail_sheet(tiles, scatter.columns_of(2000))
     assert len(uri) < 1.4 * scatter.SHEET_BYTES
+
+
+def test_a_strip_of_volumes_names_its_rows_where_they_are() -> None:
+    """Nine volumes of 6³ are two blocks of three rows, each row named at its middle."""
+    strip = figures.volume_strip(pictures(54).reshape(9, 6, 8, 8)[..., :6, :6], ["a"] * 9)
+    [axis] = strip.axes
+    rows = [(t.get_text(), t.get_position()[1]) for t in axis.texts if t.get_text() != "a"]
+    block = 3 * 6 + 2 + 4
+    middles = [block * i + 7 * k + 3.0 for i in range(2) for k in range(3)]
+    assert rows == list(zip(["along z", "along y", "slice"] * 2, middles, strict=True))
+    left = min(text.get_window_extent().x0 for text in axis.texts)
+    assert left >= 0

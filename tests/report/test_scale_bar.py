@@ -37,6 +37,17 @@ def test_rows_that_grow_upwards_have_it_at_the_bottom_too() -> None:
     assert axis.lines[0].get_ydata()[0] < 5
 
 
+def test_the_words_fit_into_their_picture() -> None:
+    """Forty columns on 9.6 inches are 17 points each; so are 80 of half that, and no words fit."""
+    look = DisplayStyle((0, 1), (0, 1), "lower", 4.0)
+    [axis] = sheet(np.zeros((40, 40, 40)), 40, look).axes
+    [words] = axis.texts
+    end = words.get_window_extent().x1
+    assert end <= axis.transData.transform((40, 0))[0]
+    [axis] = sheet(np.zeros((80, 40, 40)), 80, look).axes
+    assert not axis.texts and not axis.lines
+
+
 def test_nothing_is_drawn_where_the_size_is_unknown() -> None:
     [axis] = sheet(np.zeros((6, 40, 40)), 3, DisplayStyle((0, 1), (0, 1), "lower")).axes
     assert not axis.lines and not axis.texts

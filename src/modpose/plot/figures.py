@@ -33,6 +33,8 @@ WIDTH = 9.6
 DPI = 150
 TEXT = 9.5
 SMALL = 8.5
+STRIP_ROWS = ("along z", "along y", "slice")
+"""Rows of a strip of volumes: means along two axes, and the section z = D // 2."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,8 @@ def volume_strip(
 ) -> Figure:
     """Draw volumes (S, D, H, W), one per column: means along z and y, and the central slice.
 
-    All share one grey scale a row; at most ``most`` stand side by side.  ``pixel_size`` (Å) draws
-    a scale bar.
+    All share one grey scale a row; at most ``most`` stand side by side.  The rows are named at the
+    left.  ``pixel_size`` (Å) draws a scale bar.
     """
     looks = [volumes.mean(1), volumes.mean(2), volumes[:, volumes.shape[1] // 2]]
     tiles = np.stack([drawn(to_unit(look, grey_range(look, 0.1)), "lower") for look in looks])
@@ -221,11 +223,15 @@ def volume_strip(
     parts[-1] = np.concatenate([parts[-1], blank], axis=1)
     blocks = [mosaic(part.reshape(-1, side, side), columns, 1) for part in parts]
     space = max(4, side // 4)
-    width = min(WIDTH, 1.6 * columns)
-    fig, ax = _sheet(np.stack(blocks), 1, space, width, (0, 0, 0, 0.3))
+    left, step = 0.6, blocks[0].shape[0] + space
+    width = min(WIDTH, 1.6 * columns + left)
+    fig, ax = _sheet(np.stack(blocks), 1, space, width, (left, 0, 0, 0.3))
+    for row, name in enumerate(STRIP_ROWS * len(blocks)):
+        y = row // 3 * step + row % 3 * (side + 1) + side / 2
+        _say(ax, -0.06 * side, y, name, ha="right", va="center", fontsize=SMALL)
     for i, name in enumerate(names):
         x = (i % most) * (side + 1) + side / 2
-        y = (i // most) * (blocks[0].shape[0] + space) - 0.06 * side
+        y = (i // most) * step - 0.06 * side
         _say(ax, x, y, name, fontsize=min(SMALL, 14 * SMALL / max(14, len(name))))
     scale_bar(ax, pixel_size, side)
     return fig

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 LONGEST = 0.45
 """Largest length of a bar, in heights of the picture."""
+LARGEST_TEXT, SMALLEST_TEXT = 6.5, 4.0
+"""Points of the letters; a picture that is too small for the smallest has no bar."""
+LETTER = 0.6
+"""Width of a letter in its points."""
 
 
 def round_length(most: float) -> float:
@@ -33,7 +37,9 @@ def scale_bar(
     height: int,
     corner: tuple[float, float] | None = None,
 ) -> None:
-    """Draw a bar with its length into a picture; nothing if the pixel size is unknown.
+    """Draw a bar with its length into a square picture.
+
+    Nothing is drawn if the pixel size is unknown, or the picture is narrower than the words.
 
     Parameters
     ----------
@@ -52,6 +58,12 @@ def scale_bar(
 
     angstrom = round_length(LONGEST * height * pixel_size)
     length, pad = angstrom / pixel_size, 0.06 * height
+    words = in_words(angstrom)
+    across = abs(ax.transData.transform((height, 0))[0] - ax.transData.transform((0, 0))[0])
+    room = (1 - pad / height) * across * 72 / ax.figure.dpi
+    letters = min(LARGEST_TEXT, room / (LETTER * len(words)))
+    if letters < SMALLEST_TEXT:
+        return
     down = 1 if ax.yaxis_inverted() else -1  # rows grow downwards, or upwards
     x, y = (0.0, height if down > 0 else 0.0) if corner is None else corner
     ends = [x + pad - 0.5, x + pad + length - 0.5]
@@ -61,6 +73,4 @@ def scale_bar(
     bar.set_path_effects([withStroke(linewidth=3.0, foreground="black")])
     outline = [withStroke(linewidth=1.6, foreground="black")]
     place = (x + pad - 0.5, y - down * 1.4 * pad - 0.5)
-    ax.text(
-        *place, in_words(angstrom), color="white", fontsize=6.5, va="bottom", path_effects=outline
-    )
+    ax.text(*place, words, color="white", fontsize=letters, va="bottom", path_effects=outline)
