@@ -185,6 +185,37 @@ def test_the_run_beside_is_drawn_though_its_columns_come_late(page: Page) -> Non
     page.wait_for_selector("#second-stage[data-drawn]", timeout=PATIENCE)
 
 
+def test_numbers_at_the_edges_are_those_of_the_columns(page: Page, run: Run) -> None:
+    """A number stands where the range of its column, on 95 % of the side, has it."""
+    z = run.latents()[["z_0", "z_1"]].to_numpy()
+    low, size = z.min(axis=0), np.ptp(z, axis=0)
+
+    def numbers() -> list[tuple[int, float, float]]:
+        marks = page.locator("#stage .ticks span").evaluate_all(
+            "all => all.map((m) => [m.className, m.textContent, m.style.left || m.style.bottom])"
+        )
+        return [
+            (int(side == "up"), float(text.replace("−", "-")), float(place[:-1]) / 100)
+            for side, text, place in marks
+        ]
+
+    before = numbers()
+    assert {axis for axis, _, _ in before} == {0, 1}
+    for axis, value, place in before:
+        assert place == pytest.approx((value - low[axis]) / size[axis] * 0.95 + 0.025, abs=1e-4)
+    page.focus("#stage")
+    page.keyboard.press("+")
+    page.wait_for_timeout(300)
+    after = numbers()
+    for axis in (0, 1):
+        slopes = [
+            np.polyfit(*np.array([p[1:] for p in ps if p[0] == axis]).T, 1)[0]
+            for ps in (before, after)
+        ]
+        assert slopes[1] > 1.05 * slopes[0]
+    page.click("#whole")
+
+
 def test_filters_leave_what_their_ranges_say(page: Page, run: Run) -> None:
     page.wait_for_selector("#filter-column optgroup[label=input]", state="attached")
     for column in ("z_1", "rlnCoordinateX"):

@@ -3,6 +3,7 @@
 
 import createScatterplot, { createRenderer } from "explore/regl-scatterplot";
 import { toRgb } from "explore/colours";
+import { drawTicks } from "explore/ticks";
 
 const MANY = 30000, MOST = 10000, CELL = 4, REST = 250;
 
@@ -40,6 +41,7 @@ export class Scatter {
     this.stage = stage;
     this.on = on;
     [this.density, this.canvas] = stage.querySelectorAll("canvas");
+    this.edge = stage.querySelector(".ticks");
     this.rows = [];
     const { width, height } = stage.getBoundingClientRect();
     const canvas = document.createElement("canvas");
@@ -69,6 +71,7 @@ export class Scatter {
       const [low, high] = this.ranges[axis];
       return values.map((v) => ((v - low) / (high - low)) * 1.9 - 0.95);
     });
+    this.#ticks();
   }
 
   // codes (N) into colours; selected and shown: masks or null for all
@@ -159,6 +162,7 @@ export class Scatter {
   #moved(view) {
     this.view = view;
     this.#place();
+    this.#ticks();
     this.#rest();
   }
 
@@ -167,6 +171,12 @@ export class Scatter {
     clearTimeout(this.waiting);
     if (!this.x || this.x.length <= MANY) return;
     this.waiting = setTimeout(() => (this.held ? this.#rest() : this.draw()), REST);
+  }
+
+  #ticks() {
+    if (!this.ranges) return;
+    const [l, r, b, t] = this.view, [[left, bottom], [right, top]] = [[l, b], [r, t]].map((at) => this.numbers(at));
+    drawTicks(this.edge, [[left, right], [bottom, top]]);
   }
 
   #area(coordinates) {
@@ -226,6 +236,7 @@ export class Scatter {
     this.renderer.resize(width, height);
     this.plot.set({ width, height, aspectRatio: width / height });
     this.plot.redraw();
+    this.#ticks();
     if (this.x && this.codes) this.draw();
   }
 }
