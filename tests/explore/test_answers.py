@@ -128,14 +128,35 @@ def test_a_selection_that_is_made_again_leaves_no_file_of_the_earlier_one(
 ) -> None:
     held = page.runs[0].selections
     page.ask("runs/0/selections/a", "PUT", BITS)
-    for suffix in (".star", ".txt", ".pkl"):
+    for suffix in (".txt", ".pkl"):
         page.ask(f"runs/0/selections/a/write?suffix={suffix}", "POST")
     (held.folder / "notes.txt").write_text("of the user")
     page.ask("runs/0/selections/a", "PUT", BITS)  # the same images: its files are still right
-    assert (held.folder / "a.star").is_file()
+    assert (held.folder / "a.txt").is_file()
     held.save("a", ~SOME, "inverted")
     names = sorted(path.name for path in held.folder.iterdir())
     assert names == ["a.npy", "notes.txt", "selections.json"]
+
+
+@pytest.mark.parametrize("suffix", [".star", ".mrcs"])
+def test_a_file_that_a_run_may_be_fitted_to_is_never_removed(page: Page, suffix: str) -> None:
+    held = page.runs[0].selections
+    held.save("a", SOME, "")
+    path, _ = held.write("a", suffix)
+    before = path.read_bytes()
+    kept = np.load(held.folder / "a.npy")
+    answer = page.ask("runs/0/selections/a", "PUT", np.packbits(~SOME, bitorder="little").tobytes())
+    assert answer.status == 400 and b"expected another name than 'a'" in answer.body
+    np.testing.assert_array_equal(np.load(held.folder / "a.npy"), kept)
+    held.remove("a")
+    with pytest.raises(InputError, match="a run may have been fitted to it"):
+        held.save("a", ~SOME, "")
+    assert held.all() == []
+    held.save("a", SOME, "again")  # the same images: the file is still right
+    assert path.read_bytes() == before
+    path.unlink()
+    held.save("a", ~SOME, "")
+    np.testing.assert_array_equal(held.mask("a"), ~SOME)
 
 
 def test_selections_that_are_kept_at_the_same_time_are_all_kept(page: Page) -> None:

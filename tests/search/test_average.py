@@ -24,7 +24,7 @@ from modpose.fourier.coefficients import (
 from modpose.fourier.fsc import fsc_of_classes, resolution_shell
 from modpose.fourier.insertion import averages, half_averages, insert_slices
 from modpose.fourier.reference import make_references, sample, turned
-from modpose.geometry.grids import centre_of_mass, soft_sphere
+from modpose.geometry.grids import bright_centre, centre_of_mass, soft_sphere
 from modpose.geometry.groups import symmetry_group
 from modpose.geometry.rotations import (
     geodesic,
@@ -118,6 +118,7 @@ def test_correlation_of_noise_is_nothing_and_of_a_copy_everything() -> None:
 def test_centre_of_mass_is_where_the_object_is() -> None:
     ball = soft_sphere(BOX, 6).roll((2, -1, 3), (0, 1, 2))[None]
     found = centre_of_mass(ball, torch.tensor([0.2]))[0]
+    torch.testing.assert_close(bright_centre(3 * ball)[0], found)
     assert found.tolist() == pytest.approx([3, -1, 2], abs=0.05)
 
 

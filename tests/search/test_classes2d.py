@@ -18,7 +18,7 @@ from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.source import Source, open_source
 from modpose.errors import InputError
 from modpose.fourier.projection import half_plane
-from modpose.geometry.grids import centre_of_mass, lattice
+from modpose.geometry.grids import bright_centre, lattice
 from modpose.geometry.rotations import rotation_2d
 from modpose.outputs.classes import select_classes
 from modpose.search.abinitio import saved
@@ -155,7 +155,7 @@ def test_a_neighbour_at_the_edge_does_not_count_for_the_middle() -> None:
 
 def test_averages_have_their_mass_in_the_middle(found: Classes2d) -> None:
     good = torch.from_numpy(found.averages[(found.table["kind"] == "good").to_numpy()])
-    off = centre_of_mass(good, 0.2 * good.flatten(1).amax(1))
+    off = bright_centre(good)
     assert off.norm(dim=1).max() < 1.0
 
 

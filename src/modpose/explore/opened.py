@@ -19,10 +19,8 @@ from modpose.explore.selections import Selections
 from modpose.infer.latents import content_columns, content_of_table
 from modpose.limits import check_whole
 from modpose.outputs.select import choose
+from modpose.outputs.selected import LISTS, STACK, WRITABLE
 from modpose.run import Run
-
-WRITABLE = (".npy", ".txt", ".pkl", ".star", ".cs", ".mrcs")
-"""Extensions of files that a selection is written to."""
 
 
 class OpenRun:
@@ -110,11 +108,11 @@ class OpenRun:
     def formats(self) -> list[str]:
         """Extensions that a selection of this run can be written to."""
         if not self.run.has_images:
-            return [".npy", ".txt", ".pkl"]
+            return list(LISTS)
         source = self.pictures.dataset.source
         tables = {"star": [".star"], "cs": [".cs"]}.get(source.particles.format, [])
-        stack = [".mrcs"] if source.stack.channels == 1 else []
-        return [*tables, ".npy", ".txt", ".pkl", *stack]
+        stack = [STACK] if source.stack.channels == 1 else []
+        return [*tables, *LISTS, *stack]
 
     def write(self, name: str, suffix: str) -> tuple[Path, list[str]]:
         """Write a selection to a file in the folder of selections."""

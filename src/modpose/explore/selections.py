@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.data.table_files import FORMATS, files_of_table
 from modpose.errors import InputError, shown
 from modpose.files.writing import held, replace_atomically
-from modpose.outputs.selected import export_selection
+from modpose.outputs.selected import LISTS, STACK, export_selection
 from modpose.run import Run
 from modpose.run.files import read_json
 from modpose.run.inputs import SELECTIONS
@@ -80,7 +81,11 @@ class Selections:
         if name not in self._about():
             known = ", ".join(self._about()) or "none"
             raise InputError.of(self.folder, "the selection", shown(name), f"one of: {known}")
-        path = self.folder / f"{name}.npy"
+        return self._read(name)
+
+    def _read(self, name: str) -> Mask:
+        """Mark the images that a list of positions names."""
+        path = self._file(name, ".npy")
         try:
             chosen = np.load(path, allow_pickle=False)
         except (OSError, ValueError):
@@ -98,30 +103,39 @@ class Selections:
         return self._positions
 
     def save(self, name: str, mask: Mask, how: str) -> Selection:
-        """Keep a selection; one of the same name is replaced, and what was written of it removed.
+        """Keep a selection; one of the same name is replaced, and the lists written of it removed.
 
         Raises
         ------
         InputError
-            If the name is no name of a file, or no image is selected.
+            If the name is no name of a file, no image is selected, or a table or stack of this
+            name was written of other images: a run may have been fitted to it.
         """
         path = self._file(name, ".npy")
         saved = Selection(name, how, int(mask.sum()))
         with held(self.run.path):
             same = self._holds(name, mask)
+            if not same:
+                self._refuse_to_change(name)
             export_selection(self.run, mask, path, overwrite=True)
             if not same:
-                self._remove_written(name)
+                for suffix in LISTS:  # runs that were fitted to a list keep a copy of it
+                    if suffix != path.suffix:
+                        self._file(name, suffix).unlink(missing_ok=True)
             self._keep({**self._about(), name: (how, saved.count)})
         return saved
 
     def remove(self, name: str) -> None:
-        """Forget a selection, and remove its list of positions; other files stay."""
+        """Forget a selection, and remove its list of positions; what was written of it stays.
+
+        Where that is a table or a stack, the list stays too: it tells what they hold.
+        """
         with held(self.run.path):
             about = self._about()
             if about.pop(name, None) is not None:
                 self._keep(about)
-                self._file(name, ".npy").unlink(missing_ok=True)
+                if not self._inputs(name):
+                    self._file(name, ".npy").unlink(missing_ok=True)
 
     def write(self, name: str, suffix: str) -> tuple[Path, list[str]]:
         """Write a selection as ``modpose select -o NAME.SUFFIX`` does, beside its positions.
@@ -138,16 +152,25 @@ class Selections:
             return path, export_selection(self.run, mask, path, overwrite=True)
 
     def _holds(self, name: str, mask: Mask) -> bool:
-        """Whether these images are kept under the name already."""
+        """Whether the list of this name holds these images, also if it was removed."""
         try:
-            return np.array_equal(self.mask(name), mask)
+            return np.array_equal(self._read(name), mask)
         except InputError:
             return False
 
-    def _remove_written(self, name: str) -> None:
-        """Remove what :meth:`write` made of a selection that is replaced."""
-        for suffix in WRITTEN:
-            self._file(name, suffix).unlink(missing_ok=True)
+    def _inputs(self, name: str) -> list[Path]:
+        """Return the files of this name that a run can be fitted to."""
+        tables = [self._file(name, suffix) for suffix in (*FORMATS, STACK)]
+        written = (path for table in tables for path in files_of_table(table))
+        return [path for path in written if path.is_file()]
+
+    def _refuse_to_change(self, name: str) -> None:
+        """Refuse other images under a name whose table or stack is there."""
+        if found := self._inputs(name):
+            raise InputError(
+                f"{found[0]}: it was written of other images, and a run may have been fitted to "
+                f"it, expected another name than {shown(name)}, or that this file is removed first"
+            )
 
     def _file(self, name: str, suffix: str) -> Path:
         if not NAME.fullmatch(name):
@@ -178,7 +201,5 @@ class Selections:
         replace_atomically(self.folder / ABOUT, lambda file: file.write(text), overwrite=True)
 
 
-WRITTEN = (".star", ".cs", ".csg", ".txt", ".pkl", ".mrcs")
-"""Extensions of the files that are written of a selection, beside its positions."""
 NAME = re.compile(r"[\w-](?:[\w -]{0,58}[\w-])?")
 """Names that are names of files on every system."""

@@ -11,6 +11,8 @@ from modpose.geometry.windows import soft_window
 
 EDGE = 3.0
 """Voxels over which a spherical mask falls."""
+FAINT = 0.2
+"""Pixels below this fraction of the largest have no mass."""
 
 
 def lattice(shape: Sequence[int]) -> Tensor:
@@ -51,6 +53,11 @@ def centre_of_mass(images: Tensor, background: Tensor) -> Tensor:
     """
     mass = (images.flatten(1) - background[:, None]).clamp(min=0)
     return mass @ lattice(images.shape[1:]) / mass.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def bright_centre(images: Tensor) -> Tensor:
+    """Centre of mass (N, d) of each image or volume above ``FAINT`` times its largest value."""
+    return centre_of_mass(images, FAINT * images.flatten(1).amax(1))
 
 
 def half_box(shape: Sequence[int]) -> float:

@@ -25,6 +25,8 @@ LISTS = (".txt", ".npy", ".pkl")
 """Extensions of a selection that is a list of positions."""
 STACK = ".mrcs"
 """Extension of a selection that is a stack of images."""
+WRITABLE = (*FORMATS, *LISTS, STACK)
+"""Extensions that a selection can be written to."""
 AT_ONCE = 1 << 26
 """Bytes of images that are read at once."""
 
@@ -58,8 +60,8 @@ def export_selection(
         Nothing is left, the input had no such table, or ``out`` is an input or already exists.
     """
     suffix = out.suffix.lower()
-    if suffix not in (*FORMATS, *LISTS, STACK):
-        expected = ".star, .cs, .txt, .npy, .pkl or .mrcs"
+    if suffix not in WRITABLE:
+        expected = f"one of {' '.join(WRITABLE)}"
         raise InputError.of(out, "the extension", repr(suffix), expected)
     written = files_of_table(out)
     refuse_to_replace(written, overwrite)

@@ -19,7 +19,7 @@ from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.gridded import gridded
 from modpose.fourier.insertion import FourierSums, half_averages
 from modpose.fourier.reference import make_references
-from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.grids import bright_centre
 from modpose.geometry.groups import grid_spacing, so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.search.settings import Schedule as Schedule
@@ -33,8 +33,6 @@ SPARSE = 0.2
 """A class with less than this fraction of the mean number of volumes is filled again."""
 SHIFT_STEP = 0.33
 """Step of the shifts in periods of the highest frequency."""
-FAINT = 0.2
-"""Fraction of the largest value of an average; lower values do not count for its centre."""
 NEAR = 3.0
 """Later rounds search shifts within this distance of the last ones on each axis, voxels."""
 EVERYWHERE = 6
@@ -316,7 +314,7 @@ def _centred(
     generator: torch.Generator,
 ) -> tuple[Tensor, Assignment]:
     """Move averages that lie more than half a voxel off centre, and their volumes' shifts."""
-    offset = centre_of_mass(volumes, FAINT * volumes.flatten(1).amax(1))
+    offset = bright_centre(volumes)
     if float(offset.norm(dim=1).amax()) < 0.5:
         return volumes, assignment
     moved = torch.einsum("nij,nj->ni", assignment.rotation, offset[assignment.class_index])

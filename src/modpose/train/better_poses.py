@@ -27,7 +27,7 @@ from modpose.data.preprocess import fourier_crop, geometry
 from modpose.devices import computing_on
 from modpose.fourier.coefficients import phases
 from modpose.fourier.reference import make_references
-from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.grids import bright_centre
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
 from modpose.infer.encode import encode_dataset
@@ -44,10 +44,6 @@ from modpose.search.so3_climb import climb
 from modpose.train.session import start, train_model
 
 logger = logging.getLogger("modpose")
-
-
-FAINT = 0.2
-"""Mass counts above so much of the maximum of a map."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +171,7 @@ class _Comparison:
         self.scale = self.reader.box / projection.box
         centres, coarse = _centres(z, plan.climbed), _centres(z, plan.searched)
         self.maps, rough = (_maps(vae, some, self.reader.box) for some in (centres, coarse))
-        self.middle = _middle(self.maps)
+        self.middle = bright_centre(self.maps)
         self.coarse, self.coarse_middle = _centred(rough)
         self.own = torch.cdist(torch.from_numpy(z), centres).argsort(1)[:, : plan.near]
         self.fine = torch.cdist(coarse, centres).argsort(1)[:, : plan.near_found]
@@ -237,11 +233,6 @@ class _Comparison:
         return rotation, shift.repeat_interleave(times, 1), which
 
 
-def _middle(maps: Tensor) -> Tensor:
-    """Centres of mass (K, 3), voxels from the middle, of maps (K, b, b, b)."""
-    return centre_of_mass(maps, FAINT * maps.flatten(1).amax(1))
-
-
 def _centred(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Move maps by whole voxels, so that their centres of mass are in the middle.
 
@@ -250,7 +241,7 @@ def _centred(maps: Tensor) -> tuple[Tensor, Tensor]:
     maps, middle
         (K, b, b, b), and (K, 3) where the middle of each was, voxels.
     """
-    middle = _middle(maps).round()
+    middle = bright_centre(maps).round()
     moves = (-middle.flip(1)).int().tolist()
     moved = [one.roll(move, (0, 1, 2)) for one, move in zip(maps, moves, strict=True)]
     return torch.stack(moved), middle

@@ -113,11 +113,19 @@ export class State {
     to.push(now);
     Object.assign(this, before);
     this.changed();
-    for (const one of now.saved) {
-      if (!this.saved.some((s) => s.name === one.name)) await this.source.remove(this.run, one.name);
-    }
-    for (const one of this.saved) {
-      if (!now.saved.includes(one)) await this.source.save(this.run, one.name, one.bits, one.how);
+    try {
+      for (const one of this.saved) {
+        if (!now.saved.includes(one)) await this.source.save(this.run, one.name, one.bits, one.how);
+      }
+      for (const one of now.saved) {
+        if (!this.saved.some((s) => s.name === one.name)) await this.source.remove(this.run, one.name);
+      }
+    } catch (error) { // it was not kept again: its name has a file of other images
+      Object.assign(this, now);
+      from.push(before);
+      to.pop();
+      this.changed();
+      throw error;
     }
   }
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modpose.fourier.coefficients import half_sphere, map_coefficients, phases, transform
 from modpose.fourier.reference import make_references, sample, turned
-from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.grids import bright_centre
 from modpose.geometry.groups import GOLDEN, so3_grid, symmetry_group
 from modpose.geometry.rotations import rotation_of_vector, vector_of_rotation
 from modpose.search.abinitio.symmetry import Frame, back
@@ -129,7 +129,7 @@ class _Self:
 
     def __init__(self, volume: Tensor, radius: float) -> None:
         box = volume.shape[-1]
-        middle = centre_of_mass(volume[None], 0.2 * volume.amax()[None])
+        middle = bright_centre(volume[None])
         frequency, place = half_sphere(box, radius / box)
         value = transform(volume[None], place) * phases(frequency, -middle)
         shell = (frequency.norm(dim=1) * box).round().long()

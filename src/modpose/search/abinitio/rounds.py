@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modpose.fourier.coefficients import Coefficients
 from modpose.fourier.insertion import OVERSAMPLING, FourierSums, half_averages, insert_slices
-from modpose.geometry.grids import centre_of_mass, soft_sphere
+from modpose.geometry.grids import bright_centre, soft_sphere
 from modpose.geometry.groups import cyclic, so3_grid
 from modpose.geometry.rotations import haar_rotations, rotation_of_vector
 from modpose.progress import Progress
@@ -235,7 +235,7 @@ def _maps(sums: FourierSums, box: int, mask: Tensor, group: Tensor) -> Tensor:
 
 def _centred(sums: FourierSums, maps: Tensor, box: int, mask: Tensor) -> tuple[FourierSums, Tensor]:
     """Move maps whose centre of mass has wandered off back to the middle."""
-    centre = centre_of_mass(maps, 0.2 * maps.flatten(1).amax(1))
+    centre = bright_centre(maps)
     if float(centre.norm(dim=1).amax()) < 0.4:
         return sums, maps
     side = sums.value.shape[-1]

@@ -7,11 +7,9 @@ import torch
 from scipy.ndimage import label
 from torch import Tensor
 
-from modpose.geometry.grids import lattice
+from modpose.geometry.grids import FAINT, lattice
 from modpose.search.classes2d.sums import EDGE_PX
 
-FAINT = 0.2
-"""Pixels below this share of the largest have no mass."""
 OWN_MASS = 0.5
 """Smallest share of the mass of an average that is the particle's own, the rest its neighbours'."""
 

@@ -13,13 +13,13 @@ from torch.nn.functional import pad
 
 from modpose.devices import near
 from modpose.fourier.coefficients import Coefficients, phases, smallest_box
-from modpose.geometry.grids import centre_of_mass
+from modpose.geometry.grids import bright_centre
 from modpose.geometry.rotations import rotation_2d
 from modpose.progress import Progress
 from modpose.search.abinitio.images import SearchImages, disc
 from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import Cells, draw_from_scores, search_slices
-from modpose.search.classes2d.neighbours import FAINT, without_neighbours
+from modpose.search.classes2d.neighbours import without_neighbours
 from modpose.search.classes2d.settings import Classes2dSettings, Plan
 from modpose.search.classes2d.sums import ClassSums, averages
 from modpose.search.classes2d.turning import Turning
@@ -308,7 +308,7 @@ def recentred(posed: Posed, pictures: Tensor, scale: float) -> Posed:
     scale
         Pixels of the images over those of the averages.
     """
-    centre = scale * centre_of_mass(pictures, FAINT * pictures.flatten(1).amax(1))
+    centre = scale * bright_centre(pictures)
     turned = torch.einsum("nij,nj->ni", rotation_2d(posed.angle), centre[posed.class_index])
     return posed._replace(shift=posed.shift + turned)
 
