@@ -23,11 +23,11 @@ from modpose.cli.arguments import (
 from modpose.cli.lazily import lazily
 from modpose.cli.signals import resumable
 from modpose.cli.tilts import Grouped, Tomograms, opened_tilts
-from modpose.errors import InputError
 from modpose.search.abinitio.settings import AbInitioSettings
 
 with lazily():
     from modpose.data import source as sources
+    from modpose.search import sizes
     from modpose.search.abinitio import run as maps
     from modpose.search.abinitio import saved
     from modpose.search.tilts import run as tilted
@@ -118,9 +118,8 @@ def abinitio(
     series = opened_tilts("abinitio", [source], tomograms, grouped, datadir, ctf, index)
     if series is None:
         opened = sources.open_source(source, datadir=datadir, index=index, ctf=ctf, partial=partial)
-    side = min((opened if series is None else series.images).stack.shape)
-    if was_given(context, "box") and box > side:
-        raise InputError.of(source, "--box", box, f"at most {side}, the side of the images")
+    if was_given(context, "box"):
+        sizes.check_sizes(opened if series is None else series.images, box)
     with resumable(lambda: _how(out)):
         if series is None:
             found = maps.find_maps(

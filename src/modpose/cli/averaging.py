@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,10 +34,11 @@ from modpose.search.settings import AlignSettings
 
 with lazily():
     from modpose import parts, ranks
-    from modpose.data import agreement, table_files
     from modpose.data import source as sources
+    from modpose.data import table_files
     from modpose.evaluate import pose_recovery
     from modpose.search import run as subtomograms
+    from modpose.search import sizes
     from modpose.search.classes2d import run as pictures
     from modpose.search.tilts import align as tilted
 
@@ -166,11 +166,13 @@ def align(
     series = opened_tilts("align", source, tomograms, grouped, datadir, ctf, wedge, index)
     opened = series.images if series is not None else _opened(source, datadir, index, ctf, partial)
     of_images = series is None and len(opened.stack.shape) == 2
-    _check_sizes(opened, box, mask_diameter, max_shift)
+    diameter = _diameter_px(mask_diameter, opened, box, of_images)
+    usual = Classes2dSettings.box if of_images else None
+    sizes.check_sizes(opened, box, diameter, max_shift, usual=usual)
     options = {
         "classes": classes,
         "box": box,
-        "mask_diameter_px": _diameter_px(mask_diameter, opened, box, of_images),
+        "mask_diameter_px": diameter,
         "max_shift_px": max_shift,
         "refine_rounds": refine_rounds,
         "rotations": rotations,
@@ -256,22 +258,6 @@ def _opened(
     return sources.open_source(
         source, kind="volumes", datadir=datadir, index=index, ctf=ctf, partial=partial
     )
-
-
-def _check_sizes(
-    opened: Source, box: int | None, diameter: float | None, max_shift: float | None
-) -> None:
-    """Refuse lengths that the images cannot hold."""
-    name, side, size = opened.stack.name, min(opened.stack.shape), opened.pixel_size
-    if box is not None and box > side:
-        raise InputError.of(name, "--box", box, f"at most {side}, the side of the images")
-    if max_shift is not None and max_shift > (box or side):
-        expected = f"at most the {box or side} pixels of the box"
-        raise InputError.of(name, "--max-shift", f"{max_shift:g}", expected)
-    most = math.inf if size is None else (1 + agreement.TOLERANCE) * side * size
-    if diameter is not None and size is not None and diameter > most:
-        expected = f"at most the box, {side * size:.4g} Å"
-        raise InputError.of(name, "--mask-diameter", f"{diameter:g} Å", expected)
 
 
 def _diameter_px(

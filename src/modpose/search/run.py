@@ -40,6 +40,7 @@ from modpose.search.folder import (
 )
 from modpose.search.page import write_page
 from modpose.search.pipeline import Block, Rows, align, check_alignable, read_coefficients
+from modpose.search.sizes import check_sizes
 
 if TYPE_CHECKING:
     from modpose.data.particles import Particles
@@ -212,9 +213,7 @@ def check_volumes(source: Source, settings: AlignSettings) -> None:
         raise InputError.of(stack.name, "the box", shape, "volumes: subtomograms are cubes")
     if len(set(stack.shape)) != 1:
         raise InputError.of(stack.name, "the box", shape, "a cube")
-    if settings.box is not None and settings.box > stack.shape[0]:
-        expected = f"at most {stack.shape[0]}, the side of {stack.name}"
-        raise InputError.of("align", "box", settings.box, expected)
+    check_sizes(source, settings.box, settings.mask_diameter_px, settings.max_shift_px)
     check_alignable(stack.name, "the box", stack.shape[0], source.n, settings.classes)
 
 

@@ -53,6 +53,7 @@ from modpose.search.abinitio.shells import low_passed
 from modpose.search.abinitio.similar import Division, similar_states
 from modpose.search.abinitio.start import best_start
 from modpose.search.abinitio.symmetry import in_frame, symmetrised
+from modpose.search.sizes import check_sizes
 from modpose.search.solvent import molecule_mask
 
 logger = logging.getLogger("modpose")
@@ -310,6 +311,7 @@ def _check(source: Source, settings: AbInitioSettings, start_map: str | Path | N
     if len(source.stack.shape) != 2:
         found = " x ".join(map(str, source.stack.shape))
         raise InputError.of(source.stack.name, "the box", found, "images; for volumes, use align")
+    check_sizes(source, settings.box_given)
     return source.particles.has_ctf(source.stack.pixel_size)
 
 

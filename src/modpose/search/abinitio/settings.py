@@ -58,6 +58,11 @@ class AbInitioSettings:
             if not (math.isfinite(value) and 0 < value <= high):
                 raise InputError.of("abinitio", name, value, f"more than 0, at most {high}")
 
+    @property
+    def box_given(self) -> int | None:
+        """The box, if it is not the usual one; smaller images are searched in their own."""
+        return None if self.box == AbInitioSettings.box else self.box
+
     def begun(self) -> AbInitioSettings:
         """Return what random starts and the first refinement are asked for."""
         if self.motions:

@@ -38,6 +38,7 @@ from modpose.search.classes2d.page import draw_classes
 from modpose.search.classes2d.rounds import FoundClasses, find_classes
 from modpose.search.classes2d.settings import LEAST_BOX, PER_CLASS, Classes2dSettings, Plan
 from modpose.search.files import earlier_tables, table_of_images
+from modpose.search.sizes import check_sizes
 
 logger = logging.getLogger("modpose")
 
@@ -209,6 +210,9 @@ def _check(source: Source, settings: Classes2dSettings) -> bool:
     if min(stack.shape) < LEAST_BOX:
         found = " x ".join(map(str, stack.shape))
         raise InputError.of(stack.name, "the box", found, f"at least {LEAST_BOX} pixels a side")
+    usual = Classes2dSettings.box
+    box = None if settings.box == usual else settings.box
+    check_sizes(source, box, settings.mask_diameter_px, settings.max_shift_px, usual=usual)
     has_ctf = source.particles.ctf(stack.pixel_size) is not None
     if not has_ctf:
         logger.warning(

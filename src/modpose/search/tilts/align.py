@@ -14,13 +14,13 @@ from modpose.data.source import Source
 from modpose.data.tilt_posing import with_tilt_poses
 from modpose.data.tilt_series import TiltSeries
 from modpose.devices import computing_on
-from modpose.errors import InputError
 from modpose.parts import Shard
 from modpose.search.alignment import Alignment, AlignSettings
 from modpose.search.files import Spread, own_columns
 from modpose.search.folder import check_folder
 from modpose.search.pipeline import check_alignable
 from modpose.search.run import aligned
+from modpose.search.sizes import check_sizes
 from modpose.search.tilts.images import given_halves, side_of_images
 from modpose.search.tilts.parts import read_part
 
@@ -65,8 +65,7 @@ def align_tilt_series(
     """
     settings, folder = settings or AlignSettings(), Path(out)
     side, name = side_of_images(series), series.images.stack.name
-    if settings.box is not None and settings.box > side:
-        raise InputError.of("align", "box", settings.box, f"at most {side}, the side of {name}")
+    check_sizes(series.images, settings.box, settings.mask_diameter_px, settings.max_shift_px)
     check_alignable(name, "the box", side, series.n, settings.classes)
     box = settings.box or side - side % 2
     wanted = dataclasses.asdict(settings) | {

@@ -32,6 +32,7 @@ from modpose.search.classify import Assignment, Schedule, State, classify, rando
 from modpose.search.pipeline import PER_CLASS
 from modpose.search.refine import refine
 from modpose.search.regroup import regrouped
+from modpose.search.sizes import check_sizes
 from modpose.search.tilts.background import without_background
 from modpose.search.tilts.images import given_halves, read_tilts, side_of_images
 
@@ -157,6 +158,7 @@ def check_tilts(
     if series.n < needed:
         expected = f"at least {needed}, {PER_CLASS} for each of {settings.classes} structure(s)"
         raise InputError.of(stack.name, "the number of particles", series.n, expected)
+    check_sizes(series.images, settings.box_given)
     return side_of_images(series)
 
 
