@@ -234,8 +234,19 @@ def test_describe_names_what_is_there_and_what_is_missing(tmp_path):
 
 def test_describe_folders_archives_and_stacks(tmp_path):
     (tmp_path / "f").mkdir()
+    (tmp_path / "maps").mkdir()
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "f/a.png")
     assert describe(tmp_path / "f").facts["box"] == "4 x 6 px"
+    write_mrcs(tmp_path / "maps/1.mrc", np.ones((1, 4, 4, 4), np.float32), 2.0)
+    write_mrcs(tmp_path / "maps/2.mrc", np.ones((1, 4, 4, 4), np.float32), 3.0)
+    each = ["1 volume of 4 x 4 x 4 px, pixel size 2 A", "1 volume of 4 x 4 x 4 px, pixel size 3 A"]
+    found = describe(tmp_path / "maps")
+    assert [found.facts[name] for name in ("volumes", "1.mrc", "2.mrc")] == ["2", *each]
+    write_mrcs(tmp_path / "maps/10.mrc", np.ones((1, 6, 6, 6), np.float32), 3.0)
+    found = describe(tmp_path / "maps")  # no input of a fit, but each of its maps is described
+    assert list(found.facts)[:2] == ["1.mrc", "2.mrc"] and len(found.facts) == 3
+    assert found.facts["10.mrc"].startswith("1 volume of 6 x 6 x 6 px")
+    assert "expected one box size throughout" in found.problems[0]
     np.savez(tmp_path / "a.npz", images=pictures(), labels=np.arange(5))
     assert describe(tmp_path / "a.npz").facts["images"] == "float32 5 x 8 x 8"
     assert describe(f"{tmp_path}/a.npz:images").kind == "a stack of images"

@@ -107,6 +107,21 @@ def test_every_mode_and_byte_order_as_mrcfile_writes_it(tmp_path, type_, order):
     np.testing.assert_array_equal(everything(stack)[:, 0], values.astype(np.float32))
 
 
+@pytest.mark.parametrize(("volume", "side"), [(True, 6), (False, 6), (True, 5)])
+def test_a_stack_by_its_name_that_is_a_volume_by_its_header_is_said(tmp_path, caplog, volume, side):
+    """The header of a stack says space group 0; one that is no cube is no volume of ours."""
+    with mrcfile.new(tmp_path / "a.mrcs") as file:
+        file.set_data(pictures(6, 6, side))
+        if not volume:
+            file.set_image_stack()
+    assert open_mrc(tmp_path / "a.mrcs").n == 6
+    assert ("its header says one volume" in caplog.text) == (volume and side == 6)
+    caplog.clear()
+    assert open_mrc(tmp_path / "a.mrcs", "images").n == 6
+    assert open_mrc(tmp_path / "a.mrcs", "volumes").n == 1
+    assert not caplog.text
+
+
 def test_an_extended_header_is_skipped(tmp_path):
     images = pictures()
     with mrcfile.new(tmp_path / "e.mrcs") as other:

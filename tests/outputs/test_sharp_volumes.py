@@ -90,6 +90,10 @@ def test_the_number_of_functions_can_be_given(
         assert "computed with" not in caplog.text
         assert len(content_maps_of(run, quiet=True).basis) == 2  # the kept one
         assert "these sharp maps are used, which were computed with --functions" in caplog.text
+        content_maps_of(run, functions=2, refine_poses=True, quiet=True)
+        assert "--refine-poses has" not in caplog.text
+        content_maps_of(run, functions=1, refine_poses=True, quiet=True)
+        assert "--refine-poses has corrected no pose: content has 1 function(s)" in caplog.text
     finally:
         content_maps_of(run, overwrite=True, quiet=True)
 

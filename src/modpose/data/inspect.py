@@ -39,6 +39,7 @@ from modpose.data.tilt_posing import tilts_of_images
 from modpose.data.tilt_series import TiltSeries, is_tilt_series, open_tilt_series
 from modpose.data.unopened import Unopened, refuse_run
 from modpose.errors import InputError
+from modpose.files.writing import natural_key
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,46 @@ def _stack_problems(stack: Stack) -> list[str]:
     return []
 
 
+LISTED = 8
+"""Files of a folder that are described one by one."""
+
+
 def _folder(path: Path, kind: Kind) -> Description:
-    source = open_source(path, kind=kind)
+    try:
+        source = open_source(path, kind=kind)
+    except InputError as error:
+        files = sorted(filter(is_mrc, path.iterdir()), key=lambda file: natural_key(file.name))
+        if not files:
+            raise
+        return Description(str(path), "a folder", _each(files, kind), [str(error)])
     facts = stack_facts(source.stack)
     if source.particles.has("folder"):
         folders = np.unique(source.particles.column("folder").astype(str))
         facts["sub-folders"] = ", ".join(folders[:8].tolist())
     pictures = isinstance(source.stack, formats.PictureStack)
-    kind = "a folder of pictures" if pictures else "a folder of stacks or volumes"
-    return Description(str(path), kind, facts, _stack_problems(source.stack))
+    what = "a folder of pictures" if pictures else "a folder of stacks or volumes"
+    if not pictures:
+        names = dict.fromkeys(map(str, source.particles.column("file")))
+        facts |= _each([path / name for name in names], kind)
+    return Description(str(path), what, facts, _stack_problems(source.stack))
+
+
+def _each(files: list[Path], kind: Kind) -> dict[str, str]:
+    """Describe each of some files in a line; of many, the first."""
+    facts = {}
+    for file in files[:LISTED]:
+        try:
+            about = stack_facts(open_stack(file, None, kind))
+        except InputError as error:
+            facts[file.name] = str(error)
+            continue
+        size = about["pixel size"]
+        count = next(f"{n} {what}" for what, n in about.items() if what in ("images", "volumes"))
+        count = count.removesuffix("s") if count.startswith("1 ") else count
+        facts[file.name] = f"{count} of {about['box']}, pixel size {size}"
+    if len(files) > LISTED:
+        facts["..."] = f"{len(files) - LISTED} more files"
+    return facts
 
 
 def _archive(path: Path) -> Description:

@@ -277,9 +277,15 @@ def _is_volume(path: Path, header: MrcHeader) -> bool:
     stem = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
     if header.space_group > 400:
         return True
-    if stem.suffix.lower() in (".mrcs", ".st") or header.sections == 1:
-        return False
     cube = header.sections == header.rows == header.columns
+    if stem.suffix.lower() in (".mrcs", ".st") or header.sections == 1:
+        if cube and header.space_group == 1 and header.depth == header.sections > 1:
+            logger.warning(
+                "%s: its header says one volume (space group 1), its name a stack, so it is read "
+                "as %d images; if it is a volume, rename it to .mrc",
+                *(path, header.sections),
+            )
+        return False
     return cube or stem.suffix.lower() in (".map", ".ccp4")
 
 

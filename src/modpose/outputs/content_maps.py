@@ -153,6 +153,13 @@ def content_maps_of(
     found = fit_content_maps(
         dataset, z, std, where, settings, contrast=contrast, focus=inside, quiet=quiet
     )
+    if refine_poses and (found.pose is None or not found.pose.any()):
+        logger.warning(
+            "%s: --refine-poses has corrected no pose: content has %d function(s), and poses are "
+            "corrected only where it has several",
+            run.path,
+            len(found.basis),
+        )
     with writing(run.path):
         write_content_maps(found, path, about)
     columns = {f"sharp_{k}": values for k, values in enumerate(found.z.T)}
