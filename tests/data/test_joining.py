@@ -12,10 +12,12 @@ import pytest
 
 from modpose import PoseModel
 from modpose.data.dataset import Dataset, dataset_of
+from modpose.data.joining import join_rows
 from modpose.data.labels import read_labels
 from modpose.data.mrc import write_mrcs
 from modpose.data.source import Source, open_source
 from modpose.data.star import write_star
+from modpose.data.tables import read_particles
 from modpose.data.wedges import follow_order, open_wedges
 from modpose.errors import InputError
 
@@ -430,6 +432,31 @@ def test_an_array_and_a_table_of_its_stack_in_another_order_are_refused(place: P
     pixels = open_source(place / "s.mrcs").stack.read(np.arange(N))[:, 0]
     with pytest.raises(InputError, match=r"it is of the stack s\.mrcs, not of array"):
         open_source(pixels, poses=star(place / "r.star"))
+
+
+def picked_at(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    return {"rlnMicrographName": "m.mrc", "rlnCoordinateX": x, "rlnCoordinateY": y}
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_images_of_one_name_and_other_picks_are_refused(place: Path, bare: bool) -> None:
+    """Two jobs number their images alike: names agree, coordinates tell that the picks do not."""
+    names = ["s.mrcs"] * N if bare else None
+    x, y = RNG.uniform(0, 4000, (2, N))
+    one = star(place / "one.star", range(N), names=names, **picked_at(x, y))
+    images, poses = (read_particles(one), read_particles(one))
+    assert join_rows(images, poses).rows.tolist() == list(range(N))
+    centred = star(place / "b.star", range(N), names=names, **picked_at(x + 20, y - 20))
+    assert join_rows(images, read_particles(centred)).rows.tolist() == list(range(N))
+    moved = star(place / "c.star", range(N), names=names, **picked_at(x[ORDER], y[ORDER]))
+    joined = join_rows(images, read_particles(moved))
+    assert joined.by == "place in the micrograph"
+    assert joined.rows.tolist() == np.argsort(ORDER).tolist()
+    others = star(
+        place / "d.star", range(N), names=names, **picked_at(*RNG.uniform(0, 4000, (2, N)))
+    )
+    with pytest.raises(InputError, match=r"d\.star: compared by .* it is of other picks"):
+        join_rows(images, read_particles(others))
 
 
 def test_two_sessions_with_the_same_file_names(place: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import posixpath
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from modpose.data.image_names import split_column, split_names
 from modpose.data.locate import as_written
 from modpose.data.particles import Particles
 from modpose.data.paths import JOB_FOLDER, normalised
-from modpose.data.places import places_of
+from modpose.data.places import of_other_picks, places_of
 from modpose.errors import InputError
 
 logger = logging.getLogger("modpose")
@@ -61,7 +62,7 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
     Rows are compared by uid, by image number and stack, or by file name; if no image is there,
     also by the image that another one was made of (:data:`ORIGINAL`), then by the place in the
     micrograph.  If one side names no images, both must have the same number of rows, which are then
-    paired in order.
+    paired in order.  Rows of the same names at other coordinates are of other picks.
 
     Parameters
     ----------
@@ -83,6 +84,8 @@ def join_rows(particles: Particles, table: Particles, *, per_image: bool = False
         pairs = [(before, table_before)]
     elif (joined.rows < 0).all():
         pairs = [(particles, table_before), (before, table), (before, table_before)]
+    elif of_other_picks(particles, table, joined.rows):
+        return _by_place(particles, table, per_image) or _refuse(particles, table, joined)
     else:
         return joined
     for one, other in pairs:
@@ -103,6 +106,14 @@ def _by_place(particles: Particles, table: Particles, per_image: bool) -> Joined
     rows = match_rows(*pair, names=(particles.name, table.name), per_image=per_image)
     enough = (rows >= 0).sum() >= LEAST_SAME * min(particles.n, table.n)
     return Joined(rows, KIND_WORDS["place"]) if enough else None
+
+
+def _refuse(particles: Particles, table: Particles, joined: Joined) -> NoReturn:
+    """Refuse rows that agree in name only."""
+    raise InputError(
+        f"{table.name}: compared by {joined.by}, its rows belong to images of {particles.name} at "
+        "other coordinates, so it is of other picks, expected a table of these images"
+    )
 
 
 def _before(particles: Particles) -> Particles | None:

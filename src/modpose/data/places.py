@@ -26,6 +26,10 @@ COORDINATES = (
 SAME = 0.01
 """Coordinates that differ by less are the same: programs round them, some to single precision."""
 
+ELSEWHERE = 0.1
+"""Rows that are farther apart than this, in standard deviations of the coordinates, are of other
+picks.  To centre a particle again moves it less."""
+
 Floats = NDArray[np.float64]
 
 
@@ -46,6 +50,30 @@ def places_of(particles: Particles, table: Particles) -> tuple[RowIdentity, RowI
     keys = np.array([" ".join(map(str, row)) for row in rows], dtype=object)
     first, second = keys[: particles.n], keys[particles.n :]
     return RowIdentity.of("place", first), RowIdentity.of("place", second)
+
+
+def of_other_picks(particles: Particles, table: Particles, rows: NDArray[np.int64]) -> bool:
+    """Whether most rows of two STAR files that were joined by name lie at other coordinates.
+
+    Names of micrographs do not count, as programs change them.
+
+    Parameters
+    ----------
+    particles, table
+        The two tables.
+    rows
+        (N,) rows of ``table`` for those of ``particles``; -1 for none.
+    """
+    axes, known = _shared(COORDINATES, (particles, table)), rows >= 0
+    if not axes or not known.any():
+        return False
+    one = np.stack([particles.numbers(name) for name in axes])
+    other = np.stack([table.numbers(name) for name in axes])[:, rows[known]]
+    spread = np.minimum(one.std(axis=1), other.std(axis=1))[:, None]
+    if not (np.isfinite(one).all() and np.isfinite(other).all() and spread.all()):
+        return False
+    far = (np.abs(one[:, known] - other) > ELSEWHERE * spread).any(axis=0)
+    return bool(far.mean() > 0.5)
 
 
 def _shared(
