@@ -113,8 +113,9 @@ def test_search_and_averages_stay_on_their_device() -> None:
         sums.add(at, data.value, data.value.abs(), which)
         assert sums.sums().value.device == GPU
         side = sums.side
-        both = torch.complex(empty(side, side, side, 2), empty(side, side, side, 2))
-        weights = empty(side, side, side, 3)
+        half = side, side, side // 2 + 1
+        both = torch.complex(empty(*half, 2), empty(*half, 2))
+        weights = empty(*half, 3)
         maps = solve_jointly(both, weights, 24, empty(12, 12, 12), empty(2, 7))
         assert maps.device == GPU
 

@@ -96,7 +96,8 @@ def test_mixtures_of_maps_are_taken_apart() -> None:
     second = amount[:, :, None] * amount[:, None]
     halves = halved(PlacedBlocks(clean, rotation, torch.zeros_like(shift)), amount, second)
     loose = 1e6 * torch.ones(3, BOX // 2 + 1)
-    found = (halves[0] + halves[1]).solve(mask, loose)
+    halves[0].join(halves[1])
+    found = halves[0].solve(mask, loose)
     low = power_of(maps, found) / (power_of(maps) * power_of(found)).sqrt()
     assert (low[:, 1 : int(LIMIT * BOX)] > 0.99).all()  # the origin is left out
 

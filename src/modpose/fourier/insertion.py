@@ -306,9 +306,11 @@ def solve_jointly(
     Parameters
     ----------
     values
-        (m, m, m, J) sums of volumes times how much of each of the J they hold.
+        (m, m, m // 2 + 1, J) sums of volumes times how much of each of the J they hold, at the
+        frequencies whose x is not negative.
     weights
-        (m, m, m, Q) sums of squared transfers times both amounts, for each pair i <= j, by rows.
+        (m, m, m // 2 + 1, Q) sums of squared transfers times both amounts, for each pair i <= j, by
+        rows.
     padded
         Points of the lattice of sums in a step of one cycle per voxel.
     mask
@@ -325,20 +327,26 @@ def solve_jointly(
     home, device = weights.device, near(weights)
     values, weights, variance = values.to(device), weights.to(device), variance.to(device)
     radius = _radius(side).to(weights) / padded
-    shell = (radius * box).round().long().clamp(max=variance.shape[1] - 1).flatten()
+    shell = (radius * box).round().long().clamp(max=variance.shape[1] - 1)
     prior = 1 / (OVERSAMPLING**3 * variance.clamp(min=1e-12))  # (J, shells)
     pairs = torch.triu_indices(count, count)
-    spectrum = values.new_zeros(side**3, count)
-    flat = values.flatten(0, 2), weights.flatten(0, 2)
-    half = torch.arange(side**3).reshape(side, side, side)[..., side // 2 :].flatten()
-    for rows in torch.split(half, POINTS_AT_ONCE):  # the other half is never read
-        normal = torch.diag_embed(prior[:, shell[rows]].T)
-        normal[:, pairs[0], pairs[1]] += flat[1][rows]
-        normal[:, pairs[1], pairs[0]] = normal[:, pairs[0], pairs[1]]
-        solved = torch.linalg.solve(normal, torch.view_as_real(flat[0][rows]))
-        spectrum[rows] = torch.view_as_complex(solved.contiguous())
-    spectrum = spectrum.T.reshape(count, side, side, side)
+    flat = [part.flatten(0, 2) for part in (shell[..., side // 2 :, None], values, weights)]
+    solved = torch.empty_like(flat[1])
+    blocks = zip(*(torch.split(part, POINTS_AT_ONCE) for part in (solved, *flat)), strict=True)
+    for found, shells, seen, weight in blocks:
+        found.copy_(_solved(prior[:, shells[:, 0]].T, seen, weight, pairs))
+    spectrum = values.new_zeros(count, side, side, side)  # the other half is never read
+    spectrum[..., side // 2 :] = solved.T.reshape(count, side, side, -1)
     return _volumes_of(spectrum, radius, padded, box).to(home) * mask
+
+
+def _solved(prior: Tensor, values: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
+    """Solve at P points: (P, J) complex of ``prior`` (P, J), ``values`` (P, J), weights (P, Q)."""
+    normal = torch.diag_embed(prior)
+    normal[:, pairs[0], pairs[1]] += weights
+    normal[:, pairs[1], pairs[0]] = normal[:, pairs[0], pairs[1]]
+    found = torch.linalg.solve(normal, torch.view_as_real(values))
+    return torch.view_as_complex(found.contiguous())
 
 
 def _radius(side: int) -> Tensor:
@@ -348,9 +356,12 @@ def _radius(side: int) -> Tensor:
 
 
 def _volumes_of(spectrum: Tensor, radius: Tensor, padded: int, box: int) -> Tensor:
-    """Transform back from the lattice of sums, its blur taken off; (C, D, D, D)."""
+    """Transform back from the lattice of sums, its blur taken off; (C, D, D, D).
+
+    Changes ``spectrum``.
+    """
     slots, side = spectrum.shape[:2]
-    spectrum = spectrum.masked_fill(radius * padded > side // 2 + 1e-3, 0)
+    spectrum.masked_fill_(radius * padded > side // 2 + 1e-3, 0)
     middle, half = side // 2, box // 2
     reach = min(middle, padded // 2)  # sums of an odd box may reach beyond
     wide = spectrum.new_zeros(slots, padded, padded, padded // 2 + 1)

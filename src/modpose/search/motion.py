@@ -105,7 +105,8 @@ def principal_motions(
         halves = halved(blocks, *moments(amount, spread))
         if step >= SETTLING and step % RENEWED == 0:
             variance = agreed_variance(halves, mask, loose)
-        maps = (halves[0] + halves[1]).solve(mask, variance)
+        halves[0].join(halves[1])
+        maps = halves[0].solve(mask, variance)
         mean, directions, last = maps[0], maps[1:], amount[:, 1:]
         if contrast:
             directions = _across(directions, mean)

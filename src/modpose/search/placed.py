@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from modpose import ranks
-from modpose.devices import near
+from modpose.devices import HOST, near
 from modpose.fourier.coefficients import Coefficients, phases
 from modpose.fourier.insertion import (
     OVERSAMPLING,
@@ -60,7 +59,7 @@ class SliceOperator:
         pairs = read(*self._places, table).reshape(*self.value.shape, -1, 2)
         return torch.view_as_complex(pairs).transpose(1, 2) * self.transfer[:, None]
 
-    def insert_slices(self, amount: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def insert_slices(self, amount: Tensor, second: Tensor, total: Tensor) -> None:
         """Sum up what least squares for J maps asks for, at every point of the lattice.
 
         Parameters
@@ -69,23 +68,22 @@ class SliceOperator:
             (N, J) amplitude of each map in each object.
         second
             (N, Q) expected products of two amounts, whichever pairs.
-
-        Returns
-        -------
-        values, weights
-            (m^3, J) complex sums of transfer times coefficient times amount, and (m^3, Q) of
-            squared transfers times products.
+        total
+            (m^3, 2 J + Q) where the coefficients are; changed in place.  Sums of transfer times
+            coefficient times amount, real and imaginary part of each map, then of squared
+            transfers times products.
         """
         count = amount.shape[1]
         amount, second = amount.to(self.transfer), second.to(self.transfer)
-        seen = torch.view_as_real(self.value * self.transfer)
-        held = (seen[:, :, None] * amount[:, None, :, None]).reshape(-1, 2 * count)
-        squared = self.transfer.square()[..., None] * second[:, None]
-        both = torch.cat([held, squared.flatten(0, 1)], 1)
-        found = both.new_zeros(self.side**3, both.shape[1])
-        insert(*self._places, both, found)
-        values, weights = found[:, : 2 * count], found[:, 2 * count :]
-        return torch.complex(values[:, ::2], values[:, 1::2]).to(self.home), weights.to(self.home)
+        size = max(1, POINTS_AT_ONCE // self.value.shape[1])
+        parts = (*self._places, self.value, self.transfer, amount, second)
+        for index, share, value, transfer, some, two in zip(
+            *(torch.split(part, size) for part in parts), strict=True
+        ):
+            seen = torch.view_as_real(value * transfer)
+            held = (seen[:, :, None] * some[:, None, :, None]).reshape(-1, 2 * count)
+            squared = (transfer.square()[..., None] * two[:, None]).flatten(0, 1)
+            insert(index, share, torch.cat([held, squared], 1), total)
 
 
 def table_of(maps: Tensor, limit: float) -> Tensor:
@@ -151,43 +149,40 @@ class NormalEquations:
     def __init__(self, maps: int) -> None:
         self.maps = maps
         self.pairs = torch.triu_indices(maps, maps)
-        self._values: Tensor | None = None
-        self._weights: Tensor | None = None
-        self._side, self._padded = 0, 0
+        self._total: Tensor | None = None
+        self._side, self._padded, self._home = 0, 0, HOST
 
     def add(self, placed: SliceOperator, amount: Tensor, second: Tensor) -> None:
         """Add objects that hold ``amount`` (N, J); ``second`` (N, J, J) expected products."""
-        values, weights = placed.insert_slices(amount, second[:, self.pairs[0], self.pairs[1]])
-        self._values = values if self._values is None else self._values.add_(values)
-        self._weights = weights if self._weights is None else self._weights.add_(weights)
-        self._side, self._padded = placed.side, placed.padded
+        if self._total is None:
+            columns = 2 * self.maps + self.pairs.shape[1]
+            self._total = placed.transfer.new_zeros(placed.side**3, columns)
+            self._side, self._padded, self._home = placed.side, placed.padded, placed.home
+        placed.insert_slices(amount, second[:, self.pairs[0], self.pairs[1]], self._total)
 
-    def sums(self, side: int) -> tuple[Tensor, Tensor]:
-        """Real and imaginary values, and weights, on a lattice with ``side`` points an axis."""
-        if self._values is None or self._weights is None:
-            points = side**3
-            return torch.zeros(points, self.maps, 2), torch.zeros(points, self.pairs.shape[1])
-        return torch.view_as_real(self._values), self._weights
+    def sums(self, side: int) -> Tensor:
+        """Sums (m^3, 2 J + Q) on a lattice with ``side`` points an axis, where the data are."""
+        if self._total is None:
+            return torch.zeros(side**3, 2 * self.maps + self.pairs.shape[1])
+        return self._total.to(self._home)
 
-    def set(self, values: Tensor, weights: Tensor, side: int, padded: int) -> None:
+    def set(self, total: Tensor, side: int, padded: int) -> None:
         """Replace the sums (:meth:`sums`)."""
-        self._values, self._weights = torch.view_as_complex(values), weights
-        self._side, self._padded = side, padded
+        self._total, self._side, self._padded = total, side, padded
 
-    def __add__(self, other: object) -> NormalEquations:
-        """Join two sets of objects."""
-        if not isinstance(other, NormalEquations):
-            return NotImplemented
-        joined = NormalEquations(self.maps)
-        (values, weights), (more_values, more_weights) = self._sums, other._sums
-        joined._values, joined._weights = values + more_values, weights + more_weights
-        joined._side, joined._padded = self._side, self._padded
-        return joined
+    def join(self, other: NormalEquations) -> None:
+        """Add another set of objects; its sums are given up."""
+        assert self._total is not None and other._total is not None, "nothing was added"
+        self._total.add_(other._total)
+        other._total = None
 
     def first(self) -> FourierSums:
         """Sums of the first map alone, as if there were no others."""
-        values, weights = self._symmetric()
-        return FourierSums(values[None, ..., 0], weights[None, ..., 0], self._padded)
+        total = self._sums
+        value, weight = torch.complex(total[..., 0], total[..., 1]), total[..., 2 * self.maps]
+        axes = (0, 1, 2)
+        value, weight = value + value.flip(axes).conj(), weight + weight.flip(axes)
+        return FourierSums(value[None], weight[None], self._padded)
 
     def solve(self, mask: Tensor, variance: Tensor) -> Tensor:
         """Return the maps (J, D, D, D).
@@ -199,18 +194,21 @@ class NormalEquations:
         variance
             (J, shells) expected of each map's coefficients.
         """
-        return solve_jointly(*self._symmetric(), self._padded, mask, variance)
+        return solve_jointly(*self._half_lattice(), self._padded, mask, variance)
 
     @property
-    def _sums(self) -> tuple[Tensor, Tensor]:
-        assert self._values is not None and self._weights is not None, "nothing was added"
-        return self._values, self._weights
+    def _sums(self) -> Tensor:
+        """(m, m, m, 2 J + Q)."""
+        assert self._total is not None, "nothing was added"
+        return self._total.reshape(*(self._side,) * 3, -1)
 
-    def _symmetric(self) -> tuple[Tensor, Tensor]:
-        """Sums on the lattice: what is at k is, conjugate, at -k too."""
-        values, weights = (part.reshape(*(self._side,) * 3, -1) for part in self._sums)
-        axes = (0, 1, 2)
-        return values + values.flip(axes).conj(), weights + weights.flip(axes)
+    def _half_lattice(self) -> tuple[Tensor, Tensor]:
+        """Sums where x is not negative: what is at -k is, conjugate, at k too."""
+        middle, parts, total = self._side // 2, 2 * self.maps, self._sums
+        near, far = total[:, :, middle:], total[:, :, : middle + 1].flip((0, 1, 2))
+        real = near[..., :parts:2] + far[..., :parts:2]
+        imaginary = near[..., 1:parts:2] - far[..., 1:parts:2]
+        return torch.complex(real, imaginary), near[..., parts:] + far[..., parts:]
 
 
 Halves = tuple[NormalEquations, NormalEquations]
@@ -244,10 +242,8 @@ def sums_of_halves(make: Callable[[], Halves], maps: int, limit: float, box: int
     """
     padded = OVERSAMPLING * box
     side = lattice_side(limit, padded)
-    first_values, first_weights, values, weights = ranks.total(
-        lambda: tuple(chain(*(h.sums(side) for h in make())))
-    )
+    sums = ranks.total(lambda: tuple(half.sums(side) for half in make()))
     halves = NormalEquations(maps), NormalEquations(maps)
-    halves[0].set(first_values, first_weights, side, padded)
-    halves[1].set(values, weights, side, padded)
+    for half, total in zip(halves, sums, strict=True):
+        half.set(total, side, padded)
     return halves

@@ -41,6 +41,7 @@ from modpose.search.motion import (
     prior_variance,
 )
 from modpose.search.placed import (
+    Halves,
     NormalEquations,
     PlacedBlocks,
     SliceOperator,
@@ -237,21 +238,26 @@ def _drawn(
     """Mean and motions (J + 1, b, b, b) with all details, from one pass over the images."""
     count, mask = len(motions.directions), region.mask(drawn.box)
     table = _table(motions, low.limit)
-    own_halves = NormalEquations(count + 1), NormalEquations(count + 1)
     most = max(1, IMAGES_AT_ONCE // len(group))
     at_once = min(most, math.ceil(len(dataset.train) / 2))
-    own = ranks.share(list(enumerate(cut(dataset.train, at_once))))
-    batches = dataset.each([rows for _, rows in own])
-    for (number, _), batch in zip(own, batches, strict=True):
-        seen = low.images(batch, variance)
-        seen_slices = SliceOperator(seen.data, seen.rotation, seen.shift)
-        found = moments(*expected(seen_slices, table, contrast))
-        whole = drawn.images(batch, variance).repeated(group)
-        placed = SliceOperator(whole.data, whole.rotation, whole.shift)
-        amount, second = (each.repeat_interleave(len(group), 0) for each in found)
-        own_halves[number % 2].add(placed, amount, second)
-        progress.advance(len(batch), 0.0)
-    halves = sums_of_halves(lambda: own_halves, count + 1, drawn.limit, drawn.box)
+
+    def own() -> Halves:
+        found = NormalEquations(count + 1), NormalEquations(count + 1)
+        numbered = ranks.share(list(enumerate(cut(dataset.train, at_once))))
+        batches = dataset.each([rows for _, rows in numbered])
+        for (number, _), batch in zip(numbered, batches, strict=True):
+            seen = low.images(batch, variance)
+            seen_slices = SliceOperator(seen.data, seen.rotation, seen.shift)
+            held = moments(*expected(seen_slices, table, contrast))
+            whole = drawn.images(batch, variance).repeated(group)
+            placed = SliceOperator(whole.data, whole.rotation, whole.shift)
+            amount, second = (each.repeat_interleave(len(group), 0) for each in held)
+            found[number % 2].add(placed, amount, second)
+            progress.advance(len(batch), 0.0)
+        return found
+
+    halves = sums_of_halves(own, count + 1, drawn.limit, drawn.box)
     power = power_of(_average(halves, drawn.box, mask)[None])[0]
     agreed = agreed_variance(halves, mask, prior_variance(power, count))
-    return (halves[0] + halves[1]).solve(mask, agreed)
+    halves[0].join(halves[1])
+    return halves[0].solve(mask, agreed)
