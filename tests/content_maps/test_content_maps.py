@@ -12,14 +12,8 @@ from benchmarks.focus import around_arm, explained, motions, two_arms
 from modpose.backprojection.halves import open_posed
 from modpose.config import SpectralConfig
 from modpose.content_maps import ContentBasis, ContentMapSettings, fit_content_maps
-from modpose.content_maps.equations import (
-    LEFT_OUT,
-    Equations,
-    MaskBox,
-    Products,
-    gram_of,
-    pairs,
-)
+from modpose.content_maps.cells import EACH, Cells
+from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.fit import ROUGH, _Fitting, last_telling
 from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
@@ -33,6 +27,7 @@ from modpose.content_maps.posterior import (
     likelihood,
     posterior,
 )
+from modpose.content_maps.sums import CellSums
 from modpose.data.particles import Particles
 from modpose.data.source import Source
 from modpose.data.stack import ArrayStack
@@ -146,16 +141,34 @@ def test_content_that_does_not_vary_is_refused():
         ContentBasis.fit(np.random.default_rng(0).normal(size=(9, 2)), np.ones((9, 2)), 5)
 
 
-def test_products_keep_what_smooth_functions_need():
-    z = circle(500)
+def test_cells_hold_images_of_like_content():
+    z = circle(2000)
     basis = ContentBasis.fit(z, np.full_like(z, 0.1), 9)
     values = basis(z)
-    i, j = pairs(9)
-    every = torch.from_numpy(values[:, i] * values[:, j]).float()
-    products = Products.of(gram_of(values))
-    assert len(products) < every.shape[1]
-    back = products.within(every) @ products.vectors.T
-    assert (back - every).square().sum() < LEFT_OUT * every.square().sum()
+    cells = Cells.of([z], [values], seed=0)
+    (label,) = cells.labels
+    assert len(cells) == 9 * EACH
+    held = cells.values.numpy()
+    for cell in range(len(cells)):
+        np.testing.assert_allclose(held[cell], values[label == cell].mean(0), rtol=1e-5, atol=1e-6)
+    # arcs of 1/36 of the circle: the fourth harmonic loses (4 * 2 pi / 36)^2 / 12 of its variance
+    lost = ((values - held[label]) ** 2).mean(0) / values.var(0).clip(1e-9)
+    assert lost[1:].max() < 2 * (4 * 2 * np.pi / 36) ** 2 / 12
+
+
+def test_two_contents_of_an_image_share_cells():
+    z = circle(400)
+    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 5)
+    cells = Cells.of([z, z[::-1]], [basis(z), basis(z[::-1])], seed=0)
+    np.testing.assert_array_equal(cells.labels[0], cells.labels[1][::-1])
+
+
+def test_few_different_contents_are_cells_of_their_own():
+    z = np.repeat([[0.0], [1.0], [5.0]], 40, axis=0)
+    amounts = np.concatenate([np.ones((120, 1)), z, z**2], 1)
+    cells = Cells.of([z], [amounts], seed=0)
+    assert len(cells) == 3
+    np.testing.assert_allclose(cells.values[cells.labels[0]], amounts)
 
 
 # --- sums on the lattice ----------------------------------------------------------------------
@@ -174,14 +187,20 @@ def blob(seed: int) -> torch.Tensor:
     return torch.randn(BOX, BOX, BOX, generator=generator) * ball()
 
 
+def equations_of(lattice: HalfLattice, box: MaskBox, placed, amount: torch.Tensor) -> Equations:
+    """Equations of images, each a cell of its own, with amounts (B, J) of the maps."""
+    sums = CellSums(lattice, box, amount)
+    sums.add(placed, np.arange(len(amount)))
+    return sums.equations()
+
+
 def test_adding_images_is_the_transpose_of_reading_maps():
     lattice, placed, _ = placed_images()
     volume = blob(0)
     read = lattice.read(placed, lattice.table(volume[None]))[:, 0]
-    sums = lattice.zeros(1, 1)
-    one = torch.ones(len(placed), 1)
-    lattice.add(sums, placed, one, one)
-    back = lattice.backward(torch.complex(sums[0][:, 0], sums[1][:, 0]))
+    sums = lattice.zeros(3)
+    lattice.add(sums, placed)
+    back = lattice.backward(torch.complex(sums[:, 0], sums[:, 1]))
     # a coefficient and its conjugate: twice the real part
     expected = 2 * (read.conj() * placed.value).real.sum()
     assert float((back * volume).sum()) == pytest.approx(float(expected), rel=1e-4)
@@ -191,10 +210,7 @@ def test_the_kernel_gives_the_energy_of_a_map_in_the_images():
     lattice, placed, reader = placed_images()
     volume = blob(1)
     box = MaskBox(ball(), reader.limit)
-    sums = lattice.zeros(1, 1)
-    one = torch.ones(len(placed), 1)
-    lattice.add(sums, placed, one, one)
-    equations = Equations.of(sums, lattice, box, Products(torch.ones(1, 1)))
+    equations = equations_of(lattice, box, placed, torch.ones(len(placed), 1))
     inside = box.cut(volume)[None]
     spectrum = box.forward_seen(inside)
     equations._convolve(spectrum)
@@ -220,15 +236,11 @@ def test_maps_solve_the_equations_of_their_images():
         ]
     )
     amount = torch.stack([torch.ones(240), torch.linspace(-1, 1, 240)], 1)
-    i, j = pairs(2)
-    second = amount[:, i] * amount[:, j]
     placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
     models = lattice.read(placed, lattice.table(maps))
     value = (amount[:, None].to(models) @ models)[:, 0]
     placed = replace(placed, value=value)
-    sums = lattice.zeros(2, 3)
-    lattice.add(sums, placed, amount, second)
-    equations = Equations.of(sums, lattice, box, Products(torch.eye(3)))
+    equations = equations_of(lattice, box, placed, amount)
     inside = box.cut(maps)
     spectrum = box.forward_seen(inside)
     equations._convolve(spectrum)
@@ -241,6 +253,25 @@ def test_maps_solve_the_equations_of_their_images():
     assert told[-1, 2] > 0.99
 
 
+def test_the_order_of_blocks_and_cells_does_not_matter():
+    """A cell that ends and comes again, as with two contents of each image."""
+    lattice, placed, reader = placed_images(12)
+    box = MaskBox(ball(), reader.limit)
+    amount = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    cell = np.repeat([0, 1, 2], 4)
+    together = CellSums(lattice, box, amount)
+    together.add(placed, cell)
+    apart = CellSums(lattice, box, amount)
+    for number in (4, 0, 8, 2, 10, 6):
+        rows = slice(number, number + 2)
+        apart.add(placed.rows(rows), cell[rows])
+    one, other = together.equations(), apart.equations()
+    scale = float(one.right.abs().max())
+    torch.testing.assert_close(one.right, other.right, atol=1e-4 * scale, rtol=1e-4)
+    scale = float(one.kernels.abs().max())
+    torch.testing.assert_close(one.kernels, other.kernels, atol=1e-4 * scale, rtol=1e-4)
+
+
 def test_a_map_that_is_expected_to_vanish_does_not_slow_down_the_others():
     """As many steps as content is inferred from give nearly the solution."""
     made = simulated(240, 1.0)
@@ -250,12 +281,8 @@ def test_a_map_that_is_expected_to_vanish_does_not_slow_down_the_others():
     hinge = torch.tensor(made.truth["hinge_deg"].to_numpy(np.float32))
     noise = torch.randn(240, generator=torch.Generator().manual_seed(0))
     amount = torch.stack([torch.ones(240), hinge / hinge.std(), noise], 1)
-    i, j = pairs(3)
-    second = amount[:, i] * amount[:, j]
-    sums = lattice.zeros(3, 6)
     placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
-    lattice.add(sums, placed, amount, second)
-    equations = Equations.of(sums, lattice, box, Products(torch.eye(6)))
+    equations = equations_of(lattice, box, placed, amount)
     falling = torch.exp(-torch.arange(len(box.count)) / 2.0)
     spectrum = torch.stack([falling, 0.02 * falling, 1e-3 * falling]) * 10
     strength = ball()[box._cut].expand(3, -1, -1, -1).sqrt()
@@ -268,7 +295,7 @@ def test_a_low_shell_without_precision_has_that_of_few_images():
     box = MaskBox(ball(), 0.45)
     shell = box.shell[box.seen]
     kernel = torch.where(shell < 3, -0.1, 1.0) * torch.where(shell > 6, 1e-7, 1.0)
-    equations = Equations(box, torch.zeros(1, 1, 1, 1), kernel[None], Products(torch.ones(1, 1)))
+    equations = Equations(box, torch.zeros(1, 1, 1, 1), kernel[None], torch.ones(1, 1))
     found = equations.precision()[0]
     torch.testing.assert_close(found[:3], torch.full((3,), 1e-3))
     torch.testing.assert_close(found[3:7], torch.ones(4))

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from modpose.config import merge, parse_config
 from modpose.data.batches import Batch
 from modpose.fourier.coefficients import Coefficients, half_sphere, map_coefficients
-from modpose.fourier.insertion import Inserter, Spread, insert, insert_by_torch, solve_jointly
+from modpose.fourier.insertion import Inserter, insert, insert_by_torch, solve_jointly
 from modpose.fourier.reference import corners, make_references, turned
 from modpose.geometry.pose import Pose
 from modpose.model.build import build_vae
@@ -128,22 +128,3 @@ def test_insertion_is_the_same_on_any_device() -> None:
     insert(index, share, values, here)
     insert_by_torch(index, share, values, there)
     assert here.any() and torch.allclose(here, there, atol=1e-6)
-
-
-@pytest.mark.parametrize("scipy", [True, False])
-def test_what_is_sorted_by_point_is_the_same_as_coefficient_by_coefficient(
-    monkeypatch: pytest.MonkeyPatch, scipy: bool
-) -> None:
-    if not scipy:
-        monkeypatch.setattr("modpose.fourier.insertion._in_place", lambda name: None)
-    generator = torch.Generator().manual_seed(0)
-    index, share = corners(torch.rand(4, 30, 3, generator=generator) - 0.5, 13, 12)
-    factor, one = torch.randn(4, 30, generator=generator), torch.randn(4, 5, generator=generator)
-    many = torch.randn(4, 7, generator=generator)
-    totals = [torch.ones(13**3, 5), torch.zeros(13**3, 7)]
-    Spread(index, share).add(factor, [one, many], totals)
-    for amount, total, start in zip([one, many], totals, [1, 0], strict=True):
-        expected = torch.full_like(total, start)
-        values = factor[..., None] * amount[:, None]
-        insert_by_torch(index.flatten(0, 1), share.flatten(0, 1), values.flatten(0, 1), expected)
-        torch.testing.assert_close(total, expected, atol=1e-5, rtol=0)

@@ -9,29 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.content_maps.lattice import HalfLattice
 from modpose.fourier.coefficients import shell_of
 
 TOLERANCE = 1e-3
 """Residual, relative to the first, at which iterations end."""
 MEAN_FIRST = 2
 """The mean alone is solved for in so many times the steps that all maps together get."""
-LEFT_OUT = 1e-3
-"""Fraction of the sum of squares of the products of functions that may be left out."""
-LEFT_OF_ONE = 0.05
-"""The same, of the sum of squares of 1 · 1: functions of rare states have far larger products."""
 LEAST_BELOW = 1e-3
 """Precision of low frequencies, relative to the best, that is never undercut: the CTF leaves more,
 but kernels are cut at the box, and what leaks from other shells may be negative."""
 CHUNK = 1 << 10
-"""Frequencies at which the products are made at a time."""
+"""Frequencies at which cells are summed up at a time."""
 
 
 class MaskBox:
@@ -142,37 +134,6 @@ class MaskBox:
         return torch.stack(rows) / self.count
 
 
-@dataclass(frozen=True)
-class Products:
-    """Products of two functions of content, as sums of a few of them.
-
-    The J (J + 1) / 2 products of smooth functions are nearly dependent: on a curve, of J harmonics
-    only about 2 J remain.
-
-    Attributes
-    ----------
-    vectors
-        (Q, R) orthonormal columns: coefficients of the products, pairs i <= j by rows.
-    """
-
-    vectors: Tensor
-
-    @classmethod
-    def of(cls, gram: Tensor) -> Products:
-        """Choose R from the sums (Q, Q) over images of products of products."""
-        values, vectors = torch.linalg.eigh(gram.double())
-        most = min(LEFT_OUT * float(values.sum()), LEFT_OF_ONE * float(gram[0, 0]))
-        kept = values.cumsum(0) > most
-        return cls(vectors[:, kept].flip(1).float())
-
-    def __len__(self) -> int:
-        return self.vectors.shape[1]
-
-    def within(self, matrices: Tensor) -> Tensor:
-        """Coefficients (N, R) of expected products (N, Q)."""
-        return matrices @ self.vectors
-
-
 def pairs(count: int) -> Tensor:
     """Return the pairs i <= j of J functions, (2, Q)."""
     return torch.triu_indices(count, count)
@@ -194,56 +155,40 @@ class Equations:
     right
         (J, b, b, b) right sides.
     kernels
-        (R, seen) transforms of convolutions.
-    products
-        How the J x J blocks are made of these.
+        (K, seen) transforms of the convolution of each cell of images.
+    values
+        (K, J) amounts of the maps in each cell.
     """
 
-    def __init__(self, box: MaskBox, right: Tensor, kernels: Tensor, products: Products) -> None:
-        self.box, self.right, self.kernels, self.products = box, right, kernels, products
-
-    @classmethod
-    def of(
-        cls, sums: list[Tensor], lattice: HalfLattice, box: MaskBox, products: Products
-    ) -> Equations:
-        """Convert sums on the lattice; ``sums`` is emptied on the way."""
-        seen = torch.complex(sums.pop(0), sums.pop(0)).T.contiguous()
-        right = torch.stack([box.cut(lattice.backward(column)) for column in seen])
-        columns = (column for _ in range(len(sums)) for column in sums.pop(0).T.contiguous())
-        kernels = torch.stack(
-            [kernel.flatten()[box.seen] for kernel in lattice.kernels(columns, 2 * box.reach)]
-        )
-        return cls(box, right, kernels, products)
+    def __init__(self, box: MaskBox, right: Tensor, kernels: Tensor, values: Tensor) -> None:
+        self.box, self.right, self.kernels, self.values = box, right, kernels, values
 
     def __len__(self) -> int:
         return len(self.right)
 
     @staticmethod
     def join(parts: Sequence[Equations]) -> Equations:
-        """Return the equations of all images of several."""
+        """Return the equations of all images of several, of the same cells."""
         first = parts[0]
         if len(parts) == 1:
             return first
         right = torch.stack([part.right for part in parts]).sum(0)
         kernels = torch.stack([part.kernels for part in parts]).sum(0)
-        return Equations(first.box, right, kernels, first.products)
+        return Equations(first.box, right, kernels, first.values)
 
     def first(self, count: int) -> Equations:
         """Keep the first maps."""
-        i, j = pairs(len(self))
-        kept = ((i < count) & (j < count)).nonzero().squeeze(1)
-        kernels, vectors = self.kernels, self.products.vectors[kept]
-        if len(kept) < len(self.products):
-            kernels, vectors = vectors.to(kernels) @ kernels, torch.eye(len(kept))
-        return Equations(self.box, self.right[:count], kernels, Products(vectors))
+        values, kernels = self.values[:, :count], self.kernels
+        if count == 1:
+            kernels, values = values.square().T @ kernels, values.new_ones(1, 1)
+        return Equations(self.box, self.right[:count], kernels, values)
 
     def precision(self) -> Tensor:
         """Mean precision (J, shells) that the images give to a coefficient of each map."""
-        i, j = pairs(len(self))
-        own = self.products.vectors[i == j].to(self.kernels) @ self.kernels
         shell, weight = self.box.shell[self.box.seen], self.box.weight[self.box.seen]
-        total = own.new_zeros(len(own), len(self.box.count)).index_add_(1, shell, own * weight)
-        mean = (total / self.box.count).clamp(min=1e-9)
+        cells = self.kernels.new_zeros(len(self.kernels), len(self.box.count))
+        cells.index_add_(1, shell, self.kernels * weight)
+        mean = (self.values.square().T @ cells / self.box.count).clamp(min=1e-9)
         best, at = mean.max(1, keepdim=True)
         below = torch.arange(mean.shape[1], device=mean.device) < at
         return torch.where(below, mean.maximum(LEAST_BELOW * best), mean)
@@ -301,20 +246,14 @@ class Equations:
     def _convolve(self, spectrum: Tensor) -> None:
         """Apply the data's part of the equations to transforms (J, seen), in place.
 
-        At each frequency that is a symmetric matrix, made of the kernels.
+        At each frequency that is a sum over cells of outer products of amounts.
         """
-        count, vectors = len(self), self.products.vectors.to(self.kernels)
         for first in range(0, spectrum.shape[1], CHUNK):
             held = spectrum[:, first : first + CHUNK]
-            matrix = vectors @ self.kernels[:, first : first + CHUNK]
-            part = torch.stack([held.real, held.imag], 1)
-            made, row = torch.zeros_like(part), 0
-            for j in range(count):
-                right = matrix[row : row + count - j, None]  # pairs of j and what follows
-                row += count - j
-                made[j:].addcmul_(right, part[j])
-                made[j] += (right[1:] * part[j + 1 :]).sum(0)
-            held.copy_(torch.complex(made[:, 0], made[:, 1]))
+            part = torch.cat([held.real, held.imag], 1)
+            kernel = self.kernels[:, first : first + CHUNK].repeat(1, 2)
+            real, imaginary = (self.values.T @ (kernel * (self.values @ part))).chunk(2, 1)
+            held.copy_(torch.complex(real, imaginary))
 
 
 def _quick(least: int, most: int) -> int:
@@ -327,14 +266,3 @@ def _quick(least: int, most: int) -> int:
         if rest == 1:
             return number
     return least
-
-
-def gram_of(values: NDArray[np.float64], weight: NDArray[np.float64] | None = None) -> Tensor:
-    """Sums (Q, Q) of products of products of functions with values (N, J)."""
-    i, j = pairs(values.shape[1]).numpy()
-    gram = np.zeros((len(i), len(i)))
-    for rows in np.split(np.arange(len(values)), range(4096, len(values), 4096)):
-        product = values[rows][:, i] * values[rows][:, j]
-        scaled = product if weight is None else product * weight[rows, None]
-        gram += scaled.T @ product
-    return torch.from_numpy(gram)

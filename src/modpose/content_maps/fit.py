@@ -18,7 +18,8 @@ from torch import Tensor
 
 from modpose.backprojection.halves import check_projections
 from modpose.content_maps.basis import ContentBasis, check_content
-from modpose.content_maps.equations import Equations, MaskBox, Products, gram_of, pairs
+from modpose.content_maps.cells import Cells
+from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
@@ -32,6 +33,7 @@ from modpose.content_maps.spectra import (
     consensus_spectrum,
     spectra,
 )
+from modpose.content_maps.sums import CellSums
 from modpose.data.dataset import Dataset
 from modpose.devices import near
 from modpose.errors import InputError
@@ -102,7 +104,7 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, std, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 4 + 2 * rounds if rounds else 1
+    passes = 5 + 2 * rounds if rounds else 1
     images = passes * dataset.n + (2 + 3 * rounds if rounds else 1) * some
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(progress)
@@ -252,23 +254,22 @@ class _Fitting:
         With two contents, the first is that of the coefficients of even number of each image, the
         second that of the others.
         """
-        images, lattice = self.images, self.images.lattice
-        known = [torch.cat([torch.from_numpy(basis(z)).float(), nuisance], 1) for z in contents]
-        count, step = known[0].shape[1], len(known)
-        products = Products.of(gram_of(torch.cat(known).double().numpy()))
-        i, j = pairs(count)
+        images, step = self.images, len(contents)
+        known = [np.concatenate([basis(z), nuisance], 1) for z in contents]
+        width = float(np.std(contents[0] / basis.scale)) or 1.0
+        places = [np.concatenate([z / basis.scale / width, nuisance], 1) for z in contents]
+        cells = Cells.of(places, known, self.settings.seed)
+        values = cells.values.to(self.device)
         found = []
         for part in range(parts):
-            sums = lattice.zeros(count, len(products))
-            for block in images.blocks(np.flatnonzero(images.quarter * parts // 4 == part)):
-                views = images.views(block)
-                for first, every in enumerate(known):
-                    mine = every[block.rows].repeat_interleave(len(images.symmetry), 0)
-                    second = products.within(mine[:, i] * mine[:, j])
-                    seen = views.part(slice(first, None, step))
-                    lattice.add(sums, seen, mine.to(self.device), second.to(self.device))
-                progress.advance(len(block.rows), 0.0)
-            found.append(Equations.of(sums, lattice, self.box, products))
+            sums = CellSums(images.lattice, self.box, values)
+            mine = np.flatnonzero(images.quarter * parts // 4 == part)
+            for first, label in enumerate(cells.labels):
+                for block in images.blocks(mine[np.argsort(label[mine], kind="stable")]):
+                    seen = images.views(block).part(slice(first, None, step))
+                    sums.add(seen, label[block.rows].repeat(len(images.symmetry)))
+                    progress.advance(len(block.rows), 0.0)
+            found.append(sums.equations())
         return found
 
     def _stage(self, content: Inferred, most: int, progress: Progress) -> _Stage:

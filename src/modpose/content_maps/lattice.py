@@ -15,12 +15,9 @@ from torch import Tensor
 
 from modpose.devices import HOST
 from modpose.fourier.coefficients import phases
-from modpose.fourier.insertion import OVERSAMPLING, Spread, lattice_side
+from modpose.fourier.insertion import OVERSAMPLING, insert, lattice_side
 from modpose.fourier.reference import blur, corners, read, turned
 from modpose.search.projections import PosedImages
-
-COLUMNS_AT_ONCE = 64
-"""Sums of weights that are added up together."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,14 @@ class PlacedImages:
 
     def part(self, which: slice) -> PlacedImages:
         """Keep some coefficients of each image."""
-        fields = (self.index, self.share, self.value, self.transfer, self.opposite)
-        return PlacedImages(*(field[:, which] for field in fields))
+        return PlacedImages(*(field[:, which] for field in self._fields()))
+
+    def rows(self, which: slice) -> PlacedImages:
+        """Keep some images."""
+        return PlacedImages(*(field[which] for field in self._fields()))
+
+    def _fields(self) -> tuple[Tensor, ...]:
+        return self.index, self.share, self.value, self.transfer, self.opposite
 
     def upright(self, values: Tensor) -> Tensor:
         """Values (B, K) at k, of those at the points that were taken."""
@@ -108,30 +111,16 @@ class HalfLattice:
         value = torch.where(opposite, value.conj(), value)
         return PlacedImages(self._number[index], share, value, data.transfer, opposite)
 
-    def add(self, sums: list[Tensor], placed: PlacedImages, amount: Tensor, second: Tensor) -> None:
-        """Add images to sums.
+    def add(self, column: Tensor, placed: PlacedImages) -> None:
+        """Add images to a sum (L, 3): real and imaginary part, and squared transfers."""
+        seen = placed.value * placed.transfer
+        values = torch.stack([seen.real, seen.imag, placed.transfer.square()], -1)
+        index, share = placed.index.flatten(0, 1), placed.share.flatten(0, 1)
+        insert(index, share, values.flatten(0, 1), column)
 
-        Parameters
-        ----------
-        sums
-            Of :meth:`zeros`; changed in place.
-        placed
-            B images.
-        amount
-            (B, J) expected value of each function of content.
-        second
-            (B, R) coefficients of the expected products of two functions.
-        """
-        seen, spread = placed.value * placed.transfer, Spread(placed.index, placed.share)
-        spread.add(seen.real, [amount], sums[:1])
-        spread.add(seen.imag, [amount], sums[1:2])
-        spread.add(placed.transfer.square(), torch.split(second, COLUMNS_AT_ONCE, 1), sums[2:])
-
-    def zeros(self, maps: int, products: int) -> list[Tensor]:
-        """Return empty sums for J functions, real and imaginary, and for R products, in blocks."""
-        last = range(0, products, COLUMNS_AT_ONCE)
-        widths = [maps, maps, *(min(COLUMNS_AT_ONCE, products - first) for first in last)]
-        return [torch.zeros(len(self), width, device=self.device) for width in widths]
+    def zeros(self, columns: int) -> Tensor:
+        """Return empty sums (L, columns)."""
+        return torch.zeros(len(self), columns, device=self.device)
 
     def read(self, placed: PlacedImages, table: Tensor) -> Tensor:
         """Return what J maps (:meth:`table`) would give in images, (B, J, K) complex."""

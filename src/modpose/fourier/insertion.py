@@ -14,8 +14,7 @@ prior comes from the agreement of two halves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -65,52 +64,6 @@ def insert(index: Tensor, share: Tensor, values: Tensor, total: Tensor) -> None:
         values.flatten().numpy(),
         total.view(-1).numpy(),
     )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What is shared between lattice points, of B images: sorted by point, one factor at a time.
-
-    Attributes
-    ----------
-    index, share
-        (B, K, 8) the points about each coefficient and their shares.
-    """
-
-    index: Tensor
-    share: Tensor
-
-    def add(self, factor: Tensor, amounts: Sequence[Tensor], totals: Sequence[Tensor]) -> None:
-        """Add ``share * factor * amount`` to totals: a sum over images of outer products.
-
-        Sorted by point, each total is read and written once, and not once for each coefficient.
-
-        Parameters
-        ----------
-        factor
-            (B, K) of each coefficient.
-        amounts
-            (B, q) of each image, for each total.
-        totals
-            (P, q) sums at the points of the lattice, contiguous; changed in place.
-        """
-        product = _in_place("csr_matvecs") if totals[0].device == HOST else None
-        if product is None:
-            for amount, total in zip(amounts, totals, strict=True):
-                values = (factor[..., None] * amount[:, None]).flatten(0, 1)
-                insert(self.index.flatten(0, 1), self.share.flatten(0, 1), values, total)
-            return
-        from scipy.sparse import csr_array
-
-        images, points = len(factor), len(totals[0])
-        data = (self.share * factor[..., None]).flatten().numpy()
-        starts = np.arange(0, data.size + 1, data.size // images, dtype=np.int32)
-        by_image = csr_array((data, self.index.flatten().numpy(), starts), (images, points))
-        sort = by_image.T.tocsr()
-        for amount, total in zip(amounts, totals, strict=True):
-            given, into = (x.contiguous().view(-1).numpy() for x in (amount, total))
-            columns = total.shape[1]
-            product(points, images, columns, sort.indptr, sort.indices, sort.data, given, into)
 
 
 def _in_place(name: str) -> Callable[..., None] | None:
