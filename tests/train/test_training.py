@@ -27,6 +27,7 @@ from modpose.simulate.particles import HingeSettings, simulate_particles, write_
 from modpose.suggest import suggest
 from modpose.train.checkpoint import newest_checkpoint, save_checkpoint
 from modpose.train.schedules import rate_factor
+from modpose.train.session import in_steps
 
 TINY: dict[str, Any] = {
     "model": {"z_dim": 1, "encoder": {"hidden": 8}, "field": {"hidden": 8}},
@@ -47,6 +48,13 @@ def tiny_config(recipe: str = "spatial-vae", **sections: Any) -> Any:
 
 def fit_tiny(stack: Path, out: Path, **sections: Any) -> Run:
     return fit_run(open_source(stack), tiny_config(**sections), out, quiet=True)
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(64, 4), (85, 4), (86, 3), (255, 2), (256, 1)])
+def test_no_epoch_begins_after_the_largest_number_of_steps(images: int, epochs: int) -> None:
+    config = tiny_config(train={"max_steps": 16})  # 16 steps of 16: 256 images
+    assert in_steps(config, images).train.epochs == epochs
+    assert in_steps(tiny_config(), images).train.epochs == 4
 
 
 # --- schedules --------------------------------------------------------------------------------
