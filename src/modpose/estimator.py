@@ -29,8 +29,9 @@ from modpose.recipes import DEFAULT_RECIPE, recipe_config
 from modpose.recipes.recipe import Options
 from modpose.run import Run
 from modpose.suggest import given_options, suggest, suited
+from modpose.train.adapt import in_time
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
-from modpose.train.session import announce, describe_fit, finish, in_time, start, train_model
+from modpose.train.session import announce, describe_fit, finish, start, train_model
 from modpose.train.training_set import open_dataset
 from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 

@@ -22,6 +22,7 @@ from modpose.errors import InputError
 from modpose.limits import check_clusters, check_epochs, check_minutes
 from modpose.run import Run
 from modpose.run.folder import SEARCH, check_not_an_input, check_target, sha256, staged
+from modpose.train.adapt import dealt, in_time
 from modpose.train.checkpoint import (
     newest_checkpoint,
     put_weights,
@@ -31,10 +32,8 @@ from modpose.train.learner import Learner, set_up
 from modpose.train.session import (
     announce,
     build,
-    dealt,
     describe_fit,
     finish,
-    in_time,
     infer,
     start,
     train_model,
@@ -299,7 +298,9 @@ def _go_on(
     with ranks.joined():
         ranks.once(lambda: _Task(os.fspath(run.path), max_minutes, fresh=learner is None))
         if learner is None:
-            learner, rows = start(dataset, run.config, max_minutes=max_minutes, quiet=quiet)
+            learner, rows = start(
+                dataset, run.config, max_minutes=max_minutes, quiet=quiet, folder=run.path
+            )
         _start_alike(learner)
         sample = _train(learner, dataset, run, rows, max_minutes=max_minutes, quiet=quiet)
         table, ending = finish(

@@ -214,8 +214,11 @@ def test_a_disk_without_space_is_told_before_the_work(
         assert run_cli("volumes", run, "-o", out, "--along", 1, *choice) == 2
         assert "the free space of the disk is 1e-06 GB, expected" in capsys.readouterr().err
         assert not out.exists()
-    assert run_cli("simulate", "projections", "-o", out, "--images", 10) == 2
-    assert not out.exists()
+    star = folder / "data" / "particles.star"
+    for words in (["simulate", "projections", "--images", 10], ["fit", star, "--epochs", 1]):
+        assert run_cli(*words, "-o", out) == 2
+        assert "the free space of the disk is 1e-06 GB, expected" in capsys.readouterr().err
+        assert not out.exists()
 
 
 def test_a_symmetry_of_the_fit_is_that_of_all_maps(folder: Path, tmp_path: Path) -> None:

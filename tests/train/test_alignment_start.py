@@ -15,7 +15,7 @@ from modpose.simulate.species import built_in_species
 from modpose.simulate.subtomogram_files import write_subtomograms
 from modpose.simulate.subtomogram_settings import SubtomogramSettings
 from modpose.simulate.subtomograms import simulate_subtomograms
-from modpose.train import session
+from modpose.train import adapt
 from modpose.train.checkpoint import read_weights
 
 QUICK = {"rounds": 1, "refine_rounds": 1, "rotations": 60, "motions": 0}
@@ -47,13 +47,13 @@ def test_some_volumes_are_aligned_and_trained_on(source: Source, tmp_path: Path)
 def test_a_short_fit_of_many_volumes_aligns_some(
     source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session, "ALL_ALIGNED", 20)
-    monkeypatch.setattr(session, "LEAST_ALIGNED", 12)
-    monkeypatch.setattr(session, "VOXELS_A_SECOND", 16.0**3 / 3)
+    monkeypatch.setattr(adapt, "ALL_ALIGNED", 20)
+    monkeypatch.setattr(adapt, "LEAST_ALIGNED", 12)
+    monkeypatch.setattr(adapt, "VOXELS_A_SECOND", 16.0**3 / 3)
     config = parse_config(recipe_config("modpose-3d"), "test")
 
     def chosen(minutes: float | None) -> int | None:
-        start = session.in_time(config, source, minutes).train.start
+        start = adapt.in_time(config, source, minutes).train.start
         assert start is not None and start.kind == "alignment"
         return start.volumes
 

@@ -25,9 +25,9 @@ from modpose.config import Schedule, TrainConfig, merge, parse_config
 from modpose.recipes import recipe_config
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 from modpose.suggest import suggest
+from modpose.train.adapt import in_steps
 from modpose.train.checkpoint import newest_checkpoint, save_checkpoint
 from modpose.train.schedules import rate_factor
-from modpose.train.session import in_steps
 
 TINY: dict[str, Any] = {
     "model": {"z_dim": 1, "encoder": {"hidden": 8}, "field": {"hidden": 8}},

@@ -9,17 +9,18 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose import ranks
-from modpose.config import AlignmentStartConfig, Config, TableEncoderConfig
+from modpose.config import Config, TableEncoderConfig
 from modpose.data.dataset import Dataset
 from modpose.data.record import Record, described
 from modpose.errors import TrainingError
+from modpose.files.writing import check_space
 from modpose.infer.encode import encode_dataset
 from modpose.infer.encoded import Encoded
 from modpose.infer.judge import judge_fit
@@ -31,7 +32,6 @@ from modpose.model.vae import Vae
 from modpose.progress import Progress, in_words
 from modpose.run import Run
 from modpose.run.pretrained import content_of
-from modpose.search.pipeline import PER_CLASS
 from modpose.train.checkpoint import read_weights, save_checkpoint
 from modpose.train.learner import Learner, cpu_threads, set_up
 from modpose.train.loop import run_epochs
@@ -42,17 +42,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from modpose.affinity.known import KnownAffinity
-    from modpose.data.source import Source
 
 logger = logging.getLogger("modpose")
 
 RESTART_STRIDE = 7919
 """Difference of the seeds of restarts, so that seeds 0, 1, 2... share none."""
-ALL_ALIGNED, LEAST_ALIGNED = 1000, 32
-"""Volumes that are aligned before a training, however short it is: up to so many all, or at least.
-"""
-VOXELS_A_SECOND = 4e6
-"""Voxels that a round of an alignment takes a second for, on one core (64^3: 15 volumes)."""
+COPIES = 4
+"""Weights on the disk at a time: of the last epoch, the one before, the best, and the new best."""
+BYTES_A_ROW = 256
+"""Of an image in the tables of a run."""
 
 
 def announce(
@@ -85,69 +83,17 @@ def announce(
     logger.info("%s; %s%s", placement, epochs_left, time_left)
 
 
-def dealt(config: Config) -> Config:
-    """Cut batches into chunks, at least one for each process (:mod:`modpose.ranks`).
-
-    Numbers depend on the size of a chunk, and so not on the number of processes that resume.
-    """
-    train, size = config.train, ranks.place().size
-    chunk = min(train.chunk or train.batch_size, -(-train.batch_size // size))
-    if size == 1 or chunk == train.chunk:
-        return config
-    logger.info("%s processes: batches of %s in chunks of %s", size, train.batch_size, chunk)
-    return config.model_copy(update={"train": train.model_copy(update={"chunk": chunk})})
-
-
-def in_steps(config: Config, images: int) -> Config:
-    """Take fewer epochs of many images, where ``train.max_steps`` asks for it."""
-    train = config.train
-    if train.max_steps is None:
-        return config
-    epochs = -(-train.max_steps * train.batch_size // images)
-    if epochs >= train.epochs:
-        return config
-    logger.info(
-        "%s images take %s steps an epoch: train.max_steps=%s limits %s epochs to %s (--epochs N "
-        "chooses)",
-        f"{images:,}",
-        f"{-(-images // train.batch_size):,}",
-        f"{train.max_steps:,}",
-        train.epochs,
-        epochs,
-    )
-    return config.model_copy(update={"train": train.model_copy(update={"epochs": epochs})})
-
-
-def in_time(config: Config, source: Source, max_minutes: float | None) -> Config:
-    """Take fewer epochs of many images, and fit an alignment into the time of a short fit.
-
-    An alignment before the training takes about half of the time: of many volumes, as many are
-    chosen (``train.start.volumes``) as one core is likely to align in this time.
-    """
-    config = in_steps(config, source.n)
-    start, n = config.train.start, source.n
-    if max_minutes is None or n <= ALL_ALIGNED or not isinstance(start, AlignmentStartConfig):
-        return config
-    rounds = start.refine_rounds + (0 if start.poses == "given" else start.rounds)
-    work = rounds * (config.data.box or source.stack.shape[0]) ** 3
-    most = max(int(30 * max_minutes * VOXELS_A_SECOND / work), LEAST_ALIGNED)
-    most = max(most, 2 * PER_CLASS * start.classes)
-    if start.volumes is not None or most >= n:
-        return config
-    logger.warning(
-        "%s of %s volumes, chosen at random, are aligned and trained on in this time; the others "
-        "are only encoded (--set train.start.volumes=N chooses how many)",
-        f"{most:,}",
-        f"{n:,}",
-    )
-    start = start.model_copy(update={"volumes": most})
-    return config.model_copy(update={"train": config.train.model_copy(update={"start": start})})
-
-
 def start(
-    dataset: Dataset, config: Config, *, max_minutes: float | None, quiet: bool = False
+    dataset: Dataset,
+    config: Config,
+    *,
+    max_minutes: float | None,
+    quiet: bool = False,
+    folder: Path | None = None,
 ) -> tuple[Learner, list[dict[str, float]]]:
     """Make a learner; of several restarts, the one with the best validation ELBO.
+
+    ``folder`` is where the run is written, if it is; a disk without space is refused first.
 
     Returns
     -------
@@ -156,13 +102,13 @@ def start(
     """
     train = config.train
     if train.restarts == 1:
-        return _new(dataset, config, quiet), []
+        return _new(dataset, config, quiet, folder), []
     starts: list[tuple[Learner, list[dict[str, float]]]] = []
     images = train.restarts * train.restart_epochs * len(dataset.train)
     with cpu_threads(train.threads), Progress("restarts", images, quiet=quiet) as progress:
         for k in range(train.restarts):
             seeded = config.model_copy(update={"seed": config.seed + RESTART_STRIDE * k})
-            learner = _new(dataset, seeded, quiet=True)
+            learner = _new(dataset, seeded, quiet=True, folder=folder)
             rows: list[dict[str, float]] = []
             run_epochs(
                 learner,
@@ -351,10 +297,13 @@ def _classes_searched(config: Config) -> int | None:
     return start.classes if start is not None and start.classes > 1 else None
 
 
-def _new(dataset: Dataset, config: Config, quiet: bool) -> Learner:
+def _new(dataset: Dataset, config: Config, quiet: bool, folder: Path | None) -> Learner:
     """Make a learner; its start counts as training time."""
     began = time.perf_counter()
     vae = build(dataset, config)
+    if folder is not None:
+        weights = sum(part.numel() * part.element_size() for part in vae.state_dict().values())
+        check_space(folder, COPIES * weights + BYTES_A_ROW * dataset.n)
     with cpu_threads(config.train.threads):
         prepare(vae, dataset, config, quiet)
     learner = set_up(vae, config)
