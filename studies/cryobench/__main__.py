@@ -76,7 +76,7 @@ def reached(judge: Judge, star: Path, folder: Path) -> Limits:
     found = limits(judge, dataset, ours.mask_of(folder))
     for title, areas in (
         ("consensus", found.consensus),
-        ("states known, our solver", found.known),
+        (f"states known, our solver, {found.functions} functions", found.known),
         (f"states known, {found.neighbours} nearest averaged", found.kernel),
     ):
         print(f"{title}: area {areas.mean:.4f}, worst {areas.each.min():.4f}", flush=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modpose.backprojection.halves import reconstruct_halves
 from modpose.content_maps import ContentMapSettings, fit_content_maps
@@ -31,6 +32,8 @@ NEIGHBOURS = (1, 5, 15)
 """Widths of the kernel over true states: so many nearest states are averaged."""
 KNOWN, COMPONENTS = 0.05, 8
 """Standard deviation of known content, and the largest number of its dimensions."""
+FUNCTIONS = (25, 50)
+"""Numbers of functions of known content, of which the better is taken."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ class Limits:
     consensus
         The map of all images, by the solver and filter of the sharp maps.
     known
-        The same solver with the true states known.
+        The same solver with the true states known, and the better number of functions.
+    functions
+        That number.
     kernel
         Back-projections of the images of the nearest true states, the best number of them.
     neighbours
@@ -113,6 +118,7 @@ class Limits:
 
     consensus: Areas
     known: Areas
+    functions: int
     kernel: Areas
     neighbours: int
 
@@ -134,11 +140,18 @@ def limits(judge: Judge, dataset: Dataset, mask: Volume) -> Limits:
     one = ContentMapSettings(functions=1, rounds=0)
     mean = fit_content_maps(dataset, content, std, inside, one, quiet=True)
     consensus = judge.areas(mean.volume(content[row]) for row in judge.rows)
-    best = fit_content_maps(dataset, content, std, inside, ContentMapSettings(rounds=0), quiet=True)
-    known = judge.areas(best.volume(content[row]) for row in judge.rows)
+    known = {k: _known(judge, dataset, content, inside, k) for k in FUNCTIONS}
+    best = max(known, key=lambda k: known[k].mean)
     kernel = {k: _kernel(judge, dataset, volumes, k) for k in NEIGHBOURS if k <= len(volumes)}
     width = max(kernel, key=lambda k: kernel[k].mean)
-    return Limits(consensus, known, kernel[width], width)
+    return Limits(consensus, known[best], best, kernel[width], width)
+
+
+def _known(judge: Judge, dataset: Dataset, content: Floats, mask: Tensor, count: int) -> Areas:
+    """Score the maps of known content (N, k) with so many functions of it."""
+    settings, std = ContentMapSettings(count, rounds=0), np.full_like(content, KNOWN)
+    made = fit_content_maps(dataset, content, std, mask, settings, quiet=True)
+    return judge.areas(made.volume(content[row]) for row in judge.rows)
 
 
 def _known_content(volumes: Volume) -> Floats:

@@ -24,6 +24,7 @@ from modpose.content_maps.posterior import (
     Landmarks,
     Likelihood,
     Marginal,
+    gaussian_amounts,
     likelihood,
     posterior,
 )
@@ -75,7 +76,7 @@ def circle(n: int) -> np.ndarray:
 
 def test_functions_are_orthonormal_and_the_first_is_one():
     z = circle(800)
-    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 7)
+    basis = ContentBasis.fit(z, np.full(z.shape[1], 0.1), 7)
     values = basis(z)
     np.testing.assert_allclose(values.T @ values / len(z), np.eye(7), atol=1e-8)
     np.testing.assert_allclose(values[:, 0], 1, atol=1e-12)
@@ -83,7 +84,7 @@ def test_functions_are_orthonormal_and_the_first_is_one():
 
 def test_functions_of_a_circle_are_its_harmonics():
     z = circle(1500)
-    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 5)
+    basis = ContentBasis.fit(z, np.full(z.shape[1], 0.1), 5)
     angle = np.arctan2(z[:, 1], z[:, 0])
     harmonics = np.stack([f(k * angle) for k in (1, 2) for f in (np.cos, np.sin)], 1)
     values = basis(z)[:, 1:]
@@ -94,20 +95,20 @@ def test_functions_of_a_circle_are_its_harmonics():
 
 def test_functions_do_not_depend_on_the_unit_of_content():
     z = circle(300)
-    one = ContentBasis.fit(z, np.full_like(z, 0.1), 5)(z)
-    other = ContentBasis.fit(100 * z, np.full_like(z, 10.0), 5)(100 * z)
+    one = ContentBasis.fit(z, np.full(z.shape[1], 0.1), 5)(z)
+    other = ContentBasis.fit(100 * z, np.full(z.shape[1], 10.0), 5)(100 * z)
     np.testing.assert_allclose(np.abs(one.T @ other / len(z)).sum(0), 1, atol=1e-5)
 
 
 def test_content_far_away_gets_the_functions_of_the_nearest_landmark():
     z = circle(300)
-    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 5)
+    basis = ContentBasis.fit(z, np.full(z.shape[1], 0.1), 5)
     assert np.isfinite(basis(np.array([[1e3, 0.0]]))).all()
 
 
 def test_content_that_no_image_tells_has_one_function():
     z = 1e-9 * circle(200)
-    assert len(ContentBasis.fit(z, np.ones_like(z), 5)) == 1
+    assert len(ContentBasis.fit(z, np.ones(z.shape[1]), 5)) == 1
 
 
 def states(sizes: list[int]) -> np.ndarray:
@@ -119,7 +120,7 @@ def states(sizes: list[int]) -> np.ndarray:
 
 def test_functions_of_separate_states_are_orthonormal_beside_the_constant():
     z = states([100, 140, 180])
-    basis = ContentBasis.fit(z, np.ones_like(z), 9)
+    basis = ContentBasis.fit(z, np.ones(z.shape[1]), 9)
     values = basis(z)
     assert len(basis) == 3
     np.testing.assert_allclose(values.T @ values / len(z), np.eye(3), atol=1e-8)
@@ -128,7 +129,7 @@ def test_functions_of_separate_states_are_orthonormal_beside_the_constant():
 
 def test_a_rare_state_has_its_function():
     sizes = [20, 400, 500]  # 2 % of the images
-    values = ContentBasis.fit(states(sizes), np.ones((920, 3)), 9)(states(sizes))
+    values = ContentBasis.fit(states(sizes), np.ones(3), 9)(states(sizes))
     rare = np.arange(920) < 20
     fitted = values @ np.linalg.lstsq(values, rare.astype(float), rcond=None)[0]
     np.testing.assert_allclose(fitted, rare, atol=1e-3)
@@ -136,14 +137,14 @@ def test_a_rare_state_has_its_function():
 
 def test_content_that_does_not_vary_is_refused():
     with pytest.raises(InputError, match="same content"):
-        ContentBasis.fit(np.ones((50, 2)), np.ones((50, 2)), 5)
+        ContentBasis.fit(np.ones((50, 2)), np.ones(2), 5)
     with pytest.raises(InputError, match="number of images is 9, expected at least 10"):
-        ContentBasis.fit(np.random.default_rng(0).normal(size=(9, 2)), np.ones((9, 2)), 5)
+        ContentBasis.fit(np.random.default_rng(0).normal(size=(9, 2)), np.ones(2), 5)
 
 
 def test_cells_hold_images_of_like_content():
     z = circle(2000)
-    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 9)
+    basis = ContentBasis.fit(z, np.full(z.shape[1], 0.1), 9)
     values = basis(z)
     cells = Cells.of([z], [values], seed=0)
     (label,) = cells.labels
@@ -158,7 +159,7 @@ def test_cells_hold_images_of_like_content():
 
 def test_two_contents_of_an_image_share_cells():
     z = circle(400)
-    basis = ContentBasis.fit(z, np.full_like(z, 0.1), 5)
+    basis = ContentBasis.fit(z, np.full(z.shape[1], 0.1), 5)
     cells = Cells.of([z, z[::-1]], [basis(z), basis(z[::-1])], seed=0)
     np.testing.assert_array_equal(cells.labels[0], cells.labels[1][::-1])
 
@@ -567,6 +568,23 @@ def test_nuisances_are_integrated_out_exactly():
     torch.testing.assert_close(expected.amount[0], weight @ every, atol=1e-3, rtol=1e-3)
     second = (every * weight[:, None]).T @ every
     torch.testing.assert_close(expected.second[0], second, atol=1e-3, rtol=1e-3)
+
+
+def test_amounts_are_those_of_a_regression_with_a_ridge():
+    """The image is a sum of maps and noise of complex variance 1; amounts are N(0, 1) before."""
+    generator = torch.Generator().manual_seed(0)
+    models = torch.randn(4, 3, 30, dtype=torch.complex64, generator=generator) / 5
+    value = torch.randn(4, 30, dtype=torch.complex64, generator=generator)
+    mean, std = gaussian_amounts(likelihood(models, value))
+    for one in range(4):
+        stacked = torch.view_as_real(models[one]).flatten(1).double() * 2**0.5
+        target = torch.view_as_real(value[one]).flatten().double() * 2**0.5
+        covariance = torch.linalg.inv(stacked[1:] @ stacked[1:].T + torch.eye(2))
+        expected = covariance @ (stacked[1:] @ (target - stacked[0]))
+        torch.testing.assert_close(mean[one].double(), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            std[one].double(), covariance.diagonal().sqrt(), rtol=1e-4, atol=0
+        )
 
 
 def test_a_pose_that_is_a_little_wrong_is_corrected():

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
+from modpose.content_maps.cells import centres_of
 from modpose.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -22,7 +24,7 @@ SPARSE, LONELY = 0.08, 8.0
 """Landmarks with fewer others than this within a step are left out, at most this fraction of all.
 Otherwise single outliers would take the leading functions.  A rare state has more."""
 WIDTH = 2.0
-"""Standard deviation of a step, in median posterior standard deviations of content."""
+"""Standard deviation of a step, in usual errors of content."""
 NEIGHBOURS = 8
 """The step is at least as wide as the median distance to the landmark of this rank."""
 ALPHA = 0.5
@@ -57,13 +59,15 @@ class ContentBasis:
     vectors: Floats
 
     @classmethod
-    def fit(cls, z: Floats, std: Floats, count: int, seed: int = 0) -> ContentBasis:
+    def fit(cls, z: Floats, unit: Floats, count: int, seed: int = 0) -> ContentBasis:
         """Find the functions from the content of the images.
 
         Parameters
         ----------
-        z, std
-            (N, k) posterior means and standard deviations of content.
+        z
+            (N, k) posterior means of content.
+        unit
+            (k,) usual error of each dimension; where it is 0, the spread of content.
         count
             Number of functions; fewer, where content has no more.
         seed
@@ -75,8 +79,7 @@ class ContentBasis:
             If content does not vary, or there are fewer images than functions.
         """
         check_content(z, count)
-        scale = np.median(std, axis=0)
-        scale = np.where(scale > 0, scale, np.maximum(z.std(0), 1e-12))
+        scale = np.where(unit > 0, unit, np.maximum(z.std(0), 1e-12))
         rng = np.random.default_rng(seed)
         some = np.sort(rng.choice(len(z), min(LANDMARKS, len(z)), replace=False))
         landmarks = z[some] / scale
@@ -89,7 +92,10 @@ class ContentBasis:
         degree = kernel.sum(1) ** -0.5
         still = 1 / degree / np.linalg.norm(1 / degree)
         # without the constant: separate clusters have more than one eigenvector of eigenvalue 1
-        values, vectors = np.linalg.eigh(kernel * degree[:, None] * degree - still[:, None] * still)
+        walk = kernel * degree[:, None] * degree - still[:, None] * still
+        last = len(walk) - 1
+        slowest = [max(last + 1 - max(count - 1, 1), 0), last]
+        values, vectors = eigh(walk, subset_by_index=slowest)
         slow = vectors[:, values > SLOW][:, ::-1][:, : count - 1] * degree[:, None]
         vectors = np.concatenate([np.ones((len(slow), 1)), slow], 1)
         at_images = cls(scale, width, landmarks, weight, vectors)(z)
@@ -116,11 +122,7 @@ class ContentBasis:
 
     def centres(self, count: int, seed: int = 0) -> Floats:
         """Return contents (C, k) spread over the landmarks: the centres of k-means."""
-        from sklearn.cluster import KMeans
-
-        count = min(count, len(self.landmarks))
-        found = KMeans(count, n_init=1, random_state=seed, max_iter=30).fit(self.landmarks)
-        return np.asarray(found.cluster_centers_ * self.scale)
+        return np.asarray(centres_of(self.landmarks, count, seed) * self.scale)
 
 
 def check_content(z: Floats, count: int) -> None:

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 EACH = 4
 """Cells for each map."""
 SEEN_EACH = 40
-"""Images for each cell from which the cells are found."""
+"""Points for each centre from which k-means finds them."""
 STEPS = 20
 """Largest number of steps of k-means."""
 ROWS_AT_ONCE = 4096
@@ -56,14 +56,9 @@ class Cells:
         seed
             Of k-means, and of the images from which the cells are found.
         """
-        from sklearn.cluster import KMeans
-
         every, amount = np.concatenate(places), np.concatenate(amounts)
-        count = min(EACH * amount.shape[1], len(np.unique(every, axis=0)))
-        rng = np.random.default_rng(seed)
-        some = rng.choice(len(every), min(SEEN_EACH * count, len(every)), replace=False)
-        means = KMeans(count, n_init=1, max_iter=STEPS, random_state=seed).fit(every[np.sort(some)])
-        label = np.concatenate(list(map(means.predict, _in_parts(every)))).astype(np.int64)
+        centres = centres_of(every, EACH * amount.shape[1], seed)
+        label = nearest(every, centres)
         used, label = np.unique(label, return_inverse=True)
         total = np.zeros((len(used), amount.shape[1]))
         np.add.at(total, label, amount)
@@ -72,6 +67,27 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+def centres_of(points: Floats, count: int, seed: int) -> Floats:
+    """Centres (K, k) of k-means of points (N, k); K is ``count``, or fewer if points are equal."""
+    from sklearn.cluster import KMeans
+
+    some = points
+    if len(points) > SEEN_EACH * count:
+        chosen = np.random.default_rng(seed).choice(len(points), SEEN_EACH * count, replace=False)
+        some = points[np.sort(chosen)]
+    count = min(count, len(np.unique(some, axis=0)))
+    means = KMeans(count, n_init=1, max_iter=STEPS, random_state=seed).fit(some)
+    return np.asarray(means.cluster_centers_, float)
+
+
+def nearest(points: Floats, centres: Floats) -> Ints:
+    """Return the nearest centre of each point, (N,)."""
+    from scipy.spatial.distance import cdist
+
+    found = [cdist(some, centres).argmin(1) for some in _in_parts(points)]
+    return np.concatenate(found)
 
 
 def _in_parts(values: Floats) -> Iterator[Floats]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modpose.backprojection.halves import check_projections
 from modpose.content_maps.basis import ContentBasis, check_content
-from modpose.content_maps.cells import Cells
+from modpose.content_maps.cells import Cells, centres_of
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
@@ -48,6 +48,10 @@ JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
+LITTLE = 0.1
+"""Content is kept as it was where that helps by less than this part of what helped most."""
+LOOKED_AT = 3 / 8
+"""Shells from which the first content is judged, over the side of the box."""
 UNTOLD = 0.02
 """Largest part of what maps predict that lies in shells from which content is not inferred."""
 ROUGH, ITERATIONS, SETTLED = 6, 10, 20
@@ -104,7 +108,7 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, std, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 5 + 2 * rounds if rounds else 1
+    passes = 5 + 3 * rounds if rounds else 1
     images = passes * dataset.n + (2 + 3 * rounds if rounds else 1) * some
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(progress)
@@ -143,7 +147,7 @@ class _Fitting:
         none = torch.zeros(dataset.n, 0)
         nuisance = none if focus is None else torch.from_numpy(focus.nuisance).float()
         corrections = Corrections.none(dataset.n) if settings.refine_poses else None
-        self.first = Inferred(z, std, [z, z], nuisance, corrections)
+        self.first = Inferred(z, std, np.median(std, 0), [z, z], nuisance, corrections)
         self.nuisances = nuisance.shape[1]
         self.some = self.images.some(JUDGED, settings.seed)
         self.inference = Inference(self.images, self.box, self.nuisances)
@@ -193,35 +197,62 @@ class _Fitting:
     def _settled(self, content: Inferred, most: int, progress: Progress) -> _Stage:
         """Infer content again, as often as its maps predict images better; choose functions.
 
-        Only from the shells that tell content; from all where that does not help.
+        Only from the shells that tell content; from all where that does not help, or where all
+        that were looked at tell it.
         """
         first, every = self.settings.functions or min(most, FIRST), self.images
+        some = every.within(round(LOOKED_AT * every.lattice.box))
+        self._look_at(some)
         before = self._stage(content, first, progress)
-        narrow = len(before.basis) > 1
-        if narrow:
-            self._look_at(every.within(before.shell))
+        every.variance = some.variance
+        narrow = before.shell < int(some.reader.shell.max())
+        self._look_at(every.within(before.shell) if narrow else every)
+        best = 0.0
         for _ in range(self.settings.rounds):
             count = len(before.basis)
             if count == 1:
                 break
             step = min((more for more in COUNTS if count < more < most), default=most)
-            at = before.content.corrections
-            content = self.inference.content(before.compared, progress, at)
+            content = self._inferred(before.compared.maps, before.content.corrections, progress)
             now = self._stage(content, step, progress)
             gain = self._gain(now, before, progress)
-            if gain.sum() <= 0:
+            if gain.mean() <= LITTLE * best:
                 self._move(before.content)
-                if narrow:
-                    self._look_at(every)
-                    narrow = False
-                    continue
-                # what coefficients tell of the others of their image is known of the new content
-                crossed = before.content._replace(crossed=content.crossed)
-                return before._replace(content=crossed)
-            before = now
+                if best or not narrow:
+                    return self._with_crossed(before, progress)
+                narrow = False
+                self._look_at(every)
+                continue
+            before, best = now, max(best, float(gain.mean()))
             if gain.mean() < CLEARLY * gain.std() / len(gain) ** 0.5:
                 break
         return before
+
+    def _with_crossed(self, stage: _Stage, progress: Progress) -> _Stage:
+        """Let the first content know what coefficients tell of the others of their image."""
+        if stage.content.z is not self.first.z:
+            return stage
+        crossed = self.inference.content(stage.compared, progress).crossed
+        return stage._replace(content=stage.content._replace(crossed=crossed))
+
+    def _inferred(
+        self, maps: list[Tensor], corrections: Corrections | None, progress: Progress
+    ) -> Inferred:
+        """Infer content again, as amounts of the maps: it may have more dimensions than before.
+
+        It is along the principal axes of the amounts, in usual errors.  The amounts of single
+        images are noisy, and lie about those that many images have: content is the posterior
+        between the centres of groups of images.
+        """
+        mean, std = self.inference.amounts(maps, progress)
+        unit = np.median(std, 0)
+        spread = np.atleast_2d(np.cov((mean / unit).T))
+        axes = np.linalg.eigh(spread)[1][:, ::-1]
+        centres = centres_of(mean / unit @ axes, self.settings.landmarks, self.settings.seed)
+        values = np.concatenate([np.ones((len(centres), 1)), centres @ axes.T * unit], 1)
+        landmarks = Landmarks.of(torch.from_numpy(values).float().to(self.device))
+        found = self.inference.content(Compared(centres, landmarks, maps), progress, corrections)
+        return found._replace(unit=np.ones(len(unit)))
 
     def _gain(self, now: _Stage, before: _Stage, progress: Progress) -> Tensor:
         """How much better maps predict unseen coefficients than maps before, (images,)."""
@@ -239,7 +270,7 @@ class _Fitting:
 
     def _basis(self, content: Inferred, most: int) -> ContentBasis:
         """Find at most so many functions of content."""
-        return ContentBasis.fit(content.z, content.std, most, self.settings.seed)
+        return ContentBasis.fit(content.z, content.unit, most, self.settings.seed)
 
     def _sums(
         self,

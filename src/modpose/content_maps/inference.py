@@ -19,6 +19,7 @@ from modpose.content_maps.posterior import (
     Landmarks,
     Likelihood,
     Marginal,
+    gaussian_amounts,
     likelihood,
     posterior,
 )
@@ -56,6 +57,8 @@ class Inferred(NamedTuple):
     ----------
     z, std
         (N, k) posterior mean and standard deviation.
+    unit
+        (k,) usual error of each dimension, before content is known to lie near that of others.
     crossed
         (N, k) twice: for the coefficients of even number of each image, told by the others; and the
         reverse.
@@ -67,6 +70,7 @@ class Inferred(NamedTuple):
 
     z: Floats
     std: Floats
+    unit: Floats
     crossed: list[Floats]
     nuisance: Tensor
     corrections: Corrections | None = None
@@ -145,6 +149,25 @@ class Inference:
         shell = self.images.reader.shell[of].to(power.device)
         return power.new_zeros(len(rest), shells).index_add_(1, shell, power)
 
+    def amounts(self, maps: list[Tensor], progress: Progress) -> tuple[Floats, Floats]:
+        """Infer how much of each map beside the first an image has, for all images.
+
+        Before the image is seen these amounts are independent, N(0, 1).
+
+        Returns
+        -------
+        mean, std
+            (N, J - 1) of the posterior.
+        """
+        n, count = self.images.dataset.n, len(maps[0]) - 1 - self.nuisances
+        mean, std = np.empty((n, count)), np.empty((n, count))
+        for block, table in self._compared(maps, np.arange(n)):
+            parts = self._parts(self.images.lattice.read(block.placed, table), block.placed)
+            found = gaussian_amounts(self._marginal(parts[0].plus(parts[1])).likelihood)
+            mean[block.rows], std[block.rows] = (one.cpu().numpy() for one in found)
+            progress.advance(len(block.rows), 0.0)
+        return mean, std
+
     def content(
         self, now: Compared, progress: Progress, corrections: Corrections | None = None
     ) -> Inferred:
@@ -176,7 +199,7 @@ class Inference:
             progress.advance(len(rows), 0.0)
         if corrections is not None and found is not None:
             corrections = corrections.improved(found, variance)
-        return Inferred(z, std, crossed, nuisance, corrections)
+        return Inferred(z, std, np.median(std, 0), crossed, nuisance, corrections)
 
     def _compared(self, maps: list[Tensor], rows: Ints) -> Iterator[tuple[Block, Tensor]]:
         """Read images, each block with the table of the maps that it is compared with."""

@@ -136,3 +136,15 @@ def likelihood(models: Tensor, value: Tensor) -> Likelihood:
 def posterior(seen: Likelihood, landmarks: Landmarks) -> Tensor:
     """Probability (B, L) of each landmark, all equal before."""
     return torch.softmax(seen.of(landmarks), 1)
+
+
+def gaussian_amounts(seen: Likelihood) -> tuple[Tensor, Tensor]:
+    """Posterior mean and standard deviation (B, J - 1) of the amounts of all maps but the first.
+
+    The amount of the first is 1; the others are N(0, 1) before.
+    """
+    precision = seen.precision[:, 1:, 1:] + 0.5 * torch.eye(seen.slope.shape[1] - 1).to(seen.slope)
+    inverse = torch.linalg.inv(precision)
+    slope = seen.slope[:, 1:] - seen.precision[:, 1:, 0]
+    mean = (inverse @ slope[..., None]).squeeze(-1)
+    return mean, (0.5 * torch.diagonal(inverse, dim1=1, dim2=2)).sqrt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COUNTS = (1, 2, 3, 5, 9, 13, 17, 25)
+COUNTS = (1, 2, 3, 5, 9, 13, 17, 25, 50)
 """Numbers of functions that are compared."""
 FIRST = 17
 """Largest number of functions of the first content, which no sharp map has told."""
@@ -34,8 +34,8 @@ class ContentMapSettings:
     """
 
     functions: int | None = None
-    landmarks: int = 200
-    rounds: int = 4
+    landmarks: int = 300
+    rounds: int = 6
     refine_poses: bool = False
     symmetry: str = "C1"
     seed: int = 0
