@@ -56,6 +56,11 @@ class MaskBox:
         self._place = cube[..., : self._few].flatten().nonzero().squeeze(1)
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
         self.last = min(math.ceil(limit * box), box // 2)
+        own = [torch.fft.fftfreq(2 * reach)] * 2 + [torch.fft.rfftfreq(2 * reach)]
+        frequency = torch.stack(torch.meshgrid(*own, indexing="ij"), -1).to(mask.device)
+        shell = shell_of(frequency, box).clamp(max=box // 2)
+        beyond = frequency.norm(dim=-1) > limit
+        self._own_shell = shell.masked_fill(beyond, box // 2 + 1)
         twice = mask.new_full((self.side // 2 + 1,), 2.0)
         twice[0] = twice[-1] = 1.0
         self.weight = twice.expand(self.side, self.side, -1).flatten()
@@ -113,14 +118,15 @@ class MaskBox:
         return found
 
     def filtered(self, fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
-        """Multiply shells of fields (J, b, b, b), zero around, by ``table`` (J, shells).
+        """Multiply shells of fields (J, b, b, b), periodic in the box, by ``table`` (J, shells).
 
         Frequencies without data are multiplied by ``rest`` (J,).
         """
-        found, shell = torch.empty_like(fields), self.shell[self.seen]
-        for one, field, values, other in zip(found, fields, table, rest, strict=True):
-            seen = self.forward_seen(field[None]) * (values - other)[shell]
-            torch.add(self.backward_seen(seen)[0], other * field, out=one)
+        found = torch.empty_like(fields)
+        every = torch.cat([table, rest[:, None]], 1)
+        for one, field, values in zip(found, fields, every, strict=True):
+            spectrum = torch.fft.rfftn(field) * values[self._own_shell]
+            one.copy_(torch.fft.irfftn(spectrum, s=field.shape))
         return found
 
     def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
@@ -208,7 +214,10 @@ class Equations:
         return amplitude * self._fields(spectrum, amplitude, iterations)
 
     def _fields(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
-        """Solve for the stationary fields (J, b, b, b); the mean alone comes first."""
+        """Solve for the stationary fields (J, b, b, b); the mean alone comes first.
+
+        The fields are periodic in the box: their amplitude is small at its faces.
+        """
         box = self.box
         penalty = 1 / spectrum.clamp(min=1e-12)
         # at frequencies without data; the largest of all maps would stop the strong ones

@@ -49,7 +49,7 @@ JUDGED = 1000
 CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
 LITTLE = 0.1
-"""Content is kept as it was where that helps by less than this part of what helped most."""
+"""And by more than this part of what helped most."""
 LOOKED_AT = 3 / 8
 """Shells from which the first content is judged, over the side of the box."""
 UNTOLD = 0.02
@@ -164,6 +164,8 @@ class _Fitting:
             return self._solved(self.first, basis, prior, maps, Equations.join(halves))
         every, power = self.images, self.images.variance
         last = self._settled(self.first, most, progress)
+        if len(last.basis) == 1:  # nothing moves, and what was inferred is noise
+            last = last._replace(content=self.first, basis=self._basis(self.first, 1))
         self._look_at(every)
         noise, content, basis = self.images.variance, last.content, last.basis
         # in units of the images' power: what maps lack would count as noise
@@ -216,7 +218,7 @@ class _Fitting:
             content = self._inferred(before.compared.maps, before.content.corrections, progress)
             now = self._stage(content, step, progress)
             gain = self._gain(now, before, progress)
-            if gain.mean() <= LITTLE * best:
+            if gain.mean() <= 0:
                 self._move(before.content)
                 if best or not narrow:
                     return self._with_crossed(before, progress)
@@ -224,7 +226,7 @@ class _Fitting:
                 self._look_at(every)
                 continue
             before, best = now, max(best, float(gain.mean()))
-            if gain.mean() < CLEARLY * gain.std() / len(gain) ** 0.5:
+            if gain.mean() < max(CLEARLY * float(gain.std()) / len(gain) ** 0.5, LITTLE * best):
                 break
         return before
 
