@@ -48,6 +48,8 @@ JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
+TOGETHER = 30
+"""Images of a group, on average, at least: a centre of fewer shows the noise of each."""
 LITTLE = 0.1
 """And by more than this part of what helped most."""
 LOOKED_AT = 3 / 8
@@ -115,12 +117,16 @@ def fit_content_maps(
 
 
 class _Stage(NamedTuple):
-    """Content, functions of it, their maps from quarters of the images, the last shell needed."""
+    """Content, functions of it, their maps from quarters of the images.
+
+    ``needed`` is the last shell that content needs, ``last`` the last that the maps have.
+    """
 
     content: Inferred
     basis: ContentBasis
     compared: Compared
-    shell: int
+    needed: int
+    last: int
 
 
 class _Fitting:
@@ -207,8 +213,8 @@ class _Fitting:
         self._look_at(some)
         before = self._stage(content, first, progress)
         every.variance = some.variance
-        narrow = before.shell < int(some.reader.shell.max())
-        self._look_at(every.within(before.shell) if narrow else every)
+        narrow = before.needed < before.last
+        self._look_at(every.within(before.needed) if narrow else every)
         best = 0.0
         for _ in range(self.settings.rounds):
             count = len(before.basis)
@@ -250,14 +256,15 @@ class _Fitting:
         unit = np.median(std, 0)
         spread = np.atleast_2d(np.cov((mean / unit).T))
         axes = np.linalg.eigh(spread)[1][:, ::-1]
-        centres = centres_of(mean / unit @ axes, self.settings.landmarks, self.settings.seed)
+        groups = max(min(self.settings.landmarks, len(mean) // TOGETHER), 2)
+        centres = centres_of(mean / unit @ axes, groups, self.settings.seed)
         values = np.concatenate([np.ones((len(centres), 1)), centres @ axes.T * unit], 1)
         landmarks = Landmarks.of(torch.from_numpy(values).float().to(self.device))
         found = self.inference.content(Compared(centres, landmarks, maps), progress, corrections)
         return found._replace(unit=np.ones(len(unit)))
 
     def _gain(self, now: _Stage, before: _Stage, progress: Progress) -> Tensor:
-        """How much better maps predict unseen coefficients than maps before, (images,)."""
+        """How much better maps predict unseen coefficients than those before, in their shells."""
         new, old = (
             self.inference.judged(
                 one.compared.maps,
@@ -268,7 +275,7 @@ class _Fitting:
             )[0].double()
             for one in (now, before)
         )
-        return (new - old).sum((1, 2))
+        return (new - old)[..., : before.last + 1].sum((1, 2))
 
     def _basis(self, content: Inferred, most: int) -> ContentBasis:
         """Find at most so many functions of content."""
@@ -326,8 +333,9 @@ class _Fitting:
         count = most if self.settings.functions else fewest(score.sum(2), counts)
         kept = [torch.cat([one[:count], one[most:]]) for one in maps]
         compared = Compared(centres, Landmarks.of(values[:, :count]), kept)
-        shell = last_telling(score[:, counts.index(count)] - score[:, 0])
-        return _Stage(content, basis.first(count), compared, shell)
+        needed = last_telling(score[:, counts.index(count)] - score[:, 0])
+        last = int(self.images.reader.shell.max())
+        return _Stage(content, basis.first(count), compared, needed, last)
 
     # --- solutions ----------------------------------------------------------------------------
 

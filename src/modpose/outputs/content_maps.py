@@ -75,7 +75,9 @@ def content_maps_of(
     """Return the sharp maps of a run; compute and keep them if they are not there.
 
     The content that they infer, and its standard deviation, are then columns of the run:
-    ``sharp_0`` ..., ``sharp_0_std`` ..., in the unit of ``z_0`` ....
+    ``sharp_0`` ..., ``sharp_0_std`` ....  It has as many dimensions as there are maps beside the
+    mean, along their principal axes, in usual errors of one image.  Where the maps do not improve
+    the content of the run, it is that, in the unit of ``z_0`` ....
 
     Parameters
     ----------
@@ -87,8 +89,7 @@ def content_maps_of(
         MRC file, from 0 to 1: where the molecule may be; None: as kept, else made from the model.
     focus
         MRC file, from 0 to 1: content is only what moves inside; what moves outside is a nuisance.
-        The content ``sharp_0`` ... is then in standard deviations of its own error.  None: as kept,
-        else everywhere.
+        None: as kept, else everywhere.
     refine_poses
         Correct the poses of the images a little; the columns ``sharp_turn_deg`` and
         ``sharp_move_px`` tell how much.
@@ -168,8 +169,9 @@ def content_maps_of(
         columns["sharp_turn_deg"] = np.rad2deg(np.linalg.norm(found.pose[:, :3], axis=1))
         columns["sharp_move_px"] = np.linalg.norm(found.pose[:, 3:], axis=1)
     earlier = [name for name in map(str, run.latents()) if COLUMNS.fullmatch(name)]
-    unit = "in the unit of z" if focus is None else "of the focus, in deviations of its error"
-    how = f"content from sharp maps, {unit}"
+    kept = focus is None and np.array_equal(found.z, z)
+    unit = "in the unit of z" if kept else "in usual errors of one image"
+    how = f"content from sharp maps{'' if focus is None else ' of the focus'}, {unit}"
     add_columns(run, columns, how, overwrite=True, remove=earlier)
     return found
 
