@@ -12,9 +12,10 @@ from benchmarks.focus import around_arm, explained, motions, two_arms
 from modpose.backprojection.halves import open_posed
 from modpose.config import SpectralConfig
 from modpose.content_maps import ContentBasis, ContentMapSettings, fit_content_maps
-from modpose.content_maps.cells import EACH, Cells
+from modpose.content_maps.cells import EACH, Cells, groups_of
+from modpose.content_maps.choice import last_telling
 from modpose.content_maps.equations import Equations, MaskBox
-from modpose.content_maps.fit import ROUGH, _Fitting, last_telling
+from modpose.content_maps.fit import ROUGH, _Fitting
 from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.lattice import HalfLattice
@@ -170,6 +171,23 @@ def test_few_different_contents_are_cells_of_their_own():
     cells = Cells.of([z], [amounts], seed=0)
     assert len(cells) == 3
     np.testing.assert_allclose(cells.values[cells.labels[0]], amounts)
+
+
+def test_groups_of_images_have_the_amounts_of_their_states():
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((4, 3)) * 5
+    std = np.tile([0.1, 0.2, 0.4], (400, 1))
+    mean = np.repeat(states, 100, axis=0) + std * rng.standard_normal((400, 3))
+    centres, values = groups_of(mean, std, 4, seed=0)
+    order = ((values[:, None, 1:] - states) ** 2).sum(2).argmin(0)
+    assert sorted(order) == [0, 1, 2, 3]
+    assert (np.abs(values[order, 1:] - states) < 5 * std[0] / 10).all()
+    np.testing.assert_array_equal(values[:, 0], 1)
+    spread = centres.std(0)
+    assert (np.diff(spread) < 0).all()
+    # a turn of the amounts in units of their errors: distances stay
+    apart = np.linalg.norm((values[0] - values[1])[1:] / std[0])
+    assert np.linalg.norm(centres[0] - centres[1]) == pytest.approx(apart)
 
 
 # --- sums on the lattice ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ without regard to the noise, is unbiased (Berkson 1950).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ EACH = 4
 """Cells for each map."""
 SEEN_EACH = 40
 """Points for each centre from which k-means finds them."""
+TOGETHER = 30
+"""Images of a group, on average, at least: a centre of fewer shows the noise of each."""
 STEPS = 20
 """Largest number of steps of k-means."""
 ROWS_AT_ONCE = 4096
@@ -70,16 +73,47 @@ class Cells:
 
 
 def centres_of(points: Floats, count: int, seed: int) -> Floats:
-    """Centres (K, k) of k-means of points (N, k); K is ``count``, or fewer if points are equal."""
+    """Centres (K, k) of k-means of points (N, k).
+
+    There are ``count``, or fewer where points are equal; where they nearly are, so are centres.
+    """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     some = points
     if len(points) > SEEN_EACH * count:
         chosen = np.random.default_rng(seed).choice(len(points), SEEN_EACH * count, replace=False)
         some = points[np.sort(chosen)]
     count = min(count, len(np.unique(some, axis=0)))
-    means = KMeans(count, n_init=1, max_iter=STEPS, random_state=seed).fit(some)
+    means = KMeans(count, n_init=1, max_iter=STEPS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        means.fit(some)
     return np.asarray(means.cluster_centers_, float)
+
+
+def groups_of(mean: Floats, std: Floats, most: int, seed: int) -> tuple[Floats, Floats]:
+    """Group images by the amounts of maps that they have.
+
+    Parameters
+    ----------
+    mean, std
+        (N, k) amounts and their errors.
+    most
+        Largest number of groups.
+    seed
+        Of k-means.
+
+    Returns
+    -------
+    centres, values
+        (G, k) of each group, along the principal axes of the amounts in units of their usual
+        errors, the widest first; (G, 1 + k) the amounts that these are, the first of them 1.
+    """
+    unit = np.median(std, 0)
+    axes = np.linalg.eigh(np.atleast_2d(np.cov((mean / unit).T)))[1][:, ::-1]
+    centres = centres_of(mean / unit @ axes, max(min(most, len(mean) // TOGETHER), 2), seed)
+    return centres, np.concatenate([np.ones((len(centres), 1)), centres @ axes.T * unit], 1)
 
 
 def nearest(points: Floats, centres: Floats) -> Ints:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from modpose.backprojection.halves import check_projections
 from modpose.content_maps.basis import ContentBasis, check_content
-from modpose.content_maps.cells import Cells, centres_of
+from modpose.content_maps.cells import Cells, groups_of
+from modpose.content_maps.choice import fewest, last_telling
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
@@ -48,14 +49,10 @@ JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
-TOGETHER = 30
-"""Images of a group, on average, at least: a centre of fewer shows the noise of each."""
 LITTLE = 0.1
 """And by more than this part of what helped most."""
 LOOKED_AT = 3 / 8
 """Shells from which the first content is judged, over the side of the box."""
-UNTOLD = 0.02
-"""Largest part of what maps predict that lies in shells from which content is not inferred."""
 ROUGH, ITERATIONS, SETTLED = 6, 10, 20
 """Largest number of steps of the solution that content is inferred from, that halves are compared
 by, and of the last one."""
@@ -248,20 +245,14 @@ class _Fitting:
     ) -> Inferred:
         """Infer content again, as amounts of the maps: it may have more dimensions than before.
 
-        It is along the principal axes of the amounts, in usual errors.  The amounts of single
-        images are noisy, and lie about those that many images have: content is the posterior
-        between the centres of groups of images.
+        The amounts of single images are noisy, and lie about those that many images have: content
+        is the posterior between the centres of groups of images.
         """
         mean, std = self.inference.amounts(maps, progress)
-        unit = np.median(std, 0)
-        spread = np.atleast_2d(np.cov((mean / unit).T))
-        axes = np.linalg.eigh(spread)[1][:, ::-1]
-        groups = max(min(self.settings.landmarks, len(mean) // TOGETHER), 2)
-        centres = centres_of(mean / unit @ axes, groups, self.settings.seed)
-        values = np.concatenate([np.ones((len(centres), 1)), centres @ axes.T * unit], 1)
+        centres, values = groups_of(mean, std, self.settings.landmarks, self.settings.seed)
         landmarks = Landmarks.of(torch.from_numpy(values).float().to(self.device))
         found = self.inference.content(Compared(centres, landmarks, maps), progress, corrections)
-        return found._replace(unit=np.ones(len(unit)))
+        return found._replace(unit=np.ones(centres.shape[1]))
 
     def _gain(self, now: _Stage, before: _Stage, progress: Progress) -> Tensor:
         """How much better maps predict unseen coefficients than those before, in their shells."""
