@@ -73,9 +73,11 @@ def test_the_solution_is_kept_and_used_again(folder: Path, drawn: Path) -> None:
 def test_a_kept_solution_needs_no_images(folder: Path, drawn: Path) -> None:
     run = Run.open(folder / "run")
     found = stored_content_maps(run)
-    assert found is not None and found.z.shape == (100, 2) and (found.std >= 0).all()
+    assert found is not None and found.z.shape == found.std.shape and (found.std >= 0).all()
+    assert len(found.z) == 100
     assert found.draw(found.z[3]).images > 0
     latents = run.latents()
+    assert sum(name.startswith("sharp_") for name in latents) == 2 * found.z.shape[1]
     np.testing.assert_array_equal(latents["sharp_1"], found.z[:, 1])
     np.testing.assert_array_equal(latents["sharp_0_std"], found.std[:, 0])
 

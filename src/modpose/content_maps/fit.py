@@ -397,18 +397,3 @@ class _Fitting:
             focus=focus,
             pose=None if pose is None else pose.numpy(),
         )
-
-
-def fewest(score: Tensor, counts: tuple[int, ...]) -> int:
-    """Choose the fewest functions whose score (N, counts) is within one error of the best."""
-    best = int(score.mean(0).argmax())
-    less = score[:, best, None] - score
-    error = less.std(0) / len(score) ** 0.5
-    return counts[int((less.mean(0) <= error).nonzero().min())]
-
-
-def last_telling(gain: Tensor) -> int:
-    """Choose the last shell that content needs, from what (N, shells) content predicts in each."""
-    each = gain.sum(0).clamp(min=0)
-    beyond = each.flip(0).cumsum(0).flip(0)
-    return int((beyond >= UNTOLD * beyond[0]).nonzero().max())
