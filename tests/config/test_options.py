@@ -144,10 +144,11 @@ def test_classes_choose_nothing_before_the_data_choose_the_recipe(tmp_path: Path
 
 
 def test_epochs_that_are_given_are_not_limited_by_the_steps_of_the_recipe(tmp_path: Path) -> None:
-    recipe, file = recipe_config("modpose-posed"), tmp_path / "o.yaml"
+    recipe = merge(recipe_config("modpose-posed"), {"train": {"max_steps": 60}})
+    file = tmp_path / "o.yaml"
     file.write_text("train: {epochs: 30}\n")
     flags = {"--epochs": ("train.epochs", 30)}
-    assert resolve(recipe).train.max_steps is not None
+    assert resolve(recipe).train.max_steps == 60
     assert resolve(recipe, file=file).train.max_steps is None
     assert resolve(recipe, flags=flags).train.max_steps is None
     assert resolve(recipe, assignments=["train.epochs=30"]).train.max_steps is None

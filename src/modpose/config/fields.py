@@ -95,7 +95,7 @@ class PrincipalFieldConfig(FieldSection):
     """Highest frequency for finding them, cycles per box."""
     drawn: int = Field(48, ge=2, le=4096)
     """Highest frequency of mean and motions, cycles per box.  Memory grows with its third power:
-    about 8 GB for 48.
+    about 7 GB for 48.
     """
     solvent: Literal["flatten", "keep"] = "flatten"
     """``flatten``: mean and motions are zero where neither is above the noise."""

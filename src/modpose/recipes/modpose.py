@@ -52,7 +52,6 @@ _POSED: Options = {
         "lr": 2e-3,
         "batch_size": 100,
         "epochs": 20,
-        "max_steps": 2000,
         "schedule": "cosine",
         "warmup_steps": 20,
     },
