@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -16,6 +17,7 @@ from modpose.content_maps.files import COMPANIONS, read_content_maps
 from modpose.content_maps.fit import _Fitting
 from modpose.estimator import PoseModel
 from modpose.outputs.content_maps import content_maps_of, stored_content_maps
+from modpose.outputs.volumes import Stops, write_volumes
 from modpose.run import Run
 
 CONTENT_MAPS = "content_maps.safetensors"
@@ -143,6 +145,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_sums(
         ("full", ["--cluster", 1], "strip.png: already exists"),
         ("new", ["--cluster", 2, "--steps", 5], "--steps is given with --cluster, expected --al"),
         ("new", ["--at", tmp_path / "z.csv", "--steps", 5], "--steps is given with --at"),
+        ("new", ["--along", 1, "--symmetry", "C3"], "like its average over C3 about z, expected"),
     ):
         assert run_cli("volumes", tmp_path / "run", "-o", tmp_path / out, *choice) == 2
         assert said in capsys.readouterr().err
@@ -173,6 +176,22 @@ def test_volumes_of_the_model_replace_sharp_ones_whole(folder: Path, drawn: Path
     assert run_cli(*choice, "--maps", "model", "--overwrite") == 0
     names = sorted(path.name for path in out.iterdir())
     assert names == ["content.csv", "series.cxc", "strip.png", "volume-001.mrc", "volume-002.mrc"]
+
+
+def test_maps_of_hardly_any_image_are_said(
+    folder: Path, drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sums of images tell how many are near; a thousandth of 100 images is less than one."""
+    run = Run.open(folder / "run")
+    found = stored_content_maps(run)
+    assert found is not None
+    stops = Stops(found.z[:2], ["a", "b"])
+    write_volumes(run, stops, tmp_path / "all", content_maps=found, quiet=True)
+    assert ("say little" in caplog.text) == any(found.images(z) < 5 for z in stops.z)
+    caplog.clear()
+    few = replace(found, moment=found.moment / 1000)
+    write_volumes(run, stops, tmp_path / "few", content_maps=few, quiet=True)
+    assert "fewer than 5 images are near the content of volume-001.mrc, volume-002" in caplog.text
 
 
 def test_damaged_maps_and_wrong_masks_are_named(

@@ -25,8 +25,10 @@ from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
 from modpose.files.writing import check_space
+from modpose.geometry.groups import symmetry_group
 from modpose.run.added import add_columns
 from modpose.run.folder import CONTENT_MAPS, sha256
+from modpose.search.abinitio.checks import check_symmetry_of_map
 from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def content_maps_of(
     ------
     InputError
         If the images are not at hand, are no posed projections, the mask does not fit, or the disk
-        has no space for the maps.
+        has no space for the maps; or the model's mean map does not have the symmetry.
     """
     about = {"latents": _latents(run)}
     about |= {} if functions is None else {"functions": str(functions)}
@@ -133,6 +135,8 @@ def content_maps_of(
     std = latents[[f"{name}_std" for name in names]].to_numpy(float)
     contrast = latents["contrast"].to_numpy(float) if "contrast" in latents else None
     at, maps = _drawn(model, z, run.config.seed)
+    group = about.get("symmetry", "C1")
+    check_symmetry_of_map(maps.mean(0)[None], symmetry_group(group).float(), group, str(run.path))
     if mask is None:
         both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
         where = molecule_mask(both, maps.shape[-1] - MARGIN)
@@ -147,7 +151,7 @@ def content_maps_of(
     settings = ContentMapSettings(
         functions,
         refine_poses=refine_poses,
-        symmetry=about.get("symmetry", "C1"),
+        symmetry=group,
         seed=run.config.seed,
     )
     check_space(run.path, BYTES * settings.most(len(z)) * MaskBox(where, 0.5).mask.numel())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from modpose.content.paths import dense_path
 from modpose.content_maps import ContentMaps, DrawnMap
 from modpose.content_maps.files import COMPANIONS, MAPS_BESIDE, companions_of, write_companions
 from modpose.data.mrc import write_mrcs
+from modpose.data.particles import listed
 from modpose.devices import on_its_device
 from modpose.errors import InputError, shown
 from modpose.estimator import PoseModel
@@ -34,12 +36,16 @@ from modpose.run.inputs import files_of_run
 if TYPE_CHECKING:
     from modpose.run import Run
 
+logger = logging.getLogger("modpose")
+
 Floats = NDArray[np.floating]
 Volume = NDArray[np.float32]
 
 QUALITY = "quality.csv"
 WRITTEN = r"volume-\d{3}(\.mrc|-(" + "|".join(map(re.escape, COMPANIONS)) + "))"
 """Names of files that an earlier call wrote for a volume."""
+FEW = 5.0
+"""A sharp map that is the mean of fewer images says little."""
 RANGE = (5.0, 95.0)
 """Percentiles of a principal component between which volumes are drawn."""
 
@@ -214,6 +220,7 @@ def write_volumes(
     names = [path.name for path in targets[: len(stops.z)]]
     maps = len(names) * (1 if content_maps is None else 1 + MAPS_BESIDE)
     volumes: list[Volume] = []
+    empty: list[str] = []
     with all_or_nothing() as place:
         lines = [f"volume,images,resolution_{'px' if _pixel_size(run) is None else 'A'}"]
         for i, drawn in enumerate(_drawn(run, stops, content_maps, quiet)):
@@ -226,6 +233,8 @@ def write_volumes(
                 staged = [place(path) for path in beside[i]]
                 found = write_companions(drawn.quality, content_maps.mask, staged, flip_hand)
                 lines.append(f"{names[i]},{drawn.quality.images:.6g},{found:.6g}")
+                if drawn.quality.images < FEW:
+                    empty.append(names[i])
         for earlier in out.glob("volume-[0-9][0-9][0-9]*"):
             if re.fullmatch(WRITTEN, earlier.name):
                 place.remove(earlier)
@@ -238,6 +247,14 @@ def write_volumes(
         lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
         place(targets[-2]).write_text("\n".join(lines) + "\n")
         place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names, _pixel_size(run)))
+    if empty:
+        logger.warning(
+            "%s: fewer than %g images are near the content of %s, so these maps say little; "
+            "--cluster and --path stay where images are",
+            out,
+            FEW,
+            listed(empty),
+        )
     return [*targets[: len(names)], *more, *targets[len(names) :]]
 
 
