@@ -38,7 +38,7 @@ def suggest(source: Source, recipe: Options | None = None) -> tuple[str, Options
         The name of the recipe, options that any recipe and the user may override, and a sentence.
     """
     if recipe is not None and recipe.get("model", {}).get("poses") == "given":
-        meaning = "projections of volumes, with the poses and CTF that are given"
+        meaning = "projections of volumes, with the poses that are given"
         if source.particles.poses(source.stack.pixel_size) is None:
             meaning = "projections of volumes without poses: these are found first"
         return DEFAULT_RECIPE, {}, meaning

@@ -21,7 +21,10 @@ from modpose.plot.html import Picture, Section
 from modpose.recipes import recipe_config
 from modpose.report import build, build_report, gather
 from modpose.report.gather import read_pictures
+from modpose.simulate.conformations import built_in_conformers
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
+from modpose.simulate.projection_files import write_projections
+from modpose.simulate.projections import ProjectionSettings, simulate_projections
 
 SMALL = {
     "train": {"epochs": 2, "batch_size": 20, "restarts": 1, "delay_z_steps": 0},
@@ -74,6 +77,18 @@ def test_report_of_a_posed_run_with_labels_and_clusters(images: Path, tmp_path: 
     assert "row 0 at the bottom" in text
     assert {"angles.png", "shifts.png", "content-2.png", "clusters.png"} <= pngs(page.parent)
     assert sorted(p.name for p in run.path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_a_report_at_given_poses_says_nothing_of_inferred_ones(tmp_path: Path) -> None:
+    settings = ProjectionSettings(80, 16, 10.0, hinge_range_deg=(-30.0, 30.0))
+    star = write_projections(simulate_projections(settings, built_in_conformers(1)), tmp_path)
+    options = config("modpose-posed", 2)
+    fit_run(open_source(star), options, tmp_path / "run", quiet=True)
+    text = build_report(tmp_path / "run", quiet=True).read_text()
+    for words in ("Recovery of the truth", "content follows the hinge along one curve."):
+        assert words in text
+    for words in ("upright frame", "inferred angle", "half a turn", "KL of the pose"):
+        assert words not in text
 
 
 def run_with_table(tmp_path: Path) -> Run:

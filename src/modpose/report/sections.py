@@ -241,14 +241,20 @@ def content(m: ReportData, points: Integers) -> Section | None:
         )
         for k, view in enumerate(views)
     ]
+    good = "labels or clusters form groups or a gradient"
+    bad = "odd images form a distant island (junk)."
+    if m.angle_deg is not None:
+        good += (
+            ", and the colours of the inferred angle are mixed at random: content does not depend "
+            "on the pose"
+        )
+        bad = f"the angle's colour forms sectors or bands (content encodes the pose), or {bad}"
     return Section(
         "content",
         "Content of every image",
         _content_caption(len(points), len(m.z), shown, any(v.name == "t-SNE" for v in views)),
-        "labels or clusters form groups or a gradient, and the colours of the inferred angle are "
-        "mixed at random: content does not depend on the pose.",
-        "the angle's colour forms sectors or bands (content encodes the pose), or odd images form "
-        "a distant island (junk).",
+        f"{good}.",
+        bad,
         stills,
         scatter=data,
     )

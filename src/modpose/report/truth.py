@@ -21,20 +21,31 @@ def truth(m: ReportData) -> Section | None:
     """Compare inferred and true values."""
     if m.truth is None:
         return None
-    pictures = [*_hinge_pictures(m), *_pose_pictures(m)]
-    if not pictures and not m.recovery:
+    content, poses = _hinge_pictures(m), _pose_pictures(m)
+    if not content and not poses and not m.recovery:
         return None
+    about = "These images are simulated, so the truth is known; it is used only for this section."
+    good, bad = "content follows the hinge along one curve.", "two branches, or a cloud."
+    if m.volumes is None:  # poses are inferred, not given
+        about += (
+            " The model chooses its own upright frame, so poses are compared after one global "
+            "rotation and offset."
+        )
+        good = (
+            "content follows the hinge along one curve, angle errors form one narrow peak about "
+            "zero, and shifts lie on the line."
+        )
+        bad = (
+            "two branches or two peaks (a local optimum: some of the images are wrong by half a "
+            "turn), or a cloud."
+        )
     return Section(
         "truth",
         "Recovery of the truth",
-        "These images are simulated, so the truth is known; it is used only for this section. The "
-        "model chooses its own upright frame, so poses are compared after one global rotation and "
-        "offset.",
-        "content follows the hinge along one curve, angle errors form one narrow peak about zero, "
-        "and shifts lie on the line.",
-        "two branches or two peaks (a local optimum: some of the images are wrong by half a turn), "
-        "or a cloud.",
-        pictures,
+        about,
+        good,
+        bad,
+        [*content, *poses],
         ("quantity", "value"),
         list(m.recovery),
     )
