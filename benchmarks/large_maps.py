@@ -11,8 +11,8 @@ run in processes of their own, and their seconds and peak resident memory are pr
 follows the straight line of least squares through the seconds, how far each size is from it, and
 where it leads for a million images.
 
-The default number of functions is 17 for every size, so that all do the same work.  The number of
-rounds is chosen by the maps and is printed.
+The default number of functions is 17 for every size.  The number of rounds is chosen by the maps, so
+that sizes may differ in work.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from torch import Tensor
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.lattice import HalfLattice, PlacedImages
 
-CELLS_AT_ONCE = 16
-"""Cells that are added to the sums of maps together."""
+CELLS_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 28
+"""Cells that are added to the sums of maps together: so many, or what their sums may take."""
 
 
 class CellSums:
@@ -35,6 +35,7 @@ class CellSums:
         self._kernels = values.new_zeros(len(values), len(box.seen))
         self._cell, self._column = -1, lattice.zeros(3)
         self._done: dict[int, Tensor] = {}
+        self._at_once = max(min(CELLS_AT_ONCE, BYTES_AT_ONCE // (8 * len(lattice))), 1)
 
     def add(self, placed: PlacedImages, cell: NDArray[np.int64]) -> None:
         """Add B images of cells (B,), equal ones side by side."""
@@ -57,7 +58,7 @@ class CellSums:
         """End a cell: keep its sums, convert its weights."""
         if self._cell < 0:
             return
-        if self._cell in self._done or len(self._done) == CELLS_AT_ONCE:
+        if self._cell in self._done or len(self._done) == self._at_once:
             self._flush()
         real_and_imaginary, weight = self._column[:, :2], self._column[:, 2]
         (kernel,) = self._lattice.kernels([weight], 2 * self._box.reach)
