@@ -440,6 +440,42 @@ def test_the_first_content_is_kept_where_the_new_does_not_predict_better(moving,
     np.testing.assert_allclose(values.T @ values, found.moment, atol=1e-6 * len(values))
 
 
+def test_half_maps_take_content_that_other_coefficients_tell(moving, monkeypatch):
+    """Also where the only round, with few shells, did not help."""
+    _, dataset, z, std, _ = moving
+    contents, real = [], _Fitting._sums
+
+    def sums(self, basis, given, *args):
+        contents.append(given)
+        return real(self, basis, given, *args)
+
+    monkeypatch.setattr(_Fitting, "_sums", sums)
+    monkeypatch.setattr(_Fitting, "_gain", lambda *_: torch.tensor([-2.0, 1.0]))
+    monkeypatch.setattr("modpose.content_maps.fit.last_telling", lambda _: 2)
+    few = ContentMapSettings(functions=2, landmarks=10, rounds=1)
+    found = fit_content_maps(dataset, z, std, ball(), few, quiet=True)
+    assert np.array_equal(found.z, z)
+    even, odd = contents[-2]
+    assert not np.array_equal(even, odd)
+
+
+def test_a_number_of_functions_that_is_set_is_taken_where_content_gets_wider(monkeypatch):
+    """The first content has fewer: it is one of two states."""
+    made = simulated(60, 1.0)
+    z = np.sign(made.truth["hinge_deg"].to_numpy()[:, None])
+    monkeypatch.setattr(_Fitting, "_gain", lambda *_: torch.tensor([2.0, 1.0]))
+    counts, real = [], _Fitting._basis
+
+    def basis(self, content, most):
+        counts.append(most)
+        return real(self, content, most)
+
+    monkeypatch.setattr(_Fitting, "_basis", basis)
+    few = ContentMapSettings(functions=7, landmarks=10, rounds=1)
+    fit_content_maps(opened(made), z, np.zeros_like(z), ball(), few, quiet=True)
+    assert counts == [7, 7]
+
+
 def test_all_shells_tell_content_where_few_do_not_help(moving, monkeypatch):
     made, dataset, z, std, _ = moving
     monkeypatch.setattr("modpose.content_maps.fit.last_telling", lambda _: 2)

@@ -217,7 +217,8 @@ class _Fitting:
             count = len(before.basis)
             if count == 1:
                 break
-            step = min((more for more in COUNTS if count < more < most), default=most)
+            wider = min((more for more in COUNTS if count < more < most), default=most)
+            step = self.settings.functions or wider
             content = self._inferred(before.compared.maps, before.content.corrections, progress)
             now = self._stage(content, step, progress)
             gain = self._gain(now, before, progress)
@@ -231,11 +232,11 @@ class _Fitting:
             before, best = now, max(best, float(gain.mean()))
             if gain.mean() < max(CLEARLY * float(gain.std()) / len(gain) ** 0.5, LITTLE * best):
                 break
-        return before
+        return self._with_crossed(before, progress)
 
     def _with_crossed(self, stage: _Stage, progress: Progress) -> _Stage:
         """Let the first content know what coefficients tell of the others of their image."""
-        if stage.content.z is not self.first.z:
+        if stage.content.z is not self.first.z or len(stage.basis) == 1:
             return stage
         crossed = self.inference.content(stage.compared, progress).crossed
         return stage._replace(content=stage.content._replace(crossed=crossed))
