@@ -4,15 +4,14 @@
     python -m benchmarks.large_maps --images 1000 2000 4000 --box 32 --functions 5
 
 Simulates projections in shards (128 pixels of 3 angstrom, SNR 0.1, CTF, exact poses; the arm turns
-full circle).  Eight neighbouring atoms are one Gaussian, so that 100,000 images take
-minutes.  One table names the images of all shards; a smaller set is its first
-rows.  For each number of images, ``modpose fit`` (recipe modpose-posed) and ``modpose volumes``
-run in processes of their own, and their seconds and peak resident memory are printed.  Then
-follows the straight line of least squares through the seconds, how far each size is from it, and
-where it leads for a million images.
+full circle).  Eight neighbouring atoms are one Gaussian, so that 100,000 images take minutes.  One
+table names the images of all shards; a smaller set is its first rows.  For each number of images,
+``modpose fit`` (recipe modpose-posed) and ``modpose volumes`` run in processes of their own, and
+their seconds and peak resident memory are printed.  Then follows the straight line of least squares
+through the seconds, how far each size is from it, and where it leads for a million images.
 
-The default number of functions is 17 for every size.  The number of rounds is chosen by the maps, so
-that sizes may differ in work.
+The default number of functions is 17 for every size.  The number of rounds is chosen by the maps,
+so sizes may differ in work.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks import machine
 from benchmarks.size import Cost, run
+from modpose.errors import InputError
 from modpose.files.writing import check_space
 from modpose.simulate.conformations import Conformer, built_in_conformers, conformers_of_files
 from modpose.simulate.molecules import Molecule
@@ -95,7 +95,13 @@ def simulated(options: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def joined(stars: Sequence[Path], count: int, path: Path) -> Path:
-    """Write a table of the first ``count`` images of all shards."""
+    """Write a table of the first ``count`` images of all shards.
+
+    Raises
+    ------
+    InputError
+        If the shards hold fewer, because they were simulated for fewer.
+    """
     head, rows = "", []
     for star in stars:
         lines = star.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -103,6 +109,9 @@ def joined(stars: Sequence[Path], count: int, path: Path) -> Path:
         head = head or "".join(lines[:begin])
         own = [line for line in lines[begin:] if line.strip()]
         rows += [line.replace("@", f"@{star.parent.name}/", 1) for line in own]
+    if len(rows) < count:
+        name = str(stars[0].parents[1])
+        raise InputError.of(name, "the number of images", len(rows), f"{count}; or an empty folder")
     path.write_text(head + "".join(rows[:count]), encoding="utf-8")
     return path
 

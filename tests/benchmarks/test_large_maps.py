@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from modpose import open_source
+from modpose.errors import InputError
 from modpose.simulate.molecules import hinged_molecule
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -48,6 +49,8 @@ def test_a_table_names_the_first_images_of_all_shards(
     for count in (3, 9):
         found = images_of(joined(stars, count, tmp_path / "first.star"))
         np.testing.assert_array_equal(found, images[:count])
+    with pytest.raises(InputError, match="the number of images is 9, expected 10"):
+        joined(stars, 10, tmp_path / "first.star")
 
 
 def test_the_line_of_times_that_are_straight_is_found_again() -> None:
