@@ -178,16 +178,14 @@ class Equations:
         first = parts[0]
         if len(parts) == 1:
             return first
-        right = torch.stack([part.right for part in parts]).sum(0)
-        kernels = torch.stack([part.kernels for part in parts]).sum(0)
+        right = sum((part.right for part in parts[1:]), first.right)
+        kernels = sum((part.kernels for part in parts[1:]), first.kernels)
         return Equations(first.box, right, kernels, first.values)
 
-    def first(self, count: int) -> Equations:
-        """Keep the first maps."""
-        values, kernels = self.values[:, :count], self.kernels
-        if count == 1:
-            kernels, values = values.square().T @ kernels, values.new_ones(1, 1)
-        return Equations(self.box, self.right[:count], kernels, values)
+    def of_the_mean(self) -> Equations:
+        """Return the equations of the first map, as if there were no others."""
+        kernels = self.values[:, :1].square().T @ self.kernels
+        return Equations(self.box, self.right[:1], kernels, self.values.new_ones(1, 1))
 
     def precision(self) -> Tensor:
         """Mean precision (J, shells) that the images give to a coefficient of each map."""
@@ -235,7 +233,7 @@ class Equations:
         guess = box.filtered(residual, inverse, 1 / beyond)
         now = first = (residual * guess).sum()
         if len(self) > 1:
-            x[:1] = self.first(1)._fields(spectrum[:1], amplitude[:1], MEAN_FIRST * iterations)
+            x[:1] = self.of_the_mean()._fields(spectrum[:1], amplitude[:1], MEAN_FIRST * iterations)
             residual.sub_(apply(x))
             guess = box.filtered(residual, inverse, 1 / beyond)
             now = (residual * guess).sum()

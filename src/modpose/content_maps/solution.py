@@ -60,7 +60,7 @@ class ContentMaps:
     noise
         (shells,) variance of unitary coefficients of the mean without a prior.
     moment
-        (J, J) sums over images of expected products of functions.
+        (J, J) sums over images of products of functions.
     limit
         Highest frequency, cycles per voxel.
     z, std

@@ -45,7 +45,7 @@ def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
 
     The two are solved with the spectrum so far, and the shrinkage that it causes is divided out.
     """
-    first = [half.first(1) for half in halves]
+    first = [half.of_the_mean() for half in halves]
     box = first[0].box
     energy = box.mask.square().sum()
     noise = 1 / (first[0].precision() + first[1].precision())
