@@ -15,9 +15,10 @@ import pytest
 from modpose.cli import main
 from modpose.content_maps.files import COMPANIONS, read_content_maps
 from modpose.content_maps.fit import _Fitting
+from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.outputs.content_maps import content_maps_of, stored_content_maps
-from modpose.outputs.volumes import Stops, write_volumes
+from modpose.outputs.volumes import Stops, at_file, content_name, write_volumes
 from modpose.run import Run
 
 CONTENT_MAPS = "content_maps.safetensors"
@@ -150,6 +151,25 @@ def test_what_cannot_be_drawn_is_refused_before_the_sums(
         assert run_cli("volumes", tmp_path / "run", "-o", tmp_path / out, *choice) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_content_of_sharp_maps_is_not_taken_for_that_of_the_run(
+    folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    run = Run.open(folder / "run")
+    found = stored_content_maps(run)
+    assert found is not None
+    own, kept = replace(found, z=found.z + 1.0), replace(found, z=run.content())
+    assert [content_name(run, maps) for maps in (own, kept, None)] == ["sharp", "z", "z"]
+    stops = Stops(own.z[:2], ["a", "b"])
+    write_volumes(run, stops, tmp_path / "out", content_maps=own, quiet=True)
+    count = stops.z.shape[1]
+    again = at_file(tmp_path / "out" / "content.csv", count, "sharp")
+    np.testing.assert_allclose(again.z, stops.z, rtol=1e-5)  # six digits are written
+    for text in ("z_0,z_1\n1,2\n", "1,2\n"):
+        (tmp_path / "z.csv").write_text(text)
+        with pytest.raises(InputError, match="the content of these maps; or --maps model"):
+            at_file(tmp_path / "z.csv", count, "sharp")
 
 
 def test_without_images_the_model_is_drawn_and_a_note_says_so(

@@ -139,9 +139,9 @@ def volumes(
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
 
-    def stops_of(z: Floats, dense: bool) -> Stops:
+    def stops_of(z: Floats, dense: bool, name: str = "z") -> Stops:
         if at is not None:
-            return content_volumes.at_file(at, z.shape[1])
+            return content_volumes.at_file(at, z.shape[1], name)
         if cluster is not None:
             return content_volumes.at_clusters(z, cluster, opened.config.seed)
         if along is not None:
@@ -153,7 +153,8 @@ def volumes(
     count = len(stops_of(z, dense=False).z) if known else 1
     content_volumes.check_volumes(opened, count, out, overwrite=overwrite)
     sharp = _sharp(opened, maps, functions, mask, focus, refine_poses, symmetry, device)
-    stops = stops_of(z if sharp is None else sharp.z, dense=sharp is not None)
+    name = content_volumes.content_name(opened, sharp)
+    stops = stops_of(z if sharp is None else sharp.z, dense=sharp is not None, name=name)
     written = content_volumes.write_volumes(
         opened,
         stops,

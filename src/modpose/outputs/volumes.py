@@ -69,10 +69,29 @@ class Stops:
 # --- where to stop ----------------------------------------------------------------------------
 
 
-def at_file(path: Path, z_dim: int) -> Stops:
+def content_name(run: Run, content_maps: ContentMaps | None) -> str:
+    """Name the content that volumes are drawn at: ``sharp``, if it is not that of the run, or z."""
+    own = content_maps is not None and not np.array_equal(content_maps.z, run.content())
+    return "sharp" if own else "z"
+
+
+def at_file(path: Path, z_dim: int, name: str = "z") -> Stops:
     """Read content from a text file: one row per volume, numbers by commas or blanks.
 
-    A header may name the columns z_0, z_1, ... in any order, among others.
+    Parameters
+    ----------
+    path
+        The file.  A header may name the columns z_0, z_1, ... in any order, among others.
+    z_dim
+        Number of dimensions of content.
+    name
+        ``z``, or ``sharp`` for columns sharp_0, sharp_1, ...: the content of sharp maps
+        (:func:`content_name`).  Such a file must have a header, so that it is not taken for z.
+
+    Raises
+    ------
+    InputError
+        If the file has no row, a row has too few numbers, or columns are missing.
     """
     rows: list[list[float]] = []
     columns, width, first = list(range(z_dim)), z_dim, True
@@ -81,14 +100,15 @@ def at_file(path: Path, z_dim: int) -> Stops:
             continue
         words = re.split(r"[\s,;]+", line.strip(" \t\r,;"))
         values = [number(word) for word in words]
-        header, first = first and all(value is None for value in values), False
+        header = first and (name != "z" or all(value is None for value in values))
+        first = False
         if header:
-            columns, width = _columns_of(words, z_dim, path)
+            columns, width = _columns_of(words, z_dim, name, path)
             continue
         chosen = [values[k] for k in columns] if len(values) == width else []
         content = [value for value in chosen if value is not None]
         if len(content) < z_dim:
-            expected = f"{z_dim} numbers, as many as the model has dimensions of content"
+            expected = f"{z_dim} numbers, as many as content has dimensions"
             raise InputError.of(path, f"line {number_of_line}", shown(line), expected)
         rows.append(content)
     if not rows:
@@ -96,14 +116,17 @@ def at_file(path: Path, z_dim: int) -> Stops:
     return Stops(np.array(rows, dtype=float), [f"row {i + 1}" for i in range(len(rows))])
 
 
-def _columns_of(header: list[str], z_dim: int, path: Path) -> tuple[list[int], int]:
+def _columns_of(header: list[str], z_dim: int, name: str, path: Path) -> tuple[list[int], int]:
     """Find the columns z_0, z_1, ... of a header, and count its columns."""
-    names = [f"z_{k}" for k in range(z_dim)]
+    names = [f"{name}_{k}" for k in range(z_dim)]
+    found = shown(" ".join(header))
+    missing = next((each for each in names if each not in header), None)
+    if missing is not None and name != "z":
+        expected = f"{names[0]} to {names[-1]}, the content of these maps; or --maps model"
+        raise InputError.of(path, "the first line", found, expected)
     if set(names).isdisjoint(header):
         return list(range(z_dim)), z_dim
-    missing = next((name for name in names if name not in header), None)
     if missing is not None:
-        found = shown(" ".join(header))
         raise InputError.of(path, "the first line", found, f"also {missing}, or numbers alone")
     return [header.index(name) for name in names], len(header)
 
@@ -243,7 +266,8 @@ def write_volumes(
             place(out / QUALITY).write_text("\n".join(lines) + "\n")
         script = series_script(names, volumes[0])
         place(out / "series.cxc").write_text(script, encoding="utf-8")
-        lines = [",".join(f"z_{k}" for k in range(stops.z.shape[1]))]
+        name = content_name(run, content_maps)
+        lines = [",".join(f"{name}_{k}" for k in range(stops.z.shape[1]))]
         lines += [",".join(f"{value:.6g}" for value in row) for row in stops.z]
         place(targets[-2]).write_text("\n".join(lines) + "\n")
         place(targets[-1]).write_bytes(strip(np.stack(volumes), stops.names, _pixel_size(run)))
