@@ -77,9 +77,9 @@ def content_maps_of(
     """Return the sharp maps of a run; compute and keep them if they are not there.
 
     The content that they infer, and its standard deviation, are then columns of the run:
-    ``sharp_0`` ..., ``sharp_0_std`` ....  It has as many dimensions as there are maps beside the
-    mean, along their principal axes, in usual errors of one image.  Where the maps do not improve
-    the content of the run, it is that, in the unit of ``z_0`` ....
+    ``sharp_0`` ..., ``sharp_0_std`` ....  It has as many dimensions as maps beside the mean told
+    it, along their principal axes, in usual errors of one image.  Where the maps do not improve the
+    content of the run, it is that, in the unit of ``z_0`` ....
 
     Parameters
     ----------
