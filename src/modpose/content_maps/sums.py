@@ -70,7 +70,7 @@ class CellSums:
     def _flush(self) -> None:
         """Add the cells that ended to the sums of maps, each by its amounts."""
         if self._done:
-            amount = self._values[list(self._done)]
+            amount = torch.stack([self._values[cell] for cell in self._done])
             held = torch.stack(list(self._done.values()), 1)
             for total, columns in zip(self._right, held, strict=True):
                 total.addmm_(columns.T, amount)
