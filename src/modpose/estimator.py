@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from modpose.alarms.images import warn_before
-from modpose.config import Config, merge, merge_given, parse_config
+from modpose.config import Config, merge, parse_config
 from modpose.data.labels import read_labels
 from modpose.data.opened import refuse_axes_of_table
 from modpose.data.record import record_of
@@ -187,7 +187,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
 
         def complete(for_data: Options) -> Config:
             values = merge(merge(for_data, recipe), given_options(source))
-            values = merge_given(values, dict(self.options or {}))
+            values = merge(values, dict(self.options or {}))
             if self.z_dim is not None:
                 values = merge(values, {"model": {"z_dim": self.z_dim}})
             return parse_config(values | {"seed": seed}, f"recipe {self.recipe}")

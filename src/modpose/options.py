@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
-from modpose.config import (
-    Config,
-    DataConfig,
-    merge,
-    merge_given,
-    parse_config,
-    read_yaml,
-    set_option,
-)
+from modpose.config import Config, DataConfig, merge, parse_config, read_yaml, set_option
 from modpose.data.opened import refuse_axes_of_table
 from modpose.data.source import open_source
 from modpose.errors import SHOWN, InputError
@@ -155,7 +147,7 @@ def resolve(
     config = parse_config(dict(base), "the recipe")
     values = merge(config.model_dump(mode="json"), dict(base))  # 1/z_dim follows later layers
     if file is not None:
-        values = merge_given(values, {**read_yaml(file), "recipe": config.recipe})
+        values = merge(values, {**read_yaml(file), "recipe": config.recipe})
         config = _parse(values, str(file))
     for flag, (option, value) in (flags or {}).items():
         if value is not None:
@@ -164,11 +156,11 @@ def resolve(
                     f"{flag}: recipe {config.recipe} {NO_CLASSES}, expected --clusters, which "
                     "divides the content; maps of several structures: modpose abinitio --classes"
                 )
-            values = merge_given(values, nest(option, value))
+            values = merge(values, nest(option, value))
             config = _parse(values, flag)
     for assignment in assignments:
         where = f"--set {assignment[:SHOWN]}"
-        values = merge_given(values, set_option({}, assignment))
+        values = set_option(values, assignment)
         config = _parse(values, where)
     return config
 

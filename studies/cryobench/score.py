@@ -33,7 +33,7 @@ NEIGHBOURS = (1, 5, 15)
 KNOWN, COMPONENTS = 0.05, 8
 """Standard deviation of known content, and the largest number of its dimensions."""
 FUNCTIONS = (25, 50)
-"""Numbers of functions of known content, of which the better is taken."""
+"""Numbers of functions of known content, of which the better is taken; at most one a state."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def limits(judge: Judge, dataset: Dataset, mask: Volume) -> Limits:
     one = ContentMapSettings(functions=1, rounds=0)
     mean = fit_content_maps(dataset, content, std, inside, one, quiet=True)
     consensus = judge.areas(mean.volume(content[row]) for row in judge.rows)
-    known = {k: _known(judge, dataset, content, inside, k) for k in FUNCTIONS}
+    counts = sorted({min(k, len(volumes)) for k in FUNCTIONS})
+    known = {k: _known(judge, dataset, content, inside, k) for k in counts}
     best = max(known, key=lambda k: known[k].mean)
     kernel = {k: _kernel(judge, dataset, volumes, k) for k in NEIGHBOURS if k <= len(volumes)}
     width = max(kernel, key=lambda k: kernel[k].mean)

@@ -141,16 +141,3 @@ def test_classes_choose_nothing_before_the_data_choose_the_recipe(tmp_path: Path
     np.save(tmp_path / "p.npy", np.random.default_rng(0).normal(size=(40, 12, 12)))
     with pytest.raises(InputError, match="recipe modpose does not search for classes"):
         configure(str(tmp_path / "p.npy"), flags=flags)
-
-
-def test_epochs_that_are_given_are_not_limited_by_the_steps_of_the_recipe(tmp_path: Path) -> None:
-    recipe = merge(recipe_config("modpose-posed"), {"train": {"max_steps": 60}})
-    file = tmp_path / "o.yaml"
-    file.write_text("train: {epochs: 30}\n")
-    flags = {"--epochs": ("train.epochs", 30)}
-    assert resolve(recipe).train.max_steps == 60
-    assert resolve(recipe, file=file).train.max_steps is None
-    assert resolve(recipe, flags=flags).train.max_steps is None
-    assert resolve(recipe, assignments=["train.epochs=30"]).train.max_steps is None
-    both = resolve(recipe, assignments=["train.epochs=30", "train.max_steps=90"]).train
-    assert (both.epochs, both.max_steps) == (30, 90)

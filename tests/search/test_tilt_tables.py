@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,30 +11,12 @@ from modpose.cli import app
 from modpose.data.source import open_source
 from modpose.data.star import read_star, write_blocks, write_star
 from modpose.data.tilt_posing import tilts_of_images, with_tilt_poses
-from modpose.data.tilt_series import TiltSeries, open_tilt_series
+from modpose.data.tilt_series import open_tilt_series
 from modpose.errors import InputError
 from modpose.search.abinitio.settings import AbInitioSettings
 from modpose.search.tilts.images import read_tilts
 from modpose.search.tilts.run import find_tilt_maps
-from modpose.simulate.tilt_stack_files import write_tilts
-from modpose.simulate.tilt_stacks import SimulatedTilts
-from tests.search.tilt_set import BOX, grouped, simulated
-
-
-@pytest.fixture(scope="module")
-def made() -> SimulatedTilts:
-    return simulated()
-
-
-@pytest.fixture(scope="module")
-def table(made: SimulatedTilts, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the optimisation set of 48 particles of one molecule, without poses."""
-    return write_tilts(made, tmp_path_factory.mktemp("tilts"), poses=False)
-
-
-@pytest.fixture(scope="module")
-def series(table: Path) -> TiltSeries:
-    return open_tilt_series(table)
+from tests.search.tilt_set import BOX, grouped
 
 
 def test_poses_behind_the_angles_of_a_subtomogram_mean_the_same(made, table):

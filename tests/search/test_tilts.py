@@ -32,23 +32,7 @@ from modpose.simulate.molecules import density
 from modpose.simulate.species import built_in_species
 from modpose.simulate.tilt_stack_files import write_tilts
 from modpose.simulate.tilt_stacks import SimulatedTilts, simulate_tilts
-from tests.search.tilt_set import BOX, SETTINGS, simulated
-
-
-@pytest.fixture(scope="module")
-def made() -> SimulatedTilts:
-    return simulated()
-
-
-@pytest.fixture(scope="module")
-def table(made: SimulatedTilts, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the optimisation set of 48 particles of one molecule, without poses."""
-    return write_tilts(made, tmp_path_factory.mktemp("tilts"), poses=False)
-
-
-@pytest.fixture(scope="module")
-def series(table: Path) -> TiltSeries:
-    return open_tilt_series(table)
+from tests.search.tilt_set import BOX, SETTINGS
 
 
 @pytest.fixture(scope="module")

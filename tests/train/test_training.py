@@ -25,7 +25,6 @@ from modpose.config import Schedule, TrainConfig, merge, parse_config
 from modpose.recipes import recipe_config
 from modpose.simulate.particles import HingeSettings, simulate_particles, write_particles
 from modpose.suggest import suggest
-from modpose.train.adapt import in_steps
 from modpose.train.checkpoint import newest_checkpoint, save_checkpoint
 from modpose.train.schedules import rate_factor
 
@@ -48,13 +47,6 @@ def tiny_config(recipe: str = "spatial-vae", **sections: Any) -> Any:
 
 def fit_tiny(stack: Path, out: Path, **sections: Any) -> Run:
     return fit_run(open_source(stack), tiny_config(**sections), out, quiet=True)
-
-
-@pytest.mark.parametrize(("images", "epochs"), [(64, 4), (85, 4), (86, 3), (255, 2), (256, 1)])
-def test_no_epoch_begins_after_the_largest_number_of_steps(images: int, epochs: int) -> None:
-    config = tiny_config(train={"max_steps": 16})  # 16 steps of 16: 256 images
-    assert in_steps(config, images).train.epochs == epochs
-    assert in_steps(tiny_config(), images).train.epochs == 4
 
 
 # --- schedules --------------------------------------------------------------------------------

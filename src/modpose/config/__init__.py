@@ -128,7 +128,6 @@ __all__ = [
     "TrainConfig",
     "dump_config",
     "merge",
-    "merge_given",
     "parse_config",
     "read_yaml",
     "set_option",
@@ -236,14 +235,6 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
             out[key] = merge(old, value) if same_kind else dict(value)
         else:
             out[key] = value
-    return out
-
-
-def merge_given(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Merge what a user gives; a number of epochs that is given has no limit of steps."""
-    out, train = merge(base, given), given.get("train")
-    if isinstance(train, dict) and "epochs" in train and "max_steps" not in train:
-        out = merge(out, {"train": {"max_steps": None}})
     return out
 
 

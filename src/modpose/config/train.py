@@ -185,10 +185,6 @@ class TrainConfig(Frozen):
     start: StartConfig | None = None
     """Search before the first step; null starts from random networks."""
     epochs: Epochs = 100
-    max_steps: Count | None = None
-    """Steps after which no new epoch begins, so that many images take fewer epochs; null: no limit.
-    ``--epochs`` (or ``train.epochs``) sets it to null.
-    """
     batch_size: Count = 100
     chunk: Count | None = None
     """Images per gradient computation, to save memory; the gradients of a batch are added up.

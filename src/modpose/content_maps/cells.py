@@ -2,8 +2,8 @@
 
 The equations of J maps need sums over images of b b^T, b the J amounts that an image has.  The
 images of a cell all take the cell's mean amounts, so a cell needs one sum of squared transfers,
-whatever J is.  Each map is a regression on the amounts; a regression on means of cells, chosen
-without regard to the noise, is unbiased (Berkson 1950).
+whatever J is.  A regression on the means of groups is not biased by what differs within a group
+(Berkson 1950).
 """
 
 from __future__ import annotations

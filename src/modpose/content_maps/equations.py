@@ -23,7 +23,7 @@ LEAST_BELOW = 1e-3
 """Precision of low frequencies, relative to the best, that is never undercut: the CTF leaves more,
 but kernels are cut at the box, and what leaks from other shells may be negative."""
 CHUNK = 1 << 10
-"""Frequencies at which cells are summed up at a time."""
+"""Frequencies at which the equations are applied at a time."""
 
 
 class MaskBox:

@@ -7,7 +7,7 @@ within the frequency limit are kept: a quarter of the whole lattice.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -147,11 +147,12 @@ class HalfLattice:
         found: Tensor = volume / self._blur / self.box**1.5
         return found
 
-    def kernels(self, totals: Iterable[Tensor], reach: int) -> Iterator[Tensor]:
-        """Transforms of the convolutions that columns (L,) of summed weights stand for.
+    def kernels(self, reach: int) -> Callable[[Tensor], Tensor]:
+        """Return what transforms the convolution that a column (L,) of summed weights stands for.
 
-        Each is real, (2 reach, 2 reach, reach + 1) in the order of an FFT.  Distances of ``reach``
-        voxels and more are left out of a convolution; that is a product of three matrices.
+        The result is real, (2 reach, 2 reach, reach + 1) in the order of an FFT.  Distances of
+        ``reach`` voxels and more are left out of a convolution; that is a product of three
+        matrices, which are made once.
         """
         side, near = self._side, self._side // 2
         place = torch.arange(1 - reach, reach, dtype=torch.float64)
@@ -162,13 +163,17 @@ class HalfLattice:
         both = (turn.cos() @ kept).float().to(self.device)
         above, below = both[: reach + 1, near:], both[: reach + 1, : near + 1].flip(1)
         wide = torch.zeros(side * side * (near + 1), device=self.device)
-        for total in totals:
+
+        def transform(total: Tensor) -> Tensor:
             wide[self._compact] = total
             half = (both @ wide.reshape(side, -1)).reshape(2 * reach, side, -1)
             half = both @ half
             # a real weight at k stands for -k too
             other = (half @ below.T).flip(0, 1).roll((1, 1), (0, 1))
-            yield half @ above.T + other
+            found: Tensor = half @ above.T + other
+            return found
+
+        return transform
 
     def _volume(self, total: Tensor) -> Tensor:
         """Sums as a volume (P, P, P), and their conjugates; entry 0 is the origin."""

@@ -33,6 +33,7 @@ class CellSums:
         self._lattice, self._box, self._values = lattice, box, values
         self._right = lattice.zeros(values.shape[1]), lattice.zeros(values.shape[1])
         self._kernels = values.new_zeros(len(values), len(box.seen))
+        self._kernel = lattice.kernels(2 * box.reach)
         self._cell, self._column = -1, lattice.zeros(3)
         self._done: dict[int, Tensor] = {}
         self._at_once = max(min(CELLS_AT_ONCE, BYTES_AT_ONCE // (8 * len(lattice))), 1)
@@ -61,8 +62,7 @@ class CellSums:
         if self._cell in self._done or len(self._done) == self._at_once:
             self._flush()
         real_and_imaginary, weight = self._column[:, :2], self._column[:, 2]
-        (kernel,) = self._lattice.kernels([weight], 2 * self._box.reach)
-        self._kernels[self._cell] += kernel.flatten()[self._box.seen]
+        self._kernels[self._cell] += self._kernel(weight).flatten()[self._box.seen]
         self._done[self._cell] = real_and_imaginary.T.contiguous()
         self._column.zero_()
         self._cell = -1

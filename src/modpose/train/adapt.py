@@ -1,4 +1,4 @@
-"""A configuration fitted to the number of images, the time and the processes of a training."""
+"""A configuration fitted to the time and the processes of a training."""
 
 from __future__ import annotations
 
@@ -31,33 +31,12 @@ def dealt(config: Config) -> Config:
     return config.model_copy(update={"train": train.model_copy(update={"chunk": chunk})})
 
 
-def in_steps(config: Config, images: int) -> Config:
-    """Take fewer epochs of many images, where ``train.max_steps`` asks for it."""
-    train = config.train
-    if train.max_steps is None:
-        return config
-    epochs = -(-train.max_steps * train.batch_size // images)
-    if epochs >= train.epochs:
-        return config
-    logger.info(
-        "%s images take %s steps an epoch: train.max_steps=%s limits %s epochs to %s (--epochs N "
-        "chooses)",
-        f"{images:,}",
-        f"{-(-images // train.batch_size):,}",
-        f"{train.max_steps:,}",
-        train.epochs,
-        epochs,
-    )
-    return config.model_copy(update={"train": train.model_copy(update={"epochs": epochs})})
-
-
 def in_time(config: Config, source: Source, max_minutes: float | None) -> Config:
-    """Take fewer epochs of many images, and fit an alignment into the time of a short fit.
+    """Let an alignment before the training take about half of the time of a short fit.
 
-    An alignment before the training takes about half of the time: of many volumes, as many are
-    chosen (``train.start.volumes``) as one core is likely to align in this time.
+    Of many volumes, as many are chosen (``train.start.volumes``) as one core is likely to align in
+    this time.
     """
-    config = in_steps(config, source.n)
     start, n = config.train.start, source.n
     if max_minutes is None or n <= ALL_ALIGNED or not isinstance(start, AlignmentStartConfig):
         return config
