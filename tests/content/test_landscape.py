@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from modpose.content import density as densities
 from modpose.content import paths
-from modpose.content.density import free_energy, log_density
+from modpose.content.density import axes_for_density, free_energy, log_density
 from modpose.content.paths import Landscape, dense_path
 from modpose.errors import InputError
 
@@ -55,6 +55,17 @@ def test_free_energy_of_one_coordinate_follows_the_normal() -> None:
     (x,) = found.ticks
     inner = np.abs(x) < 1.5
     assert np.abs(found.energy - x**2 / 2)[inner].max() < 0.15
+
+
+def test_axes_of_a_density_are_those_that_tell_and_few_enough_for_the_images() -> None:
+    k, images = densities.NEIGHBOURS, 30 * 4**5  # a quarter of the width along five axes
+    spread = np.array([9.0, 3.0, 2.0, 0.9, 1.5])
+    assert axes_for_density(spread, np.ones(5), images) == 3  # up to the first that is error
+    assert axes_for_density(spread, np.full(5, 0.1), images) == 5
+    assert axes_for_density(np.full(49, 2.0), np.ones(49), images) == 5
+    assert axes_for_density(np.full(49, 2.0), np.ones(49), images - 1) == 4
+    assert axes_for_density(np.full(49, 2.0), np.ones(49), k) == 2  # those of the map
+    assert axes_for_density([0.1], [1.0], k) == 1
 
 
 def ring(n: int, gap_deg: float = 90, seed: int = 0) -> tuple[Floats, Floats]:

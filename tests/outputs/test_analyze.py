@@ -89,7 +89,7 @@ def test_a_model_of_pictures_gets_no_maps(pictures: Run, tmp_path: Path) -> None
     table = pd.read_csv(tmp_path / "out" / "free-energy.csv")
     assert np.nanmin(table["free_energy"]) == 0
     assert found.path is not None
-    assert np.abs(np.linalg.norm(found.path.z, axis=1) - 1).max() < 0.3  # wide means of few images
+    assert np.abs(np.linalg.norm(found.along, axis=1) - 1).max() < 0.3  # wide means of few images
     assert list(found.stops["stop"]) == [1, 2, 3, 4, 5]
 
 

@@ -14,6 +14,10 @@ Floats = NDArray[np.float64]
 
 NEIGHBOURS = 30
 """Neighbours of the density at an image: its standard error is 1/sqrt(30), 0.18 kT."""
+FEWEST_AXES = 2
+NEAR = 0.25
+"""A density is measured along so few axes that the neighbours of an image are within this part of
+the width of content."""
 MOST_POINTS = 50_000
 """Images whose neighbours are searched; of more, a random part represents all."""
 BINS = 120
@@ -60,6 +64,32 @@ def rows_of(z: ArrayLike, where: str) -> Floats:
     if (rows == rows[0]).all():
         raise InputError(f"{where}: all images have the same content, expected different ones")
     return rows
+
+
+def axes_for_density(spread: ArrayLike, error: ArrayLike, images: int) -> int:
+    """Return along how many axes of content a density and paths are measured.
+
+    Along an axis on which images spread less than the error of one, all that is seen is error.  And
+    the 30 neighbours of an image lie in the part 30/N of all images: along d axes that is the part
+    (30/N)^(1/d) of the width of each, which must stay small for a density to be a local one.
+
+    Parameters
+    ----------
+    spread, error
+        (k,) standard deviation of content along each axis, the widest first, and that of the error
+        of one image.
+    images
+        N, at least 1.
+
+    Returns
+    -------
+    int
+        At most k.  At least 2, where content has 2: a map is drawn along these.
+    """
+    wide = np.asarray(spread, np.float64) > np.asarray(error, np.float64)
+    seen = len(wide) if wide.all() else int(wide.argmin())  # up to the first that is not
+    local = math.floor(math.log(max(images / NEIGHBOURS, 1.0)) / -math.log(NEAR))
+    return min(max(FEWEST_AXES, min(seen, local)), len(wide))
 
 
 def log_density(z: ArrayLike, neighbours: int = NEIGHBOURS, seed: int = 0) -> Floats:

@@ -49,6 +49,8 @@ class DensePath:
     ----------
     z
         (S, d) contents at equal distances along it.
+    line
+        (M, d) many more of them, from the first to the last.
     rows
         Positions of the images that it passes, in order.
     radius
@@ -56,13 +58,14 @@ class DensePath:
     """
 
     z: Floats
+    line: Floats
     rows: Rows
     radius: float
 
     @property
     def length(self) -> float:
         """Length in units of content."""
-        return float(np.linalg.norm(np.diff(self.z, axis=0), axis=1).sum())
+        return float(np.linalg.norm(np.diff(self.line, axis=0), axis=1).sum())
 
     def places(self, z: ArrayLike) -> tuple[Floats, Floats]:
         """Place images along the path.
@@ -78,16 +81,16 @@ class DensePath:
             (N,) from 0 at the first stop to 1 at the last, NaN beyond :attr:`radius`; and (N,) the
             distance from the path.
         """
-        points = np.asarray(z, np.float64).reshape(-1, self.z.shape[1])
+        points = np.asarray(z, np.float64).reshape(-1, self.line.shape[1])
         best = np.full(len(points), np.inf)
         position = np.zeros(len(points))
-        for step, (a, b) in enumerate(zip(self.z[:-1], self.z[1:], strict=True)):
+        for step, (a, b) in enumerate(zip(self.line[:-1], self.line[1:], strict=True)):
             line = b - a
             share = np.clip((points - a) @ line / max(float(line @ line), 1e-300), 0, 1)
             distance = np.linalg.norm(points - a - share[:, None] * line, axis=1)
             nearer = distance < best
             best[nearer] = distance[nearer]
-            position[nearer] = (step + share[nearer]) / (len(self.z) - 1)
+            position[nearer] = (step + share[nearer]) / (len(self.line) - 1)
         position[best > self.radius] = np.nan
         return position, best
 
@@ -224,17 +227,21 @@ class Landscape:
         return pair
 
     def _smooth(self, passed: Rows, steps: int) -> DensePath:
-        """Take the mean of the neighbours of each node, then stops at equal distances.
+        """Take the mean of the neighbours of each node, a smooth line, stops at equal distances.
 
-        Each stop is an average along about one step of the path.
+        The line is smoothed over half a step, but not over more than images near it are apart, so
+        that it cuts no corner.
         """
         from scipy.ndimage import gaussian_filter1d
 
         points = self.z[self.nodes]
         centre = (points[self._index[passed]].sum(1) + points[passed]) / (self.neighbours + 1)
         fine = _even(centre, FINE * (steps - 1) + 1)
-        z = _even(gaussian_filter1d(fine, FINE / 2, axis=0, mode="nearest"), steps)
-        return DensePath(z, self.nodes[passed], 2 * float(np.median(self.reach[passed])))
+        apart = float(np.median(self.reach[passed]))
+        width = min(FINE / 2, apart / max(float(np.linalg.norm(fine[1] - fine[0])), 1e-300))
+        smooth = gaussian_filter1d(fine, width, axis=0, mode="nearest")
+        line = _even(smooth, len(fine))  # every FINE-th is a stop
+        return DensePath(line[::FINE], line, self.nodes[passed], 2 * apart)
 
 
 def _even(points: Floats, count: int) -> Floats:

@@ -10,14 +10,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.content.clustering import cluster, usual_method
-from modpose.content.density import FreeEnergy, free_energy, log_density
+from modpose.content.density import (
+    NEIGHBOURS,
+    FreeEnergy,
+    axes_for_density,
+    free_energy,
+    log_density,
+)
 from modpose.content.embedding import principal_axes
 from modpose.content.paths import DensePath, Landscape
 from modpose.errors import InputError
 from modpose.infer.latents import content_columns
 from modpose.limits import MOST_STEPS, check_whole
 from modpose.outputs.columns import CLUSTER, content_of
-from modpose.outputs.volumes import ends_of_path
+from modpose.outputs.volumes import content_name, ends_of_path
 
 if TYPE_CHECKING:
     from modpose.content_maps import ContentMaps
@@ -27,6 +33,8 @@ Floats = NDArray[np.floating]
 
 CLUSTERS = 6
 """Clusters of a run that has none."""
+MAPPED = 2
+"""Axes of the map of the free energy."""
 BLURRED = 0.5
 """Uncertainty of content, relative to its spread, above which barriers are hidden."""
 
@@ -40,9 +48,10 @@ class Analysis:
     z, spread
         (N, d) content, and its posterior standard deviation (0 where it is not known).
     axes, mean
-        (2, d) the first two principal components (fewer where d is 1), and (d,).
+        (a, d) the first principal components of content, along which density and path are measured
+        (:func:`modpose.content.density.axes_for_density`), and (d,).
     energy
-        Free energy along these axes.
+        Free energy along the first two of them (one where d is 1).
     labels
         (N,) clusters.
     clusters
@@ -52,7 +61,9 @@ class Analysis:
         (N,) each: ``free_energy`` (kT, from the density at the image, 0 at the densest),
         ``path_position`` (0 to 1, NaN beyond the neighbourhood of the path), ``path_distance``.
     path
-        None where no two clusters are joined by images.
+        Along the axes; None where no two clusters are joined by images.
+    along
+        (S, d) content of the stops of the path.
     stops
         One row per stop of the path: position, images nearest to it, free energy and its standard
         error in kT, content.
@@ -69,11 +80,12 @@ class Analysis:
     clusters: pd.DataFrame
     columns: dict[str, NDArray[Any]]
     path: DensePath | None = None
+    along: Floats = field(default_factory=lambda: np.empty((0, 1)))
     stops: pd.DataFrame = field(default_factory=pd.DataFrame)
     lines: list[str] = field(default_factory=list)
 
     def on_axes(self, z: Floats) -> Floats:
-        """Coordinates (M, 2) of contents (M, d) along the axes of the free energy."""
+        """Coordinates (M, a) of contents (M, d) along the axes."""
         return np.asarray((z - self.mean) @ self.axes.T)
 
 
@@ -114,28 +126,40 @@ def analyze_content(
     start = run.config.seed if seed is None else seed
     latents = run.latents()
     if content_maps is None:
-        z, spread = content_of(run), _spread(latents)
+        z, spread = content_of(run), model_spread(latents)
     else:
         z, spread = content_maps.z, content_maps.std
     ends = None if path is None else ends_of_path(path, len(z))
-    landscape = Landscape(z, seed=start)
+    mean, axes = _axes(z, spread, content_name(run, content_maps) == "sharp")
+    on_axes = (z - mean) @ axes.T
+    landscape = Landscape(on_axes, seed=start)
     if k is None and CLUSTER in latents:
         labels = latents[CLUSTER].to_numpy()
     else:
         most = len(np.unique(z, axis=0))
         labels = cluster(z, min(CLUSTERS, most) if k is None else k, usual_method(len(z)), start)
-    mean, axes, _ = principal_axes(z)
-    density, missing = log_density(z, seed=start), np.full(len(z), np.nan)
+    density, missing = log_density(on_axes, seed=start), np.full(len(z), np.nan)
     columns = {
         "free_energy": density.max() - density,
         "path_position": missing,
         "path_distance": missing,
     }
-    energy, clusters = free_energy((z - mean) @ axes[:2].T), _clusters(z, labels)
-    found = Analysis(z, spread, axes[:2], mean, energy, labels, clusters, columns)
-    found.lines = [_sizes(clusters), *_caveats(found)]
+    energy, clusters = free_energy(on_axes[:, :MAPPED]), _clusters(z, labels)
+    found = Analysis(z, spread, axes, mean, energy, labels, clusters, columns)
+    found.lines = [_sizes(clusters), *_axes_told(found), *_caveats(found)]
     _add_path(found, landscape, ends, steps)
     return found
+
+
+def _axes(z: Floats, spread: Floats, in_errors: bool) -> tuple[Floats, Floats]:
+    """Find the mean (d,) of content and the axes (a, d) of density and path.
+
+    ``in_errors`` says that content is in usual errors of one image.  Its own ``spread`` is then
+    that between groups of images, and is smaller.
+    """
+    mean, axes, width = principal_axes(z)
+    error = np.ones(len(axes)) if in_errors else np.sqrt((spread**2 @ axes.T**2).mean(0))
+    return mean, axes[: axes_for_density(width[: len(axes)], error, len(z))]
 
 
 # --- clusters ---------------------------------------------------------------------------------
@@ -164,10 +188,23 @@ def _sizes(clusters: pd.DataFrame) -> str:
 # --- the free energy --------------------------------------------------------------------------
 
 
-def _spread(latents: pd.DataFrame) -> Floats:
+def model_spread(latents: pd.DataFrame) -> Floats:
+    """Posterior standard deviation (N, d) of the model's content; 0 where it is not known."""
     names = content_columns(latents)
     known = [latents.get(f"{name}_std", np.zeros(len(latents))) for name in names]
     return np.stack([np.asarray(part, np.float64) for part in known], axis=1)
+
+
+def _axes_told(found: Analysis) -> list[str]:
+    """Say how many axes are used, if not all."""
+    used, every = found.axes.shape
+    if used == every:
+        return []
+    return [
+        f"Content has {every} dimensions.  Density and path are measured along its first {used} "
+        "principal components: along others one image is told no better than by its error, or "
+        "these images are too few for a density in more dimensions.  Clusters are of all."
+    ]
 
 
 def _caveats(found: Analysis) -> list[str]:
@@ -182,8 +219,9 @@ def _caveats(found: Analysis) -> list[str]:
     ]
     if not found.spread.any():
         return lines
-    blur = np.sqrt((found.spread**2 @ found.axes.T**2).mean(0))
-    spread = found.on_axes(found.z).std(0)
+    axes = found.axes[:MAPPED]
+    blur = np.sqrt((found.spread**2 @ axes.T**2).mean(0))
+    spread = found.on_axes(found.z).std(0)[:MAPPED]
     for i, (b, s) in enumerate(zip(blur, spread, strict=True), 1):
         strong = "  Barriers narrower than this cannot be seen." if b > BLURRED * s else ""
         lines.append(
@@ -200,12 +238,13 @@ def _add_path(
     found: Analysis, landscape: Landscape, ends: tuple[int, int] | None, steps: int
 ) -> None:
     """Find the path that was asked for, or one between two clusters where there is one."""
+    on_axes = found.on_axes(found.z)
     if ends is not None:
         names = tuple(f"image {image}" for image in ends)
-        places = found.z[list(ends)]
+        places = on_axes[list(ends)]
     else:
         nearest = found.clusters["nearest"].to_numpy()
-        pair = landscape.farthest(found.z[nearest])
+        pair = landscape.farthest(on_axes[nearest])
         if pair is None:
             found.lines.append(
                 "There is no path: no two clusters are joined by images (--path A..B tries two "
@@ -214,20 +253,32 @@ def _add_path(
             return
         numbers = found.clusters["cluster"]
         names = tuple(f"cluster {numbers[i]}" for i in pair)
-        places = found.z[nearest[list(pair)]]
+        places = on_axes[nearest[list(pair)]]
     found.path = landscape.path(places, steps, names)
-    position, distance = found.path.places(found.z)
+    position, distance = found.path.places(on_axes)
     found.columns |= {"path_position": position, "path_distance": distance}
-    found.stops = _stops(found.path, position)
+    found.along = _content_at(found, found.path.z)
+    found.stops = _stops(found.along, position)
     found.lines.append(_told(found, names, position))
 
 
-def _stops(path: DensePath, position: Floats) -> pd.DataFrame:
+def _content_at(found: Analysis, places: Floats) -> Floats:
+    """Return content (S, d) at places (S, a) on the axes: beside the axes, that of near images."""
+    from sklearn.neighbors import NearestNeighbors
+
+    on_axes = found.on_axes(found.z)
+    beside = found.z - found.mean - on_axes @ found.axes
+    joined = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(found.z))).fit(on_axes)
+    near = joined.kneighbors(places, return_distance=False)
+    return np.asarray(found.mean + places @ found.axes + beside[near].mean(1))
+
+
+def _stops(along: Floats, position: Floats) -> pd.DataFrame:
     """Count the images nearest to each stop, and take -ln of their density along the path.
 
     Images beyond the two ends do not count.
     """
-    last = len(path.z) - 1
+    last = len(along) - 1
     inner = position[(position > 0) & (position < 1)]
     count = np.bincount((inner * last).round().astype(int), minlength=last + 1)
     width = np.ones(last + 1)
@@ -245,7 +296,7 @@ def _stops(path: DensePath, position: Floats) -> pd.DataFrame:
             "free_energy_error": error,
         }
     )
-    return table.assign(**{f"z_{i}": part for i, part in enumerate(path.z.T)})
+    return table.assign(**{f"z_{i}": part for i, part in enumerate(along.T)})
 
 
 def _told(found: Analysis, names: tuple[str, ...], position: Floats) -> str:
