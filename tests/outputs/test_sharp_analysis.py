@@ -20,7 +20,7 @@ from tests.outputs.test_sharp_volumes import drawn, folder  # noqa: F401
 
 MANY = 49
 NOISE = 0.5
-"""Spread of axes that tell nothing, in usual errors: less than 1, as content is a posterior mean."""
+"""Spread of axes that tell nothing, in usual errors: below 1, as content is a posterior mean."""
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def test_a_path_among_many_dimensions_follows_the_ring(
     degrees = np.rad2deg(angle)
     ends = f"{np.abs(degrees - 55).argmin()}..{np.abs(degrees - 305).argmin()}"
     found = analysed(folder, maps, z, ends)
-    assert len(found.axes) == 2
+    assert len(found.few.axes) == 2
     assert any("Content has 49 dimensions.  Density and path are" in one for one in found.lines)
     assert found.along.shape == (15, MANY) and found.path is not None
-    centre = found.on_axes(np.zeros((1, MANY)))
-    radius = np.linalg.norm(found.on_axes(found.along) - centre, axis=1)
+    centre = found.few.on(np.zeros((1, MANY)))
+    radius = np.linalg.norm(found.few.on(found.along) - centre, axis=1)
     assert np.abs(radius - 5).max() < 0.4
     position = found.columns["path_position"]
     inner = (degrees > 65) & (degrees < 295)
@@ -80,14 +80,14 @@ def test_two_states_in_many_dimensions_are_two_wells(
 ) -> None:
     state = np.arange(5000) < 4000  # four times as many images
     found = analysed(folder, maps, among_many(8.0 * state[:, None]))
-    assert len(found.axes) == 2
+    assert len(found.few.axes) == 2
     energy = found.columns["free_energy"]
     small, large = energy[~state].min(), energy[state].min()
     assert large == 0 and small == pytest.approx(np.log(4), abs=0.5)
     first = found.energy.ticks[0]
     along = np.nan_to_num(found.energy.energy, nan=np.inf).min(axis=1)
-    low = float(found.on_axes(found.z)[~state].mean(0)[0])
-    high = float(found.on_axes(found.z)[state].mean(0)[0])
+    low = float(found.few.on(found.z)[~state].mean(0)[0])
+    high = float(found.few.on(found.z)[state].mean(0)[0])
     wells = [along[np.abs(first - place) < 1].min() for place in (low, high)]
     assert wells[1] == 0 and wells[0] == pytest.approx(np.log(4), abs=0.25)
     between = along[np.abs(first - (low + high) / 2) < 1]

@@ -139,22 +139,26 @@ def volumes(
     if at is not None:
         writing.refuse_input_as_output([out / "content.csv"], [at])
 
-    def stops_of(z: Floats, dense: bool, name: str = "z") -> Stops:
+    def stops_of(z: Floats, error: Floats | None = None, name: str = "z") -> Stops:
         if at is not None:
             return content_volumes.at_file(at, z.shape[1], name)
         if cluster is not None:
             return content_volumes.at_clusters(z, cluster, opened.config.seed)
         if along is not None:
             return content_volumes.along_component(z, along, steps)
-        return content_volumes.along_path(z, str(path), steps, dense=dense)
+        return content_volumes.along_path(z, str(path), steps, error)
 
     # refuse before the sums; the content of a focus is not known then
     known = focus is None and not (opened.path / folders.CONTENT_MAPS).is_file()
-    count = len(stops_of(z, dense=False).z) if known else 1
+    count = len(stops_of(z).z) if known else 1
     content_volumes.check_volumes(opened, count, out, overwrite=overwrite)
     sharp = _sharp(opened, maps, functions, mask, focus, refine_poses, symmetry, device)
     name = content_volumes.content_name(opened, sharp)
-    stops = stops_of(z if sharp is None else sharp.z, dense=sharp is not None, name=name)
+    stops = (
+        stops_of(z)
+        if sharp is None
+        else stops_of(sharp.z, content_volumes.usual_error(opened, sharp), name)
+    )
     written = content_volumes.write_volumes(
         opened,
         stops,

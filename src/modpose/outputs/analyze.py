@@ -18,8 +18,8 @@ from modpose.files.writing import Staging, all_or_nothing, check_outputs
 from modpose.fourier.fsc import read_map
 from modpose.jobs.hand import mirrored
 from modpose.outputs.chimerax import series_script
-from modpose.outputs.columns import CLUSTER, content_of
-from modpose.outputs.landscape import Analysis, analyze_content, model_spread
+from modpose.outputs.columns import CLUSTER, content_of, error_of_content
+from modpose.outputs.landscape import Analysis, analyze_content
 from modpose.outputs.volumes import Stops, write_volumes
 from modpose.plot.html import Picture
 from modpose.plot.landscape import free_energy_map, path_profile
@@ -109,7 +109,7 @@ def analyze_run(
             place.remove(target)  # of an earlier analysis, unless written again
         if draws:
             start = run.config.seed if seed is None else seed
-            of_model = content_of(run), model_spread(run.latents())
+            of_model = content_of(run), error_of_content(run.latents())
             variance = map_variance(model, *of_model, start, quiet)
             variance = mirrored(variance) if flip_hand else variance
             size = run.environment.get("pixel_size")
@@ -207,8 +207,8 @@ def _write_tables(found: Analysis, out: Path, place: Staging) -> None:
     _csv(table, place(out / "free-energy.csv"))
     _csv(found.clusters, place(out / "clusters.csv"))
     titles = [f"principal component {i + 1}" for i in range(len(grid))]
-    marks = found.on_axes(found.z[found.clusters["nearest"].to_numpy()])[:, :mapped]
-    stops = found.on_axes(found.z)[:0, :mapped] if found.path is None else found.path.z[:, :mapped]
+    marks = found.few.on(found.z[found.clusters["nearest"].to_numpy()])[:, :mapped]
+    stops = marks[:0] if found.path is None else found.path.z[:, :mapped]
     labels = [str(label) for label in found.clusters["cluster"]]
     figure = free_energy_map(energy, titles, marks, labels, stops)
     place(out / "free-energy.png").write_bytes(Picture.of(figure, "", "").png)

@@ -11,9 +11,12 @@ from modpose.content.clustering import cluster, usual_method
 from modpose.content.embedding import Method as Embedding
 from modpose.content.embedding import embed
 from modpose.errors import InputError
+from modpose.infer.latents import content_columns
 from modpose.run.added import add_columns, check_names
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from modpose.content.embedding import Floats
     from modpose.run import Run
 
@@ -116,3 +119,11 @@ def content_of(run: Run) -> Floats:
     if not z.shape[1]:
         raise InputError(f"{run.path}: the model has no content (z_dim is 0)")
     return z
+
+
+def error_of_content(latents: pd.DataFrame) -> Floats:
+    """Return the posterior standard deviation (N, d) of content; 0 where it is not known."""
+    known = [
+        latents.get(f"{name}_std", np.zeros(len(latents))) for name in content_columns(latents)
+    ]
+    return np.stack([np.asarray(part, np.float64) for part in known], axis=1)

@@ -10,20 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modpose.content.clustering import cluster, usual_method
-from modpose.content.density import (
-    NEIGHBOURS,
-    FreeEnergy,
-    axes_for_density,
-    free_energy,
-    log_density,
-)
-from modpose.content.embedding import principal_axes
+from modpose.content.density import FreeEnergy, free_energy, log_density
+from modpose.content.few_axes import FewAxes
 from modpose.content.paths import DensePath, Landscape
 from modpose.errors import InputError
-from modpose.infer.latents import content_columns
 from modpose.limits import MOST_STEPS, check_whole
-from modpose.outputs.columns import CLUSTER, content_of
-from modpose.outputs.volumes import content_name, ends_of_path
+from modpose.outputs.columns import CLUSTER, content_of, error_of_content
+from modpose.outputs.volumes import ends_of_path, usual_error
 
 if TYPE_CHECKING:
     from modpose.content_maps import ContentMaps
@@ -45,13 +38,12 @@ class Analysis:
 
     Attributes
     ----------
-    z, spread
-        (N, d) content, and its posterior standard deviation (0 where it is not known).
-    axes, mean
-        (a, d) the first principal components of content, along which density and path are measured
-        (:func:`modpose.content.density.axes_for_density`), and (d,).
+    few
+        (N, k) content, and the axes of it along which density and path are measured.
+    spread
+        (N, k) posterior standard deviation of content; 0 where it is not known.
     energy
-        Free energy along the first two of them (one where d is 1).
+        Free energy along the first two axes (one where k is 1).
     labels
         (N,) clusters.
     clusters
@@ -63,7 +55,7 @@ class Analysis:
     path
         Along the axes; None where no two clusters are joined by images.
     along
-        (S, d) content of the stops of the path.
+        (S, k) content of the stops of the path.
     stops
         One row per stop of the path: position, images nearest to it, free energy and its standard
         error in kT, content.
@@ -71,10 +63,8 @@ class Analysis:
         Sentences about the result.
     """
 
-    z: Floats
+    few: FewAxes
     spread: Floats
-    axes: Floats
-    mean: Floats
     energy: FreeEnergy
     labels: NDArray[Any]
     clusters: pd.DataFrame
@@ -84,9 +74,10 @@ class Analysis:
     stops: pd.DataFrame = field(default_factory=pd.DataFrame)
     lines: list[str] = field(default_factory=list)
 
-    def on_axes(self, z: Floats) -> Floats:
-        """Coordinates (M, a) of contents (M, d) along the axes."""
-        return np.asarray((z - self.mean) @ self.axes.T)
+    @property
+    def z(self) -> Floats:
+        """(N, k) content."""
+        return self.few.z
 
 
 def analyze_content(
@@ -126,13 +117,12 @@ def analyze_content(
     start = run.config.seed if seed is None else seed
     latents = run.latents()
     if content_maps is None:
-        z, spread = content_of(run), model_spread(latents)
+        z, spread = content_of(run), error_of_content(latents)
     else:
         z, spread = content_maps.z, content_maps.std
     ends = None if path is None else ends_of_path(path, len(z))
-    mean, axes = _axes(z, spread, content_name(run, content_maps) == "sharp")
-    on_axes = (z - mean) @ axes.T
-    landscape = Landscape(on_axes, seed=start)
+    few = FewAxes.of(z, usual_error(run, content_maps))
+    on_axes, landscape = few.on(z), few.landscape(start)
     if k is None and CLUSTER in latents:
         labels = latents[CLUSTER].to_numpy()
     else:
@@ -145,21 +135,10 @@ def analyze_content(
         "path_distance": missing,
     }
     energy, clusters = free_energy(on_axes[:, :MAPPED]), _clusters(z, labels)
-    found = Analysis(z, spread, axes, mean, energy, labels, clusters, columns)
+    found = Analysis(few, spread, energy, labels, clusters, columns)
     found.lines = [_sizes(clusters), *_axes_told(found), *_caveats(found)]
     _add_path(found, landscape, ends, steps)
     return found
-
-
-def _axes(z: Floats, spread: Floats, in_errors: bool) -> tuple[Floats, Floats]:
-    """Find the mean (d,) of content and the axes (a, d) of density and path.
-
-    ``in_errors`` says that content is in usual errors of one image.  Its own ``spread`` is then
-    that between groups of images, and is smaller.
-    """
-    mean, axes, width = principal_axes(z)
-    error = np.ones(len(axes)) if in_errors else np.sqrt((spread**2 @ axes.T**2).mean(0))
-    return mean, axes[: axes_for_density(width[: len(axes)], error, len(z))]
 
 
 # --- clusters ---------------------------------------------------------------------------------
@@ -188,16 +167,9 @@ def _sizes(clusters: pd.DataFrame) -> str:
 # --- the free energy --------------------------------------------------------------------------
 
 
-def model_spread(latents: pd.DataFrame) -> Floats:
-    """Posterior standard deviation (N, d) of the model's content; 0 where it is not known."""
-    names = content_columns(latents)
-    known = [latents.get(f"{name}_std", np.zeros(len(latents))) for name in names]
-    return np.stack([np.asarray(part, np.float64) for part in known], axis=1)
-
-
 def _axes_told(found: Analysis) -> list[str]:
     """Say how many axes are used, if not all."""
-    used, every = found.axes.shape
+    used, every = found.few.axes.shape
     if used == every:
         return []
     return [
@@ -219,9 +191,9 @@ def _caveats(found: Analysis) -> list[str]:
     ]
     if not found.spread.any():
         return lines
-    axes = found.axes[:MAPPED]
+    axes = found.few.axes[:MAPPED]
     blur = np.sqrt((found.spread**2 @ axes.T**2).mean(0))
-    spread = found.on_axes(found.z).std(0)[:MAPPED]
+    spread = found.few.on(found.z).std(0)[:MAPPED]
     for i, (b, s) in enumerate(zip(blur, spread, strict=True), 1):
         strong = "  Barriers narrower than this cannot be seen." if b > BLURRED * s else ""
         lines.append(
@@ -238,7 +210,7 @@ def _add_path(
     found: Analysis, landscape: Landscape, ends: tuple[int, int] | None, steps: int
 ) -> None:
     """Find the path that was asked for, or one between two clusters where there is one."""
-    on_axes = found.on_axes(found.z)
+    on_axes = found.few.on(found.z)
     if ends is not None:
         names = tuple(f"image {image}" for image in ends)
         places = on_axes[list(ends)]
@@ -257,20 +229,9 @@ def _add_path(
     found.path = landscape.path(places, steps, names)
     position, distance = found.path.places(on_axes)
     found.columns |= {"path_position": position, "path_distance": distance}
-    found.along = _content_at(found, found.path.z)
+    found.along = found.few.content_at(found.path.z)
     found.stops = _stops(found.along, position)
     found.lines.append(_told(found, names, position))
-
-
-def _content_at(found: Analysis, places: Floats) -> Floats:
-    """Return content (S, d) at places (S, a) on the axes: beside the axes, that of near images."""
-    from sklearn.neighbors import NearestNeighbors
-
-    on_axes = found.on_axes(found.z)
-    beside = found.z - found.mean - on_axes @ found.axes
-    joined = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(found.z))).fit(on_axes)
-    near = joined.kneighbors(places, return_distance=False)
-    return np.asarray(found.mean + places @ found.axes + beside[near].mean(1))
 
 
 def _stops(along: Floats, position: Floats) -> pd.DataFrame:

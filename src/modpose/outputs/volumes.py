@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.content.embedding import principal_axes
-from modpose.content.paths import dense_path
+from modpose.content.few_axes import FewAxes
 from modpose.content_maps import ContentMaps, DrawnMap
 from modpose.content_maps.files import COMPANIONS, MAPS_BESIDE, companions_of, write_companions
 from modpose.data.mrc import write_mrcs
@@ -29,6 +29,7 @@ from modpose.files.writing import all_or_nothing, check_outputs, check_space
 from modpose.jobs.hand import mirrored
 from modpose.limits import MOST_STEPS, check_whole
 from modpose.outputs.chimerax import series_script
+from modpose.outputs.columns import error_of_content
 from modpose.plot.figures import volume_strip
 from modpose.progress import Progress
 from modpose.run.inputs import files_of_run
@@ -73,6 +74,18 @@ def content_name(run: Run, content_maps: ContentMaps | None) -> str:
     """Name the content that volumes are drawn at: ``sharp``, if it is not that of the run, or z."""
     own = content_maps is not None and not np.array_equal(content_maps.z, run.content())
     return "sharp" if own else "z"
+
+
+def usual_error(run: Run, content_maps: ContentMaps | None) -> Floats:
+    """Return the usual error (N, k) of the content that volumes are drawn at.
+
+    Content of sharp maps is in this unit.  The standard deviation that it comes with is that
+    between groups of images, and is smaller.
+    """
+    if content_maps is None:
+        return error_of_content(run.latents())
+    own = content_name(run, content_maps) == "sharp"
+    return np.ones_like(content_maps.z) if own else content_maps.std
 
 
 def at_file(path: Path, z_dim: int, name: str = "z") -> Stops:
@@ -161,18 +174,19 @@ def along_component(z: Floats, component: int, steps: int) -> Stops:
     return Stops(mean + places[:, None] * axis, [f"PC {component} at {p:.2f}" for p in places])
 
 
-def along_path(z: Floats, path: str, steps: int, dense: bool = False) -> Stops:
+def along_path(z: Floats, path: str, steps: int, error: Floats | None = None) -> Stops:
     """Take steps between the contents of two images; ``path`` is ``a..b``, from 0.
 
-    They are on a straight line, or, ``dense``, on the path of greatest density.
+    They are on a straight line, or, with the ``error`` (N, k) of content, on the path of greatest
+    density (:class:`modpose.content.few_axes.FewAxes`).
     """
     check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     first, last = ends_of_path(path, len(z))
     share = np.linspace(0, 1, steps)[:, None]
     names = [f"{part:.0%} from image {first} to {last}" for part in share[:, 0]]
-    if dense:
+    if error is not None:
         ends = (f"image {first}", f"image {last}")
-        return Stops(dense_path(z, z[[first, last]], steps, names=ends).z, names)
+        return Stops(FewAxes.of(z, error).path(z[[first, last]], steps, ends)[1], names)
     return Stops((1 - share) * z[first] + share * z[last], names)
 
 
