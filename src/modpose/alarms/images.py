@@ -10,6 +10,7 @@ from modpose.alarms.neighbours import neighbours_alarm
 from modpose.alarms.poses import poses_alarm
 from modpose.alarms.repeated import constant_alarm, repeated_alarm, repeated_rows_alarm
 from modpose.alarms.sample import take_sample
+from modpose.alarms.views import views_alarm
 from modpose.alarms.wedge import wedge_alarm
 from modpose.config import DataConfig
 from modpose.data.dataset import Dataset
@@ -29,6 +30,7 @@ OF_IMAGES = (
     wedge_alarm,
     neighbours_alarm,
     poses_alarm,
+    views_alarm,
 )
 
 

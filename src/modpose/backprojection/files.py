@@ -11,6 +11,8 @@ from modpose.fourier.fsc import HALF_MAPS, FscCurve
 from modpose.plot.figures import MUTED, SMALL, new_figure, style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from modpose.backprojection.halves import HalfMaps
 
 MAPS = ("half1.mrc", "half2.mrc", "map.mrc")
@@ -51,8 +53,8 @@ def write_curve(curve: FscCurve, path: Path) -> None:
     replace_atomically(path, lambda file: file.write(text), overwrite=False)
 
 
-def draw_curve(curves: dict[str, FscCurve], path: Path, threshold: float) -> None:
-    """Draw Fourier shell correlations by name, with a threshold, as a PNG file."""
+def curve_figure(curves: dict[str, FscCurve], threshold: float, title: str) -> Figure:
+    """Draw Fourier shell correlations by name, with a threshold."""
     fig = new_figure(3.4, 5.2)
     first = next(iter(curves.values()))
     pixel_size = first.pixel_size or 1.0
@@ -62,6 +64,13 @@ def draw_curve(curves: dict[str, FscCurve], path: Path, threshold: float) -> Non
         ax.plot(curve.frequency / pixel_size, curve.correlation, label=name)
     ax.axhline(threshold, color=MUTED, linewidth=0.8, linestyle="--")
     ax.set(xlim=(0, 0.5 / pixel_size), ylim=(-0.1, 1.02))
-    ax.set_title(first.sentence(threshold), fontsize=SMALL + 1, loc="left")
+    ax.set_title(title, fontsize=SMALL + 1, loc="left")
     ax.legend(frameon=False, fontsize=SMALL)
+    return fig
+
+
+def draw_curve(curves: dict[str, FscCurve], path: Path, threshold: float) -> None:
+    """Draw Fourier shell correlations by name as a PNG file; the title tells of the first."""
+    title = next(iter(curves.values())).sentence(threshold)
+    fig = curve_figure(curves, threshold, title)
     replace_atomically(path, lambda file: fig.savefig(file, format="png"), overwrite=False)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from modpose.config.model import SpectralConfig
 from modpose.errors import InputError
 from modpose.estimator import PoseModel
-from modpose.explore.surface import surface_of
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
@@ -22,6 +21,7 @@ from modpose.infer.latents import content_of_table
 from modpose.outputs.upright import turn_upright
 from modpose.plot import grids
 from modpose.plot.grids import Floats
+from modpose.plot.surface import surface_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +155,7 @@ class Pictures:
 
         Returns
         -------
-        As :meth:`modpose.explore.surface.Surface.packed`.
+        As :meth:`modpose.plot.surface.Surface.packed`.
 
         Raises
         ------

@@ -53,6 +53,16 @@ def has_sharp_maps(run: Run) -> bool:
     return isinstance(run.config.model.field, PrincipalFieldConfig)
 
 
+def symmetry_of(run: Run) -> str:
+    """Return the point group of the maps of a run: of its sharp maps if it has some, or the model.
+
+    C1 is none.
+    """
+    field = run.config.model.field
+    own = field.symmetry if isinstance(field, PrincipalFieldConfig) else "C1"
+    return read_about(run.path / CONTENT_MAPS).get("symmetry", own)
+
+
 def stored_content_maps(run: Run) -> ContentMaps | None:
     """Return the sharp maps in a run's folder; None if there are none for its latents."""
     path = run.path / CONTENT_MAPS

@@ -82,6 +82,14 @@ def legend(ax: Axes) -> None:
     ax.legend(frameon=False, fontsize=SMALL, labelcolor=INK)
 
 
+def colour_bar(fig: Figure, drawn: Any, axes: Any, name: str) -> None:
+    """Add a bar that tells the colours of what is drawn on axes."""
+    bar = fig.colorbar(drawn, ax=axes, shrink=0.8)
+    bar.set_label(name, fontsize=TEXT, color=INK)
+    bar.ax.tick_params(labelsize=SMALL, colors=MUTED)
+    bar.outline.set_visible(False)
+
+
 def _show(ax: Axes, picture: Floats) -> None:
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()

@@ -6,7 +6,10 @@ import base64
 import io
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from modpose.plot import surface
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +26,11 @@ PAGE_QUALITY = 80
 def data_uri(kind: str, content: bytes) -> str:
     """Write a picture as the address that a page uses instead of a file."""
     return f"data:image/{kind};base64," + base64.b64encode(content).decode()
+
+
+def module_uri(path: Path) -> str:
+    """Write a module of JavaScript as the address that a page imports it from."""
+    return f"data:text/javascript;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Section:
 
     ``caption`` describes the figure, ``good`` and ``bad`` what to look for.  ``table`` has one
     tuple of texts per row, under ``header``.  ``scatter`` comes from
-    :func:`modpose.plot.scatter.interactive`.
+    :func:`modpose.plot.scatter.interactive`, ``surfaces`` from
+    :func:`modpose.plot.surface.turning`.
     """
 
     anchor: str
@@ -71,6 +80,7 @@ class Section:
     header: tuple[str, ...] = ()
     table: list[tuple[str, ...]] = field(default_factory=list)
     scatter: dict[str, Any] | None = None
+    surfaces: dict[str, Any] | None = None
 
 
 def render(
@@ -80,10 +90,12 @@ def render(
     notes: list[str],
     sections: list[Section],
 ) -> str:
-    """Fill the template; the page contains the plotting library if a scatter needs it."""
+    """Fill the template; the page contains the libraries that a scatter or surfaces need."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     interactive = any(section.scatter for section in sections)
+    turned = any(section.surfaces for section in sections)
+    modules = {name: module_uri(path) for name, path in surface.MODULES.items()} if turned else {}
     loader = PackageLoader("modpose.report", ".")
     environment = Environment(
         loader=loader,
@@ -99,6 +111,8 @@ def render(
         facts=facts,
         notes=notes,
         sections=sections,
+        modules=modules,
+        turn=loader.get_source(environment, "turn.js")[0] if turned else "",
         scripts=[loader.get_source(environment, name)[0] for name in SCRIPTS if interactive],
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.content.embedding import principal_axes, tsne
-from modpose.plot.figures import INK, MUTED, SMALL, TEXT, new_figure, style
+from modpose.plot.figures import INK, SMALL, colour_bar, new_figure, style
 from modpose.plot.grids import Floats, grey_range, mosaic
 from modpose.plot.html import data_uri
 
@@ -133,10 +133,7 @@ def still(view: View, colouring: Colouring) -> Figure:
         view.x, view.y, size, colouring.values, cmap=_map_name(colouring),
         vmin=low, vmax=high, lw=0, alpha=0.85,
     )  # fmt: skip
-    bar = fig.colorbar(points, ax=ax, shrink=0.8)
-    bar.set_label(colouring.name, fontsize=TEXT, color=INK)
-    bar.ax.tick_params(labelsize=SMALL, colors=MUTED)
-    bar.outline.set_visible(False)
+    colour_bar(fig, points, ax, colouring.name)
     return fig
 
 

@@ -16,13 +16,16 @@ from modpose.errors import InputError
 from modpose.files.locks import writing
 from modpose.files.text import in_shell
 from modpose.files.writing import all_or_nothing, holds_files, refuse_to_replace
+from modpose.infer.latents import content_of_table
 from modpose.plot.html import Section, render
 from modpose.progress import bar
 from modpose.report import kin, sections, summary
-from modpose.report.conformations import beside_predictions, conformations
+from modpose.report.conformations import beside_predictions, conformations, surface
 from modpose.report.equivariance import equivariance
 from modpose.report.gather import gather
 from modpose.report.material import ReportData
+from modpose.report.orientations import orientations
+from modpose.report.resolution import resolution
 from modpose.report.symmetry import symmetry
 from modpose.report.truth import truth
 from modpose.report.volumes import space
@@ -107,8 +110,11 @@ def _volume_makers(material: ReportData, points: Integers) -> Makers:
     """Sections of a model of volumes whose projections have given poses."""
     return {
         "conformations": lambda: conformations(material),
+        "surface": lambda: surface(material),
+        "resolution": lambda: resolution(material),
         "content": lambda: sections.content(material, points),
         "truth": lambda: truth(material),
+        "orientations": lambda: orientations(material),
         "reconstructions": lambda: beside_predictions(material),
         "learning curves": lambda: sections.learning(material),
     }
@@ -160,7 +166,7 @@ def _page(run: Run, material: ReportData, latents: pd.DataFrame, made: list[Sect
     notes = [alarm.sentence for alarm in run.alarms]
     notes += summary.notes(
         material.metrics,
-        material.z,
+        content_of_table(latents),
         material.angle_std_deg,
         material.shift_px,
         min(environment["shape"]),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from modpose.outputs.volumes import along_component, at_clusters
+import numpy as np
+
+from modpose.data.preprocess import fourier_crop
 from modpose.plot import figures
 from modpose.plot.html import Picture, Section
+from modpose.plot.surface import HEIGHT, turning
 from modpose.report.material import ReportData
 
-STEPS = 7
-CENTRES = 6
+SURFACE_BOX = 48
+"""Side of the box in which surfaces are drawn, so that the page stays small."""
 
 
 def beside_predictions(m: ReportData) -> Section | None:
@@ -30,31 +33,53 @@ def beside_predictions(m: ReportData) -> Section | None:
 
 
 def conformations(m: ReportData) -> Section | None:
-    """Volumes along the first principal component, and at the centres of k-means."""
-    if m.volumes is None or m.z_dim == 0:
+    """Volumes along content, and at the centres of k-means."""
+    if m.volumes is None or m.volumes.walk is None or m.volumes.centres is None:
         return None
-    walk = along_component(m.z, 1, STEPS)
-    centres = at_clusters(m.z, min(CENTRES, len(m.z)), m.seed)
     pictures = [
         Picture.of(
-            figures.volume_strip(m.volumes(stops.z), stops.names, pixel_size=m.pixel_size),
+            figures.volume_strip(m.volumes.draw(stops.z), stops.names, pixel_size=m.pixel_size),
             f"volumes-{name}.png",
             alt,
         )
         for stops, name, alt in (
-            (walk, "pc1", "Volumes along the first principal component of content"),
-            (centres, "centres", "Volumes at the centres of k-means of content"),
+            (m.volumes.walk, "walk", "Volumes along content"),
+            (m.volumes.centres, "centres", "Volumes at the centres of k-means of content"),
         )
     ]
+    sharp = m.volumes.sharp is not None
+    which = "sharp maps, from all images near each content" if sharp else "maps of the model"
+    no_sharp = f"{m.volumes.no_sharp}  " if m.volumes.no_sharp else ""
     return Section(
         "conformations",
         "Volumes along content",
-        "Above, volumes along the first principal component of content, from the 5th to the 95th "
-        "percentile; below, at the images nearest the centres of k-means, with the number of "
-        "images of each.  Each column is a volume: its projection along z, its projection along y, "
-        "and its central slice.  'modpose volumes' writes such volumes as maps.",
+        f"These are {which}.  {no_sharp}Above, {m.volumes.walked}; below, at the images nearest "
+        "the centres of k-means, with the number of images of each.  Each column is a volume: its "
+        "projection along z, its projection along y, and its central slice.  'modpose volumes' "
+        "writes such volumes as maps.",
         "a domain that moves or a subunit that appears and disappears, while the rest stays.",
         "volumes that are all alike (content is not used: check its KL), that rotate as a whole "
         "(errors of the poses), or that differ in speckle (noise was learned).",
         pictures,
+    )
+
+
+def surface(m: ReportData) -> Section | None:
+    """Surfaces of the volumes along content, to turn."""
+    if m.volumes is None or m.volumes.walk is None:
+        return None
+    volumes = np.asarray(m.volumes.draw(m.volumes.walk.z), np.float32)
+    side = volumes.shape[-1]
+    box = min(side, SURFACE_BOX)
+    size = "" if m.pixel_size is None else f" of {m.pixel_size * side / box:.3g} Å"
+    coarse = f"  They are drawn in {box} voxels{size} a side." if box < side else ""
+    return Section(
+        "surface",
+        "The surface, to turn",
+        f"The {m.volumes.walked}.  The slider goes from one to the next.  Drag or use the arrow "
+        f"keys to turn the surface, the wheel to zoom.  All are at one level, {HEIGHT:g} standard "
+        f"deviations above the mean of their voxels.{coarse}",
+        "one object without dust around it, of which a part moves.",
+        "a ball, or dust: the level shows noise.",
+        surfaces=turning(fourier_crop(volumes[:, None], box)[:, 0], m.volumes.walk.names),
     )

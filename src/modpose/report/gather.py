@@ -13,10 +13,12 @@ from modpose.data import preprocess
 from modpose.data.dataset import dataset_of
 from modpose.estimator import PoseModel
 from modpose.evaluate.recovery import recover
-from modpose.infer.latents import content_columns
+from modpose.infer.latents import content_of_table
+from modpose.outputs.content_maps import stored_content_maps
 from modpose.plot import grids
 from modpose.plot.figures import DisplayStyle
 from modpose.report.material import KnownClasses, ReportData
+from modpose.report.posed import look_at_posed
 from modpose.report.probe import choose_probe
 from modpose.report.volumes import look_at_volumes
 from modpose.run.added import how_added
@@ -44,8 +46,9 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     model = PoseModel.load(run.path)
     projected = model.vae.imaging.poses_given
     decode = _decoder(model, volumes=projected or len(environment["shape"]) == 3)
-    names, content = set(map(str, latents.columns)), content_columns(latents)
-    z = latents[content].to_numpy(float).reshape(len(latents), len(content))
+    names = set(map(str, latents.columns))
+    sharp = stored_content_maps(run) if projected else None
+    z = content_of_table(latents) if sharp is None else sharp.z
     dataset = _encoded_images(run, latents) if run.has_images else None
     rows, images, posed, known = _images(dataset, model, len(latents), config.seed)
     columns: dict[str, NDArray[Any]] = {
@@ -56,7 +59,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
     if projected:
         predicted = posed
     else:
-        prior = np.random.default_rng(config.seed).standard_normal((100, len(content)))
+        prior = np.random.default_rng(config.seed).standard_normal((100, z.shape[1]))
         predicted = decode(np.concatenate([z[rows[:100]], prior]))
     turned = config.model.rotation.inferred and "angle_deg" in names
     shifted = config.model.shift.inferred and {"shift_x", "shift_y"} <= names
@@ -82,7 +85,7 @@ def gather(run: Run, latents: pd.DataFrame) -> ReportData:
         shift_prior_px=config.model.shift.std(max(environment["shape"])) if shifted else None,
         pixel_size=environment.get("pixel_size"),
         flat=len(environment["shape"]) == 2 and not projected,
-        volumes=model.decode if projected else None,
+        volumes=look_at_posed(run, model, z, sharp, dataset) if projected else None,
         probe=None
         if dataset is None or projected
         else choose_probe(model.vae, dataset, columns, len(latents)),

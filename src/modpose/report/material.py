@@ -13,6 +13,7 @@ from modpose.affinity.matrix import Affinity
 from modpose.plot import grids
 from modpose.plot.figures import DisplayStyle
 from modpose.plot.grids import Floats
+from modpose.report.posed import PosedVolumes
 from modpose.report.probe import Probe
 from modpose.report.volumes import Space
 
@@ -71,7 +72,7 @@ class ReportData:
     decode
         From content (n, k) to upright pictures (n, H, W[, 3]).
     z, elbo
-        (N, k) posterior means and (N,) nats of every image.
+        (N, k) posterior means of content and (N,) nats of every image.
     angle_deg, angle_std_deg, shift_px
         (N,), (N,) and (N, 2); None where the model has no such pose.
     mirrored
@@ -100,8 +101,8 @@ class ReportData:
     flat
         Whether the pose rotates pictures in the plane (images, not volumes).
     volumes
-        From content (n, k) to the volumes (n, D, H, W) of images with given poses; None if the
-        model draws images or volumes directly.
+        What is drawn of images with given poses; None if the model draws images or volumes
+        directly.
     space
         Averages and walks of volumes with 3-D poses; None otherwise.
     kin
@@ -132,7 +133,7 @@ class ReportData:
     pixel_size: float | None = None
     flat: bool = True
     probe: Probe | None = None
-    volumes: Callable[[Floats], Floats] | None = None
+    volumes: PosedVolumes | None = None
     space: Space | None = None
     kin: KnownClasses | None = None
     seed: int = 0

@@ -252,7 +252,7 @@ def content(m: ReportData, points: Integers) -> Section | None:
     return Section(
         "content",
         "Content of every image",
-        _content_caption(len(points), len(m.z), shown, any(v.name == "t-SNE" for v in views)),
+        _content_caption(m, len(points), shown, any(v.name == "t-SNE" for v in views)),
         f"{good}.",
         bad,
         stills,
@@ -260,13 +260,15 @@ def content(m: ReportData, points: Integers) -> Section | None:
     )
 
 
-def _content_caption(points: int, images: int, thumbnails: int, tsne: bool) -> str:
-    which = "all images" if points == images else f"{points:,} of {images:,} images"
-    caption = f"One point per image ({which}). Choose the projection and the colour."
+def _content_caption(m: ReportData, points: int, thumbnails: int, tsne: bool) -> str:
+    which = "all images" if points == len(m.z) else f"{points:,} of {len(m.z):,} images"
+    caption = "" if m.volumes is None else f"{m.volumes.unit} "
+    caption += f"One point per image ({which}). Choose the projection and the colour."
     if thumbnails:
+        upright = " and, for some, the model's upright version" if m.volumes is None else ""
         caption += (
-            " Point at a dot to see its image and, for some, the model's upright version "
-            f"(pictures of {thumbnails:,} points are in this page)."
+            f" Point at a dot to see its image{upright} (pictures of {thumbnails:,} points are in "
+            "this page)."
         )
     if tsne:
         caption += " t-SNE keeps neighbours together; its distances and areas mean little."

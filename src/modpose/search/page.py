@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from modpose.files.writing import Staging
+from modpose.plot.directions import draw_halves
 from modpose.plot.figures import BLUE, INK, MUTED, ORANGE, SMALL, TEXT, new_figure, style
 from modpose.plot.html import Picture, Section, render
 from modpose.plot.scale_bar import scale_bar
@@ -17,7 +18,6 @@ from modpose.search.files import STEPS, along_motion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.patches import Circle
 
     from modpose.data.source import Source
     from modpose.search.alignment import Alignment, AlignSettings
@@ -181,23 +181,7 @@ def directions(found: Alignment) -> Figure:
     axis: NDArray[np.float32] = found.assignment.rotation[:, :, 2].numpy()
     fig = new_figure(3.2)
     left, middle, right = fig.subplots(1, 3)
-    for ax, sign, name in ((left, 1, "upper half"), (middle, -1, "lower half")):
-        near = sign * axis[:, 2] >= 0
-        x, y, z = axis[near].T
-        scale = np.sqrt(1 / (1 + np.abs(z)))
-        ax.scatter(x * scale, y * scale, s=4, alpha=0.6, color=BLUE, linewidths=0)
-        ax.add_patch(_circle())
-        ax.set_aspect("equal")
-        ax.set_axis_off()
-        ax.set_xlim(-1.05, 1.05)
-        ax.set_ylim(-1.05, 1.05)
-        ax.set_title(name, fontsize=TEXT, color=INK)
+    draw_halves(fig, (left, middle), axis, ("upper half", "lower half"))
     lengths = found.shift_px.norm(dim=1).numpy()
     style(right, "shift, voxels", "volumes").hist(lengths, 24, color=ORANGE)
     return fig
-
-
-def _circle() -> Circle:
-    from matplotlib.patches import Circle
-
-    return Circle((0, 0), 1.0, fill=False, color=MUTED, lw=0.8)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from functools import cache
 from pathlib import Path
 
+from modpose.plot import surface
+from modpose.plot.html import module_uri
+
 HERE = Path(__file__).parent
 CONTENT_TYPES = {"js": "text/javascript", "css": "text/css"}
-VENDORED = ("vendor/regl-scatterplot.js", "vendor/ogl.js")
+VENDORED = "vendor/regl-scatterplot.js"
 
 
 @cache
 def files() -> dict[str, Path]:
     """Files that the page may ask for, by name."""
     names = [path.name for path in HERE.iterdir() if path.suffix[1:] in CONTENT_TYPES]
-    return {name: HERE / name for name in (*sorted(names), *VENDORED)}
+    own = {name: HERE / name for name in (*sorted(names), VENDORED)}
+    return own | {path.name: path for path in surface.MODULES.values()}
 
 
 def served_file(name: str) -> bytes | None:
@@ -26,12 +29,17 @@ def served_file(name: str) -> bytes | None:
 
 
 def modules() -> dict[str, str]:
-    """Name the modules as they import each other: ``explore/NAME`` to the name of the file."""
+    """Name the modules as they import each other: ``explore/NAME`` to the name of the file.
+
+    Those that draw a surface have the names of :data:`modpose.plot.surface.MODULES`.
+    """
+    of_surface = {name: path.name for name, path in surface.MODULES.items()}
     scripts = [name for name in files() if name.endswith(".js")]
-    return {f"explore/{Path(name).stem}": name for name in scripts}
+    own = [name for name in scripts if name not in of_surface.values()]
+    return {f"explore/{Path(name).stem}": name for name in own} | of_surface
 
 
-SERVED = ("source.js", "surface.js", "vendor/ogl.js")
+SERVED = ("source.js", *(path.name for path in surface.MODULES.values()))
 OFFLINE = "folder.js"
 """Modules that need the server, and the one that reads from a folder instead."""
 
@@ -57,9 +65,7 @@ def offline_html(about: str) -> str:
         What :file:`folder.js` reads, as JSON.
     """
     addresses = {
-        name: f"data:text/javascript;base64,{base64.b64encode(files()[file].read_bytes()).decode()}"
-        for name, file in modules().items()
-        if file not in SERVED
+        name: module_uri(files()[file]) for name, file in modules().items() if file not in SERVED
     }
     addresses["explore/source"] = addresses.pop("explore/folder")
     inline = about.replace("</", "<\\/")  # so that no text of it ends the script

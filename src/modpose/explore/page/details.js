@@ -139,7 +139,7 @@ export class Details {
     $("surface-part").hidden = !shown;
     $("surface-show").ariaPressed = String(shown);
     if (!shown) return;
-    const { Surface } = await import("explore/surface");
+    const { Surface } = await import("modpose/surface");
     Details.drawn ??= new Surface($("surface"));
     await this.#surface();
   }
@@ -148,10 +148,9 @@ export class Details {
     if ($("surface-part").hidden) return;
     const height = +$("surface-level").value;
     $("surface-value").textContent = `${height.toFixed(1)} s.d.`;
-    const found = await this.source.surface(this.run, this.now, height);
+    const packed = await this.source.surface(this.run, this.now, height);
     if (this.wanted) return; // a newer place is on its way
-    Details.drawn.show(found, this.about.box);
-    $("surface").dataset.triangles = String(found.index.length / 3);
+    Details.drawn.show(packed, this.about.box);
   }
 
   // The volume itself, which takes longer.

@@ -33,15 +33,8 @@ export async function place(run, z, pose) {
 }
 
 // Corners, normals and triangles, as the server packs them.
-export async function surface(run, z, height) {
-  const { buffer } = await bytes(`runs/${run}/surface?z=${numbers(z)}&height=${height}`);
-  const [corners, faces] = new Uint32Array(buffer, 0, 2), floats = 12 * corners;
-  return {
-    position: new Float32Array(buffer, 8, 3 * corners),
-    normal: new Float32Array(buffer, 8 + floats, 3 * corners),
-    index: new Uint32Array(buffer, 8 + 2 * floats, 3 * faces),
-  };
-}
+export const surface = async (run, z, height) =>
+  (await bytes(`runs/${run}/surface?z=${numbers(z)}&height=${height}`)).buffer;
 
 export async function slices(run, z) {
   return { address: await picture(`runs/${run}/slices?z=${numbers(z)}`), z };

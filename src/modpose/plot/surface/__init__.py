@@ -1,4 +1,4 @@
-"""The surface of a volume as triangles, for the page to draw and turn.
+"""The surface of a volume as triangles, and the modules with which a page draws and turns it.
 
 Surface nets (Gibson 1998): one corner for each cell of eight voxels that the surface crosses, at
 the mean of its crossings of the cell's edges; one quadrilateral for each edge that it crosses.
@@ -6,7 +6,9 @@ the mean of its crossings of the cell's edges; one quadrilateral for each edge t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import base64
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,14 @@ from scipy.ndimage import map_coordinates
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+
+HEIGHT = 2.5
+"""Level of a surface, in standard deviations of the volume above its mean."""
+MODULES = {
+    "modpose/surface": Path(__file__).with_name("surface.js"),
+    "modpose/ogl": Path(__file__).parent / "vendor" / "ogl.js",
+}
+"""Modules of JavaScript, by the names by which they import each other."""
 
 
 class Surface(NamedTuple):
@@ -38,6 +48,20 @@ class Surface(NamedTuple):
         counts = np.array([len(self.corners), len(self.faces)], "<u4")
         parts = self.corners.astype("<f4"), self.normals.astype("<f4"), self.faces.astype("<u4")
         return b"".join(part.tobytes() for part in (counts, *parts))
+
+
+def turning(volumes: Floats, names: list[str]) -> dict[str, Any]:
+    """Collect surfaces of volumes (S, D, D, D) for a page, ready for JSON.
+
+    All are drawn at one level, :data:`HEIGHT` for the mean and standard deviation of all, and in a
+    box that they fill.
+    """
+    level = float(volumes.mean() + HEIGHT * volumes.std())
+    found = [surface_of(one, level) for one in volumes]
+    radius = max([float(np.linalg.norm(one.corners, axis=1).max(initial=1.0)) for one in found])
+    packed = [base64.b64encode(one.packed()).decode() for one in found]
+    steps = [{"name": n, "packed": text} for n, text in zip(names, packed, strict=True)]
+    return {"side": 2 * radius, "steps": steps}
 
 
 def surface_of(volume: Floats, level: float) -> Surface:

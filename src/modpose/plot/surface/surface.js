@@ -1,6 +1,6 @@
 // The surface of a volume, turned by the pointer or the arrow keys.
 
-import { Camera, Geometry, Mesh, Orbit, Program, Renderer, Transform } from "explore/ogl";
+import { Camera, Geometry, Mesh, Orbit, Program, Renderer, Transform } from "modpose/ogl";
 
 const VERTEX = `
   attribute vec3 position, normal;
@@ -36,8 +36,13 @@ export class Surface {
     document.addEventListener("mousemove", (event) => event.buttons && this.#soon());
   }
 
-  // side: of the box, in voxels
-  show({ position, normal, index }, side) {
+  // packed: an ArrayBuffer, two counts, corners, normals and triangles; side: of the box, in voxels
+  show(packed, side) {
+    const [corners, faces] = new Uint32Array(packed, 0, 2), floats = 12 * corners;
+    const position = new Float32Array(packed, 8, 3 * corners);
+    const normal = new Float32Array(packed, 8 + floats, 3 * corners);
+    const index = new Uint32Array(packed, 8 + 2 * floats, 3 * faces);
+    this.canvas.dataset.triangles = String(faces);
     const { gl } = this.renderer, first = !this.mesh;
     if (this.mesh) {
       this.scene.removeChild(this.mesh);

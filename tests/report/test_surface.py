@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modpose.explore.surface import surface_of
+from modpose.plot.surface import surface_of
 
 
 def ball(side: int, radius: float) -> np.ndarray:

@@ -1,0 +1,128 @@
+"""The data of a report on images with given poses: volumes along content, sharp maps, views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modpose.content.few_axes import FewAxes
+from modpose.files.text import in_shell
+from modpose.geometry.groups import symmetry_group
+from modpose.geometry.views import directions_of
+from modpose.outputs.content_maps import has_sharp_maps, symmetry_of
+from modpose.outputs.volumes import (
+    Stops,
+    along_component,
+    at_clusters,
+    content_name,
+    usual_error,
+)
+from modpose.plot.grids import Floats
+from modpose.run.folder import CONTENT_MAPS
+
+if TYPE_CHECKING:
+    from modpose.content_maps import ContentMaps
+    from modpose.data.dataset import Dataset
+    from modpose.estimator import PoseModel
+    from modpose.run import Run
+
+STEPS = 7
+CENTRES = 6
+COMPONENT = (
+    "volumes along the first principal component of content, from the 5th to the 95th percentile"
+)
+PATH = (
+    "volumes along the path from cluster {} to cluster {} that stays where images are (0 % to "
+    "100 %), as 'modpose analyze' finds it"
+)
+
+
+@dataclass(frozen=True)
+class PosedVolumes:
+    """What is drawn of images with given poses.
+
+    Attributes
+    ----------
+    draw
+        From content (n, k) to volumes (n, D, D, D).
+    walk, walked
+        Contents along a path or a principal component, and what that is; None without content.
+    centres
+        Contents at the centres of k-means; None without content.
+    unit
+        A sentence about the unit of content.
+    sharp
+        Sharp maps of the run, which are then drawn; None: the model's maps are.
+    no_sharp
+        A sentence that says why there are no sharp maps; empty where there are, or never are.
+    directions
+        (N, 3) viewing directions of the images, and those that the symmetry of the maps makes
+        equal; None without images.
+    """
+
+    draw: Callable[[Floats], Floats]
+    walk: Stops | None
+    walked: str
+    centres: Stops | None
+    unit: str
+    sharp: ContentMaps | None
+    no_sharp: str
+    directions: Floats | None
+
+
+def look_at_posed(
+    run: Run, model: PoseModel, z: Floats, sharp: ContentMaps | None, dataset: Dataset | None
+) -> PosedVolumes:
+    """Collect it for a run with content z (N, k): that of its sharp maps, if it has some."""
+    own = content_name(run, sharp) == "sharp"
+    unit = "usual errors of one image" if own else "standard deviations of its prior"
+    centres = walk = None
+    walked = COMPONENT
+    if z.shape[1]:
+        centres = at_clusters(z, min(CENTRES, len(z)), run.config.seed)
+        path = None if sharp is None else _path(run, sharp, centres)
+        walk, walked = (along_component(z, 1, STEPS), COMPONENT) if path is None else path
+    return PosedVolumes(
+        draw=model.decode if sharp is None else lambda at: np.stack([sharp.volume(c) for c in at]),
+        walk=walk,
+        walked=walked,
+        centres=centres,
+        unit=f"Content is {'that of the sharp maps, ' if own else ''}in {unit}.",
+        sharp=sharp,
+        no_sharp="" if sharp is not None else _no_sharp(run),
+        directions=None if dataset is None else _directions(run, dataset),
+    )
+
+
+def _path(run: Run, sharp: ContentMaps, centres: Stops) -> tuple[Stops, str] | None:
+    """Find the longest path between two clusters, through images; None if there is none."""
+    if len(sharp.z) < 2 or (sharp.z == sharp.z[0]).all():
+        return None
+    few = FewAxes.of(sharp.z, usual_error(run, sharp))
+    pair = few.landscape().farthest(few.on(centres.z))
+    if pair is None:
+        return None
+    names = (f"cluster {pair[0]}", f"cluster {pair[1]}")
+    _, content = few.path(centres.z[list(pair)], STEPS, names)
+    return Stops(content, [f"{place:.0%}" for place in np.linspace(0, 1, STEPS)]), PATH.format(
+        *pair
+    )
+
+
+def _no_sharp(run: Run) -> str:
+    command = f"'modpose volumes {in_shell(run.path)} -o FOLDER --cluster {CENTRES}'"
+    if (run.path / CONTENT_MAPS).is_file():
+        return f"The sharp maps in the run are of another fit; {command} computes new ones."
+    if has_sharp_maps(run):
+        return f"{command} computes sharp ones, and 'modpose report' then shows those."
+    return ""
+
+
+def _directions(run: Run, dataset: Dataset) -> Floats | None:
+    if dataset.rotation is None:
+        return None
+    seen = directions_of(np.asarray(dataset.rotation))
+    return np.concatenate([seen @ element for element in symmetry_group(symmetry_of(run)).numpy()])
