@@ -32,7 +32,7 @@ from modpose.suggest import given_options, suggest, suited
 from modpose.train.adapt import in_time
 from modpose.train.checkpoint import put_weights, read_weights, save_weights
 from modpose.train.session import announce, describe_fit, finish, start, train_model
-from modpose.train.training_set import open_dataset
+from modpose.train.training_set import check_given_views, open_dataset
 from modpose.train.unposed import find_poses, lacks_poses, with_unknown_poses
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
         dataset = open_dataset(source, config, known, affinity, sample_affinity)
         if unposed:
             dataset = find_poses(dataset, config, None, self.quiet)
+        else:
+            check_given_views(dataset, config)
         alarms = warn_before(dataset)
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(

@@ -38,7 +38,7 @@ from modpose.train.session import (
     start,
     train_model,
 )
-from modpose.train.training_set import check_images, open_dataset
+from modpose.train.training_set import check_given_views, check_images, open_dataset
 from modpose.train.unposed import (
     find_poses,
     lacks_poses,
@@ -127,6 +127,8 @@ def fit_run(
     if unposed:
         source = with_unknown_poses(source)
     dataset = open_dataset(source, config, known, affinity, sample_affinity)
+    if not unposed:
+        check_given_views(dataset, config)
     check_images(dataset, quiet)
     column = str(labels) if isinstance(labels, str | Path) else None
     record = record_of(dataset, column if source.particles.has(column or "") else None)

@@ -128,7 +128,7 @@ def test_every_usual_mistake_is_named(spoil, sentence):
 def test_what_has_no_3d_poses_is_refused():
     made = rigid()
     flat = np.tile(np.eye(3), (500, 1, 1))
-    with pytest.raises(InputError, match="all poses are in-plane angles"):
+    with pytest.raises(InputError, match="from one direction, as after 2-D classification"):
         reconstruct_halves(open_posed(source(made, rotation=flat)), quiet=True)
     few = source(made).subset(np.arange(3))
     with pytest.raises(InputError, match="at least 4"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
+STORED = Path(__file__).parents[1] / "stored_runs"
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,25 @@ def test_a_point_shows_its_image_and_its_upright_version(page: Page) -> None:
     point_at(page, 0)
     expect(page.locator("#hover .thumb")).to_have_count(2)
     expect(page.locator("#hover")).to_contain_text("image ")
+
+
+def test_the_surface_of_a_map_turns_and_the_slider_goes_to_the_next(
+    browser: Browser, tmp_path: Path
+) -> None:
+    shutil.copytree(STORED / "modpose-posed", tmp_path / "run")
+    made = build_report(tmp_path / "run", input=STORED / "posed" / "particles.star", quiet=True)
+    for page in opened(browser, made.as_uri(), 1280, False):
+        canvas = page.locator("#surface-canvas")
+        page.wait_for_selector("#surface-canvas[data-drawn]")
+        first = canvas.get_attribute("data-turned") or ""
+        canvas.focus()
+        page.keyboard.press("ArrowRight")
+        expect(canvas).not_to_have_attribute("data-turned", first)
+        assert int(canvas.get_attribute("data-triangles") or 0) > 0
+        names = [page.locator("#step-name").inner_text()]
+        page.locator("#step").fill("6")
+        names.append(page.locator("#step-name").inner_text())
+        assert names[0] != names[1]
 
 
 @pytest.mark.parametrize("dark", [False, True])

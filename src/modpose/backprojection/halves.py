@@ -21,6 +21,7 @@ from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.fourier.fsc import FscCurve, fsc
 from modpose.geometry.pose import Pose
+from modpose.geometry.views import directions_of
 from modpose.geometry.windows import soft_window
 from modpose.progress import Progress
 
@@ -34,8 +35,8 @@ WINDOW = (0.85, 0.95)
 MASK = (0.7, 0.85)
 """The same for the ball in which half maps are compared."""
 LARGEST_BOX = 128
-IN_PLANE_DEG = 1.0
-"""If all tilts are below this, the poses are not 3-D."""
+ONE_VIEW_DEG = 5.0
+"""Views that are usually within this angle of one direction are one view."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,22 @@ def check_projections(dataset: Dataset) -> None:
         raise InputError.of(name, "the box", found, expected)
     if dataset.rotation is None:
         raise InputError(f"{name}: the poses were not read, expected Dataset(..., poses=True)")
-    if (dataset.rotation[:, 2, 2] > np.cos(np.deg2rad(IN_PLANE_DEG))).all() and dataset.n > 1:
-        raise InputError(
-            f"{dataset.source.particles.name}: all poses are in-plane angles (rlnAngleTilt is 0 "
-            "throughout), expected rotations in 3-D from a refinement"
-        )
+    check_views(dataset)
     if dataset.n < 4:
         raise InputError.of(name, "the number of images", dataset.n, "at least 4, two per half")
+
+
+def check_views(dataset: Dataset) -> None:
+    """Refuse given poses of which all show the object from one direction."""
+    if dataset.rotation is None or dataset.n < 2:
+        return
+    seen = directions_of(dataset.rotation)
+    if np.linalg.eigvalsh(seen.T @ seen / len(seen))[-1] > np.cos(np.deg2rad(ONE_VIEW_DEG)) ** 2:
+        raise InputError(
+            f"{dataset.source.particles.name}: all images show the object from one direction, as "
+            "after 2-D classification, expected rotations in 3-D from a refinement (modpose "
+            "abinitio finds some)"
+        )
 
 
 def half_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -35,8 +35,8 @@ COMPONENT = (
     "volumes along the first principal component of content, from the 5th to the 95th percentile"
 )
 PATH = (
-    "volumes along the path from cluster {} to cluster {} that stays where images are (0 % to "
-    "100 %), as 'modpose analyze' finds it"
+    "volumes along the path from cluster {} to cluster {} of k-means, which stays where images are "
+    "(0 % to 100 %)"
 )
 
 

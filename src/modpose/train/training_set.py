@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modpose.affinity.known import known_affinity
+from modpose.backprojection.halves import check_views
 from modpose.config import Config
 from modpose.config.facts import Facts, check_config
 from modpose.data.dataset import Dataset, dataset_of
@@ -58,6 +59,12 @@ def open_dataset(
     )
     check_config(facts)
     return dataset
+
+
+def check_given_views(dataset: Dataset, config: Config) -> None:
+    """Refuse a model of volumes for projections that all show one view."""
+    if config.model.field.spectral:
+        check_views(dataset)
 
 
 def check_images(dataset: Dataset, quiet: bool) -> None:
