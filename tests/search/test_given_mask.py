@@ -70,6 +70,29 @@ def test_a_mask_of_the_other_hand_or_beside_the_molecule_is_refused() -> None:
     check_fit(whole, whole, "mask.mrc")
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mask_whose_mirror_misses_much_less_is_told(
+    axis: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A small part that is far from every mirror plane holds a few per cent of the power."""
+    centre = (4.0, 5.0, 6.0)
+    place = centre[::-1][axis]
+    small = 0.6 * ball(2, centre=centre)
+    other = 0.6 * ball(2, centre=tuple(-c if c == place else c for c in centre))
+    whole = torch.from_numpy(ball(4) + small)
+    right = torch.from_numpy(((ball(5) + ball(3, centre=centre)) > 0).astype(np.float32))
+    mirrored = right.flip(axis).roll(1, axis)
+    assert (torch.from_numpy(other) * mirrored).sum() == pytest.approx(other.sum())
+    check_fit(right, whole, "mask.mrc")
+    belt = 0.3 * torch.from_numpy(ball(9) - ball(7))  # outside of a mask that is right
+    check_fit(right, whole + belt, "mask.mrc")
+    assert not caplog.records
+    check_fit(mirrored, whole, "mask.mrc")
+    (record,) = caplog.records
+    along = "zyx"[axis]
+    assert f"and mirrored along {along} 100%: it may be of the other hand" in record.message
+
+
 @pytest.fixture(scope="module")
 def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ProjectionSettings(

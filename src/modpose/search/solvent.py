@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from modpose.errors import InputError
 from modpose.fourier.fsc import read_map
 from modpose.geometry.grids import lattice, soft_sphere
 
+logger = logging.getLogger("modpose")
+
 BLUR, AROUND, EDGE = 0.03, 0.03, 0.06
 """Standard deviation of the smoothing Gaussian, margin around the region, and width of its soft
 edge; fractions of the box.
@@ -29,7 +32,9 @@ SAME_SIZE = 0.01
 RINGING = 0.05
 """Values of a mask below this are zero: cutting off frequencies leaves small waves beside it."""
 OTHER_HAND = 0.1
-"""Share of a map's power by which the mirrored mask may hold more."""
+"""Share of a map's power by which a mirrored mask may hold more."""
+MISSED = 0.02
+"""Share of a map's power that a mask may miss, though its mirror misses less than half of that."""
 TO_DEVIATION = 1.4826
 """Median absolute deviation of a Gaussian to its standard deviation."""
 
@@ -127,6 +132,9 @@ def mask_of_images(path: Path, dataset: Dataset) -> Tensor:
 def check_fit(mask: Tensor, mean: Tensor, name: str) -> None:
     """Refuse a mask that misses the molecule, or is one of the other hand.
 
+    A mask that misses much less after it was mirrored is of the other hand, or of a molecule that
+    it does not cover: that is only warned of.
+
     Parameters
     ----------
     mask, mean
@@ -136,16 +144,28 @@ def check_fit(mask: Tensor, mean: Tensor, name: str) -> None:
     """
     power = mean.square()
     inside = float((power * mask).sum() / power.sum())
-    other = mask.flip(0) if len(mask) % 2 else mask.flip(0).roll(1, 0)
-    mirrored = float((power * other).sum() / power.sum())
     held = f"holds {inside:.0%} of the power of the map of the images"
-    if mirrored > inside + OTHER_HAND:
+    mirrored = {
+        axis: float((power * _mirrored(mask, number)).sum() / power.sum())
+        for number, axis in enumerate("zyx")
+    }
+    axis = max(mirrored, key=lambda one: mirrored[one])
+    both = f"{name}: the mask {held}, and mirrored along {axis} {mirrored[axis]:.0%}"
+    if mirrored[axis] > inside + OTHER_HAND:
         raise InputError(
-            f"{name}: the mask {held}, and mirrored {mirrored:.0%}: it is of the other hand, "
-            "expected that of the poses (modpose hand mirrors it)"
+            f"{both}: it is of the other hand, expected that of the poses (modpose hand mirrors it "
+            "along z)"
         )
     if inside < float(mask.mean()):
         raise InputError(f"{name}: the mask {held}, expected a mask of the molecule in its place")
+    if 1 - inside > MISSED and 1 - mirrored[axis] < (1 - inside) / 2:
+        logger.warning("%s: it may be of the other hand (modpose hand mirrors it along z)", both)
+
+
+def _mirrored(mask: Tensor, axis: int) -> Tensor:
+    """Mirror along an axis about the centre n // 2."""
+    flipped = mask.flip(axis)
+    return flipped if len(mask) % 2 else flipped.roll(1, axis)
 
 
 def _smoothed(volumes: Tensor, deviation: float) -> Tensor:
