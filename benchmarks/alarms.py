@@ -75,9 +75,15 @@ def opened(simulated: Simulated, images: Images | None = None, edit: Edit | None
         return dataset_of(source, kept, edit, ctf=simulated.ctf is not None)
 
 
-def projections(seed: int, edit: Edit | None = None, flip: bool = False) -> Dataset:
+def projections(
+    seed: int,
+    edit: Edit | None = None,
+    flip: bool = False,
+    views: tuple[float, float] | None = None,
+) -> Dataset:
     """Simulate projections with given poses."""
-    settings = ProjectionSettings(**PROJECTIONS[seed % 2], ctf=seed % 3 > 0, seed=seed)
+    shape = PROJECTIONS[seed % 2]
+    settings = ProjectionSettings(**shape, ctf=seed % 3 > 0, seed=seed, views=views)
     made = simulate_projections(settings)
     with tempfile.TemporaryDirectory() as folder:
         write_projections(made, Path(folder))
@@ -207,6 +213,11 @@ def wrong_poses(seed: int) -> Dataset:
     return projections(seed, edit, flip=seed % 4 == 3)
 
 
+def few_views(seed: int) -> Dataset:
+    """All views within 45 degrees of one axis, or four in five within 20 degrees."""
+    return projections(seed, views=(1.0, 45.0) if seed % 2 else (0.8, 20.0))
+
+
 PLANTED: dict[str, Maker] = {
     "contrast": inverted,
     "ctf": wrong_ctf,
@@ -215,6 +226,7 @@ PLANTED: dict[str, Maker] = {
     "constant": constant,
     "repeated": repeated,
     "poses": wrong_poses,
+    "views": few_views,
 }
 CLEAN: dict[str, Maker] = {
     "particles": lambda seed: opened(particles(seed, ctf=False)),

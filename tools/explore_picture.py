@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 
 SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 READY = "document.documentElement.dataset.ready === 'yes'"
-CORNERS = ((0.15, 0.15), (0.5, 0.12), (0.48, 0.6), (0.2, 0.7))
+CORNERS = ((0.1, 0.08), (0.62, 0.06), (0.6, 0.92), (0.12, 0.9))
 """Of a lasso, as fractions of the scatter."""
 
 

@@ -42,7 +42,7 @@ def names(dataset: Dataset) -> list[str]:
     return [alarm.name for alarm in data_alarms(dataset)]
 
 
-FAULTS = ("contrast", "ctf", "wedge", "neighbours", "constant", "repeated", "poses")
+FAULTS = ("contrast", "ctf", "wedge", "neighbours", "constant", "repeated", "poses", "views")
 KINDS = (
     "particles",
     "particles with a CTF",
