@@ -155,7 +155,7 @@ def at_clusters(z: Floats, count: int, seed: int) -> Stops:
         raise InputError.of("--cluster", "the number", count, f"1 to {len(z)} (the images)")
     count = min(count, len(np.unique(z, axis=0)))
     fitted = KMeans(count, n_init=4, random_state=seed).fit(z)
-    distance = np.linalg.norm(z[:, None] - fitted.cluster_centers_[None], axis=-1)
+    distance = fitted.transform(z)
     sizes = np.bincount(fitted.labels_, minlength=count)
     names = [f"cluster {k}: {sizes[k]} images" for k in range(count)]
     return Stops(z[distance.argmin(axis=0)], names)

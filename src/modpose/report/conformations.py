@@ -68,8 +68,11 @@ def surface(m: ReportData) -> Section | None:
     """Surfaces of the volumes along content, to turn."""
     if m.volumes is None or m.volumes.walk is None:
         return None
-    volumes = np.asarray(m.volumes.draw(m.volumes.walk.z), np.float32)
-    side = volumes.shape[-1]
+    small, side = [], SURFACE_BOX
+    for z in m.volumes.walk.z:  # one large volume at a time
+        volume = np.asarray(m.volumes.draw(z[None]), np.float32)
+        side = volume.shape[-1]
+        small.append(fourier_crop(volume[:, None], min(side, SURFACE_BOX))[0, 0])
     box = min(side, SURFACE_BOX)
     size = "" if m.pixel_size is None else f" of {m.pixel_size * side / box:.3g} Å"
     coarse = f"  They are drawn in {box} voxels{size} a side." if box < side else ""
@@ -81,5 +84,5 @@ def surface(m: ReportData) -> Section | None:
         f"deviations above the mean of their voxels.{coarse}",
         "one object without dust around it, of which a part moves.",
         "a ball, or dust: the level shows noise.",
-        surfaces=turning(fourier_crop(volumes[:, None], box)[:, 0], m.volumes.walk.names),
+        surfaces=turning(np.stack(small), m.volumes.walk.names),
     )

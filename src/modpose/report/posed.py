@@ -102,14 +102,13 @@ def _path(run: Run, sharp: ContentMaps, centres: Stops) -> tuple[Stops, str] | N
     if len(sharp.z) < 2 or (sharp.z == sharp.z[0]).all():
         return None
     few = FewAxes.of(sharp.z, usual_error(run, sharp))
-    pair = few.landscape().farthest(few.on(centres.z))
+    landscape, places = few.landscape(), few.on(centres.z)
+    pair = landscape.farthest(places)
     if pair is None:
         return None
-    names = (f"cluster {pair[0]}", f"cluster {pair[1]}")
-    _, content = few.path(centres.z[list(pair)], STEPS, names)
-    return Stops(content, [f"{place:.0%}" for place in np.linspace(0, 1, STEPS)]), PATH.format(
-        *pair
-    )
+    content = few.content_at(landscape.path(places[list(pair)], STEPS).z)
+    along = [f"{place:.0%}" for place in np.linspace(0, 1, STEPS)]
+    return Stops(content, along), PATH.format(*pair)
 
 
 def _no_sharp(run: Run) -> str:

@@ -23,17 +23,18 @@ def resolution(m: ReportData) -> Section | None:
     if m.volumes is None or m.volumes.sharp is None or m.volumes.centres is None:
         return None
     sharp, stops = m.volumes.sharp, m.volumes.centres
-    drawn = [sharp.draw(z) for z in stops.z]
+    images = [sharp.images(z) for z in stops.z]
     unit = m.unit.name
-    rows: list[tuple[str, ...]] = [
-        (name, f"{one.images:,.0f}", f"{one.curve.resolution(HALF_MAPS):.3g} {unit}")
-        for name, one in zip(stops.names, drawn, strict=True)
-    ]
-    most = int(np.argmax([one.images for one in drawn]))
     short = [name.partition(":")[0] for name in stops.names]
-    curves = {name: one.curve for name, one in zip(short, drawn, strict=True)}
-    title = f"{short[most]}: {drawn[most].curve.sentence(HALF_MAPS)}"
-    local = local_resolution(drawn[most].first, drawn[most].second, m.pixel_size)
+    curves = {name: sharp.draw(z).curve for name, z in zip(short, stops.z, strict=True)}
+    rows: list[tuple[str, ...]] = [
+        (name, f"{count:,.0f}", f"{curve.resolution(HALF_MAPS):.3g} {unit}")
+        for name, count, curve in zip(stops.names, images, curves.values(), strict=True)
+    ]
+    most = int(np.argmax(images))
+    title = f"{short[most]}: {curves[short[most]].sentence(HALF_MAPS)}"
+    best = sharp.draw(stops.z[most])
+    local = local_resolution(best.first, best.second, m.pixel_size)
     pictures = [
         Picture.of(
             curve_figure(curves, HALF_MAPS, title), "fsc.png", "FSC of half maps of each cluster"
