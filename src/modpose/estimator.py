@@ -169,7 +169,7 @@ class PoseModel(TransformerMixin, BaseEstimator, TrainedModel):  # type: ignore[
             dataset = find_poses(dataset, config, None, self.quiet)
         else:
             check_given_views(dataset, config)
-        alarms = warn_before(dataset)
+        alarms = warn_before(dataset, config.model.field.point_group)
         learner, rows = start(dataset, config, max_minutes=minutes, quiet=self.quiet)
         train_model(
             learner, dataset, config, run=None, rows=rows, max_minutes=minutes, quiet=self.quiet

@@ -135,7 +135,7 @@ def fit_run(
     environment = describe_fit(dataset, config, known, clusters, record) | {
         "copied": _checksums(index, labels),
         "command": sys.argv[1:],
-        "alarms": [] if unposed else warn_before(dataset),
+        "alarms": [] if unposed else warn_before(dataset, config.model.field.point_group),
         "poses_found": False if unposed else None,
         "tilt_series": tilt_series,
         **{
@@ -256,7 +256,9 @@ def _find_poses(run: Run, dataset: Dataset, quiet: bool) -> Dataset:
     """Find poses for a run whose images have none, and record them."""
     posed = find_poses(dataset, run.config, run.path / SEARCH, quiet)
     run.remember(posed)
-    run.update_environment(poses_found=True, alarms=warn_before(posed))
+    run.update_environment(
+        poses_found=True, alarms=warn_before(posed, run.config.model.field.point_group)
+    )
     return posed
 
 

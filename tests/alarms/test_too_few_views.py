@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from modpose import InputError, fit_run, open_source
@@ -27,14 +28,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return open_source(write_projections(made, tmp_path_factory.mktemp("views")))
 
 
-def seen_within(source: Source, degrees: float) -> Source:
-    """The same images with views within so many degrees of one axis, and any angle in the plane."""
+TILTED = Rotation.from_euler("XYZ", [40, 50, 60], degrees=True).as_matrix()
+ALONG_X = np.eye(3)[[1, 2, 0]]
+
+
+def seen_within(source: Source, degrees: float, frame: NDArray[np.float64] = TILTED) -> Source:
+    """The same images with views within so many degrees of the third axis of a frame."""
     rng = np.random.default_rng(0)
     rot, psi = rng.uniform(0, 360, (2, source.n))
     tilt = np.rad2deg(np.arccos(rng.uniform(np.cos(np.deg2rad(degrees)), 1, source.n)))
     turns = Rotation.from_euler("ZYZ", np.stack([rot, tilt, psi], 1), degrees=True).as_matrix()
-    shared = Rotation.from_euler("XYZ", [40, 50, 60], degrees=True).as_matrix()
-    return source.with_poses(turns.transpose(0, 2, 1) @ shared, np.zeros((source.n, 2)))
+    return source.with_poses(turns.transpose(0, 2, 1) @ frame, np.zeros((source.n, 2)))
 
 
 def dataset(source: Source) -> Dataset:
@@ -49,6 +53,13 @@ def test_a_gap_is_told(source: Source) -> None:
     alarm = views_alarm(take_sample(dataset(seen_within(source, 30))))
     assert alarm is not None and alarm.name == "views"
     assert "hardly any image tells 4" in alarm.sentence  # 1 - sin(30° + 6°) is 41 %
+
+
+def test_symmetry_fills_the_gap_of_views_of_one_side(source: Source) -> None:
+    sample = take_sample(dataset(seen_within(source, 45, ALONG_X)))
+    assert views_alarm(sample) is not None
+    assert views_alarm(sample, "C4") is None  # the same from four sides
+    assert views_alarm(sample, "C2") is not None
 
 
 def test_uneven_views_are_told(source: Source) -> None:

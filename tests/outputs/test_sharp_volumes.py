@@ -147,6 +147,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_sums(
         ("new", ["--cluster", 2, "--steps", 5], "--steps is given with --cluster, expected --al"),
         ("new", ["--at", tmp_path / "z.csv", "--steps", 5], "--steps is given with --at"),
         ("new", ["--along", 1, "--symmetry", "C3"], "like its average over C3 about z, expected"),
+        ("new", ["--along", 1, "--symmetry", "I2"], "like its average over I2 about z, expected"),
     ):
         assert run_cli("volumes", tmp_path / "run", "-o", tmp_path / out, *choice) == 2
         assert said in capsys.readouterr().err

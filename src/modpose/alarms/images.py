@@ -30,30 +30,31 @@ OF_IMAGES = (
     wedge_alarm,
     neighbours_alarm,
     poses_alarm,
-    views_alarm,
 )
 
 
-def data_alarms(dataset: Dataset) -> tuple[Alarm, ...]:
+def data_alarms(dataset: Dataset, symmetry: str = "C1") -> tuple[Alarm, ...]:
     """Check a sample of at most 1,000 images for problems that would spoil a fit.
 
     Parameters
     ----------
     dataset
         Images as a model would see them.
+    symmetry
+        Point group that a model imposes.
 
     Returns
     -------
     One alarm for each problem; empty if there is none.
     """
     sample = take_sample(dataset)
-    found = (look(sample) for look in OF_IMAGES)
+    found = [*(look(sample) for look in OF_IMAGES), views_alarm(sample, symmetry)]
     return tuple(alarm for alarm in found if alarm is not None)
 
 
-def warn_before(dataset: Dataset) -> list[dict[str, str]]:
+def warn_before(dataset: Dataset, symmetry: str) -> list[dict[str, str]]:
     """Find the alarms of the data, log each as a warning, and return them for the run folder."""
-    found = data_alarms(dataset)
+    found = data_alarms(dataset, symmetry)
     for alarm in found:
         logger.warning("warning: %s", alarm.sentence)
     return [alarm.as_dict() for alarm in found]

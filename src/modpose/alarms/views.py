@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modpose.alarms.sample import Sample
+from modpose.geometry.groups import point_group
 from modpose.geometry.views import Views, directions_of, evenness
 from modpose.run.alarm import Alarm
 
@@ -12,12 +13,12 @@ GAP, WORTH = 0.1, 0.5
 """Share of directions without images, and worth of the images for the others, that are told."""
 
 
-def views_alarm(sample: Sample) -> Alarm | None:
-    """Check whether posed projections show the object from enough directions."""
+def views_alarm(sample: Sample, symmetry: str = "C1") -> Alarm | None:
+    """Check whether posed projections show an object of a point group from enough directions."""
     rotation = sample.dataset.rotation
     if rotation is None or len(sample.shape) != 2 or len(rotation) < FEWEST:
         return None
-    found = sentence_about(evenness(directions_of(rotation)))
+    found = sentence_about(evenness(directions_of(rotation, point_group(symmetry))))
     return None if found is None else Alarm("views", found)
 
 
@@ -26,7 +27,7 @@ def sentence_about(views: Views) -> str | None:
     if views.gap > GAP:
         return (
             f"The views leave gaps: hardly any image tells {views.gap:.0%} of the directions of "
-            "Fourier space, so maps are smeared (unless the object has a symmetry that is imposed)."
+            "Fourier space, so maps are smeared there (unless a symmetry is still to be imposed)."
         )
     if views.worth < WORTH:
         return (

@@ -115,6 +115,11 @@ class PrincipalFieldConfig(FieldSection):
         """Return how many motions there are for so many dimensions of content."""
         return max(self.motions, z_dim)
 
+    @property
+    def point_group(self) -> str:
+        """Name of the point group of mean and motions."""
+        return self.symmetry
+
     def check(self, facts: Facts) -> None:
         """Refuse a model without content, and motions of too few images."""
         z_dim = facts.config.model.z_dim

@@ -104,6 +104,11 @@ class FieldSection(Frozen):
     spectral: ClassVar[bool] = False
     kind: str = ""
 
+    @property
+    def point_group(self) -> str:
+        """Name of the point group of what is drawn; C1 is none."""
+        return "C1"
+
     def check(self, facts: Facts) -> None:
         """Refuse coefficients without the spectral likelihood, and that likelihood without them."""
         likelihood = facts.config.model.likelihood.kind

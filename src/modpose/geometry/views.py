@@ -42,16 +42,20 @@ class Views(NamedTuple):
     worth: float
 
 
-def directions_of(rotation: NDArray[np.floating]) -> Floats:
-    """Return the viewing directions (N, 3), in the object's frame, of rotations (N, 3, 3)."""
-    return np.asarray(rotation, np.float64)[:, 2]
+def directions_of(
+    rotation: NDArray[np.floating], group: NDArray[np.floating] | None = None
+) -> Floats:
+    """Return the viewing directions (N, 3), in the object's frame, of rotations (N, 3, 3).
+
+    With the G rotations (G, 3, 3) of the object's symmetry, they are (G N, 3): a view is as good as
+    those that symmetry makes equal.
+    """
+    seen = np.asarray(rotation, np.float64)[:, 2]
+    return seen if group is None else np.concatenate([seen @ element for element in group])
 
 
 def evenness(directions: NDArray[np.floating]) -> Views:
-    """Measure viewing directions (N, 3), unit vectors; those of a symmetric object are N x order.
-
-    A number of N below about 100 leaves gaps by chance.
-    """
+    """Measure viewing directions (N, 3), unit vectors.  Less than about 100 have gaps by chance."""
     step = -(-len(directions) // MOST_IMAGES)
     across = np.abs(np.asarray(directions, np.float64)[::step] @ half_sphere(DIRECTIONS).T)
     told = (across < NEAR).mean(0) / NEAR  # |k.v| of even views is uniform from 0 to 1

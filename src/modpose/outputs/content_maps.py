@@ -25,7 +25,7 @@ from modpose.errors import InputError
 from modpose.estimator import PoseModel
 from modpose.files.locks import writing
 from modpose.files.writing import check_space
-from modpose.geometry.groups import symmetry_group
+from modpose.geometry.groups import point_group
 from modpose.run.added import add_columns
 from modpose.run.folder import CONTENT_MAPS, sha256
 from modpose.search.abinitio.checks import check_symmetry_of_map
@@ -58,8 +58,7 @@ def symmetry_of(run: Run) -> str:
 
     C1 is none.
     """
-    field = run.config.model.field
-    own = field.symmetry if isinstance(field, PrincipalFieldConfig) else "C1"
+    own = run.config.model.field.point_group
     return read_about(run.path / CONTENT_MAPS).get("symmetry", own)
 
 
@@ -126,9 +125,8 @@ def content_maps_of(
     about |= {} if mask is None else {"mask": _sum_of(mask, "a mask")}
     about |= {} if focus is None else {"focus": _sum_of(focus, "a mask of the focus")}
     about |= {"poses": "refined"} if refine_poses else {}
-    field = run.config.model.field
-    if symmetry is None and isinstance(field, PrincipalFieldConfig) and field.symmetry != "C1":
-        symmetry = field.symmetry
+    of_model = run.config.model.field.point_group
+    symmetry = of_model if symmetry is None and of_model != "C1" else symmetry
     about |= {} if symmetry is None else {"symmetry": symmetry.strip().upper()}
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
@@ -146,7 +144,9 @@ def content_maps_of(
     contrast = latents["contrast"].to_numpy(float) if "contrast" in latents else None
     at, maps = _drawn(model, z, run.config.seed)
     group = about.get("symmetry", "C1")
-    check_symmetry_of_map(maps.mean(0)[None], symmetry_group(group).float(), group, str(run.path))
+    check_symmetry_of_map(
+        maps.mean(0)[None], torch.from_numpy(point_group(group)).float(), group, str(run.path)
+    )
     if mask is None:
         both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
         where = molecule_mask(both, maps.shape[-1] - MARGIN)

@@ -10,7 +10,7 @@ import numpy as np
 
 from modpose.content.few_axes import FewAxes
 from modpose.files.text import in_shell
-from modpose.geometry.groups import symmetry_group
+from modpose.geometry.groups import point_group
 from modpose.geometry.views import directions_of
 from modpose.outputs.content_maps import has_sharp_maps, symmetry_of
 from modpose.outputs.volumes import (
@@ -123,5 +123,4 @@ def _no_sharp(run: Run) -> str:
 def _directions(run: Run, dataset: Dataset) -> Floats | None:
     if dataset.rotation is None:
         return None
-    seen = directions_of(np.asarray(dataset.rotation))
-    return np.concatenate([seen @ element for element in symmetry_group(symmetry_of(run)).numpy()])
+    return directions_of(dataset.rotation, point_group(symmetry_of(run)))
