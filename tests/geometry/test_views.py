@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from modpose.geometry import views
 from modpose.geometry.views import NEAR, directions_of, evenness, half_sphere
 
 Floats = NDArray[np.float64]
@@ -41,9 +42,9 @@ def test_views_about_one_axis_tell_every_direction() -> None:
 
 def test_few_other_views_are_worth_little() -> None:
     """Near z, only the tenth of the views that are even tells; the number there is a tenth."""
-    views = np.concatenate([within(18_000, 20), within(2000, 180)])
-    found = evenness(views)
-    told = (np.abs(views @ half_sphere(1000).T) < NEAR).mean(0) / NEAR
+    seen = np.concatenate([within(18_000, 20), within(2000, 180)])
+    found = evenness(seen)
+    told = (np.abs(seen @ half_sphere(1000).T) < NEAR).mean(0) / NEAR
     assert told.min() == pytest.approx(0.1, abs=0.03)
     assert found.worth < 0.5
 
@@ -61,3 +62,14 @@ def test_half_a_sphere_is_evenly_covered() -> None:
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1)
     assert (points[:, 2] > 0).all()
     np.testing.assert_allclose(points.T @ points / 2000, np.eye(3) / 3, atol=0.005)
+
+
+def test_of_many_images_and_copies_some_represent_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.standard_normal((1000, 3, 3)))
+    half = np.diag([-1.0, -1.0, 1.0])
+    both = directions_of(turn, np.stack([np.eye(3), half]))
+    np.testing.assert_allclose(both, np.concatenate([turn[:, 2], turn[:, 2] @ half]))
+    monkeypatch.setattr(views, "MOST", 500)
+    few = directions_of(turn, np.stack([np.eye(3), half]))
+    np.testing.assert_allclose(few[: len(few) // 2], turn[::4, 2])

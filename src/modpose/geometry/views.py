@@ -21,8 +21,9 @@ NEAR = 0.1
 """Sine of the angle within which a plane passes near a direction: one coefficient in ten."""
 HARDLY = 0.1
 """A direction told by fewer than this share of the images that even views would give is a gap."""
-MOST_IMAGES = 20_000
-"""Of more images, evenly taken ones are looked at."""
+MOST, COMPARED = 200_000, 20_000
+"""Largest number of directions, and of those that are compared with Fourier space; of more, evenly
+taken ones are."""
 
 
 class Views(NamedTuple):
@@ -48,15 +49,17 @@ def directions_of(
     """Return the viewing directions (N, 3), in the object's frame, of rotations (N, 3, 3).
 
     With the G rotations (G, 3, 3) of the object's symmetry, they are (G N, 3): a view is as good as
-    those that symmetry makes equal.
+    those that symmetry makes equal.  Of many images, some represent all.
     """
-    seen = np.asarray(rotation, np.float64)[:, 2]
-    return seen if group is None else np.concatenate([seen @ element for element in group])
+    turns = np.eye(3)[None] if group is None else group
+    step = -(-len(rotation) * len(turns) // MOST)
+    seen = np.asarray(rotation[::step, 2], np.float64)
+    return np.concatenate([seen @ element for element in turns])
 
 
 def evenness(directions: NDArray[np.floating]) -> Views:
     """Measure viewing directions (N, 3), unit vectors.  Less than about 100 have gaps by chance."""
-    step = -(-len(directions) // MOST_IMAGES)
+    step = -(-len(directions) // COMPARED)
     across = np.abs(np.asarray(directions, np.float64)[::step] @ half_sphere(DIRECTIONS).T)
     told = (across < NEAR).mean(0) / NEAR  # |k.v| of even views is uniform from 0 to 1
     seen = told >= HARDLY

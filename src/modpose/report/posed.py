@@ -52,8 +52,8 @@ class PosedVolumes:
         Contents along a path or a principal component, and what that is; None without content.
     centres
         Contents at the centres of k-means; None without content.
-    unit
-        A sentence about the unit of content.
+    name, unit
+        Of the content: ``z``, or ``sharp`` for that of the sharp maps; and a sentence on its unit.
     sharp
         Sharp maps of the run, which are then drawn; None: the model's maps are.
     no_sharp
@@ -67,6 +67,7 @@ class PosedVolumes:
     walk: Stops | None
     walked: str
     centres: Stops | None
+    name: str
     unit: str
     sharp: ContentMaps | None
     no_sharp: str
@@ -77,7 +78,8 @@ def look_at_posed(
     run: Run, model: PoseModel, z: Floats, sharp: ContentMaps | None, dataset: Dataset | None
 ) -> PosedVolumes:
     """Collect it for a run with content z (N, k): that of its sharp maps, if it has some."""
-    own = content_name(run, sharp) == "sharp"
+    name = content_name(run, sharp)
+    own = name == "sharp"
     unit = "usual errors of one image" if own else "standard deviations of its prior"
     centres = walk = None
     walked = COMPONENT
@@ -90,6 +92,7 @@ def look_at_posed(
         walk=walk,
         walked=walked,
         centres=centres,
+        name=name,
         unit=f"Content is {'that of the sharp maps, ' if own else ''}in {unit}.",
         sharp=sharp,
         no_sharp="" if sharp is not None else _no_sharp(run),

@@ -56,7 +56,8 @@ def _hinge_pictures(m: ReportData) -> list[Picture]:
         return []
     hinge = m.truth["hinge_deg"]
     best = strongest_latent(m.z, hinge)
-    name = f"content z{subscript(best)}"
+    own = m.volumes is not None and m.volumes.name != "z"
+    name = f"content of sharp maps, {best}" if own else f"content z{subscript(best)}"
     axes = [("true hinge (degrees)", name)]
     fig = figures.truth_scatter([hinge], [m.z[:, best]], axes, equal=False)
     return [Picture.of(fig, "truth-hinge.png", f"{name} against the true hinge angle")]
