@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from modpose.data.batches import Batch
 from modpose.data.source import open_source
 from modpose.errors import InputError
 from modpose.evaluate.metrics import ari, spearman
+from modpose.fourier.amplitudes import AmplitudeSums
 from modpose.fourier.fsc import read_map
-from modpose.fourier.projection import Projection, without_contrast
+from modpose.fourier.projection import Projection
 from modpose.geometry.pose import Pose
 from modpose.geometry.rotations import haar_rotations
 from modpose.model.build import build_vae
 from modpose.model.fields.principal import PrincipalField
+from modpose.model.imaging import PrincipalSlices
+from modpose.model.latents import Latents
 from modpose.options import configure
 from modpose.recipes import recipe_config
 from modpose.simulate.conformations import built_in_conformers
@@ -127,7 +131,7 @@ def test_what_images_say_of_motions_is_their_likelihood(ctf: bool) -> None:
     field, batch = field_of(some_volumes(4), z_dim=3), posed_batch(5, ctf)
     projection = Projection(SpectralConfig(), BOX)
     projection.log_variance.copy_(torch.linspace(-1, 1, len(projection.log_variance)))
-    precision, slope = projection.amplitude_likelihood(field.components, batch)
+    precision, slope = projection.amplitude_sums(field.components, batch, BOX / 2).of_motions(0.0)
     assert batch.pose is not None
     a = torch.randn(2, 5, 3)
     with torch.no_grad():
@@ -140,6 +144,62 @@ def test_what_images_say_of_motions_is_their_likelihood(ctf: bool) -> None:
     torch.testing.assert_close(said[1] - said[0], found[1] - found[0], rtol=2e-3, atol=2e-2)
 
 
+@pytest.mark.parametrize("ctf", [False, True])
+@pytest.mark.parametrize("contrast", [0.0, 0.3])
+def test_sums_tell_all_that_images_tell(ctf: bool, contrast: float) -> None:
+    """Likelihood and contrast from sums of the images are those from the images."""
+    model = {"ctf": "auto" if ctf else "off", "z_dim": 2, "field": {"motions": 3, "drawn": 5}}
+    model["likelihood"] = {"contrast": contrast}
+    vae = build_vae(config_of(model=model), shape=(BOX, BOX), channels=1, n_images=5)
+    field, batch = vae.field, posed_batch(5, ctf)
+    assert isinstance(field, PrincipalField) and batch.pose is not None
+    field.set_volumes(some_volumes(4)[(..., *(slice((BOX - field.box) // 2, -1),) * 3)])
+    assert isinstance(vae.imaging, PrincipalSlices) and field.volumes.shape[-1] < BOX
+    projection = vae.imaging.projection
+    projection.log_variance.copy_(torch.linspace(-1, 1, len(projection.log_variance)))
+    z = torch.randn(5, 3, 2)
+    still = torch.zeros(5, 3, 2)
+    latents = Latents(z, still[..., 0], still, still[..., 0].long())
+    sums = vae.imaging.amplitude_sums(vae, batch).packed()
+    summed = replace(batch, image=torch.empty(5, 0), sums=sums)
+    with torch.no_grad():
+        asked = projection.log_likelihood(field, batch, z, batch.pose)
+        for one in (batch, summed):
+            found = vae.log_likelihood(one, latents)
+            torch.testing.assert_close(found, asked, rtol=1e-5, atol=1e-3)
+        if contrast:
+            about = vae.imaging.contrast(vae, summed, latents)
+            assert about is not None
+            for one, other in zip(
+                about, projection.contrast(field, batch, z[:, :1], batch.pose), strict=True
+            ):
+                torch.testing.assert_close(one, other[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_packed_sums_are_unpacked() -> None:
+    models = torch.randn(3, 4, 50)
+    sums = AmplitudeSums.of(models, torch.randn(3, 60), torch.tensor(2.0))
+    for one, other in zip(AmplitudeSums.unpacked(sums.packed(), 4), sums, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_noise_that_maps_leave_is_measured() -> None:
+    """Projections in noise of known spectrum: the power left is that, whatever is assumed."""
+    field = field_of(some_volumes(3), z_dim=2)
+    projection = Projection(SpectralConfig(contrast=0.0), BOX)
+    true = torch.linspace(-1, 1, len(projection.log_variance)).exp()
+    batch = posed_batch(400, ctf=False)
+    assert batch.pose is not None
+    seen = projection.predict(field, torch.randn(400, 1, 2), batch.pose, None)[:, 0].detach()
+    white = torch.randn(len(seen), BOX, BOX)
+    noise = projection.transform(white[:, None]) * true.sqrt()[projection.shell]
+    image = projection.picture(5 * seen + noise)[:, None]
+    field.set_volumes(5 * field.volumes)
+    left = projection.power_left(field.components, replace(batch, image=image), BOX / 2)
+    found = (left * projection.log_variance.exp())[1:]
+    torch.testing.assert_close(found, true[1:], rtol=0.1, atol=0.0)
+
+
 def config_of(**sections: Any) -> Any:
     return parse_config(merge(recipe_config("modpose-posed"), sections), "modpose-posed")
 
@@ -150,7 +210,7 @@ def test_the_encoder_starts_at_the_exact_linear_posterior() -> None:
     assert isinstance(vae.field, PrincipalField) and vae.projection is not None
     vae.field.set_volumes(some_volumes(4))
     batch = posed_batch(5, ctf=False)
-    precision, slope = vae.projection.amplitude_likelihood(vae.field.components, batch)
+    precision, slope = vae.amplitude_likelihood(batch)
     covariance = np.linalg.inv(precision.double().numpy() + np.eye(3))
     mean = np.einsum("bij,bj->bi", covariance, slope.double().numpy())
     with torch.no_grad():
@@ -251,7 +311,8 @@ def test_amplitudes_of_a_clear_image_do_not_depend_on_its_contrast() -> None:
     a = torch.randn(3, 3, generator=generator)
     factor = torch.tensor([0.7, 1.0, 1.3])[:, None]
     image = factor * (models[:, 0] + torch.einsum("bj,bjp->bp", a, models[:, 1:]))
-    precision, slope = without_contrast(1e3 * models, 1e3 * image, 0.2)
+    sums = AmplitudeSums.of(1e3 * models, 1e3 * image, torch.zeros(()))
+    precision, slope = sums.of_motions(0.2)
     found = torch.linalg.solve(precision + torch.eye(3), slope.unsqueeze(-1)).squeeze(-1)
     torch.testing.assert_close(found, a, rtol=1e-2, atol=1e-2)
 

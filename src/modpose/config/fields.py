@@ -93,7 +93,7 @@ class PrincipalFieldConfig(FieldSection):
     """Number of principal motions, or ``model.z_dim`` if that is larger."""
     cycles: int = Field(16, ge=2, le=4096)
     """Highest frequency for finding them, cycles per box."""
-    drawn: int = Field(48, ge=2, le=4096)
+    drawn: int = Field(32, ge=2, le=4096)
     """Highest frequency of mean and motions, cycles per box.  Memory grows with its third power:
     about 7 GB for 48.
     """

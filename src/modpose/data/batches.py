@@ -35,6 +35,9 @@ class Batch:
         (B, C, ...) input of the encoder in place of ``image`` (``data.twin``), or None.
     label
         (B,) int64 known classes, -1 if unknown; None if they are not used.
+    sums
+        (B, Q) float32 what the images tell a model of maps that stay
+        (:class:`modpose.fourier.amplitudes.AmplitudeSums`), in place of ``image``; or None.
     fitted
         Whether the model is fitted to these images, so that its per-image rows
         (:mod:`modpose.model.image_rows`) are theirs.
@@ -47,6 +50,7 @@ class Batch:
     wedge: Tensor | None = None
     twin: Tensor | None = None
     label: Tensor | None = None
+    sums: Tensor | None = None
     fitted: bool = True
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,9 @@ class Dataset:
         Measured frequencies of each volume, or None.
     restoration
         Corrections that are applied to the images as they are read.
+    sums
+        (N, Q) what the images tell a model (:class:`modpose.fourier.amplitudes.AmplitudeSums`):
+        batches hold these and no image; or None.
     mask
         Boolean, of ``shape``: pixels that are used; None for all.
     value_range
@@ -129,6 +133,7 @@ class Dataset:
             self.rotation = rotation.astype(np.float32)
             self.translation = (shift / sizes.pixel_size_factor).astype(np.float32)
         self.kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self.sums: torch.Tensor | None = None
         self.wedges = None
         if wedge != "off":
             self.wedges = wedges_asked_for(source, wedge, self.shape, sizes.pixel_size_factor)
@@ -158,9 +163,25 @@ class Dataset:
         """Whether images are kept in memory once read."""
         return self._cache is not None
 
+    def with_sums(self, sums: torch.Tensor) -> Dataset:
+        """Return the same set, whose batches hold sums (N, Q) of the images and no image."""
+        found = copy.copy(self)
+        found.sums = sums
+        return found
+
     def batch(self, index: NDArray[np.int64]) -> Batch:
         """Read and preprocess the images at ``index``, in that order."""
         index = np.asarray(index, dtype=np.int64)
+        if self.sums is not None:
+            rows = torch.from_numpy(index.copy())
+            label = None if self.affinity is None else self.affinity.label[index]
+            return Batch(
+                index=rows,
+                image=torch.empty(len(index), 0),
+                pose=self._pose(index),
+                label=None if label is None else torch.from_numpy(label),
+                sums=self.sums[rows],
+            )
         return Batch(
             index=torch.from_numpy(index.copy()),
             image=torch.from_numpy(self._images(index)),
@@ -216,7 +237,8 @@ class Dataset:
         """Iterate over batches of these images; the next ones are read in the background."""
         if not parts:
             return
-        if self._cache is not None and all(self._cached[part].all() for part in parts):
+        cached = self._cache is not None and all(self._cached[part].all() for part in parts)
+        if cached or self.sums is not None:
             yield from map(self.batch, parts)
             return
         longest = max(1, max(map(len, parts)) * self._image_bytes)

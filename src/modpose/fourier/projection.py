@@ -29,13 +29,12 @@ from torch import Tensor, nn
 from modpose.config import SpectralConfig
 from modpose.data.batches import Batch
 from modpose.distributions.normal import LOG_2PI
+from modpose.fourier.amplitudes import AmplitudeSums
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
 from modpose.nn.kept import Kept
 from modpose.observe.ctf import ctf_2d
 
-LEAST_CONTRAST = 0.1
-"""Smallest contrast that amplitudes are divided by: an image without a particle has about none."""
 SETTLED = 200
 """Number of latest steps over which the noise spectrum is averaged."""
 
@@ -104,6 +103,7 @@ class Projection(nn.Module):
     shell: Tensor
     log_variance: Tensor
     seen: Tensor
+    _by_radius: Tensor
 
     def __init__(self, config: SpectralConfig, box: int) -> None:
         super().__init__()
@@ -112,6 +112,8 @@ class Projection(nn.Module):
         self._kept = Kept()
         for name, value in half_plane(box, config.radius * box / 2)._asdict().items():
             self.register_buffer(name, value, persistent=False)
+        order = self.k.norm(dim=-1).argsort(stable=True)
+        self.register_buffer("_by_radius", order, persistent=False)
         shells = int(self.shell.max()) + 1
         self.register_buffer("log_variance", torch.full((shells,), 2 * math.log(config.std)))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
@@ -244,13 +246,10 @@ class Projection(nn.Module):
         more, variance = self._contrast(self.transform(batch.image)[:, None] - predicted, predicted)
         return 1 + more, variance.sqrt()
 
-    def amplitude_likelihood(
-        self, components: Callable[[Tensor], Tensor], batch: Batch
-    ) -> tuple[Tensor, Tensor]:
-        """Precision and linear term of the log-likelihood of J amplitudes.
-
-        log p(image | a) = slope.a - a.precision a / 2 + constant, for a mean map and a_1 ... a_J
-        times the others.
+    def amplitude_sums(
+        self, components: Callable[[Tensor], Tensor], batch: Batch, radius: float
+    ) -> AmplitudeSums:
+        """Sum up what images tell of the amounts of some maps.
 
         Parameters
         ----------
@@ -258,27 +257,52 @@ class Projection(nn.Module):
             From frequencies (B, M, 3) to coefficients (B, M, 2, J + 1) of the maps, the mean first.
         batch
             B images with poses.
+        radius
+            Of the highest frequency that the maps have, cycles per box.
+        """
+        with torch.autocast(batch.image.device.type, enabled=False):
+            models, target = self._whitened(components, batch, radius)
+            constant = (self.weight * (self.log_variance[self.shell] + LOG_2PI)).sum()
+            return AmplitudeSums.of(models, target, constant)
 
-        Returns
-        -------
-        precision, slope
-            (B, J, J) and (B, J); the contrast is integrated out.
+    def power_left(
+        self, components: Callable[[Tensor], Tensor], batch: Batch, radius: float
+    ) -> Tensor:
+        """Power (shells,) that mean and motions leave, in units of the noise, per number.
+
+        Parameters as of :meth:`amplitude_sums`; the mean over the images.
+        """
+        models, target = self._whitened(components, batch, radius)
+        sums = AmplitudeSums.of(models, target, target.new_zeros(()))
+        shown = sums.shown(self.contrast_std)
+        target[:, : models.shape[2]] -= (shown[:, None] @ models)[:, 0]
+        shell = self.shell[self._by_radius].repeat_interleave(2)
+        total = self.log_variance.new_zeros(self.log_variance.shape)
+        total.index_add_(0, shell, target.square().mean(0))
+        return total / torch.zeros_like(total).index_add_(0, self.shell, self.weight)
+
+    def _whitened(
+        self, components: Callable[[Tensor], Tensor], batch: Batch, radius: float
+    ) -> tuple[Tensor, Tensor]:
+        """Numbers (B, J + 1, 2 M') of the maps, as images show them, and (B, 2 M) of the images.
+
+        Each coefficient is two numbers, the second 0 where the coefficient is real.  Those within
+        the radius come first.
         """
         assert batch.pose is not None
-        scale = torch.exp(-0.5 * self.log_variance[self.shell]) * self.weight.sqrt()
-        passed = scale if batch.ctf is None else scale * self.transfer(batch.ctf)
+        order = self._by_radius
         real = (self.weight == 2).float()
-        held = torch.stack([torch.ones_like(real), real], dim=-1)  # numbers that are data
-        passed_on = (held * passed[..., None]).unsqueeze(-1)
-        read = components(self.upright(batch.pose.rotation))
-        models = (read * passed_on).flatten(1, 2).transpose(1, 2)  # (B, J + 1, 2 M)
-        seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj()
-        target = torch.view_as_real(seen) * held * scale.unsqueeze(-1)
-        if self.contrast_std:
-            return without_contrast(models, target.flatten(1), self.contrast_std)
-        left = target.flatten(1) - models[:, 0]
-        motions = models[:, 1:]
-        return motions @ motions.transpose(1, 2), (motions @ left.unsqueeze(-1)).squeeze(-1)
+        held = torch.stack([torch.ones_like(real), real], dim=-1)[order]
+        scale = torch.exp(-0.5 * self.log_variance[self.shell]) * self.weight.sqrt()
+        seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj() * scale
+        target = torch.view_as_real(seen[:, order]) * held
+        count = int((self.k.norm(dim=-1) <= radius).sum())
+        passed = scale if batch.ctf is None else scale * self.transfer(batch.ctf)
+        passed_on = held[:count] * passed[..., order[:count], None]
+        k = self.k[order[:count]] * (2 / self.box)
+        read = components(k @ batch.pose.rotation.float()[:, :2])
+        models = (read * passed_on.unsqueeze(-1)).flatten(1, 2).transpose(1, 2)
+        return models, target.flatten(1)
 
     def _product(self, first: Tensor, second: Tensor) -> Tensor:
         """Sum of products of the real numbers that coefficients (..., M) hold."""
@@ -331,41 +355,3 @@ class Projection(nn.Module):
         turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
         turn[:, :2, :2] = rotation_2d(-angle)
         return torch.cat([upright, (turn @ rotation).flatten(1)], dim=1)
-
-
-def without_contrast(models: Tensor, target: Tensor, spread: float) -> tuple[Tensor, Tensor]:
-    """Precision and linear term of J amplitudes in images of unknown contrast.
-
-    An image is c (mean + a_1 W_1 + ... + a_J W_J) + white noise, c ~ N(1, spread²).  The contrast
-    is estimated with a ~ N(0, I), and integrated out in the linear approximation there.
-
-    Parameters
-    ----------
-    models
-        (B, J + 1, P) the mean and the motions, as each image shows them.
-    target
-        (B, P) the images.
-    spread
-        Prior standard deviation of the contrast.
-
-    Returns
-    -------
-    precision, slope
-        (B, J, J) and (B, J).
-    """
-    products = models @ models.transpose(1, 2)
-    seen = (models * target.unsqueeze(1)).sum(-1)  # faster than many products with one column
-    prior = torch.ones_like(seen)
-    prior[:, 0] = spread**-2
-    start = seen.clone()
-    start[:, 0] += spread**-2
-    jointly = torch.linalg.solve(products + torch.diag_embed(prior), start.unsqueeze(-1))
-    contrast = jointly[:, 0].clamp(min=LEAST_CONTRAST)  # (B, 1)
-    crossed, mean = products[:, 1:, 0], products[:, 0, 0]
-    variance = 1 / (mean + spread**-2)
-    left = seen - contrast * products[:, :, 0]
-    pull = variance.unsqueeze(-1) * (left[:, :1] + (1 - contrast) * spread**-2)
-    precision = products[:, 1:, 1:] - variance[:, None, None] * (
-        crossed[:, :, None] * crossed[:, None]
-    )
-    return contrast.unsqueeze(-1).square() * precision, contrast * (left[:, 1:] - crossed * pull)

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from modpose.config import Config, MlpEncoderConfig, SpectralConfig
+from modpose.config import (
+    Config,
+    MlpEncoderConfig,
+    PrincipalEncoderConfig,
+    PrincipalFieldConfig,
+    SpectralConfig,
+)
 from modpose.config.facts import Facts, check_config
 from modpose.fourier.projection import Projection
 from modpose.model.encoders import Place, build_encoder
 from modpose.model.encoders.encoder import Encoder
-from modpose.model.imaging import CentralSlices, Imaging, RealSpace
+from modpose.model.imaging import CentralSlices, Imaging, PrincipalSlices, RealSpace
 from modpose.model.memory import bounded_memory
 from modpose.model.posterior import LatentLayout
 from modpose.model.terms import Term
@@ -85,8 +91,20 @@ def assemble(
 def _imaging(config: Config, shape: Sequence[int]) -> Imaging:
     likelihood = config.model.likelihood
     if isinstance(likelihood, SpectralConfig):
-        return CentralSlices(Projection(likelihood, max(shape)))
+        kind = PrincipalSlices if _only_amounts(config) else CentralSlices
+        return kind(Projection(likelihood, max(shape)))
     return RealSpace(len(shape))
+
+
+def _only_amounts(config: Config) -> bool:
+    """Return whether training changes nothing but content and its amounts of maps that stay."""
+    model, train = config.model, config.train
+    parts = isinstance(model.field, PrincipalFieldConfig) and isinstance(
+        model.encoder, PrincipalEncoderConfig
+    )
+    poses = model.refine_poses is None and not model.kept_poses
+    images = config.data.twin == "none" and not train.augment.moves_images
+    return parts and poses and images and train.augment.rotate == "none" and train.contrast is None
 
 
 def _terms(config: Config, encoder: Encoder, affinity: AffinityTerm | None) -> list[Term]:

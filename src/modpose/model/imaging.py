@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from modpose.data.batches import Batch
+from modpose.fourier.amplitudes import AmplitudeSums
 from modpose.fourier.projection import Projection
 from modpose.geometry.pose import Pose
 from modpose.model.fields.principal import PrincipalField
 from modpose.model.latents import Latents
+from modpose.nn.kept import Kept
 
 if TYPE_CHECKING:
     from modpose.model.generative import GenerativeModel
@@ -31,7 +33,13 @@ class Imaging(Protocol):
         Whether poses come with the images, so that only content is inferred.
     shown_in
         Dimensions in which an object is drawn upright.
+    sums_suffice
+        Whether all that the model learns from images is in a few sums of each (``Batch.sums``).
     """
+
+    @property
+    def sums_suffice(self) -> bool:
+        """Whether all that the model learns from images is in a few sums of each."""
 
     @property
     def poses_given(self) -> bool:
@@ -72,7 +80,7 @@ class Imaging(Protocol):
 class RealSpace:
     """Pictures or volumes: the field at posed coordinates, filtered, compared pixel by pixel."""
 
-    poses_given = False
+    poses_given = sums_suffice = False
 
     def __init__(self, dims: int) -> None:
         self.shown_in = dims
@@ -130,10 +138,12 @@ class CentralSlices:
     """
 
     poses_given = True
+    sums_suffice = False
     shown_in = 3
 
     def __init__(self, projection: Projection) -> None:
         self.projection = projection
+        self._kept = Kept()
 
     def whole_batch(self, model: GenerativeModel) -> int:
         """One volume at a time."""
@@ -182,8 +192,60 @@ class CentralSlices:
         return mean[:, 0], std[:, 0]
 
     @torch.no_grad()
+    def amplitude_sums(self, model: GenerativeModel, batch: Batch) -> AmplitudeSums:
+        """Return what images tell of the amounts of mean and motions."""
+        field = cast(PrincipalField, model.field)
+        if batch.sums is not None:
+            return AmplitudeSums.unpacked(batch.sums, len(field.volumes))
+        pose, noise = model.given_pose(batch), self.projection.log_variance
+
+        def make() -> Tensor:
+            posed, radius = replace(batch, pose=pose), field.box / 2
+            return self.projection.amplitude_sums(field.components, posed, radius).packed()
+
+        given = (batch.image, *pose, noise, field.volumes)
+        return AmplitudeSums.unpacked(self._kept("sums", given, make), len(field.volumes))
+
+    @torch.no_grad()
     def amplitude_likelihood(self, model: GenerativeModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """Precision (B, J, J) and linear term (B, J) of the log-likelihood of J amplitudes."""
-        field = cast(PrincipalField, model.field)
-        posed = replace(batch, pose=model.given_pose(batch))
-        return self.projection.amplitude_likelihood(field.components, posed)
+        return self.amplitude_sums(model, batch).of_motions(self.projection.contrast_std)
+
+
+class PrincipalSlices(CentralSlices):
+    """Projections of given pose of a mean and motions that stay, in noise that stays.
+
+    All that an image tells is in the sums of it and these maps, so training needs no image.
+    """
+
+    sums_suffice = True
+
+    def log_likelihood(
+        self,
+        model: GenerativeModel,
+        batch: Batch,
+        latents: Latents,
+        generator: torch.Generator | None,
+        pixels: int | None,
+    ) -> Tensor:
+        """Sum over the coefficients of the image."""
+        sums, amount = self.amplitude_sums(model, batch), _amounts(model, latents.z)
+        with torch.autocast(amount.device.type, enabled=False):
+            return sums.log_likelihood(amount, self.projection.contrast_std)
+
+    @torch.no_grad()
+    def contrast(
+        self, model: GenerativeModel, batch: Batch, latents: Latents
+    ) -> tuple[Tensor, Tensor] | None:
+        """Contrast (B,) of the images for the first latents and its s.d., where it is inferred."""
+        if not self.projection.contrast_std:
+            return None
+        sums, amount = self.amplitude_sums(model, batch), _amounts(model, latents.z[:, :1])
+        mean, std = sums.contrast(amount, self.projection.contrast_std)
+        return mean[:, 0], std[:, 0]
+
+
+def _amounts(model: GenerativeModel, z: Tensor) -> Tensor:
+    """Amounts (B, K, J + 1) of the maps for content z (B, K, z_dim)."""
+    found = cast(PrincipalField, model.field).amounts(z.flatten(0, 1))
+    return found.reshape(*z.shape[:2], -1)

@@ -30,7 +30,6 @@ from modpose.fourier.reference import make_references
 from modpose.geometry.grids import bright_centre
 from modpose.geometry.groups import so3_grid
 from modpose.geometry.rotations import haar_rotations
-from modpose.infer.encode import encode_dataset
 from modpose.model.imaging import CentralSlices
 from modpose.model.vae import Vae
 from modpose.progress import Progress
@@ -41,7 +40,7 @@ from modpose.search.abinitio.saved import Saved
 from modpose.search.abinitio.scores import best_poses
 from modpose.search.projections import IMAGES_AT_ONCE, ImageReader, PosedImages
 from modpose.search.so3_climb import climb
-from modpose.train.session import start, train_model
+from modpose.train.session import infer, start, train_model
 
 logger = logging.getLogger("modpose")
 
@@ -132,8 +131,7 @@ def _better_poses(
     short = config.model_copy(update={"train": train})
     learner, rows = start(dataset, short, max_minutes=None, quiet=quiet)
     train_model(learner, dataset, short, run=None, rows=rows, max_minutes=None, quiet=quiet)
-    device = learner.placement.device
-    found = encode_dataset(learner.vae, dataset, device=device, seed=config.seed, quiet=True)
+    found = infer(learner, dataset, config, None, quiet=True)
     turn = haar_rotations(1, generator)
     work = _Comparison(learner.vae.cpu(), np.asarray(found.z, np.float32), plan, turn)
     with computing_on("train.accelerator", config.train.accelerator):

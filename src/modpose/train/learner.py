@@ -62,6 +62,8 @@ class Learner:
     begun: dict[str, Any] | None = None
     """The part of an epoch that was done when the checkpoint was saved, which training continues:
     ``batches``, ``count`` and ``sums`` of its metrics, states of the generators."""
+    sums: Tensor | None = None
+    """What the images tell the model, once computed (:mod:`modpose.train.sums`)."""
 
     def objective(
         self, batch: Batch, generator: torch.Generator, how: Estimate = WHOLE

@@ -37,6 +37,7 @@ from modpose.train.learner import Learner, cpu_threads, set_up
 from modpose.train.loop import run_epochs
 from modpose.train.placement import Placement
 from modpose.train.starts import prepare
+from modpose.train.sums import what_is_seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def start(
             rows: list[dict[str, float]] = []
             run_epochs(
                 learner,
-                dataset,
+                what_is_seen(learner, dataset, quiet=True),
                 seeded,
                 epochs=train.restart_epochs,
                 max_minutes=None if max_minutes is None else 0.5 * max_minutes / train.restarts,
@@ -164,6 +165,8 @@ def train_model(
                 batches=learner.begun["batches"],
             )
 
+    with cpu_threads(config.train.threads):
+        dataset = what_is_seen(learner, dataset, quiet)
     images = (config.train.epochs - learner.state.epoch) * len(dataset.train)
     seconds = None if max_minutes is None else 60 * max_minutes
     try:
@@ -256,6 +259,8 @@ def infer(
 ) -> Encoded:
     """Encode images, shared by all processes; arguments as in :func:`finish`."""
     device, seed = learner.placement.device, config.seed
+    with cpu_threads(config.train.threads):
+        dataset = what_is_seen(learner, dataset, quiet)
     return encode_dataset(
         learner.vae, dataset, device=device, seed=seed, quiet=quiet, rows=rows, shared=True
     )

@@ -69,6 +69,11 @@ class PrincipalField(nn.Module):
         """Return the amplitude of every motion (B, J) for content z (B, z_dim)."""
         return cast(Tensor, self.linear(z) + self.bend(z))
 
+    def amounts(self, z: Tensor) -> Tensor:
+        """Return the amount of every map (B, J + 1), 1 of the mean."""
+        amount = self.amplitudes(z).float()
+        return torch.cat([torch.ones_like(amount[:, :1]), amount], 1)
+
     def forward(self, u: Tensor, z: Tensor) -> Tensor:
         """Evaluate the transform.
 
@@ -84,9 +89,8 @@ class PrincipalField(nn.Module):
         Tensor
             (B, P, 2) real and imaginary part.
         """
-        amount = self.amplitudes(z).float()
-        amount = torch.cat([torch.ones_like(amount[:, :1]), amount], 1)
-        return (self.components(u).flatten(1, 2) @ amount.unsqueeze(-1)).reshape(*u.shape[:2], 2)
+        amount = self.amounts(z).unsqueeze(-1)
+        return (self.components(u).flatten(1, 2) @ amount).reshape(*u.shape[:2], 2)
 
     def components(self, u: Tensor) -> Tensor:
         """Transform of the mean and of every motion at u (B, P, 3); (B, P, 2, J + 1)."""

@@ -64,6 +64,8 @@ MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
 ITERATIONS = 12
 """Iterations of each round; later ones would find only negligible motions."""
+MEASURED = 1000
+"""Images from which the noise that the maps leave is measured."""
 
 
 def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = False) -> None:
@@ -111,6 +113,12 @@ def start_motions(vae: Vae, dataset: Dataset, config: Config, quiet: bool = Fals
         maps = maps * molecule_mask(maps, drawn.box - MARGIN)
     field.set_volumes(maps)
     projection.log_variance.copy_(variance.log())
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEASURED)).astype(np.int64)]
+    left = torch.zeros_like(projection.log_variance)
+    for batch in dataset.batches(some, vae.whole_batch):
+        power = projection.power_left(field.components, batch, field.box / 2)
+        left += power * (len(batch) / len(some))
+    projection.log_variance.add_(left.log())
     projection.seen.fill_(SETTLED)
 
 
