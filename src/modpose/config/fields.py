@@ -94,9 +94,7 @@ class PrincipalFieldConfig(FieldSection):
     cycles: int = Field(16, ge=2, le=4096)
     """Highest frequency for finding them, cycles per box."""
     drawn: int = Field(32, ge=2, le=4096)
-    """Highest frequency of mean and motions, cycles per box.  Memory grows with its third power:
-    about 7 GB for 48.
-    """
+    """Highest frequency of mean and motions, cycles per box.  Memory grows with its third power."""
     solvent: Literal["flatten", "keep"] = "flatten"
     """``flatten``: mean and motions are zero where neither is above the noise."""
     mask: str | None = None

@@ -116,8 +116,8 @@ MODPOSE: dict[str, Recipe] = {
             "First the mean volume and its principal motions are found from the images, their "
             "poses and CTF.  A perceptron maps content to amplitudes of the motions, which bends "
             "the linear space; content is inferred from the exact posterior of the amplitudes.  "
-            "The noise spectrum follows the data.  'modpose encode --search' refines the content "
-            "of every image."
+            "Training needs a few sums of each image and not the image.  'modpose encode "
+            "--search' refines the content of every image."
         ),
         paper="this program",
         options=_POSED,
