@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,7 +113,8 @@ class Projection(nn.Module):
         self._kept = Kept()
         for name, value in half_plane(box, config.radius * box / 2)._asdict().items():
             self.register_buffer(name, value, persistent=False)
-        order = self.k.norm(dim=-1).argsort(stable=True)
+        radius, order = self.k.norm(dim=-1).sort(stable=True)
+        self._radius = radius.numpy()
         self.register_buffer("_by_radius", order, persistent=False)
         shells = int(self.shell.max()) + 1
         self.register_buffer("log_variance", torch.full((shells,), 2 * math.log(config.std)))
@@ -296,7 +298,7 @@ class Projection(nn.Module):
         scale = torch.exp(-0.5 * self.log_variance[self.shell]) * self.weight.sqrt()
         seen = self.transform(batch.image) * self.shift_phase(batch.pose.shift).conj() * scale
         target = torch.view_as_real(seen[:, order]) * held
-        count = int((self.k.norm(dim=-1) <= radius).sum())
+        count = int(np.searchsorted(self._radius, radius, side="right"))
         passed = scale if batch.ctf is None else scale * self.transfer(batch.ctf)
         passed_on = held[:count] * passed[..., order[:count], None]
         k = self.k[order[:count]] * (2 / self.box)
