@@ -8,7 +8,6 @@ views.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -172,15 +171,16 @@ class Equations:
     def __len__(self) -> int:
         return len(self.right)
 
-    @staticmethod
-    def join(parts: Sequence[Equations]) -> Equations:
-        """Return the equations of all images of several, of the same cells."""
-        first = parts[0]
-        if len(parts) == 1:
-            return first
-        right = sum((part.right for part in parts[1:]), first.right)
-        kernels = sum((part.kernels for part in parts[1:]), first.kernels)
-        return Equations(first.box, right, kernels, first.values)
+    def plus(self, other: Equations) -> Equations:
+        """Return the equations of the images of both, of the same cells."""
+        right, kernels = self.right + other.right, self.kernels + other.kernels
+        return Equations(self.box, right, kernels, self.values)
+
+    def add(self, other: Equations) -> Equations:
+        """Add the images of another, of the same cells, to this one; return it."""
+        self.right.add_(other.right)
+        self.kernels.add_(other.kernels)
+        return self
 
     def of_the_mean(self) -> Equations:
         """Return the equations of the first map, as if there were no others."""

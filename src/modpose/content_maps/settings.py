@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COUNTS = (1, 2, 3, 5, 9, 13, 17, 25, 50)
+COUNTS = (1, 2, 3, 5, 9, 13, 17, 25, 50, 75, 100)
 """Numbers of functions that are compared."""
 FIRST = 17
 """Largest number of functions of the first content, which no sharp map has told."""
 IMAGES_EACH = 16
 """Smallest number of images for each function."""
+MOST_FROM_QUARTERS, IMAGES_EACH_MORE = 50, 100
+"""Largest number of functions of maps of quarters; and images for each function, with more."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class ContentMapSettings:
     seed: int = 0
 
     def most(self, images: int) -> int:
-        """Return the largest number of functions for so many images."""
-        fitting = (count for count in COUNTS if count == 1 or count * IMAGES_EACH <= images)
-        return self.functions or max(fitting)
+        """Return the largest number for maps of quarters of so many images."""
+        return self.functions or _fitting(min(images // IMAGES_EACH, MOST_FROM_QUARTERS))
+
+    def widest(self, images: int) -> int:
+        """Return the largest number for maps of halves, or all, of so many images."""
+        return self.functions or max(self.most(images), _fitting(images // IMAGES_EACH_MORE))
+
+
+def _fitting(most: int) -> int:
+    """Return the largest of the numbers that are compared, up to this one."""
+    return max(count for count in COUNTS if count <= max(most, 1))

@@ -1,0 +1,122 @@
+"""Maps from images of known content: sums, priors, solutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.content_maps.basis import ContentBasis
+from modpose.content_maps.cells import EACH, Cells
+from modpose.content_maps.equations import Equations, MaskBox
+from modpose.content_maps.focus import Focus
+from modpose.content_maps.images import ImagesOnLattice
+from modpose.content_maps.spectra import (
+    Prior,
+    amplitude_prior,
+    consensus_spectrum,
+    spectra,
+)
+from modpose.content_maps.sums import CellSums
+from modpose.progress import Progress
+
+Floats = NDArray[np.float64]
+
+ROUGH, ITERATIONS, SETTLED = 6, 10, 20
+"""Largest number of steps of the solution that content is inferred from, that halves are compared
+by, and of the last one."""
+BYTES = 3 << 29
+"""Most that the kernels of one part of the images may take, where the number of maps is chosen."""
+
+
+class Regression:
+    """Regression of images on functions of their content, by parts of the images.
+
+    Parameters
+    ----------
+    images
+        At their poses.
+    mask
+        (D, D, D) where the molecule may be.
+    focus
+        Where maps may depend on content; None: everywhere.
+    nuisances
+        Number of maps, the last, that are nothing but a nuisance.
+    seed
+        Of random choices.
+    """
+
+    def __init__(
+        self, images: ImagesOnLattice, mask: Tensor, focus: Focus | None, nuisances: int, seed: int
+    ) -> None:
+        self.mask, self.focus, self.nuisances, self.seed = mask, focus, nuisances, seed
+        self.look_at(images)
+
+    def look_at(self, images: ImagesOnLattice) -> None:
+        """Compute with these images from now on."""
+        self.images, self.box = images, MaskBox(self.mask, images.reader.limit)
+
+    def most(self) -> int:
+        """Return the largest number of functions whose maps fit into memory, with all shells."""
+        return max(BYTES // (4 * EACH * len(self.box.seen)) - self.nuisances, 1)
+
+    def cells(self, basis: ContentBasis, contents: list[Floats], nuisance: Tensor) -> Cells:
+        """Group images of like content.
+
+        With two contents, the first is that of the coefficients of even number of each image, the
+        second that of the others.
+        """
+        known = [np.concatenate([basis(z), nuisance], 1) for z in contents]
+        width = float(np.std(contents[0] / basis.scale)) or 1.0
+        places = [np.concatenate([z / basis.scale / width, nuisance], 1) for z in contents]
+        return Cells.of(places, known, self.seed)
+
+    def sums(self, cells: Cells, part: int, parts: int, progress: Progress) -> Equations:
+        """Sum up one of so many parts of the images: all, halves or quarters."""
+        images, step = self.images, len(cells.labels)
+        sums = CellSums(images.lattice, self.box, cells.values.to(self.mask))
+        mine = np.flatnonzero(images.quarter * parts // 4 == part)
+        for first, label in enumerate(cells.labels):
+            for block in images.blocks(mine[np.argsort(label[mine], kind="stable")]):
+                seen = images.views(block).part(slice(first, None, step))
+                sums.add(seen, label[block.rows].repeat(len(images.symmetry)))
+                progress.advance(len(block.rows), 0.0)
+        return sums.equations()
+
+    def half_maps(self, cells: Cells, progress: Progress) -> tuple[list[Equations], list[Tensor]]:
+        """Sum up both halves, and solve for the maps of each.
+
+        The prior of a half is that which its own quarters agree on.  A prior of both halves would
+        make noise strong in the same places and shells of both, where it agrees by chance.
+        """
+        halves, maps = [], []
+        for half in range(2):
+            pair = [self.sums(cells, 2 * half + one, 4, progress) for one in range(2)]
+            prior, _ = self.priors(pair, ROUGH)
+            halves.append(pair[0].add(pair.pop()))
+            maps.append(halves[-1].solve(*prior, ITERATIONS))
+        return halves, maps
+
+    def priors(self, parts: list[Equations], steps: int) -> tuple[Prior, list[Prior]]:
+        """Find the prior of maps from all of two parts of the images, and that of each part.
+
+        The parts share the spectra, a number for each shell and map, and not the amplitudes.
+        """
+        nuisances = self.nuisances
+        groups = 1, len(parts[0]) - nuisances - 1, nuisances
+        regions = self._regions(groups)
+        spectrum, maps = spectra(parts, consensus_spectrum(parts), regions, steps)
+        every, *own = (
+            amplitude_prior(one, spectrum, self.box, regions, groups)
+            for one in (0.5 * (maps[0] + maps[1]), *maps)
+        )
+        return every, own
+
+    def _regions(self, groups: tuple[int, int, int]) -> Tensor:
+        """Where each map may be, (J, b, b, b)."""
+        mask = inside = self.box.mask
+        if self.focus is not None:
+            inside = self.box.cut(self.focus.region.float()).to(mask) * mask
+        kinds = torch.stack([mask, inside, mask - inside])
+        return kinds.repeat_interleave(torch.tensor(groups, device=self.mask.device), 0)

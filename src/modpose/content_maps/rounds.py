@@ -1,0 +1,235 @@
+"""Maps and content in turn: from quarters of the images, and then from halves.
+
+In a quarter, content is inferred from the maps of the other quarter of its half.  So an image never
+sees itself, nor the other half, and maps of halves can be compared.  The content of the last maps
+need not know this limit: it is inferred from the maps of the other half, which show more.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modpose.content_maps.basis import ContentBasis
+from modpose.content_maps.cells import groups_of
+from modpose.content_maps.choice import fewest, last_telling
+from modpose.content_maps.images import ImagesOnLattice
+from modpose.content_maps.inference import Compared, Inference, Inferred
+from modpose.content_maps.poses import Corrections
+from modpose.content_maps.posterior import Landmarks
+from modpose.content_maps.regression import ITERATIONS, ROUGH, Regression
+from modpose.content_maps.settings import COUNTS, FIRST, MOST_FROM_QUARTERS, ContentMapSettings
+from modpose.progress import Progress
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CLEARLY = 2.0
+"""Content is inferred once more where it helped by more than so many standard errors."""
+LITTLE = 0.25
+"""And by more than this part of what helped most."""
+LOOKED_AT = 3 / 8
+"""Shells from which the first content is judged, over the side of the box."""
+
+
+class Stage(NamedTuple):
+    """Content, functions of it, their maps from parts of the images.
+
+    ``needed`` is the last shell that content needs, ``last`` the last that the maps have.
+    """
+
+    content: Inferred
+    basis: ContentBasis
+    compared: Compared
+    needed: int
+    last: int
+
+
+class Rounds:
+    """Infers content again from maps of the content before.
+
+    Parameters
+    ----------
+    regression
+        Of the images.
+    settings
+        Options.
+    first
+        The content to begin with.
+    some
+        Images that choose the number of functions, and measure the noise.
+    """
+
+    def __init__(
+        self, regression: Regression, settings: ContentMapSettings, first: Inferred, some: Ints
+    ) -> None:
+        self.regression, self.settings, self.first, self.some = regression, settings, first, some
+        self.inference = Inference(regression.images, regression.box, regression.nuisances)
+        self.corrected = False
+
+    def look_at(self, images: ImagesOnLattice) -> None:
+        """Compute with these images from now on."""
+        self.regression.look_at(images)
+        self.inference.images, self.inference.box = images, self.regression.box
+
+    def settled(self, most: int, progress: Progress) -> Stage:
+        """Infer content again, as often as its maps predict images better; choose functions.
+
+        Only from the shells that tell content; from all where that does not help, or where all
+        that were looked at tell it.
+        """
+        first, every = self.settings.functions or min(most, FIRST), self.regression.images
+        some = every.within(round(LOOKED_AT * every.lattice.box))
+        self.look_at(some)
+        before = self.stage(self.first, first, progress)
+        every.variance = some.variance
+        narrow = before.needed < before.last
+        self.look_at(every.within(before.needed) if narrow else every)
+        best = 0.0
+        for _ in range(self.settings.rounds):
+            count = len(before.basis)
+            if count == 1:
+                break
+            wider = min((more for more in COUNTS if count < more < most), default=most)
+            step = self.settings.functions or wider
+            content = self._inferred(before, before.content.corrections, progress)
+            now = self.stage(content, step, progress)
+            gain = self.gain(now, before, progress)
+            if gain.mean() <= 0:
+                self._move(before.content)
+                if best or not narrow:
+                    return self._with_crossed(before, progress)
+                narrow = False
+                self.look_at(every)
+                continue
+            before, best = now, max(best, float(gain.mean()))
+            if not _clearly(gain, best):
+                break
+        return self._with_crossed(before, progress)
+
+    def from_halves(self, last: Stage, most: int, progress: Progress) -> tuple[Inferred, int]:
+        """Infer content from maps of the other half, as often as these predict images better.
+
+        Returns
+        -------
+        content, count
+            And the number of functions that its maps had.
+        """
+        best, before = 0.0, self._halved(last.content, len(last.basis), progress)
+        content = last.content
+        for _ in range(self.settings.rounds):
+            content = self._inferred(before, None, progress)
+            count = len(before.basis)
+            wider = min((more for more in COUNTS if more > count), default=count)
+            step = self.settings.functions or min(wider, most)
+            now = self._halved(content, step, progress)
+            gain = self.gain(now, before, progress)
+            print(
+                "  half", len(now.basis), float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
+            )
+            if gain.mean() <= 0:
+                return before.content, len(before.basis)
+            before, best = now, max(best, float(gain.mean()))
+            if not _clearly(gain, best):
+                break
+        return self._inferred(before, None, progress), len(before.basis)
+
+    def _halved(self, content: Inferred, count: int, progress: Progress) -> Stage:
+        """Compute the maps of halves; noise and shells stay."""
+        regression = self.regression
+        basis = self.basis(content, count)
+        cells = regression.cells(basis, [content.z], content.nuisance)
+        halves = [regression.sums(cells, half, 2, progress) for half in range(2)]
+        _, own = regression.priors(halves, ROUGH)
+        maps = [half.solve(*own[number], ROUGH) for number, half in enumerate(halves)]
+        centres = basis.centres(self.settings.landmarks, self.settings.seed)
+        values = torch.from_numpy(basis(centres)).float().to(regression.mask)
+        others = [maps[1], maps[1], maps[0], maps[0]]
+        last = int(regression.images.reader.shell.max())
+        return Stage(content, basis, Compared(centres, Landmarks.of(values), others), last, last)
+
+    def _move(self, content: Inferred) -> None:
+        """Place images at the poses that a content was inferred at."""
+        pose = self.regression.images.pose
+        if pose is not None and content.corrections is not None:
+            pose.copy_(content.corrections.pose)
+
+    def _with_crossed(self, stage: Stage, progress: Progress) -> Stage:
+        """Let the first content know what coefficients tell of the others of their image."""
+        if stage.content.z is not self.first.z or len(stage.basis) == 1:
+            return stage
+        crossed = self.inference.content(stage.compared, progress).crossed
+        return stage._replace(content=stage.content._replace(crossed=crossed))
+
+    def _inferred(
+        self, before: Stage, corrections: Corrections | None, progress: Progress
+    ) -> Inferred:
+        """Infer content again: the posterior between contents that many images have.
+
+        Content with fewer dimensions than maps of quarters beside the mean could not leave them.
+        It is told first as amounts of the maps, which are noisy in single images, and the posterior
+        is between the centres of groups of images.
+        """
+        compared, unit = before.compared, before.content.unit
+        width = min(len(before.basis), MOST_FROM_QUARTERS) - 1
+        if before.content.z is self.first.z or before.content.z.shape[1] < width:
+            mean, std = self.inference.amounts(compared.maps, progress)
+            centres, values = groups_of(mean, std, self.settings.landmarks, self.settings.seed)
+            landmarks = Landmarks.of(torch.from_numpy(values).float().to(self.regression.mask))
+            compared = Compared(centres, landmarks, compared.maps)
+            unit = np.ones(centres.shape[1])
+        return self.inference.content(compared, progress, corrections)._replace(unit=unit)
+
+    def gain(self, now: Stage, before: Stage, progress: Progress) -> Tensor:
+        """How much better maps predict unseen coefficients than those before, in their shells."""
+        new, old = (
+            self.inference.judged(
+                one.compared.maps,
+                one.compared.landmarks.values,
+                (len(one.basis),),
+                self.some,
+                progress,
+            )[0].double()
+            for one in (now, before)
+        )
+        return (new - old)[..., : before.last + 1].sum((1, 2))
+
+    def basis(self, content: Inferred, most: int) -> ContentBasis:
+        """Find at most so many functions of content."""
+        return ContentBasis.fit(content.z, content.unit, most, self.settings.seed)
+
+    def stage(self, content: Inferred, most: int, progress: Progress) -> Stage:
+        """Choose the number of functions, and measure the noise that their maps leave."""
+        regression = self.regression
+        self._move(content)
+        basis = self.basis(content, most)
+        cells = regression.cells(basis, [content.z], content.nuisance)
+        parts = [regression.sums(cells, part, 4, progress) for part in range(4)]
+        halves = [parts[0].plus(parts[1]), parts[2].plus(parts[3])]
+        _, own = regression.priors(halves, ITERATIONS)
+        halves.clear()
+        maps = [part.solve(*own[number // 2], ROUGH) for number, part in enumerate(parts)]
+        centres = basis.centres(self.settings.landmarks, self.settings.seed)
+        values = torch.from_numpy(basis(centres)).float().to(regression.mask)
+        parts.clear()
+        most = len(basis)
+        counts = (*(count for count in COUNTS if count < most), most)
+        score, left = self.inference.judged(maps, values, counts, self.some, progress)
+        if not self.corrected:  # again and again, what maps lack would grow
+            regression.images.correct(left, self.some)
+            self.corrected = True
+        count = most if self.settings.functions else fewest(score.sum(2), counts)
+        kept = [torch.cat([one[:count], one[most:]]) for one in maps]
+        compared = Compared(centres, Landmarks.of(values[:, :count]), kept)
+        needed = last_telling(score[:, counts.index(count)] - score[:, 0])
+        last = int(regression.images.reader.shell.max())
+        return Stage(content, basis.first(count), compared, needed, last)
+
+
+def _clearly(gain: Tensor, best: float) -> bool:
+    """Return whether another round is worth its time, after one of this gain."""
+    return bool(gain.mean() >= max(CLEARLY * float(gain.std()) / len(gain) ** 0.5, LITTLE * best))
