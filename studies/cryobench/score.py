@@ -32,8 +32,8 @@ NEIGHBOURS = (1, 5, 15)
 """Widths of the kernel over true states: so many nearest states are averaged."""
 KNOWN, COMPONENTS = 0.05, 8
 """Standard deviation of known content, and the largest number of its dimensions."""
-FUNCTIONS = (25, 50)
-"""Numbers of functions of known content, of which the better is taken; at most one a state."""
+FUNCTIONS = (25, 50, 100)
+"""Numbers of functions of known content, of which the best is taken; at most one a state."""
 
 
 @dataclass(frozen=True)
