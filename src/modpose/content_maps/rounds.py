@@ -119,8 +119,8 @@ class Rounds:
         content, count
             And the number of functions that its maps had.
         """
-        best, before = 0.0, self._halved(last.content, len(last.basis), progress)
-        content = last.content
+        count = self.settings.functions or len(last.basis)
+        best, before = 0.0, self._halved(last.content, count, progress)
         for _ in range(self.settings.rounds):
             content = self._inferred(before, None, progress)
             count = len(before.basis)
@@ -128,9 +128,6 @@ class Rounds:
             step = self.settings.functions or min(wider, most)
             now = self._halved(content, step, progress)
             gain = self.gain(now, before, progress)
-            print(
-                "  half", len(now.basis), float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
-            )
             if gain.mean() <= 0:
                 return before.content, len(before.basis)
             before, best = now, max(best, float(gain.mean()))
