@@ -32,6 +32,8 @@ CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
 LITTLE = 0.25
 """And by more than this part of what helped most."""
+LEAST_SPREAD = 1e-6
+"""Content varies where its spread is more than this, in its unit."""
 LOOKED_AT = 3 / 8
 """Shells from which the first content is judged, over the side of the box."""
 
@@ -169,7 +171,8 @@ class Rounds:
 
         Content with fewer dimensions than maps of quarters beside the mean could not leave them.
         It is told first as amounts of the maps, which are noisy in single images, and the posterior
-        is between the centres of groups of images.
+        is between the centres of groups of images.  Where images tell nothing, all get the same
+        content; then it stays as it was.
         """
         compared, unit = before.compared, before.content.unit
         width = min(len(before.basis), MOST_FROM_QUARTERS) - 1
@@ -179,7 +182,9 @@ class Rounds:
             landmarks = Landmarks.of(torch.from_numpy(values).float().to(self.regression.mask))
             compared = Compared(centres, landmarks, compared.maps)
             unit = np.ones(centres.shape[1])
-        return self.inference.content(compared, progress, corrections)._replace(unit=unit)
+        found = self.inference.content(compared, progress, corrections)._replace(unit=unit)
+        varies = (found.z.std(0) > LEAST_SPREAD * np.maximum(unit, LEAST_SPREAD)).any()
+        return found if varies else before.content
 
     def gain(self, now: Stage, before: Stage, progress: Progress) -> Tensor:
         """How much better maps predict unseen coefficients than those before, in their shells."""
