@@ -29,7 +29,7 @@ from modpose.content_maps.posterior import (
     likelihood,
     posterior,
 )
-from modpose.content_maps.regression import ROUGH, Regression
+from modpose.content_maps.regression import ROUGH, Regression, in_box, resampled
 from modpose.content_maps.rounds import Rounds
 from modpose.content_maps.sums import CellSums
 from modpose.data.particles import Particles
@@ -407,7 +407,9 @@ def test_content_is_inferred_from_the_shells_that_tell_it():
 
 
 def test_images_within_a_shell_have_the_same_coefficients():
-    images = ImagesOnLattice(opened(simulated(8, 1.0)), None)
+    """And maps give the same in them, in a smaller box."""
+    made = simulated(8, 1.0)
+    images = ImagesOnLattice(opened(made), None)
     images.variance = torch.ones(1, BOX)
     fewer = images.within(6)
     (one,), (other,) = (list(every.blocks(np.arange(8))) for every in (images, fewer))
@@ -415,12 +417,50 @@ def test_images_within_a_shell_have_the_same_coefficients():
     assert 0 < count < one.placed.value.shape[1]
     assert fewer.reader.shell.max() == 6
     torch.testing.assert_close(other.placed.value, one.placed.value[:, :count])
-    volume = blob(0)[None]
-    both = (
-        every.lattice.read(block.placed, every.lattice.table(volume))[..., :count]
-        for every, block in ((images, one), (fewer, other))
+    assert fewer.lattice.box < BOX
+    volume = torch.from_numpy(made.volume())[None].float()
+    asked, found = (
+        lattice.read(block.placed, lattice.table(resampled(volume, lattice.box)))[..., :count]
+        for lattice, block in ((images.lattice, one), (fewer.lattice, other))
     )
-    torch.testing.assert_close(*both)
+    assert (found - asked).norm() < 0.03 * asked.norm()
+
+
+def test_a_smaller_box_and_back_loses_high_frequencies_alone():
+    volume = blob(0)[None]
+    low = resampled(resampled(volume, 12), BOX)
+    torch.testing.assert_close(resampled(resampled(low, 12), BOX), low)
+    left = torch.fft.fftn(volume - low)[0].abs()
+    axis = (torch.fft.fftfreq(BOX) * BOX).abs() < 6
+    inside = axis[:, None, None] & axis[:, None] & axis
+    assert left[inside].max() < 1e-4 * left.max()
+
+
+def test_a_mask_keeps_its_place_in_a_smaller_box():
+    axis = torch.arange(BOX).float() - BOX // 2
+    z, y, x = torch.meshgrid(axis - 2, axis + 1, axis, indexing="ij")
+    mask = (1.5 * torch.exp(-(z**2 + y**2 + x**2) / 18)).clamp(max=1)
+    small = in_box(mask, 16)
+    assert small.min() >= 0 and small.max() <= 1
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        places = [
+            float((one.sum(others) * (torch.arange(n) - n // 2)).sum() / one.sum() / n)
+            for one, n in ((mask, BOX), (small, 16))
+        ]
+        assert places[0] == pytest.approx(places[1], abs=0.3 / BOX)
+
+
+def test_shifts_of_corrections_are_pixels_of_the_images_box():
+    made = simulated(8, 1.0)
+    images = ImagesOnLattice(opened(made), None, refine_poses=True)
+    images.variance = torch.ones(1, BOX)
+    assert images.pose is not None
+    images.pose[:, 3] = 2.0
+    fewer = images.within(6)
+    (one,), (other,) = (list(every.blocks(np.arange(8))) for every in (images, fewer))
+    count = other.placed.value.shape[1]
+    torch.testing.assert_close(other.placed.value, one.placed.value[:, :count])
 
 
 def test_more_functions_than_half_the_images_are_refused_before_the_sums(moving, monkeypatch):

@@ -20,8 +20,8 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-EACH = 4
-"""Cells for each map."""
+EACH, MOST = 4, 200
+"""Cells for each map, and at most."""
 SEEN_EACH = 40
 """Points for each centre from which k-means finds them."""
 TOGETHER = 30
@@ -60,7 +60,7 @@ class Cells:
             Of k-means, and of the images from which the cells are found.
         """
         every, amount = np.concatenate(places), np.concatenate(amounts)
-        centres = centres_of(every, EACH * amount.shape[1], seed)
+        centres = centres_of(every, cells_for(amount.shape[1]), seed)
         label = nearest(every, centres)
         used, label = np.unique(label, return_inverse=True)
         total = np.zeros((len(used), amount.shape[1]))
@@ -70,6 +70,11 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+def cells_for(maps: int) -> int:
+    """Return the number of cells for so many maps: at least one for each."""
+    return max(min(EACH * maps, MOST), maps)
 
 
 def centres_of(points: Floats, count: int, seed: int) -> Floats:

@@ -91,11 +91,20 @@ class ImagesOnLattice:
         self.variance = torch.ones(0)
 
     def within(self, shell: int) -> ImagesOnLattice:
-        """Return the same images without the coefficients beyond a shell; poses are shared."""
+        """Return the same images without the coefficients beyond a shell, in a box for these.
+
+        Poses are shared.
+        """
         found = copy(self)
-        found.reader = self.reader.within(shell)
-        found.lattice = HalfLattice(self.lattice.box, found.reader.limit, self.lattice.device)
+        found.reader = ImageReader(self.reader.projection, shell + 0.5).within(shell)
+        found.lattice = HalfLattice(found.reader.box, found.reader.limit, self.lattice.device)
         return found
+
+    @property
+    def in_box(self) -> Tensor:
+        """Factors (5,) of corrections of poses: their shifts are then in pixels of the box."""
+        pixels = self.lattice.box / self.dataset.shape[0]
+        return torch.tensor([1.0, 1.0, 1.0, pixels, pixels])
 
     def measure(self, rows: Ints, progress: Progress) -> None:
         """Take the power of the images at ``rows`` for their noise."""
@@ -142,7 +151,7 @@ class ImagesOnLattice:
     def _moved(self, rows: Ints, images: PosedImages) -> PosedImages:
         if self.pose is None:
             return images
-        return corrected(images, self.pose[rows].to(self.lattice.device))
+        return corrected(images, (self.pose[rows] * self.in_box).to(self.lattice.device))
 
 
 def noise_groups(dataset: Dataset) -> Ints:

@@ -181,12 +181,15 @@ class Inference:
             rows, placed = block.rows, block.placed
             probability, every, parts = self._expected(placed, table, now.landmarks)
             if corrections is not None and found is not None:
-                pose, spread = (one.to(table.device) for one in (found[rows], corrections.spread))
+                unit = images.in_box
+                pose, spread = (
+                    (one * unit).to(table.device) for one in (found[rows], corrections.spread)
+                )
                 for _ in range(POSE_STEPS):
                     pose, left = improved(
                         images.lattice, block.images, table, every.amount, pose, spread
                     )
-                found[rows], variance[rows] = pose.cpu(), left.cpu()
+                found[rows], variance[rows] = pose.cpu() / unit, left.cpu() / unit.square()
                 placed = images.lattice.place(corrected(block.images, pose))
                 probability, every, parts = self._expected(placed, table, now.landmarks)
             for number, part in enumerate(parts):

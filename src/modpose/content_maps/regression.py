@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.content_maps.basis import ContentBasis
-from modpose.content_maps.cells import EACH, Cells
+from modpose.content_maps.cells import Cells, cells_for
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
+from modpose.content_maps.settings import COUNTS
 from modpose.content_maps.spectra import (
     Prior,
     amplitude_prior,
@@ -20,6 +21,7 @@ from modpose.content_maps.spectra import (
 )
 from modpose.content_maps.sums import CellSums
 from modpose.progress import Progress
+from modpose.search.solvent import RINGING
 
 Floats = NDArray[np.float64]
 
@@ -54,12 +56,15 @@ class Regression:
         self.look_at(images)
 
     def look_at(self, images: ImagesOnLattice) -> None:
-        """Compute with these images from now on."""
-        self.images, self.box = images, MaskBox(self.mask, images.reader.limit)
+        """Compute with these images from now on, in their box."""
+        mask = in_box(self.mask, images.lattice.box)
+        self.images, self.box = images, MaskBox(mask, images.reader.limit)
 
     def most(self) -> int:
         """Return the largest number of functions whose maps fit into memory, with all shells."""
-        return max(BYTES // (4 * EACH * len(self.box.seen)) - self.nuisances, 1)
+        each = 4 * len(self.box.seen)
+        fitting = [count for count in COUNTS if each * cells_for(count + self.nuisances) <= BYTES]
+        return max(fitting, default=1)
 
     def cells(self, basis: ContentBasis, contents: list[Floats], nuisance: Tensor) -> Cells:
         """Group images of like content.
@@ -117,6 +122,34 @@ class Regression:
         """Where each map may be, (J, b, b, b)."""
         mask = inside = self.box.mask
         if self.focus is not None:
-            inside = self.box.cut(self.focus.region.float()).to(mask) * mask
+            region = in_box(self.focus.region.float(), self.box.box)
+            inside = self.box.cut(region).to(mask) * mask
         kinds = torch.stack([mask, inside, mask - inside])
         return kinds.repeat_interleave(torch.tensor(groups, device=self.mask.device), 0)
+
+
+def in_box(mask: Tensor, side: int) -> Tensor:
+    """Sample a mask (D, D, D) in a box of fewer pixels."""
+    if side == mask.shape[-1]:
+        return mask
+    small = resampled(mask[None], side)[0] * (mask.shape[-1] / side)
+    return torch.where(small < RINGING, 0.0, small).clamp(max=1)
+
+
+def resampled(volumes: Tensor, side: int) -> Tensor:
+    """Keep or add the highest frequencies of volumes (J, D, D, D), so that they have this side.
+
+    Central slices of the result are those of the volumes, where these are the transforms of images
+    with unitary coefficients (:class:`modpose.search.projections.ImageReader`).
+    """
+    before = volumes.shape[-1]
+    reach = (min(before, side) - 1) // 2
+    old, new = (slice(n // 2 - reach, n // 2 + reach + 1) for n in (before, side))
+    axes, found = (0, 1, 2), volumes.new_empty(len(volumes), *(side,) * 3)
+    for one, volume in zip(found, volumes, strict=True):
+        spectrum = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(volume)), dim=axes)
+        other = spectrum.new_zeros((side,) * 3)
+        other[new, new, new] = spectrum[old, old, old]
+        other = torch.fft.ifftn(torch.fft.ifftshift(other)).real * (side / before)
+        one.copy_(torch.fft.fftshift(other))
+    return found

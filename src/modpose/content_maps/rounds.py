@@ -17,11 +17,12 @@ from torch import Tensor
 from modpose.content_maps.basis import ContentBasis
 from modpose.content_maps.cells import groups_of
 from modpose.content_maps.choice import fewest, last_telling
+from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
-from modpose.content_maps.regression import ITERATIONS, ROUGH, Regression
+from modpose.content_maps.regression import ITERATIONS, ROUGH, Regression, resampled
 from modpose.content_maps.settings import COUNTS, FIRST, MOST_FROM_QUARTERS, ContentMapSettings
 from modpose.progress import Progress
 
@@ -30,7 +31,7 @@ Ints = NDArray[np.int64]
 
 CLEARLY = 2.0
 """Content is inferred once more where it helped by more than so many standard errors."""
-LITTLE = 0.25
+LITTLE = 0.3
 """And by more than this part of what helped most."""
 LEAST_SPREAD = 1e-6
 """Content varies where its spread is more than this, in its unit."""
@@ -41,7 +42,8 @@ LOOKED_AT = 3 / 8
 class Stage(NamedTuple):
     """Content, functions of it, their maps from parts of the images.
 
-    ``needed`` is the last shell that content needs, ``last`` the last that the maps have.
+    ``needed`` is the last shell that content needs, ``last`` the last that the maps have, and
+    ``box`` where they are.
     """
 
     content: Inferred
@@ -49,6 +51,7 @@ class Stage(NamedTuple):
     compared: Compared
     needed: int
     last: int
+    box: MaskBox
 
 
 class Rounds:
@@ -149,7 +152,14 @@ class Rounds:
         values = torch.from_numpy(basis(centres)).float().to(regression.mask)
         others = [maps[1], maps[1], maps[0], maps[0]]
         last = int(regression.images.reader.shell.max())
-        return Stage(content, basis, Compared(centres, Landmarks.of(values), others), last, last)
+        return Stage(
+            content,
+            basis,
+            Compared(centres, Landmarks.of(values), others),
+            last,
+            last,
+            regression.box,
+        )
 
     def _move(self, content: Inferred) -> None:
         """Place images at the poses that a content was inferred at."""
@@ -161,7 +171,7 @@ class Rounds:
         """Let the first content know what coefficients tell of the others of their image."""
         if stage.content.z is not self.first.z or len(stage.basis) == 1:
             return stage
-        crossed = self.inference.content(stage.compared, progress).crossed
+        crossed = self.inference.content(self._here(stage), progress).crossed
         return stage._replace(content=stage.content._replace(crossed=crossed))
 
     def _inferred(
@@ -174,7 +184,7 @@ class Rounds:
         is between the centres of groups of images.  Where images tell nothing, all get the same
         content; then it stays as it was.
         """
-        compared, unit = before.compared, before.content.unit
+        compared, unit = self._here(before), before.content.unit
         width = min(len(before.basis), MOST_FROM_QUARTERS) - 1
         if before.content.z is self.first.z or before.content.z.shape[1] < width:
             mean, std = self.inference.amounts(compared.maps, progress)
@@ -190,7 +200,7 @@ class Rounds:
         """How much better maps predict unseen coefficients than those before, in their shells."""
         new, old = (
             self.inference.judged(
-                one.compared.maps,
+                self._here(one).maps,
                 one.compared.landmarks.values,
                 (len(one.basis),),
                 self.some,
@@ -199,6 +209,14 @@ class Rounds:
             for one in (now, before)
         )
         return (new - old)[..., : before.last + 1].sum((1, 2))
+
+    def _here(self, stage: Stage) -> Compared:
+        """What a stage compares images with, in the box of the images that are looked at."""
+        then, box = stage.box, self.regression.box
+        if then is box:
+            return stage.compared
+        maps = [box.cut(resampled(then.whole(one), box.box)) for one in stage.compared.maps]
+        return stage.compared._replace(maps=maps)
 
     def basis(self, content: Inferred, most: int) -> ContentBasis:
         """Find at most so many functions of content."""
@@ -229,7 +247,7 @@ class Rounds:
         compared = Compared(centres, Landmarks.of(values[:, :count]), kept)
         needed = last_telling(score[:, counts.index(count)] - score[:, 0])
         last = int(regression.images.reader.shell.max())
-        return Stage(content, basis.first(count), compared, needed, last)
+        return Stage(content, basis.first(count), compared, needed, last, regression.box)
 
 
 def _clearly(gain: Tensor, best: float) -> bool:
