@@ -22,7 +22,7 @@ from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Inferred
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.regression import ITERATIONS, SETTLED, Regression
-from modpose.content_maps.rounds import Rounds
+from modpose.content_maps.rounds import FROM_QUARTERS, Rounds
 from modpose.content_maps.settings import ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
 from modpose.content_maps.spectra import Prior
@@ -89,8 +89,8 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, std, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 7 + 5 * rounds if rounds else 1
-    images = passes * dataset.n + (2 + 5 * rounds if rounds else 1) * some
+    passes = 6 + 2 * rounds + 3 * min(rounds, FROM_QUARTERS) if rounds else 1
+    images = passes * (dataset.n + some)
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(progress)
 

@@ -22,21 +22,25 @@ from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
-from modpose.content_maps.regression import ITERATIONS, ROUGH, Regression, resampled
+from modpose.content_maps.regression import ROUGH, Regression, resampled
 from modpose.content_maps.settings import COUNTS, FIRST, MOST_FROM_QUARTERS, ContentMapSettings
 from modpose.progress import Progress
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CLEARLY = 2.0
-"""Content is inferred once more where it helped by more than so many standard errors."""
-LITTLE = 0.3
-"""And by more than this part of what helped most."""
+CLEARLY, LITTLE = 2.0, 0.3
+"""Content is inferred once more from quarters where it helped by more than so many standard errors,
+and by more than this part of what helped most."""
+LITTLE_OF_HALVES = 0.1
+"""The same part, for maps of halves."""
+FROM_QUARTERS = 3
+"""Largest number of rounds with maps of quarters."""
 LEAST_SPREAD = 1e-6
 """Content varies where its spread is more than this, in its unit."""
-LOOKED_AT = 3 / 8
-"""Shells from which the first content is judged, over the side of the box."""
+LOOKED_AT = (1 / 4, 3 / 8)
+"""Shells from which the first content is judged, over the side of the box: the more, where all of
+the fewer tell it."""
 
 
 class Stage(NamedTuple):
@@ -87,15 +91,13 @@ class Rounds:
         Only from the shells that tell content; from all where that does not help, or where all
         that were looked at tell it.
         """
-        first, every = self.settings.functions or min(most, FIRST), self.regression.images
-        some = every.within(round(LOOKED_AT * every.lattice.box))
-        self.look_at(some)
-        before = self.stage(self.first, first, progress)
-        every.variance = some.variance
+        every = self.regression.images
+        before = self._first(most, progress)
+        every.variance = self.regression.images.variance
         narrow = before.needed < before.last
         self.look_at(every.within(before.needed) if narrow else every)
         best = 0.0
-        for _ in range(self.settings.rounds):
+        for _ in range(min(self.settings.rounds, FROM_QUARTERS)):
             count = len(before.basis)
             if count == 1:
                 break
@@ -112,9 +114,21 @@ class Rounds:
                 self.look_at(every)
                 continue
             before, best = now, max(best, float(gain.mean()))
-            if not _clearly(gain, best):
+            error = float(gain.std()) / len(gain) ** 0.5
+            if gain.mean() < max(CLEARLY * error, LITTLE * best):
                 break
         return self._with_crossed(before, progress)
+
+    def _first(self, most: int, progress: Progress) -> Stage:
+        """Judge the first content, from the fewest shells that tell it."""
+        count, every = self.settings.functions or min(most, FIRST), self.regression.images
+        for part in LOOKED_AT:
+            self.look_at(every.within(round(part * every.lattice.box)))
+            self.corrected = False
+            found = self.stage(self.first, count, progress)
+            if found.needed < found.last:
+                break
+        return found
 
     def from_halves(self, last: Stage, most: int, progress: Progress) -> tuple[Inferred, int]:
         """Infer content from maps of the other half, as often as these predict images better.
@@ -136,7 +150,7 @@ class Rounds:
             if gain.mean() <= 0:
                 return before.content, len(before.basis)
             before, best = now, max(best, float(gain.mean()))
-            if not _clearly(gain, best):
+            if gain.mean() < LITTLE_OF_HALVES * best:
                 break
         return self._inferred(before, None, progress), len(before.basis)
 
@@ -230,7 +244,7 @@ class Rounds:
         cells = regression.cells(basis, [content.z], content.nuisance)
         parts = [regression.sums(cells, part, 4, progress) for part in range(4)]
         halves = [parts[0].plus(parts[1]), parts[2].plus(parts[3])]
-        _, own = regression.priors(halves, ITERATIONS)
+        _, own = regression.priors(halves, ROUGH)
         halves.clear()
         maps = [part.solve(*own[number // 2], ROUGH) for number, part in enumerate(parts)]
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
@@ -248,8 +262,3 @@ class Rounds:
         needed = last_telling(score[:, counts.index(count)] - score[:, 0])
         last = int(regression.images.reader.shell.max())
         return Stage(content, basis.first(count), compared, needed, last, regression.box)
-
-
-def _clearly(gain: Tensor, best: float) -> bool:
-    """Return whether another round is worth its time, after one of this gain."""
-    return bool(gain.mean() >= max(CLEARLY * float(gain.std()) / len(gain) ** 0.5, LITTLE * best))
