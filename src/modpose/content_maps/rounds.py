@@ -22,7 +22,7 @@ from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
-from modpose.content_maps.regression import ROUGH, Regression, resampled
+from modpose.content_maps.regression import ITERATIONS, ROUGH, Regression, resampled
 from modpose.content_maps.settings import COUNTS, FIRST, MOST_FROM_QUARTERS, ContentMapSettings
 from modpose.progress import Progress
 
@@ -160,7 +160,7 @@ class Rounds:
         basis = self.basis(content, count)
         cells = regression.cells(basis, [content.z], content.nuisance)
         halves = [regression.sums(cells, half, 2, progress) for half in range(2)]
-        _, own = regression.priors(halves, ROUGH)
+        _, own = regression.priors(halves, ITERATIONS)
         maps = [half.solve(*own[number], ROUGH) for number, half in enumerate(halves)]
         centres = basis.centres(self.settings.landmarks, self.settings.seed)
         values = torch.from_numpy(basis(centres)).float().to(regression.mask)
@@ -244,7 +244,7 @@ class Rounds:
         cells = regression.cells(basis, [content.z], content.nuisance)
         parts = [regression.sums(cells, part, 4, progress) for part in range(4)]
         halves = [parts[0].plus(parts[1]), parts[2].plus(parts[3])]
-        _, own = regression.priors(halves, ROUGH)
+        _, own = regression.priors(halves, ITERATIONS)
         halves.clear()
         maps = [part.solve(*own[number // 2], ROUGH) for number, part in enumerate(parts)]
         centres = basis.centres(self.settings.landmarks, self.settings.seed)

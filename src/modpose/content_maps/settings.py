@@ -37,7 +37,7 @@ class ContentMapSettings:
 
     functions: int | None = None
     landmarks: int = 300
-    rounds: int = 6
+    rounds: int = 8
     refine_poses: bool = False
     symmetry: str = "C1"
     seed: int = 0
