@@ -18,6 +18,7 @@ from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.fit import _Fitting
 from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
+from modpose.content_maps.inference import variance_between
 from modpose.content_maps.lattice import HalfLattice
 from modpose.content_maps.poses import corrected, improved
 from modpose.content_maps.posterior import (
@@ -686,6 +687,15 @@ def test_amounts_are_those_of_a_regression_with_a_ridge():
         torch.testing.assert_close(
             std[one].double(), covariance.diagonal().sqrt(), rtol=1e-4, atol=0
         )
+
+
+def test_the_variance_between_centres_is_that_of_even_contents():
+    """On a line with a point every 0.3, a content is anywhere up to 0.15 from the nearest."""
+    centres = np.stack([np.arange(0, 3, 0.3), np.zeros(10)], 1)
+    even = np.random.default_rng(0).uniform(-0.15, 0.15, 100_000).var()
+    found = variance_between(centres)
+    np.testing.assert_allclose(found[:, 0], even, rtol=0.02)
+    assert not found[:, 1].any() and not variance_between(centres[:1]).any()
 
 
 def test_a_pose_that_is_a_little_wrong_is_corrected():

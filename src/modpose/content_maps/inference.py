@@ -56,7 +56,7 @@ class Inferred(NamedTuple):
     Attributes
     ----------
     z, std
-        (N, k) posterior mean and standard deviation.
+        (N, k) posterior mean and standard deviation; contents between the centres count.
     unit
         (k,) usual error of each dimension, before content is known to lie near that of others.
     crossed
@@ -177,6 +177,7 @@ class Inference:
         nuisance = torch.empty(n, self.nuisances)
         found = None if corrections is None else corrections.pose.clone()
         variance = torch.zeros(n, 5)
+        square, between = now.centres**2, variance_between(now.centres)
         for block, table in self._compared(now.maps, np.arange(n)):
             rows, placed = block.rows, block.placed
             probability, every, parts = self._expected(placed, table, now.landmarks)
@@ -196,8 +197,7 @@ class Inference:
                 crossed[1 - number][rows] = part.cpu().double().numpy() @ now.centres
             share = probability.cpu().double().numpy()
             z[rows] = share @ now.centres
-            square = share @ now.centres**2 - z[rows] ** 2
-            std[rows] = np.sqrt(np.maximum(square, 0))
+            std[rows] = np.sqrt(np.maximum(share @ square - z[rows] ** 2, 0) + share @ between)
             nuisance[rows] = every.amount[:, count:].cpu()
             progress.advance(len(rows), 0.0)
         if corrections is not None and found is not None:
@@ -232,3 +232,14 @@ class Inference:
     def _parts(self, models: Tensor, placed: PlacedImages) -> list[Likelihood]:
         """What the coefficients of even number, and the others, tell of all maps."""
         return [likelihood(models[:, :, first::2], placed.value[:, first::2]) for first in (0, 1)]
+
+
+def variance_between(centres: Floats) -> Floats:
+    """Variance (L, k) of contents that lie evenly about each centre, half-way to the nearest."""
+    from scipy.spatial import cKDTree
+
+    if len(centres) == 1:
+        return np.zeros_like(centres)
+    _, near = cKDTree(centres).query(centres, [2])
+    found: Floats = (centres - centres[np.ravel(near)]) ** 2 / 12
+    return found
