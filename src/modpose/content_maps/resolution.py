@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.fft import irfftn, rfftn
 
 Volume = NDArray[np.float32]
 
@@ -37,14 +37,16 @@ def local_resolution(first: Volume, second: Volume, pixel_size: float | None = N
     axes = np.meshgrid(
         np.fft.fftfreq(box), np.fft.fftfreq(box), np.fft.rfftfreq(box), indexing="ij"
     )
-    radius = box * np.sqrt(sum(axis**2 for axis in axes))
-    spectra = [np.fft.rfftn(volume) for volume in (first, second)]
+    radius = (box * np.sqrt(sum(axis**2 for axis in axes))).astype(np.float32)
+    spectra = [rfftn(volume.astype(np.float32)) for volume in (first, second)]
     found, going = np.full(first.shape, float(box)), np.ones(first.shape, bool)
     for shell in range(STEP, box // 2, STEP):
         band = np.exp(-0.5 * ((radius - shell) / (STEP / 2)) ** 2)
-        a, b = (np.fft.irfftn(part * band, s=first.shape, axes=(0, 1, 2)) for part in spectra)
-        width = WINDOW * box / shell
-        cross, one, other = (gaussian_filter(x, width) for x in (a * b, a * a, b * b))
+        a, b = (irfftn(part * band, s=first.shape) for part in spectra)
+        window = np.exp(-2 * (np.pi * WINDOW / shell * radius) ** 2)  # the transform of a Gaussian
+        cross, one, other = (
+            irfftn(rfftn(x) * window, s=first.shape) for x in (a * b, a * a, b * b)
+        )
         going &= cross >= THRESHOLD * np.sqrt(np.maximum(one * other, 1e-30))
         found[going] = box / shell
     return (found * (pixel_size or 1.0)).astype(np.float32)
