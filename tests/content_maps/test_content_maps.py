@@ -519,6 +519,26 @@ def test_a_number_of_functions_that_is_set_is_taken_where_content_gets_wider(mon
     assert counts[:2] == [7, 7] and set(counts) == {7}
 
 
+def test_content_of_halves_stays_on_the_axes_of_that_of_quarters(moving, monkeypatch):
+    """Maps of halves are of the one, maps of all images of the other, and functions of both."""
+    _, dataset, z, std, _ = moving
+    found, real = [], Rounds.from_halves
+
+    def from_halves(self, last, *args):
+        narrow = last._replace(content=self.first._replace(z=self.first.z + 0.0))
+        found.append((narrow.content, real(self, narrow, *args)[0]))
+        return real(self, last, *args)
+
+    monkeypatch.setattr(Rounds, "gain", lambda *_: torch.tensor([2.0, 1.0]))
+    monkeypatch.setattr(Rounds, "from_halves", from_halves)
+    few = ContentMapSettings(functions=6, landmarks=20, rounds=1)
+    fit_content_maps(dataset, z, std, ball(), few, quiet=True)
+    ((before, after),) = found
+    assert after.z.shape == before.z.shape and not np.array_equal(after.z, before.z)
+    assert np.corrcoef(after.z[:, 0], before.z[:, 0])[0, 1] > 0.5
+    np.testing.assert_array_equal(after.unit, before.unit)
+
+
 def test_all_shells_tell_content_where_few_do_not_help(moving, monkeypatch):
     made, dataset, z, std, _ = moving
     monkeypatch.setattr("modpose.content_maps.rounds.last_telling", lambda _: 2)

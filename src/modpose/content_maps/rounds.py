@@ -103,7 +103,8 @@ class Rounds:
                 break
             wider = min((more for more in COUNTS if count < more < most), default=most)
             step = self.settings.functions or wider
-            content = self._inferred(before, before.content.corrections, progress)
+            told = self._widened(before, progress)
+            content = self._inferred(before, *told, before.content.corrections, progress)
             now = self.stage(content, step, progress)
             gain = self.gain(now, before, progress)
             if gain.mean() <= 0:
@@ -141,7 +142,7 @@ class Rounds:
         count = self.settings.functions or len(last.basis)
         best, before = 0.0, self._halved(last.content, count, progress)
         for _ in range(self.settings.rounds):
-            content = self._inferred(before, None, progress)
+            content = self._again(before, progress)
             count = len(before.basis)
             wider = min((more for more in COUNTS if more > count), default=count)
             step = self.settings.functions or min(wider, most)
@@ -152,7 +153,7 @@ class Rounds:
             before, best = now, max(best, float(gain.mean()))
             if gain.mean() < LITTLE_OF_HALVES * best:
                 break
-        return self._inferred(before, None, progress), len(before.basis)
+        return self._again(before, progress), len(before.basis)
 
     def _halved(self, content: Inferred, count: int, progress: Progress) -> Stage:
         """Compute the maps of halves; noise and shells stay."""
@@ -188,15 +189,16 @@ class Rounds:
         crossed = self.inference.content(self._here(stage), progress).crossed
         return stage._replace(content=stage.content._replace(crossed=crossed))
 
-    def _inferred(
-        self, before: Stage, corrections: Corrections | None, progress: Progress
-    ) -> Inferred:
-        """Infer content again: the posterior between contents that many images have.
+    def _widened(self, before: Stage, progress: Progress) -> tuple[Compared, Floats]:
+        """Let content have as many dimensions as maps beside the mean.
 
-        Content with fewer dimensions than maps of quarters beside the mean could not leave them.
-        It is told first as amounts of the maps, which are noisy in single images, and the posterior
-        is between the centres of groups of images.  Where images tell nothing, all get the same
-        content; then it stays as it was.
+        It could not leave those that it has.  So it is told first as amounts of the maps, which are
+        noisy in single images; the posterior is between the centres of groups of images.
+
+        Returns
+        -------
+        compared, unit
+            What images are compared with, and the usual error of each dimension.
         """
         compared, unit = self._here(before), before.content.unit
         width = min(len(before.basis), MOST_FROM_QUARTERS) - 1
@@ -206,6 +208,24 @@ class Rounds:
             landmarks = Landmarks.of(torch.from_numpy(values).float().to(self.regression.mask))
             compared = Compared(centres, landmarks, compared.maps)
             unit = np.ones(centres.shape[1])
+        return compared, unit
+
+    def _again(self, before: Stage, progress: Progress) -> Inferred:
+        """Infer content from maps of halves: the axes stay, for half maps have content on them."""
+        return self._inferred(before, self._here(before), before.content.unit, None, progress)
+
+    def _inferred(
+        self,
+        before: Stage,
+        compared: Compared,
+        unit: Floats,
+        corrections: Corrections | None,
+        progress: Progress,
+    ) -> Inferred:
+        """Infer content again: the posterior between contents that many images have.
+
+        Where images tell nothing, all get the same content; then it stays as it was.
+        """
         found = self.inference.content(compared, progress, corrections)._replace(unit=unit)
         varies = (found.z.std(0) > LEAST_SPREAD * np.maximum(unit, LEAST_SPREAD)).any()
         return found if varies else before.content
