@@ -190,7 +190,9 @@ def compare(run: Run, star: Path, functions: int | None, wrong_poses: bool) -> N
     oracle = report("oracle", scorer.areas(lambda row: best.volume(known[row])), start)
     print(f"gain over the consensus {(ours - consensus) / (oracle - consensus):.2f}")
     spread = np.median(std, 0)
-    before, after = (content_error(content / spread, angle) for content in (z, sharp.z))
+    before = content_error(z / spread, angle)
+    # new content is in usual errors of one image
+    after = before if np.array_equal(sharp.z, z) else content_error(sharp.z, angle)
     print(f"content, median error: {before:.2f} degrees in the run, {after:.2f} by sharp maps")
 
 
