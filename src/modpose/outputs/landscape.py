@@ -192,7 +192,7 @@ def _caveats(found: Analysis) -> list[str]:
     if not found.spread.any():
         return lines
     axes = found.few.axes[:MAPPED]
-    blur = np.sqrt((found.spread**2 @ axes.T**2).mean(0))
+    blur = np.sqrt(((found.spread / found.few.unit) ** 2 @ axes.T**2).mean(0))
     spread = found.few.on(found.z).std(0)[:MAPPED]
     for i, (b, s) in enumerate(zip(blur, spread, strict=True), 1):
         strong = "  Barriers narrower than this cannot be seen." if b > BLURRED * s else ""
