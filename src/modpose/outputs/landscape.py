@@ -191,9 +191,10 @@ def _caveats(found: Analysis) -> list[str]:
     ]
     if not found.spread.any():
         return lines
-    axes = found.few.axes[:MAPPED]
-    blur = np.sqrt(((found.spread / found.few.unit) ** 2 @ axes.T**2).mean(0))
-    spread = found.few.on(found.z).std(0)[:MAPPED]
+    few, axes = found.few, found.few.axes[:MAPPED]
+    along = np.sqrt(axes**2 @ few.unit**2)  # content for one step along each axis
+    blur = np.sqrt(((found.spread / few.unit) ** 2 @ axes.T**2).mean(0)) * along
+    spread = few.on(found.z).std(0)[:MAPPED] * along
     for i, (b, s) in enumerate(zip(blur, spread, strict=True), 1):
         strong = "  Barriers narrower than this cannot be seen." if b > BLURRED * s else ""
         lines.append(
