@@ -38,6 +38,8 @@ FROM_QUARTERS = 3
 """Largest number of rounds with maps of quarters."""
 LEAST_SPREAD = 1e-6
 """Content varies where its spread is more than this, in its unit."""
+MARGIN = 2
+"""Shells beyond those that content needs in which maps are solved for too: the last are poor."""
 LOOKED_AT = (1 / 4, 3 / 8)
 """Shells from which the first content is judged, over the side of the box: the more, where all of
 the fewer tell it."""
@@ -94,8 +96,9 @@ class Rounds:
         every = self.regression.images
         before = self._first(most, progress)
         every.variance = self.regression.images.variance
-        narrow = before.needed < before.last
-        self.look_at(every.within(before.needed) if narrow else every)
+        last = before.needed + MARGIN
+        narrow = before.needed < before.last and last < int(every.reader.shell.max())
+        self.look_at(every.within(last) if narrow else every)
         best = 0.0
         for _ in range(min(self.settings.rounds, FROM_QUARTERS)):
             count = len(before.basis)
