@@ -31,7 +31,8 @@ from modpose.content_maps.posterior import (
     posterior,
 )
 from modpose.content_maps.regression import ROUGH, Regression, in_box, resampled
-from modpose.content_maps.rounds import Rounds
+from modpose.content_maps.rounds import MARGIN, Rounds
+from modpose.content_maps.spectra import consensus_spectrum
 from modpose.content_maps.sums import CellSums
 from modpose.data.particles import Particles
 from modpose.data.source import Source
@@ -435,6 +436,33 @@ def test_a_smaller_box_and_back_loses_high_frequencies_alone():
     axis = (torch.fft.fftfreq(BOX) * BOX).abs() < 6
     inside = axis[:, None, None] & axis[:, None] & axis
     assert left[inside].max() < 1e-4 * left.max()
+
+
+def test_maps_are_poor_in_the_outermost_shells_that_they_are_solved_in():
+    """But as good as from all shells where a margin of shells is beside."""
+    made = simulated(400, 0.5, moves=False)
+    images = ImagesOnLattice(opened(made), None)
+    images.variance = torch.ones(1, BOX)
+    used = 5
+
+    def solved(shell: int) -> torch.Tensor:
+        regression = Regression(images.within(shell), ball(), None, 0, 0)
+        cells = Cells([np.zeros(400, np.int64)], torch.ones(1, 1))
+        with Progress("test", 400, quiet=True) as progress:
+            halves = [regression.sums(cells, half, 2, progress) for half in range(2)]
+        spectrum = consensus_spectrum(halves)[None]
+        box = regression.box
+        found = halves[0].add(halves[1]).solve(spectrum, box.mask[None], 20)
+        return torch.fft.rfftn(resampled(box.whole(found), BOX)[0])
+
+    every, alone, beside = (solved(shell) for shell in (9, used, used + MARGIN))
+    axis = torch.fft.fftfreq(BOX) * BOX
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis[: BOX // 2 + 1] ** 2).sqrt()
+    outermost = (radius - used).abs() < 0.5
+    lost, left = (
+        float((one - every)[outermost].norm() / every[outermost].norm()) for one in (alone, beside)
+    )
+    assert left < 0.5 * lost
 
 
 def test_a_mask_keeps_its_place_in_a_smaller_box():
