@@ -22,12 +22,12 @@ from modpose.content_maps.inference import variance_between
 from modpose.content_maps.lattice import HalfLattice
 from modpose.content_maps.poses import corrected, improved
 from modpose.content_maps.posterior import (
-    Expected,
     Landmarks,
     Likelihood,
     Marginal,
     gaussian_amounts,
     likelihood,
+    mixed,
     posterior,
 )
 from modpose.content_maps.regression import ROUGH, Regression, in_box, resampled
@@ -220,7 +220,7 @@ def equations_of(lattice: HalfLattice, box: MaskBox, placed, amount: torch.Tenso
 def test_adding_images_is_the_transpose_of_reading_maps():
     lattice, placed, _ = placed_images()
     volume = blob(0)
-    read = lattice.read(placed, lattice.table(volume[None]))[:, 0]
+    read = mixed(lattice.read(placed, lattice.table(volume[None])), torch.ones(len(placed), 1))
     sums = lattice.zeros(3)
     lattice.add(sums, placed)
     back = lattice.backward(torch.complex(sums[:, 0], sums[:, 1]))
@@ -261,7 +261,7 @@ def test_maps_solve_the_equations_of_their_images():
     amount = torch.stack([torch.ones(240), torch.linspace(-1, 1, 240)], 1)
     placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
     models = lattice.read(placed, lattice.table(maps))
-    value = (amount[:, None].to(models) @ models)[:, 0]
+    value = mixed(models, amount)
     placed = replace(placed, value=value)
     equations = equations_of(lattice, box, placed, amount)
     inside = box.cut(maps)
@@ -422,7 +422,7 @@ def test_images_within_a_shell_have_the_same_coefficients():
     assert fewer.lattice.box < BOX
     volume = torch.from_numpy(made.volume())[None].float()
     asked, found = (
-        lattice.read(block.placed, lattice.table(resampled(volume, lattice.box)))[..., :count]
+        lattice.read(block.placed, lattice.table(resampled(volume, lattice.box)))[:, :count]
         for lattice, block in ((images.lattice, one), (fewer.lattice, other))
     )
     assert (found - asked).norm() < 0.03 * asked.norm()
@@ -714,10 +714,8 @@ def test_nuisances_are_integrated_out_exactly():
     weight = log.flatten().softmax(0)
     every = joint.flatten(0, 1)
     probability = posterior(found.likelihood, landmarks)
-    expected = found.joined(Expected.of(probability, landmarks))
-    torch.testing.assert_close(expected.amount[0], weight @ every, atol=1e-3, rtol=1e-3)
-    second = (every * weight[:, None]).T @ every
-    torch.testing.assert_close(expected.second[0], second, atol=1e-3, rtol=1e-3)
+    expected = found.joined(probability @ landmarks.values)
+    torch.testing.assert_close(expected[0], weight @ every, atol=1e-3, rtol=1e-3)
 
 
 def test_amounts_are_those_of_a_regression_with_a_ridge():
@@ -725,7 +723,8 @@ def test_amounts_are_those_of_a_regression_with_a_ridge():
     generator = torch.Generator().manual_seed(0)
     models = torch.randn(4, 3, 30, dtype=torch.complex64, generator=generator) / 5
     value = torch.randn(4, 30, dtype=torch.complex64, generator=generator)
-    mean, std = gaussian_amounts(likelihood(models, value))
+    parts = torch.view_as_real(models).permute(0, 2, 3, 1)
+    mean, std = gaussian_amounts(likelihood(parts, value))
     for one in range(4):
         stacked = torch.view_as_real(models[one]).flatten(1).double() * 2**0.5
         target = torch.view_as_real(value[one]).flatten().double() * 2**0.5

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from modpose.content_maps.transforms import MatrixTransform
 from modpose.fourier.coefficients import shell_of
 
 TOLERANCE = 1e-3
@@ -45,14 +46,14 @@ class MaskBox:
         self.side = 4 * reach
         axes = [torch.fft.fftfreq(self.side)] * 2 + [torch.fft.rfftfreq(self.side)]
         frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(mask.device)
-        has_data = (frequency.norm(dim=-1) <= limit).flatten()
-        self.seen = has_data.nonzero().squeeze(1)
-        highest = math.ceil(limit * self.side)
-        every = torch.arange(self.side, device=mask.device)
-        self._low = every[(every <= highest) | (every >= self.side - highest)]
-        self._few = min(highest, self.side // 2) + 1
-        cube = has_data.reshape(self.side, self.side, -1)[self._low][:, self._low]
-        self._place = cube[..., : self._few].flatten().nonzero().squeeze(1)
+        has_data = (frequency.norm(dim=-1) <= min(limit, 0.5 - 0.5 / self.side)).flatten()
+        seen = has_data.nonzero().squeeze(1)
+        z, y, x = torch.unravel_index(seen, (self.side, self.side, self.side // 2 + 1))
+        z, y = (torch.where(one > self.side // 2, one - self.side, one) for one in (z, y))
+        places = torch.arange(2 * reach)
+        self._transform = MatrixTransform(places, int(x.max()), self.side, mask.device)
+        self._place, order = self._transform.number(z, y, x).sort()
+        self.seen = seen[order]
         self.shell = shell_of(frequency, box).clamp(max=box // 2).flatten()
         self.last = min(math.ceil(limit * box), box // 2)
         own = [torch.fft.fftfreq(2 * reach)] * 2 + [torch.fft.rfftfreq(2 * reach)]
@@ -97,24 +98,17 @@ class MaskBox:
         """Transform maps (J, b, b, b), one at a time, at the frequencies with data; (J, seen)."""
         found = maps.new_empty(len(maps), len(self.seen), dtype=torch.complex64)
         for one, volume in zip(found, maps, strict=True):
-            half = torch.fft.rfft(volume, self.side)[..., : self._few]
-            half = torch.fft.fft(half, self.side, dim=1)[:, self._low]
-            one.copy_(torch.fft.fft(half, self.side, dim=0)[self._low].flatten()[self._place])
+            torch.index_select(self._transform.forward(volume), 0, self._place, out=one)
         return found
 
     def backward_seen(self, spectrum: Tensor) -> Tensor:
         """Transform (J, seen) back, one map at a time, and keep the box, (J, b, b, b)."""
         found = self.mask.new_empty(len(spectrum), *self.mask.shape)
-        b, low = 2 * self.reach, self._low
-        cube = spectrum.new_zeros(len(low), len(low), self._few)
-        first = spectrum.new_zeros(self.side, len(low), self._few)
-        second = spectrum.new_zeros(b, self.side, self._few)
+        table = spectrum.new_zeros(len(self._transform))
         for one, values in zip(found, spectrum, strict=True):
-            cube.view(-1)[self._place] = values
-            first[low] = cube
-            second[:, low] = torch.fft.ifft(first, dim=0)[:b]
-            one.copy_(torch.fft.irfft(torch.fft.ifft(second, dim=1)[:, :b], self.side)[..., :b])
-        return found
+            table[self._place] = values
+            one.copy_(self._transform.backward(table))
+        return found.div_(self.side**3)
 
     def filtered(self, fields: Tensor, table: Tensor, rest: Tensor) -> Tensor:
         """Multiply shells of fields (J, b, b, b), periodic in the box, by ``table`` (J, shells).
@@ -130,26 +124,13 @@ class MaskBox:
 
     def power(self, maps: Tensor, others: Tensor | None = None) -> Tensor:
         """Mean (cross) power (J, shells) of maps (J, b, b, b), a shell a step of 1 / D."""
-        rows = []
+        rows, shell, weight = [], self.shell[self.seen], self.weight[self.seen]
         for number, one in enumerate(maps):
-            first = self.forward(one[None])[0]
-            second = first if others is None else self.forward(others[number][None])[0]
-            product = (first * second.conj()).real * self.weight
-            rows.append(product.new_zeros(len(self.count)).index_add_(0, self.shell, product))
+            first = self.forward_seen(one[None])[0]
+            second = first if others is None else self.forward_seen(others[number][None])[0]
+            product = (first * second.conj()).real * weight
+            rows.append(product.new_zeros(len(self.count)).index_add_(0, shell, product))
         return torch.stack(rows) / self.count
-
-
-def pairs(count: int) -> Tensor:
-    """Return the pairs i <= j of J functions, (2, Q)."""
-    return torch.triu_indices(count, count)
-
-
-def pair_numbers(count: int) -> Tensor:
-    """Return the number (J, J) of each pair, in either order."""
-    found = torch.zeros(count, count, dtype=torch.int64)
-    i, j = pairs(count)
-    found[i, j] = found[j, i] = torch.arange(len(i))
-    return found
 
 
 class Equations:

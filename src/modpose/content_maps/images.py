@@ -26,7 +26,7 @@ from modpose.search.projections import ImageReader, PosedImages, power_spectrum
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-POINTS_AT_ONCE = 1 << 18
+POINTS_AT_ONCE = 1 << 16
 """Coefficients that are on the lattice at a time."""
 GROUP_COLUMNS = ("rlnOpticsGroup", "ctf/exp_group_id")
 """Columns of RELION and cryoSPARC that give the optics group."""

@@ -15,12 +15,12 @@ from modpose.content_maps.images import Block, ImagesOnLattice
 from modpose.content_maps.lattice import PlacedImages
 from modpose.content_maps.poses import Corrections, corrected, improved
 from modpose.content_maps.posterior import (
-    Expected,
     Landmarks,
     Likelihood,
     Marginal,
     gaussian_amounts,
     likelihood,
+    mixed,
     posterior,
 )
 from modpose.progress import Progress
@@ -121,27 +121,28 @@ class Inference:
             models = images.lattice.read(placed, table)
             parts = self._parts(models, placed)
             seen = self._marginal(parts[0].plus(parts[1]))
-            rest = self._rest(models, placed.value, seen, landmarks[-1])
+            rest = placed.value - mixed(models, self._amount(seen, landmarks[-1]))
             power = self._by_shell(rest, slice(None), shells)
             left.index_add_(0, group[block.rows], power.cpu())
             score = values.new_zeros(len(placed), len(counts), shells)
             for part, other in ((0, 1), (1, 0)):
                 odd = slice(other, None, 2)
-                seen = self._marginal(parts[part])
+                seen, held = self._marginal(parts[part]), models[:, odd].contiguous()
+                value = placed.value[:, odd]
                 for number, known in enumerate(landmarks):
-                    rest = self._rest(models[:, :, odd], placed.value[:, odd], seen, known)
+                    rest = value - mixed(held, self._amount(seen, known))
                     score[:, number] -= self._by_shell(rest, odd, shells)
             found.append(score.cpu())
             progress.advance(len(placed), 0.0)
         return torch.cat(found), left
 
-    def _rest(self, models: Tensor, value: Tensor, seen: Marginal, landmarks: Landmarks) -> Tensor:
-        """What maps leave of coefficients (B, K), with the amounts that a likelihood tells."""
-        count, others = landmarks.values.shape[1], models.shape[1] - self.nuisances
+    def _amount(self, seen: Marginal, landmarks: Landmarks) -> Tensor:
+        """Amounts (B, J) of all maps, if content has no more functions than landmarks have."""
+        count, others = landmarks.values.shape[1], seen.likelihood.slope.shape[1]
         first = seen.first(count)
-        amount = first.joined(Expected.of(posterior(first.likelihood, landmarks), landmarks)).amount
-        used = torch.cat([models[:, :count], models[:, others:]], 1)
-        return value - (amount[:, None].to(used) @ used)[:, 0]
+        found = first.joined(posterior(first.likelihood, landmarks) @ landmarks.values)
+        unused = found.new_zeros(len(found), others - count)
+        return torch.cat([found[:, :count], unused, found[:, count:]], 1)
 
     def _by_shell(self, rest: Tensor, of: slice, shells: int) -> Tensor:
         """Power (B, shells) of some coefficients (B, K)."""
@@ -180,25 +181,23 @@ class Inference:
         square, between = now.centres**2, variance_between(now.centres)
         for block, table in self._compared(now.maps, np.arange(n)):
             rows, placed = block.rows, block.placed
-            probability, every, parts = self._expected(placed, table, now.landmarks)
+            probability, amount, parts = self._expected(placed, table, now.landmarks)
             if corrections is not None and found is not None:
                 unit = images.in_box
                 pose, spread = (
                     (one * unit).to(table.device) for one in (found[rows], corrections.spread)
                 )
                 for _ in range(POSE_STEPS):
-                    pose, left = improved(
-                        images.lattice, block.images, table, every.amount, pose, spread
-                    )
+                    pose, left = improved(images.lattice, block.images, table, amount, pose, spread)
                 found[rows], variance[rows] = pose.cpu() / unit, left.cpu() / unit.square()
                 placed = images.lattice.place(corrected(block.images, pose))
-                probability, every, parts = self._expected(placed, table, now.landmarks)
+                probability, amount, parts = self._expected(placed, table, now.landmarks)
             for number, part in enumerate(parts):
                 crossed[1 - number][rows] = part.cpu().double().numpy() @ now.centres
             share = probability.cpu().double().numpy()
             z[rows] = share @ now.centres
             std[rows] = np.sqrt(np.maximum(share @ square - z[rows] ** 2, 0) + share @ between)
-            nuisance[rows] = every.amount[:, count:].cpu()
+            nuisance[rows] = amount[:, count:].cpu()
             progress.advance(len(rows), 0.0)
         if corrections is not None and found is not None:
             corrections = corrections.improved(found, variance)
@@ -206,9 +205,11 @@ class Inference:
 
     def _compared(self, maps: list[Tensor], rows: Ints) -> Iterator[tuple[Block, Tensor]]:
         """Read images, each block with the table of the maps that it is compared with."""
-        quarter = self.images.quarter[rows]
+        quarter, used = self.images.quarter[rows], None
         for number in range(4):
-            table = self.images.lattice.table(self.box.whole(maps[number ^ 1]))
+            if maps[number ^ 1] is not used:  # two quarters may be compared with the same
+                used = maps[number ^ 1]
+                table = self.images.lattice.table(self.box.whole(used))
             for block in self.images.blocks(rows[quarter == number]):
                 yield block, table
 
@@ -217,7 +218,7 @@ class Inference:
 
     def _expected(
         self, placed: PlacedImages, table: Tensor, landmarks: Landmarks
-    ) -> tuple[Tensor, Expected, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Probability of each landmark, expected amounts of all maps, probability from parts.
 
         The parts are the coefficients of even and of odd number.
@@ -225,13 +226,13 @@ class Inference:
         parts = self._parts(self.images.lattice.read(placed, table), placed)
         seen = self._marginal(parts[0].plus(parts[1]))
         probability = posterior(seen.likelihood, landmarks)
-        every = seen.joined(Expected.of(probability, landmarks))
+        amount = seen.joined(probability @ landmarks.values)
         alone = [posterior(self._marginal(part).likelihood, landmarks) for part in parts]
-        return probability, every, alone
+        return probability, amount, alone
 
     def _parts(self, models: Tensor, placed: PlacedImages) -> list[Likelihood]:
         """What the coefficients of even number, and the others, tell of all maps."""
-        return [likelihood(models[:, :, first::2], placed.value[:, first::2]) for first in (0, 1)]
+        return [likelihood(models[:, first::2], placed.value[:, first::2]) for first in (0, 1)]
 
 
 def variance_between(centres: Floats) -> Floats:

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modpose.content_maps.transforms import MatrixTransform
 from modpose.devices import HOST
 from modpose.fourier.coefficients import phases
 from modpose.fourier.insertion import OVERSAMPLING, insert, lattice_side
 from modpose.fourier.reference import blur, corners, read, turned
 from modpose.search.projections import PosedImages
+
+TABLES = 8
+"""Maps that are transformed before they are written to a table."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +89,18 @@ class HalfLattice:
         number = torch.full((side**3,), -1, dtype=torch.int32)
         number[place] = torch.arange(len(place), dtype=torch.int32)
         z, y, x = (part.expand(side, side, side).flatten()[place] for part in (z, y, x))
-        half = self.padded // 2 + 1
-        wide = ((z % self.padded) * self.padded + y % self.padded) * half + x
+        self._transform = MatrixTransform(torch.arange(box) - box // 2, reach, self.padded, device)
         plane = (x == 0).nonzero().squeeze(1)
         opposite = ((reach - z) * side + reach - y) * side + reach
         across = number[opposite[plane]].long()
         compact = place // side * (reach + 1) + place % side - reach
-        self._number, self._wide, self._compact = (x.to(device) for x in (number, wide, compact))
+        entry = self._transform.number(z, y, x)
+        self._number, self._entry, self._compact = (x.to(device) for x in (number, entry, compact))
         self._plane, self._opposite = plane.to(device), across.to(device)
         self._blur = blur(box, self.padded).to(device)
 
     def __len__(self) -> int:
-        return len(self._wide)
+        return len(self._entry)
 
     # --- images -------------------------------------------------------------------------------
 
@@ -123,28 +127,33 @@ class HalfLattice:
         return torch.zeros(len(self), columns, device=self.device)
 
     def read(self, placed: PlacedImages, table: Tensor) -> Tensor:
-        """Return what J maps (:meth:`table`) would give in images, (B, J, K) complex."""
-        pairs = read(placed.index, placed.share, table).reshape(*placed.value.shape, -1, 2)
-        found: Tensor = torch.view_as_complex(pairs).transpose(1, 2) * placed.transfer[:, None]
-        return found
+        """Return what J maps (:meth:`table`) would give in images: real and imaginary parts.
+
+        (B, K, 2, J).
+        """
+        found = read(placed.index, placed.share, table).reshape(*placed.value.shape, 2, -1)
+        return found.mul_(placed.transfer[..., None, None])
 
     # --- volumes ------------------------------------------------------------------------------
 
     def table(self, maps: Tensor) -> Tensor:
-        """Return the coefficients (L, 2 J) of maps (J, D, D, D), to be read."""
-        columns = []
-        for volume in maps / self._blur:
-            wide = volume.new_zeros((self.padded,) * 3)
-            wide[self._middle()] = volume
-            spectrum = torch.fft.rfftn(torch.fft.ifftshift(wide)).flatten()[self._wide]
-            columns.append(torch.view_as_real(spectrum / self.box**1.5))
-        return torch.stack(columns, 1).flatten(1)
+        """Return the coefficients of maps (J, D, D, D), to be read.
+
+        (L, 2 J): the real parts of all maps, then the imaginary ones.
+        """
+        found = maps.new_empty(len(self), 2, len(maps))
+        for first in range(0, len(maps), TABLES):
+            some = maps[first : first + TABLES] / self._blur
+            made = [self._transform.forward(one)[self._entry] for one in some]
+            parts = torch.view_as_real(torch.stack(made, 1) / self.box**1.5)
+            found[..., first : first + TABLES] = parts.transpose(1, 2)
+        return found.flatten(1)
 
     def backward(self, total: Tensor) -> Tensor:
         """Right side of the least squares, (D, D, D), of a column (L,) of complex sums."""
         total = total.index_add(0, self._plane, total[self._opposite].conj())
-        volume = torch.fft.fftshift(self._volume(total))[self._middle()]
-        found: Tensor = volume / self._blur / self.box**1.5
+        table = total.new_zeros(len(self._transform)).index_copy_(0, self._entry, total)
+        found: Tensor = self._transform.backward(table) / self._blur / self.box**1.5
         return found
 
     def kernels(self, reach: int) -> Callable[[Tensor], Tensor]:
@@ -174,16 +183,3 @@ class HalfLattice:
             return found
 
         return transform
-
-    def _volume(self, total: Tensor) -> Tensor:
-        """Sums as a volume (P, P, P), and their conjugates; entry 0 is the origin."""
-        padded = self.padded
-        wide = total.new_zeros(padded * padded * (padded // 2 + 1), dtype=torch.complex64)
-        wide[self._wide] = total
-        wide = wide.reshape(padded, padded, -1)
-        volume: Tensor = torch.fft.irfftn(wide, s=(padded,) * 3, norm="forward")
-        return volume
-
-    def _middle(self) -> tuple[slice, slice, slice]:
-        first = self.padded // 2 - self.box // 2
-        return (slice(first, first + self.box),) * 3

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modpose.content_maps.lattice import HalfLattice, PlacedImages
+from modpose.content_maps.posterior import mixed
 from modpose.geometry.rotations import rotation_of_vector
 from modpose.search.projections import PosedImages
 
@@ -123,5 +124,4 @@ def improved(
 
 def _model(lattice: HalfLattice, placed: PlacedImages, table: Tensor, amount: Tensor) -> Tensor:
     """What images (B, K) would be, with these amounts of maps."""
-    models = lattice.read(placed, table)
-    return (amount[:, None].to(models) @ models)[:, 0]
+    return mixed(lattice.read(placed, table), amount)

@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modpose.content_maps.equations import pair_numbers, pairs
+
+def pairs(count: int) -> Tensor:
+    """Return the pairs i <= j of J functions, (2, Q)."""
+    return torch.triu_indices(count, count)
 
 
 class Landmarks(NamedTuple):
@@ -56,19 +59,6 @@ class Likelihood(NamedTuple):
         return 2 * self.slope[:, :count] @ landmarks.values.T - quadratic
 
 
-class Expected(NamedTuple):
-    """Expected amounts (B, J) of maps, and their expected products (B, J, J)."""
-
-    amount: Tensor
-    second: Tensor
-
-    @classmethod
-    def of(cls, probability: Tensor, landmarks: Landmarks) -> Expected:
-        """Average over landmarks with probability (B, L)."""
-        number = pair_numbers(landmarks.values.shape[1])
-        return cls(probability @ landmarks.values, (probability @ landmarks.products)[:, number])
-
-
 class Marginal(NamedTuple):
     """A likelihood without its last M maps: motions that are nothing but a nuisance.
 
@@ -107,15 +97,10 @@ class Marginal(NamedTuple):
         kept = Likelihood(precision[:, :count, :count], slope[:, :count])
         return Marginal(kept, self.slope, self.mixed[:, :, :count], self.spread)
 
-    def joined(self, found: Expected) -> Expected:
+    def joined(self, amount: Tensor) -> Tensor:
         """Return the expected amounts of all maps, from those of maps that are no nuisance."""
-        own = self.slope - (self.mixed @ found.amount[..., None]).squeeze(-1)
-        with_slope = found.amount[:, :, None] * self.slope[:, None]
-        across = with_slope - found.second @ self.mixed.transpose(1, 2)  # (B, J, M)
-        squared = self.slope[:, :, None] * own[:, None] - self.mixed @ across + self.spread
-        top = torch.cat([found.second, across], 2)
-        bottom = torch.cat([across.transpose(1, 2), squared], 2)
-        return Expected(torch.cat([found.amount, own], 1), torch.cat([top, bottom], 1))
+        own = self.slope - (self.mixed @ amount[..., None]).squeeze(-1)
+        return torch.cat([amount, own], 1)
 
 
 def likelihood(models: Tensor, value: Tensor) -> Likelihood:
@@ -124,13 +109,19 @@ def likelihood(models: Tensor, value: Tensor) -> Likelihood:
     Parameters
     ----------
     models
-        (B, J, K) complex, whitened: what each map gives (:meth:`HalfLattice.read`).
+        (B, K, 2, J) whitened: what each map gives (:meth:`HalfLattice.read`).
     value
-        (B, K) the coefficients of B images.
+        (B, K) complex, the coefficients of B images.
     """
-    models, target = (torch.view_as_real(part).flatten(-2) for part in (models, value))
-    slope = (models @ target[..., None]).squeeze(-1)
-    return Likelihood(models @ models.transpose(1, 2), slope)
+    columns, target = models.flatten(1, 2), torch.view_as_real(value).flatten(1)
+    turned = columns.transpose(1, 2)
+    return Likelihood(turned @ columns, (turned @ target[..., None]).squeeze(-1))
+
+
+def mixed(models: Tensor, amount: Tensor) -> Tensor:
+    """Return what amounts (B, J) of maps give in images, (B, K) complex; models as above."""
+    found = (models.flatten(1, 2) @ amount[..., None]).reshape(models.shape[:3])
+    return torch.view_as_complex(found)
 
 
 def posterior(seen: Likelihood, landmarks: Landmarks) -> Tensor:
