@@ -20,7 +20,7 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-EACH, MOST = 4, 400
+EACH, MOST = 4, 200
 """Cells for each map, and at most."""
 SEEN_EACH = 40
 """Points for each centre from which k-means finds them."""

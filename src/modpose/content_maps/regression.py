@@ -25,7 +25,7 @@ from modpose.search.solvent import RINGING
 
 Floats = NDArray[np.float64]
 
-ROUGH, ITERATIONS, SETTLED = 4, 6, 12
+ROUGH, ITERATIONS, SETTLED = 3, 5, 8
 """Largest number of steps of the solution that content is inferred from, that halves are compared
 by, and of the last one."""
 BYTES = 3 << 29

@@ -34,7 +34,7 @@ CLEARLY, LITTLE = 2.0, 0.3
 and by more than this part of what helped most."""
 LITTLE_OF_HALVES = 0.1
 """The same part, for maps of halves."""
-FROM_QUARTERS = 3
+FROM_QUARTERS = 2
 """Largest number of rounds with maps of quarters."""
 LEAST_SPREAD = 1e-6
 """Content varies where its spread is more than this, in its unit."""
@@ -58,6 +58,15 @@ class Stage(NamedTuple):
     needed: int
     last: int
     box: MaskBox
+
+    def fewer(self, count: int) -> Stage:
+        """Keep the first functions, and all nuisances."""
+        known, most = self.compared, len(self.basis)
+        if count == most:
+            return self
+        maps = [torch.cat([one[:count], one[most:]]) for one in known.maps]
+        kept = Compared(known.centres, Landmarks.of(known.landmarks.values[:, :count]), maps)
+        return self._replace(basis=self.basis.first(count), compared=kept)
 
 
 class Rounds:
@@ -101,15 +110,12 @@ class Rounds:
         self.look_at(every.within(last) if narrow else every)
         best = 0.0
         for _ in range(min(self.settings.rounds, FROM_QUARTERS)):
-            count = len(before.basis)
-            if count == 1:
+            if len(before.basis) == 1:
                 break
-            wider = min((more for more in COUNTS if count < more < most), default=most)
-            step = self.settings.functions or wider
             told = self._widened(before, progress)
             content = self._inferred(before, *told, before.content.corrections, progress)
-            now = self.stage(content, step, progress)
-            gain = self.gain(now, before, progress)
+            now = self.stage(content, self.settings.functions or most, progress)
+            gain = self.gain(self.score(now, progress), self.score(before, progress), before.last)
             if gain.mean() <= 0:
                 self._move(before.content)
                 if best or not narrow:
@@ -142,21 +148,28 @@ class Rounds:
         content, count
             And the number of functions that its maps had.
         """
-        count = self.settings.functions or len(last.basis)
-        best, before = 0.0, self._halved(last.content, count, progress)
+        before, score = self._chosen(last, self.settings.functions or most, progress)
+        best, count = 0.0, self.settings.functions or len(before.basis)
         for _ in range(self.settings.rounds):
             content = self._again(before, progress)
-            count = len(before.basis)
-            wider = min((more for more in COUNTS if more > count), default=count)
-            step = self.settings.functions or min(wider, most)
-            now = self._halved(content, step, progress)
-            gain = self.gain(now, before, progress)
+            now = self._halved(content, count, progress)
+            better = self.score(now, progress)
+            gain = self.gain(better, score, before.last)
             if gain.mean() <= 0:
                 return before.content, len(before.basis)
-            before, best = now, max(best, float(gain.mean()))
+            before, score, best = now, better, max(best, float(gain.mean()))
             if gain.mean() < LITTLE_OF_HALVES * best:
                 break
         return self._again(before, progress), len(before.basis)
+
+    def _chosen(self, last: Stage, most: int, progress: Progress) -> tuple[Stage, Tensor]:
+        """Choose the number of functions that maps of halves have; these maps, and their score."""
+        found = self._halved(last.content, most, progress)
+        least, most = min(len(last.basis), len(found.basis)), len(found.basis)
+        counts = (*(count for count in COUNTS if least <= count < most), most)
+        score = self._judged(found, counts, progress)
+        count = most if self.settings.functions else fewest(score.sum(2), counts)
+        return found.fewer(count), score[:, counts.index(count)]
 
     def _halved(self, content: Inferred, count: int, progress: Progress) -> Stage:
         """Compute the maps of halves; noise and shells stay."""
@@ -166,18 +179,7 @@ class Rounds:
         halves = [regression.sums(cells, half, 2, progress) for half in range(2)]
         _, own = regression.priors(halves, ITERATIONS)
         maps = [half.solve(*own[number], ROUGH) for number, half in enumerate(halves)]
-        centres = basis.centres(self.settings.landmarks, self.settings.seed)
-        values = torch.from_numpy(basis(centres)).float().to(regression.mask)
-        others = [maps[1], maps[1], maps[0], maps[0]]
-        last = int(regression.images.reader.shell.max())
-        return Stage(
-            content,
-            basis,
-            Compared(centres, Landmarks.of(values), others),
-            last,
-            last,
-            regression.box,
-        )
+        return self._made(content, basis, [maps[1], maps[1], maps[0], maps[0]])
 
     def _move(self, content: Inferred) -> None:
         """Place images at the poses that a content was inferred at."""
@@ -233,19 +235,17 @@ class Rounds:
         varies = (found.z.std(0) > LEAST_SPREAD * np.maximum(unit, LEAST_SPREAD)).any()
         return found if varies else before.content
 
-    def gain(self, now: Stage, before: Stage, progress: Progress) -> Tensor:
-        """How much better maps predict unseen coefficients than those before, in their shells."""
-        new, old = (
-            self.inference.judged(
-                self._here(one).maps,
-                one.compared.landmarks.values,
-                (len(one.basis),),
-                self.some,
-                progress,
-            )[0].double()
-            for one in (now, before)
-        )
-        return (new - old)[..., : before.last + 1].sum((1, 2))
+    def score(self, stage: Stage, progress: Progress) -> Tensor:
+        """What the maps of a stage predict of unseen coefficients, (images, shells)."""
+        return self._judged(stage, (len(stage.basis),), progress)[:, 0]
+
+    def _judged(self, stage: Stage, counts: tuple[int, ...], progress: Progress) -> Tensor:
+        maps, values = self._here(stage).maps, stage.compared.landmarks.values
+        return self.inference.judged(maps, values, counts, self.some, progress)[0].double()
+
+    def gain(self, now: Tensor, before: Tensor, last: int) -> Tensor:
+        """How much higher scores (images, shells) are than before, up to a shell; (images,)."""
+        return (now - before)[:, : last + 1].sum(1)
 
     def _here(self, stage: Stage) -> Compared:
         """What a stage compares images with, in the box of the images that are looked at."""
@@ -270,18 +270,24 @@ class Rounds:
         _, own = regression.priors(halves, ITERATIONS)
         halves.clear()
         maps = [part.solve(*own[number // 2], ROUGH) for number, part in enumerate(parts)]
-        centres = basis.centres(self.settings.landmarks, self.settings.seed)
-        values = torch.from_numpy(basis(centres)).float().to(regression.mask)
         parts.clear()
+        found = self._made(content, basis, maps)
         most = len(basis)
         counts = (*(count for count in COUNTS if count < most), most)
+        values = found.compared.landmarks.values
         score, left = self.inference.judged(maps, values, counts, self.some, progress)
         if not self.corrected:  # again and again, what maps lack would grow
             regression.images.correct(left, self.some)
             self.corrected = True
         count = most if self.settings.functions else fewest(score.sum(2), counts)
-        kept = [torch.cat([one[:count], one[most:]]) for one in maps]
-        compared = Compared(centres, Landmarks.of(values[:, :count]), kept)
         needed = last_telling(score[:, counts.index(count)] - score[:, 0])
+        return found._replace(needed=needed).fewer(count)
+
+    def _made(self, content: Inferred, basis: ContentBasis, maps: list[Tensor]) -> Stage:
+        """Lay out a stage with these maps; all shells count as needed."""
+        settings, regression = self.settings, self.regression
+        centres = basis.centres(settings.landmarks, settings.seed)
+        values = torch.from_numpy(basis(centres)).float().to(regression.mask)
         last = int(regression.images.reader.shell.max())
-        return Stage(content, basis.first(count), compared, needed, last, regression.box)
+        compared = Compared(centres, Landmarks.of(values), maps)
+        return Stage(content, basis, compared, last, last, regression.box)
