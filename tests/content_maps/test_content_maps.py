@@ -30,7 +30,7 @@ from modpose.content_maps.posterior import (
     mixed,
     posterior,
 )
-from modpose.content_maps.regression import ROUGH, Regression, in_box, resampled
+from modpose.content_maps.regression import FOR_CONTENT, Regression, in_box, resampled
 from modpose.content_maps.rounds import MARGIN, Rounds
 from modpose.content_maps.spectra import consensus_spectrum
 from modpose.content_maps.sums import CellSums
@@ -309,7 +309,7 @@ def test_a_map_that_is_expected_to_vanish_does_not_slow_down_the_others():
     falling = torch.exp(-torch.arange(len(box.count)) / 2.0)
     spectrum = torch.stack([falling, 0.02 * falling, 1e-3 * falling]) * 10
     strength = ball()[box._cut].expand(3, -1, -1, -1).sqrt()
-    soon, late = (equations.solve(spectrum, strength, steps)[1] for steps in (ROUGH, 300))
+    soon, late = (equations.solve(spectrum, strength, steps)[1] for steps in (FOR_CONTENT, 300))
     assert (soon - late).norm() < 0.2 * late.norm()
 
 

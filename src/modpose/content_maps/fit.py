@@ -21,7 +21,7 @@ from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Inferred
 from modpose.content_maps.poses import Corrections
-from modpose.content_maps.regression import ITERATIONS, SETTLED, Regression
+from modpose.content_maps.regression import FOR_MAPS, FOR_PRIOR, Regression
 from modpose.content_maps.rounds import FROM_QUARTERS, Rounds
 from modpose.content_maps.settings import ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
@@ -174,7 +174,7 @@ class _Fitting:
         regression = self.regression
         cells = regression.cells(basis, crossed, nuisance)
         halves, maps = regression.half_maps(cells, progress)
-        prior, _ = regression.priors(halves, ITERATIONS)
+        prior, _ = regression.priors(halves, FOR_PRIOR)
         if len(crossed) == 1:  # the content is the same
             both = halves[0].add(halves.pop())
         else:
@@ -193,7 +193,7 @@ class _Fitting:
     ) -> ContentMaps:
         """Solve for the maps of all images; those of halves are known."""
         count, values = len(basis), basis(content.z)
-        maps = both.solve(*prior, SETTLED)[:count]
+        maps = both.solve(*prior, FOR_MAPS)[:count]
         noise = 1 / both.precision()[0]
         noise[0], noise[-1] = noise[1], noise[-2]
         focus = None if self.focus is None else self.focus.region.numpy()

@@ -25,9 +25,9 @@ from modpose.search.solvent import RINGING
 
 Floats = NDArray[np.float64]
 
-ROUGH, ITERATIONS, SETTLED = 3, 5, 8
-"""Largest number of steps of the solution that content is inferred from, that halves are compared
-by, and of the last one."""
+FOR_PRIOR, FOR_CONTENT, FOR_MAPS = 6, 8, 12
+"""Largest number of steps of the solution that a prior is estimated from, that content is inferred
+from or halves are compared by, and of the last one.  With half of the steps, content gets stuck."""
 BYTES = 3 << 29
 """Most that the kernels of one part of the images may take, where the number of maps is chosen."""
 
@@ -98,9 +98,9 @@ class Regression:
         halves, maps = [], []
         for half in range(2):
             pair = [self.sums(cells, 2 * half + one, 4, progress) for one in range(2)]
-            prior, _ = self.priors(pair, ROUGH)
+            prior, _ = self.priors(pair, FOR_PRIOR)
             halves.append(pair[0].add(pair.pop()))
-            maps.append(halves[-1].solve(*prior, ITERATIONS))
+            maps.append(halves[-1].solve(*prior, FOR_CONTENT))
         return halves, maps
 
     def priors(self, parts: list[Equations], steps: int) -> tuple[Prior, list[Prior]]:

@@ -22,7 +22,7 @@ from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
-from modpose.content_maps.regression import ITERATIONS, ROUGH, Regression, resampled
+from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression, resampled
 from modpose.content_maps.settings import COUNTS, FIRST, MOST_FROM_QUARTERS, ContentMapSettings
 from modpose.progress import Progress
 
@@ -177,8 +177,8 @@ class Rounds:
         basis = self.basis(content, count)
         cells = regression.cells(basis, [content.z], content.nuisance)
         halves = [regression.sums(cells, half, 2, progress) for half in range(2)]
-        _, own = regression.priors(halves, ITERATIONS)
-        maps = [half.solve(*own[number], ROUGH) for number, half in enumerate(halves)]
+        _, own = regression.priors(halves, FOR_PRIOR)
+        maps = [half.solve(*own[number], FOR_CONTENT) for number, half in enumerate(halves)]
         return self._made(content, basis, [maps[1], maps[1], maps[0], maps[0]])
 
     def _move(self, content: Inferred) -> None:
@@ -267,9 +267,9 @@ class Rounds:
         cells = regression.cells(basis, [content.z], content.nuisance)
         parts = [regression.sums(cells, part, 4, progress) for part in range(4)]
         halves = [parts[0].plus(parts[1]), parts[2].plus(parts[3])]
-        _, own = regression.priors(halves, ITERATIONS)
+        _, own = regression.priors(halves, FOR_PRIOR)
         halves.clear()
-        maps = [part.solve(*own[number // 2], ROUGH) for number, part in enumerate(parts)]
+        maps = [part.solve(*own[number // 2], FOR_CONTENT) for number, part in enumerate(parts)]
         parts.clear()
         found = self._made(content, basis, maps)
         most = len(basis)
