@@ -48,7 +48,8 @@ class MaskBox:
         frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(mask.device)
         has_data = (frequency.norm(dim=-1) <= min(limit, 0.5 - 0.5 / self.side)).flatten()
         seen = has_data.nonzero().squeeze(1)
-        z, y, x = torch.unravel_index(seen, (self.side, self.side, self.side // 2 + 1))
+        wide = self.side // 2 + 1
+        z, y, x = seen // wide // self.side, seen // wide % self.side, seen % wide
         z, y = (torch.where(one > self.side // 2, one - self.side, one) for one in (z, y))
         places = torch.arange(2 * reach)
         self._transform = MatrixTransform(places, int(x.max()), self.side, mask.device)
