@@ -21,7 +21,7 @@ from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Inferred
 from modpose.content_maps.poses import Corrections
-from modpose.content_maps.regression import FOR_MAPS, FOR_PRIOR, Regression
+from modpose.content_maps.regression import FOR_HALVES, FOR_MAPS, Regression
 from modpose.content_maps.rounds import FROM_QUARTERS, Rounds
 from modpose.content_maps.settings import ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
@@ -174,7 +174,7 @@ class _Fitting:
         regression = self.regression
         cells = regression.cells(basis, crossed, nuisance)
         halves, maps = regression.half_maps(cells, progress)
-        prior, _ = regression.priors(halves, FOR_PRIOR)
+        prior, _ = regression.priors(halves, FOR_HALVES)
         if len(crossed) == 1:  # the content is the same
             both = halves[0].add(halves.pop())
         else:

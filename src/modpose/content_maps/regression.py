@@ -25,9 +25,12 @@ from modpose.search.solvent import RINGING
 
 Floats = NDArray[np.float64]
 
-FOR_PRIOR, FOR_CONTENT, FOR_MAPS = 6, 8, 12
-"""Largest number of steps of the solution that a prior is estimated from, that content is inferred
-from or halves are compared by, and of the last one.  With half of the steps, content gets stuck."""
+FOR_PRIOR, FOR_CONTENT = 6, 8
+"""Largest number of steps of the solution that a prior is estimated from, and of maps that content
+is inferred from.  With half of the steps content gets stuck."""
+ROUGH, FOR_HALVES, FOR_MAPS = 3, 5, 8
+"""The same for maps that are kept: of quarters, of halves, and of all images.  They gain little
+from more."""
 BYTES = 3 << 29
 """Most that the kernels of one part of the images may take, where the number of maps is chosen."""
 
@@ -98,9 +101,9 @@ class Regression:
         halves, maps = [], []
         for half in range(2):
             pair = [self.sums(cells, 2 * half + one, 4, progress) for one in range(2)]
-            prior, _ = self.priors(pair, FOR_PRIOR)
+            prior, _ = self.priors(pair, ROUGH)
             halves.append(pair[0].add(pair.pop()))
-            maps.append(halves[-1].solve(*prior, FOR_CONTENT))
+            maps.append(halves[-1].solve(*prior, FOR_HALVES))
         return halves, maps
 
     def priors(self, parts: list[Equations], steps: int) -> tuple[Prior, list[Prior]]:
