@@ -547,6 +547,32 @@ def test_a_number_of_functions_that_is_set_is_taken_where_content_gets_wider(mon
     assert counts[:2] == [7, 7] and set(counts) == {7}
 
 
+def test_the_number_of_functions_is_chosen_again_for_maps_of_halves(moving, monkeypatch):
+    """The fewest that predict as well as more; not fewer than maps of quarters have."""
+    _, dataset, z, std, _ = moving
+    settings = ContentMapSettings(landmarks=20)
+    fitting = _Fitting(dataset, z, std, ball(), settings, None, None)
+    asked = []
+
+    def judged(self, stage, counts, progress):
+        asked.append(counts)
+        score = torch.zeros(10, len(counts), 5)
+        score[:, counts.index(5) :] = 1.0
+        return score
+
+    monkeypatch.setattr(Rounds, "_judged", judged)
+    with Progress("test", 1, quiet=True) as progress:
+        fitting.images.measure(fitting.some, progress)
+        last = fitting.rounds.stage(fitting.first, 3, progress)
+        found, score = fitting.rounds._chosen(last, 9, progress)
+    assert asked[0][0] == len(last.basis)
+    assert asked[0][-1] == 9
+    assert len(found.basis) == 5
+    assert [len(one) for one in found.compared.maps] == [5] * 4
+    assert score.shape == (10, 5)
+    assert score.min() == 1
+
+
 def test_content_of_halves_stays_on_the_axes_of_that_of_quarters(moving, monkeypatch):
     """Maps of halves are of the one, maps of all images of the other, and functions of both."""
     _, dataset, z, std, _ = moving
