@@ -465,6 +465,16 @@ def test_maps_are_poor_in_the_outermost_shells_that_they_are_solved_in():
     assert left < 0.5 * lost
 
 
+def test_the_number_of_functions_is_limited_by_the_memory_of_their_sums(monkeypatch):
+    regression = Regression(ImagesOnLattice(opened(simulated(8, 1.0)), None), ball(), None, 0, 0)
+    assert regression.most() == 100
+    cell, sums = 4 * len(regression.box.seen), 8 * len(regression.images.lattice)
+    monkeypatch.setattr("modpose.content_maps.regression.BYTES", 4 * 9 * cell + 9 * sums)
+    assert regression.most() == 9
+    monkeypatch.setattr("modpose.content_maps.regression.BYTES", 4 * 9 * cell + 9 * sums - 1)
+    assert regression.most() == 5
+
+
 def test_a_mask_keeps_its_place_in_a_smaller_box():
     axis = torch.arange(BOX).float() - BOX // 2
     z, y, x = torch.meshgrid(axis - 2, axis + 1, axis, indexing="ij")

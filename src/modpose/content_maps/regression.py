@@ -31,8 +31,9 @@ is inferred from.  With half of the steps content gets stuck."""
 ROUGH, FOR_HALVES, FOR_MAPS = 3, 5, 8
 """The same for maps that are kept: of quarters, of halves, and of all images.  They gain little
 from more."""
-BYTES = 3 << 29
-"""Most that the kernels of one part of the images may take, where the number of maps is chosen."""
+BYTES = 7 << 28
+"""Most that the kernels of one part of the images, and the sums of its maps, may take where the
+number of maps is chosen."""
 
 
 class Regression:
@@ -65,8 +66,9 @@ class Regression:
 
     def most(self) -> int:
         """Return the largest number of functions whose maps fit into memory, with all shells."""
-        each = 4 * len(self.box.seen)
-        fitting = [count for count in COUNTS if each * cells_for(count + self.nuisances) <= BYTES]
+        cell, sums = 4 * len(self.box.seen), 8 * len(self.images.lattice)
+        maps = {count: count + self.nuisances for count in COUNTS}
+        fitting = [k for k, j in maps.items() if cell * cells_for(j) + sums * j <= BYTES]
         return max(fitting, default=1)
 
     def cells(self, basis: ContentBasis, contents: list[Floats], nuisance: Tensor) -> Cells:
