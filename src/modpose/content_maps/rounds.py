@@ -114,7 +114,7 @@ class Rounds:
                 break
             told = self._widened(before, progress)
             content = self._inferred(before, *told, before.content.corrections, progress)
-            now = self.stage(content, self.settings.functions or most, progress)
+            now = self.stage(content, self._fitting(most), progress)
             gain = self.gain(self.score(now, progress), self.score(before, progress), before.last)
             if gain.mean() <= 0:
                 self._move(before.content)
@@ -148,7 +148,7 @@ class Rounds:
         content, count
             And the number of functions that its maps had.
         """
-        before, score = self._chosen(last, self.settings.functions or most, progress)
+        before, score = self._chosen(last, self._fitting(most), progress)
         best, count = 0.0, self.settings.functions or len(before.basis)
         for _ in range(self.settings.rounds):
             content = self._again(before, progress)
@@ -161,6 +161,10 @@ class Rounds:
             if gain.mean() < LITTLE_OF_HALVES * best:
                 break
         return self._again(before, progress), len(before.basis)
+
+    def _fitting(self, most: int) -> int:
+        """Return the number of functions that is set, or the largest that fits into memory."""
+        return self.settings.functions or min(most, self.regression.most())
 
     def _chosen(self, last: Stage, most: int, progress: Progress) -> tuple[Stage, Tensor]:
         """Choose the number of functions that maps of halves have; these maps, and their score."""

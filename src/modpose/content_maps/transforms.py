@@ -1,6 +1,6 @@
 """Fourier transforms of padded volumes, of which few frequencies are wanted, by three matrices.
 
-Beside a fast transform that needs more steps, but it computes no frequency that is not wanted, and
+This takes more steps than a fast transform.  But no frequency is computed that is not wanted, and
 matrix products run at nearly the full speed of a processor.
 """
 
