@@ -18,7 +18,7 @@ from modpose.fourier.coefficients import shell_of
 TOLERANCE = 1e-3
 """Residual, relative to the first, at which iterations end."""
 MEAN_FIRST = 2
-"""A single map, also the mean before the others, is solved for in so many times the steps."""
+"""The mean alone is solved for in so many times the steps that all maps together get."""
 LEAST_BELOW = 1e-3
 """Precision of low frequencies, relative to the best, that is never undercut: the CTF leaves more,
 but kernels are cut at the box, and what leaks from other shells may be negative."""
@@ -189,10 +189,9 @@ class Equations:
         amplitude
             (J, b, b, b) or (1, b, b, b), what the fields are multiplied by.
         iterations
-            Largest number of steps of several maps together.
+            Largest number of steps.
         """
-        steps = iterations if len(self) > 1 else MEAN_FIRST * iterations
-        return amplitude * self._fields(spectrum, amplitude, steps)
+        return amplitude * self._fields(spectrum, amplitude, iterations)
 
     def _fields(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
         """Solve for the stationary fields (J, b, b, b); the mean alone comes first.

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 FOR_PRIOR, FOR_CONTENT = 6, 8
 """Largest number of steps of the solution that a prior is estimated from, and of maps that content
 is inferred from.  With half of the steps content gets stuck."""
-ROUGH, FOR_HALVES, FOR_MAPS = 3, 5, 8
+ROUGH, FOR_HALVES, FOR_MAPS = 3, 5, 12
 """The same for maps that are kept: of quarters, of halves, and of all images.  They gain little
 from more."""
 BYTES = 7 << 28

@@ -18,7 +18,7 @@ SMOOTH_MEAN, SMOOTH = 1.0, 2.0
 """Width of the smoothing over shells: of the mean's spectrum, and of ratios to it."""
 LEAST, MOST = 1e-3, 3.0
 """Smallest and largest ratio of a spectrum to the mean's."""
-CONSENSUS_ITERATIONS = 10
+CONSENSUS_ITERATIONS = 20
 LARGEST_VOXELS = 0.01
 """Fraction of the voxels, the strongest, whose amplitude is taken to be one."""
 FAINTEST, BRIGHTEST = 0.02, 1.5
