@@ -69,14 +69,13 @@ class Marginal(NamedTuple):
     ----------
     likelihood
         Of the other maps.
-    slope, mixed, spread
-        n has mean ``slope - mixed b`` and covariance ``spread``: (B, M), (B, M, J), (B, M, M).
+    slope, mixed
+        n has mean ``slope - mixed b``: (B, M) and (B, M, J).
     """
 
     likelihood: Likelihood
     slope: Tensor
     mixed: Tensor
-    spread: Tensor
 
     @classmethod
     def of(cls, seen: Likelihood, nuisances: int) -> Marginal:
@@ -89,13 +88,13 @@ class Marginal(NamedTuple):
         across = cross.transpose(1, 2)
         precision = seen.precision[:, :count, :count] - across @ mixed
         left = seen.slope[:, :count] - (across @ slope[..., None]).squeeze(-1)
-        return cls(Likelihood(precision, left), slope, mixed, 0.5 * inverse)
+        return cls(Likelihood(precision, left), slope, mixed)
 
     def first(self, count: int) -> Marginal:
         """Keep the first of the other maps."""
         precision, slope = self.likelihood
         kept = Likelihood(precision[:, :count, :count], slope[:, :count])
-        return Marginal(kept, self.slope, self.mixed[:, :, :count], self.spread)
+        return Marginal(kept, self.slope, self.mixed[:, :, :count])
 
     def joined(self, amount: Tensor) -> Tensor:
         """Return the expected amounts of all maps, from those of maps that are no nuisance."""
