@@ -12,6 +12,7 @@ from benchmarks.focus import around_arm, explained, motions, two_arms
 from modpose.backprojection.halves import open_posed
 from modpose.config import SpectralConfig
 from modpose.content_maps import ContentBasis, ContentMapSettings, fit_content_maps
+from modpose.content_maps.alternation import Alternation
 from modpose.content_maps.cells import EACH, Cells, groups_of
 from modpose.content_maps.choice import last_telling
 from modpose.content_maps.equations import Equations, MaskBox
@@ -49,27 +50,8 @@ from modpose.progress import Progress
 from modpose.search.projections import ImageReader
 from modpose.simulate.conformations import Conformer, built_in_conformers
 from modpose.simulate.projection_files import star_tables, write_projections
-from modpose.simulate.projections import Projections, ProjectionSettings, simulate_projections
-
-BOX = 20
-
-
-def simulated(n: int, snr: float, moves: bool = True, seed: int = 0) -> Projections:
-    settings = ProjectionSettings(n=n, box=BOX, pixel_size=8.0, snr=snr, ctf=True, seed=seed)
-    still = [Conformer("still", built_in_conformers(1)[0].molecule)]
-    return simulate_projections(settings, None if moves else still)
-
-
-def opened(made: Projections):
-    table, optics = star_tables(made)
-    stack = ArrayStack(made.images, pixel_size=8.0)
-    poses = made.rotation, made.shift
-    return open_posed(Source(stack, Particles(table, optics, "star", "p.star", given_poses=poses)))
-
-
-def ball() -> torch.Tensor:
-    return torch.from_numpy(soft_window((BOX,) * 3, 0.75, 0.95))
-
+from modpose.simulate.projections import ProjectionSettings, simulate_projections
+from tests.content_maps.small_sets import BOX, ball, opened, simulated
 
 # --- functions of content ---------------------------------------------------------------------
 
@@ -311,6 +293,29 @@ def test_a_map_that_is_expected_to_vanish_does_not_slow_down_the_others():
     strength = ball()[box._cut].expand(3, -1, -1, -1).sqrt()
     soon, late = (equations.solve(spectrum, strength, steps)[1] for steps in (FOR_CONTENT, 300))
     assert (soon - late).norm() < 0.2 * late.norm()
+
+
+def test_a_solution_goes_on_from_maps(monkeypatch):
+    """A solution stays, and nothing but a few steps away from it is much of the way."""
+    made = simulated(240, 1.0)
+    dataset = opened(made)
+    reader = ImageReader(Projection(SpectralConfig(), BOX), BOX / 2 - 0.5)
+    lattice, box = HalfLattice(BOX, reader.limit), MaskBox(ball(), reader.limit)
+    hinge = torch.tensor(made.truth["hinge_deg"].to_numpy(np.float32))
+    amount = torch.stack([torch.ones(240), hinge / hinge.std()], 1)
+    placed = lattice.place(reader.images(dataset.batch(np.arange(240)), torch.ones(BOX)))
+    equations = equations_of(lattice, box, placed, amount)
+    falling = torch.exp(-torch.arange(len(box.count)) / 2.0)
+    given = torch.stack([falling, 0.1 * falling]) * 10, ball()[box._cut][None].sqrt()
+    monkeypatch.setattr("modpose.content_maps.equations.TOLERANCE", 1e-7)
+    solved = equations.solve(*given, 300)
+    kept = solved.clone()
+    again = equations.solve(*given, 0, solved)
+    assert (again - solved).norm() < 1e-2 * solved.norm()  # faint voxels are set to 0
+    assert torch.equal(solved, kept)
+    near = 0.9 * solved
+    from_nothing, from_near = (equations.solve(*given, 2, start) for start in (None, near))
+    assert (from_near - solved).norm() < 0.5 * (from_nothing - solved).norm()
 
 
 def test_a_low_shell_without_precision_has_that_of_few_images():
@@ -557,52 +562,6 @@ def test_a_number_of_functions_that_is_set_is_taken_where_content_gets_wider(mon
     assert counts[:2] == [7, 7] and set(counts) == {7}
 
 
-def test_the_number_of_functions_is_chosen_again_for_maps_of_halves(moving, monkeypatch):
-    """The fewest that predict as well as more; not fewer than maps of quarters have."""
-    _, dataset, z, std, _ = moving
-    settings = ContentMapSettings(landmarks=20)
-    fitting = _Fitting(dataset, z, std, ball(), settings, None, None)
-    asked = []
-
-    def judged(self, stage, counts, progress):
-        asked.append(counts)
-        score = torch.zeros(10, len(counts), 5)
-        score[:, counts.index(5) :] = 1.0
-        return score
-
-    monkeypatch.setattr(Rounds, "_judged", judged)
-    with Progress("test", 1, quiet=True) as progress:
-        fitting.images.measure(fitting.some, progress)
-        last = fitting.rounds.stage(fitting.first, 3, progress)
-        found, score = fitting.rounds._chosen(last, 9, progress)
-    assert asked[0][0] == len(last.basis)
-    assert asked[0][-1] == 9
-    assert len(found.basis) == 5
-    assert [len(one) for one in found.compared.maps] == [5] * 4
-    assert score.shape == (10, 5)
-    assert score.min() == 1
-
-
-def test_content_of_halves_stays_on_the_axes_of_that_of_quarters(moving, monkeypatch):
-    """Maps of halves are of the one, maps of all images of the other, and functions of both."""
-    _, dataset, z, std, _ = moving
-    found, real = [], Rounds.from_halves
-
-    def from_halves(self, last, *args):
-        narrow = last._replace(content=self.first._replace(z=self.first.z + 0.0))
-        found.append((narrow.content, real(self, narrow, *args)[0]))
-        return real(self, last, *args)
-
-    monkeypatch.setattr(Rounds, "gain", lambda *_: torch.tensor([2.0, 1.0]))
-    monkeypatch.setattr(Rounds, "from_halves", from_halves)
-    few = ContentMapSettings(functions=6, landmarks=20, rounds=1)
-    fit_content_maps(dataset, z, std, ball(), few, quiet=True)
-    ((before, after),) = found
-    assert after.z.shape == before.z.shape and not np.array_equal(after.z, before.z)
-    assert np.corrcoef(after.z[:, 0], before.z[:, 0])[0, 1] > 0.5
-    np.testing.assert_array_equal(after.unit, before.unit)
-
-
 def test_all_shells_tell_content_where_few_do_not_help(moving, monkeypatch):
     made, dataset, z, std, _ = moving
     monkeypatch.setattr("modpose.content_maps.rounds.last_telling", lambda _: 2)
@@ -656,7 +615,7 @@ def test_half_maps_of_a_set_without_motion_do_not_agree_beyond_the_mean(tmp_path
     source, config, _ = configure(str(star), recipe="modpose-posed", flags=flags)
     run = fit_run(source, config, tmp_path / "run", quiet=True)
     assert len(content_maps_of(run, functions=5, quiet=True).basis) < 5
-    monkeypatch.setattr(Rounds, "from_halves", lambda _, last, *__: (last.content, 5))
+    monkeypatch.setattr(Alternation, "run", lambda _, content, *__: (content, 5))
     found = content_maps_of(run, functions=5, overwrite=True, quiet=True)
     first, second = (half[1:].ravel().astype(float) for half in found.halves)
     assert len(found.basis) > 1

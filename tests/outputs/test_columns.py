@@ -122,6 +122,16 @@ def test_refuses_names_that_mean_something_else(run: Run, name: str, message: st
     assert not (run.path / "added.parquet").exists()
 
 
+def test_a_hundred_columns_are_added_and_replaced_without_a_warning(run: Run) -> None:
+    many = {f"c{k}": k * ones(run) for k in range(120)}
+    add_columns(run, many)
+    add_columns(run, {"c7": -ones(run), "last": ones(run)}, overwrite=True)
+    latents = run.latents()
+    assert len(latents) == N
+    assert latents["c119"].eq(119).all() and latents["c7"].eq(-1).all()
+    assert not latents.columns.duplicated().any()
+
+
 def test_refuses_a_column_of_another_length(run: Run) -> None:
     with pytest.raises(InputError, match=r"expected \(60,\)"):
         add_columns(run, {"extra": np.ones(3)})

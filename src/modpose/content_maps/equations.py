@@ -22,6 +22,8 @@ MEAN_FIRST = 2
 LEAST_BELOW = 1e-3
 """Precision of low frequencies, relative to the best, that is never undercut: the CTF leaves more,
 but kernels are cut at the box, and what leaks from other shells may be negative."""
+FAINT = 1e-4
+"""Square of an amplitude below which maps to begin with are not divided by it."""
 CHUNK = 1 << 10
 """Frequencies at which the equations are applied at a time."""
 
@@ -179,7 +181,13 @@ class Equations:
         below = torch.arange(mean.shape[1], device=mean.device) < at
         return torch.where(below, mean.maximum(LEAST_BELOW * best), mean)
 
-    def solve(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
+    def solve(
+        self,
+        spectrum: Tensor,
+        amplitude: Tensor,
+        iterations: int,
+        start: Tensor | None = None,
+    ) -> Tensor:
         """Return the maps (J, b, b, b) of largest posterior probability.
 
         Parameters
@@ -190,11 +198,17 @@ class Equations:
             (J, b, b, b) or (1, b, b, b), what the fields are multiplied by.
         iterations
             Largest number of steps.
+        start
+            (J, b, b, b) maps to begin with; None: nothing but the mean, solved for alone.
         """
-        return amplitude * self._fields(spectrum, amplitude, iterations)
+        if start is not None:
+            start = start * amplitude / (amplitude.square() + FAINT)
+        return amplitude * self._fields(spectrum, amplitude, iterations, start)
 
-    def _fields(self, spectrum: Tensor, amplitude: Tensor, iterations: int) -> Tensor:
-        """Solve for the stationary fields (J, b, b, b); the mean alone comes first.
+    def _fields(
+        self, spectrum: Tensor, amplitude: Tensor, iterations: int, start: Tensor | None = None
+    ) -> Tensor:
+        """Solve for the stationary fields (J, b, b, b), with some to begin with.
 
         The fields are periodic in the box: their amplitude is small at its faces.
         """
@@ -211,11 +225,13 @@ class Equations:
                 box.filtered(fields, penalty, beyond)
             )
 
-        x, residual = torch.zeros_like(self.right), amplitude * self.right
+        residual = amplitude * self.right
         guess = box.filtered(residual, inverse, 1 / beyond)
         now = first = (residual * guess).sum()
-        if len(self) > 1:
+        x = torch.zeros_like(residual) if start is None else start
+        if start is None and len(self) > 1:
             x[:1] = self.of_the_mean()._fields(spectrum[:1], amplitude[:1], MEAN_FIRST * iterations)
+        if start is not None or len(self) > 1:
             residual.sub_(apply(x))
             guess = box.filtered(residual, inverse, 1 / beyond)
             now = (residual * guess).sum()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.backprojection.halves import check_projections
+from modpose.content_maps.alternation import Alternation
 from modpose.content_maps.basis import ContentBasis, check_content
 from modpose.content_maps.equations import Equations
 from modpose.content_maps.focus import Focus
@@ -128,13 +129,12 @@ class _Fitting:
         power = self.images.variance
         if not self.settings.rounds:
             basis = self.rounds.basis(self.first, self.settings.most(self.images.dataset.n))
-            return self._maps(basis, self.first, [self.first.z], self.first.nuisance, progress)
+            return self._maps(basis, self.first, self.first, progress)
         basis, content, own = self._content(progress)
         self.rounds.look_at(self.images)
         # in units of the images' power: what maps lack would count as noise
         self.images.variance = power
-        crossed = own.crossed if len(basis) > 1 else [content.z]
-        return self._maps(basis, content, crossed, own.nuisance, progress)
+        return self._maps(basis, content, own, progress)
 
     def _content(self, progress: Progress) -> tuple[ContentBasis, Inferred, Inferred]:
         """Infer content; its functions, itself, and that which quarters tell of their half."""
@@ -145,17 +145,16 @@ class _Fitting:
             first = self.first
             return self.rounds.basis(first, 1), first, first
         if content.z is not self.first.z:
-            content, count = self.rounds.from_halves(last, self.settings.widest(n), progress)
+            least, most = len(basis), self.rounds.fitting(self.settings.widest(n))
+            alternation = Alternation(
+                self.regression, self.rounds.inference, self.settings, self.some
+            )
+            content, count = alternation.run(content, least, most, progress)
             basis = self.rounds.basis(content, self.settings.functions or min(count, limit))
         return basis, content, last.content
 
     def _maps(
-        self,
-        basis: ContentBasis,
-        content: Inferred,
-        crossed: list[Floats],
-        nuisance: Tensor,
-        progress: Progress,
+        self, basis: ContentBasis, content: Inferred, own: Inferred, progress: Progress
     ) -> ContentMaps:
         """Compute the maps of halves, from content that only their own images tell; then of all.
 
@@ -164,24 +163,34 @@ class _Fitting:
         basis
             Functions of content.
         content
-            From which the maps of all images come.
-        crossed, nuisance
+            From which the maps of all images come.  Their prior comes from it too, if its maps
+            predict images better than those of ``own``.
+        own
             For the maps of halves.  Content of each coefficient is told by others, for otherwise
             noise would agree with the maps that content was inferred from, in both halves.
         progress
             The progress bar.
         """
-        regression = self.regression
-        cells = regression.cells(basis, crossed, nuisance)
+        regression, better = self.regression, content is not own
+        crossed = [own.z] if all(z is own.z for z in own.crossed) else own.crossed
+        cells = regression.cells(basis, crossed, own.nuisance)
         halves, maps = regression.half_maps(cells, progress)
-        prior, _ = regression.priors(halves, FOR_HALVES)
-        if len(crossed) == 1:  # the content is the same
-            both = halves[0].add(halves.pop())
-        else:
+        if better:
             halves.clear()
-            cells = regression.cells(basis, [content.z], content.nuisance)
-            both = regression.sums(cells, 0, 1, progress)
+            halves = self._halves(basis, content, progress)
+        prior, _ = regression.priors(halves, FOR_HALVES)
+        if not better and len(crossed) > 1:
+            halves.clear()
+            halves = self._halves(basis, content, progress)
+        both = halves[0].add(halves.pop())
         return self._solved(content, basis, prior, maps, both)
+
+    def _halves(
+        self, basis: ContentBasis, content: Inferred, progress: Progress
+    ) -> list[Equations]:
+        """Sum up both halves of the images."""
+        cells = self.regression.cells(basis, [content.z], content.nuisance)
+        return [self.regression.sums(cells, half, 2, progress) for half in range(2)]
 
     def _solved(
         self,

@@ -28,6 +28,8 @@ from modpose.progress import Progress
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+LEAST_SPREAD = 1e-6
+"""Content varies where its spread is more than this, in its unit."""
 POSE_STEPS = 2
 """Steps of the correction of a pose, each time that content is inferred."""
 
@@ -175,33 +177,54 @@ class Inference:
         """Infer content of all images, and improve the corrections of their poses, if given."""
         images, n, count = self.images, self.images.dataset.n, now.landmarks.values.shape[1]
         z, std, *crossed = (np.empty((n, now.centres.shape[1])) for _ in range(4))
+        spread = _Spread(now.centres)
         nuisance = torch.empty(n, self.nuisances)
         found = None if corrections is None else corrections.pose.clone()
         variance = torch.zeros(n, 5)
-        square, between = now.centres**2, variance_between(now.centres)
         for block, table in self._compared(now.maps, np.arange(n)):
             rows, placed = block.rows, block.placed
             probability, amount, parts = self._expected(placed, table, now.landmarks)
             if corrections is not None and found is not None:
                 unit = images.in_box
-                pose, spread = (
+                pose, usual = (
                     (one * unit).to(table.device) for one in (found[rows], corrections.spread)
                 )
                 for _ in range(POSE_STEPS):
-                    pose, left = improved(images.lattice, block.images, table, amount, pose, spread)
+                    pose, left = improved(images.lattice, block.images, table, amount, pose, usual)
                 found[rows], variance[rows] = pose.cpu() / unit, left.cpu() / unit.square()
                 placed = images.lattice.place(corrected(block.images, pose))
                 probability, amount, parts = self._expected(placed, table, now.landmarks)
             for number, part in enumerate(parts):
                 crossed[1 - number][rows] = part.cpu().double().numpy() @ now.centres
-            share = probability.cpu().double().numpy()
-            z[rows] = share @ now.centres
-            std[rows] = np.sqrt(np.maximum(share @ square - z[rows] ** 2, 0) + share @ between)
+            z[rows], std[rows] = spread.of(probability)
             nuisance[rows] = amount[:, count:].cpu()
             progress.advance(len(rows), 0.0)
         if corrections is not None and found is not None:
             corrections = corrections.improved(found, variance)
         return Inferred(z, std, np.median(std, 0), crossed, nuisance, corrections)
+
+    def content_of(
+        self, rows: Ints, now: Compared, progress: Progress
+    ) -> tuple[Floats, Floats, Tensor]:
+        """Infer content of some images, and nothing else.
+
+        Returns
+        -------
+        z, std, nuisance
+            As those of :class:`Inferred`, in the order of the rows.
+        """
+        z, std = (np.empty((self.images.dataset.n, now.centres.shape[1])) for _ in range(2))
+        nuisance = torch.empty(len(z), self.nuisances)
+        spread, count = _Spread(now.centres), now.landmarks.values.shape[1]
+        for block, table in self._compared(now.maps, rows):
+            models = self.images.lattice.read(block.placed, table)
+            seen = self._marginal(likelihood(models, block.placed.value))
+            probability = posterior(seen.likelihood, now.landmarks)
+            z[block.rows], std[block.rows] = spread.of(probability)
+            amount = seen.joined(probability @ now.landmarks.values)
+            nuisance[block.rows] = amount[:, count:].cpu()
+            progress.advance(len(block.rows), 0.0)
+        return z[rows], std[rows], nuisance[rows]
 
     def _compared(self, maps: list[Tensor], rows: Ints) -> Iterator[tuple[Block, Tensor]]:
         """Read images, each block with the table of the maps that it is compared with."""
@@ -233,6 +256,26 @@ class Inference:
     def _parts(self, models: Tensor, placed: PlacedImages) -> list[Likelihood]:
         """What the coefficients of even number, and the others, tell of all maps."""
         return [likelihood(models[:, first::2], placed.value[:, first::2]) for first in (0, 1)]
+
+
+class _Spread:
+    """Mean and deviation of content over centres (L, k) that have some probability."""
+
+    def __init__(self, centres: Floats) -> None:
+        self._centres, self._square = centres, centres**2
+        self._between = variance_between(centres)
+
+    def of(self, probability: Tensor) -> tuple[Floats, Floats]:
+        """Return both (B, k), for (B, L)."""
+        share = probability.cpu().double().numpy()
+        mean: Floats = share @ self._centres
+        variance = np.maximum(share @ self._square - mean**2, 0) + share @ self._between
+        return mean, np.sqrt(variance)
+
+
+def varies(z: Floats, unit: Floats) -> bool:
+    """Tell whether content (N, k) of images differs by more than rounding, in its unit (k,)."""
+    return bool((z.std(0) > LEAST_SPREAD * np.maximum(unit, LEAST_SPREAD)).any())
 
 
 def variance_between(centres: Floats) -> Floats:

@@ -17,6 +17,7 @@ from modpose.content_maps.spectra import (
     Prior,
     amplitude_prior,
     consensus_spectrum,
+    loose_spectra,
     spectra,
 )
 from modpose.content_maps.sums import CellSums
@@ -113,24 +114,40 @@ class Regression:
 
         The parts share the spectra, a number for each shell and map, and not the amplitudes.
         """
-        nuisances = self.nuisances
-        groups = 1, len(parts[0]) - nuisances - 1, nuisances
-        regions = self._regions(groups)
-        spectrum, maps = spectra(parts, consensus_spectrum(parts), regions, steps)
-        every, *own = (
-            amplitude_prior(one, spectrum, self.box, regions, groups)
-            for one in (0.5 * (maps[0] + maps[1]), *maps)
-        )
+        consensus = consensus_spectrum(parts)
+        maps = [self.rough(part, consensus, steps) for part in parts]
+        spectrum = self.spectrum(maps, [part.precision() for part in parts], consensus)
+        every, *own = (self.prior(one, spectrum) for one in (0.5 * (maps[0] + maps[1]), *maps))
         return every, own
 
-    def _regions(self, groups: tuple[int, int, int]) -> Tensor:
+    def rough(
+        self, part: Equations, consensus: Tensor, steps: int, start: Tensor | None = None
+    ) -> Tensor:
+        """Solve for maps from which a prior is estimated, from the spectrum of the mean."""
+        loose = loose_spectra(consensus, len(part))
+        return part.solve(loose, self._regions(len(part)), steps, start)
+
+    def spectrum(self, maps: list[Tensor], precision: list[Tensor], consensus: Tensor) -> Tensor:
+        """Return the spectra (J, shells) that rough maps of two parts agree on."""
+        return spectra(maps, precision, consensus, self._regions(len(maps[0])), self.box)
+
+    def prior(self, maps: Tensor, spectrum: Tensor) -> Prior:
+        """Find the prior of maps from rough ones and their spectra."""
+        count, groups = len(maps), self._groups(len(maps))
+        return amplitude_prior(maps, spectrum, self.box, self._regions(count), groups)
+
+    def _groups(self, count: int) -> tuple[int, int, int]:
+        return 1, count - self.nuisances - 1, self.nuisances
+
+    def _regions(self, count: int) -> Tensor:
         """Where each map may be, (J, b, b, b)."""
         mask = inside = self.box.mask
         if self.focus is not None:
             region = in_box(self.focus.region.float(), self.box.box)
             inside = self.box.cut(region).to(mask) * mask
         kinds = torch.stack([mask, inside, mask - inside])
-        return kinds.repeat_interleave(torch.tensor(groups, device=self.mask.device), 0)
+        groups = torch.tensor(self._groups(count), device=self.mask.device)
+        return kinds.repeat_interleave(groups, 0)
 
 
 def in_box(mask: Tensor, side: int) -> Tensor:

@@ -19,7 +19,7 @@ from modpose.content_maps.cells import groups_of
 from modpose.content_maps.choice import fewest, last_telling
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.images import ImagesOnLattice
-from modpose.content_maps.inference import Compared, Inference, Inferred
+from modpose.content_maps.inference import Compared, Inference, Inferred, varies
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
 from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression, resampled
@@ -32,12 +32,8 @@ Ints = NDArray[np.int64]
 CLEARLY, LITTLE = 2.0, 0.3
 """Content is inferred once more from quarters where it helped by more than so many standard errors,
 and by more than this part of what helped most."""
-LITTLE_OF_HALVES = 0.1
-"""The same part, for maps of halves."""
 FROM_QUARTERS = 2
 """Largest number of rounds with maps of quarters."""
-LEAST_SPREAD = 1e-6
-"""Content varies where its spread is more than this, in its unit."""
 MARGIN = 2
 """Shells beyond those that content needs in which maps are solved for too: the last are poor."""
 LOOKED_AT = (1 / 4, 3 / 8)
@@ -114,7 +110,7 @@ class Rounds:
                 break
             told = self._widened(before, progress)
             content = self._inferred(before, *told, before.content.corrections, progress)
-            now = self.stage(content, self._fitting(most), progress)
+            now = self.stage(content, self.fitting(most), progress)
             gain = self.gain(self.score(now, progress), self.score(before, progress), before.last)
             if gain.mean() <= 0:
                 self._move(before.content)
@@ -140,50 +136,9 @@ class Rounds:
                 break
         return found
 
-    def from_halves(self, last: Stage, most: int, progress: Progress) -> tuple[Inferred, int]:
-        """Infer content from maps of the other half, as often as these predict images better.
-
-        Returns
-        -------
-        content, count
-            And the number of functions that its maps had.
-        """
-        before, score = self._chosen(last, self._fitting(most), progress)
-        best, count = 0.0, self.settings.functions or len(before.basis)
-        for _ in range(self.settings.rounds):
-            content = self._again(before, progress)
-            now = self._halved(content, count, progress)
-            better = self.score(now, progress)
-            gain = self.gain(better, score, before.last)
-            if gain.mean() <= 0:
-                return before.content, len(before.basis)
-            before, score, best = now, better, max(best, float(gain.mean()))
-            if gain.mean() < LITTLE_OF_HALVES * best:
-                break
-        return self._again(before, progress), len(before.basis)
-
-    def _fitting(self, most: int) -> int:
+    def fitting(self, most: int) -> int:
         """Return the number of functions that is set, or the largest that fits into memory."""
         return self.settings.functions or min(most, self.regression.most())
-
-    def _chosen(self, last: Stage, most: int, progress: Progress) -> tuple[Stage, Tensor]:
-        """Choose the number of functions that maps of halves have; these maps, and their score."""
-        found = self._halved(last.content, most, progress)
-        least, most = min(len(last.basis), len(found.basis)), len(found.basis)
-        counts = (*(count for count in COUNTS if least <= count < most), most)
-        score = self._judged(found, counts, progress)
-        count = most if self.settings.functions else fewest(score.sum(2), counts)
-        return found.fewer(count), score[:, counts.index(count)]
-
-    def _halved(self, content: Inferred, count: int, progress: Progress) -> Stage:
-        """Compute the maps of halves; noise and shells stay."""
-        regression = self.regression
-        basis = self.basis(content, count)
-        cells = regression.cells(basis, [content.z], content.nuisance)
-        halves = [regression.sums(cells, half, 2, progress) for half in range(2)]
-        _, own = regression.priors(halves, FOR_PRIOR)
-        maps = [half.solve(*own[number], FOR_CONTENT) for number, half in enumerate(halves)]
-        return self._made(content, basis, [maps[1], maps[1], maps[0], maps[0]])
 
     def _move(self, content: Inferred) -> None:
         """Place images at the poses that a content was inferred at."""
@@ -219,10 +174,6 @@ class Rounds:
             unit = np.ones(centres.shape[1])
         return compared, unit
 
-    def _again(self, before: Stage, progress: Progress) -> Inferred:
-        """Infer content from maps of halves: the axes stay, for half maps have content on them."""
-        return self._inferred(before, self._here(before), before.content.unit, None, progress)
-
     def _inferred(
         self,
         before: Stage,
@@ -236,8 +187,7 @@ class Rounds:
         Where images tell nothing, all get the same content; then it stays as it was.
         """
         found = self.inference.content(compared, progress, corrections)._replace(unit=unit)
-        varies = (found.z.std(0) > LEAST_SPREAD * np.maximum(unit, LEAST_SPREAD)).any()
-        return found if varies else before.content
+        return found if varies(found.z, unit) else before.content
 
     def score(self, stage: Stage, progress: Progress) -> Tensor:
         """What the maps of a stage predict of unseen coefficients, (images, shells)."""

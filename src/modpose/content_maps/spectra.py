@@ -60,32 +60,40 @@ def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
     return spectrum[0]
 
 
+def loose_spectra(consensus: Tensor, count: int) -> Tensor:
+    """Return spectra (count, shells) for a first solution, from that of the mean (shells,)."""
+    return torch.cat([LOOSE * consensus[None], SHARE * consensus.expand(count - 1, -1)])
+
+
 def spectra(
-    halves: Sequence[Equations], consensus: Tensor, regions: Tensor, iterations: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the spectra (J, shells) of all maps, and a first solution (J, b, b, b) of each half.
+    maps: Sequence[Tensor],
+    precision: Sequence[Tensor],
+    consensus: Tensor,
+    regions: Tensor,
+    box: MaskBox,
+) -> Tensor:
+    """Return the spectra (J, shells) of all maps, from what those of two parts agree on.
 
     Parameters
     ----------
-    halves
-        Equations of two halves of the images, or of the two quarters of a half.
+    maps
+        (J, b, b, b) of each part, solved with loose spectra.
+    precision
+        (J, shells) that the images of each part give (:meth:`Equations.precision`).
     consensus
         (shells,) spectrum of the mean.
     regions
         (J, b, b, b) where each map may be, from 0 to 1.
-    iterations
-        Largest number of steps of the first solution.
+    box
+        Where they are.
 
     Notes
     -----
-    The spectra are estimated once.  Estimated again from maps that were solved with them, they
-    would feed on themselves: weak ones vanish and strong ones grow.
+    Estimated again from maps that were solved with them, spectra would feed on themselves: weak
+    ones vanish and strong ones grow.
     """
-    count, box = len(halves[0]), halves[0].box
-    loose = torch.cat([LOOSE * consensus[None], SHARE * consensus.expand(count - 1, -1)])
-    maps = [half.solve(loose, regions, iterations) for half in halves]
+    loose = loose_spectra(consensus, len(maps[0]))
     energy = regions.square().sum((1, 2, 3))[:, None]
-    precision = [half.precision() for half in halves]
     gain = [loose / (loose + 1 / one) for one in precision]
     shared = box.power(*maps) / energy / (gain[0] * gain[1])
     noise = 1 / (precision[0] + precision[1])
@@ -93,7 +101,7 @@ def spectra(
     variance = (2 * noise + shared.clamp(min=0)).square() / independent
     certainty = consensus.square() / variance
     ratio = _smoothed(shared / consensus, certainty, SMOOTH, box.last).clamp(LEAST, MOST)
-    return _ends(ratio * consensus, box.last), maps
+    return _ends(ratio * consensus, box.last)
 
 
 def amplitude_prior(

@@ -285,6 +285,8 @@ class Run:
         InputError
             If the run is not finished, a file is damaged, or only a sample is encoded.
         """
+        import pandas as pd
+
         path = self.path / "latents.parquet"
         if not self.finished:
             raise InputError(
@@ -302,7 +304,10 @@ class Run:
         known = encoded if partial and len(table) == encoded else n
         run_files.check_latents(path, table, self.config.model.z_dim, known)
         added = read_added(self.path)
-        return table if added is None else table.assign(**added)
+        if added is None:
+            return table
+        kept = table.drop(columns=[name for name in added if name in table])
+        return pd.concat([kept, added.reindex(table.index)], axis=1)
 
     def check(self) -> None:
         """Check weights and latents against the checksums of the fit, once.

@@ -74,6 +74,8 @@ def add_columns(
         If a name is not a word or is one of the columns of a fit, a column already exists, or its
         length differs.
     """
+    import pandas as pd
+
     latents = run.latents()
     check_names(run, columns, overwrite=overwrite)
     for name, values in columns.items():
@@ -87,7 +89,9 @@ def add_columns(
         table = table.drop(columns=[name for name in remove if name in table])
         made = {name: text for name, text in how_added(run.path).items() if name in table}
         made |= dict.fromkeys(columns, how)
-        _write(run.path, table.assign(**dict(columns)), made)
+        kept = table.drop(columns=[name for name in columns if name in table])
+        new = pd.DataFrame(dict(columns), index=table.index)
+        _write(run.path, pd.concat([kept, new], axis=1), made)
     return list(columns)
 
 
