@@ -27,9 +27,6 @@ from modpose.progress import Progress
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-AGAIN_FOR_PRIOR, AGAIN_FOR_CONTENT = 3, 4
-"""Largest number of steps that maps of the round before get more: those that the prior is estimated
-from, and those that content is inferred from."""
 LITTLE = 0.05
 """Rounds end where maps are better by less than this part of what helped most."""
 
@@ -199,12 +196,12 @@ class Alternation:
         regression = self.regression
         starts = [half.at(functions.values) for half in halves]
         rough, maps = starts[number]
-        rough = regression.rough(equations, consensus, AGAIN_FOR_PRIOR, rough)
+        rough = regression.rough(equations, consensus, FOR_PRIOR, rough)
         # the images of the other half give as much
         precision = [equations.precision()] * 2
         spectrum = regression.spectrum([rough, starts[1 - number][0]], precision, consensus)
         prior = regression.prior(rough, spectrum)
-        return functions.half(rough, equations.solve(*prior, AGAIN_FOR_CONTENT, maps))
+        return functions.half(rough, equations.solve(*prior, FOR_CONTENT, maps))
 
     def _told(self, content: Inferred, half: Half, number: int, progress: Progress) -> Inferred:
         """Infer content of one half from maps of the other.
