@@ -1,8 +1,9 @@
 """Maps and content of the two halves of the images, in turn.
 
-Content of one half comes from maps of the other, so that no image sees itself.  Each step takes
-what is newest: maps of the first half, content of the second, maps of the second, content of the
-first.  Maps begin with those of the round before, as far as these are functions of content.
+Content of one half comes from maps of the other, which show more than those of quarters; so no
+image sees itself.  Each step takes what is newest: maps of the first half, content of the second,
+maps of the second, content of the first.  Maps begin with those of the round before, as amounts of
+the new functions of content, so that the steps of the solver add up over the rounds.
 """
 
 from __future__ import annotations
@@ -143,8 +144,9 @@ class Alternation:
             start = content
             for number in range(2):
                 functions = self._functions(content, count)
-                equations = self._equations(content, functions, number, progress)
-                halves[number] = self._again(equations, functions, halves, number, consensus)
+                halves[number] = self._again(
+                    content, functions, halves, number, consensus, progress
+                )
                 content = self._told(content, halves[number], 1 - number, progress)
             better = self._judged(halves, None, progress)[:, 0]
             gain = self.gain(better, score)
@@ -186,14 +188,16 @@ class Alternation:
 
     def _again(
         self,
-        equations: Equations,
+        content: Inferred,
         functions: Functions,
         halves: list[Half],
         number: int,
         consensus: Tensor,
+        progress: Progress,
     ) -> Half:
         """Solve for maps of one half, from those that it has."""
         regression = self.regression
+        equations = self._equations(content, functions, number, progress)
         starts = [half.at(functions.values) for half in halves]
         rough, maps = starts[number]
         rough = regression.rough(equations, consensus, FOR_PRIOR, rough)

@@ -1,7 +1,8 @@
 """Content maps from posed images: sums, prior, solution; content once more; sums and solution.
 
-Content is inferred again, in turn with the maps (:mod:`modpose.content_maps.rounds`), so that an
-image never sees itself.
+Content is inferred again, in turn with the maps, so that an image never sees itself: from maps of
+quarters (:mod:`modpose.content_maps.rounds`), then of halves
+(:mod:`modpose.content_maps.alternation`).
 
 Maps are a regression of the images on functions of the content that is inferred of them, and not on
 its posterior: the map at a content is then the mean of what images with this inferred content show.

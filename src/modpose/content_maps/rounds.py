@@ -1,8 +1,8 @@
-"""Maps and content in turn: from quarters of the images, and then from halves.
+"""Maps and content in turn, from quarters of the images.
 
 In a quarter, content is inferred from the maps of the other quarter of its half.  So an image never
 sees itself, nor the other half, and maps of halves can be compared.  The content of the last maps
-need not know this limit: it is inferred from the maps of the other half, which show more.
+need not know this limit (:mod:`modpose.content_maps.alternation`).
 """
 
 from __future__ import annotations
