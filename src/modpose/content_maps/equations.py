@@ -24,7 +24,7 @@ LEAST_BELOW = 1e-3
 but kernels are cut at the box, and what leaks from other shells may be negative."""
 FAINT = 1e-4
 """Square of an amplitude below which maps to begin with are not divided by it."""
-CHUNK = 1 << 10
+CHUNK = 1 << 11
 """Frequencies at which the equations are applied at a time."""
 
 
@@ -255,10 +255,11 @@ class Equations:
         """
         for first in range(0, spectrum.shape[1], CHUNK):
             held = spectrum[:, first : first + CHUNK]
-            part = torch.cat([held.real, held.imag], 1)
-            kernel = self.kernels[:, first : first + CHUNK].repeat(1, 2)
-            real, imaginary = (self.values.T @ (kernel * (self.values @ part))).chunk(2, 1)
-            held.copy_(torch.complex(real, imaginary))
+            part = torch.stack([held.real, held.imag], 1)
+            cells = (self.values @ part.flatten(1)).reshape(-1, *part.shape[1:])
+            cells.mul_(self.kernels[:, None, first : first + CHUNK])
+            found = (self.values.T @ cells.flatten(1)).reshape(part.shape)
+            torch.complex(found[:, 0], found[:, 1], out=held)
 
 
 def _quick(least: int, most: int) -> int:

@@ -88,11 +88,14 @@ class Regression:
         images, step = self.images, len(cells.labels)
         sums = CellSums(images.lattice, self.box, cells.values.to(self.mask))
         mine = np.flatnonzero(images.quarter * parts // 4 == part)
-        for first, label in enumerate(cells.labels):
-            for block in images.blocks(mine[np.argsort(label[mine], kind="stable")]):
-                seen = images.views(block).part(slice(first, None, step))
-                sums.add(seen, label[block.rows].repeat(len(images.symmetry)))
-                progress.advance(len(block.rows), 0.0)
+        order = [mine[np.argsort(label[mine], kind="stable")] for label in cells.labels]
+        for low in range(0, len(cells), sums.at_once):
+            for first, (rows, label) in enumerate(zip(order, cells.labels, strict=True)):
+                begin, end = np.searchsorted(label[rows], (low, low + sums.at_once))
+                for block in images.blocks(rows[begin:end]):
+                    seen = images.views(block).part(slice(first, None, step))
+                    sums.add(seen, label[block.rows].repeat(len(images.symmetry)))
+                    progress.advance(len(block.rows), 0.0)
         return sums.equations()
 
     def half_maps(self, cells: Cells, progress: Progress) -> tuple[list[Equations], list[Tensor]]:

@@ -49,9 +49,12 @@ def consensus_spectrum(halves: Sequence[Equations]) -> Tensor:
     box = first[0].box
     energy = box.mask.square().sum()
     noise = 1 / (first[0].precision() + first[1].precision())
-    spectrum = LOOSE * LOOSE * noise
+    spectrum, maps = LOOSE * LOOSE * noise, [torch.zeros_like(half.right) for half in first]
     for _ in range(CONSENSUS_ROUNDS):
-        maps = [half.solve(spectrum, box.mask[None], CONSENSUS_ITERATIONS) for half in first]
+        maps = [
+            half.solve(spectrum, box.mask[None], CONSENSUS_ITERATIONS, start)
+            for half, start in zip(first, maps, strict=True)
+        ]
         gain = [spectrum / (spectrum + 1 / half.precision()) for half in first]
         shared = box.power(*maps) / energy / (gain[0] * gain[1])
         ratio = (shared / noise).clamp(min=LEAST).log()
