@@ -119,7 +119,7 @@ class Alternation:
     def run(
         self, content: Inferred, least: int, most: int, progress: Progress
     ) -> tuple[Inferred, int]:
-        """Infer content as often as its maps predict images better.
+        """Infer content as often as its maps predict images better, from the best of them.
 
         Parameters
         ----------
@@ -137,11 +137,10 @@ class Alternation:
         """
         halves, consensus = self._begun(content, most, progress)
         halves, score = self._chosen(halves, least, progress)
-        count, best, before = halves[0].values.shape[1], 0.0, content
+        count, best, kept = halves[0].values.shape[1], 0.0, content
         for number in range(2):
             content = self._told(content, halves[number], 1 - number, progress)
         for _ in range(self.settings.rounds):
-            start = content
             for number in range(2):
                 functions = self._functions(content, count)
                 halves[number] = self._again(
@@ -150,12 +149,11 @@ class Alternation:
                 content = self._told(content, halves[number], 1 - number, progress)
             better = self._judged(halves, None, progress)[:, 0]
             gain = self.gain(better, score)
-            if gain <= 0:
-                return before, count
-            before, score, best = start, better, max(best, gain)
-            if gain < LITTLE * best:
+            if gain > 0:
+                kept, score, best = content, better, max(best, gain)
+            if gain <= LITTLE * best:
                 break
-        return content, count
+        return kept, count
 
     def gain(self, now: Tensor, before: Tensor) -> float:
         """Return how much higher scores (images, shells) are than before, for a usual image."""
