@@ -113,6 +113,18 @@ class ContentMaps:
         amount = self.basis(np.asarray(z, float)[None])[0]
         return float(1 / (amount @ np.linalg.solve(self.moment, amount)))
 
+    def variance(self) -> Volume:
+        """Variance (D, D, D) over the images of the map at each voxel, before it is filtered."""
+        mean = self.moment[0] / self.moment[0, 0]  # the first function is 1
+        covariance = self.moment / self.moment[0, 0] - np.outer(mean, mean)
+        power, axes = np.linalg.eigh(covariance)
+        amount = np.sqrt(np.maximum(power, 0)) * axes
+        found = np.zeros(self.maps.shape[1:])
+        for column in amount.T:
+            found += np.tensordot(column, self.maps, 1) ** 2
+        whole = self._box.whole(torch.from_numpy(found[None]).float())[0]
+        return np.asarray(whole.numpy(), np.float32)
+
     def corrected(self, rotation: Floats, shift: Floats) -> tuple[Floats, Floats]:
         """Correct poses (N, 3, 3) and (N, 2) pixels, if corrections were made."""
         if self.pose is None:

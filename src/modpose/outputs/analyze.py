@@ -108,9 +108,12 @@ def analyze_run(
         for target in targets:
             place.remove(target)  # of an earlier analysis, unless written again
         if draws:
-            start = run.config.seed if seed is None else seed
-            of_model = content_of(run), error_of_content(run.latents())
-            variance = map_variance(model, *of_model, start, quiet)
+            if content_maps is not None:
+                variance = content_maps.variance()
+            else:
+                start = run.config.seed if seed is None else seed
+                of_model = content_of(run), error_of_content(run.latents())
+                variance = map_variance(model, *of_model, start, quiet)
             variance = mirrored(variance) if flip_hand else variance
             size = run.environment.get("pixel_size")
             write_mrcs(place(out / "variance.mrc"), variance[None], size)
