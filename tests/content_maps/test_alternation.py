@@ -85,12 +85,12 @@ def test_content_of_an_image_does_not_come_from_its_own_half(begun):
     _, fitting, progress = begun
     one = alternation(fitting)
     halves, _ = one._begun(fitting.first, 3, progress)
-    known = one._told(fitting.first, halves[0], 1, progress)
-    mine = one.half == 1
+    known = one._told(fitting.first, halves[0], one.rows[1], progress)
+    mine = np.isin(np.arange(400), one.rows[1])
     assert np.array_equal(known.z[~mine], fitting.first.z[~mine])
     assert not np.isclose(known.z[mine, 0], fitting.first.z[mine, 0]).any()
     nothing = half_of(halves[0].values, 0 * halves[0].maps)
-    assert one._told(fitting.first, nothing, 1, progress) is fitting.first
+    assert one._told(fitting.first, nothing, one.rows[1], progress) is fitting.first
 
 
 def test_maps_that_do_not_help_leave_content_as_it_was(begun, monkeypatch):

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.content_maps.basis import ContentBasis
+from modpose.content_maps.cells import Cells
 from modpose.content_maps.choice import fewest
-from modpose.content_maps.equations import Equations
 from modpose.content_maps.inference import Compared, Inference, Inferred, varies
 from modpose.content_maps.posterior import Landmarks
 from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression
@@ -113,8 +113,9 @@ class Alternation:
         self, regression: Regression, inference: Inference, settings: ContentMapSettings, some: Ints
     ) -> None:
         self.regression, self.inference, self.settings = regression, inference, settings
-        self.half = inference.images.quarter // 2
-        self.some = [some[self.half[some] == number] for number in range(2)]
+        half = inference.images.quarter // 2
+        self.rows = [np.flatnonzero(half == number) for number in range(2)]
+        self.some = [some[half[some] == number] for number in range(2)]
 
     def run(
         self, content: Inferred, least: int, most: int, progress: Progress
@@ -139,20 +140,22 @@ class Alternation:
         halves, score = self._chosen(halves, least, progress)
         count, best, kept = halves[0].values.shape[1], 0.0, content
         for number in range(2):
-            content = self._told(content, halves[number], 1 - number, progress)
+            content = self._told(content, halves[number], self.rows[1 - number], progress)
         for _ in range(self.settings.rounds):
             for number in range(2):
                 functions = self._functions(content, count)
                 halves[number] = self._again(
                     content, functions, halves, number, consensus, progress
                 )
-                content = self._told(content, halves[number], 1 - number, progress)
+                content = self._told(content, halves[number], self.rows[1 - number], progress)
             better = self._judged(halves, None, progress)[:, 0]
             gain = self.gain(better, score)
             if gain > 0:
                 kept, score, best = content, better, max(best, gain)
             if gain <= LITTLE * best:
                 break
+        if best > 0:
+            kept = self._from_three_quarters(kept, count, halves, consensus, progress)
         return kept, count
 
     def gain(self, now: Tensor, before: Tensor) -> float:
@@ -165,16 +168,14 @@ class Alternation:
         known = (torch.from_numpy(basis(z)).float() for z in (content.z, centres))
         return Functions(basis, centres, *known)
 
-    def _equations(
-        self, content: Inferred, functions: Functions, number: int, progress: Progress
-    ) -> Equations:
-        cells = self.regression.cells(functions.basis, [content.z], content.nuisance)
-        return self.regression.sums(cells, number, 2, progress)
+    def _cells(self, content: Inferred, functions: Functions) -> Cells:
+        return self.regression.cells(functions.basis, [content.z], content.nuisance)
 
     def _begun(self, content: Inferred, most: int, progress: Progress) -> tuple[list[Half], Tensor]:
         """Solve for maps of both halves from nothing; return them and the mean's spectrum."""
         regression, functions = self.regression, self._functions(content, most)
-        halves = [self._equations(content, functions, number, progress) for number in range(2)]
+        cells = self._cells(content, functions)
+        halves = [regression.sums(cells, number, 2, progress) for number in range(2)]
         consensus = consensus_spectrum(halves)
         rough = [regression.rough(half, consensus, FOR_PRIOR) for half in halves]
         spectrum = regression.spectrum(rough, [half.precision() for half in halves], consensus)
@@ -195,7 +196,7 @@ class Alternation:
     ) -> Half:
         """Solve for maps of one half, from those that it has."""
         regression = self.regression
-        equations = self._equations(content, functions, number, progress)
+        equations = regression.sums(self._cells(content, functions), number, 2, progress)
         starts = [half.at(functions.values) for half in halves]
         rough, maps = starts[number]
         rough = regression.rough(equations, consensus, FOR_PRIOR, rough)
@@ -205,12 +206,35 @@ class Alternation:
         prior = regression.prior(rough, spectrum)
         return functions.half(rough, equations.solve(*prior, FOR_CONTENT, maps))
 
-    def _told(self, content: Inferred, half: Half, number: int, progress: Progress) -> Inferred:
-        """Infer content of one half from maps of the other.
+    def _from_three_quarters(
+        self,
+        content: Inferred,
+        count: int,
+        halves: list[Half],
+        consensus: Tensor,
+        progress: Progress,
+    ) -> Inferred:
+        """Infer content of each quarter from maps of all others, which show more than a half."""
+        regression, functions = self.regression, self._functions(content, count)
+        cells = self._cells(content, functions)
+        quarters = [regression.sums(cells, number, 4, progress) for number in range(4)]
+        every = quarters[0].plus(quarters[1]).add(quarters[2]).add(quarters[3])
+        rough, maps = zip(*(half.at(functions.values) for half in halves), strict=True)
+        spectrum = regression.spectrum(list(rough), [every.precision() / 2] * 2, consensus)
+        prior = regression.prior(0.5 * (rough[0] + rough[1]), spectrum)
+        found = content
+        for number, quarter in enumerate(quarters):
+            start = maps[1 - number // 2]  # of the half that this quarter is not in
+            solved = every.minus(quarter).solve(*prior, FOR_CONTENT, start)
+            rows = np.flatnonzero(regression.images.quarter == number)
+            found = self._told(found, functions.half(rough[0], solved), rows, progress)
+        return found
+
+    def _told(self, content: Inferred, half: Half, rows: Ints, progress: Progress) -> Inferred:
+        """Infer content of some images from maps of others.
 
         Where images tell nothing, all get the same content; then it stays as it was.
         """
-        rows = np.flatnonzero(self.half == number)
         z, std, nuisance = self.inference.content_of(rows, half.compared, progress)
         if not varies(z, content.unit):
             return content

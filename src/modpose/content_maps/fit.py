@@ -91,7 +91,7 @@ def fit_content_maps(
     check_content(z, settings.most(len(z)))
     fitting = _Fitting(dataset, z, std, mask, settings, contrast, focus)
     rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 6 + 2 * rounds + 3 * min(rounds, FROM_QUARTERS) if rounds else 1
+    passes = 8 + 2 * rounds + 3 * min(rounds, FROM_QUARTERS) if rounds else 1
     images = passes * (dataset.n + some)
     with Progress("content maps", images, quiet=quiet) as progress:
         return fitting.run(progress)
