@@ -8,6 +8,7 @@ import torch
 
 from modpose.content_maps import ContentMapSettings
 from modpose.content_maps.alternation import Alternation, Half
+from modpose.content_maps.equations import Equations
 from modpose.content_maps.fit import _Fitting
 from modpose.content_maps.inference import Compared
 from modpose.content_maps.posterior import Landmarks
@@ -91,6 +92,32 @@ def test_content_of_an_image_does_not_come_from_its_own_half(begun):
     assert not np.isclose(known.z[mine, 0], fitting.first.z[mine, 0]).any()
     nothing = half_of(halves[0].values, 0 * halves[0].maps)
     assert one._told(fitting.first, nothing, one.rows[1], progress) is fitting.first
+
+
+def test_the_last_content_of_a_quarter_comes_from_the_three_others(begun, monkeypatch):
+    _, fitting, progress = begun
+    one, first = alternation(fitting), fitting.first
+    halves, consensus = one._begun(first, 3, progress)
+    cells = one._cells(first, one._functions(first, 3))
+    quarters = [fitting.regression.sums(cells, number, 4, progress) for number in range(4)]
+    solved, real = [], Equations.solve
+
+    def solve(self, spectrum, amplitude, steps, start=None):
+        solved.append((self, start))
+        return real(self, spectrum, amplitude, steps, start)
+
+    monkeypatch.setattr(Equations, "solve", solve)
+    found = one._from_three_quarters(first, 3, halves, consensus, progress)
+    assert len(solved) == 4
+    for number, (equations, start) in enumerate(solved):
+        others = [quarter for k, quarter in enumerate(quarters) if k != number]
+        for kind in ("right", "kernels"):
+            expected = sum(getattr(other, kind) for other in others)
+            error = (getattr(equations, kind) - expected).abs().max()
+            assert error < 1e-4 * expected.abs().max()
+        # maps that did not see the images of this quarter, of the same functions
+        torch.testing.assert_close(start, halves[1 - number // 2].maps, rtol=1e-3, atol=1e-3)
+    assert not np.isclose(found.z[:, 0], first.z[:, 0]).any()
 
 
 def test_maps_that_do_not_help_leave_content_as_it_was(begun, monkeypatch):
