@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from benchmarks import machine
 from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_maps
+from modpose.content_maps.rigid import rigid_share
 from modpose.data.dataset import Dataset
 from modpose.estimator import PoseModel
 from modpose.evaluate.true_maps import TrueMap, read_true_maps
@@ -171,7 +172,8 @@ def compare(run: Run, star: Path, functions: int | None, wrong_poses: bool) -> N
     start = time.process_time()
     sharp = content_maps_of(run, functions=functions, overwrite=True, quiet=True)
     ours = report("sharp maps", scorer.areas(lambda row: sharp.volume(sharp.z[row])), start)
-    print(f"{len(sharp.basis)} functions of content", flush=True)
+    share = rigid_share(sharp.maps)
+    print(f"{len(sharp.basis)} functions of content; {share:.0%} of what moves is the whole map")
     if wrong_poses:
         _with_refined_poses(run, dataset, functions, scorer)
     mask, one = torch.from_numpy(sharp.mask), ContentMapSettings(functions=1, rounds=0)

@@ -18,6 +18,7 @@ from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_ma
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import check_focus, focused
+from modpose.content_maps.rigid import doubt_about_poses
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.repeated_rows import warn_of_repeated_rows
 from modpose.devices import on_its_device
@@ -131,7 +132,9 @@ def content_maps_of(
     path = run.path / CONTENT_MAPS
     if path.is_file() and not overwrite and about.items() <= read_about(path).items():
         _say_kept(path, read_about(path).keys() - about.keys())
-        return read_content_maps(path)
+        known = read_content_maps(path)
+        _doubt(run, known)
+        return known
     model = PoseModel.load(run.path)
     if run.config.model.poses != "given" or model.vae.imaging.shown_in != 3:
         raise InputError(f"{run.path}: sharp maps need projections with given poses")
@@ -175,6 +178,7 @@ def content_maps_of(
             run.path,
             len(found.basis),
         )
+    _doubt(run, found)
     with writing(run.path):
         write_content_maps(found, path, about)
     columns = {f"sharp_{k}": values for k, values in enumerate(found.z.T)}
@@ -188,6 +192,13 @@ def content_maps_of(
     how = f"content from sharp maps{'' if focus is None else ' of the focus'}, {unit}"
     add_columns(run, columns, how, overwrite=True, remove=earlier)
     return found
+
+
+def _doubt(run: Run, maps: ContentMaps) -> None:
+    """Warn where content shows errors of poses."""
+    doubt = doubt_about_poses(maps)
+    if doubt is not None:
+        logger.warning("%s: %s", run.path, doubt)
 
 
 def _say_kept(path: Path, options: Set[str]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from modpose.content_maps.rigid import doubt_about_poses
 from modpose.devices import on_its_device
 from modpose.errors import InputError
 from modpose.files.locks import writing
@@ -171,6 +172,9 @@ def _page(run: Run, material: ReportData, latents: pd.DataFrame, made: list[Sect
         material.shift_px,
         min(environment["shape"]),
     )
+    sharp = None if material.volumes is None else material.volumes.sharp
+    doubt = None if sharp is None else doubt_about_poses(sharp)
+    notes += [] if doubt is None else [doubt]
     if run.partial:
         notes.append(
             f"Only {len(latents):,} of {environment['n']:,} images are encoded, because the fit "
