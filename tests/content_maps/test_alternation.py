@@ -120,6 +120,15 @@ def test_the_last_content_of_a_quarter_comes_from_the_three_others(begun, monkey
     assert not np.isclose(found.z[:, 0], first.z[:, 0]).any()
 
 
+def test_a_half_may_have_no_image_that_judges_and_a_quarter_none_at_all(begun) -> None:
+    _, fitting, progress = begun
+    one = alternation(fitting)
+    halves, _ = one._begun(fitting.first, 3, progress)
+    one.some = [fitting.some[:0], fitting.some]
+    assert one._judged(halves, None, progress).shape[0] == len(fitting.some)
+    assert one._told(fitting.first, halves[0], np.arange(0), progress) is fitting.first
+
+
 def test_maps_that_do_not_help_leave_content_as_it_was(begun, monkeypatch):
     _, fitting, progress = begun
     monkeypatch.setattr(Alternation, "gain", lambda *_: -1.0)

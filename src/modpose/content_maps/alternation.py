@@ -235,6 +235,8 @@ class Alternation:
 
         Where images tell nothing, all get the same content; then it stays as it was.
         """
+        if not len(rows):
+            return content
         z, std, nuisance = self.inference.content_of(rows, half.compared, progress)
         if not varies(z, content.unit):
             return content
@@ -260,6 +262,8 @@ class Alternation:
         """What maps predict of unseen coefficients of the other half, (images, counts, shells)."""
         found = []
         for half, rows in zip(halves, reversed(self.some), strict=True):
+            if not len(rows):
+                continue
             maps, values = half.compared.maps, half.compared.landmarks.values
             given = counts or (values.shape[1],)
             found.append(self.inference.judged(maps, values, given, rows, progress)[0].double())
