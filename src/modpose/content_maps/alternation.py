@@ -22,7 +22,6 @@ from modpose.content_maps.inference import Compared, Inference, Inferred, varies
 from modpose.content_maps.posterior import Landmarks
 from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression
 from modpose.content_maps.settings import COUNTS, ContentMapSettings
-from modpose.content_maps.spectra import consensus_spectrum
 from modpose.progress import Progress
 
 Floats = NDArray[np.float64]
@@ -176,14 +175,12 @@ class Alternation:
         regression, functions = self.regression, self._functions(content, most)
         cells = self._cells(content, functions)
         halves = [regression.sums(cells, number, 2, progress) for number in range(2)]
-        consensus = consensus_spectrum(halves)
-        rough = [regression.rough(half, consensus, FOR_PRIOR) for half in halves]
-        spectrum = regression.spectrum(rough, [half.precision() for half in halves], consensus)
-        found = []
-        for half, one in zip(halves, rough, strict=True):
-            maps = half.solve(*regression.prior(one, spectrum), FOR_CONTENT)
-            found.append(functions.half(one, maps))
-        return found, consensus
+        prior = regression.priors(halves, FOR_PRIOR)
+        found = [
+            functions.half(rough, half.solve(*own, FOR_CONTENT))
+            for half, own, rough in zip(halves, prior.own, prior.rough, strict=True)
+        ]
+        return found, prior.consensus
 
     def _again(
         self,
@@ -218,14 +215,15 @@ class Alternation:
         regression, functions = self.regression, self._functions(content, count)
         cells = self._cells(content, functions)
         quarters = [regression.sums(cells, number, 4, progress) for number in range(4)]
-        every = quarters[0].plus(quarters[1]).add(quarters[2]).add(quarters[3])
         rough, maps = zip(*(half.at(functions.values) for half in halves), strict=True)
-        spectrum = regression.spectrum(list(rough), [every.precision() / 2] * 2, consensus)
+        precision = [quarters[k].plus(quarters[k + 1]).precision() for k in (0, 2)]
+        spectrum = regression.spectrum(list(rough), precision, consensus)
         prior = regression.prior(0.5 * (rough[0] + rough[1]), spectrum)
         found = content
-        for number, quarter in enumerate(quarters):
+        for number in range(4):
+            first, second, third = (one for k, one in enumerate(quarters) if k != number)
             start = maps[1 - number // 2]  # of the half that this quarter is not in
-            solved = every.minus(quarter).solve(*prior, FOR_CONTENT, start)
+            solved = first.plus(second).add(third).solve(*prior, FOR_CONTENT, start)
             rows = np.flatnonzero(regression.images.quarter == number)
             found = self._told(found, functions.half(rough[0], solved), rows, progress)
         return found

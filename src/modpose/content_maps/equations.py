@@ -160,11 +160,6 @@ class Equations:
         right, kernels = self.right + other.right, self.kernels + other.kernels
         return Equations(self.box, right, kernels, self.values)
 
-    def minus(self, other: Equations) -> Equations:
-        """Return the equations without the images of another, of the same cells."""
-        right, kernels = self.right - other.right, self.kernels - other.kernels
-        return Equations(self.box, right, kernels, self.values)
-
     def add(self, other: Equations) -> Equations:
         """Add the images of another, of the same cells, to this one; return it."""
         self.right.add_(other.right)

@@ -179,7 +179,7 @@ class _Fitting:
         if better:
             halves.clear()
             halves = self._halves(basis, content, progress)
-        prior, _ = regression.priors(halves, FOR_HALVES)
+        prior = regression.priors(halves, FOR_HALVES).every
         if not better and len(crossed) > 1:
             halves.clear()
             halves = self._halves(basis, content, progress)

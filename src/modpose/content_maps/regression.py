@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,6 +37,27 @@ from more."""
 BYTES = 7 << 28
 """Most that the kernels of one part of the images, and the sums of its maps, may take where the
 number of maps is chosen."""
+
+
+class Priors(NamedTuple):
+    """What is expected of maps from two parts of the images.
+
+    The parts share the spectra, a number for each shell and map, and not the amplitudes.
+
+    Attributes
+    ----------
+    every, own
+        The prior of maps from all images, and that of each part.
+    rough
+        (J, b, b, b) of each part: the maps that these were estimated from.
+    consensus
+        (shells,) spectrum of the mean.
+    """
+
+    every: Prior
+    own: list[Prior]
+    rough: list[Tensor]
+    consensus: Tensor
 
 
 class Regression:
@@ -107,21 +130,18 @@ class Regression:
         halves, maps = [], []
         for half in range(2):
             pair = [self.sums(cells, 2 * half + one, 4, progress) for one in range(2)]
-            prior, _ = self.priors(pair, ROUGH)
+            prior = self.priors(pair, ROUGH).every
             halves.append(pair[0].add(pair.pop()))
             maps.append(halves[-1].solve(*prior, FOR_HALVES))
         return halves, maps
 
-    def priors(self, parts: list[Equations], steps: int) -> tuple[Prior, list[Prior]]:
-        """Find the prior of maps from all of two parts of the images, and that of each part.
-
-        The parts share the spectra, a number for each shell and map, and not the amplitudes.
-        """
+    def priors(self, parts: list[Equations], steps: int) -> Priors:
+        """Find the priors of maps from two parts of the images."""
         consensus = consensus_spectrum(parts)
         maps = [self.rough(part, consensus, steps) for part in parts]
         spectrum = self.spectrum(maps, [part.precision() for part in parts], consensus)
         every, *own = (self.prior(one, spectrum) for one in (0.5 * (maps[0] + maps[1]), *maps))
-        return every, own
+        return Priors(every, own, maps, consensus)
 
     def rough(
         self, part: Equations, consensus: Tensor, steps: int, start: Tensor | None = None

@@ -32,9 +32,12 @@ def rigid_share(maps: NDArray[np.floating]) -> float:
     at_z, at_y, at_x = ((np.arange(side) - side // 2).reshape(axis) for axis in shape)
     turns = at_y * z - at_z * y, at_z * x - at_x * z, at_x * y - at_y * x
     rigid = np.linalg.qr(np.stack([part.ravel() for part in (z, y, x, *turns)], 1))[0]
-    moving = np.asarray(maps[1:], float).reshape(len(maps) - 1, mean.size)
-    power = float((moving**2).sum())
-    return float(((moving @ rigid) ** 2).sum()) / power if power > 0 else 0.0
+    power = explained = 0.0
+    for one in maps[1:]:
+        moving = np.asarray(one, float).ravel()
+        power += float(moving @ moving)
+        explained += float(((moving @ rigid) ** 2).sum())
+    return explained / power if power > 0 else 0.0
 
 
 def doubt_about_poses(maps: ContentMaps) -> str | None:

@@ -221,7 +221,7 @@ class Rounds:
         cells = regression.cells(basis, [content.z], content.nuisance)
         parts = [regression.sums(cells, part, 4, progress) for part in range(4)]
         halves = [parts[0].plus(parts[1]), parts[2].plus(parts[3])]
-        _, own = regression.priors(halves, FOR_PRIOR)
+        own = regression.priors(halves, FOR_PRIOR).own
         halves.clear()
         maps = [part.solve(*own[number // 2], FOR_CONTENT) for number, part in enumerate(parts)]
         parts.clear()

@@ -23,7 +23,7 @@ from modpose.files.text import in_shell
 from modpose.files.writing import replace_atomically
 from modpose.run import files as run_files
 from modpose.run import folder as run_folder
-from modpose.run.added import read_added
+from modpose.run.added import joined, read_added
 from modpose.run.alarm import stored_alarms
 from modpose.run.describe import describe
 
@@ -285,8 +285,6 @@ class Run:
         InputError
             If the run is not finished, a file is damaged, or only a sample is encoded.
         """
-        import pandas as pd
-
         path = self.path / "latents.parquet"
         if not self.finished:
             raise InputError(
@@ -304,10 +302,7 @@ class Run:
         known = encoded if partial and len(table) == encoded else n
         run_files.check_latents(path, table, self.config.model.z_dim, known)
         added = read_added(self.path)
-        if added is None:
-            return table
-        kept = table.drop(columns=[name for name in added if name in table])
-        return pd.concat([kept, added.reindex(table.index)], axis=1)
+        return table if added is None else joined(table, added)
 
     def check(self) -> None:
         """Check weights and latents against the checksums of the fit, once.

@@ -89,9 +89,7 @@ def add_columns(
         table = table.drop(columns=[name for name in remove if name in table])
         made = {name: text for name, text in how_added(run.path).items() if name in table}
         made |= dict.fromkeys(columns, how)
-        kept = table.drop(columns=[name for name in columns if name in table])
-        new = pd.DataFrame(dict(columns), index=table.index)
-        _write(run.path, pd.concat([kept, new], axis=1), made)
+        _write(run.path, joined(table, pd.DataFrame(dict(columns), index=table.index)), made)
     return list(columns)
 
 
@@ -108,6 +106,14 @@ def check_names(run: Run, names: Iterable[str], *, overwrite: bool = False) -> N
                 f"{run.path}: the column {name} already exists; --overwrite (overwrite=True) "
                 "replaces it"
             )
+
+
+def joined(table: pd.DataFrame, columns: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with columns of the same rows, which replace those of the same name."""
+    import pandas as pd
+
+    kept = table.drop(columns=[name for name in columns if name in table])
+    return pd.concat([kept, columns], axis=1)
 
 
 def read_added(folder: Path) -> pd.DataFrame | None:
