@@ -185,7 +185,7 @@ def opened(folder: Path, name: str, data: str) -> Run:
 def sharp(out: Path, device: str) -> list[Any]:
     run = opened(out, "modpose-posed", "posed")
     made = content_maps_of(run, functions=2, refine_poses=True, quiet=True, device=device)
-    return [made.maps, *made.halves, made.z]
+    return [made.bands[0].maps, *made.bands[0].halves, made.z]
 
 
 def volumes(out: Path, device: str) -> list[Any]:

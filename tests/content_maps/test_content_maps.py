@@ -13,6 +13,7 @@ from modpose.backprojection.halves import open_posed
 from modpose.config import SpectralConfig
 from modpose.content_maps import ContentBasis, ContentMapSettings, fit_content_maps
 from modpose.content_maps.alternation import Alternation
+from modpose.content_maps.boxes import in_box, resampled
 from modpose.content_maps.cells import EACH, Cells, groups_of
 from modpose.content_maps.choice import last_telling
 from modpose.content_maps.equations import Equations, MaskBox
@@ -31,7 +32,7 @@ from modpose.content_maps.posterior import (
     mixed,
     posterior,
 )
-from modpose.content_maps.regression import FOR_CONTENT, Regression, in_box, resampled
+from modpose.content_maps.regression import FOR_CONTENT, Regression
 from modpose.content_maps.rounds import MARGIN, Rounds
 from modpose.content_maps.spectra import consensus_spectrum
 from modpose.content_maps.sums import CellSums
@@ -617,7 +618,7 @@ def test_half_maps_of_a_set_without_motion_do_not_agree_beyond_the_mean(tmp_path
     assert len(content_maps_of(run, functions=5, quiet=True).basis) < 5
     monkeypatch.setattr(Alternation, "run", lambda _, content, *__: (content, 5))
     found = content_maps_of(run, functions=5, overwrite=True, quiet=True)
-    first, second = (half[1:].ravel().astype(float) for half in found.halves)
+    first, second = (half[1:].ravel().astype(float) for half in found.bands[0].halves)
     assert len(found.basis) > 1
     # few images and few shells: not 0; 0.8 where an image's content is told by all of it
     assert first @ second < 0.6 * np.sqrt((first @ first) * (second @ second))
@@ -637,9 +638,9 @@ def test_half_maps_of_noise_do_not_agree():
         fit_content_maps(opened(replace(made, images=images)), z, np.ones_like(z), ball(), few)
         for images in (noise.astype(np.float32), (sign * noise).astype(np.float32))
     )
-    size = np.abs(one.halves).max()
-    np.testing.assert_allclose(other.halves[0], one.halves[0], atol=1e-3 * size)
-    np.testing.assert_allclose(other.halves[1], -one.halves[1], atol=1e-3 * size)
+    size = np.abs(one.bands[0].halves).max()
+    np.testing.assert_allclose(other.bands[0].halves[0], one.bands[0].halves[0], atol=1e-3 * size)
+    np.testing.assert_allclose(other.bands[0].halves[1], -one.bands[0].halves[1], atol=1e-3 * size)
 
 
 def test_the_images_of_a_run_are_taken_without_their_window(tmp_path, monkeypatch):

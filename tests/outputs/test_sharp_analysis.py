@@ -103,7 +103,7 @@ def test_the_variance_map_is_that_of_the_sharp_maps(
     shutil.copytree(folder / "run", tmp_path / "run")
     run = Run.open(tmp_path / "run")
     analyze_run(run, tmp_path / "out", k=3, content_maps=maps, quiet=True)
-    every = np.tensordot(maps.basis(maps.z), maps.maps, 1)
+    every = np.tensordot(maps.basis(maps.z), maps.bands[0].maps, 1)
     found = mrcfile.read(tmp_path / "out" / "variance.mrc")
     largest = float(every.var(0).max())
     assert largest > 0

@@ -276,4 +276,4 @@ def test_a_symmetry_of_the_fit_is_that_of_all_maps(folder: Path, tmp_path: Path)
         turned = inner[:, ::-1, ::-1]
         assert np.linalg.norm(inner - turned) < 0.02 * np.linalg.norm(inner)
     again = content_maps_of(opened, symmetry="C1", quiet=True)
-    assert np.abs(again.maps - sharp.maps[: len(again.maps)]).max() > 0
+    assert np.abs(again.bands[0].maps - sharp.bands[0].maps[: len(again.basis)]).max() > 0

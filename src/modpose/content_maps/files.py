@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modpose.backprojection.files import draw_curve, write_curve
+from modpose.content_maps.bands import Band
 from modpose.content_maps.basis import ContentBasis
 from modpose.content_maps.resolution import local_resolution
 from modpose.content_maps.solution import ContentMaps, DrawnMap, Volume
@@ -16,8 +18,10 @@ from modpose.files.writing import replace_atomically
 from modpose.fourier.fsc import HALF_MAPS
 from modpose.jobs.hand import mirrored
 
-ARRAYS = ("mask", "maps", "noise", "moment", "z", "std", "half")
+ARRAYS = ("moment", "z", "std", "half")
 OPTIONAL = ("focus", "pose")
+OF_BAND = ("mask", "maps", "half1", "half2", "noise")
+"""Arrays of each band: of the first ``mask``, ..., of the second ``band2.mask``, ...."""
 OF_BASIS = ("scale", "landmarks", "weight", "vectors")
 COMPANIONS = ("half1.mrc", "half2.mrc", "resolution.mrc", "fsc.csv", "fsc.png")
 """What stands beside ``volume-001.mrc``, as ``volume-001-half1.mrc``."""
@@ -30,9 +34,12 @@ def write_content_maps(found: ContentMaps, path: Path, about: dict[str, str]) ->
 
     arrays = {name: getattr(found, name) for name in ARRAYS}
     arrays |= {f"basis.{name}": getattr(found.basis, name) for name in OF_BASIS}
-    arrays |= {"half1": found.halves[0], "half2": found.halves[1]}
     arrays |= {name: value for name in OPTIONAL if (value := getattr(found, name)) is not None}
-    numbers = [found.basis.width, found.limit, found.pixel_size or 0.0]
+    for number, band in enumerate(found.bands):
+        values = band.mask, band.maps, *band.halves, band.noise
+        arrays |= dict(zip(_names(number), values, strict=True))
+    limit, *others = (band.limit for band in found.bands)
+    numbers = [found.basis.width, limit, found.pixel_size or 0.0, *others]
     arrays["numbers"] = np.array(numbers, np.float64)
     raw = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, about)
     replace_atomically(path, lambda file: file.write(raw), overwrite=True)
@@ -51,22 +58,33 @@ def read_content_maps(path: Path) -> ContentMaps:
 
     try:
         arrays = load_file(path)
-        width, limit, size = (float(value) for value in arrays["numbers"])
+        width, limit, size, *others = (float(value) for value in arrays["numbers"])
         landmarks = {name: arrays[f"basis.{name}"] for name in OF_BASIS}
         values = {name: arrays[name] for name in ARRAYS}
-        halves = arrays["half1"], arrays["half2"]
+        bands = tuple(_band(arrays, *pair) for pair in enumerate([limit, *others]))
         focus, pose = (arrays.get(name) for name in OPTIONAL)
     except (SafetensorError, OSError, KeyError, ValueError):
         raise InputError(f"{path}: damaged, expected content maps; delete the file") from None
     return ContentMaps(
         basis=ContentBasis(width=width, **landmarks),
-        halves=halves,
-        limit=limit,
+        bands=bands,
         pixel_size=size or None,
         focus=focus,
         pose=pose,
         **values,
     )
+
+
+def _names(number: int) -> list[str]:
+    """Return the names of the arrays of a band."""
+    before = f"band{number + 1}." if number else ""
+    return [f"{before}{name}" for name in OF_BAND]
+
+
+def _band(arrays: dict[str, Any], number: int, limit: float) -> Band:
+    """Return a band of a file."""
+    mask, maps, first, second, noise = (arrays[name] for name in _names(number))
+    return Band(mask, maps, (first, second), noise, limit)
 
 
 def read_about(path: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from modpose.backprojection.halves import check_projections
 from modpose.content_maps.alternation import Alternation
+from modpose.content_maps.bands import Band
 from modpose.content_maps.basis import ContentBasis, check_content
 from modpose.content_maps.equations import Equations
 from modpose.content_maps.focus import Focus
@@ -27,7 +28,6 @@ from modpose.content_maps.regression import FOR_HALVES, FOR_MAPS, Regression
 from modpose.content_maps.rounds import FROM_QUARTERS, Rounds
 from modpose.content_maps.settings import ContentMapSettings
 from modpose.content_maps.solution import ContentMaps
-from modpose.content_maps.spectra import Prior
 from modpose.data.dataset import Dataset
 from modpose.devices import near
 from modpose.errors import InputError
@@ -40,6 +40,10 @@ Floats = NDArray[np.float64]
 
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
+LEAST_SHELLS = 8
+"""Shells of a band from which on there is no coarser one."""
+SHELLS_OF_BEFORE = 0.7
+"""Shells of a band over those of the next finer one: it needs a third of its memory."""
 
 
 def fit_content_maps(
@@ -139,7 +143,7 @@ class _Fitting:
 
     def _content(self, progress: Progress) -> tuple[ContentBasis, Inferred, Inferred]:
         """Infer content; its functions, itself, and that which quarters tell of their half."""
-        n, limit = self.images.dataset.n, self.regression.most()
+        n = self.images.dataset.n
         last = self.rounds.settled(self.settings.most(n), progress)
         basis, content = last.basis, last.content
         if len(basis) == 1:  # nothing moves, and what was inferred is noise
@@ -151,31 +155,61 @@ class _Fitting:
                 self.regression, self.rounds.inference, self.settings, self.some
             )
             content, count = alternation.run(content, least, most, progress)
-            basis = self.rounds.basis(content, self.settings.functions or min(count, limit))
+            basis = self.rounds.basis(content, self.settings.functions or count)
         return basis, content, last.content
 
     def _maps(
         self, basis: ContentBasis, content: Inferred, own: Inferred, progress: Progress
     ) -> ContentMaps:
-        """Compute the maps of halves, from content that only their own images tell; then of all.
+        """Compute maps with all shells; where these have too few functions, more with fewer shells.
 
         Parameters
         ----------
         basis
             Functions of content.
         content
-            From which the maps of all images come.  Their prior comes from it too, if its maps
-            predict images better than those of ``own``.
+            From which the maps of all images come.
         own
-            For the maps of halves.  Content of each coefficient is told by others, for otherwise
-            noise would agree with the maps that content was inferred from, in both halves.
+            For the maps of halves: content that only their own images tell.
         progress
             The progress bar.
+        """
+        regression, bands = self.regression, list[Band]()
+        last = int(self.images.reader.shell.max())
+        while not bands or (len(bands[-1].maps) < len(basis) and last >= LEAST_SHELLS):
+            if bands:
+                last = round(SHELLS_OF_BEFORE * last)
+                self.rounds.look_at(self.images.within(last))
+            known = basis.first(min(len(basis), regression.most()))
+            if not bands or len(known) > len(bands[-1].maps):
+                bands.append(self._band(known, content, own, progress))
+        values, pose = basis(content.z), self.images.pose
+        return ContentMaps(
+            basis=basis,
+            bands=tuple(bands),
+            moment=values.T @ values,
+            z=content.z,
+            std=content.std,
+            half=self.images.quarter // 2,
+            pixel_size=self.images.dataset.pixel_size,
+            focus=None if self.focus is None else self.focus.region.numpy(),
+            pose=None if pose is None else pose.numpy(),
+        )
+
+    def _band(
+        self, basis: ContentBasis, content: Inferred, own: Inferred, progress: Progress
+    ) -> Band:
+        """Compute the maps of halves, from content that only their own images tell; then of all.
+
+        The prior of the maps of all images comes from their content too, if its maps predict images
+        better than those of ``own``.  For the maps of halves, content of each coefficient is told
+        by others, for otherwise noise would agree with the maps that content was inferred from, in
+        both halves.
         """
         regression, better = self.regression, content is not own
         crossed = [own.z] if all(z is own.z for z in own.crossed) else own.crossed
         cells = regression.cells(basis, crossed, own.nuisance)
-        halves, maps = regression.half_maps(cells, progress)
+        halves, half_maps = regression.half_maps(cells, progress)
         if better:
             halves.clear()
             halves = self._halves(basis, content, progress)
@@ -183,8 +217,18 @@ class _Fitting:
         if not better and len(crossed) > 1:
             halves.clear()
             halves = self._halves(basis, content, progress)
-        both = halves[0].add(halves.pop())
-        return self._solved(content, basis, prior, maps, both)
+        both, count = halves[0].add(halves.pop()), len(basis)
+        maps = both.solve(*prior, FOR_MAPS)[:count]
+        noise = 1 / both.precision()[0]
+        noise[0], noise[-1] = noise[1], noise[-2]
+        first, second = (maps[:count].cpu().numpy() for maps in half_maps)
+        return Band(
+            mask=regression.box.whole(regression.box.mask[None])[0].cpu().numpy(),
+            maps=maps.cpu().numpy(),
+            halves=(first, second),
+            noise=noise.cpu().numpy(),
+            limit=regression.images.reader.limit,
+        )
 
     def _halves(
         self, basis: ContentBasis, content: Inferred, progress: Progress
@@ -192,34 +236,3 @@ class _Fitting:
         """Sum up both halves of the images."""
         cells = self.regression.cells(basis, [content.z], content.nuisance)
         return [self.regression.sums(cells, half, 2, progress) for half in range(2)]
-
-    def _solved(
-        self,
-        content: Inferred,
-        basis: ContentBasis,
-        prior: Prior,
-        half_maps: list[Tensor],
-        both: Equations,
-    ) -> ContentMaps:
-        """Solve for the maps of all images; those of halves are known."""
-        count, values = len(basis), basis(content.z)
-        maps = both.solve(*prior, FOR_MAPS)[:count]
-        noise = 1 / both.precision()[0]
-        noise[0], noise[-1] = noise[1], noise[-2]
-        focus = None if self.focus is None else self.focus.region.numpy()
-        pose = self.images.pose
-        return ContentMaps(
-            basis=basis,
-            mask=self.regression.box.whole(self.regression.box.mask[None])[0].cpu().numpy(),
-            maps=maps.cpu().numpy(),
-            halves=(half_maps[0][:count].cpu().numpy(), half_maps[1][:count].cpu().numpy()),
-            noise=noise.cpu().numpy(),
-            moment=values.T @ values,
-            limit=self.images.reader.limit,
-            z=content.z,
-            std=content.std,
-            half=self.images.quarter // 2,
-            pixel_size=self.images.dataset.pixel_size,
-            focus=focus,
-            pose=None if pose is None else pose.numpy(),
-        )

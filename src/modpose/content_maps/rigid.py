@@ -42,7 +42,7 @@ def rigid_share(maps: NDArray[np.floating]) -> float:
 
 def doubt_about_poses(maps: ContentMaps) -> str | None:
     """Say that content shows errors of poses, if that is most of what moves; else None."""
-    share = rigid_share(maps.maps)
+    share = rigid_share(maps.bands[-1].maps)
     if share < MOSTLY:
         return None
     refined = maps.pose is not None

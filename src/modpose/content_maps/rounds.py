@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modpose.content_maps.basis import ContentBasis
+from modpose.content_maps.boxes import resampled
 from modpose.content_maps.cells import groups_of
 from modpose.content_maps.choice import fewest, last_telling
 from modpose.content_maps.equations import MaskBox
@@ -22,7 +23,7 @@ from modpose.content_maps.images import ImagesOnLattice
 from modpose.content_maps.inference import Compared, Inference, Inferred, varies
 from modpose.content_maps.poses import Corrections
 from modpose.content_maps.posterior import Landmarks
-from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression, resampled
+from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression
 from modpose.content_maps.settings import COUNTS, FIRST, MOST_FROM_QUARTERS, ContentMapSettings
 from modpose.progress import Progress
 
@@ -127,18 +128,18 @@ class Rounds:
 
     def _first(self, most: int, progress: Progress) -> Stage:
         """Judge the first content, from the fewest shells that tell it."""
-        count, every = self.settings.functions or min(most, FIRST), self.regression.images
+        every = self.regression.images
         for part in LOOKED_AT:
             self.look_at(every.within(round(part * every.lattice.box)))
             self.corrected = False
-            found = self.stage(self.first, count, progress)
+            found = self.stage(self.first, self.fitting(min(most, FIRST)), progress)
             if found.needed < found.last:
                 break
         return found
 
     def fitting(self, most: int) -> int:
-        """Return the number of functions that is set, or the largest that fits into memory."""
-        return self.settings.functions or min(most, self.regression.most())
+        """Return a number of functions, this one or that which is set, that fits into memory."""
+        return min(self.settings.functions or most, self.regression.most())
 
     def _move(self, content: Inferred) -> None:
         """Place images at the poses that a content was inferred at."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modpose.content_maps.bands import Band, joined, joined_errors
 from modpose.content_maps.basis import ContentBasis
-from modpose.content_maps.equations import MaskBox
-from modpose.content_maps.wiener import error_spectrum, local_wiener
+from modpose.content_maps.wiener import local_wiener
 from modpose.fourier.fsc import FscCurve, fsc
 from modpose.geometry.rotations import rotation_of_vector
 
@@ -51,18 +52,11 @@ class ContentMaps:
     ----------
     basis
         J functions of content.
-    mask
-        (D, D, D).
-    maps
-        (J, b, b, b) their maps from all images, in the box about the mask.
-    halves
-        The same from each half.
-    noise
-        (shells,) variance of unitary coefficients of the mean without a prior.
+    bands
+        Maps of these, or of the first of them.  The first band has all shells, in the box D of the
+        images; each of the others has fewer shells than the one before, and more functions.
     moment
         (J, J) sums over images of products of functions.
-    limit
-        Highest frequency, cycles per voxel.
     z, std
         (N, k) content of the images as these maps tell it, and its standard deviation.
     half
@@ -77,12 +71,8 @@ class ContentMaps:
     """
 
     basis: ContentBasis
-    mask: Volume
-    maps: Volume
-    halves: tuple[Volume, Volume]
-    noise: NDArray[np.float32]
+    bands: tuple[Band, ...]
     moment: Floats
-    limit: float
     z: Floats
     std: Floats
     half: NDArray[np.int64]
@@ -90,20 +80,25 @@ class ContentMaps:
     focus: Volume | None = None
     pose: NDArray[np.float32] | None = None
 
+    @property
+    def mask(self) -> Volume:
+        """(D, D, D) where the molecule may be."""
+        return self.bands[0].mask
+
     def draw(self, z: Floats) -> DrawnMap:
         """Draw the map of a content (k,), with what belongs to it."""
         amount = self.basis(np.asarray(z, float)[None])[0]
-        mixed = [np.tensordot(amount, maps, 1) for maps in (self.maps, *self.halves)]
-        _, first, second = self._box.whole(torch.from_numpy(np.stack(mixed)).float())
+        mixed = [band.mixed(amount) for band in self.bands]
+        every, first, second = (self._joined(parts) for parts in zip(*mixed, strict=True))
         curve = fsc(first, second, self.mask, self.pixel_size)
         return DrawnMap(
-            self._filtered(mixed[0], amount), first.numpy(), second.numpy(), curve, self.images(z)
+            self._filtered(every, amount), first.numpy(), second.numpy(), curve, self.images(z)
         )
 
     def volume(self, z: Floats) -> Volume:
         """Draw the filtered map (D, D, D) of a content (k,) alone."""
         amount = self.basis(np.asarray(z, float)[None])[0]
-        return self._filtered(np.tensordot(amount, self.maps, 1), amount)
+        return self._filtered(self._mixed(amount), amount)
 
     def images(self, z: Floats) -> float:
         """Return how many images the map of a content (k,) is the mean of, in effect.
@@ -119,11 +114,10 @@ class ContentMaps:
         covariance = self.moment / self.moment[0, 0] - np.outer(mean, mean)
         power, axes = np.linalg.eigh(covariance)
         amount = np.sqrt(np.maximum(power, 0)) * axes
-        found = np.zeros(self.maps.shape[1:])
+        found = np.zeros(self.mask.shape)
         for column in amount.T:
-            found += np.tensordot(column, self.maps, 1) ** 2
-        whole = self._box.whole(torch.from_numpy(found[None]).float())[0]
-        return np.asarray(whole.numpy(), np.float32)
+            found += self._mixed(column).numpy() ** 2
+        return found.astype(np.float32)
 
     def corrected(self, rotation: Floats, shift: Floats) -> tuple[Floats, Floats]:
         """Correct poses (N, 3, 3) and (N, 2) pixels, if corrections were made."""
@@ -133,21 +127,27 @@ class ContentMaps:
         turned = torch.from_numpy(np.asarray(rotation, float)) @ rotation_of_vector(pose[:, :3])
         return turned.numpy(), np.asarray(shift, float) + pose[:, 3:].numpy()
 
-    def _filtered(self, volume: Volume, amount: Floats) -> Volume:
-        error = torch.from_numpy(amount**2).float() @ self._errors
-        made = local_wiener(torch.from_numpy(np.asarray(volume, np.float32)), error, self._box)
-        return np.asarray(self._box.whole(made[None])[0].numpy(), np.float32)
+    def _mixed(self, amount: Floats) -> Tensor:
+        """Return the map (D, D, D) of all images with these amounts (J,)."""
+        return self._joined([band.every(amount) for band in self.bands])
+
+    def _joined(self, parts: Sequence[Volume]) -> Tensor:
+        """Join maps (b, b, b) of all bands, to (D, D, D)."""
+        whole = (
+            band.box.whole(torch.from_numpy(part[None]).float())[0]
+            for band, part in zip(self.bands, parts, strict=True)
+        )
+        return joined(list(whole), [band.last for band in self.bands])
+
+    def _filtered(self, volume: Tensor, amount: Floats) -> Volume:
+        square = torch.from_numpy(amount**2).float()
+        errors = [square[: len(table)] @ table for table in self._errors]
+        sides = [len(band.mask) for band in self.bands]
+        error = joined_errors(errors, [band.last for band in self.bands], sides)
+        box = self.bands[0].box
+        return np.asarray(box.whole(local_wiener(box.cut(volume), error, box)[None])[0].numpy())
 
     @cached_property
-    def _box(self) -> MaskBox:
-        return MaskBox(torch.from_numpy(self.mask), self.limit)
-
-    @cached_property
-    def _errors(self) -> Tensor:
-        """Error (J, shells) of each map's coefficients."""
-        energy = self._box.mask.square().sum().repeat(len(self.maps))
-        if self.focus is not None:
-            inside = self._box.cut(torch.from_numpy(self.focus)) * self._box.mask
-            energy[1:] = inside.square().sum()
-        power = self._box.power(torch.from_numpy(self.maps)) / energy[:, None]
-        return error_spectrum(power, torch.from_numpy(self.noise).expand_as(power))
+    def _errors(self) -> list[Tensor]:
+        """Error (J, shells) of the coefficients of each map, of each band."""
+        return [band.errors(self.focus) for band in self.bands]
