@@ -18,6 +18,7 @@ from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_ma
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import check_focus, focused
+from modpose.content_maps.regression import BYTES as MEMORY
 from modpose.content_maps.rigid import doubt_about_poses
 from modpose.data.dataset import Dataset, dataset_of
 from modpose.data.repeated_rows import warn_of_repeated_rows
@@ -43,8 +44,9 @@ DRAWN = 40
 """Maps of the model that the mask is made from."""
 MARGIN = 4.0
 """Pixels between the mask's sphere and the box."""
-BYTES = 12.0
-"""Of each voxel and function in the file: the map and those of two halves."""
+BYTES, LARGEST = 12.0, 1.5 * MEMORY
+"""Of each voxel and function in the file: the map and those of two halves.  A band of shells takes
+less than its sums in memory, and coarser bands take less and less."""
 COLUMNS = re.compile(r"sharp_(\d+(_std)?|turn_deg|move_px)")
 """Columns of a run that are computed with the maps."""
 
@@ -167,7 +169,8 @@ def content_maps_of(
         symmetry=group,
         seed=run.config.seed,
     )
-    check_space(run.path, BYTES * settings.most(len(z)) * MaskBox(where, 0.5).mask.numel())
+    voxels = MaskBox(where, 0.5).mask.numel()
+    check_space(run.path, min(BYTES * settings.widest(len(z)) * voxels, LARGEST))
     found = fit_content_maps(
         dataset, z, std, where, settings, contrast=contrast, focus=inside, quiet=quiet
     )
