@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_ma
 from modpose.content_maps.bands import SOFT, joined, joined_errors
 from modpose.content_maps.boxes import resampled
 from modpose.content_maps.files import read_content_maps, write_content_maps
+from modpose.content_maps.fit import _Fitting
+from modpose.content_maps.images import LEAST_SHELLS
 from modpose.content_maps.regression import Regression
 from modpose.fourier.fsc import fsc
 from modpose.geometry.windows import soft_window
@@ -81,15 +84,16 @@ def made() -> Projections:
     return simulated(300, 2.0)
 
 
+def memory_for(most: int) -> Callable[[Regression], int]:
+    return lambda regression: most if regression.images.lattice.box == BOX else 9
+
+
 def fitted(made: Projections, most: int) -> ContentMaps:
     """Fit with memory for so many functions in the box of the images, and for nine in less."""
     z = made.truth["hinge_deg"].to_numpy()[:, None]
 
-    def fitting(regression: Regression) -> int:
-        return most if regression.images.lattice.box == BOX else 9
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Regression, "most", fitting)
+        patch.setattr(Regression, "most", memory_for(most))
         return fit_content_maps(opened(made), z, np.ones_like(z), ball(), MANY, quiet=True)
 
 
@@ -122,6 +126,20 @@ def test_maps_are_sharper_than_those_of_few_functions(made: Projections, banded:
     # of the maps, and of their halves
     assert ((both - few) > 0.1 * (all_shells - few)).all()
     assert (all_shells > both).all() and (both > few).all()
+
+
+def test_content_is_told_by_shells_that_take_enough_functions(
+    made: Projections, monkeypatch: pytest.MonkeyPatch
+):
+    z = made.truth["hinge_deg"].to_numpy()[:, None]
+    work = _Fitting(opened(made), z, np.ones_like(z), ball(), MANY, None, None)
+    monkeypatch.setattr(Regression, "most", memory_for(5))
+    assert work.rounds._within_memory(5) is work.images
+    found = work.rounds._within_memory(6)
+    assert found is work.regression.images is work.rounds.inference.images
+    assert found.lattice.box < BOX == work.images.lattice.box
+    monkeypatch.setattr(Regression, "most", lambda _: 1)  # memory takes nothing: few shells
+    assert int(work.rounds._within_memory(6).reader.shell.max()) < LEAST_SHELLS
 
 
 def test_the_variance_is_that_of_the_joined_maps(banded: ContentMaps):

@@ -40,10 +40,6 @@ Floats = NDArray[np.float64]
 
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
-LEAST_SHELLS = 8
-"""Shells of a band from which on there is no coarser one."""
-SHELLS_OF_BEFORE = 0.7
-"""Shells of a band over those of the next finer one: it needs a third of its memory."""
 
 
 def fit_content_maps(
@@ -174,15 +170,14 @@ class _Fitting:
         progress
             The progress bar.
         """
-        regression, bands = self.regression, list[Band]()
-        last = int(self.images.reader.shell.max())
-        while not bands or (len(bands[-1].maps) < len(basis) and last >= LEAST_SHELLS):
-            if bands:
-                last = round(SHELLS_OF_BEFORE * last)
-                self.rounds.look_at(self.images.within(last))
-            known = basis.first(min(len(basis), regression.most()))
-            if not bands or len(known) > len(bands[-1].maps):
-                bands.append(self._band(known, content, own, progress))
+        regression, images = self.regression, self.images
+        bands = [self._band(basis.first(regression.most()), content, own, progress)]
+        while len(bands[-1].maps) < len(basis) and (coarser := images.coarser()) is not None:
+            images = coarser
+            self.rounds.look_at(images)
+            most = regression.most()
+            if most > len(bands[-1].maps):
+                bands.append(self._band(basis.first(most), content, own, progress))
         values, pose = basis(content.z), self.images.pose
         return ContentMaps(
             basis=basis,

@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 
 POINTS_AT_ONCE = 1 << 16
 """Coefficients that are on the lattice at a time."""
+SHELLS_KEPT, LEAST_SHELLS = 0.7, 8
+"""Part of the shells that is kept where memory does not take all; and shells that are few."""
 GROUP_COLUMNS = ("rlnOpticsGroup", "ctf/exp_group_id")
 """Columns of RELION and cryoSPARC that give the optics group."""
 OWN_NOISE = 200
@@ -99,6 +101,14 @@ class ImagesOnLattice:
         found.reader = ImageReader(self.reader.projection, shell + 0.5).within(shell)
         found.lattice = HalfLattice(found.reader.box, found.reader.limit, self.lattice.device)
         return found
+
+    def coarser(self) -> ImagesOnLattice | None:
+        """Return the same images with fewer shells, whose sums take a third of the memory.
+
+        None, if these are few already.
+        """
+        last = int(self.reader.shell.max())
+        return None if last < LEAST_SHELLS else self.within(round(SHELLS_KEPT * last))
 
     @property
     def in_box(self) -> Tensor:

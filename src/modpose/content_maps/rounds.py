@@ -99,7 +99,7 @@ class Rounds:
         Only from the shells that tell content; from all where that does not help, or where all
         that were looked at tell it.
         """
-        every = self.regression.images
+        every = self._within_memory(min(most, FIRST))
         before = self._first(most, progress)
         every.variance = self.regression.images.variance
         last = before.needed + MARGIN
@@ -125,6 +125,14 @@ class Rounds:
             if gain.mean() < max(CLEARLY * error, LITTLE * best):
                 break
         return self._with_crossed(before, progress)
+
+    def _within_memory(self, count: int) -> ImagesOnLattice:
+        """Look at the images with as many shells as take so many functions, and return these."""
+        images = self.regression.images
+        while self.regression.most() < count and (coarser := images.coarser()) is not None:
+            images = coarser
+            self.look_at(images)
+        return images
 
     def _first(self, most: int, progress: Progress) -> Stage:
         """Judge the first content, from the fewest shells that tell it."""
