@@ -18,6 +18,7 @@ from torch import Tensor
 from modpose.content_maps.basis import ContentBasis
 from modpose.content_maps.cells import Cells
 from modpose.content_maps.choice import fewest
+from modpose.content_maps.equations import Equations
 from modpose.content_maps.inference import Compared, Inference, Inferred, varies
 from modpose.content_maps.posterior import Landmarks
 from modpose.content_maps.regression import FOR_CONTENT, FOR_PRIOR, Regression
@@ -214,19 +215,26 @@ class Alternation:
         """Infer content of each quarter from maps of all others, which show more than a half."""
         regression, functions = self.regression, self._functions(content, count)
         cells = self._cells(content, functions)
-        quarters = [regression.sums(cells, number, 4, progress) for number in range(4)]
+        every, *others = (regression.sums(cells, number, 4, progress) for number in range(4))
         rough, maps = zip(*(half.at(functions.values) for half in halves), strict=True)
-        precision = [quarters[k].plus(quarters[k + 1]).precision() for k in (0, 2)]
+        precision = [one.add(two).precision() for one, two in ((every, others[0]), others[1:])]
+        every.add(others[1])
+        others[1].remove(others[2])
         spectrum = regression.spectrum(list(rough), precision, consensus)
         prior = regression.prior(0.5 * (rough[0] + rough[1]), spectrum)
-        found = content
-        for number in range(4):
-            first, second, third = (one for k, one in enumerate(quarters) if k != number)
+
+        def told(number: int, rest: Equations, found: Inferred) -> Inferred:
             start = maps[1 - number // 2]  # of the half that this quarter is not in
-            solved = first.plus(second).add(third).solve(*prior, FOR_CONTENT, start)
+            solved = rest.solve(*prior, FOR_CONTENT, start)
             rows = np.flatnonzero(regression.images.quarter == number)
-            found = self._told(found, functions.half(rough[0], solved), rows, progress)
-        return found
+            return self._told(found, functions.half(rough[0], solved), rows, progress)
+
+        found = content
+        for number, quarter in enumerate(others, 1):
+            found = told(number, every.remove(quarter), found)
+            every.add(quarter)
+        del every
+        return told(0, others[0].add(others[1]).add(others[2]), found)
 
     def _told(self, content: Inferred, half: Half, rows: Ints, progress: Progress) -> Inferred:
         """Infer content of some images from maps of others.

@@ -155,15 +155,16 @@ class Equations:
     def __len__(self) -> int:
         return len(self.right)
 
-    def plus(self, other: Equations) -> Equations:
-        """Return the equations of the images of both, of the same cells."""
-        right, kernels = self.right + other.right, self.kernels + other.kernels
-        return Equations(self.box, right, kernels, self.values)
-
     def add(self, other: Equations) -> Equations:
         """Add the images of another, of the same cells, to this one; return it."""
         self.right.add_(other.right)
         self.kernels.add_(other.kernels)
+        return self
+
+    def remove(self, other: Equations) -> Equations:
+        """Take away the images of another that were added to this one; return it."""
+        self.right.sub_(other.right)
+        self.kernels.sub_(other.kernels)
         return self
 
     def of_the_mean(self) -> Equations:

@@ -229,9 +229,11 @@ class Rounds:
         basis = self.basis(content, most)
         cells = regression.cells(basis, [content.z], content.nuisance)
         parts = [regression.sums(cells, part, 4, progress) for part in range(4)]
-        halves = [parts[0].plus(parts[1]), parts[2].plus(parts[3])]
-        own = regression.priors(halves, FOR_PRIOR).own
-        halves.clear()
+        for first, second in (parts[:2], parts[2:]):
+            first.add(second)
+        own = regression.priors(parts[::2], FOR_PRIOR).own
+        for first, second in (parts[:2], parts[2:]):
+            first.remove(second)
         maps = [part.solve(*own[number // 2], FOR_CONTENT) for number, part in enumerate(parts)]
         parts.clear()
         found = self._made(content, basis, maps)
