@@ -142,11 +142,12 @@ def clicks(folder: Path, side: int, seed: int) -> None:
     for recipe, data in (("modpose", images), ("modpose-posed", star), ("cryodrgn", star)):
         options = {"train": {"epochs": 1, "batch_size": 8}}
         model = PoseModel(recipe, z_dim=4, options=options, quiet=True).fit(data)
-        pictures = OpenRun(model.save(folder / recipe)).pictures
+        opened = OpenRun(model.save(folder / recipe))
+        pictures = opened.pictures
         pictures.prepare()
         z = np.zeros(4)
         draws: dict[str, Callable[[], object]] = {"first picture": partial(pictures.place, z)}
-        if pictures.volumes:
+        if opened.places.volumes:
             draws["three slices"] = partial(pictures.slices, z)
             draws["surface"] = partial(pictures.surface, z, 3.0)
         for name, draw in draws.items():

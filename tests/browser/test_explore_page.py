@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from modpose.explore.folder import write_folder
 from modpose.run import Run
+from tests.explore.test_sharp_places import MANY, sharp  # noqa: F401
 from tests.outputs.test_export import star_run
+from tests.outputs.test_sharp_volumes import folder  # noqa: F401
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, Route, expect
@@ -290,6 +292,29 @@ def test_a_surface_turns(browser: Browser, tmp_path: Path) -> None:
         expect(surface).not_to_have_attribute("data-triangles", triangles, timeout=PATIENCE)
         page.click("#surface-show")
         expect(page.locator("#surface-part")).to_be_hidden()
+        page.close()
+    assert not faults
+
+
+def test_sharp_maps_draw_places_of_many_dimensions(browser: Browser, sharp: Run) -> None:  # noqa: F811
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    with served(sharp.path) as address:
+        page.goto(address)
+        page.wait_for_function(READY, timeout=PATIENCE)
+        names = page.locator("#sliders label")
+        assert names.count() == 8 < MANY
+        assert names.first.inner_text().startswith("sharp_0")
+        page.locator("#stage").focus()
+        page.keyboard.press("n")
+        drawn = page.locator("#pictures figure", has_text="sharp map of its content")
+        expect(drawn).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#place-about")).to_contain_text("sharp_7 = ", timeout=PATIENCE)
+        expect(page.locator("#place-about")).to_contain_text(", …")
+        before = page.locator("#place").get_attribute("src") or ""
+        page.locator("#sliders input").first.fill("6")
+        expect(page.locator("#place")).not_to_have_attribute("src", before, timeout=PATIENCE)
         page.close()
     assert not faults
 

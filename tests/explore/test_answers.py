@@ -64,18 +64,18 @@ def test_columns_of_many_texts_are_left_out_and_missing_ones_are_nan() -> None:
             "date": pd.to_datetime(["2026-01-01", "2026-01-02"]),
         }
     )
-    found = {column.name: column for column in latent_columns(table)}
+    found = {column.name: column for column in latent_columns(table, ["z_0"])}
     assert set(found) == {"z_0", "few"}
     assert found["few"].names == ["b"] and np.isnan(found["few"].values[1])
     many = pd.DataFrame({"z_0": np.arange(1001.0), "name": [f"{i}" for i in range(1001)]})
-    assert [column.name for column in latent_columns(many)] == ["z_0"]
+    assert [column.name for column in latent_columns(many, ["z_0"])] == ["z_0"]
 
 
 def test_content_of_three_dimensions_has_principal_components() -> None:
     rng = np.random.default_rng(0)
     z = rng.normal(size=(500, 4)) * [1, 5, 1, 3]
     table = pd.DataFrame(z, columns=[f"z_{k}" for k in range(4)])
-    found = {column.name: column.values for column in latent_columns(table)}
+    found = {column.name: column.values for column in latent_columns(table, list(table))}
     for component, axis in (("pca_0", 1), ("pca_1", 3)):
         assert abs(np.corrcoef(found[component], z[:, axis])[0, 1]) > 0.98
 
@@ -273,7 +273,7 @@ def test_volumes_have_three_views(tmp_path: Path, name: str) -> None:
     assert about["volumes"] and about["quick"] == (name != "modpose-posed")
     run = page.runs[0]
     z = run.latents.loc[3, ["z_0", "z_1"]].to_numpy(np.float32)
-    volume = run.pictures.model.decode(z[None])[0].astype(float)
+    volume = run.places.model.decode(z[None])[0].astype(float)
     middle = len(volume) // 2
     slices = [volume[middle], volume[:, middle], volume[:, :, middle]]
     projections = [volume.sum(axis=axis) for axis in range(3)]
@@ -293,7 +293,7 @@ def test_the_surface_of_a_volume_is_at_its_level(tmp_path: Path) -> None:
     page = Page(Run.open(tmp_path / "run"))
     run = page.runs[0]
     z = run.latents.loc[3, ["z_0", "z_1"]].to_numpy(np.float32)
-    volume = run.pictures.model.decode(z[None])[0]
+    volume = run.places.model.decode(z[None])[0]
     body = page.ask(f"runs/0/surface?z={z[0]},{z[1]}&height=2").body
     corners, faces = np.frombuffer(body, "<u4", 2)
     assert len(body) == 8 + 24 * corners + 12 * faces and faces > 0
@@ -311,7 +311,7 @@ def test_a_picture_follows_the_pose_of_the_sliders(page: Page) -> None:
     content = ",".join(
         str(run.latents.loc[0, name]) for name in page.ask("runs").json[0]["content"]
     )
-    upright = run.pictures.model.decode(run.pictures._z[:1])[0].astype(float)
+    upright = run.places.model.decode(run.places.z[:1].astype(np.float32))[0].astype(float)
     body = page.ask(f"runs/0/place?z={content}&pose=90,3,-2").body
     with Image.open(io.BytesIO(body)) as picture:
         drawn = np.asarray(picture, float)[::-1]

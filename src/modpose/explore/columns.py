@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.content.embedding import embed
-from modpose.infer.latents import content_of_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,10 +46,18 @@ class Column:
         return {"name": self.name, "group": self.group, "names": self.names}
 
 
-def latent_columns(latents: pd.DataFrame) -> list[Column]:
-    """Columns of ``latents.parquet``, and the principal components of content of 3 or more."""
+def latent_columns(latents: pd.DataFrame, content: list[str]) -> list[Column]:
+    """Columns of ``latents.parquet``, and the principal components of content of 3 or more.
+
+    Parameters
+    ----------
+    latents
+        Latents of a run.
+    content
+        Names of the columns that are its content.
+    """
     found = [_column(str(name), "latents", latents[name].to_numpy()) for name in latents]
-    z = content_of_table(latents)
+    z = latents[content].to_numpy(np.float64)
     if z.shape[1] > 2:
         scores = embed(z, "pca", COMPONENTS)
         names = {k: f"pca_{k}" for k in range(COMPONENTS) if f"pca_{k}" not in latents}

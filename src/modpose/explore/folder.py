@@ -19,12 +19,12 @@ from modpose.explore.opened import OpenRun
 from modpose.explore.page import offline_html
 from modpose.explore.pictures import KINDS
 from modpose.files.writing import Staging, all_or_nothing, holds_files, refuse_to_replace
-from modpose.infer.latents import content_of_table
 from modpose.progress import bar
 from modpose.run import Run
 
 PAGE = "index.html"
-MOST_IMAGES = 2000
+MOST_IMAGES, MOST_SHARP = 2000, 500
+"""Images that are drawn; and where sharp maps draw their content, which takes longer."""
 MOST_PLACES = 100
 SAMPLE = 10_000
 """Contents that are grouped to choose the places."""
@@ -104,7 +104,7 @@ def _write_run(
         text = _base64(run.column(column["name"]).astype("<f4"))
         place(inside / name).write_text(f'window.MODPOSE_COLUMN = "{text}";\n')
         columns[column["name"]] = f"run{number}/{name}"
-    rows = _some(len(run.latents), MOST_IMAGES)
+    rows = _some(len(run.latents), MOST_SHARP if run.places.sharp else MOST_IMAGES)
     kinds = [kind for kind in KINDS if run.run.has_images or kind == "reconstruction"]
     for row in bar(rows.tolist(), about["name"], quiet=quiet):
         for kind in kinds:
@@ -141,7 +141,7 @@ def _some(n: int, most: int) -> NDArray[np.int64]:
 
 def _places(run: OpenRun) -> NDArray[np.float64]:
     """Choose contents of images all over content, (P, z_dim)."""
-    z = content_of_table(run.latents)
+    z = run.places.z
     z = z[_some(len(z), SAMPLE)]
     count = min(MOST_PLACES, len(np.unique(z, axis=0)))
     group = cluster(z, count, "kmeans")

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modpose.config.model import SpectralConfig
-from modpose.content.paths import dense_path
 from modpose.errors import InputError, shown
 from modpose.explore.columns import Column, input_columns, latent_columns
 from modpose.explore.pictures import Pictures
+from modpose.explore.places import Places
 from modpose.explore.selections import Selections
-from modpose.infer.latents import content_columns, content_of_table
 from modpose.limits import check_whole
 from modpose.outputs.select import choose
 from modpose.outputs.selected import LISTS, STACK, WRITABLE
@@ -40,9 +39,12 @@ class OpenRun:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.latents = run.latents()
-        self.pictures = Pictures(run, self.latents)
+        self.places = Places(run, self.latents)
+        self.pictures = Pictures(run, self.latents, self.places)
         self.selections = Selections(run)
-        self._columns = {column.name: column for column in latent_columns(self.latents)}
+        self._columns = {
+            column.name: column for column in latent_columns(self.latents, self.places.names)
+        }
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
@@ -53,10 +55,11 @@ class OpenRun:
             "name": self.run.path.resolve().name,
             "recipe": config.recipe,
             "n": len(self.latents),
-            "content": content_columns(self.latents),
+            "content": self.places.names,
+            "sharp": self.places.sharp,
             "columns": [column.about() for column in self._columns.values()],
             "images": self.run.has_images,
-            "quick": self.pictures.quick,
+            "quick": self.places.quick,
             "volumes": projected or len(environment["shape"]) == 3,
             "box": environment["shape"][-1],
             "stack": len(environment["shape"]),
@@ -92,18 +95,16 @@ class OpenRun:
         return choose(self.run, where=expression)
 
     def path(self, ends: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-        """Contents (steps, z_dim) on a path through images between two contents (2, z_dim).
+        """Contents (steps, k) on a path through images between two contents (2, k).
 
         Raises
         ------
         InputError
             If there is no such path, or the ends are no places of this run's content.
         """
-        z = content_of_table(self.latents)
         check_whole("path", "the number of steps", steps, 2, 1000)
-        if ends.shape != (2, z.shape[1]) or not np.isfinite(ends).all():
-            raise InputError.of("path", "the ends", ends.shape, f"two of {z.shape[1]} numbers")
-        return np.asarray(dense_path(z, ends, steps).z)
+        with self._lock:
+            return np.asarray(self.places.path(ends, steps))
 
     def formats(self) -> list[str]:
         """Extensions that a selection of this run can be written to."""

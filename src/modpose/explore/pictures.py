@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modpose.config.model import SpectralConfig
 from modpose.errors import InputError
-from modpose.estimator import PoseModel
+from modpose.explore.places import Places
 from modpose.geometry.grids import lattice
 from modpose.geometry.pose import Pose, sample_images
 from modpose.geometry.rotations import rotation_2d
-from modpose.infer.latents import content_of_table
 from modpose.outputs.upright import turn_upright
 from modpose.plot import grids
 from modpose.plot.grids import Floats
@@ -50,17 +48,13 @@ class Pictures:
         A finished run.
     latents
         Its latents.
+    places
+        What draws its content.
     """
 
-    def __init__(self, run: Run, latents: pd.DataFrame) -> None:
-        self.run, self.latents = run, latents
+    def __init__(self, run: Run, latents: pd.DataFrame, places: Places) -> None:
+        self.run, self.latents, self.places = run, latents, places
         self._lock = threading.RLock()
-        self._z = content_of_table(latents).astype(np.float32)
-
-    @cached_property
-    def model(self) -> PoseModel:
-        """The model of the run."""
-        return PoseModel.load(self.run.path)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -68,9 +62,9 @@ class Pictures:
         return self.run.dataset()
 
     def prepare(self) -> None:
-        """Load the model and draw once, so that the first click does not wait."""
+        """Load what draws and draw once, so that the first click does not wait."""
         with self._lock:
-            self.place(self._z[0])
+            self.place(self.places.z[0])
 
     def image(self, row: int, kind: str) -> bytes:
         """Draw an image of the run.
@@ -97,7 +91,7 @@ class Pictures:
             raise InputError.of("picture", "the kind", kind, ", ".join(KINDS))
         with self._lock:
             if kind == "reconstruction":
-                return self.place(self._z[row])
+                return self.place(self.places.z[row])
             image = self.dataset.batch(np.array([row])).image.numpy()
             if kind == "upright" and image.ndim == 4:
                 image = self._upright(image, row)
@@ -120,7 +114,7 @@ class Pictures:
     def place(self, z: Floats, pose: Floats | None = None) -> bytes:
         """Draw a place of content (z_dim,) as a PNG: a picture, or three views of a volume.
 
-        The views are central slices, or (:attr:`quick`) projections.
+        The views are central slices, or projections where volumes take long.
 
         Parameters
         ----------
@@ -134,12 +128,12 @@ class Pictures:
         InputError
             If it is not a place of this run's content, or no pose.
         """
-        z = self._checked(z)
+        z = self.places.checked(z)
         if pose is not None and (pose.shape != (3,) or not np.isfinite(pose).all()):
             raise InputError.of("decode", "the pose", pose.size, "an angle and two shifts")
         with self._lock:
-            drawn = self._views(z) if self.quick else self._whole(z)
-            if pose is not None and not self.volumes:
+            drawn = self._views(z) if self.places.quick else self._whole(z)
+            if pose is not None and not self.places.volumes:
                 drawn = _posed(drawn, pose)
             return _png(drawn, self._natural)
 
@@ -162,55 +156,34 @@ class Pictures:
         InputError
             If it is not a place of this run's content, or the model draws pictures.
         """
-        z = self._checked(z)
+        z = self.places.checked(z)
         if not np.isfinite(height):
             raise InputError.of("surface", "the level", "not finite", "a number")
         with self._lock:
-            if not self.volumes:
+            if not self.places.volumes:
                 raise InputError.of("surface", "the model", "of pictures", "one of volumes")
-            volume = np.asarray(self.model.decode(z[None]))[0]
+            volume = self.places.draw(z)
         return surface_of(volume, float(volume.mean() + height * volume.std())).packed()
-
-    def _checked(self, z: Floats) -> NDArray[np.float32]:
-        z = np.asarray(z, dtype=np.float32)
-        if z.shape != self._z.shape[1:] or not np.isfinite(z).all():
-            found = f"{z.size} values" if np.isfinite(z).all() else "not finite"
-            raise InputError.of("decode", "the place", found, f"{self._z.shape[1]} numbers")
-        return z
 
     def slices(self, z: Floats) -> bytes:
         """Draw the central slices of the whole volume at a place of content, (z_dim,), as a PNG."""
         with self._lock:
-            return _png(self._whole(self._checked(z)), self._natural)
+            return _png(self._whole(self.places.checked(z)), self._natural)
 
-    def _whole(self, z: NDArray[np.float32]) -> Floats:
+    def _whole(self, z: Floats) -> Floats:
         """Draw the picture, or the central slices of the volume."""
-        drawn = np.asarray(self.model.decode(z[None]))[0]
-        return _slices(drawn) if self.volumes else drawn
+        drawn = self.places.draw(z)
+        return _slices(drawn) if self.places.volumes else drawn
 
-    @property
-    def quick(self) -> bool:
-        """Whether a volume takes long, so that its three projections are drawn first.
-
-        A network gives a projection from one plane of Fourier space; the volume needs all planes.
-        """
-        model = self.run.config.model
-        return isinstance(model.likelihood, SpectralConfig) and model.field.kind != "principal"
-
-    def _views(self, z: NDArray[np.float32]) -> Floats:
+    def _views(self, z: Floats) -> Floats:
         """Projections of the volume along z, y and x, side by side."""
-        vae = self.model.vae
+        vae, device = self.places.model.vae, self.places.model.device
         assert vae.projection is not None
-        turned = torch.tensor(VIEWS, device=self.model.device)
-        content = torch.from_numpy(z).to(self.model.device).expand(len(turned), -1)
+        turned = torch.tensor(VIEWS, device=device)
+        content = torch.as_tensor(z, dtype=torch.float32, device=device).expand(len(turned), -1)
         with torch.no_grad():
             slices = vae.projection.slices(vae.field, content, turned)
             return np.concatenate(list(vae.projection.picture(slices).cpu().numpy()), axis=1)
-
-    @cached_property
-    def volumes(self) -> bool:
-        """Whether the model draws volumes."""
-        return self.model.vae.imaging.shown_in == 3
 
     @property
     def _natural(self) -> bool:

@@ -34,6 +34,8 @@ from modpose.search.abinitio.checks import check_symmetry_of_map
 from modpose.search.solvent import check_fit, mask_of_images, molecule_mask
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from modpose.run import Run
 
 logger = logging.getLogger("modpose")
@@ -49,6 +51,8 @@ BYTES, LARGEST = 12.0, 1.5 * MEMORY
 less than its sums in memory, and coarser bands take less and less."""
 COLUMNS = re.compile(r"sharp_(\d+(_std)?|turn_deg|move_px)")
 """Columns of a run that are computed with the maps."""
+CONTENT = re.compile(r"sharp_\d+")
+"""Those of them that are content."""
 
 
 def has_sharp_maps(run: Run) -> bool:
@@ -65,12 +69,21 @@ def symmetry_of(run: Run) -> str:
     return read_about(run.path / CONTENT_MAPS).get("symmetry", own)
 
 
+def holds_content_maps(run: Run) -> bool:
+    """Return whether a run's folder holds sharp maps for its latents."""
+    path = run.path / CONTENT_MAPS
+    return path.is_file() and read_about(path).get("latents") == _latents(run)
+
+
 def stored_content_maps(run: Run) -> ContentMaps | None:
     """Return the sharp maps in a run's folder; None if there are none for its latents."""
-    path = run.path / CONTENT_MAPS
-    if not path.is_file() or read_about(path).get("latents") != _latents(run):
-        return None
-    return read_content_maps(path)
+    return read_content_maps(run.path / CONTENT_MAPS) if holds_content_maps(run) else None
+
+
+def sharp_columns(latents: pd.DataFrame) -> list[str]:
+    """Return the names of the columns that hold the content of sharp maps, in their order."""
+    found = [name for name in map(str, latents) if CONTENT.fullmatch(name)]
+    return sorted(found, key=lambda name: int(name.removeprefix("sharp_")))
 
 
 @on_its_device

@@ -4,11 +4,10 @@ import { Scatter } from "explore/scatter";
 
 const $ = (id) => document.getElementById(id);
 
-// The columns to begin with: principal components, else the first two of content.
-export function plane(names) {
-  const found = names.filter((name) => /^(z|pca)_[01]$/.test(name));
-  const pca = found.filter((name) => name.startsWith("pca"));
-  return pca.length === 2 ? pca : [found[0], found[1] ?? "elbo"];
+// The columns to begin with: principal components of content, else the first two of it.
+export function plane({ columns, content }) {
+  const pca = columns.map((one) => one.name).filter((name) => /^pca_[01]$/.test(name));
+  return pca.length === 2 ? pca : [content[0], content[1] ?? "elbo"];
 }
 
 export class Beside {
@@ -23,7 +22,7 @@ export class Beside {
     this.run = run;
     $("second").hidden = false;
     this.scatter ??= new Scatter($("second-stage"), this.on);
-    const names = about.columns.map((one) => one.name), first = plane(names);
+    const names = about.columns.map((one) => one.name), first = plane(about);
     ["second-x", "second-y"].forEach((id, k) => {
       $(id).replaceChildren(...names.map((name) => new Option(name)));
       $(id).value = first[k];

@@ -1,10 +1,12 @@
-// The pictures beside the scatter: an image, and what the model draws at a place of content.
+// The pictures beside the scatter: an image, and what is drawn at a place of content.
 
 import { scaleBar } from "explore/bits";
 import { extent } from "explore/colours";
 
 const $ = (id) => document.getElementById(id);
 const KINDS = { particle: "as recorded", upright: "upright", reconstruction: "drawn by the model" };
+const SHARP = "sharp map of its content";
+const SLIDERS = 8; // of content; the rest of a place stays as it is
 const SLICES = "Central slices across z, y and x. ";
 const FRAMES = 24, PAUSE = 40;
 const ALL_VALUES = 200000; // images up to which every column of the latents is read for its values
@@ -17,7 +19,7 @@ export class Details {
     this.kept = -1;
     this.pictures = Object.entries(about.volumes ? { particle: KINDS.particle, reconstruction: KINDS.reconstruction } : KINDS)
       .filter(([kind]) => about.images || kind === "reconstruction")
-      .map(([kind, words]) => this.#figure(kind, words));
+      .map(([kind, words]) => this.#figure(kind, kind === "reconstruction" && about.sharp ? SHARP : words));
     $("pictures").replaceChildren(...this.pictures.map((one) => one.figure));
     $("place").className = about.volumes ? "wide" : "";
     $("place").hidden = true;
@@ -46,7 +48,7 @@ export class Details {
     this.z = await Promise.all(this.about.content.map((name) => this.column(name)));
     this.now = this.z.map((values) => values.reduce((a, b) => a + b, 0) / values.length);
     const content = this.z.map((values) => extent(values, 0.002)), shift = this.about.box / 4;
-    const sliders = this.about.content.map((name, k) => this.#slider(name, content[k], (v) => this.now.splice(k, 1, v)));
+    const sliders = this.about.content.slice(0, SLIDERS).map((name, k) => this.#slider(name, content[k], (v) => this.now.splice(k, 1, v)));
     const reach = { "angle (°)": 180, "shift x (px)": shift, "shift y (px)": shift };
     const poses = this.pose && Object.entries(reach).map(([name, far], k) => this.#slider(name, [-far, far], (v) => this.pose.splice(k, 1, v), 0));
     $("sliders").replaceChildren(...sliders, ...(poses ?? []));
@@ -111,7 +113,7 @@ export class Details {
   // Draw a place of content; only the newest of many quick requests is answered.
   async place(z) {
     this.now = [...z];
-    this.now.forEach((value, k) => {
+    this.now.slice(0, SLIDERS).forEach((value, k) => {
       const [box, words] = $("sliders").children[k].children;
       box.value = value;
       words.textContent = value.toFixed(2);
@@ -164,8 +166,9 @@ export class Details {
     URL.revokeObjectURL($("place").src);
     $("place").src = address;
     $("place").hidden = false;
-    const where = this.about.content.map((name, k) => `${name} = ${z[k].toFixed(2)}`).join(", ");
-    $("place").alt = `What the model draws at ${where}`;
+    const first = this.about.content.slice(0, SLIDERS), more = this.about.content.length > SLIDERS ? ", …" : "";
+    const where = first.map((name, k) => `${name} = ${z[k].toFixed(2)}`).join(", ") + more;
+    $("place").alt = `What ${this.about.sharp ? "the sharp maps draw" : "the model draws"} at ${where}`;
     $("place-about").textContent = (this.about.volumes ? views : "") + where;
   }
 

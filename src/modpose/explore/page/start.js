@@ -45,7 +45,7 @@ async function open(index) {
   $("histograms").replaceChildren();
   page.histograms = new Histograms($("histograms"), about.n, filtered);
   choices();
-  const [x, y] = plane([...columns.keys()]);
+  const [x, y] = plane(about);
   others(index);
   $("x").value = x;
   $("y").value = y;
