@@ -131,6 +131,35 @@ def test_a_component_is_walked_through_the_mean() -> None:
         along_component(z, 4, 5)
 
 
+def test_a_component_of_a_ring_is_followed_where_images_are() -> None:
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, 3000)
+    z = 0.3 * rng.standard_normal((3000, 3))
+    z[:, :2] += np.stack([12 * np.cos(angle), 8 * np.sin(angle)], 1)
+    walk = along_component(z, 1, 9, np.ones_like(z))
+    on_ellipse = np.hypot(walk.z[:, 0] / 12, walk.z[:, 1] / 8)
+    assert np.abs(on_ellipse - 1).max() < 0.1
+    assert np.ptp(walk.z[:, 0]) > 20
+    assert (np.diff(walk.z[:, 0]) > 0).all() or (np.diff(walk.z[:, 0]) < 0).all()
+    far = np.linalg.norm(np.diff(walk.z, axis=0), axis=1)
+    assert far.max() < 1.5 * far.min()  # it does not jump
+    straight = along_component(z, 1, 9).z
+    assert np.abs(np.hypot(straight[:, 0] / 12, straight[:, 1] / 8)).min() < 0.1
+
+
+def test_a_component_of_states_stops_at_states_alone() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.array([[-10.0, 0, 0], [0, 1, 0], [10, 0, 0]])
+    z = centres[rng.integers(3, size=900)] + 0.3 * rng.standard_normal((900, 3))
+    for component in (1, 3):  # along the states, and within them
+        walk = along_component(z, component, 5, np.ones_like(z))
+        far = np.linalg.norm(walk.z[:, None] - centres, axis=2).min(1)
+        assert (far < 1.5).all()
+        assert walk.names[0].startswith(f"PC {component} at ")
+    first = along_component(z, 1, 5, np.ones_like(z)).z[:, 0]
+    assert np.ptp(first) > 18
+
+
 def test_centres_are_images() -> None:
     rng = np.random.default_rng(0)
     z = np.concatenate([rng.normal(c, 0.1, (30, 2)) for c in ((0, 0), (5, 0), (0, 5))])

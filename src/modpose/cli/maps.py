@@ -116,8 +116,8 @@ def volumes(
 
     Sharp maps come with half maps, their FSC, local resolution, and the number of images behind
     each.  They are computed once and kept in RUN; --functions, --mask, --focus, --refine-poses or
-    --symmetry computes them again, --maps new without these.  The path between two images then
-    stays where images are.
+    --symmetry computes them again, --maps new without these.  A principal component, and the path
+    between two images, are then followed where images are.
 
     \b
     modpose volumes run -o pc1 --along 1
@@ -145,7 +145,7 @@ def volumes(
         if cluster is not None:
             return content_volumes.at_clusters(z, cluster, opened.config.seed)
         if along is not None:
-            return content_volumes.along_component(z, along, steps)
+            return content_volumes.along_component(z, along, steps, error)
         return content_volumes.along_path(z, str(path), steps, error)
 
     # refuse before the sums; the content of a focus is not known then

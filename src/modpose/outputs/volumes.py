@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -49,6 +50,8 @@ FEW = 5.0
 """A sharp map that is the mean of fewer images says little."""
 RANGE = (5.0, 95.0)
 """Percentiles of a principal component between which volumes are drawn."""
+NEAR = 0.05
+"""Part of the images that is near a place on a component."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +164,53 @@ def at_clusters(z: Floats, count: int, seed: int) -> Stops:
     return Stops(z[distance.argmin(axis=0)], names)
 
 
-def along_component(z: Floats, component: int, steps: int) -> Stops:
-    """Take steps along a principal component of content (from 1) through its mean."""
-    check_whole("--steps", "the number", steps, 2, MOST_STEPS)
+def along_component(z: Floats, component: int, steps: int, error: Floats | None = None) -> Stops:
+    """Take steps along a principal component of content (from 1), from its 5th to 95th percentile.
 
+    They are on a straight line through the mean.  With the ``error`` (N, k) of content they are
+    where images are: on the path of greatest density, or, where no images join its ends, each at
+    the densest place near it.
+    """
+    check_whole("--steps", "the number", steps, 2, MOST_STEPS)
     if not 1 <= component <= z.shape[1]:
         raise InputError.of("--along", "the component", component, f"1 to {z.shape[1]}")
+    if error is not None:
+        return _along_images(FewAxes.of(z, error), component, steps)
     mean, axes, _ = principal_axes(z)
     axis = axes[component - 1]
     first, last = np.percentile((z - mean) @ axis, RANGE)
     places = np.linspace(first, last, steps)
-    return Stops(mean + places[:, None] * axis, [f"PC {component} at {p:.2f}" for p in places])
+    return Stops(mean + places[:, None] * axis, _at_component(component, places))
+
+
+def _along_images(few: FewAxes, component: int, steps: int) -> Stops:
+    """Take steps along a principal component, where images are."""
+    mean, axes, _ = principal_axes(few.z / few.unit)
+
+    def along(z: Floats) -> Floats:
+        found: Floats = (z / few.unit - mean) @ axes[component - 1]
+        return found
+
+    landscape = few.landscape()
+    z = few.z[landscape.nodes]
+    places = along(z)
+
+    def densest(place: float) -> int:
+        near = np.abs(places - place).argsort()[: max(round(NEAR * len(z)), 1)]
+        return int(near[landscape.energy[near].argmin()])
+
+    first, last = np.percentile(places, RANGE)
+    stops = [densest(place) for place in np.linspace(first, last, steps)]
+    content = z[stops]
+    if component <= len(few.axes):
+        with suppress(InputError):  # no images join the ends
+            path = landscape.path(few.on(content[[0, -1]]), steps)
+            content = few.content_at(path.z)
+    return Stops(content, _at_component(component, along(content)))
+
+
+def _at_component(component: int, places: Floats) -> list[str]:
+    return [f"PC {component} at {place:.2f}" for place in places]
 
 
 def along_path(z: Floats, path: str, steps: int, error: Floats | None = None) -> Stops:

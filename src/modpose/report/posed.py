@@ -86,7 +86,8 @@ def look_at_posed(
     if z.shape[1]:
         centres = at_clusters(z, min(CENTRES, len(z)), run.config.seed)
         path = None if sharp is None else _path(run, sharp, centres)
-        walk, walked = (along_component(z, 1, STEPS), COMPONENT) if path is None else path
+        error = None if sharp is None else usual_error(run, sharp)
+        walk, walked = (along_component(z, 1, STEPS, error), COMPONENT) if path is None else path
     return PosedVolumes(
         draw=model.decode if sharp is None else lambda at: np.stack([sharp.volume(c) for c in at]),
         walk=walk,
