@@ -144,7 +144,7 @@ class Scorer:
 
 def halves_of_motions(found: ContentMaps) -> float:
     """Correlation of the two halves' maps beside the mean."""
-    first, second = (half[1:].ravel().astype(float) for half in found.halves)
+    first, second = (half[1:].ravel().astype(float) for half in found.bands[0].halves)
     size = np.sqrt((first @ first) * (second @ second))
     return float(first @ second / size) if size > 0 else 0.0
 
@@ -172,7 +172,7 @@ def compare(run: Run, star: Path, functions: int | None, wrong_poses: bool) -> N
     start = time.process_time()
     sharp = content_maps_of(run, functions=functions, overwrite=True, quiet=True)
     ours = report("sharp maps", scorer.areas(lambda row: sharp.volume(sharp.z[row])), start)
-    share = rigid_share(sharp.maps)
+    share = rigid_share(sharp.bands[-1].maps)
     print(f"{len(sharp.basis)} functions of content; {share:.0%} of what moves is the whole map")
     if wrong_poses:
         _with_refined_poses(run, dataset, functions, scorer)
