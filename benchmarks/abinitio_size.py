@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,7 @@ def cost(images: int, told: argparse.Namespace, folder: Path) -> tuple[float, fl
     return used.ru_utime + used.ru_stime, unit * used.ru_maxrss
 
 
-def _run(command: Sequence[str]) -> os.struct_rusage:
+def _run(command: Sequence[str]) -> resource.struct_rusage:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "modpose", *command], env=environment)
     _, status, used = os.wait4(process.pid, 0)

@@ -48,7 +48,8 @@ def make_volumes(count: int, side: int, seed: int = 0) -> Volumes:
 def shell_numbers(side: int) -> NDArray[np.int64]:
     """Shell of every coefficient of the transform, flattened."""
     axes = np.meshgrid(*[np.fft.fftfreq(side) * side] * 3, indexing="ij")
-    return np.rint(np.sqrt(sum(axis**2 for axis in axes))).astype(np.int64).ravel()
+    radius = np.sqrt(np.square(axes).sum(0))
+    return np.asarray(np.rint(radius), np.int64).ravel()
 
 
 def loop_affinity(one: NDArray[np.complex64], two: NDArray[np.complex64], side: int) -> float:

@@ -55,7 +55,7 @@ def seconds_per_volume(box: int, size: int, how: AugmentConfig, steps: int) -> l
     for _ in range(steps + 1):
         start = time.process_time()
         elbo = learner.objective(augmented(batch, how, generator), generator)
-        (-elbo.value(1.0, {"affinity": 10.0}).mean()).backward()
+        (-elbo.value(1.0, {"affinity": 10.0}).mean()).backward()  # type: ignore[no-untyped-call]
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ PARTICLES = (
     {"n": 200, "box": 48, "pixel_size": 3.7, "snr": 0.2, "shift_std_px": 2.0},
     {"n": 300, "box": 40, "pixel_size": 4.5, "snr": 1.0, "hinge_range_deg": (-60.0, 60.0)},
 )
-PROJECTIONS = (
+PROJECTIONS: tuple[dict[str, Any], ...] = (
     {"n": 300, "box": 32, "pixel_size": 5.0, "snr": 0.2},
     {"n": 500, "box": 48, "pixel_size": 3.3, "snr": 0.1},
 )
@@ -118,7 +118,7 @@ def volumes(seed: int, wedge: str, sign: int = 1) -> Dataset:
 
 def tetrominoes(seed: int) -> Dataset:
     """Simulate tetrominoes without a wedge."""
-    noise = "white" if seed % 2 else "none"
+    noise: Literal["white", "none"] = "white" if seed % 2 else "none"
     settings = SubtomogramSettings(
         n=40, box=24, pixel_size=1.0, snr=0.2, noise=noise, tilt_range_deg=(-90, 90), seed=seed
     )

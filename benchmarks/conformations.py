@@ -129,7 +129,7 @@ def causes(found: Tensor, truth: Tensor, angle: Floats) -> dict[str, Tensor]:
 def _twelfths(angle: Floats) -> NDArray[np.int64]:
     low, high = angle.min(), angle.max()
     place = CONTENTS * (angle - low) / max(high - low, 1e-6)
-    return np.minimum(place, CONTENTS - 1).astype(np.int64)
+    return np.asarray(np.minimum(place, CONTENTS - 1), np.int64)
 
 
 def _pose_line(found: Tensor, truth: Tensor, angle: Floats) -> str:
@@ -209,6 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(machine.sentence())
     source = open_source(told.table)
     truth = source.particles.truth()
+    assert truth is not None
     angle = truth["hinge_deg"].to_numpy()
     names = [f"r{i}{j}" for i in range(3) for j in range(3)]
     rotation = torch.tensor(truth[names].to_numpy().reshape(-1, 3, 3)).float()
@@ -239,7 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         medians.append(median)
     if model is None or "found" not in told.poses:
         return
-    found = torch.tensor(model._record.used("rotation").reshape(-1, 3, 3)).float()
+    assert model._record is not None
+    rotation_found = model._record.used("rotation")
+    assert rotation_found is not None
+    found = torch.tensor(rotation_found.reshape(-1, 3, 3)).float()
     print(_pose_line(found, rotation, angle), flush=True)
     if len(medians) == 2:
         print(f"error of content: {medians[1] / medians[0]:.2f} × that with given poses")

@@ -100,11 +100,11 @@ def moved(func: Any, args: Sequence[Any], kwargs: Any, found: object) -> int:
     return written + rest + read
 
 
-class Counted(TorchDispatchMode):
+class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of matrix products and convolutions, and all bytes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total, self.bytes = 0, 0
 
     def __torch_dispatch__(

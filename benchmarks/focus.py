@@ -87,7 +87,7 @@ def around_arm(box: int, pixel_size: float) -> NDArray[np.float32]:
     axis = (np.arange(box) - box // 2) * pixel_size
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     away = np.sqrt((x - 36) ** 2 + y**2 + z**2)
-    return np.clip((34 - away) / 8, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((34 - away) / 8, 0, 1), np.float32)
 
 
 def explained(z: Floats, both: Floats) -> Floats:

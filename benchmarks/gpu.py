@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
@@ -133,7 +133,7 @@ def stepper(family: Family, device: torch.device, precision: str = "32-true") ->
     )
 
     def step() -> None:
-        (-learner.objective(copied(batch), generator, how).value().mean()).backward()
+        (-learner.objective(copied(batch), generator, how).value().mean()).backward()  # type: ignore[no-untyped-call]
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -218,6 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"tests: {tested(options.device)}", flush=True)
     print(" | ".join(HEADER), flush=True)
     families = [replace(one, batch=options.batch or one.batch) for one in FAMILIES]
+    works: list[tuple[str, int, Callable[[torch.device], Callable[[], None]]]]
     works = [(one.recipe, one.batch, partial(stepper, one)) for one in families]
     for name, size, make in [*works, ("search", 8, searcher), ("align", 8, aligner)]:
         if options.only and name not in options.only:

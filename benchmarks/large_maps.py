@@ -50,10 +50,10 @@ def coarse(molecule: Molecule, together: int = TOGETHER) -> Molecule:
     parts = np.split(np.arange(len(molecule.masses)), edge)
     runs = [run for part in parts for run in np.split(part, range(together, len(part), together))]
     number = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
-    mass = np.bincount(number, molecule.masses)
+    mass = np.bincount(number, molecule.masses).astype(float)
 
     def mean(values: Floats) -> Floats:
-        return np.bincount(number, molecule.masses * values) / mass
+        return np.asarray(np.bincount(number, molecule.masses * values) / mass)
 
     center = np.stack([mean(axis) for axis in molecule.centers.T], 1)
     away = ((molecule.centers - center[number]) ** 2).sum(1) / 3
@@ -175,8 +175,8 @@ def main(arguments: list[str] | None = None) -> None:
             table = joined(stars, n, stars[0].parents[1] / f"first_{n}.star")
             costs.append(measured(table, Path(scratch) / f"run_{n}", options))
             for step, cost in zip(("fit", "maps"), costs[-1], strict=True):
-                seconds = f"{cost.processor:.0f} | {cost.clock:.0f}"
-                print(f"{n:,} | {step} | {seconds} | {cost.memory / 1e9:.2f}", flush=True)
+                spent = f"{cost.processor:.0f} | {cost.clock:.0f}"
+                print(f"{n:,} | {step} | {spent} | {cost.memory / 1e9:.2f}", flush=True)
     if len(costs) > 1:
         for number, step in enumerate(("fit", "maps")):
             seconds = [cost[number].processor for cost in costs]

@@ -97,7 +97,7 @@ def _planted(templates: Templates) -> None:
             ("model", {"templates": templates}),
         ):
             started = time.process_time()
-            picks = find_objects(field.image, **options)  # type: ignore[arg-type]
+            picks = find_objects(field.image, **options)
             _row(f"{name}, seed {seed}", picks, truth, RADIUS / 2, started)
 
 

@@ -20,7 +20,8 @@ from modpose.config import Config, merge, parse_config
 from modpose.data.batches import Batch
 from modpose.model.build import build_vae
 from modpose.model.objective import Estimate
-from modpose.recipes import Options, recipe_config
+from modpose.recipes import recipe_config
+from modpose.recipes.recipe import Options
 from modpose.train.learner import set_up
 
 EVERY: Options = {"train": {"pixels": None, "accelerator": "cpu"}}
@@ -112,7 +113,7 @@ def seconds_per_image(printed: Printed, steps: int) -> float:
     taken = []
     for _ in range(steps + 1):
         start = time.process_time()
-        (-learner.objective(batch, generator, estimate).value().mean()).backward()
+        (-learner.objective(batch, generator, estimate).value().mean()).backward()  # type: ignore[no-untyped-call]
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -30,10 +30,10 @@ from modpose.data.mrc import open_mrc, write_mrcs
 from modpose.data.record import record_of
 from modpose.data.source import open_source
 from modpose.data.star import write_star
-from modpose.fit import describe_fit
 from modpose.options import resolve
 from modpose.recipes import recipe_config
 from modpose.run import Run
+from modpose.train.session import describe_fit
 
 SIDE, PIXEL_SIZE, IN_A_STACK = 8, 1.5, 20_000
 NUMBERS = (

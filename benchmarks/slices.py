@@ -50,7 +50,7 @@ def textbook_turn(box: int, size: int) -> SO3Normal:
 
     def step() -> None:
         optimizer.zero_grad()
-        model.loss(posed, generator).backward()
+        model.loss(posed, generator).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return SO3Normal(step, size)

@@ -16,7 +16,8 @@ from modpose.distributions.normal import LOG_2PI, wrapped_entropy
 from modpose.geometry.grids import half_box, lattice
 from modpose.model.build import build_vae
 from modpose.model.objective import Estimate, Objective
-from modpose.recipes import Options, recipe_config
+from modpose.recipes import recipe_config
+from modpose.recipes.recipe import Options
 from modpose.train.learner import Learner, set_up
 
 
@@ -202,7 +203,7 @@ def _climb(learner: Learner, objective: Objective) -> None:
     loss = -objective.value().mean()
     for optimizer in learner.optimizers:
         optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for optimizer in learner.optimizers:
         optimizer.step()
 

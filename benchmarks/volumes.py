@@ -66,11 +66,11 @@ def copy_weights(plain: SpVae3d, vae: Vae) -> None:
     mine[2].weight.copy_(weight)
     mine[2].bias.copy_(bias)
     field = vae.field
-    field.from_coordinates.weight.copy_(plain.coord_linear.weight)  # type: ignore[union-attr]
-    field.from_coordinates.bias.copy_(  # type: ignore[union-attr]
+    field.from_coordinates.weight.copy_(plain.coord_linear.weight)  # type: ignore[union-attr,operator]
+    field.from_coordinates.bias.copy_(  # type: ignore[union-attr,operator]
         plain.coord_linear.bias + plain.latent_linear.bias
     )
-    field.from_content.weight.copy_(plain.latent_linear.weight)  # type: ignore[union-attr]
+    field.from_content.weight.copy_(plain.latent_linear.weight)  # type: ignore[union-attr,operator]
     hidden, output = (m for m in plain.decoder if isinstance(m, nn.Linear))
     field.hidden[0].load_state_dict(hidden.state_dict())  # type: ignore[union-attr,index]
     field.output.load_state_dict(output.state_dict())  # type: ignore[union-attr]
@@ -116,7 +116,7 @@ def modpose_step(learner: Learner, volumes: Tensor, pixels: int | None) -> Step:
 
     def step() -> int:
         elbo = learner.objective(batch, generator, Estimate(pixels=pixels))
-        (-elbo.value().mean()).backward()
+        (-elbo.value().mean()).backward()  # type: ignore[no-untyped-call]
         for optimizer in learner.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -47,6 +47,7 @@ def network(n_in: int, n_out: int) -> nn.Sequential:
 class CryoDrgn(nn.Module):
     """Encoder and decoder of a box of n pixels."""
 
+    inside: Tensor
     waves: Tensor
     ky: Tensor
     kx: Tensor
@@ -67,7 +68,8 @@ class CryoDrgn(nn.Module):
     def transform(self, images: Tensor) -> Tensor:
         """Return coefficients (B, M)."""
         centred = torch.fft.ifftshift(images, dim=(-2, -1))
-        return torch.fft.rfft2(centred, norm="ortho")[:, self.inside]
+        seen: Tensor = torch.fft.rfft2(centred, norm="ortho")[:, self.inside]
+        return seen
 
     def decode(self, rotation: Tensor, z: Tensor) -> Tensor:
         """Return slices (B, M)."""
@@ -94,4 +96,5 @@ class CryoDrgn(nn.Module):
         error = seen - self.decode(batch.rotation, z) * phase * transfer
         kl = 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum(-1)
         squared = 2 * error.abs().square().mean()
-        return squared + (kl / Z_DIM / (2 * seen.shape[1])).mean()
+        total: Tensor = squared + (kl / Z_DIM / (2 * seen.shape[1])).mean()
+        return total

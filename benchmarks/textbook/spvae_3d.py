@@ -70,7 +70,8 @@ class SpVae3d(Textbook):
         error = volumes.flatten(1) - decoded
         recon = (-0.5 * error**2 - 0.5 * math.log(2 * math.pi)).sum(1)
         kl = (0.5 * ((2 * log_std).exp() + mean**2 - 1) - log_std).sum(1)
-        return recon - kl
+        bound: Tensor = recon - kl
+        return bound
 
     def objective(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the bound, (B,) nats."""
