@@ -9,6 +9,7 @@ and every image near z adds detail to V(z).  Sums of the images are kept, not th
 
 from __future__ import annotations
 
+from modpose.content_maps.bands import Band
 from modpose.content_maps.basis import ContentBasis
 from modpose.content_maps.fit import fit_content_maps
 from modpose.content_maps.focus import Focus
@@ -16,6 +17,7 @@ from modpose.content_maps.settings import ContentMapSettings
 from modpose.content_maps.solution import ContentMaps, DrawnMap
 
 __all__ = [
+    "Band",
     "ContentBasis",
     "ContentMapSettings",
     "ContentMaps",
