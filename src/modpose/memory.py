@@ -15,10 +15,18 @@ _LARGEST = 2**31 - 1
 _PAD = 1 << 26
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to reuse large blocks; elsewhere do nothing and return False."""
+def keep_freed_memory(largest: int = _LARGEST) -> bool:
+    """Tell glibc to reuse large blocks; elsewhere do nothing and return False.
+
+    Parameters
+    ----------
+    largest
+        Bytes of the largest block that is kept.  Blocks of many sizes leave holes that no other
+        fills.  Those of 100 MB and more are better handed back: clearing them costs little beside
+        the work on them.
+    """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = {_M_MMAP_THRESHOLD: _LARGEST, _M_TRIM_THRESHOLD: _LARGEST, _M_TOP_PAD: _PAD}
+    settings = {_M_MMAP_THRESHOLD: largest, _M_TRIM_THRESHOLD: _LARGEST, _M_TOP_PAD: _PAD}
     return all(mallopt(name, value) == 1 for name, value in settings.items())

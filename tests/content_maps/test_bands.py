@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from modpose.content_maps.images import LEAST_SHELLS
 from modpose.content_maps.regression import Regression
 from modpose.fourier.fsc import fsc
 from modpose.geometry.windows import soft_window
+from modpose.progress import Progress
 from modpose.simulate.projections import Projections
 
 SIDE, SMALL = 20, 12
@@ -88,6 +90,20 @@ def memory_for(most: int) -> Callable[[Regression], int]:
     return lambda regression: most if regression.images.lattice.box == BOX else 9
 
 
+class Counted(Progress):
+    """Progress that keeps its totals and counts."""
+
+    every: ClassVar[list[Counted]] = []
+
+    def __init__(self, label: str, images: int, *, quiet: bool = False) -> None:
+        super().__init__(label, images, quiet=True)
+        self.label, self.total, self.counted = label, images, 0
+        self.every.append(self)
+
+    def advance(self, images: int, seconds: float) -> None:
+        self.counted += images
+
+
 def fitted(made: Projections, most: int) -> ContentMaps:
     """Fit with memory for so many functions in the box of the images, and for nine in less."""
     z = made.truth["hinge_deg"].to_numpy()[:, None]
@@ -100,6 +116,20 @@ def fitted(made: Projections, most: int) -> ContentMaps:
 @pytest.fixture(scope="module")
 def banded(made: Projections) -> ContentMaps:
     return fitted(made, 2)
+
+
+def test_each_band_has_a_bar_that_ends_at_its_total(
+    made: Projections, monkeypatch: pytest.MonkeyPatch
+):
+    Counted.every.clear()
+    monkeypatch.setattr("modpose.content_maps.fit.Progress", Counted)
+    found = fitted(made, 2)
+    content, *bands = Counted.every
+    assert content.counted == content.total == 300  # the power of the images alone
+    sides = [len(band.mask) for band in found.bands]
+    assert len(set(sides)) == 2
+    assert [band.label for band in bands] == [f"maps, {side} pixels" for side in sides]
+    assert [band.counted for band in bands] == [band.total for band in bands]
 
 
 def test_the_coarser_band_has_the_functions_that_do_not_fit(banded: ContentMaps):

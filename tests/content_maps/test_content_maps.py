@@ -206,10 +206,24 @@ def test_adding_images_is_the_transpose_of_reading_maps():
     read = mixed(lattice.read(placed, lattice.table(volume[None])), torch.ones(len(placed), 1))
     sums = lattice.zeros(3)
     lattice.add(sums, placed)
-    back = lattice.backward(torch.complex(sums[:, 0], sums[:, 1]))
+    back = lattice.backward(torch.complex(sums[:, 0], sums[:, 1]), BOX)
     # a coefficient and its conjugate: twice the real part
     expected = 2 * (read.conj() * placed.value).real.sum()
     assert float((back * volume).sum()) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_lattice_takes_and_gives_the_middle_of_the_box_alone():
+    lattice, placed, _ = placed_images()
+    middle, volume = (slice(4, BOX - 4),) * 3, torch.zeros(BOX, BOX, BOX)
+    volume[middle] = inside = blob(4)[middle]
+    whole = lattice.table(volume[None])
+    torch.testing.assert_close(lattice.table(inside[None]), whole, atol=2e-6, rtol=1e-4)
+    sums = lattice.zeros(3)
+    lattice.add(sums, placed)
+    total = torch.complex(sums[:, 0], sums[:, 1])
+    found, expected = lattice.backward(total, len(inside)), lattice.backward(total, BOX)
+    size = float(expected.abs().max())
+    torch.testing.assert_close(found, expected[middle], atol=1e-5 * size, rtol=1e-4)
 
 
 def test_the_kernel_gives_the_energy_of_a_map_in_the_images():

@@ -38,6 +38,8 @@ from modpose.search.solvent import check_mask
 
 Floats = NDArray[np.float64]
 
+KEPT = 1 << 27
+"""Bytes of the largest block of memory that is kept for the next step."""
 JUDGED = 1000
 """Images that choose the number of functions, and measure the noise."""
 
@@ -85,16 +87,11 @@ def fit_content_maps(
             f"content maps: symmetry {settings.symmetry} beside a focus, expected one of the two "
             "(modpose expand repeats the images, so that the focus can be one unit)"
         )
-    keep_freed_memory()
+    keep_freed_memory(KEPT)
     check_projections(dataset)
     check_mask(mask, dataset.shape[0])
     check_content(z, settings.most(len(z)))
-    fitting = _Fitting(dataset, z, std, mask, settings, contrast, focus)
-    rounds, some = settings.rounds, min(JUDGED, dataset.n)
-    passes = 8 + 2 * rounds + 3 * min(rounds, FROM_QUARTERS) if rounds else 1
-    images = passes * (dataset.n + some)
-    with Progress("content maps", images, quiet=quiet) as progress:
-        return fitting.run(progress)
+    return _Fitting(dataset, z, std, mask, settings, contrast, focus).run(quiet)
 
 
 class _Fitting:
@@ -125,21 +122,24 @@ class _Fitting:
         self.regression = Regression(self.images, inside, focus, nuisance.shape[1], settings.seed)
         self.rounds = Rounds(self.regression, settings, self.first, self.some)
 
-    def run(self, progress: Progress) -> ContentMaps:
-        self.images.measure(self.some, progress)
-        power = self.images.variance
-        if not self.settings.rounds:
-            basis = self.rounds.basis(self.first, self.settings.most(self.images.dataset.n))
-            return self._maps(basis, self.first, self.first, progress)
-        basis, content, own = self._content(progress)
+    def run(self, quiet: bool) -> ContentMaps:
+        rounds, n = self.settings.rounds, self.images.dataset.n
+        passes = 6 + 2 * rounds + 3 * min(rounds, FROM_QUARTERS) if rounds else 0
+        images = passes * n + (passes + 1) * len(self.some)
+        with Progress("content", images, quiet=quiet) as progress:
+            self.images.measure(self.some, progress)
+            power = self.images.variance
+            found = self._content(progress)
         self.rounds.look_at(self.images)
         # in units of the images' power: what maps lack would count as noise
         self.images.variance = power
-        return self._maps(basis, content, own, progress)
+        return self._maps(*found, quiet)
 
     def _content(self, progress: Progress) -> tuple[ContentBasis, Inferred, Inferred]:
         """Infer content; its functions, itself, and that which quarters tell of their half."""
         n = self.images.dataset.n
+        if not self.settings.rounds:
+            return self.rounds.basis(self.first, self.settings.most(n)), self.first, self.first
         last = self.rounds.settled(self.settings.most(n), progress)
         basis, content = last.basis, last.content
         if len(basis) == 1:  # nothing moves, and what was inferred is noise
@@ -155,7 +155,7 @@ class _Fitting:
         return basis, content, last.content
 
     def _maps(
-        self, basis: ContentBasis, content: Inferred, own: Inferred, progress: Progress
+        self, basis: ContentBasis, content: Inferred, own: Inferred, quiet: bool
     ) -> ContentMaps:
         """Compute maps with all shells; where these have too few functions, more with fewer shells.
 
@@ -167,17 +167,17 @@ class _Fitting:
             From which the maps of all images come.
         own
             For the maps of halves: content that only their own images tell.
-        progress
-            The progress bar.
+        quiet
+            No progress bars.
         """
         regression, images = self.regression, self.images
-        bands = [self._band(basis.first(regression.most()), content, own, progress)]
+        bands = [self._band(basis.first(regression.most()), content, own, quiet)]
         while len(bands[-1].maps) < len(basis) and (coarser := images.coarser()) is not None:
             images = coarser
             self.rounds.look_at(images)
             most = regression.most()
             if most > len(bands[-1].maps):
-                bands.append(self._band(basis.first(most), content, own, progress))
+                bands.append(self._band(basis.first(most), content, own, quiet))
         values, pose = basis(content.z), self.images.pose
         return ContentMaps(
             basis=basis,
@@ -191,9 +191,7 @@ class _Fitting:
             pose=None if pose is None else pose.numpy(),
         )
 
-    def _band(
-        self, basis: ContentBasis, content: Inferred, own: Inferred, progress: Progress
-    ) -> Band:
+    def _band(self, basis: ContentBasis, content: Inferred, own: Inferred, quiet: bool) -> Band:
         """Compute the maps of halves, from content that only their own images tell; then of all.
 
         The prior of the maps of all images comes from their content too, if its maps predict images
@@ -203,17 +201,21 @@ class _Fitting:
         """
         regression, better = self.regression, content is not own
         crossed = [own.z] if all(z is own.z for z in own.crossed) else own.crossed
-        cells = regression.cells(basis, crossed, own.nuisance)
-        halves, half_maps = regression.half_maps(cells, progress)
-        if better:
-            halves.clear()
-            halves = self._halves(basis, content, progress)
-        prior = regression.priors(halves, FOR_HALVES).every
-        if not better and len(crossed) > 1:
-            halves.clear()
-            halves = self._halves(basis, content, progress)
-        both, count = halves[0].add(halves.pop()), len(basis)
-        maps = both.solve(*prior, FOR_MAPS)[:count]
+        again = better or len(crossed) > 1
+        passes = len(crossed) + again
+        label = f"maps, {regression.images.lattice.box} pixels"
+        with Progress(label, passes * self.images.dataset.n, quiet=quiet) as progress:
+            cells = regression.cells(basis, crossed, own.nuisance)
+            halves, half_maps = regression.half_maps(cells, progress)
+            if better:
+                halves.clear()
+                halves = self._halves(basis, content, progress)
+            prior = regression.priors(halves, FOR_HALVES).every
+            if again and not better:
+                halves.clear()
+                halves = self._halves(basis, content, progress)
+            both, count = halves[0].add(halves.pop()), len(basis)
+            maps = both.solve(*prior, FOR_MAPS)[:count]
         noise = 1 / both.precision()[0]
         noise[0], noise[-1] = noise[1], noise[-2]
         first, second = (maps[:count].cpu().numpy() for maps in half_maps)

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.images import Block, ImagesOnLattice
 from modpose.content_maps.lattice import PlacedImages
 from modpose.content_maps.poses import Corrections, corrected, improved
@@ -85,14 +84,12 @@ class Inference:
     ----------
     images
         The images, at their poses.
-    box
-        Where the maps are.
     nuisances
         Number of maps, the last, that are nothing but a nuisance.
     """
 
-    def __init__(self, images: ImagesOnLattice, box: MaskBox, nuisances: int) -> None:
-        self.images, self.box, self.nuisances = images, box, nuisances
+    def __init__(self, images: ImagesOnLattice, nuisances: int) -> None:
+        self.images, self.nuisances = images, nuisances
 
     def judged(
         self,
@@ -232,7 +229,7 @@ class Inference:
         for number in range(4):
             if maps[number ^ 1] is not used:  # two quarters may be compared with the same
                 used = maps[number ^ 1]
-                table = self.images.lattice.table(self.box.whole(used))
+                table = self.images.lattice.table(used)
             for block in self.images.blocks(rows[quarter == number]):
                 yield block, table
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +66,13 @@ class PlacedImages:
         return torch.where(self.opposite, values.conj(), values)
 
 
+class _Waves(NamedTuple):
+    """What transforms maps of some side, and the blur by which they are divided."""
+
+    transform: MatrixTransform
+    blur: Tensor
+
+
 class HalfLattice:
     """The points with x >= 0 of a lattice twice as fine as the box, to a frequency limit.
 
@@ -81,23 +89,25 @@ class HalfLattice:
     def __init__(self, box: int, limit: float, device: torch.device = HOST) -> None:
         self.box, self.padded, self.device = box, OVERSAMPLING * box, device
         self._side = side = lattice_side(limit, self.padded)
-        reach = side // 2
-        axis = torch.arange(-reach, reach + 1)
-        z, y, x = axis[:, None, None], axis[:, None], axis[None, None]
-        inside = (x >= 0) & (x**2 + y**2 + z**2 <= (limit * self.padded + math.sqrt(3)) ** 2)
+        self._near = near = side // 2
+        axis, half = torch.arange(-near, near + 1), torch.arange(near + 1)
+        inside = (axis.square()[:, None] + axis.square())[..., None] + half.square() <= (
+            limit * self.padded + math.sqrt(3)
+        ) ** 2
+        number = torch.full((side, side, side), -1, dtype=torch.int32)
+        count = torch.arange(int(inside.sum()), dtype=torch.int32)
+        number[..., near:][inside] = count
         place = inside.flatten().nonzero().squeeze(1)
-        number = torch.full((side**3,), -1, dtype=torch.int32)
-        number[place] = torch.arange(len(place), dtype=torch.int32)
-        z, y, x = (part.expand(side, side, side).flatten()[place] for part in (z, y, x))
-        self._transform = MatrixTransform(torch.arange(box) - box // 2, reach, self.padded, device)
+        row = place // (near + 1)
+        x = place - row * (near + 1)
         plane = (x == 0).nonzero().squeeze(1)
-        opposite = ((reach - z) * side + reach - y) * side + reach
-        across = number[opposite[plane]].long()
-        compact = place // side * (reach + 1) + place % side - reach
-        entry = self._transform.number(z, y, x)
-        self._number, self._entry, self._compact = (x.to(device) for x in (number, entry, compact))
-        self._plane, self._opposite = plane.to(device), across.to(device)
-        self._blur = blur(box, self.padded).to(device)
+        opposite = number.flatten()[(side**2 - 1 - row[plane]) * side + near].long()
+        entry = x.mul_(side**2).add_(row)  # the table of a transform has x first
+        self._number, self._entry, self._compact = (
+            part.to(device) for part in (number.flatten(), entry, place)
+        )
+        self._plane, self._opposite = plane.to(device), opposite.to(device)
+        self._waves: dict[int, _Waves] = {}
 
     def __len__(self) -> int:
         return len(self._entry)
@@ -137,24 +147,42 @@ class HalfLattice:
     # --- volumes ------------------------------------------------------------------------------
 
     def table(self, maps: Tensor) -> Tensor:
-        """Return the coefficients of maps (J, D, D, D), to be read.
+        """Return the coefficients of maps (J, b, b, b), to be read.
 
-        (L, 2 J): the real parts of all maps, then the imaginary ones.
+        The maps may be the middle of the box alone.
+
+        Returns
+        -------
+        Tensor
+            (L, 2 J): the real parts of all maps, then the imaginary ones.
         """
+        waves = self._for(maps.shape[-1])
         found = maps.new_empty(len(self), 2, len(maps))
         for first in range(0, len(maps), TABLES):
-            some = maps[first : first + TABLES] / self._blur
-            made = [self._transform.forward(one)[self._entry] for one in some]
+            some = maps[first : first + TABLES] / waves.blur
+            made = [waves.transform.forward(one)[self._entry] for one in some]
             parts = torch.view_as_real(torch.stack(made, 1) / self.box**1.5)
             found[..., first : first + TABLES] = parts.transpose(1, 2)
         return found.flatten(1)
 
-    def backward(self, total: Tensor) -> Tensor:
-        """Right side of the least squares, (D, D, D), of a column (L,) of complex sums."""
+    def backward(self, total: Tensor, side: int) -> Tensor:
+        """Right side of the least squares, of a column (L,) of complex sums.
+
+        (b, b, b), the middle of the box, ``side`` voxels wide.
+        """
+        waves = self._for(side)
         total = total.index_add(0, self._plane, total[self._opposite].conj())
-        table = total.new_zeros(len(self._transform)).index_copy_(0, self._entry, total)
-        found: Tensor = self._transform.backward(table) / self._blur / self.box**1.5
-        return found
+        table = total.new_zeros(len(waves.transform)).index_copy_(0, self._entry, total)
+        del total
+        return waves.transform.backward(table).div_(waves.blur * self.box**1.5)
+
+    def _for(self, side: int) -> _Waves:
+        """Return what transforms maps (b, b, b), ``side`` voxels wide."""
+        if side not in self._waves:
+            place = torch.arange(side) - side // 2
+            transform = MatrixTransform(place, self._near, self.padded, self.device)
+            self._waves[side] = _Waves(transform, blur(side, self.padded).to(self.device))
+        return self._waves[side]
 
     def kernels(self, reach: int) -> Callable[[Tensor], Tensor]:
         """Return what transforms the convolution that a column (L,) of summed weights stands for.
@@ -163,7 +191,7 @@ class HalfLattice:
         ``reach`` voxels and more are left out of a convolution; that is a product of three
         matrices, which are made once.
         """
-        side, near = self._side, self._side // 2
+        side, near = self._side, self._near
         place = torch.arange(1 - reach, reach, dtype=torch.float64)
         kept = 1 / (torch.special.sinc(place / self.padded).square() * self.box)
         found = torch.fft.fftfreq(2 * reach, dtype=torch.float64)[:, None]

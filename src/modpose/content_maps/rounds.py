@@ -85,13 +85,13 @@ class Rounds:
         self, regression: Regression, settings: ContentMapSettings, first: Inferred, some: Ints
     ) -> None:
         self.regression, self.settings, self.first, self.some = regression, settings, first, some
-        self.inference = Inference(regression.images, regression.box, regression.nuisances)
+        self.inference = Inference(regression.images, regression.nuisances)
         self.corrected = False
 
     def look_at(self, images: ImagesOnLattice) -> None:
         """Compute with these images from now on."""
         self.regression.look_at(images)
-        self.inference.images, self.inference.box = images, self.regression.box
+        self.inference.images = images
 
     def settled(self, most: int, progress: Progress) -> Stage:
         """Infer content again, as often as its maps predict images better; choose functions.

@@ -52,8 +52,10 @@ class CellSums:
     def equations(self) -> Equations:
         """Convert all sums; nothing can be added any more."""
         self._flush()
-        seen = torch.complex(*self._right).T.contiguous()
-        right = torch.stack([self._box.cut(self._lattice.backward(column)) for column in seen])
+        real, imag = self._right
+        right = self._values.new_empty(real.shape[1], *self._box.mask.shape)
+        for one, *parts in zip(right, real.T, imag.T, strict=True):
+            one.copy_(self._lattice.backward(torch.complex(*parts), len(one)))
         return Equations(self._box, right, self._kernels, self._values)
 
     def _column(self, cell: int) -> Tensor:
