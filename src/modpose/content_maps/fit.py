@@ -206,9 +206,14 @@ class _Fitting:
         label = f"maps, {regression.images.lattice.box} pixels"
         with Progress(label, passes * self.images.dataset.n, quiet=quiet) as progress:
             cells = regression.cells(basis, crossed, own.nuisance)
-            halves, half_maps = regression.half_maps(cells, progress)
+            halves, half_maps = [], []
+            for half in range(2):
+                sums, found = regression.half_maps(cells, half, progress)
+                half_maps.append(found)
+                if not better:
+                    halves.append(sums)
+                del sums
             if better:
-                halves.clear()
                 halves = self._halves(basis, content, progress)
             prior = regression.priors(halves, FOR_HALVES).every
             if again and not better:

@@ -121,19 +121,17 @@ class Regression:
                     progress.advance(len(block.rows), 0.0)
         return sums.equations()
 
-    def half_maps(self, cells: Cells, progress: Progress) -> tuple[list[Equations], list[Tensor]]:
-        """Sum up both halves, and solve for the maps of each.
+    def half_maps(self, cells: Cells, half: int, progress: Progress) -> tuple[Equations, Tensor]:
+        """Sum up a half of the images, and solve for its maps.
 
         The prior of a half is that which its own quarters agree on.  A prior of both halves would
         make noise strong in the same places and shells of both, where it agrees by chance.
         """
-        halves, maps = [], []
-        for half in range(2):
-            pair = [self.sums(cells, 2 * half + one, 4, progress) for one in range(2)]
-            prior = self.priors(pair, ROUGH).every
-            halves.append(pair[0].add(pair.pop()))
-            maps.append(halves[-1].solve(*prior, FOR_HALVES))
-        return halves, maps
+        first, second = (self.sums(cells, 2 * half + one, 4, progress) for one in range(2))
+        prior = self.priors([first, second], ROUGH).every
+        both = first.add(second)
+        del second
+        return both, both.solve(*prior, FOR_HALVES)
 
     def priors(self, parts: list[Equations], steps: int) -> Priors:
         """Find the priors of maps from two parts of the images."""
