@@ -87,7 +87,7 @@ def made() -> Projections:
 
 
 def memory_for(most: int) -> Callable[[Regression], int]:
-    return lambda regression: most if regression.images.lattice.box == BOX else 9
+    return lambda regression: most if regression.images.box == BOX else 9
 
 
 class Counted(Progress):
@@ -167,7 +167,7 @@ def test_content_is_told_by_shells_that_take_enough_functions(
     assert work.rounds._within_memory(5) is work.images
     found = work.rounds._within_memory(6)
     assert found is work.regression.images is work.rounds.inference.images
-    assert found.lattice.box < BOX == work.images.lattice.box
+    assert found.box < BOX == work.images.box
     monkeypatch.setattr(Regression, "most", lambda _: 1)  # memory takes nothing: few shells
     assert int(work.rounds._within_memory(6).reader.shell.max()) < LEAST_SHELLS
 

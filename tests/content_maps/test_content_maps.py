@@ -16,12 +16,13 @@ from modpose.content_maps.alternation import Alternation
 from modpose.content_maps.boxes import in_box, resampled
 from modpose.content_maps.cells import EACH, Cells, groups_of
 from modpose.content_maps.choice import last_telling
+from modpose.content_maps.drawn import DrawnMaps
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.fit import _Fitting
 from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.inference import variance_between
-from modpose.content_maps.lattice import HalfLattice
+from modpose.content_maps.lattice import HalfLattice, points
 from modpose.content_maps.poses import corrected, improved
 from modpose.content_maps.posterior import (
     Landmarks,
@@ -210,6 +211,11 @@ def test_adding_images_is_the_transpose_of_reading_maps():
     # a coefficient and its conjugate: twice the real part
     expected = 2 * (read.conj() * placed.value).real.sum()
     assert float((back * volume).sum()) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(("box", "limit"), [(BOX, 0.5), (18, 0.31), (8, 0.05)])
+def test_the_points_of_a_lattice_are_counted_without_it(box: int, limit: float):
+    assert points(box, limit) == len(HalfLattice(box, limit))
 
 
 def test_the_lattice_takes_and_gives_the_middle_of_the_box_alone():
@@ -439,7 +445,7 @@ def test_images_within_a_shell_have_the_same_coefficients():
     assert 0 < count < one.placed.value.shape[1]
     assert fewer.reader.shell.max() == 6
     torch.testing.assert_close(other.placed.value, one.placed.value[:, :count])
-    assert fewer.lattice.box < BOX
+    assert fewer.box < BOX
     volume = torch.from_numpy(made.volume())[None].float()
     asked, found = (
         lattice.read(block.placed, lattice.table(resampled(volume, lattice.box)))[:, :count]
@@ -825,10 +831,11 @@ def test_a_focus_learns_one_motion_and_treats_the_other_as_a_nuisance():
     mixed = both / both.std(0) @ np.array([[0.8, 0.6], [-0.6, 0.8]])
     z, std = mixed + 0.3 * rng.standard_normal(mixed.shape), np.full_like(mixed, 0.3)
     some = rng.choice(600, 20, replace=False)
-    maps = torch.from_numpy(np.stack([made.volume(0, float(number[k])) for k in some])).float()
+    maps = (torch.from_numpy(made.volume(0, float(number[k]))).float() for k in some)
+    slopes = DrawnMaps.of(maps, mixed[some]).slopes
     region = torch.from_numpy(around_arm(BOX, 8.0))
     check_focus(region, ball(), "focus.mrc")
-    content, deviation, focus = focused(z, std, maps, mixed[some], region, ball())
+    content, deviation, focus = focused(z, std, slopes, region, ball())
     assert (explained(content[:, :1], both) > [0.8, -0.1]).all()
     few = ContentMapSettings(functions=5, landmarks=40, rounds=1)
     found = fit_content_maps(opened(made), content, deviation, ball(), few, focus=focus, quiet=True)

@@ -203,7 +203,7 @@ class _Fitting:
         crossed = [own.z] if all(z is own.z for z in own.crossed) else own.crossed
         again = better or len(crossed) > 1
         passes = len(crossed) + again
-        label = f"maps, {regression.images.lattice.box} pixels"
+        label = f"maps, {regression.images.box} pixels"
         with Progress(label, passes * self.images.dataset.n, quiet=quiet) as progress:
             cells = regression.cells(basis, crossed, own.nuisance)
             halves, half_maps = [], []

@@ -53,7 +53,7 @@ def check_focus(focus: Tensor, mask: Tensor, name: str) -> None:
 
 
 def focused(
-    z: Floats, std: Floats, maps: Tensor, at: Floats, focus: Tensor, mask: Tensor
+    z: Floats, std: Floats, slopes: Tensor, focus: Tensor, mask: Tensor
 ) -> tuple[Floats, Floats, Focus]:
     """Split content into that of a focus and nuisances.
 
@@ -61,8 +61,8 @@ def focused(
     ----------
     z, std
         (N, k) content of the images, and its standard deviation.
-    maps, at
-        (M, D, D, D) maps of contents (M, k), more than k of them.
+    slopes
+        (k, D, D, D) change of the map with each dimension of content.
     focus, mask
         (D, D, D) from 0 to 1.
 
@@ -72,12 +72,8 @@ def focused(
         (N, l) content of the focus, in standard deviations of the error of its first axis;
         (N, l) ones; the focus.
     """
-    centred = np.concatenate([np.ones((len(at), 1)), at - z.mean(0)], 1)
-    flat = maps.flatten(1).double().numpy()
-    slopes = np.linalg.lstsq(centred, flat, rcond=None)[0][1:]
-    weight, inside = mask.flatten().double().numpy(), focus.flatten().double().numpy()
-    learned = _axes(z, slopes * (weight * inside))
-    nuisance = _axes(z, slopes * (weight * (1 - inside)))[:, :MOST_NUISANCES]
+    learned = _axes(z, slopes, mask * focus)
+    nuisance = _axes(z, slopes, mask * (1 - focus))[:, :MOST_NUISANCES]
     unit = np.sqrt((std**2 @ learned[:, :1] ** 2).mean())
     content = (z - z.mean(0)) @ learned / max(float(unit), 1e-12)
     other = (z - z.mean(0)) @ nuisance
@@ -85,12 +81,15 @@ def focused(
     return content, np.ones_like(content), Focus(focus, other)
 
 
-def _axes(z: Floats, slopes: Floats) -> Floats:
+def _axes(z: Floats, slopes: Tensor, weight: Tensor) -> Floats:
     """Directions (k, l) that content is projected on: principal axes of the change of the map.
 
-    A step of one along an axis changes the map by the same root mean square, whichever axis.
+    A step of one along an axis changes the map, times a weight (D, D, D), by the same root mean
+    square, whichever axis.
     """
-    values, vectors = np.linalg.eigh(slopes @ slopes.T)
+    some = [(slope * weight).flatten() for slope in slopes]
+    product = np.array([[float(one @ other) for other in some] for one in some])
+    values, vectors = np.linalg.eigh(product)
     change = vectors * np.sqrt(np.maximum(values, 0))
     spread, turn = np.linalg.eigh(change.T @ np.cov(z.T, ddof=0).reshape(len(slopes), -1) @ change)
     kept = spread > LEAST * spread[-1]

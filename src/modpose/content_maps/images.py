@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,8 @@ class ImagesOnLattice:
 
     Attributes
     ----------
+    box
+        Side of the maps, pixels.
     group
         (N,) number of the noise of each image.
     variance
@@ -85,12 +88,16 @@ class ImagesOnLattice:
         self.pose = torch.zeros(dataset.n, 5) if refine_poses else None
         every = np.ones(dataset.n) if contrast is None else contrast
         self.contrast = torch.from_numpy(np.asarray(every, np.float32))
-        box = dataset.shape[0]
-        self.reader = ImageReader(Projection(SpectralConfig(), box), box / 2 - 0.5)
-        self.lattice = HalfLattice(box, self.reader.limit, device)
+        self.box, self.device = dataset.shape[0], device
+        self.reader = ImageReader(Projection(SpectralConfig(), self.box), self.box / 2 - 0.5)
         self.quarter = quarters_of(dataset)
         self.group = noise_groups(dataset)
         self.variance = torch.ones(0)
+
+    @cached_property
+    def lattice(self) -> HalfLattice:
+        """Where they are: large, so it is made when it is first needed."""
+        return HalfLattice(self.box, self.reader.limit, self.device)
 
     def within(self, shell: int) -> ImagesOnLattice:
         """Return the same images without the coefficients beyond a shell, in a box for these.
@@ -98,8 +105,9 @@ class ImagesOnLattice:
         Poses are shared.
         """
         found = copy(self)
+        vars(found).pop("lattice", None)
         found.reader = ImageReader(self.reader.projection, shell + 0.5).within(shell)
-        found.lattice = HalfLattice(found.reader.box, found.reader.limit, self.lattice.device)
+        found.box = found.reader.box
         return found
 
     def coarser(self) -> ImagesOnLattice | None:
@@ -113,7 +121,7 @@ class ImagesOnLattice:
     @property
     def in_box(self) -> Tensor:
         """Factors (5,) of corrections of poses: their shifts are then in pixels of the box."""
-        pixels = self.lattice.box / self.dataset.shape[0]
+        pixels = self.box / self.dataset.shape[0]
         return torch.tensor([1.0, 1.0, 1.0, pixels, pixels])
 
     def measure(self, rows: Ints, progress: Progress) -> None:
@@ -148,7 +156,7 @@ class ImagesOnLattice:
             images = self.reader.images(batch, self.variance[self.group[mine]])
             transfer = images.data.transfer * self.contrast[batch.index][:, None]
             images = replace(images, data=replace(images.data, transfer=transfer))
-            images = images.to(self.lattice.device)
+            images = images.to(self.device)
             yield Block(mine, images, self.lattice.place(self._moved(mine, images)))
 
     def views(self, block: Block) -> PlacedImages:
@@ -161,7 +169,7 @@ class ImagesOnLattice:
     def _moved(self, rows: Ints, images: PosedImages) -> PosedImages:
         if self.pose is None:
             return images
-        return corrected(images, (self.pose[rows] * self.in_box).to(self.lattice.device))
+        return corrected(images, (self.pose[rows] * self.in_box).to(self.device))
 
 
 def noise_groups(dataset: Dataset) -> Ints:

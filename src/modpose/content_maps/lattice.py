@@ -66,6 +66,20 @@ class PlacedImages:
         return torch.where(self.opposite, values.conj(), values)
 
 
+def points(box: int, limit: float) -> int:
+    """Return the number of points of a lattice of so large a box, without making it."""
+    padded = OVERSAMPLING * box
+    near = lattice_side(limit, padded) // 2
+    square = torch.arange(-near, near + 1).square()
+    left = (_square(limit, padded) - (square[:, None] + square).double()).flatten()
+    return int((left[left >= 0].sqrt().floor().clamp(max=near) + 1).sum())
+
+
+def _square(limit: float, padded: int) -> float:
+    """Square of the radius of a lattice: to the limit, and the corners about it."""
+    return (limit * padded + math.sqrt(3)) ** 2
+
+
 class _Waves(NamedTuple):
     """What transforms maps of some side, and the blur by which they are divided."""
 
@@ -91,9 +105,9 @@ class HalfLattice:
         self._side = side = lattice_side(limit, self.padded)
         self._near = near = side // 2
         axis, half = torch.arange(-near, near + 1), torch.arange(near + 1)
-        inside = (axis.square()[:, None] + axis.square())[..., None] + half.square() <= (
-            limit * self.padded + math.sqrt(3)
-        ) ** 2
+        inside = (axis.square()[:, None] + axis.square())[..., None] + half.square() <= _square(
+            limit, self.padded
+        )
         number = torch.full((side, side, side), -1, dtype=torch.int32)
         count = torch.arange(int(inside.sum()), dtype=torch.int32)
         number[..., near:][inside] = count

@@ -15,6 +15,7 @@ from modpose.content_maps.cells import Cells, cells_for
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.focus import Focus
 from modpose.content_maps.images import ImagesOnLattice
+from modpose.content_maps.lattice import points
 from modpose.content_maps.settings import COUNTS
 from modpose.content_maps.spectra import (
     Prior,
@@ -85,12 +86,13 @@ class Regression:
 
     def look_at(self, images: ImagesOnLattice) -> None:
         """Compute with these images from now on, in their box."""
-        mask = in_box(self.mask, images.lattice.box)
+        mask = in_box(self.mask, images.box)
         self.images, self.box = images, MaskBox(mask, images.reader.limit)
 
     def most(self) -> int:
         """Return the largest number of functions whose maps fit into memory, with all shells."""
-        cell, sums = 4 * len(self.box.seen), 8 * len(self.images.lattice)
+        cell = 4 * len(self.box.seen)
+        sums = 8 * points(self.images.box, self.images.reader.limit)
         maps = {count: count + self.nuisances for count in COUNTS}
         fitting = [k for k, j in maps.items() if cell * cells_for(j) + sums * j <= BYTES]
         return max(fitting, default=1)

@@ -138,7 +138,7 @@ class Rounds:
         """Judge the first content, from the fewest shells that tell it."""
         every = self.regression.images
         for part in LOOKED_AT:
-            self.look_at(every.within(round(part * every.lattice.box)))
+            self.look_at(every.within(round(part * every.box)))
             self.corrected = False
             found = self.stage(self.first, self.fitting(min(most, FIRST)), progress)
             if found.needed < found.last:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from modpose.config import PrincipalFieldConfig
 from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_maps
+from modpose.content_maps.drawn import DrawnMaps
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
-from modpose.content_maps.focus import check_focus, focused
+from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.regression import BYTES as MEMORY
 from modpose.content_maps.rigid import doubt_about_poses
 from modpose.data.dataset import Dataset, dataset_of
@@ -28,6 +29,7 @@ from modpose.estimator import PoseModel
 from modpose.files.locks import writing
 from modpose.files.writing import check_space
 from modpose.geometry.groups import point_group
+from modpose.progress import bar
 from modpose.run.added import add_columns
 from modpose.run.folder import CONTENT_MAPS, sha256
 from modpose.search.abinitio.checks import check_symmetry_of_map
@@ -155,27 +157,9 @@ def content_maps_of(
         raise InputError(f"{run.path}: sharp maps need projections with given poses")
     dataset = _images(run)
     warn_of_repeated_rows(dataset.source.particles, dataset.source.pixel_size)
-    latents = run.latents()
-    names = [f"z_{k}" for k in range(run.config.model.z_dim)]
-    z = latents[names].to_numpy(float)
-    std = latents[[f"{name}_std" for name in names]].to_numpy(float)
+    latents, group = run.latents(), about.get("symmetry", "C1")
     contrast = latents["contrast"].to_numpy(float) if "contrast" in latents else None
-    at, maps = _drawn(model, z, run.config.seed)
-    group = about.get("symmetry", "C1")
-    check_symmetry_of_map(
-        maps.mean(0)[None], torch.from_numpy(point_group(group)).float(), group, str(run.path)
-    )
-    if mask is None:
-        both = torch.stack([maps.mean(0), maps.std(0, unbiased=False)])
-        where = molecule_mask(both, maps.shape[-1] - MARGIN)
-    else:
-        where = mask_of_images(mask, dataset)
-        check_fit(where, maps.mean(0), str(mask))
-    inside = None
-    if focus is not None:
-        region = mask_of_images(focus, dataset)
-        check_focus(region, where, str(focus))
-        z, std, inside = focused(z, std, maps, at, region, where)
+    z, std, where, inside = _begin(run, model, dataset, group, mask, focus, quiet)
     settings = ContentMapSettings(
         functions,
         refine_poses=refine_poses,
@@ -208,6 +192,37 @@ def content_maps_of(
     how = f"content from sharp maps{'' if focus is None else ' of the focus'}, {unit}"
     add_columns(run, columns, how, overwrite=True, remove=earlier)
     return found
+
+
+def _begin(
+    run: Run,
+    model: PoseModel,
+    dataset: Dataset,
+    group: str,
+    mask: Path | None,
+    focus: Path | None,
+    quiet: bool,
+) -> tuple[Floats, Floats, Tensor, Focus | None]:
+    """Content of the model and its deviation, (N, k); the mask (D, D, D); the focus."""
+    latents = run.latents()
+    names = [f"z_{k}" for k in range(run.config.model.z_dim)]
+    z = latents[names].to_numpy(float)
+    std = latents[[f"{name}_std" for name in names]].to_numpy(float)
+    drawn = _drawn(model, z, run.config.seed, quiet)
+    rotations = torch.from_numpy(point_group(group)).float()
+    check_symmetry_of_map(drawn.mean[None], rotations, group, str(run.path))
+    if mask is None:
+        both = torch.stack([drawn.mean, drawn.spread])
+        where = molecule_mask(both, both.shape[-1] - MARGIN)
+    else:
+        where = mask_of_images(mask, dataset)
+        check_fit(where, drawn.mean, str(mask))
+    if focus is None:
+        return z, std, where, None
+    region = mask_of_images(focus, dataset)
+    check_focus(region, where, str(focus))
+    z, std, inside = focused(z, std, drawn.slopes, region, where)
+    return z, std, where, inside
 
 
 def _doubt(run: Run, maps: ContentMaps) -> None:
@@ -257,7 +272,9 @@ def _images(run: Run) -> Dataset:
     return dataset
 
 
-def _drawn(model: PoseModel, z: Floats, seed: int) -> tuple[Floats, Tensor]:
-    """Contents (M, k) of some images, and the maps (M, D, D, D) that the model draws for them."""
+def _drawn(model: PoseModel, z: Floats, seed: int, quiet: bool) -> DrawnMaps:
+    """Summarise the maps that the model draws for some images."""
     rows = np.random.default_rng(seed).choice(len(z), min(DRAWN, len(z)), replace=False)
-    return z[rows], torch.from_numpy(np.asarray(model.decode(z[rows]), np.float32))
+    some = bar(rows, "maps of the model", "map", quiet=quiet)
+    maps = (np.asarray(model.decode(z[row][None])[0], np.float32) for row in some)
+    return DrawnMaps.of(map(torch.from_numpy, maps), z[rows])
