@@ -1,4 +1,4 @@
-"""Keep freed memory for the next step instead of handing it back to the system.
+"""Keep freed memory for the next step, or hand it back to the system.
 
 Every step allocates the same large activations.  By default the C library returns such blocks to
 the system and requests them again, and the kernel clears every page each time.  This takes a third
@@ -30,3 +30,14 @@ def keep_freed_memory(largest: int = _LARGEST) -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = {_M_MMAP_THRESHOLD: largest, _M_TRIM_THRESHOLD: _LARGEST, _M_TOP_PAD: _PAD}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def return_freed_memory() -> bool:
+    """Hand all freed memory back to the system, before work of another size.
+
+    Where there is no glibc do nothing and return False.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True

@@ -25,6 +25,7 @@ from modpose.content_maps.spectra import (
     spectra,
 )
 from modpose.content_maps.sums import CellSums
+from modpose.memory import return_freed_memory
 from modpose.progress import Progress
 
 Floats = NDArray[np.float64]
@@ -88,6 +89,7 @@ class Regression:
         """Compute with these images from now on, in their box."""
         mask = in_box(self.mask, images.box)
         self.images, self.box = images, MaskBox(mask, images.reader.limit)
+        return_freed_memory()
 
     def most(self) -> int:
         """Return the largest number of functions whose maps fit into memory, with all shells."""
