@@ -31,6 +31,18 @@ def test_a_fit_within_a_time_tells_nothing(caplog: pytest.LogCaptureFixture) -> 
     assert not caplog.messages
 
 
+def test_a_bar_of_at_most_so_many_images_is_full_in_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Progress("task", 10) as progress:
+        progress.advance(4, 0.1)
+        progress.finish()
+    assert capsys.readouterr().err.split("\r")[-1].startswith("task: 100%")
+    with Progress("task", 10, quiet=True) as progress:
+        progress.finish()
+    assert not capsys.readouterr().err
+
+
 def test_quiet_hides_the_bars_of_every_verb_and_of_this_command_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

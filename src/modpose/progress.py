@@ -106,6 +106,11 @@ class Progress:
         elapsed = self._bar.format_dict["elapsed"] or 1e-9
         self.show(images_per_s=self._images / elapsed)
 
+    def finish(self) -> None:
+        """Fill a bar over images whose total was the most that could be needed."""
+        self._bar.total = self._bar.n
+        self._bar.refresh()
+
     def _measure(self, seconds: float) -> None:
         """Log the time of a fit, from the speed between two batches."""
         if self._batches == TIMED[0]:

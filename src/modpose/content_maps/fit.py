@@ -130,6 +130,7 @@ class _Fitting:
             self.images.measure(self.some, progress)
             power = self.images.variance
             found = self._content(progress)
+            progress.finish()  # fewer rounds than may be
         self.rounds.look_at(self.images)
         # in units of the images' power: what maps lack would count as noise
         self.images.variance = power
