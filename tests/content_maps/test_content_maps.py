@@ -16,13 +16,13 @@ from modpose.content_maps.alternation import Alternation
 from modpose.content_maps.boxes import in_box, resampled
 from modpose.content_maps.cells import EACH, Cells, groups_of
 from modpose.content_maps.choice import last_telling
-from modpose.content_maps.drawn import DrawnMaps
 from modpose.content_maps.equations import Equations, MaskBox
 from modpose.content_maps.fit import _Fitting
 from modpose.content_maps.focus import Focus, check_focus, focused
 from modpose.content_maps.images import ImagesOnLattice, quarters_of
 from modpose.content_maps.inference import variance_between
 from modpose.content_maps.lattice import HalfLattice, points
+from modpose.content_maps.model_maps import ModelMaps
 from modpose.content_maps.poses import corrected, improved
 from modpose.content_maps.posterior import (
     Landmarks,
@@ -832,7 +832,7 @@ def test_a_focus_learns_one_motion_and_treats_the_other_as_a_nuisance():
     z, std = mixed + 0.3 * rng.standard_normal(mixed.shape), np.full_like(mixed, 0.3)
     some = rng.choice(600, 20, replace=False)
     maps = (torch.from_numpy(made.volume(0, float(number[k]))).float() for k in some)
-    slopes = DrawnMaps.of(maps, mixed[some]).slopes
+    slopes = ModelMaps.of(maps, mixed[some]).slopes
     region = torch.from_numpy(around_arm(BOX, 8.0))
     check_focus(region, ball(), "focus.mrc")
     content, deviation, focus = focused(z, std, slopes, region, ball())

@@ -116,7 +116,7 @@ class HalfLattice:
         x = place - row * (near + 1)
         plane = (x == 0).nonzero().squeeze(1)
         opposite = number.flatten()[(side**2 - 1 - row[plane]) * side + near].long()
-        entry = x.mul_(side**2).add_(row)  # the table of a transform has x first
+        entry = x.mul_(side**2).add_(row)  # as MatrixTransform.number
         self._number, self._entry, self._compact = (
             part.to(device) for part in (number.flatten(), entry, place)
         )

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from modpose.config import PrincipalFieldConfig
 from modpose.content_maps import ContentMaps, ContentMapSettings, fit_content_maps
-from modpose.content_maps.drawn import DrawnMaps
 from modpose.content_maps.equations import MaskBox
 from modpose.content_maps.files import read_about, read_content_maps, write_content_maps
 from modpose.content_maps.focus import Focus, check_focus, focused
+from modpose.content_maps.model_maps import ModelMaps
 from modpose.content_maps.regression import BYTES as MEMORY
 from modpose.content_maps.rigid import doubt_about_poses
 from modpose.data.dataset import Dataset, dataset_of
@@ -272,9 +272,9 @@ def _images(run: Run) -> Dataset:
     return dataset
 
 
-def _drawn(model: PoseModel, z: Floats, seed: int, quiet: bool) -> DrawnMaps:
+def _drawn(model: PoseModel, z: Floats, seed: int, quiet: bool) -> ModelMaps:
     """Summarise the maps that the model draws for some images."""
     rows = np.random.default_rng(seed).choice(len(z), min(DRAWN, len(z)), replace=False)
     some = bar(rows, "maps of the model", "map", quiet=quiet)
     maps = (np.asarray(model.decode(z[row][None])[0], np.float32) for row in some)
-    return DrawnMaps.of(map(torch.from_numpy, maps), z[rows])
+    return ModelMaps.of(map(torch.from_numpy, maps), z[rows])

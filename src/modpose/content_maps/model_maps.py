@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class DrawnMaps:
+class ModelMaps:
     """Summary of maps at some contents.
 
     Attributes
@@ -30,7 +30,7 @@ class DrawnMaps:
     slopes: Tensor
 
     @classmethod
-    def of(cls, maps: Iterable[Tensor], at: Floats) -> DrawnMaps:
+    def of(cls, maps: Iterable[Tensor], at: Floats) -> ModelMaps:
         """Summarise maps (D, D, D) at contents (M, k), in their order; one is in memory at a time.
 
         Raises

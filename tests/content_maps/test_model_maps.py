@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modpose.content_maps.drawn import DrawnMaps
+from modpose.content_maps.model_maps import ModelMaps
 
 
 @pytest.mark.parametrize("count", [3, 40])
@@ -15,7 +15,7 @@ def test_the_summary_is_that_of_all_maps_at_once(count: int):
     rng = np.random.default_rng(0)
     at = rng.standard_normal((count, 4)) + 2.0
     maps = rng.standard_normal((count, 5, 5, 5)) + 10.0
-    found = DrawnMaps.of((torch.from_numpy(one) for one in maps), at)
+    found = ModelMaps.of((torch.from_numpy(one) for one in maps), at)
     centred = np.concatenate([np.ones((count, 1)), at - at.mean(0)], 1)
     slopes = np.linalg.lstsq(centred, maps.reshape(count, -1), rcond=None)[0][1:]
     np.testing.assert_allclose(found.mean, maps.mean(0), rtol=1e-12)
@@ -25,4 +25,4 @@ def test_the_summary_is_that_of_all_maps_at_once(count: int):
 
 def test_another_number_of_maps_than_contents_is_refused():
     with pytest.raises(ValueError, match="longer"):
-        DrawnMaps.of(iter(torch.ones(3, 2, 2, 2)), np.ones((4, 1)))
+        ModelMaps.of(iter(torch.ones(3, 2, 2, 2)), np.ones((4, 1)))
